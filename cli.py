@@ -1,0 +1,73 @@
+"""What all entry points share: flags, and errors as one line and an exit code."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from errors import UserError
+
+USER_ERROR = 2
+STOPPED = 75  # saved on a signal: run the same command again
+
+
+def start(main: Callable[[], int | None]) -> None:
+    """Parses the flags and runs `main`, whose result is the exit code.
+
+    What the user can mend (a flag, a key, UserError, a full disk) is told in one
+    line with exit code 2; anything else keeps its traceback.
+    """
+    app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+
+
+def _run(main, argv) -> None:
+    logging.set_verbosity(logging.ERROR)  # libraries tell too much below
+    if len(argv) > 1:
+        fail(f"unexpected argument {argv[1]!r}: options are written --name=value")
+    try:
+        sys.exit(main())
+    except UserError as error:
+        fail(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        fail(str(error))
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """The flags; config files are read and overridden here."""
+    try:
+        rest = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            flags.FLAGS[name].value  # noqa: B018 (a config that failed raises here)
+    except flags.Error as error:
+        fail(str(error).removeprefix("FATAL Flags parsing error: "))
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        fail(error.args[0] if isinstance(error, KeyError) else str(error))
+    return rest
+
+
+def overrides(holder) -> dict:
+    """The keys of a config flag that the command line sets."""
+    name = holder.name
+    return config_flags.get_override_values(flags.FLAGS[name])
+
+
+def lines_of(stream: BinaryIO) -> Iterator[str]:
+    """Lines of UTF-8 text without their ends, as they come.
+
+    Raises UserError for a line that is not UTF-8.
+    """
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"line {number} of the input is not UTF-8") from error
+
+
+def fail(message: str) -> None:
+    """One line on standard error, exit code 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(USER_ERROR)

@@ -1,0 +1,106 @@
+"""Every key an experiment has, its default and what it means.
+
+A config file starts from here and holds only differences. The result is locked:
+a key that is not listed here cannot be set by mistake.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+MODELS = {
+    "rnn": {
+        "layers": 1,  # of the encoder and of the decoder, or of the language model
+        "width": 256,  # of a recurrent state, a direction
+        "embedding_width": 256,  # of a token, and of what predicts one
+        "attention_width": 256,  # of the layer in which a query meets a key
+        "memory_length": 10,  # own last states a language model attends to
+        "tie_embeddings": True,  # output weights = embeddings
+        "dropout": 0.1,
+    },
+    "transformer": {
+        "layers": 6,  # of the encoder and of the decoder, or of the language model
+        "width": 512,  # D
+        "heads": 8,  # must divide width
+        "feed_forward": 2048,  # F
+        "norm": "post",  # "post" as published, or "pre": trains without much care
+        "tie_embeddings": True,  # output weights = embeddings
+        "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
+        "attention_dropout": 0.1,  # of attention weights
+    },
+    "transformer_xl": {
+        "layers": 6,  # of the encoder and of the decoder, or of the language model
+        "width": 512,  # D
+        "heads": 8,  # must divide width
+        "feed_forward": 2048,  # F
+        "norm": "post",  # "post" as published, or "pre"
+        "memory_length": 128,  # M: remembered tokens a layer, in training
+        "tie_embeddings": True,  # output weights = embeddings
+        "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
+        "attention_dropout": 0.0,  # of attention weights
+    },
+}
+
+
+def model(name: str, **changes) -> ConfigDict:
+    """The keys of one architecture, some of them changed."""
+    if name not in MODELS:
+        raise KeyError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    cfg = ConfigDict({"name": name, **MODELS[name]}).lock()
+    cfg.update(changes)
+    return cfg
+
+
+def get_config(name: str = "transformer") -> ConfigDict:
+    """The defaults, with one of the MODELS."""
+    cfg = ConfigDict()
+    cfg.seed = 0  # of parameters and dropout
+    cfg.task = "translation"  # a module of tasks/
+    cfg.steps = 10_000  # updates of the parameters
+    cfg.label_smoothing = 0.0  # mass that all V tokens share in the training loss
+    cfg.model = model(name)  # one of MODELS above
+
+    cfg.data = ConfigDict()
+    cfg.data.name = placeholder(str)  # a builder of ours or a name TFDS knows
+    cfg.data.dir = "~/tensorflow_datasets"  # prepared corpora; may be gs://
+    cfg.data.source_dir = placeholder(str)  # the corpus's files, instead of a download
+    cfg.data.seed = 0  # of the order of sentences
+    cfg.data.tokenizer = "sentencepiece"  # or "word", "char", "byte"
+    cfg.data.vocab_size = 8000  # at most; words and sentencepiece only
+    cfg.data.min_count = 1  # rarer words are <unk>; words only
+    cfg.data.joint_vocab = True  # one vocabulary for source and target
+    cfg.data.max_length = 128  # tokens; longer pairs are left out of training
+    cfg.data.batch_tokens = 4096  # translation: rows x longest side, all devices
+    cfg.data.buckets = 8  # translation: shapes of batches, so many compilations
+    cfg.data.batch_rows = 32  # text: parallel streams, all devices
+    cfg.data.segment_length = 128  # text: tokens a stream moves on by a step
+
+    cfg.optim = ConfigDict()
+    cfg.optim.name = "adamw"  # or "adam", "sgd"
+    cfg.optim.lr = 1e-3  # the highest
+    cfg.optim.schedule = "cosine"  # or "constant", "linear", "rsqrt"
+    cfg.optim.warmup = 0  # steps of linear rise from 0
+    cfg.optim.b1 = 0.9
+    cfg.optim.b2 = 0.98
+    cfg.optim.eps = 1e-9
+    cfg.optim.weight_decay = 0.0  # of matrices only; adamw
+    cfg.optim.clip = 1.0  # global norm of the gradient; 0: never
+
+    cfg.every = ConfigDict()  # all in steps
+    cfg.every.log = 100
+    cfg.every.eval = 1000
+    cfg.every.checkpoint = 1000
+
+    cfg.parallel = ConfigDict()  # the mesh; -1: all devices that are left
+    cfg.parallel.data = -1  # axis over rows
+    cfg.parallel.fsdp = 1  # axis over rows and parameters
+    cfg.parallel.tensor = 1  # axis over heads, feed-forward and vocabulary
+
+    cfg.decode = ConfigDict()  # how hypotheses are made; may change after training
+    cfg.decode.max_length = 128  # tokens
+    cfg.decode.length_factor = 2.0  # translation: at most this x source + 10 tokens
+
+    cfg.eval = ConfigDict()  # how scores are made; may change after training
+    cfg.eval.batch_rows = 8  # text: parallel streams
+    cfg.eval.segment_length = placeholder(int)  # text; None: data.segment_length
+    cfg.eval.memory_length = placeholder(int)  # None: model.memory_length
+    return cfg.lock()

@@ -1,0 +1,56 @@
+"""Multi30k task 1 (Elliott et al. 2016): 29,000 captions of pictures.
+
+    python train.py --config=configs/multi30k.py:transformer --workdir=runs/m30k
+
+Any two of en de fr: --config.data.name=multi30k/en-fr. Without a network, the
+files of the corpus: --config.data.source_dir=DIR. BLEU and time: see RESULTS.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+MODELS = {
+    "rnn": {
+        "width": 256,
+        "embedding_width": 256,
+        "attention_width": 256,
+        "dropout": 0.3,
+    },
+    "transformer": {
+        "layers": 4,
+        "width": 128,
+        "heads": 4,
+        "feed_forward": 256,
+        "norm": "pre",
+        "dropout": 0.3,
+        "attention_dropout": 0.0,
+    },
+    "transformer_xl": {
+        "layers": 4,
+        "width": 128,
+        "heads": 4,
+        "feed_forward": 256,
+        "norm": "pre",
+        "dropout": 0.3,
+        "memory_length": 0,  # captions come in no order
+    },
+}
+
+
+def get_config(model: str = "transformer") -> ConfigDict:
+    """The experiment for one of the MODELS."""
+    cfg = base.get_config(model)
+    cfg.model.update(MODELS[model])
+    cfg.steps = 8000
+    cfg.label_smoothing = 0.1
+    cfg.data.name = "multi30k/en-de"
+    cfg.data.batch_tokens = 4096
+    cfg.data.max_length = 64
+    cfg.optim.lr = 1e-3 if model == "rnn" else 5e-3
+    cfg.optim.schedule = "rsqrt"
+    cfg.optim.warmup = 2000
+    cfg.every.eval = 500
+    cfg.every.checkpoint = 500
+    cfg.decode.max_length = 64
+    return cfg

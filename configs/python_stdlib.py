@@ -1,0 +1,51 @@
+"""The source text of the running Python's standard library, as bytes: long text.
+
+    python train.py --config=configs/python_stdlib.py --workdir=runs/stdlib
+
+Needs no network. Bits per byte and time: see RESULTS.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+MODELS = {
+    "rnn": {
+        "width": 512,
+        "embedding_width": 128,
+        "attention_width": 128,
+    },
+    "transformer": {
+        "layers": 4,
+        "width": 256,
+        "heads": 8,
+        "feed_forward": 1024,
+        "norm": "pre",
+    },
+    "transformer_xl": {
+        "layers": 4,
+        "width": 256,
+        "heads": 8,
+        "feed_forward": 1024,
+        "norm": "pre",
+        "memory_length": 128,
+    },
+}
+
+
+def get_config(model: str = "transformer_xl") -> ConfigDict:
+    """The experiment for one of the MODELS."""
+    cfg = base.get_config(model)
+    cfg.task = "language_modeling"
+    cfg.model.update(MODELS[model])
+    cfg.steps = 2000
+    cfg.data.name = "python_stdlib"
+    cfg.data.tokenizer = "byte"
+    cfg.data.batch_rows = 16
+    cfg.data.segment_length = 128
+    cfg.optim.lr = 1e-3
+    cfg.optim.warmup = 100
+    cfg.every.log = 50
+    cfg.every.eval = 500
+    cfg.every.checkpoint = 500
+    return cfg

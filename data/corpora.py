@@ -1,0 +1,346 @@
+"""Opens a corpus by name: prepared through TFDS once, then read in its stored order.
+
+A name is a corpus of ours (`data/builders/<name>.py` defines a class of that name) or
+any that TFDS knows. Every error a user can mend is a UserError.
+"""
+
+import contextlib
+import difflib
+import errno
+import importlib
+import importlib.util
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from etils import epath, epy
+
+from errors import UserError
+
+with epy.lazy_imports():  # seconds that only opening a corpus should cost
+    import requests
+    import tensorflow_datasets as tfds
+    from array_record.python import array_record_module
+    from tensorflow_datasets.core import naming
+    from tensorflow_datasets.core.download import (
+        download_manager,
+        downloader,
+        extractor,
+    )
+    from tensorflow_datasets.core.download import util as download_util
+
+BLOCK = 1000  # examples read at once: three times as fast as one by one
+CHOICES = 12  # configs shown to one who got the name wrong
+NO_SPACE = os.strerror(errno.ENOSPC)  # all that ArrayRecord's writer says of it
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus.
+
+    Attributes:
+      name: with its config, "multi30k/en-de".
+      version: of the builder that prepared it.
+      kind: "parallel" or "text".
+      languages: of a parallel corpus, source first.
+      splits: number of examples of each.
+      fields: of a stored example, in the order `read` gives them.
+      builder: TFDS's, which reads the examples.
+    """
+
+    name: str
+    version: str
+    kind: str
+    languages: tuple[str, ...]
+    splits: dict[str, int]
+    fields: tuple[str, ...] = field(repr=False)
+    builder: Any = field(repr=False, compare=False)
+
+    def read(self, split: str) -> Iterator[tuple[str, ...]]:
+        """The examples of `split` in stored order: (source, target) or (text,)."""
+        if split not in self.splits:
+            raise UserError(
+                f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
+            )
+        return self._examples(self.builder.as_data_source(split))
+
+    def _examples(self, source) -> Iterator[tuple[str, ...]]:
+        for start in range(0, len(source), BLOCK):
+            rows = range(start, min(start + BLOCK, len(source)))
+            for example in source.__getitems__(list(rows)):
+                yield tuple(_decode(example[name]) for name in self.fields)
+
+
+def open_corpus(
+    name: str, data_dir: epath.PathLike, source_dir: str | None = None
+) -> Corpus:
+    """The corpus `name` of `data_dir`, prepared there first if it is not yet.
+
+    Args:
+      name: "multi30k/en-de", "ptb", or a name of TFDS.
+      data_dir: TFDS's folder of prepared data; `~` and `gs://` are understood.
+      source_dir: folder with the published files, instead of downloading them. Not
+        looked at once the corpus is prepared.
+
+    Raises UserError.
+    """
+    data_dir = epath.Path(data_dir).expanduser()
+    with _quiet_tfds():
+        builder = _build(name, data_dir)
+        languages = _languages(builder)
+        fields = languages or (_text_field(builder),)
+        if not builder.is_prepared():
+            _prepare(builder, source_dir)
+            builder = _build(name, data_dir)
+        _check_whole(builder)
+    return Corpus(
+        name=_full_name(builder),
+        version=str(builder.version),
+        kind="parallel" if languages else "text",
+        languages=languages,
+        splits={
+            split: info.num_examples for split, info in builder.info.splits.items()
+        },
+        fields=fields,
+        builder=builder,
+    )
+
+
+def own_corpora() -> list[str]:
+    """The names of the corpora this project has a builder for."""
+    files = sorted((Path(__file__).parent / "builders").glob("*.py"))
+    return [
+        path.stem
+        for path in files
+        if f"class {_class_name(path.stem)}(" in path.read_text("utf-8")
+    ]
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _full_name(builder) -> str:
+    config = builder.builder_config
+    return f"{builder.name}/{config.name}" if config else builder.name
+
+
+def _build(name: str, data_dir: epath.Path):
+    """The TFDS builder of `name`: reads what is prepared, or can prepare it."""
+    _register(name)
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except (ImportError, OSError) as error:  # gs:// without its package, for one
+        reason = _one_line(error.__cause__ or error)
+        raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
+    except (ValueError, AssertionError) as error:
+        explained = _explain_name(name, data_dir, error)
+        if explained is None:
+            raise
+        raise explained from error
+    configs = [] if "/" in name else list(builder.builder_configs)
+    if len(configs) > 1 and not builder.DEFAULT_BUILDER_CONFIG_NAME:
+        raise UserError(
+            f"{name} needs a config behind a slash; {_choices('', configs)}"
+        )
+    return builder
+
+
+def _register(name: str) -> None:
+    """Makes TFDS know the builders that `name` may mean."""
+    own = name.partition("/")[0].partition(":")[0]
+    if own in own_corpora():
+        importlib.import_module(f"data.builders.{own}")
+    else:  # some of TFDS's own are found only once these are imported
+        importlib.import_module("tensorflow_datasets.translate")
+        importlib.import_module("tensorflow_datasets.text")
+
+
+def _explain_name(
+    name: str, data_dir: epath.Path, error: Exception
+) -> UserError | None:
+    """The UserError behind TFDS's `error`, or None if the user is not to blame."""
+    try:
+        dataset, options = naming.parse_builder_name_kwargs(name)
+        configs = list(tfds.builder_cls(str(dataset)).builder_configs)
+    except ValueError:  # no such name, or none that could be
+        return UserError(_unknown_corpus(name))
+    config = options.get("config")
+    if config not in [None, *configs]:
+        return UserError(
+            f"{dataset} has no config {config!r}; {_choices(config, configs)}"
+        )
+    if "File format is already set" in str(error):
+        return UserError(
+            f"{name} in {data_dir} is stored in a format that only TensorFlow reads: "
+            "give another --config.data.dir, to prepare it there as array_record"
+        )
+    if "version" in options and isinstance(error, AssertionError):
+        return UserError(_one_line(error).rpartition('": ')[2])  # lists the versions
+    return None
+
+
+def _unknown_corpus(name: str) -> str:
+    own = own_corpora()
+    known = own + tfds.list_builders(with_community_datasets=False)
+    close = difflib.get_close_matches(name.partition("/")[0], known, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else "."
+    return (
+        f"unknown corpus {name!r}{hint} This project has {', '.join(own)}; the other "
+        "names are those of TensorFlow Datasets' catalogue"
+    )
+
+
+def _choices(config: str, configs: list[str]) -> str:
+    """The configs that may have been meant, as a phrase."""
+    close = difflib.get_close_matches(config, configs, n=CHOICES)
+    shown = configs if len(configs) <= CHOICES else close or configs[:CHOICES]
+    others = len(configs) - len(shown)
+    return f"it has {', '.join(shown)}" + (f" and {others} others" if others else "")
+
+
+def _prepare(builder, source_dir: str | None) -> None:
+    """Fetches, verifies and writes the corpus, whole or not at all."""
+    name = _full_name(builder)
+    if source_dir is not None and not Path(source_dir).expanduser().is_dir():
+        raise UserError(
+            f"source_dir {source_dir} is no folder: give the one that holds the "
+            f"published files of {name}, or none to download them"
+        )
+    if builder.data_path.exists() and not builder.is_prepared():
+        raise UserError(f"{builder.data_path} is no prepared corpus: remove it")
+    print(f"preparing {name} in {builder.data_dir_root} ...", file=sys.stderr)
+    builder.source_dir = source_dir
+    config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
+    try:
+        with _plain_downloads():
+            builder.download_and_prepare(download_config=config)
+    except UserError:
+        raise
+    except Exception as error:
+        if builder.is_prepared():  # by another process, which was faster
+            return
+        explained = _explain_failure(builder, error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain_failure(builder, error: Exception) -> UserError | None:
+    """The UserError behind `error`, or None if preparing met a bug."""
+    name, reason = _full_name(builder), _one_line(error)
+    where = f"{name} in {builder.data_dir_root}"
+    if NO_SPACE in reason:
+        return UserError(
+            f"no space left to prepare {where} ({reason}): free some, or give another "
+            "--config.data.dir"
+        )
+    if isinstance(error, requests.RequestException | download_util.DownloadError):
+        return UserError(
+            f"cannot download {name} ({reason}): connect to the network, or give "
+            "--config.data.source_dir=DIR, a folder that holds the file of that address"
+        )
+    if isinstance(error, download_manager.NonMatchingChecksumError):
+        return UserError(
+            f"checksum mismatch: {reason}; put the right file in a folder and give it "
+            "as --config.data.source_dir"
+        )
+    if "No module named" in reason:
+        return UserError(
+            f"cannot prepare {where} ({reason}): install that module, or prepare the "
+            "corpus where it is installed, as array_record, and copy it here"
+        )
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and isinstance(error, AssertionError):
+        return UserError(
+            f"{name} has to be fetched by hand and given as --config.data.source_dir: "
+            f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}"
+        )
+    if isinstance(error, OSError):
+        return UserError(f"cannot prepare {where}: {reason}")
+    return None
+
+
+def _check_whole(builder) -> None:
+    """Raises UserError unless every shard holds the records it should."""
+    for split in builder.info.splits.values():
+        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
+            if _num_records(path) != count:
+                raise UserError(
+                    f"{path} does not hold its {count} records: remove "
+                    f"{builder.data_path}, to have the corpus prepared again"
+                )
+
+
+def _num_records(path: epath.Path) -> int | None:
+    """The records of a shard; None or 0 if it is cut short."""
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    count = reader.num_records()
+    try:
+        reader.close()
+    except RuntimeError:
+        return None
+    return count
+
+
+def _languages(builder) -> tuple[str, ...]:
+    """The languages of a parallel corpus in the order its config names them."""
+    if not isinstance(builder.info.features, tfds.features.Translation):
+        return ()
+    config = builder.builder_config.name if builder.builder_config else ""
+    return tuple(sorted(builder.info.features.languages, key=config.find))
+
+
+def _text_field(builder) -> str:
+    features = builder.info.features
+    texts = [
+        name for name in features if isinstance(features[name], tfds.features.Text)
+    ]
+    if "text" in texts or len(texts) == 1:
+        return "text" if "text" in texts else texts[0]
+    raise UserError(
+        f"{_full_name(builder)} is neither a parallel corpus nor a text: its examples "
+        f"have {', '.join(features)}"
+    )
+
+
+def _decode(text: bytes | str) -> str:
+    return text if isinstance(text, str) else text.decode()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """No progress bars, and neither log nor print of TFDS: what fails, raises."""
+    tfds.disable_progress_bar()
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _plain_downloads() -> Iterator[None]:
+    """TFDS without its minutes of retries and without TensorFlow to unpack archives."""
+    gfile = SimpleNamespace(io=SimpleNamespace(gfile=SimpleNamespace(GFile=open)))
+    gfile.compat = SimpleNamespace(as_text=str)
+    retries, tensorflow = downloader.MAX_RETRIES, extractor.tf
+    downloader.MAX_RETRIES = 0
+    if importlib.util.find_spec("tensorflow") is None:
+        extractor.tf = gfile
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES, extractor.tf = retries, tensorflow

@@ -1,0 +1,225 @@
+"""Text to numbers and back: words, characters, bytes, or subwords.
+
+All kinds share the first four numbers: padding, end of sentence, unknown,
+beginning of sentence.
+"""
+
+import base64
+import collections
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from errors import UserError
+
+SPECIAL = ("<pad>", "<eos>", "<unk>", "<bos>")
+PAD, EOS, UNK, BOS = range(len(SPECIAL))
+
+
+class Tokenizer:
+    """What all kinds have in common; see `ByteTokenizer` for the methods."""
+
+    kind: ClassVar[str]
+    pad, eos, unk, bos = PAD, EOS, UNK, BOS
+    vocab_size: int
+
+
+class ByteTokenizer(Tokenizer):
+    """UTF-8 bytes; nothing is unknown."""
+
+    kind: ClassVar = "byte"
+    vocab_size = len(SPECIAL) + 256
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
+        """There is nothing to learn."""
+        return cls()
+
+    @classmethod
+    def load(cls, content: dict):
+        """From what `content` gave."""
+        return cls()
+
+    def content(self) -> dict:
+        """What `load` needs."""
+        return {}
+
+    def encode(self, text: str) -> list[int]:
+        """One number a byte."""
+        return [byte + len(SPECIAL) for byte in text.encode()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text; a broken character becomes U+FFFD, special numbers nothing."""
+        plain = bytes(i - len(SPECIAL) for i in ids if i >= len(SPECIAL))
+        return plain.decode(errors="replace")
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """A legible name a number."""
+        return [SPECIAL[i] if i < len(SPECIAL) else self.decode([i]) for i in ids]
+
+
+class ListTokenizer(Tokenizer):
+    """A list of known symbols; subclasses say how text falls into symbols."""
+
+    joiner: ClassVar[str]
+
+    def __init__(self, symbols: Sequence[str]):
+        self.symbols = list(symbols)
+        self.vocab_size = len(self.symbols)
+        self.ids = {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
+        """The most frequent symbols, ties in alphabetical order."""
+        count = collections.Counter()
+        for text in texts:
+            count.update(cls.split(text))
+        for symbol in SPECIAL:
+            count.pop(symbol, None)
+        ranked = sorted(count, key=lambda symbol: (-count[symbol], symbol))
+        known = [symbol for symbol in ranked if count[symbol] >= min_count]
+        return cls([*SPECIAL, *known[: vocab_size - len(SPECIAL)]])
+
+    @classmethod
+    def load(cls, content: dict):
+        """From what `content` gave."""
+        return cls(content["symbols"])
+
+    def content(self) -> dict:
+        """What `load` needs."""
+        return {"symbols": self.symbols}
+
+    def encode(self, text: str) -> list[int]:
+        """One number a symbol, UNK for those not known."""
+        return [self.ids.get(symbol, UNK) for symbol in self.split(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text, `<unk>` where a symbol was not known."""
+        kept = (i for i in ids if i not in (PAD, EOS, BOS))
+        return self.joiner.join(self.symbols[i] for i in kept)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """A legible name a number."""
+        return [self.symbols[i] for i in ids]
+
+
+class WordTokenizer(ListTokenizer):
+    """What stands between white space. `<unk>` in a text is the unknown word."""
+
+    kind: ClassVar = "word"
+    joiner = " "
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The words."""
+        return text.split()
+
+
+class CharTokenizer(ListTokenizer):
+    """Unicode characters."""
+
+    kind: ClassVar = "char"
+    joiner = ""
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The characters."""
+        return list(text)
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Byte-pair encoding (Sennrich et al. 2016) by SentencePiece (Kudo 2018).
+
+    Text is not normalised and each digit is a piece of its own, so numbers can
+    be copied and changed digit by digit.
+    """
+
+    kind: ClassVar = "sentencepiece"
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self.processor.vocab_size()
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
+        """At most `vocab_size` pieces, fewer where the text has no more."""
+        import sentencepiece
+
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(text for text in texts if text),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            normalization_rule_name="identity",
+            split_digits=True,
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            num_threads=1,
+            pad_id=PAD,
+            eos_id=EOS,
+            unk_id=UNK,
+            bos_id=BOS,
+            minloglevel=2,
+        )
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, content: dict):
+        """From what `content` gave."""
+        return cls(base64.b64decode(content["model"]))
+
+    def content(self) -> dict:
+        """What `load` needs: the SentencePiece model file, in base 64."""
+        return {"model": base64.b64encode(self.model).decode()}
+
+    def encode(self, text: str) -> list[int]:
+        """One number a piece."""
+        return self.processor.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text; special numbers are left out, unknown ones shown."""
+        return self.processor.decode([int(i) for i in ids])
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """A legible name a number; a space is shown as U+2581."""
+        return [self.processor.id_to_piece(int(i)) for i in ids]
+
+
+KINDS = {
+    kind.kind: kind
+    for kind in (ByteTokenizer, WordTokenizer, CharTokenizer, SentencePieceTokenizer)
+}
+
+
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int, min_count: int
+) -> Tokenizer:
+    """Raises UserError for a kind that does not exist or a size too small."""
+    if kind not in KINDS:
+        raise UserError(f"data.tokenizer={kind!r}: there are {', '.join(KINDS)}")
+    if vocab_size <= len(SPECIAL):
+        raise UserError(
+            f"data.vocab_size={vocab_size} has no room for words: "
+            f"the first {len(SPECIAL)} are {' '.join(SPECIAL)}"
+        )
+    try:
+        return KINDS[kind].train(texts, vocab_size, min_count)
+    except RuntimeError as error:  # SentencePiece's: too few pieces for the characters
+        raise UserError(f"data.vocab_size={vocab_size}: {error}") from error
+
+
+def dump_tokenizer(tokenizer: Tokenizer) -> str:
+    """One JSON document."""
+    content = {"kind": tokenizer.kind, **tokenizer.content()}
+    return json.dumps(content, ensure_ascii=False)
+
+
+def parse_tokenizer(document: str) -> Tokenizer:
+    """The tokenizer that `dump_tokenizer` wrote."""
+    content = json.loads(document)
+    return KINDS[content["kind"]].load(content)

@@ -1,0 +1,1 @@
+"""Search: from the next token's distribution to texts."""

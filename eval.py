@@ -1,0 +1,41 @@
+"""Scores a run on a split and writes the score card eval/<split>-<step>.json.
+
+python eval.py --workdir=runs/rnn --split=test
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+import cli
+from configs import base
+
+DEFAULTS = base.get_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
+DECODE = config_flags.DEFINE_config_dict("decode", DEFAULTS.decode)
+EVAL = config_flags.DEFINE_config_dict("eval", DEFAULTS.eval)
+
+
+def main() -> None:
+    """Prints the score card as a table."""
+    import experiment
+
+    changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
+    card, path = experiment.evaluate(
+        WORKDIR.value, SPLIT.value, CHECKPOINT.value, changes
+    )
+    print(f"{card['split']} at step {card['step']}")
+    for name, score in card["scores"].items():
+        interval = ""
+        if "low" in score:
+            interval = f"  [{score['low']:.2f}, {score['high']:.2f}]"
+        print(f"  {name:20} {score['value']:10.4f}{interval}")
+    for floor, scores in card["floors"].items():
+        named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"  floor: {floor:13} {named}")
+    print(path)
+
+
+if __name__ == "__main__":
+    cli.start(main)

@@ -1,0 +1,381 @@
+"""The glue: from a config, or a run directory, to data, model, task and training.
+
+The only file that knows all packages. A run directory is the only interface
+between `train` and everything after it.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import typing
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+import models
+import tasks
+from configs import base
+from data.dataset import Dataset, open_dataset
+from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
+from errors import UserError
+from training.checkpoints import Checkpoints
+from training.loop import Run
+from training.optimizers import make_optimizer
+from training.partitioning import Partitioner
+from training.run_directory import RunDirectory
+from training.step import TrainState, make_state, make_step
+from training.writers import Writers
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sacrebleu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config and its tokenizers determine."""
+
+    cfg: ConfigDict
+    task: Any
+    model: Any
+    tokenizers: dict[str, Tokenizer]
+
+
+def assemble(
+    cfg: ConfigDict,
+    tokenizers: dict[str, Tokenizer],
+    languages: tuple[str, ...] = (),
+) -> Experiment:
+    """Task and model of a config.
+
+    Raises UserError for a task or model that does not exist or does not fit.
+    """
+    task_class = find_module(tasks, cfg.task, "Task", "task").Task
+    options = {"languages": languages} if languages else {}
+    task = task_class(tokenizers, label_smoothing=cfg.label_smoothing, **options)
+    module = find_module(models, cfg.model.name, "Config", "model.name")
+    model = task.make_model(module, model_config(module.Config, cfg.model))
+    return Experiment(cfg, task, model, tokenizers)
+
+
+def find_module(package, name: str, attribute: str, key: str):
+    """The module `name` of a package, which must define `attribute`."""
+    known = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        found = importlib.import_module(f"{package.__name__}.{module.name}")
+        if hasattr(found, attribute):
+            known[module.name] = found
+    if name not in known:
+        raise UserError(f"{key}={name!r}: there are {', '.join(known)}")
+    return known[name]
+
+
+def model_config(schema: type, cfg: ConfigDict):
+    """`cfg.model` as the dataclass that a model module calls Config.
+
+    Raises UserError for a key that is unknown, missing or of another type, and
+    for values the dataclass refuses.
+    """
+    types = typing.get_type_hints(schema)
+    values = cfg.to_dict()
+    for key, value in values.items():
+        if key not in types:
+            close = difflib.get_close_matches(key, types, 1) or list(types)
+            raise UserError(f"model.{key}: no such key, did you mean {close[0]!r}?")
+        wanted = types[key]
+        if wanted is float and isinstance(value, int):
+            values[key] = float(value)
+        elif not isinstance(value, wanted) or isinstance(value, bool) != (
+            wanted is bool
+        ):
+            raise UserError(f"model.{key}={value!r} is not of type {wanted.__name__}")
+    missing = types.keys() - values.keys()
+    if missing:
+        raise UserError(f"model.{min(missing)} is not set")
+    try:
+        return schema(**values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError where a task does not fit the corpus."""
+    wanted = find_module(tasks, cfg.task, "Task", "task").Task.corpus_kind
+    if dataset.corpus.kind != wanted:
+        raise UserError(
+            f"task={cfg.task!r} needs a corpus of kind {wanted!r}; "
+            f"{cfg.data.name} is of kind {dataset.corpus.kind!r}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """All that is needed to make steps, but for the state."""
+
+    experiment: Experiment
+    partitioner: Partitioner
+    batches: Any
+    optimizer: Any
+    schedule: Any
+
+    @classmethod
+    def of(cls, experiment: Experiment, dataset: Dataset) -> "Training":
+        """The training that a config describes."""
+        cfg = experiment.cfg
+        optimizer, schedule = make_optimizer(cfg.optim, cfg.steps)
+        return cls(
+            experiment,
+            Partitioner(cfg.parallel),
+            dataset.train_batches(),
+            optimizer,
+            schedule,
+        )
+
+    def make_state(self) -> TrainState:
+        """The first state, parameters with the names of their axes."""
+        task, model = self.experiment.task, self.experiment.model
+        key = jax.random.key(self.experiment.cfg.seed)
+        variables = task.init(model, key, self.batches[0])
+        return make_state(variables["params"], self.optimizer)
+
+    def make_carry(self) -> PyTree:
+        """What the first batch finds."""
+        rows = self.partitioner.padded(getattr(self.batches, "rows", 1))
+        task, model = self.experiment.task, self.experiment.model
+        return self.partitioner.put_carry(task.initial_carry(model, rows, train=True))
+
+    def compiled_step(self):
+        """The step on the partitioner's devices."""
+        task, model = self.experiment.task, self.experiment.model
+
+        def loss(variables, carry, batch, rng):
+            return task.loss(model, variables, carry, batch, rng, train=True)
+
+        seed = self.experiment.cfg.seed
+        step = make_step(loss, self.optimizer, self.schedule, seed)
+        return self.partitioner.compile(step)
+
+
+def train(cfg: ConfigDict, workdir: str) -> bool:
+    """Trains to `cfg.steps`, from the newest checkpoint if there is one.
+
+    Returns whether the end was reached; False after a SIGTERM or SIGINT, with
+    everything saved.
+    """
+    directory = RunDirectory(workdir)
+    config = json.loads(cfg.to_json_best_effort())
+    directory.check_config(config)
+    check_lengths(cfg)
+    dataset = open_dataset(cfg.data)
+    check_corpus(cfg, dataset)
+    experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
+    training = Training.of(experiment, dataset)
+    state = training.partitioner.init(training.make_state)
+    carry = training.make_carry()
+    directory.write_json("config.json", config)
+    documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
+    directory.write_tokenizers(documents)
+    directory.write_json("about.json", about(state, dataset))
+
+    checkpoints = Checkpoints(directory.checkpoints)
+    if checkpoints.steps():
+        content = {"state": state, "carry": carry}
+        content = checkpoints.restore(checkpoints.find("last"), content)
+        state, carry = content["state"], content["carry"]
+        print(f"resuming at step {int(state.step)}")
+    run = Run(
+        step=training.compiled_step(),
+        batch=lambda k: training.partitioner.put_batch(training.batches[k]),
+        evaluate=validator(experiment, dataset),
+        best=experiment.task.best,
+        steps=cfg.steps,
+        log_every=cfg.every.log,
+        eval_every=cfg.every.eval,
+        save_every=cfg.every.checkpoint,
+        checkpoints=checkpoints,
+        writers=Writers(directory.path, step=int(state.step), steps=cfg.steps),
+    )
+    _, finished = run.train(state, carry)
+    return finished
+
+
+def check_lengths(cfg: ConfigDict) -> None:
+    """Raises UserError for sizes that cannot be."""
+    positive = {
+        "steps": cfg.steps,
+        "data.batch_rows": cfg.data.batch_rows,
+        "data.batch_tokens": cfg.data.batch_tokens,
+        "data.segment_length": cfg.data.segment_length,
+        "data.buckets": cfg.data.buckets,
+        "data.max_length": cfg.data.max_length,
+        "eval.batch_rows": cfg.eval.batch_rows,
+        "decode.max_length": cfg.decode.max_length,
+    }
+    for key, value in positive.items():
+        if value < 1:
+            raise UserError(f"{key}={value}: it must be 1 or more")
+
+
+def validator(experiment: Experiment, dataset: Dataset):
+    """From a state to the scores of the validation split, by name."""
+    batches, extra = evaluation_input(experiment, dataset, "validation")
+
+    def validate(state: TrainState) -> dict[str, float]:
+        card = experiment.task.evaluate(
+            experiment.model,
+            {"params": state.params},
+            batches,
+            experiment.cfg,
+            **extra,
+        )
+        return {name: score["value"] for name, score in card["scores"].items()}
+
+    return validate
+
+
+def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
+    """A split's batches, and what else its task needs to score it."""
+    cfg = experiment.cfg.eval
+    batches = dataset.evaluation_batches(
+        split, rows=cfg.batch_rows, length=cfg.segment_length
+    )
+    return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}
+
+
+def about(state: TrainState, dataset: Dataset) -> dict:
+    """What a run's numbers depend on beside its config."""
+    return {
+        "versions": {
+            "python": os.sys.version.split()[0],
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "devices": [device.device_kind for device in jax.devices()],
+        "platform": jax.default_backend(),
+        "processes": jax.process_count(),
+        "threads": len(os.sched_getaffinity(0)),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "parameters": num_parameters(state.params),
+        "hashes": dataset.hashes,
+        "corpus": {"name": dataset.corpus.name, "version": dataset.corpus.version},
+        "examples": dict(dataset.corpus.splits),
+        "commit": commit(),
+    }
+
+
+def num_parameters(params: PyTree) -> int:
+    """How many numbers a model learns."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def commit() -> str:
+    """The commit of this code, with a + after it if files differ; "" if unknown."""
+    here = Path(__file__).parent
+    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True)
+    try:
+        head = git(["git", "rev-parse", "HEAD"])
+        changes = git(["git", "status", "--porcelain", "--untracked-files=no"])
+    except OSError:
+        return ""
+    if head.returncode:
+        return ""
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run directory, opened to be used.
+
+    Attributes:
+      step: of the checkpoint.
+    """
+
+    directory: RunDirectory
+    experiment: Experiment
+    variables: PyTree
+    step: int
+
+
+def open_run(
+    workdir: str, checkpoint: str = "best", changes: dict | None = None
+) -> TrainedRun:
+    """Model, tokenizers and parameters of a run; its corpus is not needed.
+
+    Args:
+      checkpoint: "best", "last" or a step.
+      changes: keys to change by section, such as `{"decode": {"max_length": 9}}`.
+
+    Raises UserError where there is no run or no such checkpoint.
+    """
+    directory = RunDirectory(workdir)
+    cfg = read_config(directory)
+    for section, values in (changes or {}).items():
+        cfg[section].update_from_flattened_dict(values)
+    check_lengths(cfg)
+    documents = directory.read_tokenizers()
+    tokenizers = {side: parse_tokenizer(text) for side, text in documents.items()}
+    if len(set(documents.values())) == 1:  # one vocabulary for both sides
+        tokenizers = dict.fromkeys(documents, next(iter(tokenizers.values())))
+    languages = tuple(cfg.data.name.split("/")[-1].split("-"))
+    experiment = assemble(cfg, tokenizers, languages if len(languages) == 2 else ())
+    checkpoints = Checkpoints(directory.checkpoints)
+    step = checkpoints.find(checkpoint)
+    params = checkpoints.restore_params(step)
+    checkpoints.close()
+    return TrainedRun(directory, experiment, {"params": params}, step)
+
+
+def read_config(directory: RunDirectory) -> ConfigDict:
+    """A run's config, on top of today's defaults."""
+    stored = directory.read_config()
+    cfg = base.get_config(stored["model"]["name"])
+    try:
+        cfg.update(stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{directory.path}/config.json is of another version of this code: {error}"
+        ) from error
+    return cfg
+
+
+def evaluate(
+    workdir: str, split: str, checkpoint: str = "best", changes: dict | None = None
+) -> tuple[dict, Path]:
+    """Scores a run on a split; returns the card and where it was written."""
+    run = open_run(workdir, checkpoint, changes)
+    experiment = run.experiment
+    dataset = open_dataset(experiment.cfg.data)
+    batches, extra = evaluation_input(experiment, dataset, split)
+    if dataset.is_parallel:
+        extra["intervals"] = True
+    card = experiment.task.evaluate(
+        experiment.model, run.variables, batches, experiment.cfg, **extra
+    )
+    name = f"{split}-{run.step}"
+    run.directory.write_lines(f"samples/{name}.jsonl", card.pop("samples", []))
+    card["protocol"] |= {"checkpoint": run.step, **dataset.hashes, "commit": commit()}
+    found = {"unigram": {"loss": dataset.unigram_loss(split)}}
+    if dataset.is_parallel:
+        found |= experiment.task.floors(dataset.texts("train"), dataset.texts(split))
+    card = {"split": split, "step": run.step, **card, "floors": found}
+    return card, run.directory.write_json(f"eval/{name}.json", card)
+
+
+def predict(
+    workdir: str,
+    lines: Iterable[str],
+    checkpoint: str = "best",
+    changes: dict | None = None,
+) -> Iterator[str]:
+    """A translation or a continuation of each line, in order."""
+    run = open_run(workdir, checkpoint, changes)
+    task, model = run.experiment.task, run.experiment.model
+    yield from task.predict(model, run.variables, lines, run.experiment.cfg)

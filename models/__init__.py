@@ -1,0 +1,1 @@
+"""The architectures; one file each, see the contract in README.md."""

@@ -1,0 +1,135 @@
+"""The output distribution: from hidden states to probabilities of tokens.
+
+A loss over a large vocabulary is where a model's memory goes, so `log_prob`
+works on blocks of tokens and computes a block's logits again in the backward
+pass: no array of shape [B, T, V] is ever stored.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from models.layers import Embedding, Initializer, zeros
+
+BLOCK_ENTRIES = 2**22  # logits in a block: 16 MiB of float32
+
+
+def block_log_prob(
+    hidden: Float[Array, "N D"],
+    labels: Int[Array, "N"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, "V"],
+    smoothing: float,
+) -> Float[Array, "N"]:
+    """Log probability of each label; see `Head.log_prob`."""
+    logits = (hidden @ table.T + bias).astype(jnp.float32)
+    total = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    if smoothing:
+        chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
+    return chosen - total
+
+
+def blocked_log_prob(
+    hidden: Float[Array, "N D"],
+    labels: Int[Array, "N"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, "V"],
+    smoothing: float,
+) -> Float[Array, "N"]:
+    """`block_log_prob` over blocks of at most BLOCK_ENTRIES logits."""
+    count, vocab_size = len(labels), len(table)
+    size = max(1, BLOCK_ENTRIES // vocab_size)
+    if count <= size:
+        return block_log_prob(hidden, labels, table, bias, smoothing)
+    blocks = -(-count // size)
+    size = -(-count // blocks)
+    spare = blocks * size - count
+    hidden = jnp.pad(hidden, ((0, spare), (0, 0))).reshape(blocks, size, -1)
+    labels = jnp.pad(labels, (0, spare)).reshape(blocks, size)
+
+    @jax.checkpoint
+    def one(block):
+        return block_log_prob(*block, table, bias, smoothing)
+
+    return jax.lax.map(one, (hidden, labels)).reshape(-1)[:count]
+
+
+class Head(nn.Module):
+    """A softmax over V tokens.
+
+    Attributes:
+      width: D of the hidden states.
+      embedding: the table that is also this layer's weights (Press and Wolf
+        2017); with None the head has its own.
+    """
+
+    vocab_size: int
+    width: int
+    init: Initializer
+    embedding: Embedding | None = None
+
+    def setup(self):
+        if self.embedding is None:
+            self.own_table = self.param(
+                "table",
+                nn.with_logical_partitioning(self.init, ("vocab", "embed")),
+                (self.vocab_size, self.width),
+            )
+        self.bias = self.param(
+            "bias",
+            nn.with_logical_partitioning(zeros, ("vocab",)),
+            (self.vocab_size,),
+        )
+
+    @property
+    def table(self) -> Float[Array, "V D"]:
+        """The weights: a row a token."""
+        return self.own_table if self.embedding is None else self.embedding.table
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Unnormalised log probabilities, float32."""
+        return (hidden @ self.table.T + self.bias).astype(jnp.float32)
+
+    def log_prob(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: float = 0.0,
+    ) -> Float[Array, "B T"]:
+        """Log probability of the labels, in nats.
+
+        With label smoothing (Szegedy et al. 2016) the label holds 1 - smoothing
+        of the mass and all V tokens share the rest:
+
+            (1 - smoothing) log p(y) + smoothing / V * sum_v log p(v)
+        """
+        batch, length, width = hidden.shape
+        flat = blocked_log_prob(
+            hidden.reshape(batch * length, width),
+            labels.reshape(batch * length),
+            self.table,
+            self.bias,
+            smoothing,
+        )
+        return flat.reshape(batch, length)
+
+
+class Predictor(nn.Module):
+    """A model that owns an output distribution: its `setup` makes a `head`."""
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Unnormalised log probabilities of the next token, float32."""
+        return self.head.logits(hidden)
+
+    def log_prob(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: float = 0.0,
+    ) -> Float[Array, "B T"]:
+        """Log probability of the labels in nats; see `Head.log_prob`."""
+        return self.head.log_prob(hidden, labels, smoothing=smoothing)

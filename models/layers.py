@@ -1,0 +1,171 @@
+"""The parts every architecture is made of: linear maps, embeddings, residuals.
+
+Kernels name their logical axes (embed, mlp, heads, kv, vocab), which is all a
+model knows about how its parameters are spread over devices.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Initializer = jax.nn.initializers.Initializer
+
+zeros = nn.initializers.zeros
+normal = nn.initializers.normal
+
+
+def glorot_uniform(num_inputs: int, num_axes: int) -> Initializer:
+    """Glorot and Bengio (2010) for a kernel whose first axes are the inputs."""
+    return nn.initializers.variance_scaling(
+        1.0,
+        "fan_avg",
+        "uniform",
+        in_axis=tuple(range(num_inputs)),
+        out_axis=tuple(range(num_inputs, num_axes)),
+    )
+
+
+class Dense(nn.Module):
+    """A linear map of the last `num_inputs` axes onto `features`.
+
+    Attributes:
+      features: the sizes of the axes that come out.
+      axes: logical names of the kernel's axes, inputs first.
+      num_inputs: how many of the last axes go in.
+      kernel_init: Glorot uniform where None.
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    num_inputs: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        shape = x.shape[-self.num_inputs :] + self.features
+        init = self.kernel_init or glorot_uniform(self.num_inputs, len(shape))
+        kernel = self.param(
+            "kernel", nn.with_logical_partitioning(init, self.axes), shape
+        )
+        y = jnp.tensordot(x, kernel, self.num_inputs)
+        if not self.use_bias:
+            return y
+        bias_init = nn.with_logical_partitioning(zeros, self.axes[self.num_inputs :])
+        return y + self.param("bias", bias_init, self.features)
+
+
+class Embedding(nn.Module):
+    """A table of V vectors, also the weights of a tied output layer."""
+
+    vocab_size: int
+    width: int
+    init: Initializer
+
+    def setup(self):
+        self.table = self.param(
+            "table",
+            nn.with_logical_partitioning(self.init, ("vocab", "embed")),
+            (self.vocab_size, self.width),
+        )
+
+    def __call__(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return jnp.take(self.table, tokens, axis=0)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016) over the last axis, with gain and bias."""
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        return nn.LayerNorm(
+            self.epsilon,
+            use_fast_variance=False,
+            scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
+            bias_init=nn.with_logical_partitioning(zeros, ("norm",)),
+            name="norm",
+        )(x)
+
+
+class Residual(nn.Module):
+    """The bridge over a sublayer f, in two halves around it.
+
+        post (Vaswani et al. 2017):  LayerNorm(x + Dropout(f(x)))
+        pre  (Xiong et al. 2020):    x + Dropout(f(LayerNorm(x)))
+
+    Attributes:
+      norm: "pre" or "post".
+    """
+
+    norm: str
+    dropout: float
+
+    def setup(self):
+        self.layer_norm = LayerNorm()
+        self.drop = nn.Dropout(self.dropout)
+
+    def enter(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """What the sublayer sees."""
+        return self.layer_norm(x) if self.norm == "pre" else x
+
+    def leave(
+        self, x: Float[Array, "... D"], y: Float[Array, "... D"], *, train: bool
+    ) -> Float[Array, "... D"]:
+        """Joins the sublayer's result y to the x that came in."""
+        x = x + self.drop(y, deterministic=not train)
+        return self.layer_norm(x) if self.norm == "post" else x
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward layer (Vaswani et al. 2017, eq. 2)."""
+
+    width: int
+    inner_width: int
+    dropout: float
+    activation: Callable = nn.relu
+    kernel_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "... D"], *, train: bool
+    ) -> Float[Array, "... D"]:
+        x = Dense(
+            (self.inner_width,),
+            ("embed", "mlp"),
+            kernel_init=self.kernel_init,
+            name="inner",
+        )(x)
+        x = self.activation(x)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        return Dense(
+            (self.width,),
+            ("mlp", "embed"),
+            kernel_init=self.kernel_init,
+            name="outer",
+        )(x)
+
+
+def sinusoids(
+    positions: Int[Array, "..."], width: int, *, interleaved: bool
+) -> Float[Array, "... D"]:
+    """Sinusoidal position encoding (Vaswani et al. 2017, section 3.5).
+
+        PE(pos, 2i) = sin(pos / 10000^(2i/D)),   PE(pos, 2i+1) = cos(the same)
+
+    Transformer-XL's code has all sines before all cosines instead
+    (`interleaved=False`), which permutes the axis D. An odd width drops the
+    last cosine.
+    """
+    rates = 10000.0 ** (-jnp.arange(0, width, 2) / width)
+    angles = positions[..., None].astype(jnp.float32) * rates
+    both = (jnp.sin(angles), jnp.cos(angles))
+    if interleaved:
+        waves = jnp.stack(both, axis=-1).reshape(*positions.shape, -1)
+    else:
+        waves = jnp.concatenate(both, axis=-1)
+    return waves[..., :width]

@@ -1,0 +1,30 @@
+"""Translates or continues lines of standard input with a run's model.
+
+python predict.py --workdir=runs/rnn < source.txt > output.txt
+"""
+
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+import cli
+from configs import base
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
+DECODE = config_flags.DEFINE_config_dict("decode", base.get_config().decode)
+
+
+def main() -> None:
+    """One line in, one line out."""
+    import experiment
+
+    lines = cli.lines_of(sys.stdin.buffer)
+    changes = {"decode": cli.overrides(DECODE)}
+    for text in experiment.predict(WORKDIR.value, lines, CHECKPOINT.value, changes):
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    cli.start(main)

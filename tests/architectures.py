@@ -1,0 +1,160 @@
+"""Small models of every architecture found in models/, for the tests."""
+
+import functools
+import importlib
+import pkgutil
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import models
+from configs import base
+
+# All different, so that a swapped axis cannot pass.
+B, T, S, V, W = 2, 5, 7, 29, 31
+
+SMALL = {
+    "layers": 2,
+    "width": 12,
+    "heads": 3,
+    "feed_forward": 22,
+    "embedding_width": 10,
+    "attention_width": 14,
+    "memory_length": 2 * T,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "tie_embeddings": False,
+}
+
+
+def names() -> list[str]:
+    """Every module of models/ that defines an architecture."""
+    found = []
+    for module in pkgutil.iter_modules(models.__path__):
+        if hasattr(importlib.import_module(f"models.{module.name}"), "Config"):
+            found.append(module.name)
+    return found
+
+
+def small_config(name: str, **changes):
+    """A Config of a few hundred parameters."""
+    module = importlib.import_module(f"models.{name}")
+    keys = {**SMALL, **changes}
+    keys = {key: value for key, value in keys.items() if key in base.MODELS[name]}
+    return module.Config(**base.model(name, **keys))
+
+
+def noisy(variables, scale=0.3):
+    """Parameters of which none is zero or special."""
+    variables = nn.meta.unbox(variables)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    return tree.unflatten(
+        leaf + scale * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    )
+
+
+def tokens(shape, size=V, seed=1):
+    """Tokens, all different within a row where there are enough."""
+    rows = [
+        jax.random.permutation(key, size)[: shape[1]]
+        for key in jax.random.split(jax.random.key(seed), shape[0])
+    ]
+    return jnp.stack(rows).astype(jnp.int32)
+
+
+class LanguageModelCase:
+    """A language model, its variables, and calls as plain functions."""
+
+    def __init__(self, name: str, **changes):
+        module = importlib.import_module(f"models.{name}")
+        self.model = module.LanguageModel(small_config(name, **changes), V)
+        self.carry = functools.partial(self.model.initial_carry, train=False)
+
+        def everything(model, tokens, carry):
+            hidden, _ = model(tokens, carry, train=False)
+            return model.log_prob(hidden, tokens)
+
+        self.init = functools.partial(
+            nn.init(everything, self.model), jax.random.key(0)
+        )
+        self.variables = noisy(jax.jit(self.init)(tokens((B, T)), self.carry(B)))
+
+    def run(self, tokens, carry, variables=None, *, train=False, **rngs):
+        """Hidden states, logits and the next carry."""
+        return self._run(variables or self.variables, tokens, carry, train, rngs)
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _run(self, variables, tokens, carry, train, rngs):
+        def both(model, tokens, carry):
+            hidden, carry = model(tokens, carry, train=train)
+            return hidden, model.logits(hidden), carry
+
+        call = nn.apply(both, self.model)
+        return call(variables, tokens, carry, rngs=rngs)
+
+    def log_prob(self, hidden, labels, **options):
+        """Log probability of labels."""
+        apply = functools.partial(self.model.apply, method="log_prob", **options)
+        return jax.jit(apply)(self.variables, hidden, labels)
+
+    def start(self, prompt, mask, carry, **options):
+        """Context and state after a prompt."""
+        apply = functools.partial(self.model.apply, method="start", **options)
+        return jax.jit(apply)(self.variables, prompt, mask, carry)
+
+    def step(self, context, state, token):
+        """The next state and logits."""
+        return self._step(self.variables, context, state, token)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _step(self, variables, context, state, token):
+        return self.model.apply(variables, context, state, token, method="step")
+
+
+class Seq2SeqCase:
+    """An encoder-decoder, its variables, and calls as plain functions."""
+
+    def __init__(self, name: str, **changes):
+        module = importlib.import_module(f"models.{name}")
+        config = small_config(name, **changes)
+        self.model = module.Seq2Seq(config, W, V, shared_vocab=False)
+        self.carry = functools.partial(self.model.initial_carry, train=False)
+        self.source = tokens((B, S), W, seed=2)
+        self.source_mask = jnp.arange(S) < jnp.asarray([[S], [S - 3]])
+        self.target = tokens((B, T), V, seed=3)
+        self.target_mask = jnp.arange(T) < jnp.asarray([[T], [T - 1]])
+
+        def everything(model, *inputs):
+            hidden, _ = model(*inputs, train=False)
+            return model.log_prob(hidden, inputs[2])
+
+        self.init = functools.partial(
+            nn.init(everything, self.model), jax.random.key(0)
+        )
+        self.variables = noisy(jax.jit(self.init)(*self.inputs(), self.carry(B)))
+
+    def inputs(self, **changes):
+        """What the model is called with, but for the carry."""
+        names = ("source", "source_mask", "target", "target_mask")
+        return tuple(changes.get(name, getattr(self, name)) for name in names)
+
+    def run(self, carry=None, variables=None, *, train=False, rngs=None, **changes):
+        """Hidden states, logits and the next carry."""
+        carry = self.carry(B, memory_length=0) if carry is None else carry
+        inputs = self.inputs(**changes)
+        return self._run(variables or self.variables, inputs, carry, train, rngs)
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _run(self, variables, inputs, carry, train, rngs):
+        def both(model, *inputs):
+            hidden, carry = model(*inputs, train=train)
+            return hidden, model.logits(hidden), carry
+
+        return nn.apply(both, self.model)(variables, *inputs, carry, rngs=rngs)
+
+    start = LanguageModelCase.start
+    step = LanguageModelCase.step
+    _step = LanguageModelCase._step

@@ -1,0 +1,1 @@
+"""How parameters change: steps, optimisers, devices, checkpoints, logs."""

@@ -1,0 +1,111 @@
+"""Checkpoints of a run, by orbax: the newest two and the best."""
+
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
+
+from errors import UserError
+
+NOT_SCORED = -1e30
+
+
+def _goodness(metrics: dict[str, float]) -> float:
+    return metrics["goodness"]
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run; steps are its subfolders.
+
+    Saving happens in the background; a step that was not written whole is not
+    listed.
+    """
+
+    def __init__(self, folder: Path):
+        self.manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                best_fn=_goodness,
+                best_mode="max",
+                preservation_policy=preservation.AnyPreservationPolicy(
+                    [
+                        preservation.LatestN(2),
+                        preservation.BestN(get_metric_fn=_goodness, n=1),
+                    ]
+                ),
+            ),
+        )
+
+    def save(self, step: int, content: PyTree, goodness: float | None) -> None:
+        """Args: goodness: larger is better; None where nothing was evaluated."""
+        if step in self.manager.all_steps():
+            return
+        value = NOT_SCORED if goodness is None else goodness
+        self.manager.save(
+            step,
+            args=ocp.args.StandardSave(content),
+            metrics={"goodness": value},
+            force=True,
+        )
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending."""
+        return sorted(self.manager.all_steps())
+
+    def find(self, which: str) -> int:
+        """The step meant by "best", "last" or a number.
+
+        Raises UserError where there is none.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError("this run has no checkpoint yet: train it first")
+        if which == "last":
+            return steps[-1]
+        if which == "best":
+            return self.manager.best_step()
+        if not which.isdigit() or int(which) not in steps:
+            there = ", ".join(map(str, steps))
+            raise UserError(
+                f"checkpoint={which!r}: there are 'best', 'last' and steps {there}"
+            )
+        return int(which)
+
+    def restore(self, step: int, like: PyTree) -> PyTree:
+        """The content of a step, with shapes, types and shardings as in `like`."""
+
+        def describe(leaf):
+            return jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
+            )
+
+        abstract = jax.tree.map(describe, like)
+        return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def restore_params(self, step: int) -> PyTree:
+        """The parameters alone, on the first device."""
+        item = self.manager.item_metadata(step)
+        params = item["state"]["params"]
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+        def describe(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+
+        wanted = {"state": {"params": jax.tree.map(describe, params)}}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        folder = self.manager.directory / str(step) / "default"
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            content = reader.restore(
+                folder,
+                args=ocp.args.PyTreeRestore(
+                    item=wanted, restore_args=restore_args, partial_restore=True
+                ),
+            )
+        return content["state"]["params"]
+
+    def close(self) -> None:
+        """Waits until what was saved is on disk."""
+        self.manager.wait_until_finished()
+        self.manager.close()

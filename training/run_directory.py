@@ -1,0 +1,107 @@
+"""The run directory: what a run leaves behind, and where.
+
+config.json   the resolved config            metrics.jsonl   what was logged
+about.json    versions, devices, data        tensorboard/    the same
+tokenizer/    <side>.json                    checkpoints/    <step>/
+eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
+plots/        pictures
+"""
+
+import json
+from pathlib import Path
+
+from errors import UserError
+
+# Where data lies may differ between machines; what it is may not.
+PLACES = ("data.dir", "data.source_dir")
+
+
+class RunDirectory:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser()
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").exists()
+
+    def check_config(self, config: dict) -> None:
+        """Raises UserError if another config's run, or something else, is here."""
+        if not self.exists:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path} is not empty and not a run directory: "
+                    "choose another --workdir"
+                )
+            return
+        differences = different_keys(self.read_config(), config)
+        if differences:
+            raise UserError(
+                f"{self.path} holds a run of another config: {'; '.join(differences)}. "
+                "Choose another --workdir, or give the same config to resume"
+            )
+
+    def read_config(self) -> dict:
+        """The resolved config. Raises UserError where there is no run."""
+        if not self.exists:
+            raise UserError(
+                f"no run in {self.path} (no config.json there): "
+                "--workdir must name a directory that train.py made"
+            )
+        return json.loads((self.path / "config.json").read_text(encoding="utf8"))
+
+    def write_json(self, name: str, content: dict) -> Path:
+        """Writes a file whole or not at all."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".draft")
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        draft.write_text(text + "\n", encoding="utf8")
+        draft.replace(path)
+        return path
+
+    def write_lines(self, name: str, rows: list[dict]) -> None:
+        """Writes one JSON object a line."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text("".join(lines), encoding="utf8")
+
+    def write_tokenizers(self, documents: dict[str, str]) -> None:
+        """Keeps the tokenizers, so that the run can be used without its data."""
+        folder = self.path / "tokenizer"
+        folder.mkdir(parents=True, exist_ok=True)
+        for side, document in documents.items():
+            (folder / f"{side}.json").write_text(document, encoding="utf8")
+
+    def read_tokenizers(self) -> dict[str, str]:
+        """What `write_tokenizers` kept."""
+        return {
+            file.stem: file.read_text(encoding="utf8")
+            for file in sorted((self.path / "tokenizer").glob("*.json"))
+        }
+
+
+def flattened(config: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def different_keys(there: dict, here: dict) -> list[str]:
+    """`key: old there, new here` for every key that matters and differs."""
+    old, new = flattened(there), flattened(here)
+    keys = [key for key in {**old, **new} if key not in PLACES]
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]
