@@ -7,6 +7,7 @@ do.
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 
@@ -34,27 +35,54 @@ class Bucket:
         return -(-len(self.members) // self.rows)
 
 
-def cut_points(lengths: np.ndarray, count: int) -> list[int]:
-    """At most `count` limits such that raising each length to the next limit
-    adds the least in all (exact, by dynamic programming)."""
-    values, numbers = np.unique(lengths, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(numbers)])
-    # cost[j] = padded tokens of the first j values; choice[g][j] = last cut before
-    cost = np.concatenate([[0.0], np.full(len(values), np.inf)])
-    choices = []
-    for _ in range(min(count, len(values))):
-        total = cost[None, :-1] + (below[1:, None] - below[None, :-1]) * values[:, None]
-        earlier = np.arange(len(values))[None] <= np.arange(len(values))[:, None]
-        total = np.where(earlier, total, np.inf)
-        choices.append(total.argmin(axis=1))
-        cost = np.concatenate([[np.inf], total.min(axis=1)])
-    limits, end = [], len(values)
-    for choice in reversed(choices):
-        if end == 0:
+def best_cut(
+    lengths: np.ndarray, others: np.ndarray, numbers: np.ndarray
+) -> tuple[float, int]:
+    """Where to cut `lengths` in two so that padding to the longest costs least.
+
+    Args:
+      lengths, others: of both sides, `numbers` pairs of each.
+
+    Returns the padded tokens saved and the longest length before the cut.
+    """
+    order = np.argsort(lengths, kind="stable")
+    lengths, others, numbers = lengths[order], others[order], numbers[order]
+    count = np.cumsum(numbers)
+    low = lengths + np.maximum.accumulate(others)
+    high = lengths[-1] + np.maximum.accumulate(others[::-1])[::-1]
+    cost = count[:-1] * low[:-1] + (count[-1] - count[:-1]) * high[1:]
+    saved = count[-1] * high[0] - cost
+    saved[lengths[:-1] == lengths[1:]] = -1
+    if not len(saved):
+        return -1, 0
+    place = int(saved.argmax())
+    return float(saved[place]), int(lengths[place])
+
+
+def bucket_numbers(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, count: int
+) -> np.ndarray:
+    """The number of the bucket of each pair, at most `count` buckets.
+
+    Begins with one bucket and cuts, again and again, the one bucket along the
+    one side where that saves the most padding.
+    """
+    pairs = np.stack([source_lengths, target_lengths], axis=1)
+    kinds, kind_of, numbers = np.unique(
+        pairs, axis=0, return_inverse=True, return_counts=True
+    )
+    bucket = np.zeros(len(kinds), np.int64)
+    for new in range(1, count):
+        cuts = []
+        for number, side in itertools.product(range(new), (0, 1)):
+            inside = bucket == number
+            here, other = kinds[inside, side], kinds[inside, 1 - side]
+            cuts.append((*best_cut(here, other, numbers[inside]), number, side))
+        saved, limit, number, side = max(cuts)
+        if saved <= 0:
             break
-        limits.append(int(values[end - 1]))
-        end = int(choice[end - 1])
-    return limits[::-1]
+        bucket[(bucket == number) & (kinds[:, side] > limit)] = new
+    return bucket[kind_of.ravel()]
 
 
 def make_buckets(
@@ -63,21 +91,15 @@ def make_buckets(
     count: int,
     batch_tokens: int,
 ) -> list[Bucket]:
-    """Parts the pairs by target length, each part by source length.
-
-    At most `count` buckets; rows = batch_tokens / the longer side.
-    """
-    halves = 1 if count < 2 else 2
-    limits = cut_points(target_lengths, max(1, count // halves))
-    part = np.searchsorted(limits, target_lengths)
+    """At most `count` buckets; rows = batch_tokens / the longer side."""
+    part = bucket_numbers(source_lengths, target_lengths, count)
     buckets = []
-    for number, target in enumerate(limits):
+    for number in range(part.max() + 1):
         members = np.flatnonzero(part == number)
-        inner = cut_points(source_lengths[members], halves)
-        place = np.searchsorted(inner, source_lengths[members])
-        for i, source in enumerate(inner):
-            rows = max(1, batch_tokens // max(source, target))
-            buckets.append(Bucket(rows, source, target, members[place == i]))
+        source = int(source_lengths[members].max())
+        target = int(target_lengths[members].max())
+        rows = max(1, batch_tokens // max(source, target))
+        buckets.append(Bucket(rows, source, target, members))
     return buckets
 
 

@@ -131,8 +131,7 @@ class CharTokenizer(ListTokenizer):
 class SentencePieceTokenizer(Tokenizer):
     """Byte-pair encoding (Sennrich et al. 2016) by SentencePiece (Kudo 2018).
 
-    Text is not normalised and each digit is a piece of its own, so numbers can
-    be copied and changed digit by digit.
+    Text is not normalised: what is decoded is what was encoded.
     """
 
     kind: ClassVar = "sentencepiece"
@@ -156,7 +155,6 @@ class SentencePieceTokenizer(Tokenizer):
             vocab_size=vocab_size,
             model_type="bpe",
             normalization_rule_name="identity",
-            split_digits=True,
             character_coverage=1.0,
             hard_vocab_limit=False,
             num_threads=1,

@@ -86,17 +86,16 @@ class Checkpoints:
 
     def restore_params(self, step: int) -> PyTree:
         """The parameters alone, on the first device."""
-        item = self.manager.item_metadata(step)
-        params = item["state"]["params"]
+        folder = self.manager.directory / str(step) / "default"
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
         def describe(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
-        wanted = {"state": {"params": jax.tree.map(describe, params)}}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-        folder = self.manager.directory / str(step) / "default"
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            stored = reader.metadata(folder).item_metadata["state"]["params"]
+            wanted = {"state": {"params": jax.tree.map(describe, stored)}}
+            restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
             content = reader.restore(
                 folder,
                 args=ocp.args.PyTreeRestore(

@@ -1,0 +1,180 @@
+"""Run directories as plain values: what was configured, logged and scored."""
+
+import collections
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from errors import UserError
+from training.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What `eval.py` left of a split.
+
+    Attributes:
+      card: the score card.
+      samples: sentences with their hypotheses; none for a text.
+      attention: what `analysis/attention_maps.py` drew, if it did.
+    """
+
+    card: dict
+    samples: list[dict]
+    attention: dict | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run directory says.
+
+    Attributes:
+      label: what tells the run from the others at hand.
+      metrics: the lines of metrics.jsonl by split, in order.
+      scored: by split, of the latest step that was scored.
+    """
+
+    path: Path
+    label: str
+    config: dict
+    about: dict
+    metrics: dict[str, list[dict]]
+    scored: dict[str, Scored]
+
+    @property
+    def steps(self) -> int | None:
+        """How far training came, as logged."""
+        return self._train[-1]["step"] if self._train else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of training, those before an interruption included."""
+        if not self._train:
+            return None
+        following = [*(line["seconds"] for line in self._train[1:]), 0.0]
+        return sum(
+            line["seconds"]
+            for line, after in zip(self._train, following, strict=True)
+            if after < line["seconds"]  # the clock starts anew with each process
+        )
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The median, without the lines that hold a compilation."""
+        speeds = [
+            line["tokens_per_second"]
+            for before, line in zip(self._train, self._train[1:], strict=False)
+            if line["seconds"] >= before["seconds"]
+        ]
+        return statistics.median(speeds) if speeds else None
+
+    @property
+    def _train(self) -> list[dict]:
+        return self.metrics.get("train", [])
+
+
+def read_runs(paths: Sequence[str]) -> list[Run]:
+    """The runs of some directories, each with a label of its own.
+
+    Raises UserError for a path that is not a scored run, or stands twice.
+    """
+    runs = [read_run(path) for path in paths]
+    places = collections.Counter(run.path.resolve() for run in runs)
+    for run in runs:
+        if places[run.path.resolve()] > 1:
+            raise UserError(f"{run.path} is given twice: name each run once")
+    for name in (_with_folder, _with_path):
+        taken = collections.Counter(run.label for run in runs)
+        runs = [
+            dataclasses.replace(run, label=name(run)) if taken[run.label] > 1 else run
+            for run in runs
+        ]
+    return runs
+
+
+def _with_folder(run: Run) -> str:
+    return f"{run.config['model']['name']} ({run.path.resolve().name})"
+
+
+def _with_path(run: Run) -> str:
+    return f"{run.config['model']['name']} ({run.path})"
+
+
+def read_run(path: str) -> Run:
+    """One run, labelled by its model.
+
+    Raises UserError for a path that is not a run, or that holds no score card.
+    """
+    directory = RunDirectory(path)
+    if not directory.path.is_dir():
+        raise UserError(f"{path} is not a directory: name one that train.py made")
+    if not directory.exists:
+        raise UserError(f"{path} is not a run directory: it has no config.json")
+    config = read_object(directory.path / "config.json", "model", "task")
+    about = directory.path / "about.json"
+    scored = read_scored(directory.path)
+    if not scored:
+        raise UserError(
+            f"{path} holds no score card: run eval.py --workdir={path} first"
+        )
+    return Run(
+        path=directory.path,
+        label=config["model"]["name"],
+        config=config,
+        about=read_object(about) if about.exists() else {},
+        metrics=read_metrics(directory.path / "metrics.jsonl"),
+        scored=scored,
+    )
+
+
+def read_scored(path: Path) -> dict[str, Scored]:
+    """The latest step that was scored, by split."""
+    cards: dict[str, dict] = {}
+    for file in sorted((path / "eval").glob("*.json")):
+        card = read_object(file, "split", "step", "scores")
+        if card["step"] >= cards.get(card["split"], card)["step"]:
+            cards[card["split"]] = card
+    return {split: _scored(path, card) for split, card in cards.items()}
+
+
+def _scored(path: Path, card: dict) -> Scored:
+    name = f"{card['split']}-{card['step']}"
+    attention = path / "plots" / f"attention-{name}.json"
+    return Scored(
+        card=card,
+        samples=read_lines(path / "samples" / f"{name}.jsonl"),
+        attention=read_object(attention) if attention.exists() else None,
+    )
+
+
+def read_metrics(path: Path) -> dict[str, list[dict]]:
+    """What was logged, by split."""
+    metrics: dict[str, list[dict]] = {}
+    for line in read_lines(path):
+        metrics.setdefault(line["split"], []).append(line)
+    return metrics
+
+
+def read_lines(path: Path) -> list[dict]:
+    """One object a line; a line that is not whole, as of a live run, is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf8").split("\n")
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def read_object(path: Path, *keys: str) -> dict:
+    """A JSON file. Raises UserError where it is none or lacks one of the keys."""
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise UserError(f"{path} is not a file of ours: it has no {key!r}")
+    return content

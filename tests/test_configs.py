@@ -1,0 +1,121 @@
+"""Every config describes an experiment that can be built."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import jax
+import pytest
+from architectures import names
+
+import experiment
+from configs import base
+from data.tokenizers import ListTokenizer
+from errors import UserError
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = [
+    path.stem
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if path.stem not in ("base", "__init__")
+]
+PAIRS = [(config, model) for config in CONFIGS for model in base.MODELS]
+
+
+def vocabulary(size):
+    return ListTokenizer([str(i) for i in range(size)])
+
+
+def sample(cfg):
+    """A batch's shapes, without a corpus."""
+
+    def array(*shape, dtype="int32"):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    if cfg.task == "language_modeling":
+        shape = (cfg.data.batch_rows, cfg.data.segment_length)
+        return {"tokens": array(*shape), "labels": array(*shape)}
+    return {
+        "source": array(4, 9),
+        "source_mask": array(4, 9, dtype="bool"),
+        "target_in": array(4, 7),
+        "target_mask": array(4, 7, dtype="bool"),
+        "labels": array(4, 7),
+    }
+
+
+@pytest.mark.parametrize(("name", "model"), PAIRS)
+def test_every_config_builds_its_model(name, model):
+    cfg = importlib.import_module(f"configs.{name}").get_config(model)
+    assert cfg.is_locked
+    size = cfg.data.vocab_size
+    sides = ("source", "target", "text")
+    built = experiment.assemble(cfg, dict.fromkeys(sides, vocabulary(size)))
+    variables = jax.eval_shape(
+        lambda batch: built.task.init(built.model, jax.random.key(0), batch),
+        sample(cfg),
+    )
+    assert experiment.num_parameters(variables["params"]) > 1000
+    assert built.cfg.model.name == model
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_base_and_a_model_s_schema_have_the_same_keys(name):
+    schema = importlib.import_module(f"models.{name}").Config
+    assert {f.name for f in dataclasses.fields(schema)} == {"name", *base.MODELS[name]}
+    experiment.model_config(schema, base.model(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_in_its_first_lines_how_to_run_it(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert f"python train.py --config=configs/{name}.py" in text
+
+
+def test_every_key_of_the_base_is_read_somewhere():
+    code = "".join(
+        path.read_text(encoding="utf8")
+        for path in ROOT.rglob("*.py")
+        if not {".venv", "tests", "configs"} & set(path.relative_to(ROOT).parts)
+    )
+    keys = [key for section in base.get_config().values() for key in named(section)]
+    unread = [key for key in keys if f".{key}" not in code and f'"{key}"' not in code]
+    assert not unread
+
+
+def named(section):
+    return list(section.keys()) if hasattr(section, "keys") else []
+
+
+def test_a_misspelt_key_is_refused_with_the_right_one():
+    cfg = base.get_config()
+    with pytest.raises(AttributeError, match="Did you mean"):
+        cfg.model.dropuot = 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 100, "heads": 3}, "model.width=100"),
+        ({"norm": "sideways"}, "model.norm='sideways'"),
+        ({"dropout": "much"}, "model.dropout"),
+    ],
+)
+def test_values_a_model_cannot_have_are_named(change, said):
+    cfg = base.model("transformer").unlock()
+    with cfg.ignore_type():
+        cfg.update(change)
+    schema = importlib.import_module("models.transformer").Config
+    with pytest.raises(UserError, match=said):
+        experiment.model_config(schema, cfg)
+
+
+def test_an_unknown_model_or_task_is_refused_with_those_there_are():
+    cfg = base.get_config()
+    cfg.model.name = "lstmm"
+    with pytest.raises(UserError, match="transformer_xl"):
+        experiment.assemble(cfg, dict.fromkeys(("source", "target"), vocabulary(9)))
+    cfg = base.get_config()
+    cfg.task = "translating"
+    with pytest.raises(UserError, match="language_modeling, translation"):
+        experiment.assemble(cfg, {})

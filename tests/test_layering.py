@@ -1,0 +1,83 @@
+"""Imports run downwards only; see the layout in README.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("models", "data", "training", "decoding", "tasks", "configs", "analysis")
+GLUE = ("experiment", "cli")
+
+# What a file of each place may import of ours, beside its own package and errors.
+ALLOWED = {
+    "models": (),
+    "data": (),
+    "training": (),
+    "decoding": (),
+    "configs": (),
+    "tasks": ("decoding",),
+    "analysis": ("experiment", "tasks", "decoding", "models", "data", "training"),
+    "benchmarks": ("experiment", "analysis", "configs", *PACKAGES),
+    "experiment": ("models", "tasks", "data", "training", "decoding", "configs"),
+    "cli": (),
+    "errors": (),
+    "entry points": ("cli", "experiment", "analysis", "configs"),
+}
+
+
+def ours() -> set[str]:
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    return modules | {*PACKAGES, "benchmarks"}
+
+
+def files():
+    for path in sorted(ROOT.glob("*.py")):
+        yield path, path.stem if path.stem in ALLOWED else "entry points"
+    for package in (*PACKAGES, "benchmarks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path, package
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(("path", "place"), list(files()), ids=lambda x: str(x))
+def test_imports_run_downwards(path, place):
+    allowed = {*ALLOWED[place], place, "errors"}
+    forbidden = (imported(path) & ours()) - allowed
+    assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_configs_import_nothing_of_ours_but_the_base():
+    for path in (ROOT / "configs").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "configs":
+                assert [alias.name for alias in node.names] == ["base"], path
+
+
+def test_data_does_not_know_jax():
+    for path in (ROOT / "data").rglob("*.py"):
+        assert not imported(path) & {"jax", "flax", "optax"}, path
+
+
+def test_nothing_imports_tensorflow():
+    for path, _ in files():
+        assert "tensorflow" not in imported(path), path
+
+
+def test_only_partitioning_names_meshes_and_shardings():
+    for path, _ in files():
+        if path.name in ("partitioning.py", "checkpoints.py"):
+            continue
+        text = path.read_text(encoding="utf8")
+        for word in ("NamedSharding", "pmap", "make_mesh", "shard_map"):
+            assert word not in text, f"{path.relative_to(ROOT)} names {word}"
