@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from absl import app, flags, logging
@@ -38,15 +39,25 @@ def _run(main, argv) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     """The flags; config files are read and overridden here."""
+    _check_config_file(argv)
     try:
-        rest = flags.FLAGS(argv)
-        for name in flags.FLAGS:
-            flags.FLAGS[name].value  # noqa: B018 (a config that failed raises here)
-    except flags.Error as error:
-        fail(str(error).removeprefix("FATAL Flags parsing error: "))
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        fail(error.args[0] if isinstance(error, KeyError) else str(error))
-    return rest
+        return flags.FLAGS(argv)
+    except (KeyError, AttributeError) as error:  # a key or model that is not there
+        told = str(error.args[0]).replace("\\n", ": ").replace("\\'", "")
+        fail(told.strip("'").replace('"', "'"))
+    except (flags.Error, TypeError, ValueError) as error:
+        fail(str(error).replace("=None: Flag --workdir", " is missing: it"))
+
+
+def _check_config_file(argv: list[str]) -> None:
+    """Ends the program if --config names a file that does not exist."""
+    for argument in argv:
+        if argument.startswith("--config="):
+            path = Path(argument.removeprefix("--config=").partition(":")[0])
+            if not path.is_file():
+                files = sorted(Path("configs").glob("[!_]*.py"))
+                known = [str(file) for file in files if file.stem != "base"]
+                fail(f"config file {path} does not exist; there are {', '.join(known)}")
 
 
 def overrides(holder) -> dict:

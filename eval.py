@@ -20,6 +20,7 @@ EVAL = config_flags.DEFINE_config_dict("eval", DEFAULTS.eval)
 def main() -> None:
     """Prints the score card as a table."""
     import experiment
+    from analysis import attention_maps
 
     changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
     card, path = experiment.evaluate(
@@ -34,6 +35,9 @@ def main() -> None:
     for floor, scores in card["floors"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"  floor: {floor:13} {named}")
+    run = experiment.open_run(WORKDIR.value, str(card["step"]))
+    if picture := attention_maps.write(run, card["split"]):
+        print(picture)
     print(path)
 
 

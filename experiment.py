@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -144,7 +145,8 @@ class Training:
         """The first state, parameters with the names of their axes."""
         task, model = self.experiment.task, self.experiment.model
         key = jax.random.key(self.experiment.cfg.seed)
-        variables = task.init(model, key, self.batches[0])
+        batch = jax.tree.map(jnp.asarray, self.batches[0])
+        variables = task.init(model, key, batch)
         return make_state(variables["params"], self.optimizer)
 
     def make_carry(self) -> PyTree:
@@ -153,8 +155,8 @@ class Training:
         task, model = self.experiment.task, self.experiment.model
         return self.partitioner.put_carry(task.initial_carry(model, rows, train=True))
 
-    def compiled_step(self):
-        """The step on the partitioner's devices."""
+    def compiled_step(self, state: TrainState, carry: PyTree):
+        """The step on the partitioner's devices, for what lies as these do."""
         task, model = self.experiment.task, self.experiment.model
 
         def loss(variables, carry, batch, rng):
@@ -162,7 +164,7 @@ class Training:
 
         seed = self.experiment.cfg.seed
         step = make_step(loss, self.optimizer, self.schedule, seed)
-        return self.partitioner.compile(step)
+        return self.partitioner.compile(step, state, carry)
 
 
 def train(cfg: ConfigDict, workdir: str) -> bool:
@@ -174,7 +176,7 @@ def train(cfg: ConfigDict, workdir: str) -> bool:
     directory = RunDirectory(workdir)
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
-    check_lengths(cfg)
+    check_config(cfg)
     dataset = open_dataset(cfg.data)
     check_corpus(cfg, dataset)
     experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
@@ -193,7 +195,7 @@ def train(cfg: ConfigDict, workdir: str) -> bool:
         state, carry = content["state"], content["carry"]
         print(f"resuming at step {int(state.step)}")
     run = Run(
-        step=training.compiled_step(),
+        step=training.compiled_step(state, carry),
         batch=lambda k: training.partitioner.put_batch(training.batches[k]),
         evaluate=validator(experiment, dataset),
         best=experiment.task.best,
@@ -206,6 +208,16 @@ def train(cfg: ConfigDict, workdir: str) -> bool:
     )
     _, finished = run.train(state, carry)
     return finished
+
+
+def check_config(cfg: ConfigDict) -> None:
+    """Raises UserError for what cannot be, before anything is prepared."""
+    check_lengths(cfg)
+    find_module(tasks, cfg.task, "Task", "task")
+    module = find_module(models, cfg.model.name, "Config", "model.name")
+    model_config(module.Config, cfg.model)
+    make_optimizer(cfg.optim, cfg.steps)
+    Partitioner(cfg.parallel)
 
 
 def check_lengths(cfg: ConfigDict) -> None:

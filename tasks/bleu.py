@@ -29,8 +29,8 @@ def score_text(
         result = metric.corpus_score(hypotheses, [references], n_bootstrap=samples)
         scores[name] = {"value": result.score}
         if intervals:
-            scores[name]["low"] = result._mean - result._ci
-            scores[name]["high"] = result._mean + result._ci
+            scores[name]["low"] = float(result._mean - result._ci)
+            scores[name]["high"] = float(result._mean + result._ci)
         signatures[f"{name}_signature"] = str(metric.get_signature())
     return scores, signatures
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import (
-    LanguageModelCase,
-    Seq2SeqCase,
     B,
+    LanguageModelCase,
     S,
+    Seq2SeqCase,
     T,
     V,
     W,

@@ -66,9 +66,16 @@ class Partitioner:
         ]
         return NamedSharding(self.mesh, P(*axes))
 
-    def compile(self, step: Step) -> Step:
-        """The step under jit; it consumes the state and the carry it is given."""
-        jitted = jax.jit(step, donate_argnums=(0, 1))
+    def compile(self, step: Step, state: PyTree, carry: PyTree) -> Step:
+        """The step under jit; it consumes the state and the carry it is given.
+
+        What comes out lies where `state` and `carry` lie, so that a step's
+        results fit the next without compiling again.
+        """
+        places = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
+        jitted = jax.jit(
+            step, donate_argnums=(0, 1), out_shardings=(*places, self.replicated)
+        )
 
         def call(state, carry, batch):
             with jax.set_mesh(self.mesh):
@@ -95,10 +102,12 @@ class Partitioner:
         """A carry of padded rows on the devices, each leaf a buffer of its own."""
 
         def place(leaf):
-            sharding = self.rows if np.ndim(leaf) else self.replicated
-            return jnp.copy(jax.device_put(leaf, sharding))
+            return self.rows if np.ndim(leaf) else self.replicated
 
-        return jax.tree.map(place, carry)
+        def copy(leaf, sharding):
+            return jax.jit(jnp.copy, out_shardings=sharding)(leaf)
+
+        return jax.tree.map(copy, carry, jax.tree.map(place, carry))
 
 
 def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:

@@ -1,0 +1,203 @@
+"""Attention against the papers' formulas, written as loops in numpy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.attention import (
+    AdditiveAttention,
+    MultiHeadAttention,
+    RelativeMultiHeadAttention,
+    masked_softmax,
+    relative_shift,
+)
+from models.layers import sinusoids
+from models.masks import causal_mask, filled_mask, pad_left, pad_right, token_positions
+from models.memory import Memory, empty_memory, extend_memory
+
+# All different, so that a swapped axis cannot pass.
+B, T, S, M, H, K = 2, 3, 5, 4, 2, 6
+D = H * K
+
+
+def random(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def softmax(scores, mask):
+    weights = np.where(mask, np.exp(scores - scores.max()), 0.0)
+    return weights / weights.sum() if weights.any() else weights
+
+
+def test_a_row_without_keys_gets_zeros_and_passes_no_nan_back():
+    scores, mask = random(2, 3), jnp.asarray([[True, False, True], [False] * 3])
+    weights = masked_softmax(scores, mask)
+    np.testing.assert_allclose(weights.sum(axis=-1), [1.0, 0.0], atol=1e-6)
+    assert float(weights[0, 1]) == 0.0
+    gradient = jax.grad(lambda x: (masked_softmax(x, mask) ** 2).sum())(scores)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[1], 0.0)
+
+
+def test_additive_attention_is_the_paper_s_formula():
+    module = AdditiveAttention(7)
+    query, states = random(B, T, 4, seed=1), random(B, S, 9, seed=2)
+    mask = jnp.arange(S)[None, None] < jnp.asarray([S, 3])[:, None, None]
+
+    def both(module, query, states):
+        return module(query, module.project_keys(states), states, mask)
+
+    variables = nn.meta.unbox(nn.init(both, module)(jax.random.key(0), query, states))
+    contexts, weights = nn.apply(both, module)(variables, query, states)
+    w, u, v = (
+        np.asarray(variables["params"][name]["kernel"])
+        for name in ("query", "key", "score")
+    )
+    for b in range(B):
+        for t in range(T):
+            scores = np.asarray(
+                [
+                    np.tanh(query[b, t] @ w + states[b, s] @ u) @ v[:, 0]
+                    for s in range(S)
+                ]
+            )
+            expected = softmax(scores, np.asarray(mask[b, 0]))
+            np.testing.assert_allclose(weights[b, t], expected, atol=1e-5)
+            found = sum(expected[s] * states[b, s] for s in range(S))
+            np.testing.assert_allclose(contexts[b, t], found, atol=1e-5)
+
+
+def heads_of(variables):
+    params = variables["params"]
+    return {name: np.asarray(part["kernel"]) for name, part in params.items()}
+
+
+def test_multi_head_attention_is_the_paper_s_formula():
+    module = MultiHeadAttention(H, D, 0.0, use_bias=False)
+    x, content = random(B, T, D, seed=1), random(B, S, D, seed=2)
+    mask = causal_mask(T, S)
+
+    def call(module, x, content):
+        return module(x, module.project(content), mask, train=False)
+
+    variables = nn.meta.unbox(nn.init(call, module)(jax.random.key(0), x, content))
+    found = nn.apply(call, module)(variables, x, content)
+    w = heads_of(variables)
+    for b in range(B):
+        for t in range(T):
+            out = np.zeros(D)
+            for h in range(H):
+                q = x[b, t] @ w["query"][:, h]
+                keys = [content[b, s] @ w["key"][:, h] for s in range(S)]
+                scores = np.asarray([q @ key for key in keys]) / np.sqrt(K)
+                weights = softmax(scores, np.asarray(mask[0, t]))
+                for s in range(S):
+                    value = content[b, s] @ w["value"][:, h]
+                    out += weights[s] * (value @ w["output"][h])
+            np.testing.assert_allclose(found[b, t], out, atol=1e-5)
+
+
+@pytest.mark.parametrize("farthest", [0, 1 - T])
+def test_relative_attention_is_equation_3_3_of_the_paper(farthest):
+    module = RelativeMultiHeadAttention(H, D, 0.0)
+    x, memory = random(B, T, D, seed=1), random(B, M, D, seed=2)
+    u, v = random(H, K, seed=3), random(H, K, seed=4)
+    content = jnp.concatenate([memory, x], axis=1)
+    mask = causal_mask(T, M + T) if farthest == 0 else jnp.ones((1, T, M + T), bool)
+    distances = jnp.arange(M + T - 1, farthest - 1, -1)
+    encodings = sinusoids(distances, D, interleaved=False)
+
+    def call(module):
+        positions = module.project_positions(encodings)
+        projected = module.project(content)
+        return module(x, projected, positions, (u, v), mask, train=False)
+
+    variables = nn.meta.unbox(nn.init(call, module)(jax.random.key(0)))
+    found = nn.apply(call, module)(variables)
+    w = heads_of(variables)
+    for b in range(B):
+        for t in range(T):
+            out = np.zeros(D)
+            for h in range(H):
+                q = x[b, t] @ w["query"][:, h]
+                scores = np.zeros(M + T)
+                for j in range(M + T):
+                    distance = jnp.asarray(M + t - j)
+                    r = sinusoids(distance, D, interleaved=False) @ w["position"][:, h]
+                    key = content[b, j] @ w["key"][:, h]
+                    scores[j] = ((q + u[h]) @ key + (q + v[h]) @ r) / np.sqrt(K)
+                weights = softmax(scores, np.asarray(mask[0, t]))
+                for j in range(M + T):
+                    value = content[b, j] @ w["value"][:, h]
+                    out += weights[j] * (value @ w["output"][h])
+            np.testing.assert_allclose(found[b, t], out, atol=1e-4)
+
+
+def test_the_shift_puts_each_distance_under_its_key():
+    # Column c holds the distance M + T - 1 - c; every entry says its distance.
+    distances = np.arange(M + T - 1, -T, -1, dtype=np.float32)
+    scores = jnp.broadcast_to(jnp.asarray(distances), (T, len(distances)))
+    expected = M + np.arange(T)[:, None] - np.arange(M + T)
+    np.testing.assert_array_equal(relative_shift(scores, M + T), expected)
+    causal = relative_shift(scores[:, : M + T], M + T)
+    seen = np.asarray(causal_mask(T, M + T)[0])
+    np.testing.assert_array_equal(np.asarray(causal)[seen], expected[seen])
+
+
+def test_masks_say_who_may_look_at_whom():
+    np.testing.assert_array_equal(
+        causal_mask(2, 4)[0], [[True, True, True, False], [True] * 4]
+    )
+    filled = filled_mask(jnp.asarray([0, 2]), 3)[:, 0]
+    np.testing.assert_array_equal(filled, [[False] * 3, [False, True, True]])
+
+
+def test_padding_moves_to_one_side_and_tokens_keep_their_order():
+    tokens = jnp.asarray([[9, 1, 9, 2], [3, 4, 9, 9]])
+    mask = tokens != 9
+    left, left_mask = pad_left(tokens, mask)
+    np.testing.assert_array_equal(left, [[9, 9, 1, 2], [9, 9, 3, 4]])
+    np.testing.assert_array_equal(left_mask, left != 9)
+    right, right_mask = pad_right(tokens, mask)
+    np.testing.assert_array_equal(right, [[1, 2, 9, 9], [3, 4, 9, 9]])
+    np.testing.assert_array_equal(right_mask, right != 9)
+    np.testing.assert_array_equal(token_positions(left_mask)[:, 2:], [[0, 1], [0, 1]])
+
+
+def test_a_memory_keeps_the_last_inputs_of_each_row_and_no_gradient():
+    inputs = jnp.arange(1.0, 7.0).reshape(2, 3, 1)  # rows 1 2 3 and 4 5 6
+    memory = extend_memory(empty_memory(2, 4, 1, 1), (inputs,), jnp.asarray([3, 1]))
+    np.testing.assert_array_equal(memory.filled, [3, 1])
+    np.testing.assert_array_equal(
+        memory.hidden[0][..., 0], [[0, 1, 2, 3], [0, 0, 0, 4]]
+    )
+    memory = extend_memory(memory, (10 * inputs,), jnp.asarray([2, 3]))
+    np.testing.assert_array_equal(memory.filled, [4, 4])
+    expected = [[2, 3, 10, 20], [4, 40, 50, 60]]
+    np.testing.assert_array_equal(memory.hidden[0][..., 0], expected)
+
+    def total(x):
+        old = Memory((x,), jnp.asarray([3, 3]))
+        return extend_memory(old, (x,), jnp.asarray([3, 3])).hidden[0].sum()
+
+    np.testing.assert_array_equal(jax.grad(total)(inputs), 0.0)
+
+
+def test_a_memory_of_negative_length_is_refused():
+    with pytest.raises(ValueError, match="memory_length=-1"):
+        empty_memory(1, -1, 1, 1)
+
+
+def test_sinusoids_are_the_paper_s_interleaved_and_the_code_s_halves():
+    positions = jnp.asarray([0, 1, 7])
+    waves = sinusoids(positions, 6, interleaved=True)
+    for p, row in zip([0, 1, 7], np.asarray(waves), strict=True):
+        for i in range(3):
+            angle = p / 10000 ** (2 * i / 6)
+            np.testing.assert_allclose(row[2 * i], np.sin(angle), atol=1e-6)
+            np.testing.assert_allclose(row[2 * i + 1], np.cos(angle), atol=1e-6)
+    halves = sinusoids(positions, 6, interleaved=False)
+    np.testing.assert_array_equal(halves[:, :3], waves[:, 0::2])
+    np.testing.assert_array_equal(halves[:, 3:], waves[:, 1::2])

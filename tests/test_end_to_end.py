@@ -1,0 +1,225 @@
+"""The entry points as a user runs them: processes, files, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+SMALL = (
+    "--config.model.width=16",
+    "--config.model.embedding_width=16",
+    "--config.model.attention_width=8",
+    "--config.data.buckets=1",
+    "--config.data.max_length=16",
+    "--config.data.batch_tokens=256",
+    "--config.data.vocab_size=400",
+    "--config.steps=60",
+    "--config.every.log=1",
+    "--config.every.eval=60",
+    "--config.every.checkpoint=20",
+    "--config.decode.max_length=6",
+)
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}
+
+
+def command(script, *flags):
+    return [sys.executable, str(ROOT / script), *map(str, flags)]
+
+
+def run(script, *flags, given=None):
+    return subprocess.run(
+        command(script, *flags),
+        input=given,
+        capture_output=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+
+
+def assert_refused(done, *words):
+    """Exit code 2 and one clear line that holds all words."""
+    told = done.stderr.decode()
+    assert done.returncode == 2, told
+    lines = [line for line in told.splitlines() if not line.startswith(("preparing",))]
+    assert len(lines) == 1, told
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """A run that was stopped by SIGTERM and went on."""
+    workdir = tmp_path_factory.mktemp("runs") / "rnn"
+    flags = (
+        "--config=configs/cldr.py:rnn",
+        f"--workdir={workdir}",
+        f"--config.data.dir={data_dir}",
+        *SMALL,
+    )
+    process = subprocess.Popen(
+        command("train.py", *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest, told = process.communicate(timeout=120)
+    assert process.returncode == 75, told
+    assert "step 60/60" not in rest
+    done = run("train.py", *flags)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"resuming at step" in done.stdout
+    return workdir, flags
+
+
+def test_a_stopped_run_resumes_and_logs_each_step_once(trained):
+    workdir, _ = trained
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    steps = [row["step"] for row in rows if row["split"] == "train"]
+    assert steps == list(range(1, 61))
+    [validation] = [row for row in rows if row["split"] == "validation"]
+    assert {"bleu", "exact_match", "loss"} <= validation.keys()
+
+
+def test_a_run_directory_says_what_it_is(trained):
+    workdir, _ = trained
+    about = json.loads((workdir / "about.json").read_text())
+    assert about["parameters"] > 1000
+    assert {"versions", "devices", "threads", "xla_flags", "hashes"} <= about.keys()
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["model"]["width"] == 16
+    assert (workdir / "tokenizer" / "source.json").exists()
+    assert list((workdir / "tensorboard").glob("events*"))
+
+
+def test_a_finished_run_has_nothing_left_to_do(trained):
+    workdir, flags = trained
+    before = (workdir / "metrics.jsonl").read_bytes()
+    done = run("train.py", *flags)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_eval_predict_and_report_use_the_run(trained, tmp_path):
+    workdir, _ = trained
+    done = run("eval.py", f"--workdir={workdir}", "--split=test", "--checkpoint=last")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"nearest_neighbour" in done.stdout
+    card = json.loads((workdir / "eval" / "test-60.json").read_text())
+    assert (card["split"], card["step"]) == ("test", 60)
+    bleu = card["scores"]["bleu"]
+    assert bleu["low"] <= bleu["value"] <= bleu["high"]
+    assert card["floors"].keys() == {"unigram", "copy", "nearest_neighbour"}
+    assert "version" in card["protocol"]["bleu_signature"]
+
+    given = b"March 5, 2024\n\n3 hours ago\n"
+    done = run("predict.py", f"--workdir={workdir}", given=given)
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode().split("\n")
+    assert len(lines) == 4
+    assert lines[1] == lines[3] == ""
+
+    page = tmp_path / "report.html"
+    done = run("report.py", f"--runs={workdir}", f"--output={page}")
+    assert done.returncode == 0, done.stderr.decode()
+    assert page.read_text(encoding="utf8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config.model.dropuot=0.2", ["dropuot", "dropout"]),
+        ("--config.steps=many", ["steps", "many"]),
+        ("--config.steps=0", ["steps=0"]),
+        ("--config.data.name=cldr/en-xx", ["cldr", "en-xx"]),
+        ("--config.data.name=cldrr", ["cldrr", "cldr"]),
+        ("--config.task=translatoin", ["translatoin", "translation"]),
+        ("--config.optim.name=adamm", ["adamm", "adamw"]),
+        ("--config.model.name=lstm", ["lstm", "transformer_xl"]),
+        ("--nonsense=3", ["nonsense"]),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line_and_exit_code_2(
+    data_dir, tmp_path, flag, words
+):
+    workdir = tmp_path / "run"
+    done = run(
+        "train.py",
+        "--config=configs/cldr.py:rnn",
+        f"--workdir={workdir}",
+        f"--config.data.dir={data_dir}",
+        *SMALL,
+        flag,
+    )
+    assert_refused(done, *words)
+    assert not workdir.exists()
+
+
+def test_a_config_file_or_model_that_does_not_exist_is_refused(tmp_path):
+    workdir = f"--workdir={tmp_path}/run"
+    assert_refused(run("train.py", "--config=configs/cldrr.py", workdir), "cldrr")
+    done = run("train.py", "--config=configs/cldr.py:lstm", workdir)
+    assert_refused(done, "lstm", "transformer_xl")
+    assert_refused(run("train.py", workdir), "--config")
+    assert_refused(run("train.py", "--config=configs/cldr.py:rnn"), "workdir")
+
+
+def test_a_run_of_another_config_is_not_touched(trained):
+    workdir, flags = trained
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    done = run("train.py", *flags, "--config.optim.lr=0.5")
+    assert_refused(done, "optim.lr", "0.5", "--workdir")
+    after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_what_is_not_there_is_named(trained, tmp_path):
+    workdir, _ = trained
+    nowhere = f"--workdir={tmp_path}/nowhere"
+    assert_refused(run("eval.py", nowhere), "nowhere", "no run")
+    assert_refused(run("predict.py", nowhere, given=b"x\n"), "no run")
+    done = run("eval.py", f"--workdir={workdir}", "--split=tset")
+    assert_refused(done, "tset", "train, validation, test")
+    done = run("eval.py", f"--workdir={workdir}", "--checkpoint=7")
+    assert_refused(done, "'7'", "60")
+    done = run("predict.py", f"--workdir={workdir}", given=b"caf\xe9\n")
+    assert_refused(done, "line 1", "UTF-8")
+
+
+def test_a_corpus_out_of_reach_names_both_remedies_at_once(tmp_path):
+    done = subprocess.run(
+        command(
+            "train.py",
+            "--config=configs/ptb.py:rnn",
+            f"--workdir={tmp_path}/run",
+            f"--config.data.dir={tmp_path}/data",
+        ),
+        capture_output=True,
+        cwd=ROOT,
+        env={**ENVIRONMENT, "http_proxy": "", "https_proxy": "http://127.0.0.1:9"},
+        timeout=60,
+    )
+    assert_refused(done, "--config.data.source_dir", "https://", "ptb.train.txt")

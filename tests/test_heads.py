@@ -1,0 +1,62 @@
+"""The loss over a vocabulary: exact in blocks, and never whole in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models import heads
+
+N, D, V = 37, 6, 50
+
+
+def example():
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden = jax.random.normal(keys[0], (N, D))
+    table = jax.random.normal(keys[1], (V, D))
+    bias = jax.random.normal(keys[2], (V,))
+    return hidden, jax.random.randint(keys[3], (N,), 0, V), table, bias
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("entries", [V, 8 * V, N * V])
+def test_blocks_give_the_same_loss_and_gradients(monkeypatch, smoothing, entries):
+    hidden, labels, table, bias = example()
+    weights = jnp.arange(N) / N
+
+    def loss(log_prob):
+        def of(hidden, table, bias):
+            return (log_prob(hidden, labels, table, bias, smoothing) * weights).sum()
+
+        return jax.value_and_grad(of, argnums=(0, 1, 2))(hidden, table, bias)
+
+    monkeypatch.setattr(heads, "BLOCK_ENTRIES", entries)
+    whole, blocks = loss(heads.block_log_prob), loss(heads.blocked_log_prob)
+    for ours, theirs in zip(
+        jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def sizes(jaxpr):
+    """Numbers of entries of all that a program makes, inner programs included."""
+    for equation in jaxpr.eqns:
+        yield from (int(np.prod(v.aval.shape)) for v in equation.outvars)
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from sizes(inner)
+
+
+def test_no_array_of_all_logits_is_ever_made(monkeypatch):
+    hidden, labels, table, bias = example()
+
+    def largest():
+        def loss(hidden, table):
+            return heads.blocked_log_prob(hidden, labels, table, bias, 0.1).sum()
+
+        program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(hidden, table)
+        return max(sizes(program.jaxpr))
+
+    monkeypatch.setattr(heads, "BLOCK_ENTRIES", N * V)
+    assert largest() >= N * V  # the test can see them
+    monkeypatch.setattr(heads, "BLOCK_ENTRIES", 4 * V)
+    assert largest() <= 4 * V * 2

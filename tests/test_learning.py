@@ -1,0 +1,51 @@
+"""What a toy would fail: real corpora, short runs, and what they learnt from."""
+
+import pytest
+from small_runs import ShortRun, config, forget, shuffle_sources, small_cldr
+
+MODELS = ("rnn", "transformer", "transformer_xl")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_cldr(monkeypatch)
+        yield tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
+    cfg = config("python_stdlib", model, data_dir, steps=120)
+    run = ShortRun(cfg)
+    loss = run.loss()
+    assert loss < 0.95 * run.dataset.unigram_loss("validation")
+    assert run.compilations == 1
+    forgetful = run.loss(forget)
+    if model == "transformer":  # it remembers nothing in the first place
+        assert forgetful == loss
+    else:
+        assert forgetful > 1.01 * loss
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_short_run_of_translation_beats_unigrams_and_reads_the_source(
+    data_dir, model
+):
+    cfg = config("cldr", model, data_dir, steps=150)
+    run = ShortRun(cfg)
+    loss = run.loss()
+    assert loss < 0.8 * run.dataset.unigram_loss("validation")
+    assert run.loss(shuffle_sources) > 1.1 * loss
+
+
+def test_compilations_are_no_more_than_buckets(data_dir):
+    changes = {"data.buckets": 3, "data.max_length": 40}
+    cfg = config("cldr", "rnn", data_dir, steps=30, **changes)
+    assert 2 <= ShortRun(cfg).compilations <= 3
+
+
+def test_no_source_of_test_or_validation_is_in_train(data_dir):
+    dataset = ShortRun(config("cldr", "rnn", data_dir, steps=0)).dataset
+    train = {source for source, _ in dataset.texts("train")}
+    for split in ("validation", "test"):
+        assert not train & {source for source, _ in dataset.texts(split)}

@@ -1,0 +1,170 @@
+"""Steps, schedules, metrics, logs and checkpoints."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from errors import UserError
+from training.checkpoints import Checkpoints
+from training.metrics import merged, total_weight
+from training.optimizers import is_matrix, make_optimizer, make_schedule
+from training.partitioning import make_mesh
+from training.run_directory import RunDirectory
+from training.step import make_state, make_step
+from training.writers import MetricsFile
+
+
+def optim(**changes):
+    cfg = base.get_config().optim
+    cfg.update(changes)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("constant", 2.0), ("linear", 0.0), ("cosine", 0.0), ("rsqrt", 2 * 0.1**0.5)],
+)
+def test_schedules_rise_to_the_highest_rate_and_end_where_they_should(name, last):
+    cfg = optim(lr=2.0, schedule=name, warmup=10)
+    schedule = make_schedule(cfg, 100)
+    rates = [float(schedule(step)) for step in range(101)]
+    np.testing.assert_allclose(rates[:10], 0.2 * np.arange(1, 11), atol=1e-5)
+    assert max(rates) == pytest.approx(2.0)
+    assert rates[100] == pytest.approx(last, abs=1e-5)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_an_unknown_optimiser_or_schedule_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match="adamw, adam, sgd"):
+        make_optimizer(optim(name="adamm"), 10)
+    with pytest.raises(UserError, match="constant, linear, cosine, rsqrt"):
+        make_optimizer(optim(schedule="cosin"), 10)
+
+
+def test_weight_decay_acts_on_matrices_only():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    assert is_matrix(params) == {"kernel": True, "bias": False}
+    cfg = optim(lr=0.1, weight_decay=0.5, schedule="constant")
+    optimizer, _ = make_optimizer(cfg, 10)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-5)
+    np.testing.assert_array_equal(updates["bias"], 0.0)
+
+
+def quadratic(variables, carry, batch, rng):
+    error = (variables["params"]["x"] - batch["y"]) ** 2
+    return {"loss": ((error * batch["w"]).sum(), batch["w"].sum())}, carry
+
+
+def test_a_step_follows_the_gradient_of_the_weighted_mean():
+    schedule = optax.constant_schedule(0.5)
+    step = make_step(quadratic, optax.sgd(schedule), schedule, 0)
+    state = make_state({"x": jnp.zeros(3)}, optax.sgd(schedule))
+    batch = {"y": jnp.asarray([1.0, 2.0, 5.0]), "w": jnp.asarray([1.0, 3.0, 0.0])}
+    state, _, pairs = step(state, (), batch)
+    # d/dx of sum w (x - y)^2 / 4 at 0 is -w y / 2; half of it is the update.
+    np.testing.assert_allclose(state.params["x"], [0.25, 1.5, 0.0])
+    assert int(state.step) == 1
+    metrics = merged([pairs])
+    assert metrics["loss"] == pytest.approx(13 / 4)
+    assert metrics["gradient_norm"] == pytest.approx(np.hypot(0.5, 3.0))
+    assert metrics["learning_rate"] == 0.5
+
+
+def test_random_numbers_are_those_of_the_step_and_the_seed():
+    def noise(variables, carry, batch, rng):
+        return {"loss": (jax.random.uniform(rng) + variables["params"], 1.0)}, carry
+
+    schedule = optax.constant_schedule(0.0)
+    drawn = {}
+    for seed in (1, 2):
+        step = make_step(noise, optax.sgd(schedule), schedule, seed)
+        state = make_state(jnp.zeros(()), optax.sgd(schedule))
+        for k in range(3):
+            state, _, pairs = step(state, (), None)
+            drawn[seed, k] = float(pairs["loss"][0])
+    assert len(set(drawn.values())) == 6
+    again = make_state(jnp.zeros(()), optax.sgd(schedule)).replace(step=jnp.asarray(2))
+    assert float(step(again, (), None)[2]["loss"][0]) == drawn[2, 2]
+
+
+def test_merging_metrics_is_adding_pairs():
+    parts = [{"loss": (6.0, 2.0)}, {"loss": (1.0, 3.0)}, {"loss": (0.0, 0.0)}]
+    assert merged(parts) == {"loss": 7 / 5}
+    assert total_weight(parts, "loss") == 5
+    assert np.isnan(merged(parts[2:])["loss"])
+
+
+def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsFile(path, 0)
+    for step in (1, 2, 3):
+        first.write(step, "train", {"loss": 1.0 / step})
+    with path.open("a") as file:
+        file.write('{"step": 4, "spl')  # the process was killed here
+    second = MetricsFile(path, 2)
+    second.write(3, "train", {"loss": float("nan")})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[-1] == {"step": 3, "split": "train", "loss": None}
+
+
+def content(value):
+    return {"state": {"params": {"w": jnp.full((3, 2), value)}}, "carry": ()}
+
+
+def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step, goodness in [(1, 5.0), (2, 9.0), (3, None), (4, 7.0), (5, None)]:
+        checkpoints.save(step, content(float(step)), goodness)
+    checkpoints.manager.wait_until_finished()
+    assert checkpoints.steps() == [2, 4, 5]
+    assert (checkpoints.find("best"), checkpoints.find("last")) == (2, 5)
+    assert checkpoints.find("4") == 4
+    with pytest.raises(UserError, match="2, 4, 5"):
+        checkpoints.find("3")
+    found = checkpoints.restore(4, content(0.0))
+    np.testing.assert_array_equal(found["state"]["params"]["w"], 4.0)
+    params = checkpoints.restore_params(2)
+    np.testing.assert_array_equal(params["w"], 2.0)
+    checkpoints.close()
+
+
+def test_a_run_without_checkpoints_says_so(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="no checkpoint"):
+        checkpoints.find("best")
+    checkpoints.close()
+
+
+def test_a_run_directory_of_another_config_is_refused_key_by_key(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    here = {"seed": 1, "optim": {"lr": 0.1}, "data": {"dir": "a"}}
+    directory.check_config(here)
+    directory.write_json("config.json", here)
+    directory.check_config({**here, "data": {"dir": "elsewhere"}})
+    with pytest.raises(UserError, match=r"optim\.lr is 0\.1 there and 0\.2 here"):
+        directory.check_config({**here, "optim": {"lr": 0.2}})
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="not a run directory"):
+        RunDirectory(tmp_path).check_config({})
+    with pytest.raises(UserError, match="no run in"):
+        RunDirectory(tmp_path).read_config()
+
+
+def test_meshes_that_do_not_fit_the_devices_are_refused():
+    count = len(jax.devices())
+    assert make_mesh(-1, 1, 1).shape == {"data": count, "fsdp": 1, "tensor": 1}
+    with pytest.raises(UserError, match=f"the {count} devices"):
+        make_mesh(1, 1, count + 1)
+    with pytest.raises(UserError, match="at most one of them -1"):
+        make_mesh(-1, -1, 1)
