@@ -23,9 +23,8 @@ def main() -> None:
     from analysis import attention_maps
 
     changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
-    card, path = experiment.evaluate(
-        WORKDIR.value, SPLIT.value, CHECKPOINT.value, changes
-    )
+    run = experiment.open_run(WORKDIR.value, CHECKPOINT.value, changes)
+    card, path = experiment.evaluate(run, SPLIT.value)
     print(f"{card['split']} at step {card['step']}")
     for name, score in card["scores"].items():
         interval = ""
@@ -35,7 +34,6 @@ def main() -> None:
     for floor, scores in card["floors"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"  floor: {floor:13} {named}")
-    run = experiment.open_run(WORKDIR.value, str(card["step"]))
     if picture := attention_maps.write(run, card["split"]):
         print(picture)
     print(path)

@@ -358,11 +358,8 @@ def read_config(directory: RunDirectory) -> ConfigDict:
     return cfg
 
 
-def evaluate(
-    workdir: str, split: str, checkpoint: str = "best", changes: dict | None = None
-) -> tuple[dict, Path]:
+def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     """Scores a run on a split; returns the card and where it was written."""
-    run = open_run(workdir, checkpoint, changes)
     experiment = run.experiment
     dataset = open_dataset(experiment.cfg.data)
     batches, extra = evaluation_input(experiment, dataset, split)
@@ -381,13 +378,7 @@ def evaluate(
     return card, run.directory.write_json(f"eval/{name}.json", card)
 
 
-def predict(
-    workdir: str,
-    lines: Iterable[str],
-    checkpoint: str = "best",
-    changes: dict | None = None,
-) -> Iterator[str]:
+def predict(run: TrainedRun, lines: Iterable[str]) -> Iterator[str]:
     """A translation or a continuation of each line, in order."""
-    run = open_run(workdir, checkpoint, changes)
     task, model = run.experiment.task, run.experiment.model
-    yield from task.predict(model, run.variables, lines, run.experiment.cfg)
+    return task.predict(model, run.variables, lines, run.experiment.cfg)

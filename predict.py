@@ -20,9 +20,9 @@ def main() -> None:
     """One line in, one line out."""
     import experiment
 
-    lines = cli.lines_of(sys.stdin.buffer)
     changes = {"decode": cli.overrides(DECODE)}
-    for text in experiment.predict(WORKDIR.value, lines, CHECKPOINT.value, changes):
+    run = experiment.open_run(WORKDIR.value, CHECKPOINT.value, changes)
+    for text in experiment.predict(run, cli.lines_of(sys.stdin.buffer)):
         print(text, flush=True)
 
 

@@ -51,23 +51,12 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """Seconds of training, those before an interruption included."""
-        if not self._train:
-            return None
-        following = [*(line["seconds"] for line in self._train[1:]), 0.0]
-        return sum(
-            line["seconds"]
-            for line, after in zip(self._train, following, strict=True)
-            if after < line["seconds"]  # the clock starts anew with each process
-        )
+        return self._train[-1]["seconds"] if self._train else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The median, without the lines that hold a compilation."""
-        speeds = [
-            line["tokens_per_second"]
-            for before, line in zip(self._train, self._train[1:], strict=False)
-            if line["seconds"] >= before["seconds"]
-        ]
+        """The median, without the first line, which holds a compilation."""
+        speeds = [line["tokens_per_second"] for line in self._train[1:]]
         return statistics.median(speeds) if speeds else None
 
     @property

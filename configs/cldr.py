@@ -35,17 +35,17 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.model.dropout = 0.0  # one or two passes over the phrases: nothing to overfit
-    cfg.steps = 1200
+    cfg.steps = 1300
     cfg.data.name = "cldr/en-de"
     cfg.data.vocab_size = 1000
     cfg.data.batch_tokens = 512  # on a CPU many small steps learn faster
     cfg.data.buckets = 2  # compiling a shape takes as long as 50 steps
-    cfg.data.max_length = 24
+    cfg.data.max_length = 32
     cfg.optim.lr = 3e-3 if model == "rnn" else 1.5e-3
     cfg.optim.schedule = "linear"
     cfg.optim.warmup = 100
     cfg.every.log = 100
-    cfg.every.eval = 600
-    cfg.every.checkpoint = 600
+    cfg.every.eval = 650
+    cfg.every.checkpoint = 650
     cfg.decode.max_length = 64
     return cfg

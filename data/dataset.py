@@ -19,7 +19,7 @@ from data.encoding import (
     short_hash,
 )
 from data.streams import TextBatches, TextOnce
-from data.tokenizers import Tokenizer, dump_tokenizer, train_tokenizer
+from data.tokenizers import KINDS, Tokenizer, dump_tokenizer, train_tokenizer
 from errors import UserError
 
 TRAIN = "train"
@@ -144,6 +144,7 @@ def open_dataset(cfg: ConfigDict) -> Dataset:
     settings = {
         key: cfg[key] for key in ("tokenizer", "vocab_size", "min_count", "joint_vocab")
     }
+    settings["recipe"] = KINDS[cfg.tokenizer].recipe if cfg.tokenizer in KINDS else {}
     tokenizers = open_tokenizers(
         corpus, folder, settings, lambda: learn(corpus, sides, cfg)
     )

@@ -21,6 +21,7 @@ class Tokenizer:
     """What all kinds have in common; see `ByteTokenizer` for the methods."""
 
     kind: ClassVar[str]
+    recipe: ClassVar[dict] = {}  # what, beside the text, decides the vocabulary
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int
 
@@ -131,10 +132,21 @@ class CharTokenizer(ListTokenizer):
 class SentencePieceTokenizer(Tokenizer):
     """Byte-pair encoding (Sennrich et al. 2016) by SentencePiece (Kudo 2018).
 
-    Text is not normalised: what is decoded is what was encoded.
+    Text is not normalised, so what is decoded is what was encoded, and each digit
+    is a piece of its own, so numbers can be copied and changed digit by digit.
     """
 
     kind: ClassVar = "sentencepiece"
+    recipe: ClassVar = {
+        "model_type": "bpe",
+        "normalization_rule_name": "identity",
+        "split_digits": True,
+        "character_coverage": 1.0,
+        "hard_vocab_limit": False,
+        "num_threads": 1,
+        **{f"{name[1:-1]}_id": number for number, name in enumerate(SPECIAL)},
+        **{f"{name[1:-1]}_piece": name for name in SPECIAL},
+    }
 
     def __init__(self, model: bytes):
         import sentencepiece
@@ -153,16 +165,8 @@ class SentencePieceTokenizer(Tokenizer):
             sentence_iterator=(text for text in texts if text),
             model_writer=model,
             vocab_size=vocab_size,
-            model_type="bpe",
-            normalization_rule_name="identity",
-            character_coverage=1.0,
-            hard_vocab_limit=False,
-            num_threads=1,
-            pad_id=PAD,
-            eos_id=EOS,
-            unk_id=UNK,
-            bos_id=BOS,
             minloglevel=2,
+            **cls.recipe,
         )
         return cls(model.getvalue())
 

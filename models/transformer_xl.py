@@ -354,7 +354,7 @@ class LanguageModel(Predictor):
         """
         prompt, mask = pad_right(prompt, prompt_mask)
         length = prompt.shape[1]
-        x, _, kept = self.stack(
+        _, _, kept = self.stack(
             embed(self.embedding, prompt),
             carry,
             segment_mask(carry, length),

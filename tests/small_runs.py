@@ -1,18 +1,19 @@
 """Short runs on the embedded corpora, for the tests."""
 
 import importlib
+import itertools
 
 import jax
 import numpy as np
 
 import experiment
-from data.builders import cldr
+from data.builders import cldr, python_stdlib
 from data.dataset import open_dataset
 
 WIDTH = {
     "rnn": {"width": 64, "embedding_width": 64, "attention_width": 32},
-    "transformer": {"layers": 2, "width": 64, "heads": 4, "feed_forward": 128},
-    "transformer_xl": {"layers": 2, "width": 64, "heads": 4, "feed_forward": 128},
+    "transformer": {"layers": 1, "width": 64, "heads": 4, "feed_forward": 128},
+    "transformer_xl": {"layers": 1, "width": 64, "heads": 4, "feed_forward": 128},
 }
 
 CHANGES = {
@@ -36,10 +37,16 @@ CHANGES = {
 }
 
 
-def small_cldr(monkeypatch):
-    """Makes the builder of cldr draw a tenth of its phrases."""
+def small_corpora(monkeypatch):
+    """Makes the builders give a part of their corpora, of the same kind."""
     for split, size in {"train": 4000, "validation": 100, "test": 100}.items():
         monkeypatch.setitem(cldr.SIZES, split, size)
+    library = python_stdlib.read_library
+    monkeypatch.setattr(
+        python_stdlib,
+        "read_library",
+        lambda path: itertools.islice(library(path), 0, None, 8),
+    )
 
 
 def config(name, model, data_dir, **changes):

@@ -221,16 +221,6 @@ def test_a_score_not_known_here_gets_a_column(tmp_path):
     assert cells(compare(path))["rnn"]["comet da"] == "0.500"
 
 
-def test_time_goes_on_after_an_interruption(tmp_path):
-    again = [
-        {"step": 5, "split": "train", "tokens_per_second": 1.0, "seconds": 8},
-        {"step": 6, "split": "train", "tokens_per_second": 80, "seconds": 16},
-    ]
-    run = read_run(make_run(tmp_path / "a", metrics=METRICS + again))
-    assert run.seconds == 75 + 16
-    assert run.tokens_per_second == 65  # of 50, 70, 60 and 80
-
-
 def test_the_latest_scored_step_counts(tmp_path):
     make_run(tmp_path / "a", step=12, scores={"bleu": {"value": 2.0}})
     path = make_run(tmp_path / "a", step=9, scores={"bleu": {"value": 1.0}})

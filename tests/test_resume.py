@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from small_runs import config, small_cldr
+from small_runs import config, small_corpora
 
 import experiment
 from training.checkpoints import Checkpoints
@@ -18,7 +18,7 @@ STEPS, STOP = 6, 3
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        small_cldr(monkeypatch)
+        small_corpora(monkeypatch)
         yield tmp_path_factory.mktemp("data")
 
 
@@ -54,7 +54,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         "every.log": 1,
         "every.eval": STEPS,
         "every.checkpoint": STOP,
-        "eval.batch_rows": 1000,
+        "eval.batch_rows": 64,
         "eval.segment_length": 64,
         "decode.max_length": 4,
     }

@@ -45,7 +45,7 @@ class Run:
         Returns the state and whether it is the last one. The state is on disk
         when this returns.
         """
-        pace = Pace()
+        pace = Pace(self.writers.seconds)
         recent: list[Pairs] = []
         done = int(state.step)
         with stop_requests() as stopped:
@@ -94,8 +94,9 @@ def _due(step: int, every: int) -> bool:
 class Pace:
     """Seconds of training; those of evaluation and saving do not count."""
 
-    def __init__(self):
-        self.total = 0.0
+    def __init__(self, total: float):
+        """Args: total: seconds already behind."""
+        self.total = total
         self._mark = time.monotonic()
         self._spent = 0.0
 

@@ -23,6 +23,13 @@ class MetricsFile:
                 draft.write_text("".join(kept), encoding="utf8")
                 draft.replace(path)
 
+    @property
+    def seconds(self) -> float:
+        """Of training, as last logged."""
+        lines = self.path.read_text(encoding="utf8") if self.path.exists() else ""
+        rows = [json.loads(line) for line in lines.splitlines()]
+        return max((row.get("seconds") or 0.0 for row in rows), default=0.0)
+
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Adds a line; what is not finite is written as null."""
         values = {
@@ -91,12 +98,18 @@ class TensorBoard:
 
 
 class Writers:
-    """All of them at once."""
+    """All of them at once.
+
+    Attributes:
+      seconds: of training that an interrupted run has behind it.
+    """
 
     def __init__(self, workdir: Path, *, step: int, steps: int):
         """Args: step: the one training goes on from. steps: the one it ends at."""
+        file = MetricsFile(workdir / "metrics.jsonl", step)
+        self.seconds = file.seconds
         self.all = (
-            MetricsFile(workdir / "metrics.jsonl", step),
+            file,
             TensorBoard(workdir / "tensorboard", step),
             Console(steps, step),
         )
