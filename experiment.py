@@ -6,15 +6,11 @@ between `train` and everything after it.
 
 import dataclasses
 import difflib
-import functools
 import importlib
 import json
-import os
 import pkgutil
-import subprocess
 import typing
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +26,15 @@ from configs import base
 from data.dataset import Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
+from tasks.floors import MOST_PAIRS
 from training.checkpoints import Checkpoints
 from training.loop import Run
 from training.optimizers import make_optimizer
 from training.partitioning import Partitioner
 from training.run_directory import RunDirectory
 from training.step import TrainState, make_state, make_step
+from training.surroundings import commit, surroundings
 from training.writers import Writers
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sacrebleu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,41 +261,19 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
 
 def about(state: TrainState, dataset: Dataset) -> dict:
     """What a run's numbers depend on beside its config."""
+    corpus = dataset.corpus
     return {
-        "versions": {
-            "python": os.sys.version.split()[0],
-            **{name: metadata.version(name) for name in PACKAGES},
-        },
-        "devices": [device.device_kind for device in jax.devices()],
-        "platform": jax.default_backend(),
-        "processes": jax.process_count(),
-        "threads": len(os.sched_getaffinity(0)),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **surroundings(),
         "parameters": num_parameters(state.params),
         "hashes": dataset.hashes,
-        "corpus": {"name": dataset.corpus.name, "version": dataset.corpus.version},
-        "examples": dict(dataset.corpus.splits),
-        "commit": commit(),
+        "corpus": {"name": corpus.name, "version": corpus.version},
+        "examples": dict(corpus.splits),
     }
 
 
 def num_parameters(params: PyTree) -> int:
     """How many numbers a model learns."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
-
-
-def commit() -> str:
-    """The commit of this code, with a + after it if files differ; "" if unknown."""
-    here = Path(__file__).parent
-    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True)
-    try:
-        head = git(["git", "rev-parse", "HEAD"])
-        changes = git(["git", "status", "--porcelain", "--untracked-files=no"])
-    except OSError:
-        return ""
-    if head.returncode:
-        return ""
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,7 +347,9 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     card["protocol"] |= {"checkpoint": run.step, **dataset.hashes, "commit": commit()}
     found = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
-        found |= experiment.task.floors(dataset.texts("train"), dataset.texts(split))
+        few = dataset.corpus.splits["train"] <= MOST_PAIRS
+        train_texts = dataset.texts("train") if few else []
+        found |= experiment.task.floors(train_texts, extra["texts"])
     card = {"split": split, "step": run.step, **card, "floors": found}
     return card, run.directory.write_json(f"eval/{name}.json", card)
 

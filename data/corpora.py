@@ -6,38 +6,25 @@ any that TFDS knows. Every error a user can mend is a UserError.
 
 import contextlib
 import difflib
-import errno
 import importlib
-import importlib.util
 import io
 import logging
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from etils import epath, epy
 
+from data.preparation import check_whole, full_name, one_line, prepare
 from errors import UserError
 
 with epy.lazy_imports():  # seconds that only opening a corpus should cost
-    import requests
     import tensorflow_datasets as tfds
-    from array_record.python import array_record_module
     from tensorflow_datasets.core import naming
-    from tensorflow_datasets.core.download import (
-        download_manager,
-        downloader,
-        extractor,
-    )
-    from tensorflow_datasets.core.download import util as download_util
 
 BLOCK = 1000  # examples read at once: three times as fast as one by one
 CHOICES = 12  # configs shown to one who got the name wrong
-NO_SPACE = os.strerror(errno.ENOSPC)  # all that ArrayRecord's writer says of it
 
 
 @dataclass(frozen=True)
@@ -96,11 +83,11 @@ def open_corpus(
         languages = _languages(builder)
         fields = languages or (_text_field(builder),)
         if not builder.is_prepared():
-            _prepare(builder, source_dir)
+            prepare(builder, source_dir)
             builder = _build(name, data_dir)
-        _check_whole(builder)
+        check_whole(builder)
     return Corpus(
-        name=_full_name(builder),
+        name=full_name(builder),
         version=str(builder.version),
         kind="parallel" if languages else "text",
         languages=languages,
@@ -126,18 +113,13 @@ def _class_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _full_name(builder) -> str:
-    config = builder.builder_config
-    return f"{builder.name}/{config.name}" if config else builder.name
-
-
 def _build(name: str, data_dir: epath.Path):
     """The TFDS builder of `name`: reads what is prepared, or can prepare it."""
     _register(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except (ImportError, OSError) as error:  # gs:// without its package, for one
-        reason = _one_line(error.__cause__ or error)
+        reason = one_line(error.__cause__ or error)
         raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
     except (ValueError, AssertionError) as error:
         explained = _explain_name(name, data_dir, error)
@@ -182,7 +164,7 @@ def _explain_name(
             "give another --config.data.dir, to prepare it there as array_record"
         )
     if "version" in options and isinstance(error, AssertionError):
-        return UserError(_one_line(error).rpartition('": ')[2])  # lists the versions
+        return UserError(one_line(error).rpartition('": ')[2])  # lists the versions
     return None
 
 
@@ -205,89 +187,6 @@ def _choices(config: str, configs: list[str]) -> str:
     return f"it has {', '.join(shown)}" + (f" and {others} others" if others else "")
 
 
-def _prepare(builder, source_dir: str | None) -> None:
-    """Fetches, verifies and writes the corpus, whole or not at all."""
-    name = _full_name(builder)
-    if source_dir is not None and not Path(source_dir).expanduser().is_dir():
-        raise UserError(
-            f"source_dir {source_dir} is no folder: give the one that holds the "
-            f"published files of {name}, or none to download them"
-        )
-    if builder.data_path.exists() and not builder.is_prepared():
-        raise UserError(f"{builder.data_path} is no prepared corpus: remove it")
-    print(f"preparing {name} in {builder.data_dir_root} ...", file=sys.stderr)
-    builder.source_dir = source_dir
-    config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
-    try:
-        with _plain_downloads():
-            builder.download_and_prepare(download_config=config)
-    except UserError:
-        raise
-    except Exception as error:
-        if builder.is_prepared():  # by another process, which was faster
-            return
-        explained = _explain_failure(builder, error)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def _explain_failure(builder, error: Exception) -> UserError | None:
-    """The UserError behind `error`, or None if preparing met a bug."""
-    name, reason = _full_name(builder), _one_line(error)
-    where = f"{name} in {builder.data_dir_root}"
-    if NO_SPACE in reason:
-        return UserError(
-            f"no space left to prepare {where} ({reason}): free some, or give another "
-            "--config.data.dir"
-        )
-    if isinstance(error, requests.RequestException | download_util.DownloadError):
-        return UserError(
-            f"cannot download {name} ({reason}): connect to the network, or give "
-            "--config.data.source_dir=DIR, a folder that holds the file of that address"
-        )
-    if isinstance(error, download_manager.NonMatchingChecksumError):
-        return UserError(
-            f"checksum mismatch: {reason}; put the right file in a folder and give it "
-            "as --config.data.source_dir"
-        )
-    if "No module named" in reason:
-        return UserError(
-            f"cannot prepare {where} ({reason}): install that module, or prepare the "
-            "corpus where it is installed, as array_record, and copy it here"
-        )
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and isinstance(error, AssertionError):
-        return UserError(
-            f"{name} has to be fetched by hand and given as --config.data.source_dir: "
-            f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}"
-        )
-    if isinstance(error, OSError):
-        return UserError(f"cannot prepare {where}: {reason}")
-    return None
-
-
-def _check_whole(builder) -> None:
-    """Raises UserError unless every shard holds the records it should."""
-    for split in builder.info.splits.values():
-        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
-            if _num_records(path) != count:
-                raise UserError(
-                    f"{path} does not hold its {count} records: remove "
-                    f"{builder.data_path}, to have the corpus prepared again"
-                )
-
-
-def _num_records(path: epath.Path) -> int | None:
-    """The records of a shard; None or 0 if it is cut short."""
-    reader = array_record_module.ArrayRecordReader(os.fspath(path))
-    count = reader.num_records()
-    try:
-        reader.close()
-    except RuntimeError:
-        return None
-    return count
-
-
 def _languages(builder) -> tuple[str, ...]:
     """The languages of a parallel corpus in the order its config names them."""
     if not isinstance(builder.info.features, tfds.features.Translation):
@@ -304,17 +203,13 @@ def _text_field(builder) -> str:
     if "text" in texts or len(texts) == 1:
         return "text" if "text" in texts else texts[0]
     raise UserError(
-        f"{_full_name(builder)} is neither a parallel corpus nor a text: its examples "
+        f"{full_name(builder)} is neither a parallel corpus nor a text: its examples "
         f"have {', '.join(features)}"
     )
 
 
 def _decode(text: bytes | str) -> str:
     return text if isinstance(text, str) else text.decode()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 @contextlib.contextmanager
@@ -329,18 +224,3 @@ def _quiet_tfds() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _plain_downloads() -> Iterator[None]:
-    """TFDS without its minutes of retries and without TensorFlow to unpack archives."""
-    gfile = SimpleNamespace(io=SimpleNamespace(gfile=SimpleNamespace(GFile=open)))
-    gfile.compat = SimpleNamespace(as_text=str)
-    retries, tensorflow = downloader.MAX_RETRIES, extractor.tf
-    downloader.MAX_RETRIES = 0
-    if importlib.util.find_spec("tensorflow") is None:
-        extractor.tf = gfile
-    try:
-        yield
-    finally:
-        downloader.MAX_RETRIES, extractor.tf = retries, tensorflow

@@ -1,5 +1,9 @@
 """What a toy would fail: real corpora, short runs, and what they learnt from."""
 
+import importlib
+import os
+from pathlib import Path
+
 import pytest
 from small_runs import ShortRun, config, forget, shuffle_sources, small_corpora
 
@@ -49,3 +53,19 @@ def test_no_source_of_test_or_validation_is_in_train(data_dir):
     train = {source for source, _ in dataset.texts("train")}
     for split in ("validation", "test"):
         assert not train & {source for source, _ in dataset.texts(split)}
+
+
+PUBLISHED = {"multi30k": "multi30k/en-de", "ptb": "ptb", "wikitext2": "wikitext2"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CORPORA" not in os.environ, reason="needs texts under licence")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_short_run_on_a_published_corpus_beats_unigrams(tmp_path, name, model):
+    cfg = importlib.import_module(f"configs.{name}").get_config(model)
+    cfg.steps, cfg.data.dir = 200, str(tmp_path)
+    cfg.data.source_dir = str(Path(os.environ["CORPORA"]) / name)
+    cfg.data.batch_rows, cfg.data.batch_tokens, cfg.eval.batch_rows = 8, 1024, 64
+    run = ShortRun(cfg)
+    assert run.loss() < run.dataset.unigram_loss("validation")

@@ -1,0 +1,49 @@
+"""What a run's numbers depend on beside its config and its data."""
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sacrebleu")
+
+
+def surroundings() -> dict:
+    """Versions, devices, threads, XLA flags and commit of this process."""
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "devices": [device.device_kind for device in jax.devices()],
+        "platform": jax.default_backend(),
+        "processes": jax.process_count(),
+        "threads": num_threads(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "commit": commit(),
+    }
+
+
+def num_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def commit() -> str:
+    """The commit of this code, a + after it if files differ; "" if unknown."""
+    here = Path(__file__).parent
+    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True)
+    try:
+        head = git(["git", "rev-parse", "HEAD"])
+        changes = git(["git", "status", "--porcelain", "--untracked-files=no"])
+    except OSError:
+        return ""
+    if head.returncode:
+        return ""
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
