@@ -1,12 +1,13 @@
 """What all entry points share: flags, and errors as one line and an exit code."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from errors import UserError
 
@@ -25,6 +26,7 @@ def start(main: Callable[[], int | None]) -> None:
 
 def _run(main, argv) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries tell too much below
+    sys.stdout.reconfigure(encoding="utf8")  # whatever the locale's is
     if len(argv) > 1:
         fail(f"unexpected argument {argv[1]!r}: options are written --name=value")
     try:
@@ -43,17 +45,30 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:  # a key or model that is not there
-        told = str(error.args[0]).replace("\\n", ": ").replace("\\'", "")
-        fail(told.strip("'").replace('"', "'"))
+        fail(_key_error(error))
     except (flags.Error, TypeError, ValueError) as error:
         fail(str(error).replace("=None: Flag --workdir", " is missing: it"))
 
 
+def _key_error(error: KeyError | AttributeError) -> str:
+    told = str(error.args[0]).replace("\\n", ": ").replace("\\'", "")
+    return told.strip("'").replace('"', "'")
+
+
+def config_section(name: str, section: ConfigDict):
+    """A flag --NAME.KEY=VALUE for every key of a section of the config."""
+    try:
+        return config_flags.DEFINE_config_dict(name, section)
+    except (KeyError, AttributeError) as error:  # it reads the command line at once
+        fail(f"--{name}: {_key_error(error)}")
+
+
 def _check_config_file(argv: list[str]) -> None:
     """Ends the program if --config names a file that does not exist."""
-    for argument in argv:
-        if argument.startswith("--config="):
-            path = Path(argument.removeprefix("--config=").partition(":")[0])
+    for argument, following in itertools.pairwise([*argv, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = Path((value if equals else following).partition(":")[0])
             if not path.is_file():
                 files = sorted(Path("configs").glob("[!_]*.py"))
                 known = [str(file) for file in files if file.stem != "base"]

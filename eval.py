@@ -4,7 +4,6 @@ python eval.py --workdir=runs/rnn --split=test
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 import cli
 from configs import base
@@ -13,8 +12,8 @@ DEFAULTS = base.get_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
-DECODE = config_flags.DEFINE_config_dict("decode", DEFAULTS.decode)
-EVAL = config_flags.DEFINE_config_dict("eval", DEFAULTS.eval)
+DECODE = cli.config_section("decode", DEFAULTS.decode)
+EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 
 def main() -> None:

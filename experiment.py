@@ -8,7 +8,9 @@ import dataclasses
 import difflib
 import importlib
 import json
+import math
 import pkgutil
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,7 +33,7 @@ from training.checkpoints import Checkpoints
 from training.loop import Run
 from training.optimizers import make_optimizer
 from training.partitioning import Partitioner
-from training.run_directory import RunDirectory
+from training.run_directory import RunDirectory, different_keys
 from training.step import TrainState, make_state, make_step
 from training.surroundings import commit, surroundings
 from training.writers import Writers
@@ -112,6 +114,12 @@ def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
             f"task={cfg.task!r} needs a corpus of kind {wanted!r}; "
             f"{cfg.data.name} is of kind {dataset.corpus.kind!r}"
         )
+    for split in ("train", "validation"):
+        if split not in dataset.corpus.splits:
+            raise UserError(
+                f"{cfg.data.name} has no split {split!r}, which training needs; "
+                f"it has {', '.join(dataset.corpus.splits)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,16 +181,21 @@ def train(cfg: ConfigDict, workdir: str) -> bool:
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
     check_config(cfg)
-    dataset = open_dataset(cfg.data)
+    known = read_tokenizers(directory) if directory.exists else None
+    dataset = open_dataset(cfg.data, known)
     check_corpus(cfg, dataset)
     experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
     training = Training.of(experiment, dataset)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
-    directory.write_json("config.json", config)
-    documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
-    directory.write_tokenizers(documents)
-    directory.write_json("about.json", about(state, dataset))
+    if directory.exists:
+        check_data(directory, dataset)
+        warn_of_changes(directory, about(state, dataset))
+    else:
+        documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
+        directory.write_tokenizers(documents)
+        directory.write_json("about.json", about(state, dataset))
+        directory.write_json("config.json", config)
 
     checkpoints = Checkpoints(directory.checkpoints)
     if checkpoints.steps():
@@ -228,9 +241,20 @@ def check_lengths(cfg: ConfigDict) -> None:
         "eval.batch_rows": cfg.eval.batch_rows,
         "decode.max_length": cfg.decode.max_length,
     }
-    for key, value in positive.items():
-        if value < 1:
-            raise UserError(f"{key}={value}: it must be 1 or more")
+    ranges = {
+        "label_smoothing": (cfg.label_smoothing, 0, 1),
+        "optim.warmup": (cfg.optim.warmup, 0, math.inf),
+        "optim.clip": (cfg.optim.clip, 0, math.inf),
+        "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
+        "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
+        "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),
+        **{key: (value, 1, math.inf) for key, value in positive.items()},
+    }
+    for key, (value, low, high) in ranges.items():
+        if value is not None and not low <= value <= high:
+            least = f"it must be {low} or more"
+            bounds = least if high == math.inf else f"it must be in {low} to {high}"
+            raise UserError(f"{key}={value}: {bounds}")
 
 
 def validator(experiment: Experiment, dataset: Dataset):
@@ -267,6 +291,7 @@ def about(state: TrainState, dataset: Dataset) -> dict:
         "parameters": num_parameters(state.params),
         "hashes": dataset.hashes,
         "corpus": {"name": corpus.name, "version": corpus.version},
+        "languages": list(corpus.languages),
         "examples": dict(corpus.splits),
     }
 
@@ -306,17 +331,37 @@ def open_run(
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
     check_lengths(cfg)
-    documents = directory.read_tokenizers()
-    tokenizers = {side: parse_tokenizer(text) for side, text in documents.items()}
-    if len(set(documents.values())) == 1:  # one vocabulary for both sides
-        tokenizers = dict.fromkeys(documents, next(iter(tokenizers.values())))
-    languages = tuple(cfg.data.name.split("/")[-1].split("-"))
-    experiment = assemble(cfg, tokenizers, languages if len(languages) == 2 else ())
+    languages = tuple(directory.read_json("about.json")["languages"])
+    experiment = assemble(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints)
     step = checkpoints.find(checkpoint)
     params = checkpoints.restore_params(step)
     checkpoints.close()
     return TrainedRun(directory, experiment, {"params": params}, step)
+
+
+def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
+    """A run's tokenizers by side; a joint vocabulary is one and the same object."""
+    documents = directory.read_tokenizers()
+    known = {text: parse_tokenizer(text) for text in documents.values()}
+    return {side: known[text] for side, text in documents.items()}
+
+
+def check_data(directory: RunDirectory, dataset: Dataset) -> None:
+    """Raises UserError where the corpus is not the one a run was trained on."""
+    before = directory.read_json("about.json")
+    if before["hashes"] != dataset.hashes:
+        raise UserError(
+            f"{directory.path} was trained on other data: {before['corpus']} with "
+            f"hashes {before['hashes']}, and here is version "
+            f"{dataset.corpus.version} with hashes {dataset.hashes}"
+        )
+
+
+def warn_of_changes(directory: RunDirectory, now: dict) -> None:
+    """Says on standard error what differs from when a run was begun."""
+    for line in different_keys(directory.read_json("about.json"), now):
+        print(f"resuming although {line}", file=sys.stderr)
 
 
 def read_config(directory: RunDirectory) -> ConfigDict:
@@ -335,7 +380,8 @@ def read_config(directory: RunDirectory) -> ConfigDict:
 def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     """Scores a run on a split; returns the card and where it was written."""
     experiment = run.experiment
-    dataset = open_dataset(experiment.cfg.data)
+    dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
+    check_data(run.directory, dataset)
     batches, extra = evaluation_input(experiment, dataset, split)
     if dataset.is_parallel:
         extra["intervals"] = True

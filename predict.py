@@ -6,14 +6,13 @@ python predict.py --workdir=runs/rnn < source.txt > output.txt
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 import cli
 from configs import base
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
-DECODE = config_flags.DEFINE_config_dict("decode", base.get_config().decode)
+DECODE = cli.config_section("decode", base.get_config().decode)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
 
     cfg.data = ConfigDict()
     cfg.data.name = placeholder(str)  # a builder of ours or a name TFDS knows
-    cfg.data.dir = "~/tensorflow_datasets"  # prepared corpora; may be gs://
+    cfg.data.dir = "~/tensorflow_datasets"  # prepared and encoded corpora
     cfg.data.source_dir = placeholder(str)  # the corpus's files, instead of a download
     cfg.data.seed = 0  # of the order of sentences
     cfg.data.tokenizer = "sentencepiece"  # or "word", "char", "byte"
@@ -82,7 +82,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.optim.b1 = 0.9
     cfg.optim.b2 = 0.98
     cfg.optim.eps = 1e-9
-    cfg.optim.weight_decay = 0.0  # of matrices only; adamw
+    cfg.optim.weight_decay = 0.0  # not of biases and gains; adamw
     cfg.optim.clip = 1.0  # global norm of the gradient; 0: never
 
     cfg.every = ConfigDict()  # all in steps

@@ -45,7 +45,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg.optim.schedule = "linear"
     cfg.optim.warmup = 100
     cfg.every.log = 100
-    cfg.every.eval = 650
+    cfg.every.eval = 325
     cfg.every.checkpoint = 650
     cfg.decode.max_length = 64
     return cfg

@@ -128,30 +128,39 @@ class Dataset:
         return self.encoded[split]
 
 
-def open_dataset(cfg: ConfigDict) -> Dataset:
+def open_dataset(
+    cfg: ConfigDict, tokenizers: dict[str, Tokenizer] | None = None
+) -> Dataset:
     """Prepares, tokenises and encodes `cfg.name`, or finds it done.
 
     Args:
       cfg: the experiment's `cfg.data`.
+      tokenizers: by side, those of a run; None: learnt from the training split.
 
     Raises UserError for what the user can mend.
     """
     if not cfg.name:
         raise UserError("data.name is not set: name a corpus, --config.data.name=...")
+    if "://" in cfg.dir:
+        raise UserError(f"data.dir={cfg.dir}: encoded text is mapped from local disk")
     corpus = open_corpus(cfg.name, cfg.dir, cfg.source_dir)
     folder = Path(os.path.expanduser(cfg.dir)) / "encoded" / cfg.name.replace("/", "-")
     sides = ("source", "target") if corpus.kind == "parallel" else ("text",)
-    settings = {
-        key: cfg[key] for key in ("tokenizer", "vocab_size", "min_count", "joint_vocab")
-    }
-    settings["recipe"] = KINDS[cfg.tokenizer].recipe if cfg.tokenizer in KINDS else {}
-    tokenizers = open_tokenizers(
-        corpus, folder, settings, lambda: learn(corpus, sides, cfg)
-    )
-    if set(tokenizers) != set(sides):
-        tokenizers = dict.fromkeys(sides, tokenizers["joint"])
+    if tokenizers is None:
+        tokenizers = find_tokenizers(corpus, folder, sides, cfg)
     pairs = [(side, tokenizers[side]) for side in sides]
     return Dataset(cfg, corpus, tokenizers, open_encoded(corpus, folder, pairs))
+
+
+def find_tokenizers(
+    corpus: Corpus, folder: Path, sides: tuple[str, ...], cfg: ConfigDict
+) -> dict[str, Tokenizer]:
+    """Tokenizers by side, learnt now or before from the same corpus and settings."""
+    keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
+    settings = {key: cfg[key] for key in keys}
+    settings["recipe"] = KINDS[cfg.tokenizer].recipe if cfg.tokenizer in KINDS else {}
+    found = open_tokenizers(corpus, folder, settings, lambda: learn(corpus, sides, cfg))
+    return found if set(found) == set(sides) else dict.fromkeys(sides, found["joint"])
 
 
 def learn(

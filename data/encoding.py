@@ -155,6 +155,7 @@ def written_whole(target: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield draft
+        draft.chmod(0o755)  # others may read what they share
         with contextlib.suppress(FileExistsError):
             os.rename(draft, target)
     except OSError:

@@ -16,44 +16,53 @@ BLOCK_ENTRIES = 2**22  # logits in a block: 16 MiB of float32
 
 
 def block_log_prob(
-    hidden: Float[Array, "N D"],
-    labels: Int[Array, "N"],
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
     table: Float[Array, "V D"],
     bias: Float[Array, "V"],
     smoothing: float,
-) -> Float[Array, "N"]:
+) -> Float[Array, "B T"]:
     """Log probability of each label; see `Head.log_prob`."""
     logits = (hidden @ table.T + bias).astype(jnp.float32)
     total = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     if smoothing:
         chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
     return chosen - total
 
 
 def blocked_log_prob(
-    hidden: Float[Array, "N D"],
-    labels: Int[Array, "N"],
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
     table: Float[Array, "V D"],
     bias: Float[Array, "V"],
     smoothing: float,
-) -> Float[Array, "N"]:
-    """`block_log_prob` over blocks of at most BLOCK_ENTRIES logits."""
-    count, vocab_size = len(labels), len(table)
-    size = max(1, BLOCK_ENTRIES // vocab_size)
-    if count <= size:
+) -> Float[Array, "B T"]:
+    """`block_log_prob` over blocks of about BLOCK_ENTRIES logits.
+
+    A block is some columns of all rows, so that rows spread over devices stay
+    where they are.
+    """
+    rows, length, width = hidden.shape
+    size = max(1, BLOCK_ENTRIES // (rows * len(table)))
+    if length <= size:
         return block_log_prob(hidden, labels, table, bias, smoothing)
-    blocks = -(-count // size)
-    size = -(-count // blocks)
-    spare = blocks * size - count
-    hidden = jnp.pad(hidden, ((0, spare), (0, 0))).reshape(blocks, size, -1)
-    labels = jnp.pad(labels, (0, spare)).reshape(blocks, size)
+    blocks = -(-length // size)
+    size = -(-length // blocks)
+    spare = blocks * size - length
+    hidden = jnp.pad(hidden, ((0, 0), (0, spare), (0, 0)))
+    labels = jnp.pad(labels, ((0, 0), (0, spare)))
 
     @jax.checkpoint
     def one(block):
         return block_log_prob(*block, table, bias, smoothing)
 
-    return jax.lax.map(one, (hidden, labels)).reshape(-1)[:count]
+    columns = (
+        jnp.moveaxis(hidden.reshape(rows, blocks, size, width), 1, 0),
+        jnp.moveaxis(labels.reshape(rows, blocks, size), 1, 0),
+    )
+    found = jnp.moveaxis(jax.lax.map(one, columns), 0, 1)
+    return found.reshape(rows, blocks * size)[:, :length]
 
 
 class Head(nn.Module):
@@ -106,15 +115,7 @@ class Head(nn.Module):
 
             (1 - smoothing) log p(y) + smoothing / V * sum_v log p(v)
         """
-        batch, length, width = hidden.shape
-        flat = blocked_log_prob(
-            hidden.reshape(batch * length, width),
-            labels.reshape(batch * length),
-            self.table,
-            self.bias,
-            smoothing,
-        )
-        return flat.reshape(batch, length)
+        return blocked_log_prob(hidden, labels, self.table, self.bias, smoothing)
 
 
 class Predictor(nn.Module):

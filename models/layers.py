@@ -4,6 +4,7 @@ Kernels name their logical axes (embed, mlp, heads, kv, vocab), which is all a
 model knows about how its parameters are spread over devices.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -15,6 +16,20 @@ Initializer = jax.nn.initializers.Initializer
 
 zeros = nn.initializers.zeros
 normal = nn.initializers.normal
+
+
+def check_sizes(config) -> None:
+    """Raises ValueError for a number that no architecture can have.
+
+    Sizes are 1 or more, `memory_length` 0 or more, rates in 0 to 1.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        least = 0 if field.name == "memory_length" else 1
+        if field.type is int and value < least:
+            raise ValueError(f"model.{field.name}={value}: it must be {least} or more")
+        if field.type is float and not 0 <= value < 1:
+            raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
 
 
 def glorot_uniform(num_inputs: int, num_axes: int) -> Initializer:

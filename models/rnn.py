@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import AdditiveAttention
 from models.heads import Head, Predictor
-from models.layers import Dense, Embedding, normal, zeros
+from models.layers import Dense, Embedding, check_sizes, normal, zeros
 from models.masks import pad_left
 
 INIT = normal(0.1)  # of tables: large enough that gates leave 1/2 early
@@ -41,8 +41,7 @@ class Config:
     dropout: float
 
     def __post_init__(self):
-        if self.memory_length < 0:
-            raise ValueError(f"model.memory_length={self.memory_length} is negative")
+        check_sizes(self)
 
 
 class GRU(nn.Module):

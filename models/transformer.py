@@ -30,6 +30,7 @@ from models.layers import (
     FeedForward,
     LayerNorm,
     Residual,
+    check_sizes,
     normal,
     sinusoids,
 )
@@ -51,6 +52,7 @@ class Config:
     attention_dropout: float
 
     def __post_init__(self):
+        check_sizes(self)
         if self.width % self.heads:
             raise ValueError(
                 f"model.width={self.width} is not a multiple of "

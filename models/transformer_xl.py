@@ -38,6 +38,7 @@ from models.layers import (
     FeedForward,
     LayerNorm,
     Residual,
+    check_sizes,
     normal,
     sinusoids,
 )
@@ -65,6 +66,7 @@ class Config:
     attention_dropout: float
 
     def __post_init__(self):
+        check_sizes(self)
         if self.width % self.heads:
             raise ValueError(
                 f"model.width={self.width} is not a multiple of "
@@ -72,8 +74,6 @@ class Config:
             )
         if self.norm not in ("pre", "post"):
             raise ValueError(f"model.norm={self.norm!r} is neither 'pre' nor 'post'")
-        if self.memory_length < 0:
-            raise ValueError(f"model.memory_length={self.memory_length} is negative")
 
     @property
     def weights_dropout(self) -> float:

@@ -18,6 +18,8 @@ from ml_collections import ConfigDict
 from decoding.greedy import greedy
 from tasks.carries import reset_rows
 
+BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"}
+
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
 
 
@@ -125,10 +127,11 @@ class Task:
     ) -> Iterator[str]:
         """A continuation of each line: `decode.max_length` tokens, or to the end.
 
-        One line stays one line: a line break within it is written as \\n.
+        As in training, a line is read after the end of another. One line stays one
+        line: a break within it is written as Python would, such as \\n.
         """
         for line in lines:
-            prompt = self.tokenizer.encode(line) or [self.tokenizer.eos]
+            prompt = [self.tokenizer.eos, *self.tokenizer.encode(line)]
             size = 2 ** math.ceil(math.log2(max(len(prompt) - 1, 16)))
             tokens = np.zeros((1, size), np.int32)
             tokens[0, : len(prompt) - 1] = prompt[:-1]
@@ -138,13 +141,13 @@ class Task:
                 tokens,
                 np.asarray([len(prompt) - 1], np.int32),
                 np.asarray(prompt[-1:], np.int32),
-                options.decode.max_length,
+                options.decode.max_length + 1,  # the end comes on top
             )
             ids = np.asarray(found)[0].tolist()
             ids = ids[: ids.index(self.tokenizer.eos)]
             shown = self.tokenizer.decode(prompt)
             text = self.tokenizer.decode(prompt + ids)[len(shown) :]
-            yield text.replace("\n", "\\n")
+            yield "".join(BREAKS.get(character, character) for character in text)
 
     @functools.partial(jax.jit, static_argnums=(0, 1, 6))
     def _continue(self, model, variables, tokens, lengths, last, max_steps):

@@ -19,7 +19,8 @@ from tasks.floors import floors
 
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
 
-CHUNK = 64  # lines that `predict` translates at a time
+CHUNK = 64  # lines that `predict` reads at a time
+PLACES = 64 * 64  # rows times tokens that it translates at a time
 SAMPLES = 100  # hypotheses a score card keeps
 
 
@@ -189,12 +190,16 @@ class Task:
         while chunk := list(itertools.islice(lines, CHUNK)):
             ids = [[*self.source.encode(line), self.source.eos] for line in chunk]
             full = [i for i, line in enumerate(chunk) if line.strip()]
+            full.sort(key=lambda i: -len(ids[i]))
             found = [""] * len(chunk)
-            if full:
-                batch = source_batch([ids[i] for i in full], CHUNK)
+            while full:
+                width = max(8, 2 ** math.ceil(math.log2(len(ids[full[0]]))))
+                rows = min(CHUNK, max(1, PLACES // width))
+                batch = source_batch([ids[i] for i in full[:rows]], rows, width)
                 texts = self.translate(model, variables, batch, options)
                 for i, text in zip(full, texts, strict=False):
                     found[i] = text
+                full = full[rows:]
             yield from found
 
 
@@ -204,10 +209,8 @@ def inputs(batch: dict) -> tuple:
     return tuple(batch[name] for name in names)
 
 
-def source_batch(ids: list[list[int]], rows: int) -> dict[str, np.ndarray]:
-    """Sentences as a padded array whose width is a power of two."""
-    longest = max(map(len, ids))
-    width = max(8, 2 ** math.ceil(math.log2(longest)))
+def source_batch(ids: list[list[int]], rows: int, width: int) -> dict[str, np.ndarray]:
+    """Sentences as a padded array and its mask."""
     source = np.zeros((rows, width), np.int32)
     mask = np.zeros((rows, width), bool)
     for row, sentence in enumerate(ids):

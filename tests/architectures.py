@@ -25,6 +25,7 @@ SMALL = {
     "dropout": 0.0,
     "attention_dropout": 0.0,
     "tie_embeddings": False,
+    "norm": "pre",
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import jax
@@ -78,8 +79,15 @@ def test_every_key_of_the_base_is_read_somewhere():
         for path in ROOT.rglob("*.py")
         if not {".venv", "tests", "configs"} & set(path.relative_to(ROOT).parts)
     )
-    keys = [key for section in base.get_config().values() for key in named(section)]
-    unread = [key for key in keys if f".{key}" not in code and f'"{key}"' not in code]
+    cfg = base.get_config()
+    sections = [
+        cfg,
+        *(cfg[name] for name in cfg if named(cfg[name]) and name != "model"),
+    ]
+    keys = [key for section in sections for key in section]
+    unread = [
+        key for key in keys if not re.search(rf"(cfg|options)(\.\w+)?\.{key}\b", code)
+    ]
     assert not unread
 
 
@@ -99,6 +107,9 @@ def test_a_misspelt_key_is_refused_with_the_right_one():
         ({"width": 100, "heads": 3}, "model.width=100"),
         ({"norm": "sideways"}, "model.norm='sideways'"),
         ({"dropout": "much"}, "model.dropout"),
+        ({"dropout": 1.5}, "model.dropout=1.5"),
+        ({"heads": 0}, "model.heads=0"),
+        ({"layers": 0}, "model.layers=0"),
     ],
 )
 def test_values_a_model_cannot_have_are_named(change, said):
@@ -108,6 +119,25 @@ def test_values_a_model_cannot_have_are_named(change, said):
     schema = importlib.import_module("models.transformer").Config
     with pytest.raises(UserError, match=said):
         experiment.model_config(schema, cfg)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label_smoothing": 1.5},
+        {"optim.warmup": -5},
+        {"eval.memory_length": -1},
+        {"eval.segment_length": -4},
+        {"decode.length_factor": -1.0},
+        {"data.batch_rows": 0},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):
+    cfg = base.get_config()
+    cfg.update_from_flattened_dict(change)
+    [(key, value)] = change.items()
+    with pytest.raises(UserError, match=f"{key}={value}"):
+        experiment.check_config(cfg)
 
 
 def test_an_unknown_model_or_task_is_refused_with_those_there_are():

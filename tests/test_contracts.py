@@ -76,8 +76,9 @@ class TestLanguageModel:
         for token in range(V):
             assert (rows[token] > 0) == (token in seen), token
 
-    def test_two_segments_with_the_carry_equal_one_long_pass(self, name):
-        case, text = language_model(name), tokens((B, 2 * T))
+    @pytest.mark.parametrize("norm", ["pre", "post"])
+    def test_two_segments_with_the_carry_equal_one_long_pass(self, name, norm):
+        case, text = language_model(name, norm=norm), tokens((B, 2 * T))
         if not jax.tree.leaves(case.carry(B)):
             pytest.skip("this architecture remembers nothing: see the next test")
         _, whole, end = case.run(text, case.carry(B))
@@ -112,8 +113,9 @@ class TestLanguageModel:
         only_before -= set(np.asarray(text[:, T:]).ravel().tolist())
         assert np.abs(gradient)[sorted(only_before)].max() == 0
 
-    def test_token_by_token_equals_one_pass(self, name):
-        case, text = language_model(name), tokens((B, 3 * T))
+    @pytest.mark.parametrize("norm", ["pre", "post"])
+    def test_token_by_token_equals_one_pass(self, name, norm):
+        case, text = language_model(name, norm=norm), tokens((B, 3 * T))
         past, prompt, rest = text[:, :T], text[:, T : 2 * T], text[:, 2 * T :]
         carry = case.run(past, case.carry(B))[2]
         _, whole, _ = case.run(text[:, T:], carry)
@@ -267,9 +269,9 @@ class TestSeq2Seq:
         kept = np.asarray(case.target_mask)
         np.testing.assert_allclose(clean[kept], padded[:, :T][kept], atol=1e-5)
 
-    @pytest.mark.parametrize("memory_length", [0, 6])
-    def test_token_by_token_equals_one_pass(self, name, memory_length):
-        case = seq2seq(name)
+    @pytest.mark.parametrize(("memory_length", "norm"), [(0, "post"), (6, "pre")])
+    def test_token_by_token_equals_one_pass(self, name, memory_length, norm):
+        case = seq2seq(name, norm=norm)
         carry = case.carry(B, memory_length=memory_length)
         carry = case.run(carry)[2]
         _, whole, _ = case.run(carry)

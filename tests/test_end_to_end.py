@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,53 @@ def test_a_run_of_another_config_is_not_touched(trained):
     assert_refused(done, "optim.lr", "0.5", "--workdir")
     after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     assert after == before
+
+
+@pytest.mark.parametrize("script", ["eval.py", "predict.py"])
+def test_a_misspelt_key_of_decode_is_one_line(script):
+    done = run(script, "--workdir=x", "--decode.max_lenght=3", given=b"")
+    assert_refused(done, "max_lenght", "max_length")
+
+
+def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    done = run(
+        "train.py",
+        "--config=configs/python_stdlib.py:rnn",
+        f"--workdir={workdir}",
+        f"--config.data.dir={data_dir}",
+        "--config.model.width=16",
+        "--config.model.embedding_width=16",
+        "--config.model.attention_width=8",
+        "--config.steps=4",
+        "--config.eval.batch_rows=500",
+        "--config.decode.max_length=5",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    done = run("eval.py", f"--workdir={workdir}", "--eval.memory_length=3")
+    assert done.returncode == 0, done.stderr.decode()
+    card = json.loads((workdir / "eval" / "test-4.json").read_text())
+    assert card["protocol"]["memory_length"] == 3
+    assert card["protocol"]["tokens"] == card["protocol"]["bytes"]
+    assert {"perplexity", "bits_per_byte"} <= card["scores"].keys()
+    done = run("predict.py", f"--workdir={workdir}", given=b"def f(x):\n\nimport")
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().count("\n") == 3
+    page = tmp_path / "report.html"
+    done = run("report.py", f"--runs={workdir}", f"--output={page}")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"bits/byte" in done.stdout
+
+
+def test_a_run_is_not_scored_on_other_data(trained, tmp_path):
+    workdir, _ = trained
+    other = tmp_path / "run"
+    shutil.copytree(workdir, other)
+    about = json.loads((other / "about.json").read_text())
+    about["hashes"]["data"] = "0123456789abcdef"
+    (other / "about.json").write_text(json.dumps(about))
+    done = run("eval.py", f"--workdir={other}")
+    assert_refused(done, "other data", "0123456789abcdef")
 
 
 def test_what_is_not_there_is_named(trained, tmp_path):

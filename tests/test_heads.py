@@ -7,22 +7,23 @@ import pytest
 
 from models import heads
 
-N, D, V = 37, 6, 50
+B, T, D, V = 3, 13, 6, 50
+N = B * T
 
 
 def example():
     keys = jax.random.split(jax.random.key(0), 4)
-    hidden = jax.random.normal(keys[0], (N, D))
+    hidden = jax.random.normal(keys[0], (B, T, D))
     table = jax.random.normal(keys[1], (V, D))
     bias = jax.random.normal(keys[2], (V,))
-    return hidden, jax.random.randint(keys[3], (N,), 0, V), table, bias
+    return hidden, jax.random.randint(keys[3], (B, T), 0, V), table, bias
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("entries", [V, 8 * V, N * V])
+@pytest.mark.parametrize("entries", [V, 4 * B * V, N * V])
 def test_blocks_give_the_same_loss_and_gradients(monkeypatch, smoothing, entries):
     hidden, labels, table, bias = example()
-    weights = jnp.arange(N) / N
+    weights = jnp.arange(N).reshape(B, T) / N
 
     def loss(log_prob):
         def of(hidden, table, bias):
@@ -58,5 +59,5 @@ def test_no_array_of_all_logits_is_ever_made(monkeypatch):
 
     monkeypatch.setattr(heads, "BLOCK_ENTRIES", N * V)
     assert largest() >= N * V  # the test can see them
-    monkeypatch.setattr(heads, "BLOCK_ENTRIES", 4 * V)
-    assert largest() <= 4 * V * 2
+    monkeypatch.setattr(heads, "BLOCK_ENTRIES", 2 * B * V)
+    assert largest() <= 2 * B * V

@@ -1,18 +1,21 @@
 """Steps, schedules, metrics, logs and checkpoints."""
 
 import json
+import resource
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from architectures import LanguageModelCase, names
 
 from configs import base
 from errors import UserError
 from training.checkpoints import Checkpoints
 from training.metrics import merged, total_weight
-from training.optimizers import is_matrix, make_optimizer, make_schedule
+from training.optimizers import decays, make_optimizer, make_schedule
 from training.partitioning import make_mesh
 from training.run_directory import RunDirectory
 from training.step import make_state, make_step
@@ -46,9 +49,24 @@ def test_an_unknown_optimiser_or_schedule_is_refused_with_those_there_are():
         make_optimizer(optim(schedule="cosin"), 10)
 
 
-def test_weight_decay_acts_on_matrices_only():
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    assert is_matrix(params) == {"kernel": True, "bias": False}
+@pytest.mark.parametrize("name", names())
+def test_biases_and_gains_of_a_model_do_not_decay(name):
+    params = LanguageModelCase(name).variables["params"]
+    flat = jax.tree_util.tree_leaves_with_path(decays(params))
+    kept = {path[-1].key for path, decay in flat if not decay}
+    assert (
+        {"bias"}
+        <= kept
+        <= {"bias", "scale", "candidate_bias"}
+        | {
+            "content_bias",
+            "position_bias",
+        }
+    )
+
+
+def test_weight_decay_acts_on_weights_only():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((2, 2))}
     cfg = optim(lr=0.1, weight_decay=0.5, schedule="constant")
     optimizer, _ = make_optimizer(cfg, 10)
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -130,19 +148,45 @@ def content(value):
 
 def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    for step, goodness in [(1, 5.0), (2, 9.0), (3, None), (4, 7.0), (5, None)]:
+    for step, goodness in [
+        (1, 5.0),
+        (2, 9.0),
+        (3, None),
+        (4, 7.0),
+        (5, None),
+        (6, np.nan),
+    ]:
         checkpoints.save(step, content(float(step)), goodness)
     checkpoints.manager.wait_until_finished()
-    assert checkpoints.steps() == [2, 4, 5]
-    assert (checkpoints.find("best"), checkpoints.find("last")) == (2, 5)
-    assert checkpoints.find("4") == 4
-    with pytest.raises(UserError, match="2, 4, 5"):
+    assert checkpoints.steps() == [2, 5, 6]
+    assert (checkpoints.find("best"), checkpoints.find("last")) == (2, 6)
+    assert checkpoints.find("5") == 5
+    with pytest.raises(UserError, match="2, 5, 6"):
         checkpoints.find("3")
-    found = checkpoints.restore(4, content(0.0))
-    np.testing.assert_array_equal(found["state"]["params"]["w"], 4.0)
+    found = checkpoints.restore(5, content(0.0))
+    np.testing.assert_array_equal(found["state"]["params"]["w"], 5.0)
     params = checkpoints.restore_params(2)
     np.testing.assert_array_equal(params["w"], 2.0)
     checkpoints.close()
+
+
+def test_a_write_that_fails_for_want_of_room_is_the_user_s_to_mend(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    big = jax.random.normal(jax.random.key(0), (400, 400))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def save():
+        checkpoints.save(1, {"state": {"params": {"w": big}}}, None)
+        checkpoints.close()
+
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(UserError, match="disk full"):
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path):

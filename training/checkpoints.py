@@ -1,5 +1,8 @@
 """Checkpoints of a run, by orbax: the newest two and the best."""
 
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -14,6 +17,21 @@ NOT_SCORED = -1e30
 
 def _goodness(metrics: dict[str, float]) -> float:
     return metrics["goodness"]
+
+
+@contextlib.contextmanager
+def _full_disk_explained() -> Iterator[None]:
+    """Turns what the storage layer says of a write that failed into a UserError."""
+    try:
+        yield
+    except ValueError as error:
+        if "os_error_code=" not in str(error):
+            raise
+        raise UserError(
+            "a checkpoint could not be written (is the disk full, or a file size "
+            f"limited?): {str(error).splitlines()[0][:300]}. The ones before are "
+            "whole: make room and run the same command again"
+        ) from error
 
 
 class Checkpoints:
@@ -42,13 +60,14 @@ class Checkpoints:
         """Args: goodness: larger is better; None where nothing was evaluated."""
         if step in self.manager.all_steps():
             return
-        value = NOT_SCORED if goodness is None else goodness
-        self.manager.save(
-            step,
-            args=ocp.args.StandardSave(content),
-            metrics={"goodness": value},
-            force=True,
-        )
+        scored = goodness is not None and math.isfinite(goodness)
+        with _full_disk_explained():
+            self.manager.save(
+                step,
+                args=ocp.args.StandardSave(content),
+                metrics={"goodness": goodness if scored else NOT_SCORED},
+                force=True,
+            )
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending."""
@@ -106,5 +125,6 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until what was saved is on disk."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        with _full_disk_explained():
+            self.manager.wait_until_finished()
+            self.manager.close()

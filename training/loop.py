@@ -61,14 +61,15 @@ class Run:
                 if last or _due(done, self.eval_every):
                     with pace.paused(state):
                         goodness = self._evaluate(done, state)
+                stopping = stopped.is_set()
                 due = goodness is not None or _due(done, self.save_every)
-                if due or stopped.is_set():
+                if due or stopping:
                     with pace.paused(state):
                         content = {"state": state, "carry": carry}
                         self.checkpoints.save(done, content, goodness)
-                if stopped.is_set():
+                if stopping:
                     break
-        self.checkpoints.close()
+            self.checkpoints.close()
         return state, done >= self.steps
 
     def _log(self, step: int, recent: list[Pairs], pace: "Pace") -> None:

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 
+WEIGHTS = ("kernel", "table", "recurrent")  # names of parameters that decay
+
 
 def rsqrt(lr: float, warmup: int) -> optax.Schedule:
     """lr * sqrt(warmup / step) from `warmup` on (as Vaswani et al. 2017, eq. 3)."""
@@ -52,7 +54,7 @@ def make_optimizer(
     Raises UserError for an optimiser that does not exist.
     """
     schedule = make_schedule(cfg, steps)
-    decay = {"weight_decay": cfg.weight_decay, "mask": is_matrix}
+    decay = {"weight_decay": cfg.weight_decay, "mask": decays}
     adam = {"b1": cfg.b1, "b2": cfg.b2, "eps": cfg.eps}
     known = {
         "adamw": lambda: optax.adamw(schedule, **adam, **decay),
@@ -65,6 +67,11 @@ def make_optimizer(
     return optax.chain(clip, known[cfg.name]()), schedule
 
 
-def is_matrix(params: PyTree) -> PyTree:
-    """True for what weight decay acts on: not biases, gains or vectors."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+def decays(params: PyTree) -> PyTree:
+    """True for what weight decay acts on, by name: not biases and gains."""
+
+    def is_weight(path, _):
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        return names[-1] in WEIGHTS
+
+    return jax.tree_util.tree_map_with_path(is_weight, params)

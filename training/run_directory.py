@@ -20,6 +20,8 @@ class RunDirectory:
     """Paths and small files of one run."""
 
     def __init__(self, path: str | Path):
+        if "://" in str(path):
+            raise UserError(f"--workdir={path}: a run directory lies on local disk")
         self.path = Path(path).expanduser()
         self.checkpoints = self.path / "checkpoints"
 
@@ -51,7 +53,11 @@ class RunDirectory:
                 f"no run in {self.path} (no config.json there): "
                 "--workdir must name a directory that train.py made"
             )
-        return json.loads((self.path / "config.json").read_text(encoding="utf8"))
+        return self.read_json("config.json")
+
+    def read_json(self, name: str) -> dict:
+        """What `write_json` wrote."""
+        return json.loads((self.path / name).read_text(encoding="utf8"))
 
     def write_json(self, name: str, content: dict) -> Path:
         """Writes a file whole or not at all."""
