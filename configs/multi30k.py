@@ -2,7 +2,7 @@
 
     python train.py --config=configs/multi30k.py:transformer --workdir=runs/m30k
 
-Any two of en de fr: --config.data.name=multi30k/en-fr. Without a network, the
+Any two of en de fr cs: --config.data.name=multi30k/en-fr. Without a network, the
 files of the corpus: --config.data.source_dir=DIR. BLEU and time: see RESULTS.md.
 """
 

@@ -215,7 +215,7 @@ class LanguageModel(Predictor):
         slots = jnp.arange(length)[:, None] + jnp.arange(window)  # [T, N]
         contexts = self._attend(outputs, states, slots, there)
         filled = jnp.minimum(carry.filled + length - padding, window)
-        return contexts, Carry(last, states[:, length:], filled)
+        return contexts, jax.lax.stop_gradient(Carry(last, states[:, length:], filled))
 
     def _attend(self, outputs, states, slots, there):
         """Each output's view of the states in its slots."""
