@@ -19,7 +19,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
-    cfg = config("python_stdlib", model, data_dir, steps=120)
+    cfg = config("python_stdlib", model, data_dir, steps=200)
     run = ShortRun(cfg)
     loss = run.loss()
     assert loss < 0.95 * run.dataset.unigram_loss("validation")
@@ -35,7 +35,7 @@ def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
 def test_a_short_run_of_translation_beats_unigrams_and_reads_the_source(
     data_dir, model
 ):
-    cfg = config("cldr", model, data_dir, steps=150)
+    cfg = config("cldr", model, data_dir, steps=200)
     run = ShortRun(cfg)
     loss = run.loss()
     assert loss < 0.8 * run.dataset.unigram_loss("validation")
