@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import AdditiveAttention
 from models.heads import Head, Predictor
 from models.layers import Dense, Embedding, check_sizes, normal, zeros
 from models.masks import pad_left
+from models.scores import AdditiveAttention
 
 INIT = normal(0.1)  # of tables: large enough that gates leave 1/2 early
 

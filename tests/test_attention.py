@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from models.attention import (
-    AdditiveAttention,
     MultiHeadAttention,
     RelativeMultiHeadAttention,
     masked_softmax,
@@ -16,6 +15,7 @@ from models.attention import (
 from models.layers import sinusoids
 from models.masks import causal_mask, filled_mask, pad_left, pad_right, token_positions
 from models.memory import Memory, empty_memory, extend_memory
+from models.scores import AdditiveAttention
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, M, H, K = 2, 3, 5, 4, 2, 6
