@@ -29,6 +29,7 @@ from data.dataset import Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
 from tasks.floors import MOST_PAIRS
+from training.averaging import evaluation_params
 from training.checkpoints import Checkpoints
 from training.loop import Run
 from training.optimizers import make_optimizer
@@ -48,6 +49,32 @@ class Experiment:
     model: Any
     tokenizers: dict[str, Tokenizer]
 
+    @property
+    def evaluation_model(self):
+        """The model as `cfg.eval` changes it; its parameters are the same."""
+        config = evaluation_config(self.model.config, self.cfg.eval)
+        return self.model.clone(config=config)
+
+
+def evaluation_config(config, options: ConfigDict):
+    """A model's Config with the keys of `cfg.eval` that it has too.
+
+    Raises UserError for what the model does not have or cannot have.
+    """
+    given = {
+        "memory_length": options.memory_length,
+        "same_length": options.same_length,
+        "clamp_length": options.clamp_length,
+    }
+    asked = {key: value for key, value in given.items() if value is not None}
+    for key, value in asked.items():
+        if not hasattr(config, key):
+            raise UserError(f"eval.{key}={value}: a {config.name} has no such key")
+    try:
+        return dataclasses.replace(config, **asked)
+    except ValueError as error:
+        raise UserError(str(error).replace("model.", "eval.", 1)) from error
+
 
 def assemble(
     cfg: ConfigDict,
@@ -60,7 +87,12 @@ def assemble(
     """
     task_class = find_module(tasks, cfg.task, "Task", "task").Task
     options = {"languages": languages} if languages else {}
-    task = task_class(tokenizers, label_smoothing=cfg.label_smoothing, **options)
+    task = task_class(
+        tokenizers,
+        label_smoothing=cfg.label_smoothing,
+        loss_share=cfg.loss_share,
+        **options,
+    )
     module = find_module(models, cfg.model.name, "Config", "model.name")
     model = task.make_model(module, model_config(module.Config, cfg.model))
     return Experiment(cfg, task, model, tokenizers)
@@ -84,7 +116,8 @@ def model_config(schema: type, cfg: ConfigDict):
     Raises UserError for a key that is unknown, missing or of another type, and
     for values the dataclass refuses.
     """
-    types = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema)
+    types = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
     values = cfg.to_dict()
     for key, value in values.items():
         if key not in types:
@@ -93,6 +126,8 @@ def model_config(schema: type, cfg: ConfigDict):
         wanted = types[key]
         if wanted is float and isinstance(value, int):
             values[key] = float(value)
+        elif wanted is tuple and isinstance(value, list):
+            values[key] = tuple(value)
         elif not isinstance(value, wanted) or isinstance(value, bool) != (
             wanted is bool
         ):
@@ -224,7 +259,7 @@ def check_config(cfg: ConfigDict) -> None:
     check_lengths(cfg)
     find_module(tasks, cfg.task, "Task", "task")
     module = find_module(models, cfg.model.name, "Config", "model.name")
-    model_config(module.Config, cfg.model)
+    evaluation_config(model_config(module.Config, cfg.model), cfg.eval)
     make_optimizer(cfg.optim, cfg.steps)
     Partitioner(cfg.parallel)
 
@@ -243,10 +278,12 @@ def check_lengths(cfg: ConfigDict) -> None:
     }
     ranges = {
         "label_smoothing": (cfg.label_smoothing, 0, 1),
+        "loss_share": (cfg.loss_share, 0, 1),
         "optim.warmup": (cfg.optim.warmup, 0, math.inf),
         "optim.clip": (cfg.optim.clip, 0, math.inf),
         "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
         "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
+        "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
         "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),
         **{key: (value, 1, math.inf) for key, value in positive.items()},
     }
@@ -263,8 +300,8 @@ def validator(experiment: Experiment, dataset: Dataset):
 
     def validate(state: TrainState) -> dict[str, float]:
         card = experiment.task.evaluate(
-            experiment.model,
-            {"params": state.params},
+            experiment.evaluation_model,
+            {"params": evaluation_params(state)},
             batches,
             experiment.cfg,
             **extra,
@@ -386,7 +423,7 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     if dataset.is_parallel:
         extra["intervals"] = True
     card = experiment.task.evaluate(
-        experiment.model, run.variables, batches, experiment.cfg, **extra
+        experiment.evaluation_model, run.variables, batches, experiment.cfg, **extra
     )
     name = f"{split}-{run.step}"
     run.directory.write_lines(f"samples/{name}.jsonl", card.pop("samples", []))
@@ -402,5 +439,5 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
 
 def predict(run: TrainedRun, lines: Iterable[str]) -> Iterator[str]:
     """A translation or a continuation of each line, in order."""
-    task, model = run.experiment.task, run.experiment.model
+    task, model = run.experiment.task, run.experiment.evaluation_model
     return task.predict(model, run.variables, lines, run.experiment.cfg)

@@ -7,36 +7,64 @@ a key that is not listed here cannot be set by mistake.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+STACK = {
+    "layers": 6,  # of the encoder and of the decoder, or of the language model
+    "width": 512,  # D
+    "heads": 8,  # must divide width, unless head_width says otherwise
+    "head_width": 0,  # Dh; 0: width / heads
+    "feed_forward": 2048,  # F
+    "activation": "relu",  # or "gelu"; gated "reglu", "geglu", "swiglu"
+    "norm": "post",  # "post" as published, or "pre": trains without much care
+    "final_norm": True,  # with norm="pre": once more after the last layer
+    "max_positions": 1024,  # places of learned positions; later ones share the last
+    "max_distance": 16,  # at which positions="shaw" clips
+    "clamp_length": 0,  # positions="relative": farther is as far; 0: never
+    "untie_biases": False,  # positions="relative": u and v of each layer, not of all
+    "shared_projections": False,  # one matrix for queries, keys and values
+    "tie_embeddings": True,  # output weights = embeddings
+    "embedding_width": 0,  # E of a token; 0: width
+    "cutoffs": (),  # first tokens of rarer clusters: adaptive embedding and softmax
+    "div_val": 1,  # each cluster's vectors are so many times narrower
+    "tie_projections": True,  # from vectors to width and back, of rarer clusters
+    "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
+    "attention_dropout": 0.0,  # of attention weights
+}
+
 MODELS = {
     "rnn": {
+        "cell": "gru",  # or "gru_before" (reset gate as published), "lstm"
         "layers": 1,  # of the encoder and of the decoder, or of the language model
         "width": 256,  # of a recurrent state, a direction
-        "embedding_width": 256,  # of a token, and of what predicts one
-        "attention_width": 256,  # of the layer in which a query meets a key
-        "memory_length": 10,  # own last states a language model attends to
+        "embedding_width": 256,  # of a token, and of what a "tanh" readout gives
+        "score": "additive",  # of the attention; "dot", "scaled_dot", "bilinear"
+        "attention_width": 256,  # additive: the layer in which a query meets a key
+        "memory_length": 10,  # language models: own last outputs to attend to
+        "readout": "tanh",  # or "maxout" (as published), "none" (without attention)
+        "maxout_width": 256,  # of what a "maxout" readout gives
+        "input_feeding": False,  # translation: what predicted a word enters with it
+        "initialization": "default",  # or "published", of Bahdanau et al.
         "tie_embeddings": True,  # output weights = embeddings
-        "dropout": 0.1,
+        "dropout": 0.1,  # wherever no key below says else; 0 switches off all dropout
+        "dropout_input": 0.1,  # language models: of a token's vector
+        "dropout_hidden": 0.1,  # language models: between layers
+        "dropout_embedding": 0.0,  # language models: of whole words of the table
+        "weight_dropout": 0.0,  # language models: of recurrent weights
+        "variational": False,  # language models: one mask for all steps of a segment
+        "activation_regularization": 0.0,  # language models: AR, alpha
+        "temporal_activation_regularization": 0.0,  # language models: TAR, beta
     },
     "transformer": {
-        "layers": 6,  # of the encoder and of the decoder, or of the language model
-        "width": 512,  # D
-        "heads": 8,  # must divide width
-        "feed_forward": 2048,  # F
-        "norm": "post",  # "post" as published, or "pre": trains without much care
-        "tie_embeddings": True,  # output weights = embeddings
-        "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
-        "attention_dropout": 0.1,  # of attention weights
+        **STACK,
+        "positions": "sinusoidal",  # or another of models/positions.py
+        "attention_dropout": 0.1,
     },
     "transformer_xl": {
-        "layers": 6,  # of the encoder and of the decoder, or of the language model
-        "width": 512,  # D
-        "heads": 8,  # must divide width
-        "feed_forward": 2048,  # F
-        "norm": "post",  # "post" as published, or "pre"
+        **STACK,
+        "positions": "relative",  # or another of models/positions.py
+        "attention_dropout": 0.0,
         "memory_length": 128,  # M: remembered tokens a layer, in training
-        "tie_embeddings": True,  # output weights = embeddings
-        "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
-        "attention_dropout": 0.0,  # of attention weights
+        "same_length": False,  # each query sees M keys, not those of its segment more
+        "attend_empty_memory": False,  # a memory starts as zeros that are seen
     },
 }
 
@@ -57,6 +85,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.task = "translation"  # a module of tasks/
     cfg.steps = 10_000  # updates of the parameters
     cfg.label_smoothing = 0.0  # mass that all V tokens share in the training loss
+    cfg.loss_share = 1.0  # of a segment, its last part: what a text model trains on
     cfg.model = model(name)  # one of MODELS above
 
     cfg.data = ConfigDict()
@@ -75,14 +104,16 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.data.segment_length = 128  # text: tokens a stream moves on by a step
 
     cfg.optim = ConfigDict()
-    cfg.optim.name = "adamw"  # or "adam", "sgd"
+    cfg.optim.name = "adamw"  # or "adam", "sgd", "adadelta", "nt_asgd"
     cfg.optim.lr = 1e-3  # the highest
     cfg.optim.schedule = "cosine"  # or "constant", "linear", "rsqrt"
     cfg.optim.warmup = 0  # steps of linear rise from 0
     cfg.optim.b1 = 0.9
     cfg.optim.b2 = 0.98
     cfg.optim.eps = 1e-9
-    cfg.optim.weight_decay = 0.0  # not of biases and gains; adamw
+    cfg.optim.rho = 0.95  # adadelta: share of the past in its averages
+    cfg.optim.weight_decay = 0.0  # adamw: not of biases and gains; nt_asgd: of all
+    cfg.optim.non_monotone_interval = 5  # nt_asgd: validations it waits for a better
     cfg.optim.clip = 1.0  # global norm of the gradient; 0: never
 
     cfg.every = ConfigDict()  # all in steps
@@ -103,4 +134,6 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.eval.batch_rows = 8  # text: parallel streams
     cfg.eval.segment_length = placeholder(int)  # text; None: data.segment_length
     cfg.eval.memory_length = placeholder(int)  # None: model.memory_length
+    cfg.eval.same_length = placeholder(bool)  # None: model.same_length
+    cfg.eval.clamp_length = placeholder(int)  # None: model.clamp_length
     return cfg.lock()

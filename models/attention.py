@@ -1,17 +1,21 @@
 """Attention: a distribution over keys, and the average of the values it weighs.
 
 Masks are True where a query may look; a query that may look nowhere gets zeros.
+Keys and values stand as [B, H, S, Dh], the order in which a product reads them,
+so that a memory is never rearranged.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from models.layers import Dense, Initializer
+from models.layers import Dense, Embedding, Initializer, normal
+from models.positions import relative_shift, rotate
 
-Projected = tuple[Float[Array, "B S H Dh"], Float[Array, "B S H Dh"]]
-ProjectedSource = tuple[Float[Array, "B E H Dh"], Float[Array, "B E H Dh"]]
+Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
+ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
+Biases = tuple[Float[Array, "H Dh"], Float[Array, "H Dh"]]
 
 
 def masked_softmax(
@@ -22,27 +26,6 @@ def masked_softmax(
     return exact.astype(scores.dtype)
 
 
-def relative_shift(
-    scores: Float[Array, "... T C"], num_keys: int
-) -> Float[Array, "... T S"]:
-    """Turns columns of distances into columns of keys (Dai et al. 2019, appendix B).
-
-    Column c of `scores` belongs to a distance that falls by one from column to
-    column, such that the last query needs the columns from 0 on, the query
-    before it those from 1 on:
-
-        out[i, j] = scores[i, j + T - 1 - i]
-
-    Entries beyond the last column (keys after a causal query) hold values of
-    the next row; the causal mask removes them.
-    """
-    *rows, num_queries, columns = scores.shape
-    padded = jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(1, 0)])
-    flat = padded.reshape(*rows, num_queries * (columns + 1))
-    shifted = flat[..., num_queries:].reshape(*rows, num_queries, columns)
-    return shifted[..., :num_keys]
-
-
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2).
 
@@ -50,29 +33,45 @@ class MultiHeadAttention(nn.Module):
 
     Keys and values come in projected (`project`), so that a decoder projects
     each position once.
+
+    Attributes:
+      heads: H.
+      width: D, of what comes out.
+      head_width: Dh of a query, a key and a value.
+      shared: one matrix makes queries, keys and values.
     """
 
     heads: int
     width: int
+    head_width: int
     dropout: float
     use_bias: bool = True
+    shared: bool = False
     kernel_init: Initializer | None = None
 
     def setup(self):
-        split = (self.heads, self.width // self.heads)
+        split = (self.heads, self.head_width)
         options = {"use_bias": self.use_bias, "kernel_init": self.kernel_init}
         axes = ("embed", "heads", "kv")
         self.query = Dense(split, axes, **options)
-        self.key = Dense(split, axes, **options)
-        self.value = Dense(split, axes, **options)
+        if not self.shared:
+            self.key = Dense(split, axes, **options)
+            self.value = Dense(split, axes, **options)
         self.output = Dense(
             (self.width,), ("heads", "kv", "embed"), num_inputs=2, **options
         )
         self.drop = nn.Dropout(self.dropout)
 
+    def ask(self, x: Float[Array, "B T D"]) -> Float[Array, "B H T Dh"]:
+        """The queries of a content."""
+        return jnp.swapaxes(self.query(x), 1, 2)
+
     def project(self, content: Float[Array, "B S D"]) -> Projected:
         """The keys and values of a content."""
-        return self.key(content), self.value(content)
+        if self.shared:
+            return self.ask(content), self.ask(content)
+        keys, values = self.key(content), self.value(content)
+        return jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2)
 
     def __call__(
         self,
@@ -84,66 +83,161 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "B T D"]:
         """What each position of x finds among the keys."""
         keys, values = projected
-        scores = jnp.einsum("BTHK,BSHK->BHTS", self.query(x), keys)
-        return self.mix(scores, values, mask, train=train)
+        scores = jnp.einsum("BHTK,BHSK->BHTS", self.ask(x), keys)
+        weights = self.weigh(scores, mask, train=train)
+        return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
 
-    def mix(
+    def weigh(
         self,
         scores: Float[Array, "B H T S"],
-        values: Float[Array, "B S H Dh"],
         mask: Bool[Array, "#B #T S"],
         *,
         train: bool,
-    ) -> Float[Array, "B T D"]:
-        """From raw scores to the output: scale, softmax, average, W^O."""
-        scale = (self.width // self.heads) ** -0.5
-        weights = masked_softmax(scores * scale, mask[:, None])
+    ) -> Float[Array, "B H T S"]:
+        """From raw scores to weights: scale, softmax, dropout."""
+        weights = masked_softmax(scores * self.head_width**-0.5, mask[:, None])
         self.sow("intermediates", "attention", weights)
-        weights = self.drop(weights, deterministic=not train)
-        return self.output(jnp.einsum("BHTS,BSHK->BTHK", weights, values))
+        return self.drop(weights, deterministic=not train)
+
+    def collect(self, found: Float[Array, "B H T Dh"]) -> Float[Array, "B T D"]:
+        """W^O over what all heads found."""
+        return self.output(jnp.swapaxes(found, 1, 2))
 
 
-class RelativeMultiHeadAttention(MultiHeadAttention):
-    """Multi-head attention with relative positions (Dai et al. 2019, section 3.3).
+class SelfAttention(MultiHeadAttention):
+    """Multi-head attention within a text, which may know how far tokens are apart.
 
-        A_ij = (W_q x_i + u) . W_kE x_j  +  (W_q x_i + v) . W_kR R_(i-j)
+        relative (Dai et al. 2019, section 3.3):
+            A_ij = (W_q x_i + u) . W_kE x_j  +  (W_q x_i + v) . W_kR R_(i-j)
+        shaw (Shaw et al. 2018, eq. 4, w^K clipped at a distance):
+            A_ij = W_q x_i . (W_k x_j + w_(j-i))
+        rotary (Su et al. 2021): queries and keys turned by their places
 
-    Biases u (content) and v (position) are handed in, since the reference
-    shares them between layers.
+    Deviation from Shaw et al.: no such vectors on the side of the values, which
+    the paper's table 3 finds to be worth nothing once the keys have them.
+
+    Attributes:
+      scheme: one of `models.positions.SCHEMES`; the absolute ones change nothing
+        here.
+      max_distance: k at which shaw clips.
+      own_biases: whether u and v are this layer's; else they are handed in.
     """
 
-    use_bias: bool = False
+    scheme: str = "none"
+    max_distance: int = 1
+    own_biases: bool = False
 
     def setup(self):
         super().setup()
-        self.position = Dense(
-            (self.heads, self.width // self.heads),
-            ("embed", "heads", "kv"),
-            use_bias=False,
-            kernel_init=self.kernel_init,
-        )
+        shape = (self.heads, self.head_width)
+        init = self.kernel_init or normal(0.02)
+        if self.scheme == "relative":
+            self.position = Dense(
+                shape, ("embed", "heads", "kv"), use_bias=False, kernel_init=init
+            )
+        if self.scheme == "shaw":
+            rows = 2 * self.max_distance + 1
+            self.distance = Embedding(rows, self.head_width, init, (None, "kv"))
+        if self.own_biases:
+            self.biases = make_biases(self, init, shape)
 
-    def project_positions(
-        self, encodings: Float[Array, "C D"]
-    ) -> Float[Array, "C H Dh"]:
-        """W_kR R for a row of distances."""
-        return self.position(encodings)
+    def project_distances(
+        self, distances: Int[Array, "C"], encodings: Float[Array, "C D"] | None
+    ) -> Float[Array, "C H Dh"] | None:
+        """W_kR R or w for a row of distances i - j; None if they do not matter."""
+        if self.scheme == "relative":
+            return self.position(encodings)
+        if self.scheme == "shaw":
+            last = self.max_distance
+            one = self.distance(jnp.clip(-distances, -last, last) + last)
+            return jnp.repeat(one[:, None], self.heads, axis=1)
+        return None
+
+    def place(
+        self, x: Float[Array, "B H S Dh"], places: Int[Array, "#B #S"]
+    ) -> Float[Array, "B H S Dh"]:
+        """Queries or keys as they are compared."""
+        return rotate(x, places) if self.scheme == "rotary" else x
+
+    def keep(
+        self, content: Float[Array, "B S D"], places: Int[Array, "#B #S"]
+    ) -> Projected:
+        """Keys, at their places, and values."""
+        keys, values = self.project(content)
+        return self.place(keys, places), values
+
+    def _ask_twice(self, x, places, biases):
+        """Queries for contents and for distances."""
+        query = self.place(self.ask(x), places)
+        if self.scheme != "relative":
+            return query, query
+        u, v = self.biases if self.own_biases else biases
+        return query + u[:, None], query + v[:, None]
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        projected: Projected,
-        positions: Float[Array, "C H Dh"],
-        biases: tuple[Float[Array, "H Dh"], Float[Array, "H Dh"]],
+        kept: Projected,
         mask: Bool[Array, "#B #T S"],
+        places: Int[Array, "#B #T"],
+        distances: Float[Array, "C H Dh"] | None = None,
+        biases: Biases | None = None,
         *,
+        oldest: Int[Array, ""] | None = None,
         train: bool,
     ) -> Float[Array, "B T D"]:
-        """As above; `positions` in the order `relative_shift` describes."""
-        keys, values = projected
-        content_bias, position_bias = biases
-        query = self.query(x)
-        content = jnp.einsum("BTHK,BSHK->BHTS", query + content_bias, keys)
-        distance = jnp.einsum("BTHK,CHK->BHTC", query + position_bias, positions)
-        scores = content + relative_shift(distance, keys.shape[1])
-        return self.mix(scores, values, mask, train=train)
+        """What each token finds.
+
+        Args:
+          distances: in the order `relative_shift` describes.
+          oldest: slot of the oldest key, where slots are a ring; else the first.
+        """
+        keys, values = kept
+        content, position = self._ask_twice(x, places, biases)
+        scores = jnp.einsum("BHTK,BHSK->BHTS", content, keys)
+        if distances is not None:
+            by_distance = jnp.einsum("BHTK,CHK->BHTC", position, distances)
+            by_distance = relative_shift(by_distance, keys.shape[2])
+            if oldest is not None:
+                by_distance = jnp.roll(by_distance, oldest, axis=-1)
+            scores += by_distance
+        weights = self.weigh(scores, mask, train=train)
+        return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
+
+    def step(
+        self,
+        x: Float[Array, "B N D"],
+        past: tuple[Float[Array, "B H C Dh"], Float[Array, "B H C Dh"]],
+        own: tuple[Float[Array, "B N H L Dh"], Float[Array, "B N H L Dh"]],
+        mask: Bool[Array, "B 1 S"],
+        places: Int[Array, "#B 1"],
+        distances: Float[Array, "S H Dh"] | None = None,
+        biases: Biases | None = None,
+    ) -> Float[Array, "B N D"]:
+        """What one token of each of N hypotheses finds.
+
+        In a past that all hypotheses of a row share and in what each has
+        written since, C and L slots, S in all. `distances` are those of the slots.
+        """
+        (keys, values), (own_keys, own_values) = past, own
+        content, position = self._ask_twice(x, places, biases)
+        scores = [
+            jnp.einsum("BHNK,BHCK->BHNC", content, keys),
+            jnp.einsum("BHNK,BNHLK->BHNL", content, own_keys),
+        ]
+        scores = jnp.concatenate(scores, axis=-1)
+        if distances is not None:
+            scores += jnp.einsum("BHNK,SHK->BHNS", position, distances)
+        weights = self.weigh(scores, mask, train=False)
+        before, since = jnp.split(weights, [keys.shape[2]], axis=-1)
+        found = jnp.einsum("BHNC,BHCK->BHNK", before, values)
+        return self.collect(found + jnp.einsum("BHNL,BNHLK->BHNK", since, own_values))
+
+
+def make_biases(module: nn.Module, init: Initializer, shape: tuple[int, int]) -> Biases:
+    """Parameters u (content) and v (position) of a module."""
+    init = nn.with_logical_partitioning(init, ("heads", "kv"))
+    return (
+        module.param("content_bias", init, shape),
+        module.param("position_bias", init, shape),
+    )

@@ -5,10 +5,12 @@ works on blocks of tokens and computes a block's logits again in the backward
 pass: no array of shape [B, T, V] is ever stored.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from models.layers import Embedding, Initializer, zeros
 
@@ -31,6 +33,38 @@ def block_log_prob(
     return chosen - total
 
 
+def in_blocks(
+    one: Callable,
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
+    entries_per_token: int,
+) -> Float[Array, "B T"]:
+    """`one(hidden, labels)` over blocks of about BLOCK_ENTRIES logits.
+
+    A block is some columns of all rows, so that rows spread over devices stay
+    where they are.
+
+    Args:
+      one: gives a number a token; it is called again in the backward pass.
+      entries_per_token: how many logits `one` makes for a token.
+    """
+    rows, length, width = hidden.shape
+    size = max(1, BLOCK_ENTRIES // (rows * entries_per_token))
+    if length <= size:
+        return one(hidden, labels)
+    blocks = -(-length // size)
+    size = -(-length // blocks)
+    spare = blocks * size - length
+    hidden = jnp.pad(hidden, ((0, 0), (0, spare), (0, 0)))
+    labels = jnp.pad(labels, ((0, 0), (0, spare)))
+    columns = (
+        jnp.moveaxis(hidden.reshape(rows, blocks, size, width), 1, 0),
+        jnp.moveaxis(labels.reshape(rows, blocks, size), 1, 0),
+    )
+    found = jax.lax.map(jax.checkpoint(lambda block: one(*block)), columns)
+    return jnp.moveaxis(found, 0, 1).reshape(rows, blocks * size)[:, :length]
+
+
 def blocked_log_prob(
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
@@ -38,31 +72,12 @@ def blocked_log_prob(
     bias: Float[Array, "V"],
     smoothing: float,
 ) -> Float[Array, "B T"]:
-    """`block_log_prob` over blocks of about BLOCK_ENTRIES logits.
+    """`block_log_prob` in blocks."""
 
-    A block is some columns of all rows, so that rows spread over devices stay
-    where they are.
-    """
-    rows, length, width = hidden.shape
-    size = max(1, BLOCK_ENTRIES // (rows * len(table)))
-    if length <= size:
+    def one(hidden, labels):
         return block_log_prob(hidden, labels, table, bias, smoothing)
-    blocks = -(-length // size)
-    size = -(-length // blocks)
-    spare = blocks * size - length
-    hidden = jnp.pad(hidden, ((0, 0), (0, spare), (0, 0)))
-    labels = jnp.pad(labels, ((0, 0), (0, spare)))
 
-    @jax.checkpoint
-    def one(block):
-        return block_log_prob(*block, table, bias, smoothing)
-
-    columns = (
-        jnp.moveaxis(hidden.reshape(rows, blocks, size, width), 1, 0),
-        jnp.moveaxis(labels.reshape(rows, blocks, size), 1, 0),
-    )
-    found = jnp.moveaxis(jax.lax.map(one, columns), 0, 1)
-    return found.reshape(rows, blocks * size)[:, :length]
+    return in_blocks(one, hidden, labels, len(table))
 
 
 class Head(nn.Module):
@@ -120,6 +135,17 @@ class Head(nn.Module):
 
 class Predictor(nn.Module):
     """A model that owns an output distribution: its `setup` makes a `head`."""
+
+    def evaluation_carry(self, batch_size: int, segment_length: int) -> PyTree:
+        """What an evaluation finds that reads segments of so many tokens.
+
+        It may hold what fits one set of parameters only.
+        """
+        return self.initial_carry(batch_size, train=False)
+
+    def prepare(self, carry: PyTree) -> PyTree:
+        """Collections that spare an evaluation what depends on parameters alone."""
+        return {}
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Unnormalised log probabilities of the next token, float32."""

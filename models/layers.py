@@ -5,7 +5,7 @@ model knows about how its parameters are spread over devices.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
 
 import flax.linen as nn
 import jax
@@ -18,14 +18,17 @@ zeros = nn.initializers.zeros
 normal = nn.initializers.normal
 
 
+MAY_BE_ZERO = ("memory_length", "clamp_length", "head_width", "embedding_width")
+
+
 def check_sizes(config) -> None:
     """Raises ValueError for a number that no architecture can have.
 
-    Sizes are 1 or more, `memory_length` 0 or more, rates in 0 to 1.
+    Sizes are 1 or more, those that MAY_BE_ZERO 0 or more, rates in 0 to 1.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        least = 0 if field.name == "memory_length" else 1
+        least = 0 if field.name in MAY_BE_ZERO else 1
         if field.type is int and value < least:
             raise ValueError(f"model.{field.name}={value}: it must be {least} or more")
         if field.type is float and not 0 <= value < 1:
@@ -79,11 +82,12 @@ class Embedding(nn.Module):
     vocab_size: int
     width: int
     init: Initializer
+    axes: tuple[str | None, str | None] = ("vocab", "embed")
 
     def setup(self):
         self.table = self.param(
             "table",
-            nn.with_logical_partitioning(self.init, ("vocab", "embed")),
+            nn.with_logical_partitioning(self.init, self.axes),
             (self.vocab_size, self.width),
         )
 
@@ -136,51 +140,48 @@ class Residual(nn.Module):
         return self.layer_norm(x) if self.norm == "post" else x
 
 
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "reglu": nn.relu,
+    "geglu": functools.partial(nn.gelu, approximate=False),
+    "swiglu": nn.silu,
+}
+GATED = ("reglu", "geglu", "swiglu")
+
+
 class FeedForward(nn.Module):
-    """Position-wise feed-forward layer (Vaswani et al. 2017, eq. 2)."""
+    """Position-wise feed-forward layer (Vaswani et al. 2017, eq. 2).
+
+        W_2 f(W_1 x + b_1) + b_2
+
+    or, gated (Shazeer 2020, eq. 6), W_2 (f(W_1 x + b_1) * (V x + c)) + b_2.
+
+    Deviations: dropout after the inner layer, as in the authors' code; Shazeer's
+    gated layers have no biases.
+
+    Attributes:
+      activation: one of ACTIVATIONS.
+    """
 
     width: int
     inner_width: int
     dropout: float
-    activation: Callable = nn.relu
+    activation: str = "relu"
     kernel_init: Initializer | None = None
 
-    @nn.compact
+    def setup(self):
+        options = {"kernel_init": self.kernel_init}
+        self.inner = Dense((self.inner_width,), ("embed", "mlp"), **options)
+        if self.activation in GATED:
+            self.gate = Dense((self.inner_width,), ("embed", "mlp"), **options)
+        self.outer = Dense((self.width,), ("mlp", "embed"), **options)
+        self.drop = nn.Dropout(self.dropout)
+
     def __call__(
         self, x: Float[Array, "... D"], *, train: bool
     ) -> Float[Array, "... D"]:
-        x = Dense(
-            (self.inner_width,),
-            ("embed", "mlp"),
-            kernel_init=self.kernel_init,
-            name="inner",
-        )(x)
-        x = self.activation(x)
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        return Dense(
-            (self.width,),
-            ("mlp", "embed"),
-            kernel_init=self.kernel_init,
-            name="outer",
-        )(x)
-
-
-def sinusoids(
-    positions: Int[Array, "..."], width: int, *, interleaved: bool
-) -> Float[Array, "... D"]:
-    """Sinusoidal position encoding (Vaswani et al. 2017, section 3.5).
-
-        PE(pos, 2i) = sin(pos / 10000^(2i/D)),   PE(pos, 2i+1) = cos(the same)
-
-    Transformer-XL's code has all sines before all cosines instead
-    (`interleaved=False`), which permutes the axis D. An odd width drops the
-    last cosine.
-    """
-    rates = 10000.0 ** (-jnp.arange(0, width, 2) / width)
-    angles = positions[..., None].astype(jnp.float32) * rates
-    both = (jnp.sin(angles), jnp.cos(angles))
-    if interleaved:
-        waves = jnp.stack(both, axis=-1).reshape(*positions.shape, -1)
-    else:
-        waves = jnp.concatenate(both, axis=-1)
-    return waves[..., :width]
+        y = ACTIVATIONS[self.activation](self.inner(x))
+        if self.activation in GATED:
+            y = y * self.gate(x)
+        return self.outer(self.drop(y, deterministic=not train))

@@ -3,9 +3,10 @@
 Every mask broadcasts to [B, T, S]; masks combine with `&`.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
+
+EVERYTHING = 2**30  # a window wider than any text
 
 
 def causal_mask(num_queries: int, num_keys: int) -> Bool[Array, "1 T S"]:
@@ -17,6 +18,13 @@ def causal_mask(num_queries: int, num_keys: int) -> Bool[Array, "1 T S"]:
     behind = num_keys - num_queries
     queries = jnp.arange(num_queries)[:, None]
     return (jnp.arange(num_keys)[None] <= queries + behind)[None]
+
+
+def near_mask(num_queries: int, num_keys: int, window: int) -> Bool[Array, "1 T S"]:
+    """Keys less than `window` before their query (Dai et al.'s `same_length`)."""
+    behind = num_keys - num_queries
+    queries = jnp.arange(num_queries)[:, None] + behind
+    return (queries - jnp.arange(num_keys)[None] < window)[None]
 
 
 def filled_mask(filled: Int[Array, "B"], num_slots: int) -> Bool[Array, "B 1 S"]:
@@ -48,9 +56,3 @@ def pad_right(
         jnp.take_along_axis(tokens, order, axis=1),
         jnp.take_along_axis(mask, order, axis=1),
     )
-
-
-def token_positions(mask: Bool[Array, "B P"]) -> Int[Array, "B P"]:
-    """How many tokens stand before each slot of its row."""
-    count = jnp.cumsum(mask.astype(jnp.int32), axis=1)
-    return jax.nn.relu(count - 1)

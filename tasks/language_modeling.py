@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 
 from decoding.greedy import greedy
 from tasks.carries import reset_rows
+from tasks.likelihood import Pairs, likelihood_loss
 
 BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"}
-
-Pairs = dict[str, tuple[jax.Array, jax.Array]]
+REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
 
 
 class Task:
@@ -30,9 +30,17 @@ class Task:
     corpus_kind = "text"
     best = ("loss", "min")  # the validation score that chooses checkpoints
 
-    def __init__(self, tokenizers: dict, *, label_smoothing: float = 0.0, **_):
+    def __init__(
+        self,
+        tokenizers: dict,
+        *,
+        label_smoothing: float = 0.0,
+        loss_share: float = 1.0,
+        **_,
+    ):
         self.tokenizer = tokenizers["text"]
         self.label_smoothing = label_smoothing
+        self.loss_share = loss_share
 
     def make_model(self, module, config) -> nn.Module:
         """The model of an architecture for this task's vocabulary."""
@@ -58,22 +66,24 @@ class Task:
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[Pairs, PyTree]:
-        """Negative log likelihood in nats as (sum, weight), and the next carry."""
+        """Pairs (sum, weight), and the next carry; see tasks/likelihood.py."""
         initial = model.initial_carry(len(batch["tokens"]), train=train)
-        return self._loss(model, variables, carry, initial, batch, rng, train)
-
-    def _loss(self, model, variables, carry, initial, batch, rng, train):
         carry = reset_rows(carry, initial, batch["reset"])
-        smoothing = self.label_smoothing if train else 0.0
+        return likelihood_loss(
+            model,
+            variables,
+            (batch["tokens"], carry),
+            batch | {"weights": self._last_part(batch["weights"])},
+            rng,
+            smoothing=self.label_smoothing if train else 0.0,
+            train=train,
+        )
 
-        def predict(model):
-            hidden, after = model(batch["tokens"], carry, train=train)
-            return model.log_prob(hidden, batch["labels"], smoothing=smoothing), after
-
-        rngs = {"dropout": rng} if train else {}
-        log_prob, after = nn.apply(predict, model)(variables, rngs=rngs)
-        weights = batch["weights"]
-        return {"loss": (-(log_prob * weights).sum(), weights.sum())}, after
+    def _last_part(self, weights):
+        """Weights of the tokens that count (half loss in Dai et al. 2019, table 6)."""
+        length = weights.shape[1]
+        first = length - math.ceil(self.loss_share * length)
+        return weights * (jnp.arange(length) >= first)
 
     def evaluate(self, model, variables: PyTree, batches, options: ConfigDict) -> dict:
         """Score card of a whole text; see README.md for its form.
@@ -82,18 +92,14 @@ class Task:
           batches: `TextOnce`.
           options: `eval` (see configs/base.py).
         """
-        length = options.eval.memory_length
-        carry = initial = model.initial_carry(
-            batches.rows, train=False, memory_length=length
-        )
+        carry = model.evaluation_carry(batches.rows, batches.length)
+        variables = variables | self._prepare(model, variables, carry)
+        carry = jax.tree.map(jnp.copy, carry)  # no buffer twice: they are donated
         total = weight = 0.0
         for k in range(len(batches)):
-            pairs, carry = self._score(model, variables, carry, initial, batches[k])
-            part = jax.device_get(pairs["loss"])
+            pair, carry = self._score(model, variables, carry, batches[k])
+            part = jax.device_get(pair)
             total, weight = total + float(part[0]), weight + float(part[1])
-        memory_length = getattr(model.config, "memory_length", 0)
-        if options.eval.memory_length is not None:
-            memory_length = options.eval.memory_length
         text = batches.text
         loss = total / weight
         bits = total / math.log(2)
@@ -113,14 +119,22 @@ class Task:
                 "bytes": text.size,
                 "rows": batches.rows,
                 "segment_length": batches.length,
-                "memory_length": memory_length,
+                **{key: getattr(model.config, key, 0) for key in REACH},
                 "tokenizer": self.tokenizer.kind,
             },
         }
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
-    def _score(self, model, variables, carry, initial, batch):
-        return self._loss(model, variables, carry, initial, batch, None, train=False)
+    def _prepare(self, model, variables, carry):
+        return model.apply(variables, carry, method="prepare")
+
+    @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+    def _score(self, model, variables, carry, batch):
+        inputs = batch["tokens"], carry
+        pairs, carry = likelihood_loss(
+            model, variables, inputs, batch, None, smoothing=0.0, train=False
+        )
+        return pairs["loss"], carry
 
     def predict(
         self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict

@@ -13,11 +13,11 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from decoding.greedy import greedy
+from errors import UserError
 from tasks.bleu import exact_match, score_text
 from tasks.carries import reset_rows
 from tasks.floors import floors
-
-Pairs = dict[str, tuple[jax.Array, jax.Array]]
+from tasks.likelihood import Pairs, likelihood_loss
 
 CHUNK = 64  # lines that `predict` reads at a time
 PLACES = 64 * 64  # rows times tokens that it translates at a time
@@ -36,8 +36,11 @@ class Task:
         tokenizers: dict,
         *,
         label_smoothing: float = 0.0,
+        loss_share: float = 1.0,
         languages: tuple[str, ...] = ("", ""),
     ):
+        if loss_share != 1:
+            raise UserError(f"loss_share={loss_share}: sentences count whole, so 1.0")
         self.source, self.target = tokenizers["source"], tokenizers["target"]
         self.label_smoothing = label_smoothing
         self.languages = languages
@@ -70,19 +73,19 @@ class Task:
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[Pairs, PyTree]:
-        """Negative log likelihood in nats as (sum, weight), and the next carry."""
+        """Pairs (sum, weight), and the next carry; see tasks/likelihood.py."""
         initial = self.initial_carry(model, len(batch["source"]), train=train)
         carry = reset_rows(carry, initial, batch["reset"])
         smoothing = self.label_smoothing if train else 0.0
-
-        def predict(model):
-            hidden, after = model(*inputs(batch), carry, train=train)
-            return model.log_prob(hidden, batch["labels"], smoothing=smoothing), after
-
-        rngs = {"dropout": rng} if train else {}
-        log_prob, after = nn.apply(predict, model)(variables, rngs=rngs)
-        weights = batch["weights"]
-        return {"loss": (-(log_prob * weights).sum(), weights.sum())}, after
+        return likelihood_loss(
+            model,
+            variables,
+            (*inputs(batch), carry),
+            batch,
+            rng,
+            smoothing=smoothing,
+            train=train,
+        )
 
     def evaluate(
         self,

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import (
-    MultiHeadAttention,
-    RelativeMultiHeadAttention,
-    masked_softmax,
-    relative_shift,
+from models.attention import MultiHeadAttention, SelfAttention, masked_softmax
+from models.masks import (
+    causal_mask,
+    filled_mask,
+    near_mask,
+    pad_left,
+    pad_right,
 )
-from models.layers import sinusoids
-from models.masks import causal_mask, filled_mask, pad_left, pad_right, token_positions
 from models.memory import Memory, empty_memory, extend_memory
-from models.scores import AdditiveAttention
+from models.positions import relative_shift, sinusoids
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, M, H, K = 2, 3, 5, 4, 2, 6
@@ -41,41 +41,17 @@ def test_a_row_without_keys_gets_zeros_and_passes_no_nan_back():
     np.testing.assert_array_equal(gradient[1], 0.0)
 
 
-def test_additive_attention_is_the_paper_s_formula():
-    module = AdditiveAttention(7)
-    query, states = random(B, T, 4, seed=1), random(B, S, 9, seed=2)
-    mask = jnp.arange(S)[None, None] < jnp.asarray([S, 3])[:, None, None]
-
-    def both(module, query, states):
-        return module(query, module.project_keys(states), states, mask)
-
-    variables = nn.meta.unbox(nn.init(both, module)(jax.random.key(0), query, states))
-    contexts, weights = nn.apply(both, module)(variables, query, states)
-    w, u, v = (
-        np.asarray(variables["params"][name]["kernel"])
-        for name in ("query", "key", "score")
-    )
-    for b in range(B):
-        for t in range(T):
-            scores = np.asarray(
-                [
-                    np.tanh(query[b, t] @ w + states[b, s] @ u) @ v[:, 0]
-                    for s in range(S)
-                ]
-            )
-            expected = softmax(scores, np.asarray(mask[b, 0]))
-            np.testing.assert_allclose(weights[b, t], expected, atol=1e-5)
-            found = sum(expected[s] * states[b, s] for s in range(S))
-            np.testing.assert_allclose(contexts[b, t], found, atol=1e-5)
-
-
 def heads_of(variables):
     params = variables["params"]
-    return {name: np.asarray(part["kernel"]) for name, part in params.items()}
+    return {
+        name: np.asarray(part.get("kernel", part.get("table")))
+        for name, part in params.items()
+    }
 
 
-def test_multi_head_attention_is_the_paper_s_formula():
-    module = MultiHeadAttention(H, D, 0.0, use_bias=False)
+@pytest.mark.parametrize("shared", [False, True])
+def test_multi_head_attention_is_the_paper_s_formula(shared):
+    module = MultiHeadAttention(H, D, K, 0.0, use_bias=False, shared=shared)
     x, content = random(B, T, D, seed=1), random(B, S, D, seed=2)
     mask = causal_mask(T, S)
 
@@ -85,54 +61,69 @@ def test_multi_head_attention_is_the_paper_s_formula():
     variables = nn.meta.unbox(nn.init(call, module)(jax.random.key(0), x, content))
     found = nn.apply(call, module)(variables, x, content)
     w = heads_of(variables)
-    for b in range(B):
-        for t in range(T):
-            out = np.zeros(D)
-            for h in range(H):
-                q = x[b, t] @ w["query"][:, h]
-                keys = [content[b, s] @ w["key"][:, h] for s in range(S)]
-                scores = np.asarray([q @ key for key in keys]) / np.sqrt(K)
-                weights = softmax(scores, np.asarray(mask[0, t]))
-                for s in range(S):
-                    value = content[b, s] @ w["value"][:, h]
-                    out += weights[s] * (value @ w["output"][h])
-            np.testing.assert_allclose(found[b, t], out, atol=1e-5)
+    assert ("key" in w) != shared
+    for b, t in np.ndindex(B, T):
+        out = np.zeros(D)
+        for h in range(H):
+            q = x[b, t] @ w["query"][:, h]
+            keys = [content[b, s] @ w.get("key", w["query"])[:, h] for s in range(S)]
+            scores = np.asarray([q @ key for key in keys]) / np.sqrt(K)
+            weights = softmax(scores, np.asarray(mask[0, t]))
+            for s in range(S):
+                value = content[b, s] @ w.get("value", w["query"])[:, h]
+                out += weights[s] * (value @ w["output"][h])
+        np.testing.assert_allclose(found[b, t], out, atol=1e-5)
 
 
-@pytest.mark.parametrize("farthest", [0, 1 - T])
-def test_relative_attention_is_equation_3_3_of_the_paper(farthest):
-    module = RelativeMultiHeadAttention(H, D, 0.0)
+def by_hand(scheme, w, biases, q, key, distance, h):
+    """The score of one query and one key of head h, before it is scaled."""
+    if scheme == "relative":
+        u, v = (np.asarray(bias[h]) for bias in biases)
+        r = sinusoids(jnp.asarray(distance), D, interleaved=False)
+        return (q + u) @ key + (q + v) @ (r @ w["position"][:, h])
+    if scheme == "shaw":
+        return q @ (key + w["distance"][np.clip(-distance, -2, 2) + 2])
+    if scheme == "rotary":
+        turn = np.exp(1j * distance * 10000.0 ** (-np.arange(0, K, 2) / K))
+        pairs = [half[: K // 2] + 1j * half[K // 2 :] for half in (q, key)]
+        return (pairs[0] * turn * pairs[1].conj()).sum().real
+    return q @ key
+
+
+@pytest.mark.parametrize("nearest", [0, 1 - T])
+@pytest.mark.parametrize("scheme", ["relative", "shaw", "rotary", "none"])
+def test_self_attention_is_each_paper_s_formula(scheme, nearest):
+    module = SelfAttention(H, D, K, 0.0, use_bias=False, scheme=scheme, max_distance=2)
     x, memory = random(B, T, D, seed=1), random(B, M, D, seed=2)
-    u, v = random(H, K, seed=3), random(H, K, seed=4)
+    biases = random(H, K, seed=3), random(H, K, seed=4)
     content = jnp.concatenate([memory, x], axis=1)
-    mask = causal_mask(T, M + T) if farthest == 0 else jnp.ones((1, T, M + T), bool)
-    distances = jnp.arange(M + T - 1, farthest - 1, -1)
+    mask = causal_mask(T, M + T) if nearest == 0 else jnp.ones((1, T, M + T), bool)
+    distances = jnp.arange(M + T - 1, nearest - 1, -1)
     encodings = sinusoids(distances, D, interleaved=False)
 
     def call(module):
-        positions = module.project_positions(encodings)
-        projected = module.project(content)
-        return module(x, projected, positions, (u, v), mask, train=False)
+        projected = module.project_distances(distances, encodings)
+        places = jnp.arange(M + T)[None]
+        kept = module.keep(content, places)
+        return module(x, kept, mask, places[:, M:], projected, biases, train=False)
 
     variables = nn.meta.unbox(nn.init(call, module)(jax.random.key(0)))
     found = nn.apply(call, module)(variables)
     w = heads_of(variables)
-    for b in range(B):
-        for t in range(T):
-            out = np.zeros(D)
-            for h in range(H):
-                q = x[b, t] @ w["query"][:, h]
-                scores = np.zeros(M + T)
-                for j in range(M + T):
-                    distance = jnp.asarray(M + t - j)
-                    r = sinusoids(distance, D, interleaved=False) @ w["position"][:, h]
-                    key = content[b, j] @ w["key"][:, h]
-                    scores[j] = ((q + u[h]) @ key + (q + v[h]) @ r) / np.sqrt(K)
-                weights = softmax(scores, np.asarray(mask[0, t]))
-                for j in range(M + T):
-                    value = content[b, j] @ w["value"][:, h]
-                    out += weights[j] * (value @ w["output"][h])
-            np.testing.assert_allclose(found[b, t], out, atol=1e-4)
+    for b, t in np.ndindex(B, T):
+        out = np.zeros(D)
+        for h in range(H):
+            q = np.asarray(x[b, t] @ w["query"][:, h])
+            keys = [np.asarray(content[b, j] @ w["key"][:, h]) for j in range(M + T)]
+            scores = [
+                by_hand(scheme, w, biases, q, key, M + t - j, h)
+                for j, key in enumerate(keys)
+            ]
+            weights = softmax(np.asarray(scores) / np.sqrt(K), np.asarray(mask[0, t]))
+            for j in range(M + T):
+                value = content[b, j] @ w["value"][:, h]
+                out += weights[j] * (value @ w["output"][h])
+        np.testing.assert_allclose(found[b, t], out, atol=1e-4)
 
 
 def test_the_shift_puts_each_distance_under_its_key():
@@ -150,6 +141,10 @@ def test_masks_say_who_may_look_at_whom():
     np.testing.assert_array_equal(
         causal_mask(2, 4)[0], [[True, True, True, False], [True] * 4]
     )
+    np.testing.assert_array_equal(
+        causal_mask(2, 4)[0] & near_mask(2, 4, 2)[0],
+        [[False, True, True, False], [False, False, True, True]],
+    )
     filled = filled_mask(jnp.asarray([0, 2]), 3)[:, 0]
     np.testing.assert_array_equal(filled, [[False] * 3, [False, True, True]])
 
@@ -163,7 +158,6 @@ def test_padding_moves_to_one_side_and_tokens_keep_their_order():
     right, right_mask = pad_right(tokens, mask)
     np.testing.assert_array_equal(right, [[1, 2, 9, 9], [3, 4, 9, 9]])
     np.testing.assert_array_equal(right_mask, right != 9)
-    np.testing.assert_array_equal(token_positions(left_mask)[:, 2:], [[0, 1], [0, 1]])
 
 
 def test_a_memory_keeps_the_last_inputs_of_each_row_and_no_gradient():

@@ -5,11 +5,11 @@ import importlib
 import re
 from pathlib import Path
 
-import jax
 import pytest
 from architectures import names
 
 import experiment
+from analysis import plan
 from configs import base
 from data.tokenizers import ListTokenizer
 from errors import UserError
@@ -20,44 +20,27 @@ CONFIGS = [
     for path in sorted((ROOT / "configs").glob("*.py"))
     if path.stem not in ("base", "__init__")
 ]
-PAIRS = [(config, model) for config in CONFIGS for model in base.MODELS]
+PAIRS = [
+    (config, model)
+    for config in CONFIGS
+    for model in (
+        *base.MODELS,
+        *getattr(importlib.import_module(f"configs.{config}"), "VARIANTS", ()),
+    )
+]
 
 
 def vocabulary(size):
     return ListTokenizer([str(i) for i in range(size)])
 
 
-def sample(cfg):
-    """A batch's shapes, without a corpus."""
-
-    def array(*shape, dtype="int32"):
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    if cfg.task == "language_modeling":
-        shape = (cfg.data.batch_rows, cfg.data.segment_length)
-        return {"tokens": array(*shape), "labels": array(*shape)}
-    return {
-        "source": array(4, 9),
-        "source_mask": array(4, 9, dtype="bool"),
-        "target_in": array(4, 7),
-        "target_mask": array(4, 7, dtype="bool"),
-        "labels": array(4, 7),
-    }
-
-
 @pytest.mark.parametrize(("name", "model"), PAIRS)
 def test_every_config_builds_its_model(name, model):
     cfg = importlib.import_module(f"configs.{name}").get_config(model)
     assert cfg.is_locked
-    size = cfg.data.vocab_size
-    sides = ("source", "target", "text")
-    built = experiment.assemble(cfg, dict.fromkeys(sides, vocabulary(size)))
-    variables = jax.eval_shape(
-        lambda batch: built.task.init(built.model, jax.random.key(0), batch),
-        sample(cfg),
-    )
-    assert experiment.num_parameters(variables["params"]) > 1000
-    assert built.cfg.model.name == model
+    experiment.check_config(cfg)
+    params = plan.parameters(cfg)
+    assert experiment.num_parameters(params) > 1000
 
 
 @pytest.mark.parametrize("name", names())

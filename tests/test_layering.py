@@ -17,7 +17,7 @@ ALLOWED = {
     "decoding": (),
     "configs": (),
     "tasks": ("decoding",),
-    "analysis": ("experiment", "tasks", "decoding", "models", "data", "training"),
+    "analysis": ("cli", "experiment", *PACKAGES),
     "benchmarks": ("experiment", "analysis", "configs", *PACKAGES),
     "experiment": ("models", "tasks", "data", "training", "decoding", "configs"),
     "cli": (),

@@ -104,16 +104,18 @@ class Checkpoints:
         return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
     def restore_params(self, step: int) -> PyTree:
-        """The parameters alone, on the first device."""
+        """The parameters alone, on the first device.
+
+        Where an optimiser has averaged them, the average.
+        """
         folder = self.manager.directory / str(step) / "default"
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
         def describe(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            stored = reader.metadata(folder).item_metadata["state"]["params"]
-            wanted = {"state": {"params": jax.tree.map(describe, stored)}}
+        def read(reader, wanted):
+            wanted = {"state": jax.tree.map(describe, wanted)}
             restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
             content = reader.restore(
                 folder,
@@ -121,7 +123,18 @@ class Checkpoints:
                     item=wanted, restore_args=restore_args, partial_restore=True
                 ),
             )
-        return content["state"]["params"]
+            return content["state"]
+
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            stored = reader.metadata(folder).item_metadata["state"]
+            optimizer = stored.get("opt_state")
+            if isinstance(optimizer, dict) and "average" in optimizer:
+                parts = {name: optimizer["average"][name] for name in ("mean", "count")}
+                found = read(reader, {"opt_state": {"average": parts}})
+                average = found["opt_state"]["average"]
+                if int(average["count"]):
+                    return average["mean"]
+            return read(reader, {"params": stored["params"]})["params"]
 
     def close(self) -> None:
         """Waits until what was saved is on disk."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import jax
 from jaxtyping import PyTree
 
+from training.averaging import observe
 from training.checkpoints import Checkpoints
 from training.metrics import Pairs, merged, total_weight
 from training.step import Step, TrainState
@@ -60,7 +61,7 @@ class Run:
                 goodness = None
                 if last or _due(done, self.eval_every):
                     with pace.paused(state):
-                        goodness = self._evaluate(done, state)
+                        state, goodness = self._evaluate(done, state)
                 stopping = stopped.is_set()
                 due = goodness is not None or _due(done, self.save_every)
                 if due or stopping:
@@ -80,12 +81,13 @@ class Run:
         metrics["seconds"] = pace.total
         self.writers.write(step, "train", metrics)
 
-    def _evaluate(self, step: int, state: TrainState) -> float:
-        """How good the state is: larger is better."""
+    def _evaluate(self, step: int, state: TrainState) -> tuple[TrainState, float]:
+        """The state, told of its loss, and how good it is: larger is better."""
         metrics = self.evaluate(state)
         self.writers.write(step, "validation", metrics)
+        state = state.replace(opt_state=observe(state.opt_state, metrics["loss"]))
         name, direction = self.best
-        return metrics[name] if direction == "max" else -metrics[name]
+        return state, metrics[name] if direction == "max" else -metrics[name]
 
 
 def _due(step: int, every: int) -> bool:

@@ -7,6 +7,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from errors import UserError
+from training.averaging import averaged
 
 WEIGHTS = ("kernel", "table", "recurrent")  # names of parameters that decay
 
@@ -51,7 +52,7 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimiser `cfg.name`, gradients clipped before it, and its schedule.
 
-    Raises UserError for an optimiser that does not exist.
+    Raises UserError for an optimiser that does not exist or cannot be.
     """
     schedule = make_schedule(cfg, steps)
     decay = {"weight_decay": cfg.weight_decay, "mask": decays}
@@ -60,11 +61,23 @@ def make_optimizer(
         "adamw": lambda: optax.adamw(schedule, **adam, **decay),
         "adam": lambda: optax.adam(schedule, **adam),
         "sgd": lambda: optax.sgd(schedule),
+        "adadelta": lambda: optax.adadelta(schedule, cfg.rho, cfg.eps),
+        "nt_asgd": lambda: optax.chain(
+            optax.add_decayed_weights(cfg.weight_decay), optax.sgd(schedule)
+        ),
     }
     if cfg.name not in known:
         raise UserError(f"optim.name={cfg.name!r}: there are {', '.join(known)}")
+    if cfg.non_monotone_interval < 1:
+        raise UserError(
+            f"optim.non_monotone_interval={cfg.non_monotone_interval}: "
+            "it must be 1 or more"
+        )
     clip = optax.clip_by_global_norm(cfg.clip) if cfg.clip else optax.identity()
-    return optax.chain(clip, known[cfg.name]()), schedule
+    optimizer = optax.chain(clip, known[cfg.name]())
+    if cfg.name == "nt_asgd":
+        optimizer = averaged(optimizer, cfg.non_monotone_interval)
+    return optimizer, schedule
 
 
 def decays(params: PyTree) -> PyTree:

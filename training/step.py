@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from training.metrics import Pairs
 
@@ -33,13 +33,23 @@ def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> Train
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def total_loss(pairs: Pairs) -> Float[Array, ""]:
+    """What a step minimises: the mean loss and the mean of each auxiliary one."""
+    names = [name for name in pairs if name.startswith("auxiliary/")]
+    means = [
+        total / jnp.maximum(weight, 1)
+        for total, weight in (pairs[name] for name in ("loss", *names))
+    ]
+    return sum(means)
+
+
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     seed: int,
 ) -> Step:
-    """A step that minimises `pairs["loss"]`, sum / weight.
+    """A step that minimises `total_loss`.
 
     Args:
       loss: (variables, carry, batch, rng) -> (pairs, carry).
@@ -51,8 +61,7 @@ def make_step(
 
         def objective(params):
             pairs, after = loss({"params": params}, carry, batch, rng)
-            total, weight = pairs["loss"]
-            return total / jnp.maximum(weight, 1), (pairs, after)
+            return total_loss(pairs), (pairs, after)
 
         gradient = jax.grad(objective, has_aux=True)
         grads, (pairs, after) = gradient(state.params)

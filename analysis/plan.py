@@ -1,0 +1,106 @@
+"""What a config would train, before anything is prepared: its parameters."""
+
+import re
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+import experiment
+from data.tokenizers import ByteTokenizer, Tokenizer
+from errors import UserError
+
+LETTER = re.compile(r"_(\d+)(?=/|$)")  # of layers_3: which of equals a part is
+ADAM = 3  # numbers kept for each parameter: itself and two moments
+
+
+class AnyTokenizer(Tokenizer):
+    """Stands for a vocabulary of which only the size is known."""
+
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+
+
+def vocabularies(cfg: ConfigDict) -> dict[str, Tokenizer]:
+    """As large as `data.vocab_size` allows, a side each."""
+    one = ByteTokenizer()
+    if cfg.data.tokenizer != "byte":
+        one = AnyTokenizer(cfg.data.vocab_size)
+    if cfg.data.joint_vocab:
+        return dict.fromkeys(("text", "source", "target"), one)
+    return {
+        "text": one,
+        "source": one,
+        "target": AnyTokenizer(one.vocab_size),
+    }
+
+
+def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's arrays without their numbers."""
+
+    def array(length, dtype="int32"):
+        return jax.ShapeDtypeStruct((2, length), dtype)
+
+    if cfg.task == "language_modeling":
+        length = cfg.data.segment_length
+        return {"tokens": array(length), "labels": array(length)}
+    return {
+        "source": array(9),
+        "source_mask": array(9, "bool"),
+        "target_in": array(7),
+        "target_mask": array(7, "bool"),
+        "labels": array(7),
+    }
+
+
+def parameters(cfg: ConfigDict) -> PyTree:
+    """Shapes of all parameters of a config's model.
+
+    Raises UserError for a model that cannot be.
+    """
+    built = experiment.assemble(cfg, vocabularies(cfg))
+    try:
+        variables = jax.eval_shape(
+            lambda batch: built.task.init(built.model, jax.random.key(0), batch),
+            small_batch(cfg),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return variables["params"]
+
+
+def rows(params: PyTree) -> list[tuple[str, tuple[int, ...], int, int]]:
+    """Name, shape, how many of the kind and numbers in all; equal layers as one."""
+    kinds: dict[tuple, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        kind = LETTER.sub("_*", "/".join(names)), leaf.shape
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return [
+        (name, shape, count, count * int(np.prod(shape)))
+        for (name, shape), count in kinds.items()
+    ]
+
+
+def table(cfg: ConfigDict) -> str:
+    """The parameters of a config's model, one kind a line, and their sum."""
+    params = parameters(cfg)
+    lines = [
+        (name, " x ".join(map(str, shape)), f"x{count}", f"{total:,}")
+        for name, shape, count, total in rows(params)
+    ]
+    total = experiment.num_parameters(params)
+    lines.append(("parameters", "", "", f"{total:,}"))
+    first, second, third, fourth = (max(map(len, c)) for c in zip(*lines, strict=True))
+    text = [
+        f"{name:{first}}  {shape:>{second}}  {count:>{third}}  {number:>{fourth}}"
+        for name, shape, count, number in lines
+    ]
+    tokenizer = vocabularies(cfg)["text"]
+    size = ADAM * total * 4 / 2**30
+    text.append(f"{size:.2f} GiB with two moments each, in float32")
+    text.append(
+        f"vocabulary of {tokenizer.vocab_size:,}: its largest, or exact if full"
+    )
+    return "\n".join(text)

@@ -1,0 +1,77 @@
+"""One Billion Word (Chelba et al. 2013): shuffled sentences, 793,471 words.
+
+    python train.py --config=configs/lm1b.py:base --workdir=runs/lm1b-base
+
+`:base` and `:large` are Transformer-XL's rows of Dai et al. (2019, table 4), published
+at perplexity 23.5 and 21.8. The base sizes are the paper's (20 layers, feed-forward
+6,144, 0.46 billion parameters); the script that was released has smaller ones.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+ADAPTIVE = {
+    "cutoffs": (60_000, 100_000, 640_000),
+    "div_val": 4,
+    "tie_projections": False,
+}
+STANDARD = {
+    "layers": 20,
+    "width": 1024,
+    "heads": 8,
+    "feed_forward": 6144,
+    "dropout": 0.0,
+    **ADAPTIVE,
+}
+MODELS = {
+    "rnn": {
+        "cell": "lstm",
+        "layers": 2,
+        "width": 2048,
+        "embedding_width": 512,
+        "readout": "none",
+        "memory_length": 0,
+        "dropout": 0.1,
+    },
+    "transformer": {**STANDARD, "attention_dropout": 0.0},
+    "transformer_xl": {**STANDARD, "memory_length": 32},
+}
+LARGE = {
+    "layers": 24,
+    "width": 1280,
+    "heads": 16,
+    "feed_forward": 8192,
+    "dropout": 0.05,
+    "attention_dropout": 0.05,
+    "memory_length": 32,
+    **ADAPTIVE,
+}
+VARIANTS = ("base", "large")  # what `get_config` takes beside the MODELS
+
+
+def get_config(model: str = "base") -> ConfigDict:
+    """The experiment for one of the MODELS or VARIANTS."""
+    is_large = model == "large"
+    cfg = base.get_config("transformer_xl" if model in VARIANTS else model)
+    cfg.model.update(LARGE if is_large else MODELS[cfg.model.name])
+    cfg.task = "language_modeling"
+    cfg.steps = 1_200_000 if is_large else 500_000
+    cfg.data.name = "lm1b"
+    cfg.data.tokenizer = "word"
+    cfg.data.vocab_size = 793_475  # the corpus's 793,471 and the special tokens
+    cfg.data.batch_rows = 512 if is_large else 224
+    cfg.data.segment_length = 32
+    cfg.optim.name = "adam"
+    cfg.optim.lr = 1e-4 if is_large else 2.5e-4
+    cfg.optim.warmup = 30_000 if is_large else 20_000
+    cfg.optim.b2 = 0.999
+    cfg.optim.eps = 1e-8
+    cfg.optim.clip = 0.25
+    cfg.every.eval = 10_000
+    cfg.every.checkpoint = 10_000
+    if model in VARIANTS:
+        cfg.eval.segment_length = 32
+        cfg.eval.memory_length = 128
+        cfg.eval.same_length = True
+    return cfg

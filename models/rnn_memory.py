@@ -1,0 +1,81 @@
+"""Attention of a recurrent layer over its own last outputs."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from models.scores import SingleHeadAttention
+
+
+class Recent(NamedTuple):
+    """The last outputs before a segment.
+
+    Attributes:
+      outputs: N of them, oldest first, [B, N, D].
+      filled: how many of the N there are, the last ones, [B].
+    """
+
+    outputs: Float[Array, "B N D"]
+    filled: Int[Array, "B"]
+
+
+def none_yet(rows: int, length: int, width: int) -> Recent | tuple:
+    """What the first segment finds; () where there is no room for any."""
+    if not length:
+        return ()
+    outputs = jnp.zeros((rows, length, width), jnp.float32)
+    return Recent(outputs, jnp.zeros(rows, jnp.int32))
+
+
+class LookBack(nn.Module):
+    """Each output's context among the N before it (Daniluk et al. 2017, section 3.1).
+
+    c_t = attention(h_t; h_{t-N} .. h_{t-1})
+
+    Attributes:
+      alignment: the attention, with any of its scores.
+    """
+
+    alignment: SingleHeadAttention
+
+    def __call__(
+        self,
+        outputs: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        recent: Recent | tuple,
+    ) -> tuple[Float[Array, "B T D"], Recent | tuple]:
+        """The contexts and the last outputs; without room, zeros and ().
+
+        Padding, where mask is False, stands before a row's first output.
+        """
+        if not recent:
+            return jnp.zeros_like(outputs), ()
+        window, length = recent.outputs.shape[1], outputs.shape[1]
+        padding = length - mask.sum(axis=1)
+        roll = jax.vmap(lambda row, shift: jnp.roll(row, shift, axis=0))
+        old = roll(jnp.pad(recent.outputs, ((0, 0), (0, length), (0, 0))), padding)
+        new = jnp.pad(outputs, ((0, 0), (window, 0), (0, 0)))
+        place = jnp.arange(window + length) - padding[:, None]
+        states = jnp.where((place < window)[..., None], old, new)
+        there = place >= window - recent.filled[:, None]
+        filled = jnp.minimum(recent.filled + length - padding, window)
+        contexts = self._attend(outputs, states, there, window)
+        return contexts, Recent(states[:, length:], filled)
+
+    def _attend(self, outputs, states, there, window):
+        """Each output's view of the `window` states before it."""
+        batch, length, width = outputs.shape
+        rows = batch * length
+        slots = jnp.arange(length)[:, None] + jnp.arange(window)  # [T, N]
+        keys = self.alignment.project_keys(states)[:, slots]
+        contexts, weights = self.alignment(
+            outputs.reshape(rows, 1, width),
+            keys.reshape(rows, window, -1),
+            states[:, slots].reshape(rows, window, width),
+            there[:, slots].reshape(rows, 1, window),
+        )
+        self.sow("intermediates", "attention", weights.reshape(batch, length, window))
+        return contexts.reshape(batch, length, width)

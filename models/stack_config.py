@@ -1,0 +1,93 @@
+"""The keys that Transformer and Transformer-XL share."""
+
+import dataclasses
+from typing import ClassVar
+
+from models.adaptive import cluster_widths, clusters
+from models.layers import ACTIVATIONS, Initializer, check_sizes, normal
+from models.positions import SCHEMES
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+    """The keys of `cfg.model` that both have; configs/base.py says what each means."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    head_width: int
+    feed_forward: int
+    activation: str
+    norm: str
+    final_norm: bool
+    positions: str
+    max_positions: int
+    max_distance: int
+    clamp_length: int
+    untie_biases: bool
+    shared_projections: bool
+    tie_embeddings: bool
+    embedding_width: int
+    cutoffs: tuple
+    div_val: int
+    tie_projections: bool
+    dropout: float
+    attention_dropout: float
+
+    attention_bias: ClassVar[bool] = True
+    output_dropout: ClassVar[bool] = False  # of what comes out of the last layer
+
+    def __post_init__(self):
+        check_sizes(self)
+        if not self.head_width and self.width % self.heads:
+            raise ValueError(
+                f"model.width={self.width} is not a multiple of "
+                f"model.heads={self.heads}; or set model.head_width"
+            )
+        choices = {
+            "norm": ("pre", "post"),
+            "positions": SCHEMES,
+            "activation": tuple(ACTIVATIONS),
+        }
+        for key, known in choices.items():
+            if getattr(self, key) not in known:
+                raise ValueError(
+                    f"model.{key}={getattr(self, key)!r}: there are {', '.join(known)}"
+                )
+        self._check_tables()
+        if self.positions == "rotary" and self.size_of_head % 2:
+            raise ValueError(
+                f"model.head_width={self.size_of_head}: rotary positions turn pairs, "
+                "so it must be even"
+            )
+
+    def _check_tables(self) -> None:
+        """Raises ValueError for cut-offs that no vocabulary has."""
+        if not all(isinstance(cut, int) for cut in self.cutoffs):
+            raise ValueError(
+                f"model.cutoffs={self.cutoffs}: they must be whole numbers"
+            )
+        clusters(max(self.cutoffs, default=0) + 1, self.cutoffs)
+        width = self.embedding_width or self.width
+        cluster_widths(width, self.div_val, len(self.cutoffs) + 1)
+
+    @property
+    def size_of_head(self) -> int:
+        """Dh."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def kernel_init(self) -> Initializer | None:
+        """Of linear maps; None: Glorot uniform."""
+        return None
+
+    @property
+    def table_init(self) -> Initializer:
+        """Of embeddings."""
+        return normal(self.width**-0.5)
+
+    @property
+    def weights_dropout(self) -> float:
+        """Dropout of attention weights; `dropout=0` switches it off too."""
+        return self.attention_dropout if self.dropout else 0.0

@@ -1,0 +1,178 @@
+"""One layer of the stacks that Transformer and Transformer-XL are made of.
+
+It meets its text in four ways: whole (training), whole after projected keys and
+values (the prompt of a generation), a segment after a ring of them (`stream`,
+evaluation), and a token at a time (`step`, generation). What it does around
+attention is the same in all.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from models.attention import (
+    MultiHeadAttention,
+    Projected,
+    ProjectedSource,
+    SelfAttention,
+)
+from models.cache import LayerCache, write_cache
+from models.layers import Embedding, FeedForward, Residual, normal
+from models.memory import write_slots
+from models.stack_config import StackConfig
+
+
+class Geometry(NamedTuple):
+    """Who sees whom in a text, and how far apart they are.
+
+    Attributes:
+      mask: which of S keys each query sees.
+      places: of the queries, counted from the first key.
+      all_places: of what is projected together with the queries.
+      distances: i - j for each column of `relative_shift`.
+      encodings: R of these distances, for the scheme "relative".
+    """
+
+    mask: Bool[Array, "#B #T S"]
+    places: Int[Array, "#B T"]
+    all_places: Int[Array, "#B S"]
+    distances: Int[Array, "C"]
+    encodings: Float[Array, "C D"] | None = None
+
+
+class Layer(nn.Module):
+    """A layer of the encoder or, with `cross`, of the decoder."""
+
+    config: StackConfig
+    cross: bool
+
+    def setup(self):
+        config = self.config
+        attention = {
+            "heads": config.heads,
+            "width": config.width,
+            "head_width": config.size_of_head,
+            "dropout": config.weights_dropout,
+            "use_bias": config.attention_bias,
+            "shared": config.shared_projections,
+            "kernel_init": config.kernel_init,
+        }
+        self.self_attention = SelfAttention(
+            **attention,
+            scheme=config.positions,
+            max_distance=config.max_distance,
+            own_biases=config.untie_biases and config.positions == "relative",
+        )
+        self.self_residual = Residual(config.norm, config.dropout)
+        if self.cross:
+            self.cross_attention = MultiHeadAttention(**attention)
+            self.cross_residual = Residual(config.norm, config.dropout)
+        self.transform = FeedForward(
+            config.width,
+            config.feed_forward,
+            config.dropout,
+            config.activation,
+            config.kernel_init,
+        )
+        self.transform_residual = Residual(config.norm, config.dropout)
+        if config.positions == "learned_per_layer":
+            self.places = Embedding(config.max_positions, config.width, normal(0.02))
+
+    def project_source(self, encoded: Float[Array, "B E D"]) -> ProjectedSource:
+        """Keys and values of the encoder's output, once a sentence."""
+        return self.cross_attention.project(encoded)
+
+    def project_memory(
+        self, memory: Float[Array, "B M D"], places: Int[Array, "1 M"]
+    ) -> Projected:
+        """Keys and values of remembered inputs."""
+        return self.self_attention.keep(self.self_residual.enter(memory), places)
+
+    def __call__(self, x, memory, past, geometry, biases, source=None, *, train):
+        """Reads a whole text.
+
+        Args:
+          x: [B, T, D].
+          memory: inputs remembered of this layer, [B, M, D], or None.
+          past: keys and values that stand before the text, or None.
+          geometry: who sees whom, and how far apart they are.
+          source: keys, values and mask of an encoder's output, or None.
+
+        Returns the output and the keys and values of all that was seen.
+        """
+        x = self._at_its_place(x, geometry.places)
+        content = x if memory is None else jnp.concatenate([memory, x], axis=1)
+        content = self.self_residual.enter(content)
+        kept = self.self_attention.keep(content, geometry.all_places)
+        if past is not None:
+            kept = tuple(
+                jnp.concatenate(pair, axis=2) for pair in zip(past, kept, strict=True)
+            )
+        y = self.self_attention(
+            content[:, content.shape[1] - x.shape[1] :],
+            kept,
+            geometry.mask,
+            geometry.places,
+            self._distances(geometry),
+            biases,
+            train=train,
+        )
+        x = self.self_residual.leave(x, y, train=train)
+        return self._rest(x, source, train=train), kept
+
+    def stream(self, x, slots, geometry, biases, written, projected=None):
+        """Reads a segment after a ring of keys and values, which it writes into."""
+        y = self.self_residual.enter(x)
+        new = self.self_attention.keep(y, geometry.places)
+        slots = tuple(
+            write_slots(old, one, written) for old, one in zip(slots, new, strict=True)
+        )
+        if projected is None:
+            projected = self._distances(geometry)
+        num_slots, oldest = slots[0].shape[2], written + x.shape[1]
+        y = self.self_attention(
+            y,
+            slots,
+            geometry.mask,
+            geometry.places,
+            projected,
+            biases,
+            oldest=oldest % num_slots,
+            train=False,
+        )
+        x = self.self_residual.leave(x, y, train=False)
+        return self._rest(x, None, train=False), slots
+
+    def step(self, x, past, cache: LayerCache, slot, view, biases, source=None):
+        """One token of each of N hypotheses, [B, N, D]."""
+        x = self._at_its_place(x, view.places)
+        y = self.self_residual.enter(x)
+        new = self.self_attention.keep(y, view.places)
+        cache = write_cache(cache, new, slot)
+        y = self.self_attention.step(
+            y, past, cache, view.mask, view.places, view.distances, biases
+        )
+        x = self.self_residual.leave(x, y, train=False)
+        return self._rest(x, source, train=False), cache
+
+    def _distances(self, geometry):
+        return self.self_attention.project_distances(
+            geometry.distances, geometry.encodings
+        )
+
+    def _at_its_place(self, x, places):
+        if self.config.positions != "learned_per_layer":
+            return x
+        return x + self.places(jnp.minimum(places, self.config.max_positions - 1))
+
+    def _rest(self, x, source, *, train):
+        """Cross-attention and feed-forward; hypotheses are queries of their row."""
+        if self.cross:
+            projected, mask = source
+            y = self.cross_residual.enter(x)
+            y = self.cross_attention(y, projected, mask, train=train)
+            x = self.cross_residual.leave(x, y, train=train)
+        y = self.transform(self.transform_residual.enter(x), train=train)
+        return self.transform_residual.leave(x, y, train=train)

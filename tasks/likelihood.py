@@ -1,0 +1,58 @@
+"""What every task minimises: a negative log likelihood and a model's own losses."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Num, PyTree
+
+Pairs = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def likelihood_loss(
+    model: nn.Module,
+    variables: PyTree,
+    inputs: tuple,
+    batch: dict,
+    rng: jax.Array | None,
+    *,
+    smoothing: float,
+    train: bool,
+) -> tuple[Pairs, PyTree]:
+    """Pairs (sum, weight) and the next carry.
+
+    `loss` is the negative log likelihood of the labels in nats and nothing else.
+    What a model sows in "losses" while it trains stands beside it under
+    auxiliary/<name>.
+
+    Args:
+      inputs: what the model is called with.
+    """
+
+    def predict(model):
+        hidden, after = model(*inputs, train=train)
+        return model.log_prob(hidden, batch["labels"], smoothing=smoothing), after
+
+    rngs = {"dropout": rng} if train else {}
+    call = nn.apply(predict, model, mutable=["losses"] if train else False)
+    found = call(variables, rngs=rngs)
+    (log_prob, after), kept = found if train else (found, {})
+    weights = batch["weights"]
+    pairs = {"loss": (-(log_prob * weights).sum(), weights.sum())}
+    return pairs | auxiliary_pairs(kept.get("losses", {}), weights), after
+
+
+def auxiliary_pairs(sown: PyTree, weights: Num[Array, "B T"]) -> Pairs:
+    """The losses a model sowed, each a (sum, weight) a row, [B] and [B].
+
+    Rows in which nothing is weighed are padding and do not count.
+    """
+    there = weights.any(axis=1)
+    pairs: Pairs = {}
+    for path, losses in flatten_dict(sown).items():
+        name = f"auxiliary/{path[-1]}"
+        for parts in losses:
+            total, weight = (jnp.where(there, part, 0).sum() for part in parts)
+            before = pairs.get(name, (0, 0))
+            pairs[name] = (before[0] + total, before[1] + weight)
+    return pairs
