@@ -259,7 +259,13 @@ def check_config(cfg: ConfigDict) -> None:
     check_lengths(cfg)
     find_module(tasks, cfg.task, "Task", "task")
     module = find_module(models, cfg.model.name, "Config", "model.name")
-    evaluation_config(model_config(module.Config, cfg.model), cfg.eval)
+    config = model_config(module.Config, cfg.model)
+    evaluation_config(config, cfg.eval)
+    if cfg.label_smoothing and getattr(config, "cutoffs", ()):
+        raise UserError(
+            f"label_smoothing={cfg.label_smoothing}: an adaptive softmax "
+            "(model.cutoffs) has none; set it to 0"
+        )
     make_optimizer(cfg.optim, cfg.steps)
     Partitioner(cfg.parallel)
 

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 import experiment
 from data.tokenizers import ByteTokenizer, Tokenizer
-from errors import UserError
 
 LETTER = re.compile(r"_(\d+)(?=/|$)")  # of layers_3: which of equals a part is
 ADAM = 3  # numbers kept for each parameter: itself and two moments
@@ -60,13 +59,10 @@ def parameters(cfg: ConfigDict) -> PyTree:
     Raises UserError for a model that cannot be.
     """
     built = experiment.assemble(cfg, vocabularies(cfg))
-    try:
-        variables = jax.eval_shape(
-            lambda batch: built.task.init(built.model, jax.random.key(0), batch),
-            small_batch(cfg),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    variables = jax.eval_shape(
+        lambda batch: built.task.init(built.model, jax.random.key(0), batch),
+        small_batch(cfg),
+    )
     return variables["params"]
 
 

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.heads import block_log_prob, in_blocks
+from errors import UserError
+from models.heads import block_log_prob, blocked_log_prob, in_blocks
 from models.layers import Initializer, zeros
 
 Axes = tuple[str | None, ...]
@@ -23,15 +24,15 @@ Axes = tuple[str | None, ...]
 def clusters(vocab_size: int, cutoffs: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """First word and end of each cluster; no cut-offs make one cluster of all.
 
-    Raises ValueError for cut-offs that leave a cluster empty.
+    Raises UserError for cut-offs that leave a cluster empty.
     """
     named = f"model.cutoffs={tuple(cutoffs)}"
     if any(left >= right for left, right in pairwise(cutoffs)):
-        raise ValueError(f"{named}: cut-offs must rise")
+        raise UserError(f"{named}: cut-offs must rise")
     if cutoffs and cutoffs[0] < 1:
-        raise ValueError(f"{named}: they must be 1 or more")
+        raise UserError(f"{named}: they must be 1 or more")
     if cutoffs and cutoffs[-1] >= vocab_size:
-        raise ValueError(
+        raise UserError(
             f"{named}: they must lie below the vocabulary size {vocab_size}"
         )
     return tuple(pairwise((0, *cutoffs, vocab_size)))
@@ -42,11 +43,11 @@ def cluster_widths(
 ) -> tuple[int, ...]:
     """E // div_val^i of each cluster i.
 
-    Raises ValueError where nothing is left for the last cluster.
+    Raises UserError where nothing is left for the last cluster.
     """
     least = div_val ** (num_clusters - 1)
     if embedding_width < least:
-        raise ValueError(
+        raise UserError(
             f"model.embedding_width={embedding_width}: {num_clusters} clusters with "
             f"model.div_val={div_val} need {least} or more"
         )
@@ -226,7 +227,7 @@ class AdaptiveHead(Clustered):
 
     def setup(self):
         if self.tie_projections and self.embedding is None:
-            raise ValueError(
+            raise UserError(
                 "model.tie_projections=True: there are none to share; "
                 "set it to False or tie the embeddings"
             )
@@ -288,10 +289,15 @@ class AdaptiveHead(Clustered):
     ) -> Float[Array, "B T"]:
         """Log probability of the labels, in nats.
 
-        Raises ValueError for label smoothing, which would need all V of them.
+        Raises UserError for label smoothing over more than one cluster, which
+        would need all V of them.
         """
+        if not self.cutoffs:
+            [only] = self.softmaxes
+            hidden = only.project(hidden)
+            return blocked_log_prob(hidden, labels, only.table, only.bias, smoothing)
         if smoothing:
-            raise ValueError(
+            raise UserError(
                 f"label_smoothing={smoothing}: an adaptive softmax has none; "
                 "set it to 0"
             )
