@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+import assembly
 import experiment
 from data.dataset import open_dataset
 from data.tokenizers import KINDS, Tokenizer, dump_tokenizer
@@ -38,7 +39,7 @@ def write_run(
     empty, or a config or corpus that cannot be.
     """
     directory = check_new(workdir)
-    experiment.check_config(cfg)
+    assembly.check_config(cfg)
     tokenizer = KINDS[cfg.data.tokenizer](words)
     params = jax.tree.map(jnp.asarray, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, {})
@@ -62,5 +63,5 @@ def about_run(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
         number = experiment.num_parameters(state.params)
         return {**surroundings(), "parameters": number, "hashes": {}, "languages": []}
     dataset = open_dataset(cfg.data, {"text": tokenizer})
-    experiment.check_corpus(cfg, dataset)
+    assembly.check_corpus(cfg, dataset)
     return experiment.about(state, dataset)

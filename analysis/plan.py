@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+import assembly
 import experiment
 from data.tokenizers import ByteTokenizer, Tokenizer
 
@@ -58,7 +59,7 @@ def parameters(cfg: ConfigDict) -> PyTree:
 
     Raises UserError for a model that cannot be.
     """
-    built = experiment.assemble(cfg, vocabularies(cfg))
+    built = assembly.assemble(cfg, vocabularies(cfg))
     variables = jax.eval_shape(
         lambda batch: built.task.init(built.model, jax.random.key(0), batch),
         small_batch(cfg),

@@ -124,7 +124,7 @@ class Config:
 class Carry(NamedTuple):
     """What the language model hands to the next segment, or token.
 
-    While tokens are generated, leaves are [B, K, ...] for K hypotheses.
+    While tokens are generated, leaves are [B, N, ...] for N hypotheses.
 
     Attributes:
       states: each layer's last state, arrays [B, D].
@@ -250,8 +250,8 @@ class LanguageModel(Predictor):
         return (), jax.tree.map(lambda leaf: leaf[:, None], carry)
 
     def step(
-        self, context: tuple, state: Carry, token: Int[Array, "B K"]
-    ) -> tuple[Carry, Float[Array, "B K V"]]:
+        self, context: tuple, state: Carry, token: Int[Array, "B N"]
+    ) -> tuple[Carry, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
         shape = token.shape
         count = shape[0] * shape[1]
@@ -350,8 +350,8 @@ class Seq2Seq(Predictor):
         return self._encode(source, source_mask, train=False)
 
     def step(
-        self, context: Source, state: DecoderState, token: Int[Array, "B K"]
-    ) -> tuple[DecoderState, Float[Array, "B K V"]]:
+        self, context: Source, state: DecoderState, token: Int[Array, "B N"]
+    ) -> tuple[DecoderState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
         embedded = self.target_embedding(token)
         state, hidden = self.decoder.step(state, embedded, context)

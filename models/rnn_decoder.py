@@ -21,23 +21,23 @@ class Source(NamedTuple):
 
 
 class DecoderState(NamedTuple):
-    """What a word leaves to the next, for K hypotheses.
+    """What a word leaves to the next, for N hypotheses.
 
     Attributes:
-      states: each layer's, arrays [B, K, D].
-      fed: what predicted the last word, [B, K, O]; () without input feeding.
+      states: each layer's, arrays [B, N, D].
+      fed: what predicted the last word, [B, N, O]; () without input feeding.
     """
 
     states: tuple[State, ...]
-    fed: Float[Array, "B K O"] | tuple
+    fed: Float[Array, "B N O"] | tuple
 
 
 class Seen(NamedTuple):
     """What a word is predicted from, and where the context was looked for."""
 
-    top: Float[Array, "B K D"]
-    context: Float[Array, "B K D2"]
-    weights: Float[Array, "B K S"]
+    top: Float[Array, "B N D"]
+    context: Float[Array, "B N D2"]
+    weights: Float[Array, "B N S"]
 
 
 class Decoder(nn.Module):
@@ -119,13 +119,13 @@ class Decoder(nn.Module):
     def advance(
         self,
         state: DecoderState,
-        embedded: Float[Array, "B K E"],
-        projected: Float[Array, "B K G"],
+        embedded: Float[Array, "B N E"],
+        projected: Float[Array, "B N G"],
         source: Source,
         *,
         train: bool,
     ) -> tuple[DecoderState, Seen]:
-        """One word of each of K hypotheses; `projected` is W y of the first layer."""
+        """One word of each of N hypotheses; `projected` is W y of the first layer."""
         query = self.cells[0].output(state.states[0])
         context, weights = self.alignment(
             query, source.keys, source.annotations, source.mask[:, None]
@@ -160,8 +160,8 @@ class Decoder(nn.Module):
         return self.drop(hidden, deterministic=not train)
 
     def step(
-        self, state: DecoderState, embedded: Float[Array, "B K E"], source: Source
-    ) -> tuple[DecoderState, Float[Array, "B K O"]]:
+        self, state: DecoderState, embedded: Float[Array, "B N E"], source: Source
+    ) -> tuple[DecoderState, Float[Array, "B N O"]]:
         """One word while translating: the next state and what predicts."""
         projected = self.project(embedded)
         state, seen = self.advance(state, embedded, projected, source, train=False)

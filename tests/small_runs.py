@@ -6,6 +6,7 @@ import itertools
 import jax
 import numpy as np
 
+import assembly
 import experiment
 from data.builders import cldr, python_stdlib
 from data.dataset import open_dataset
@@ -66,7 +67,7 @@ class ShortRun:
 
     def __init__(self, cfg):
         self.dataset = open_dataset(cfg.data)
-        self.experiment = experiment.assemble(
+        self.experiment = assembly.assemble(
             cfg, self.dataset.tokenizers, self.dataset.corpus.languages
         )
         training = experiment.Training.of(self.experiment, self.dataset)

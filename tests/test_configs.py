@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from architectures import names
 
+import assembly
 import experiment
 from analysis import plan
 from configs import base
@@ -38,7 +39,7 @@ def vocabulary(size):
 def test_every_config_builds_its_model(name, model):
     cfg = importlib.import_module(f"configs.{name}").get_config(model)
     assert cfg.is_locked
-    experiment.check_config(cfg)
+    assembly.check_config(cfg)
     params = plan.parameters(cfg)
     assert experiment.num_parameters(params) > 1000
 
@@ -47,7 +48,7 @@ def test_every_config_builds_its_model(name, model):
 def test_the_base_and_a_model_s_schema_have_the_same_keys(name):
     schema = importlib.import_module(f"models.{name}").Config
     assert {f.name for f in dataclasses.fields(schema)} == {"name", *base.MODELS[name]}
-    experiment.model_config(schema, base.model(name))
+    assembly.model_config(schema, base.model(name))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -101,7 +102,7 @@ def test_values_a_model_cannot_have_are_named(change, said):
         cfg.update(change)
     schema = importlib.import_module("models.transformer").Config
     with pytest.raises(UserError, match=said):
-        experiment.model_config(schema, cfg)
+        assembly.model_config(schema, cfg)
 
 
 @pytest.mark.parametrize(
@@ -120,15 +121,40 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):
     cfg.update_from_flattened_dict(change)
     [(key, value)] = change.items()
     with pytest.raises(UserError, match=f"{key}={value}"):
-        experiment.check_config(cfg)
+        assembly.check_config(cfg)
 
 
 def test_an_unknown_model_or_task_is_refused_with_those_there_are():
     cfg = base.get_config()
     cfg.model.name = "lstmm"
     with pytest.raises(UserError, match="transformer_xl"):
-        experiment.assemble(cfg, dict.fromkeys(("source", "target"), vocabulary(9)))
+        assembly.assemble(cfg, dict.fromkeys(("source", "target"), vocabulary(9)))
     cfg = base.get_config()
     cfg.task = "translating"
     with pytest.raises(UserError, match="language_modeling, translation"):
-        experiment.assemble(cfg, {})
+        assembly.assemble(cfg, {})
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "said"),
+    [
+        ("transformer", {"eval.memory_length": 9}, "eval.memory_length=9: a transf"),
+        ("rnn", {"eval.same_length": True}, "eval.same_length=True: a rnn"),
+        (
+            "transformer_xl",
+            {"model.positions": "learned", "model.memory_length": 0}
+            | {"eval.memory_length": 5},
+            "eval.memory_length=5: places",
+        ),
+        (
+            "transformer",
+            {"model.cutoffs": (5,), "label_smoothing": 0.1},
+            "label_smoothing=0.1: an adaptive softmax",
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_each_other_are_refused_early(model, change, said):
+    cfg = base.get_config(model)
+    cfg.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=said):
+        assembly.check_config(cfg)
