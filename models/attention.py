@@ -221,9 +221,10 @@ class SelfAttention(MultiHeadAttention):
         """
         (keys, values), (own_keys, own_values) = past, own
         content, position = self._ask_twice(x, places, biases)
+        # What is small turns, so that no cache has to: N goes before H and back.
         scores = [
             jnp.einsum("BHNK,BHCK->BHNC", content, keys),
-            jnp.einsum("BHNK,BNHLK->BHNL", content, own_keys),
+            each_own("BNHK,BNHLK->BNHL", content, own_keys),
         ]
         scores = jnp.concatenate(scores, axis=-1)
         if distances is not None:
@@ -231,7 +232,12 @@ class SelfAttention(MultiHeadAttention):
         weights = self.weigh(scores, mask, train=False)
         before, since = jnp.split(weights, [keys.shape[2]], axis=-1)
         found = jnp.einsum("BHNC,BHCK->BHNK", before, values)
-        return self.collect(found + jnp.einsum("BHNL,BNHLK->BHNK", since, own_values))
+        return self.collect(found + each_own("BNHL,BNHLK->BNHK", since, own_values))
+
+
+def each_own(product: str, x: Float[Array, "B H N _"], own: Array) -> Array:
+    """An einsum of what stands by heads with what stands by hypotheses."""
+    return jnp.swapaxes(jnp.einsum(product, jnp.swapaxes(x, 1, 2), own), 1, 2)
 
 
 def make_biases(module: nn.Module, init: Initializer, shape: tuple[int, int]) -> Biases:

@@ -56,3 +56,14 @@ def pad_right(
         jnp.take_along_axis(tokens, order, axis=1),
         jnp.take_along_axis(mask, order, axis=1),
     )
+
+
+def segment_mask(
+    queries: Int[Array, "B T"], keys: Int[Array, "B S"]
+) -> Bool[Array, "B T S"]:
+    """Keys of the query's own segment, where one row holds several texts.
+
+    Args:
+      queries, keys: the number of the text that each token belongs to.
+    """
+    return queries[:, :, None] == keys[:, None]

@@ -13,6 +13,7 @@ from models.masks import (
     near_mask,
     pad_left,
     pad_right,
+    segment_mask,
 )
 from models.memory import Memory, empty_memory, extend_memory
 from models.positions import relative_shift, sinusoids
@@ -144,6 +145,10 @@ def test_masks_say_who_may_look_at_whom():
     np.testing.assert_array_equal(
         causal_mask(2, 4)[0] & near_mask(2, 4, 2)[0],
         [[False, True, True, False], [False, False, True, True]],
+    )
+    one, two = jnp.asarray([[1, 2]]), jnp.asarray([[1, 2, 2]])
+    np.testing.assert_array_equal(
+        segment_mask(one, two)[0], [[True, False, False], [False, True, True]]
     )
     filled = filled_mask(jnp.asarray([0, 2]), 3)[:, 0]
     np.testing.assert_array_equal(filled, [[False] * 3, [False, True, True]])
