@@ -46,6 +46,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg.label_smoothing = 0.1
     cfg.data.name = "multi30k/en-de"
     cfg.data.batch_tokens = 4096
+    cfg.data.buckets = 10  # 11% padding
     cfg.data.max_length = 64
     cfg.optim.lr = 1e-3 if model == "rnn" else 5e-3
     cfg.optim.schedule = "rsqrt"

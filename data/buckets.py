@@ -7,10 +7,10 @@ do.
 
 import dataclasses
 import functools
-import itertools
 
 import numpy as np
 
+from data.bucket_shapes import bucket_numbers
 from data.encoding import Encoded
 from data.tokenizers import BOS, PAD
 
@@ -34,55 +34,14 @@ class Bucket:
         """In an epoch."""
         return -(-len(self.members) // self.rows)
 
+    @property
+    def places(self) -> int:
+        """For tokens of a pair."""
+        return self.source + self.target
 
-def best_cut(
-    lengths: np.ndarray, others: np.ndarray, numbers: np.ndarray
-) -> tuple[float, int]:
-    """Where to cut `lengths` in two so that padding to the longest costs least.
-
-    Args:
-      lengths, others: of both sides, `numbers` pairs of each.
-
-    Returns the padded tokens saved and the longest length before the cut.
-    """
-    order = np.argsort(lengths, kind="stable")
-    lengths, others, numbers = lengths[order], others[order], numbers[order]
-    count = np.cumsum(numbers)
-    low = lengths + np.maximum.accumulate(others)
-    high = lengths[-1] + np.maximum.accumulate(others[::-1])[::-1]
-    cost = count[:-1] * low[:-1] + (count[-1] - count[:-1]) * high[1:]
-    saved = count[-1] * high[0] - cost
-    saved[lengths[:-1] == lengths[1:]] = -1
-    if not len(saved):
-        return -1, 0
-    place = int(saved.argmax())
-    return float(saved[place]), int(lengths[place])
-
-
-def bucket_numbers(
-    source_lengths: np.ndarray, target_lengths: np.ndarray, count: int
-) -> np.ndarray:
-    """The number of the bucket of each pair, at most `count` buckets.
-
-    Begins with one bucket and cuts, again and again, the one bucket along the
-    one side where that saves the most padding.
-    """
-    pairs = np.stack([source_lengths, target_lengths], axis=1)
-    kinds, kind_of, numbers = np.unique(
-        pairs, axis=0, return_inverse=True, return_counts=True
-    )
-    bucket = np.zeros(len(kinds), np.int64)
-    for new in range(1, count):
-        cuts = []
-        for number, side in itertools.product(range(new), (0, 1)):
-            inside = bucket == number
-            here, other = kinds[inside, side], kinds[inside, 1 - side]
-            cuts.append((*best_cut(here, other, numbers[inside]), number, side))
-        saved, limit, number, side = max(cuts)
-        if saved <= 0:
-            break
-        bucket[(bucket == number) & (kinds[:, side] > limit)] = new
-    return bucket[kind_of.ravel()]
+    def holds(self, other: "Bucket") -> bool:
+        """Whether the pairs of another bucket fit into this one."""
+        return self.source >= other.source and self.target >= other.target
 
 
 def make_buckets(
@@ -100,7 +59,31 @@ def make_buckets(
         target = int(target_lengths[members].max())
         rows = max(1, batch_tokens // max(source, target))
         buckets.append(Bucket(rows, source, target, members))
-    return buckets
+    return without_loose_ends(buckets, source_lengths + target_lengths)
+
+
+def without_loose_ends(buckets: list[Bucket], lengths: np.ndarray) -> list[Bucket]:
+    """The same pairs in fewer batches.
+
+    What does not fill a bucket's last batch, its longest pairs, moves on to the
+    smallest bucket with room for them on both sides, where that costs fewer places
+    than a batch that is mostly empty.
+    """
+    order = sorted(buckets, key=lambda bucket: bucket.places)
+    for number, bucket in enumerate(order):
+        loose = len(bucket.members) % bucket.rows
+        larger = [i for i in range(number + 1, len(order)) if order[i].holds(bucket)]
+        if not loose or not larger:
+            continue
+        other = order[larger[0]]
+        if loose * other.places >= bucket.rows * bucket.places:
+            continue
+        ranked = bucket.members[np.argsort(lengths[bucket.members], kind="stable")]
+        stay, move = np.sort(ranked[:-loose]), ranked[-loose:]
+        order[number] = dataclasses.replace(bucket, members=stay)
+        joined = np.sort(np.concatenate([other.members, move]))
+        order[larger[0]] = dataclasses.replace(other, members=joined)
+    return [bucket for bucket in order if len(bucket.members)]
 
 
 class SentenceBatches:
@@ -150,8 +133,7 @@ class SentenceBatches:
     def padding(self) -> float:
         """Share of a target's and source's places in an epoch that hold no token."""
         places = sum(
-            bucket.num_batches * bucket.rows * (bucket.source + bucket.target)
-            for bucket in self.buckets
+            bucket.num_batches * bucket.rows * bucket.places for bucket in self.buckets
         )
         kept = np.concatenate([bucket.members for bucket in self.buckets])
         tokens = self.source.lengths[kept].sum() + self.target.lengths[kept].sum()
