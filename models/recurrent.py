@@ -46,11 +46,15 @@ INITIALIZATIONS = {
 
 
 def orthogonal_gates(key, shape, dtype=jnp.float32):
-    """One orthogonal matrix a gate, side by side."""
+    """One orthogonal matrix a gate, side by side.
+
+    One decomposition at a time: on a CPU of few cores XLA can wait for ever for
+    several in a batch, which block the threads that they wait for (jaxlib 0.10.2).
+    """
     one = nn.initializers.orthogonal()
     keys = jax.random.split(key, shape[1] // shape[0])
-    gates = jax.vmap(lambda key: one(key, (shape[0], shape[0]), dtype))(keys)
-    return jnp.concatenate(list(gates), axis=1)
+    gates = [one(key, (shape[0], shape[0]), dtype) for key in keys]
+    return jnp.concatenate(gates, axis=1)
 
 
 class Cell(nn.Module):

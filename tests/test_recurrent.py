@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.recurrent import CELLS, Bidirectional, Readout, first_state
+from models.recurrent import (
+    CELLS,
+    Bidirectional,
+    Readout,
+    first_state,
+    orthogonal_gates,
+)
 
 # All different, so that a swapped axis cannot pass.
 B, T, E, D, P = 2, 4, 3, 5, 7
@@ -199,3 +205,24 @@ def test_a_readout_is_its_formula(kind):
         pairs = [max(u[2 * j], u[2 * j + 1]) for j in range(len(u) // 2)]
         out = np.tanh(u) if kind == "tanh" else pairs
         np.testing.assert_allclose(found[row], out, atol=1e-5)
+
+
+def decompositions(jaxpr):
+    """Ranks of all matrices, or batches of them, that a program decomposes."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "qr":
+            yield equation.invars[0].aval.ndim
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from decompositions(inner)
+
+
+def test_gates_are_orthogonal_and_never_decomposed_in_a_batch():
+    # A batch hung for ever on a machine of two cores.
+    program = jax.make_jaxpr(orthogonal_gates, static_argnums=1)(
+        jax.random.key(0), (5, 15)
+    )
+    assert list(decompositions(program.jaxpr)) == [2, 2, 2]
+    gates = np.split(np.asarray(orthogonal_gates(jax.random.key(0), (5, 15))), 3, 1)
+    for gate in gates:
+        np.testing.assert_allclose(gate @ gate.T, np.eye(5), atol=1e-5)
+    assert not np.allclose(gates[0], gates[1], atol=1e-3)
