@@ -53,6 +53,7 @@ def assemble(
         tokenizers,
         label_smoothing=cfg.label_smoothing,
         loss_share=cfg.loss_share,
+        documents=cfg.data.documents,
         **options,
     )
     module = find_module(models, cfg.model.name, "Config", "model.name")

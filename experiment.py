@@ -167,6 +167,7 @@ def about(state: TrainState, dataset: Dataset) -> dict:
         "corpus": {"name": corpus.name, "version": corpus.version},
         "languages": list(corpus.languages),
         "examples": dict(corpus.splits),
+        "dropped": dataset.dropped,
     }
 
 

@@ -21,6 +21,10 @@ class AnyTokenizer(Tokenizer):
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size
 
+    def shares_vocabulary(self, other: Tokenizer) -> bool:
+        """Nothing is known of two vocabularies but that they are two."""
+        return self is other
+
 
 def vocabularies(cfg: ConfigDict) -> dict[str, Tokenizer]:
     """As large as `data.vocab_size` allows, a side each."""

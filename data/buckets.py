@@ -1,18 +1,15 @@
-"""Batches of sentence pairs: a short list of shapes under a budget of tokens.
-
-Batch k is a function of the corpus, the seed and k alone. An epoch holds every
-pair exactly once; where a bucket does not fill its last batch, rows of weight 0
-do.
-"""
+"""Buckets of sentence pairs: a short list of shapes under a budget of tokens."""
 
 import dataclasses
-import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from data.bucket_shapes import bucket_numbers
 from data.encoding import Encoded
-from data.tokenizers import BOS, PAD
+from data.storage import written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,105 +83,63 @@ def without_loose_ends(buckets: list[Bucket], lengths: np.ndarray) -> list[Bucke
     return [bucket for bucket in order if len(bucket.members)]
 
 
-class SentenceBatches:
-    """`batches[k]` for any k >= 0, in an order that differs from epoch to epoch.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How the pairs of a split are batched.
 
     Attributes:
-      buckets: the shapes.
-      num_dropped: pairs left out because a side is longer than `max_length`.
+      dropped: how many pairs are left out, by reason.
+      padding: share of the places of an epoch's batches that hold no token.
     """
 
-    def __init__(
-        self,
-        source: Encoded,
-        target: Encoded,
-        *,
-        count: int,
-        batch_tokens: int,
-        max_length: int | None = None,
-        seed: int | None = None,
-    ):
-        """With `seed` None the order is that of the buckets, for evaluation."""
-        self.source, self.target, self.seed = source, target, seed
-        longer = np.maximum(source.lengths, target.lengths)
-        kept = np.flatnonzero(longer <= (max_length or longer.max()))
-        self.num_dropped = len(longer) - len(kept)
-        self.buckets = [
-            dataclasses.replace(bucket, members=kept[bucket.members])
-            for bucket in make_buckets(
-                source.lengths[kept], target.lengths[kept], count, batch_tokens
-            )
-        ]
-        self.epoch_length = sum(bucket.num_batches for bucket in self.buckets)
+    buckets: list[Bucket]
+    dropped: dict[str, int]
+    padding: float
 
-    def __len__(self) -> int:
-        return self.epoch_length
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        bucket, members = self._plan(k // self.epoch_length)[k % self.epoch_length]
-        return self._batch(self.buckets[bucket], members)
+def make_plan(
+    source: Encoded,
+    target: Encoded,
+    *,
+    count: int,
+    batch_tokens: int,
+    kept: np.ndarray | None = None,
+    dropped: dict[str, int] | None = None,
+) -> Plan:
+    """Buckets for the pairs with numbers in `kept`; None: for all."""
+    if kept is None:
+        kept = np.arange(len(source.lengths))
+    lengths = source.lengths[kept], target.lengths[kept]
+    buckets = [
+        dataclasses.replace(bucket, members=kept[bucket.members])
+        for bucket in make_buckets(*lengths, count, batch_tokens)
+    ]
+    places = sum(b.num_batches * b.rows * b.places for b in buckets)
+    tokens = sum(int(side.sum()) for side in lengths)
+    return Plan(buckets, dropped or {}, 1 - tokens / places)
 
-    @property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """(rows, S, T) of every bucket: as many compilations as these."""
-        return sorted({(b.rows, b.source, b.target) for b in self.buckets})
 
-    @property
-    def padding(self) -> float:
-        """Share of a target's and source's places in an epoch that hold no token."""
-        places = sum(
-            bucket.num_batches * bucket.rows * bucket.places for bucket in self.buckets
+def open_plan(folder: Path, make: Callable[[], Plan]) -> Plan:
+    """A plan that is kept in a folder, made at the first call."""
+    if not folder.exists():
+        plan = make()
+        shapes = [[b.rows, b.source, b.target, len(b.members)] for b in plan.buckets]
+        with written_whole(folder) as draft:
+            members = np.concatenate([bucket.members for bucket in plan.buckets])
+            np.save(draft / "members.npy", members)
+            document = {
+                "shapes": shapes,
+                "dropped": plan.dropped,
+                "padding": plan.padding,
+            }
+            (draft / "plan.json").write_text(json.dumps(document), encoding="utf8")
+    document = json.loads((folder / "plan.json").read_text(encoding="utf8"))
+    members = np.load(folder / "members.npy", mmap_mode="r")
+    ends = np.cumsum([shape[3] for shape in document["shapes"]])
+    buckets = [
+        Bucket(rows, source, target, members[end - size : end])
+        for (rows, source, target, size), end in zip(
+            document["shapes"], ends, strict=True
         )
-        kept = np.concatenate([bucket.members for bucket in self.buckets])
-        tokens = self.source.lengths[kept].sum() + self.target.lengths[kept].sum()
-        return 1 - tokens / places
-
-    @functools.lru_cache(maxsize=2)  # noqa: B019 (batches live as long as the process)
-    def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """The epoch's batches: a bucket and the numbers of its pairs."""
-        random = None
-        if self.seed is not None:
-            random = np.random.default_rng([self.seed, epoch])
-        plan = []
-        for number, bucket in enumerate(self.buckets):
-            members = bucket.members
-            if random is not None:
-                members = random.permutation(members)
-            for start in range(0, len(members), bucket.rows):
-                plan.append((number, members[start : start + bucket.rows]))
-        if random is None:
-            return plan
-        return [plan[i] for i in random.permutation(len(plan))]
-
-    def _batch(self, bucket: Bucket, members: np.ndarray) -> dict[str, np.ndarray]:
-        source, source_mask = rows_of(self.source, members, bucket.rows, bucket.source)
-        labels, target_mask = rows_of(self.target, members, bucket.rows, bucket.target)
-        target_in = np.concatenate(
-            [np.full((bucket.rows, 1), BOS, labels.dtype), labels[:, :-1]], axis=1
-        )
-        ids = np.full(bucket.rows, -1, np.int32)
-        ids[: len(members)] = members
-        return {
-            "source": source,
-            "source_mask": source_mask,
-            "target_in": np.where(target_mask, target_in, PAD),
-            "target_mask": target_mask,
-            "labels": labels,
-            "weights": target_mask.astype(np.float32),
-            "reset": np.ones(bucket.rows, bool),
-            "ids": ids,
-        }
-
-
-def rows_of(
-    side: Encoded, members: np.ndarray, rows: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Examples as rows of tokens and a mask; rows without one are padding."""
-    start = np.zeros(rows, np.int64)
-    length = np.zeros(rows, np.int64)
-    start[: len(members)] = side.offsets[members]
-    length[: len(members)] = side.lengths[members]
-    places = np.arange(width)
-    mask = places < length[:, None]
-    found = side.tokens[np.where(mask, start[:, None] + places, 0)]
-    return np.where(mask, found, PAD).astype(np.int32), mask
+    ]
+    return Plan(buckets, document["dropped"], document["padding"])

@@ -10,7 +10,7 @@ import importlib
 import io
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ with epy.lazy_imports():  # seconds that only opening a corpus should cost
 
 BLOCK = 1000  # examples read at once: three times as fast as one by one
 CHOICES = 12  # configs shown to one who got the name wrong
+DOCUMENT = "doc"  # the field that names an example's document
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,47 @@ class Corpus:
     fields: tuple[str, ...] = field(repr=False)
     builder: Any = field(repr=False, compare=False)
 
-    def read(self, split: str) -> Iterator[tuple[str, ...]]:
-        """The examples of `split` in stored order: (source, target) or (text,)."""
+    def reversed(self) -> "Corpus":
+        """From the second language to the first. Raises UserError for a text."""
+        if self.kind != "parallel":
+            raise UserError(f"data.reverse=True: {self.name} has no direction")
+        return replace(self, languages=self.languages[::-1], fields=self.fields[::-1])
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether a parallel corpus knows of which document an example is."""
+        return self.kind == "parallel" and DOCUMENT in self.builder.info.features
+
+    def documents(self, split: str) -> list[str] | None:
+        """The document of each example in stored order; None if none is recorded."""
+        if not self.has_documents:
+            return None
+        found = [document for (document,) in self._rows(split, (DOCUMENT,))]
+        return found if any(found) else None
+
+    def read(
+        self, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[str, ...]]:
+        """Examples of `split` in stored order: (source, target) or (text,).
+
+        Args:
+          start, stop: those from number `start` to before `stop`; None: to the end.
+        """
+        return self._rows(split, self.fields, start, stop)
+
+    def _rows(self, split, fields, start=0, stop=None) -> Iterator[tuple[str, ...]]:
         if split not in self.splits:
             raise UserError(
                 f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
             )
-        return self._examples(self.builder.as_data_source(split))
+        source = self.builder.as_data_source(split)
+        return _examples(source, fields, range(len(source))[start:stop])
 
-    def _examples(self, source) -> Iterator[tuple[str, ...]]:
-        for start in range(0, len(source), BLOCK):
-            rows = range(start, min(start + BLOCK, len(source)))
-            for example in source.__getitems__(list(rows)):
-                yield tuple(_decode(example[name]) for name in self.fields)
+
+def _examples(source, fields, numbers: range) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(numbers), BLOCK):
+        for example in source.__getitems__(list(numbers[start : start + BLOCK])):
+            yield tuple(_decode(example[name]) for name in fields)
 
 
 def open_corpus(
@@ -73,18 +102,21 @@ def open_corpus(
       name: "multi30k/en-de", "ptb", or a name of TFDS.
       data_dir: TFDS's folder of prepared data; `~` and `gs://` are understood.
       source_dir: folder with the published files, instead of downloading them. Not
-        looked at once the corpus is prepared.
+        looked at once the corpus is prepared. Corpora of a user's own files are those
+        of this folder as it is now; without it, or if it is gone, as it was prepared.
 
     Raises UserError.
     """
     data_dir = epath.Path(data_dir).expanduser()
     with _quiet_tfds():
-        builder = _build(name, data_dir)
+        with _reached(name, data_dir):
+            config = _own_config(name, data_dir, source_dir)
+        builder = _build(name, data_dir, config)
         languages = _languages(builder)
         fields = languages or (_text_field(builder),)
         if not builder.is_prepared():
             prepare(builder, source_dir)
-            builder = _build(name, data_dir)
+            builder = _build(name, data_dir, config)
         check_whole(builder)
     return Corpus(
         name=full_name(builder),
@@ -113,25 +145,57 @@ def _class_name(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _build(name: str, data_dir: epath.Path):
-    """The TFDS builder of `name`: reads what is prepared, or can prepare it."""
+def _own_config(name: str, data_dir: epath.Path, source_dir: str | None):
+    """The TFDS config of a corpus of the user's own files, None of any other corpus."""
+    own, _, config = name.partition("/")
+    if own not in own_corpora():
+        return None
+    module = importlib.import_module(f"data.builders.{own}")
+    builder = getattr(module, _class_name(own))
+    if not hasattr(builder, "find_config"):
+        return None
+    return builder.find_config(config, data_dir, source_dir)
+
+
+def _build(name: str, data_dir: epath.Path, config=None):
+    """The TFDS builder of `name`: reads what is prepared, or can prepare it.
+
+    Args:
+      config: made for this corpus, instead of one that its name names.
+    """
     _register(name)
-    try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except (ImportError, OSError) as error:  # gs:// without its package, for one
-        reason = one_line(error.__cause__ or error)
-        raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
-    except (ValueError, AssertionError) as error:
-        explained = _explain_name(name, data_dir, error)
-        if explained is None:
-            raise
-        raise explained from error
+    options = {"data_dir": data_dir, "file_format": "array_record"}
+    with _reached(name, data_dir):
+        if config is not None:
+            return tfds.builder(name.partition("/")[0], config=config, **options)
+        builder = _build_named(name, options)
     configs = [] if "/" in name else list(builder.builder_configs)
     if len(configs) > 1 and not builder.DEFAULT_BUILDER_CONFIG_NAME:
         raise UserError(
             f"{name} needs a config behind a slash; {_choices('', configs)}"
         )
     return builder
+
+
+def _build_named(name: str, options: dict):
+    """TFDS's builder of `name`. Raises UserError for a name that cannot be."""
+    try:
+        return tfds.builder(name, **options)
+    except (ValueError, AssertionError) as error:
+        explained = _explain_name(name, options["data_dir"], error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+@contextlib.contextmanager
+def _reached(name: str, data_dir: epath.Path) -> Iterator[None]:
+    """Raises UserError where a folder cannot be read: gs:// without its package."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        reason = one_line(error.__cause__ or error)
+        raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
 
 
 def _register(name: str) -> None:
@@ -188,7 +252,13 @@ def _choices(config: str, configs: list[str]) -> str:
 
 
 def _languages(builder) -> tuple[str, ...]:
-    """The languages of a parallel corpus in the order its config names them."""
+    """The languages of a parallel corpus, source first.
+
+    Those a builder declares as `languages`, or TFDS's in the order its config has.
+    """
+    declared = tuple(getattr(builder, "languages", ()))
+    if declared:
+        return declared
     if not isinstance(builder.info.features, tfds.features.Translation):
         return ()
     config = builder.builder_config.name if builder.builder_config else ""

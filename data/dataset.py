@@ -9,20 +9,24 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.buckets import SentenceBatches
+from data.buckets import Plan, make_plan, open_plan
 from data.corpora import Corpus, open_corpus
-from data.encoding import (
-    Encoded,
-    content_hash,
-    open_encoded,
-    open_tokenizers,
-    short_hash,
-)
+from data.documents import DocumentBatches
+from data.encoding import Encoded, open_encoded
+from data.filters import kept_pairs
+from data.mixtures import Mixture, mix, parts_of
+from data.sentences import SentenceBatches
+from data.storage import short_hash
 from data.streams import TextBatches, TextOnce
-from data.tokenizers import KINDS, Tokenizer, dump_tokenizer, train_tokenizer
+from data.tokenizers import Tokenizer, dump_tokenizer
+from data.vocabularies import find_tokenizers
 from errors import UserError
 
 TRAIN = "train"
+PLANNING = (  # what the shapes of training's batches depend on, beside the tokens
+    *("buckets", "batch_tokens", "max_length", "min_length", "max_ratio"),
+    *("drop_identical", "drop_duplicates"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +34,23 @@ class Dataset:
     """See `open_dataset`.
 
     Attributes:
-      tokenizers: by side: "source" and "target" (one and the same for a joint
-        vocabulary), or "text".
+      tokenizers: by side: "source" and "target", or "text".
       encoded: `[split][side]`.
+      folder: that `encoded` is mapped from.
     """
 
     cfg: ConfigDict
-    corpus: Corpus
+    corpus: Corpus | Mixture
     tokenizers: dict[str, Tokenizer]
     encoded: dict[str, dict[str, Encoded]]
+    folder: Path
 
     @property
     def is_parallel(self) -> bool:
         """Whether an example is a sentence and its translation."""
         return self.corpus.kind == "parallel"
 
-    def train_batches(self) -> SentenceBatches | TextBatches:
+    def train_batches(self) -> SentenceBatches | DocumentBatches | TextBatches:
         """Endless and shuffled anew each epoch; text streams keep their order."""
         cfg = self.cfg
         train = self._split(TRAIN)
@@ -53,25 +58,46 @@ class Dataset:
             rows, length = cfg.batch_rows, cfg.segment_length
             check_room(train["text"], rows, length)
             return TextBatches(train["text"], rows=rows, length=length)
-        batches = SentenceBatches(
-            train["source"],
-            train["target"],
-            count=cfg.buckets,
-            batch_tokens=cfg.batch_tokens,
-            max_length=cfg.max_length,
-            seed=cfg.seed,
-        )
-        if batches.num_dropped:
-            print(
-                f"{batches.num_dropped} training pairs longer than "
-                f"data.max_length={cfg.max_length} tokens are left out",
-                file=sys.stderr,
+        for reason, count in self.dropped.items():
+            print(f"{count} training pairs left out: {reason}", file=sys.stderr)
+        if cfg.documents:
+            kept, _ = kept_pairs(train["source"], train["target"], cfg)
+            return self._documents(TRAIN, rows=cfg.batch_rows, kept=kept, seed=cfg.seed)
+        plan = self._train_plan
+        return SentenceBatches(train["source"], train["target"], plan, cfg.seed)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many pairs training leaves out, by reason."""
+        return self._train_plan.dropped if self.is_parallel else {}
+
+    @functools.cached_property
+    def _train_plan(self) -> Plan:
+        cfg, train = self.cfg, self._split(TRAIN)
+        source, target = train["source"], train["target"]
+
+        def make():
+            kept, dropped = kept_pairs(source, target, cfg)
+            if not len(kept):
+                raise UserError(
+                    f"no pair of {self.corpus.name} is left to train on: "
+                    f"{', '.join(dropped)}"
+                )
+            return make_plan(
+                source,
+                target,
+                count=cfg.buckets,
+                batch_tokens=cfg.batch_tokens,
+                kept=kept,
+                dropped=dropped,
             )
-        return batches
+
+        key = short_hash({name: cfg[name] for name in PLANNING})
+        return open_plan(self.folder.with_name(f"{self.folder.name}-plan-{key}"), make)
 
     def evaluation_batches(
         self, split: str, *, rows: int, length: int | None = None
-    ) -> SentenceBatches | TextOnce:
+    ) -> SentenceBatches | DocumentBatches | TextOnce:
         """Every example, or every token, exactly once.
 
         Args:
@@ -83,11 +109,28 @@ class Dataset:
             length = length or cfg.segment_length
             rows = min(rows, max(1, len(sides["text"].tokens) // 2))
             return TextOnce(sides["text"], rows=rows, length=length)
-        return SentenceBatches(
+        if cfg.documents:
+            return self._documents(split, rows=rows)
+        source, target = sides["source"], sides["target"]
+        plan = make_plan(
+            source, target, count=cfg.buckets, batch_tokens=cfg.batch_tokens
+        )
+        return SentenceBatches(source, target, plan)
+
+    def _documents(self, split: str, **options) -> DocumentBatches:
+        """The pairs of a split in the order of their documents."""
+        sides, names = self._split(split), self.corpus.documents(split)
+        if names is None:
+            raise UserError(
+                f"data.documents=True: {self.corpus.name} does not say to which "
+                f"documents the pairs of its split {split!r} belong"
+            )
+        return DocumentBatches(
             sides["source"],
             sides["target"],
-            count=cfg.buckets,
-            batch_tokens=cfg.batch_tokens,
+            names,
+            buckets=self.cfg.buckets,
+            **options,
         )
 
     def texts(self, split: str) -> list[tuple[str, ...]]:
@@ -99,7 +142,7 @@ class Dataset:
     def hashes(self) -> dict[str, str]:
         """What tells this data from any other: `{"data": ..., "vocabulary": ...}`."""
         content = [
-            [split, side, content_hash(encoded)]
+            [split, side, encoded.digest]
             for split, sides in sorted(self.encoded.items())
             for side, encoded in sorted(sides.items())
         ]
@@ -143,38 +186,21 @@ def open_dataset(
         raise UserError("data.name is not set: name a corpus, --config.data.name=...")
     if "://" in cfg.dir:
         raise UserError(f"data.dir={cfg.dir}: encoded text is mapped from local disk")
-    corpus = open_corpus(cfg.name, cfg.dir, cfg.source_dir)
+    parts = [
+        (open_corpus(name, cfg.dir, cfg.source_dir), times)
+        for name, times in parts_of(cfg.name)
+    ]
+    corpus = parts[0][0]
+    if len(parts) > 1 or parts[0][1] > 1:
+        corpus = mix(parts, tagged=cfg.target_tag)
+    if cfg.reverse:
+        corpus = corpus.reversed()
     folder = Path(os.path.expanduser(cfg.dir)) / "encoded" / cfg.name.replace("/", "-")
     sides = ("source", "target") if corpus.kind == "parallel" else ("text",)
     if tokenizers is None:
         tokenizers = find_tokenizers(corpus, folder, sides, cfg)
     pairs = [(side, tokenizers[side]) for side in sides]
-    return Dataset(cfg, corpus, tokenizers, open_encoded(corpus, folder, pairs))
-
-
-def find_tokenizers(
-    corpus: Corpus, folder: Path, sides: tuple[str, ...], cfg: ConfigDict
-) -> dict[str, Tokenizer]:
-    """Tokenizers by side, learnt now or before from the same corpus and settings."""
-    keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
-    settings = {key: cfg[key] for key in keys}
-    settings["recipe"] = KINDS[cfg.tokenizer].recipe if cfg.tokenizer in KINDS else {}
-    found = open_tokenizers(corpus, folder, settings, lambda: learn(corpus, sides, cfg))
-    return found if set(found) == set(sides) else dict.fromkeys(sides, found["joint"])
-
-
-def learn(
-    corpus: Corpus, sides: tuple[str, ...], cfg: ConfigDict
-) -> dict[str, Tokenizer]:
-    """Tokenizers by side, or one for all called "joint"."""
-
-    def train(columns):
-        texts = (text[i] for text in corpus.read(TRAIN) for i in columns)
-        return train_tokenizer(cfg.tokenizer, texts, cfg.vocab_size, cfg.min_count)
-
-    if len(sides) > 1 and cfg.joint_vocab:
-        return {"joint": train(range(len(sides)))}
-    return {side: train([i]) for i, side in enumerate(sides)}
+    return Dataset(cfg, corpus, tokenizers, *open_encoded(corpus, folder, pairs))
 
 
 def check_room(text: Encoded, rows: int, length: int) -> None:

@@ -2,15 +2,18 @@
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 from etils import epath, epy
 
+from data.locks import one_at_a_time
 from errors import UserError
 
 with epy.lazy_imports():  # seconds that only opening a corpus should cost
@@ -25,10 +28,14 @@ with epy.lazy_imports():  # seconds that only opening a corpus should cost
     from tensorflow_datasets.core.download import util as download_util
 
 NO_SPACE = os.strerror(errno.ENOSPC)  # all that ArrayRecord's writer says of it
+PATIENCE = 5  # seconds between two lines about progress
 
 
 def prepare(builder, source_dir: str | None) -> None:
-    """Fetches, verifies and writes the corpus, whole or not at all."""
+    """Fetches, verifies and writes the corpus, whole or not at all.
+
+    Waits while another process prepares the same corpus.
+    """
     name = full_name(builder)
     if source_dir is not None and not Path(source_dir).expanduser().is_dir():
         raise UserError(
@@ -37,12 +44,10 @@ def prepare(builder, source_dir: str | None) -> None:
         )
     if builder.data_path.exists() and not builder.is_prepared():
         raise UserError(f"{builder.data_path} is no prepared corpus: remove it")
-    print(f"preparing {name} in {builder.data_dir_root} ...", file=sys.stderr)
-    builder.source_dir = source_dir
-    config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
     try:
-        with _plain_downloads():
-            builder.download_and_prepare(download_config=config)
+        with _alone(builder):
+            if not builder.is_prepared():
+                _prepare_alone(builder, source_dir)
     except UserError:
         raise
     except Exception as error:
@@ -52,6 +57,26 @@ def prepare(builder, source_dir: str | None) -> None:
         if explained is None:
             raise
         raise explained from error
+
+
+def _prepare_alone(builder, source_dir: str | None) -> None:
+    print(
+        f"preparing {full_name(builder)} in {builder.data_dir_root} ...",
+        file=sys.stderr,
+    )
+    start = time.monotonic()
+    builder.source_dir = source_dir
+    if sys.stderr.isatty():
+        _report_progress(builder)
+    config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
+    with _plain_downloads():
+        builder.download_and_prepare(download_config=config)
+    counts = [f"{s.num_examples} {name}" for name, s in builder.info.splits.items()]
+    print(
+        f"prepared {full_name(builder)} in {time.monotonic() - start:.0f} s: "
+        f"{', '.join(counts)}",
+        file=sys.stderr,
+    )
 
 
 def _explain_failure(builder, error: Exception) -> UserError | None:
@@ -119,6 +144,43 @@ def full_name(builder) -> str:
 def one_line(error: Exception) -> str:
     """What an error says, without line breaks."""
     return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _alone(builder) -> Iterator[None]:
+    """Holds the corpus's lock; where there are none (a bucket), the fastest wins."""
+    root = builder.data_dir_root
+    if "://" in os.fspath(root):
+        yield
+        return
+    name = full_name(builder)
+    file = f".{name}-{builder.version}.lock".replace("/", "-")
+    with one_at_a_time(Path(root) / file, f"prepares {name}"):
+        yield
+
+
+def _report_progress(builder) -> None:
+    """Has the builder say now and then how many examples it has written."""
+    make = builder._split_generators
+
+    @functools.wraps(make)  # TFDS looks at its parameters
+    def split_generators(*args, **kwargs):
+        found = make(*args, **kwargs)
+        return {
+            split: _counted(split, rows) if isinstance(rows, Iterator) else rows
+            for split, rows in found.items()
+        }
+
+    builder._split_generators = split_generators
+
+
+def _counted(split: str, examples: Iterator) -> Iterator:
+    due = time.monotonic() + PATIENCE
+    for number, example in enumerate(examples):
+        if time.monotonic() > due:
+            print(f"  {split}: {number} examples ...", file=sys.stderr)
+            due = time.monotonic() + PATIENCE
+        yield example
 
 
 @contextlib.contextmanager

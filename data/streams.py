@@ -29,13 +29,18 @@ class TextBatches:
         return [(self.rows, self.length)]
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        places = self.starts[:, None] + k * self.length + np.arange(self.length)
+        return self.part(k, slice(None))
+
+    def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+        """Some rows of batch k, such as those of one host; no others are read."""
+        starts = self.starts[rows]
+        places = starts[:, None] + k * self.length + np.arange(self.length)
         places %= len(self.text.tokens)
         return {
             "tokens": self.text.tokens[places - 1].astype(np.int32),
             "labels": self.text.tokens[places].astype(np.int32),
             "weights": np.ones(places.shape, np.float32),
-            "reset": np.zeros(self.rows, bool),
+            "reset": np.zeros(len(starts), bool),
         }
 
 

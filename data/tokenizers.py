@@ -6,11 +6,15 @@ beginning of sentence.
 
 import base64
 import collections
+import copy
+import dataclasses
 import io
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
+from data.normalization import AS_IS, Normalizer
 from errors import UserError
 
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<bos>")
@@ -18,12 +22,37 @@ PAD, EOS, UNK, BOS = range(len(SPECIAL))
 
 
 class Tokenizer:
-    """What all kinds have in common; see `ByteTokenizer` for the methods."""
+    """What all kinds have in common.
 
-    kind: ClassVar[str]
+    Attributes:
+      normal: what is done to a text first, and undone last.
+    """
+
+    kind: ClassVar[str] = ""
     recipe: ClassVar[dict] = {}  # what, beside the text, decides the vocabulary
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int
+    normal: Normalizer = AS_IS
+
+    def with_normal(self, normal: Normalizer) -> "Tokenizer":
+        """The same vocabulary for texts that are normalised otherwise."""
+        other = copy.copy(self)
+        other.normal = normal
+        return other
+
+    def shares_vocabulary(self, other: "Tokenizer") -> bool:
+        """Whether a number means the same to both."""
+        if self is other:
+            return True
+        return self.kind == other.kind and self.content() == other.content()
+
+    def encode(self, text: str) -> list[int]:
+        """The numbers of a text."""
+        return self.numbers(self.normal.apply(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of numbers; see `text`."""
+        return self.normal.undo(self.text(ids))
 
 
 class ByteTokenizer(Tokenizer):
@@ -46,18 +75,18 @@ class ByteTokenizer(Tokenizer):
         """What `load` needs."""
         return {}
 
-    def encode(self, text: str) -> list[int]:
+    def numbers(self, text: str) -> list[int]:
         """One number a byte."""
         return [byte + len(SPECIAL) for byte in text.encode()]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
         """The text; a broken character becomes U+FFFD, special numbers nothing."""
         plain = bytes(i - len(SPECIAL) for i in ids if i >= len(SPECIAL))
         return plain.decode(errors="replace")
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """A legible name a number."""
-        return [SPECIAL[i] if i < len(SPECIAL) else self.decode([i]) for i in ids]
+        return [SPECIAL[i] if i < len(SPECIAL) else self.text([i]) for i in ids]
 
 
 class ListTokenizer(Tokenizer):
@@ -91,11 +120,11 @@ class ListTokenizer(Tokenizer):
         """What `load` needs."""
         return {"symbols": self.symbols}
 
-    def encode(self, text: str) -> list[int]:
+    def numbers(self, text: str) -> list[int]:
         """One number a symbol, UNK for those not known."""
         return [self.ids.get(symbol, UNK) for symbol in self.split(text)]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
         """The text, `<unk>` where a symbol was not known."""
         kept = (i for i in ids if i not in (PAD, EOS, BOS))
         return self.joiner.join(self.symbols[i] for i in kept)
@@ -157,7 +186,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
-        """At most `vocab_size` pieces, fewer where the text has no more."""
+        """`vocab_size` pieces, or as many as the text has."""
         import sentencepiece
 
         model = io.BytesIO()
@@ -179,11 +208,11 @@ class SentencePieceTokenizer(Tokenizer):
         """What `load` needs: the SentencePiece model file, in base 64."""
         return {"model": base64.b64encode(self.model).decode()}
 
-    def encode(self, text: str) -> list[int]:
+    def numbers(self, text: str) -> list[int]:
         """One number a piece."""
         return self.processor.encode(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
         """The text; special numbers are left out, unknown ones shown."""
         return self.processor.decode([int(i) for i in ids])
 
@@ -192,16 +221,32 @@ class SentencePieceTokenizer(Tokenizer):
         return [self.processor.id_to_piece(int(i)) for i in ids]
 
 
+class UnigramTokenizer(SentencePieceTokenizer):
+    """Unigram language model (Kudo 2018) by SentencePiece."""
+
+    kind: ClassVar = "unigram"
+    recipe: ClassVar = {**SentencePieceTokenizer.recipe, "model_type": "unigram"}
+
+
 KINDS = {
     kind.kind: kind
-    for kind in (ByteTokenizer, WordTokenizer, CharTokenizer, SentencePieceTokenizer)
+    for kind in (
+        ByteTokenizer,
+        WordTokenizer,
+        CharTokenizer,
+        SentencePieceTokenizer,
+        UnigramTokenizer,
+    )
 }
 
 
 def train_tokenizer(
     kind: str, texts: Iterable[str], vocab_size: int, min_count: int
 ) -> Tokenizer:
-    """Raises UserError for a kind that does not exist or a size too small."""
+    """From texts as they are normalised.
+
+    Raises UserError for a kind that does not exist or a size that cannot be.
+    """
     if kind not in KINDS:
         raise UserError(f"data.tokenizer={kind!r}: there are {', '.join(KINDS)}")
     if vocab_size <= len(SPECIAL):
@@ -210,18 +255,62 @@ def train_tokenizer(
             f"the first {len(SPECIAL)} are {' '.join(SPECIAL)}"
         )
     try:
-        return KINDS[kind].train(texts, vocab_size, min_count)
+        tokenizer = KINDS[kind].train(texts, vocab_size, min_count)
     except RuntimeError as error:  # SentencePiece's: too few pieces for the characters
         raise UserError(f"data.vocab_size={vocab_size}: {error}") from error
+    is_learnt = isinstance(tokenizer, SentencePieceTokenizer)
+    if is_learnt and tokenizer.vocab_size < vocab_size:
+        raise UserError(
+            f"data.vocab_size={vocab_size} is more than the text allows: it has "
+            f"{tokenizer.vocab_size} pieces"
+        )
+    return tokenizer
+
+
+def read_vocabulary(kind: str, path: Path) -> Tokenizer:
+    """A tokenizer from a SentencePiece model or a list of symbols, one a line.
+
+    Raises UserError for a file that is not there or not what the kind needs.
+    """
+    if not path.is_file():
+        raise UserError(f"data.vocabulary={path}: there is no such file")
+    if kind in ("sentencepiece", "unigram"):
+        return _read_pieces(kind, path)
+    if kind in ("word", "char"):
+        symbols = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
+        own = [symbol for symbol in symbols if symbol not in SPECIAL]
+        return KINDS[kind]([*SPECIAL, *own])
+    raise UserError(f"data.vocabulary={path}: {kind} needs none")
+
+
+def _read_pieces(kind: str, path: Path) -> Tokenizer:
+    try:
+        tokenizer = KINDS[kind](path.read_bytes())
+    except RuntimeError as error:
+        raise UserError(
+            f"data.vocabulary={path} is no model of SentencePiece"
+        ) from error
+    processor = tokenizer.processor
+    ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if (*ids, processor.bos_id()) != (PAD, EOS, UNK, BOS):
+        raise UserError(
+            f"data.vocabulary={path}: its first pieces must be {' '.join(SPECIAL)}; "
+            "train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=3"
+        )
+    return tokenizer
 
 
 def dump_tokenizer(tokenizer: Tokenizer) -> str:
     """One JSON document."""
     content = {"kind": tokenizer.kind, **tokenizer.content()}
+    if tokenizer.normal != AS_IS:
+        content["normal"] = dataclasses.asdict(tokenizer.normal)
     return json.dumps(content, ensure_ascii=False)
 
 
 def parse_tokenizer(document: str) -> Tokenizer:
     """The tokenizer that `dump_tokenizer` wrote."""
     content = json.loads(document)
-    return KINDS[content["kind"]].load(content)
+    tokenizer = KINDS[content["kind"]].load(content)
+    tokenizer.normal = Normalizer(**content.get("normal", {}))
+    return tokenizer

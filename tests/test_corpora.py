@@ -163,11 +163,16 @@ def test_a_prepared_corpus_needs_its_source_no_more(captions, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_preparing_says_one_line_on_standard_error(captions, tmp_path, capfd):
+def test_preparing_says_when_it_begins_and_ends_on_standard_error(
+    captions, tmp_path, capfd
+):
     open_corpus("multi30k/en-de", tmp_path / "data", captions())
     output = capfd.readouterr()
     assert output.out == ""
-    assert output.err == f"preparing multi30k/en-de in {tmp_path / 'data'} ...\n"
+    begins, ends = output.err.splitlines()
+    assert begins == f"preparing multi30k/en-de in {tmp_path / 'data'} ..."
+    assert ends.startswith("prepared multi30k/en-de in ")
+    assert ends.endswith(" s: 5 train, 5 validation, 5 test")
 
 
 def test_folders_may_be_given_relative_to_home(captions, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from training.averaging import observe
 from training.checkpoints import Checkpoints
 from training.metrics import Pairs, merged, total_weight
+from training.prefetch import Prefetch
 from training.step import Step, TrainState
 from training.writers import Writers
 
@@ -49,14 +50,15 @@ class Run:
         pace = Pace(self.writers.seconds)
         recent: list[Pairs] = []
         done = int(state.step)
-        with stop_requests() as stopped:
+        ahead = Prefetch(self.batch, done, self.steps)
+        with stop_requests() as stopped, ahead as batches:
             while done < self.steps:
-                state, carry, pairs = self.step(state, carry, self.batch(done))
+                state, carry, pairs = self.step(state, carry, batches.next())
                 done += 1
                 recent.append(pairs)
                 last = done == self.steps
                 if last or _due(done, self.log_every):
-                    self._log(done, recent, pace)
+                    self._log(done, recent, pace, batches.lap())
                     recent = []
                 goodness = None
                 if last or _due(done, self.eval_every):
@@ -73,11 +75,12 @@ class Run:
             self.checkpoints.close()
         return state, done >= self.steps
 
-    def _log(self, step: int, recent: list[Pairs], pace: "Pace") -> None:
+    def _log(self, step: int, recent: list[Pairs], pace: "Pace", waited: float) -> None:
         metrics = merged(recent)
         tokens = total_weight(recent, "loss")
         seconds = pace.lap()
         metrics["tokens_per_second"] = tokens / seconds
+        metrics["waiting"] = min(waited / seconds, 1.0)  # share of it, for batches
         metrics["seconds"] = pace.total
         self.writers.write(step, "train", metrics)
 

@@ -10,6 +10,7 @@ from errors import UserError
 ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 LANGUAGES = ("en", "de", "fr", "cs")
 SPLITS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
+TEST_SETS = ("test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
 
 # sha256 of the unpacked files
 CHECKSUMS = {
@@ -33,11 +34,46 @@ CHECKSUMS = {
     "test_2016_flickr.cs": (
         "45adb85f688de8407fddcbe1b36dca15d12aab868149b337e2576f2d6d2ff8d8"
     ),
+    "test_2017_flickr.en": (
+        "ce1450ddc5ab0834502579d77a170849952e15a2938b34cc503bdc25ebb4fb98"
+    ),
+    "test_2017_flickr.de": (
+        "c3078bc3b36808bf9d20eb2347ed6137016179ef59ec0d2b9b8ecc3fb2880081"
+    ),
+    "test_2017_flickr.fr": (
+        "6f3764e31dac41e9455e612958bcfd4e877c5e15cd66df2c2b2be6d9bd83e5b6"
+    ),
+    "test_2017_mscoco.en": (
+        "43051fdfa86fd5395182e718a94ca67b1b227b9f7c79596ff0f6b813216981d2"
+    ),
+    "test_2017_mscoco.de": (
+        "58277df3c75f92f7145a11b910b553d1cf82c439249d4dc237c899609eafac22"
+    ),
+    "test_2017_mscoco.fr": (
+        "39cde3f43f32b0a6bf29ce4917a46329ff32e53070c2fac87506695a740ae0a0"
+    ),
+    "test_2018_flickr.en": (
+        "4e585c2dd525911a6ea7730e9d0b516239af3f1b1ffae6a2130223cfb639f25e"
+    ),
+    "test_2018_flickr.de": (
+        "39fcc8b3331d76fb42d648d019c6898b0d5e58baac87bc2a0bb93f44ec8db207"
+    ),
+    "test_2018_flickr.fr": (
+        "234b4a887da0da4801a3e2c6f21336231ff7dd46daeb80cfa1b551c8bbb78239"
+    ),
+    "test_2018_flickr.cs": (
+        "1db59fe6980c9b3f9bade65122a985e71150214837d76f4768a5a8384c0b2dc7"
+    ),
 }
 
 
 class Multi30k(tfds.core.GeneratorBasedBuilder):
     """Multi30k, task 1, raw: every direction between two of its languages.
+
+    29,000 captions for training, 1,014 for validation, and for test 1,000 of 2016 and
+    three later sets, splits of their own names: 1,000 of Flickr and 461 of MS COCO
+    (2017; not in Czech) and 1,071 of Flickr (2018). A later set is left out where the
+    source folder or the address does not have it in both languages.
 
     Attributes:
       source_dir: folder with the published files; None downloads them.
@@ -65,21 +101,32 @@ class Multi30k(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        names = [
-            f"{stem}.{language}"
-            for stem in SPLITS.values()
-            for language in self.languages
-        ]
-        files = {
-            name: sources.Source(f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,))
-            for name in names
-        }
+        stems = SPLITS | {stem: stem for stem in TEST_SETS if self._offered(stem)}
+        files = {}
+        for stem in stems.values():
+            files |= self._sources(stem)
         texts = sources.read_texts(files, self.source_dir)
         lines = {name: sources.split_lines(text) for name, text in texts.items()}
-        return {split: self._pairs(lines, stem) for split, stem in SPLITS.items()}
+        return {split: self._pairs(lines, stem) for split, stem in stems.items()}
+
+    def _names(self, stem):
+        return [f"{stem}.{language}" for language in self.languages]
+
+    def _sources(self, stem):
+        return {
+            name: sources.Source(f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,))
+            for name in self._names(stem)
+        }
+
+    def _offered(self, stem):
+        """Whether a later test set is there in both languages."""
+        return CHECKSUMS.keys() >= set(self._names(stem)) and all(
+            sources.is_offered(source, self.source_dir)
+            for source in self._sources(stem).values()
+        )
 
     def _pairs(self, lines, stem):
-        names = [f"{stem}.{language}" for language in self.languages]
+        names = self._names(stem)
         first, second = (len(lines[name]) for name in names)
         if first != second:
             raise UserError(

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import http.client
 import io
+import posixpath
+import tarfile
 import urllib.request
 import zipfile
 import zlib
@@ -15,6 +17,15 @@ from errors import UserError
 
 TIMEOUT = 20  # seconds without a byte
 AGENT = {"User-Agent": "attention-lab"}  # some hosts refuse the default of urllib
+ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by hexadecimal digits
+DAMAGED = (
+    EOFError,
+    OSError,
+    KeyError,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -22,15 +33,16 @@ class Source:
     """One text of a corpus, known by its content however it is packed.
 
     Attributes:
-      url: where it is published: as it is, as `.gz`, or in a `.zip` with others.
-      sha256: of the text itself, unpacked.
+      url: where it is published: as it is, as `.gz`, or with others in a `.zip` or
+        `.tgz`.
+      checksum: of the text itself, unpacked: MD5, SHA-1 or SHA-256 by its length.
       names: what it may be called in a source folder, where `.gz` may follow. The
         published file is taken there, too.
-      member: its path inside the `.zip`.
+      member: its path inside the archive.
     """
 
     url: str
-    sha256: str
+    checksum: str
     names: tuple[str, ...]
     member: str = ""
 
@@ -50,10 +62,18 @@ class Source:
 def read_texts(
     sources: Mapping[str, Source], source_dir: str | None = None
 ) -> dict[str, str]:
-    """The verified text of every source, from `source_dir` or else its address.
+    """The text of every source; see `read_bytes`. UserError where it is not UTF-8."""
+    found = read_bytes(sources, source_dir)
+    return {key: decode(sources[key].names[0], found[key]) for key in found}
 
-    Raises UserError where a file is missing, damaged, not the published text, or out
-    of reach.
+
+def read_bytes(
+    sources: Mapping[str, Source], source_dir: str | None = None
+) -> dict[str, bytes]:
+    """What every source holds, verified, from `source_dir` or else its address.
+
+    Raises UserError where a file is missing, damaged, empty, not the published text,
+    or out of reach.
     """
     wanted = sources.values()
     if source_dir is None:
@@ -65,9 +85,39 @@ def read_texts(
     return {key: _unpack(*found[key], source) for key, source in sources.items()}
 
 
+def is_offered(source: Source, source_dir: str | None = None) -> bool:
+    """Whether `source_dir`, or else the address, has the source.
+
+    Raises UserError where the address is out of reach.
+    """
+    if source_dir is not None:
+        return source.find(Path(source_dir).expanduser()) is not None
+    try:
+        _request(source.url, [source], "HEAD")
+    except UserError as error:
+        if getattr(error.__cause__, "code", None) == http.HTTPStatus.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
 def split_lines(text: str) -> list[str]:
     r"""The lines of `text`, cut at "\n" alone: some hold other line separators."""
     return text.removesuffix("\n").split("\n")
+
+
+def decode(name: str, text: bytes, line: int = 1) -> str:
+    """`text` of the file `name`, of which it begins in line number `line`.
+
+    Raises UserError where it is not UTF-8.
+    """
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        line += text.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{name} is not UTF-8 in line {line} ({error.reason}): give a copy in UTF-8"
+        ) from error
 
 
 def _find_all(sources: Mapping[str, Source], folder: Path) -> dict[str, Path]:
@@ -89,8 +139,12 @@ def _file_names(sources: Iterable[Source]) -> str:
 
 
 def _fetch(url: str, sources: Iterable[Source]) -> bytes:
+    return _request(url, sources, "GET")
+
+
+def _request(url: str, sources: Iterable[Source], method: str) -> bytes:
     try:
-        request = urllib.request.Request(url, headers=AGENT)
+        request = urllib.request.Request(url, headers=AGENT, method=method)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -100,29 +154,42 @@ def _fetch(url: str, sources: Iterable[Source]) -> bytes:
         ) from error
 
 
-def _unpack(origin: str, packed: bytes, source: Source) -> str:
+def _unpack(origin: str, packed: bytes, source: Source) -> bytes:
     """The text inside `packed`, which came from the file or address `origin`."""
     try:
-        if origin.endswith(".gz"):
+        if origin.endswith((".tgz", ".tar.gz")):
+            text = _read_tar(packed, source.member)
+        elif origin.endswith(".gz"):
             text = gzip.decompress(packed)
         elif origin.endswith(".zip"):
             with zipfile.ZipFile(io.BytesIO(packed)) as archive:
                 text = archive.read(source.member)
         else:
             text = packed
-    except (EOFError, OSError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{origin} is damaged or cut short ({error}): fetch {source.url} again"
         ) from error
     _verify(origin, text, source)
-    return text.decode()
+    return text
+
+
+def _read_tar(packed: bytes, member: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        for info in archive:
+            if posixpath.normpath(info.name) == member:
+                return archive.extractfile(info).read()
+    raise KeyError(f"it holds no {member}")
 
 
 def _verify(origin: str, text: bytes, source: Source) -> None:
-    got = hashlib.sha256(text).hexdigest()
-    if got != source.sha256:
+    algorithm = ALGORITHMS[len(source.checksum)]
+    got = hashlib.new(algorithm, text).hexdigest()
+    if got != source.checksum:
         raise UserError(
-            f"checksum mismatch: {origin} unpacks to {len(text)} bytes with sha256 "
-            f"{got}, expected {source.sha256}; put the file of {source.url} in a "
-            "folder and give it as --config.data.source_dir"
+            f"checksum mismatch: {origin} unpacks to {len(text)} bytes with "
+            f"{algorithm} {got}, expected {source.checksum}; put the file of "
+            f"{source.url} in a folder and give it as --config.data.source_dir"
         )
+    if not text.strip():
+        raise UserError(f"{origin} is empty: fetch {source.url} again")

@@ -1,0 +1,41 @@
+r"""Your own text: a language model of it, by subwords.
+
+    python train.py --config=configs/plain_text.py:transformer_xl --workdir=runs/mine \
+        --config.data.source_dir=DIR
+
+DIR has train.txt and valid.txt (and test.txt), plain or .gz, each line kept with its
+end; or a folder a split, train/*.txt and so on, each file kept as it stands. By
+bytes, characters or words: --config.data.tokenizer=byte, char or word. A changed file
+is another corpus: a run refuses to go on with it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+STACK = {
+    "layers": 4,
+    "width": 256,
+    "heads": 8,
+    "feed_forward": 1024,
+    "norm": "pre",
+    "dropout": 0.1,
+}
+
+MODELS = {
+    "rnn": {"width": 512, "embedding_width": 256, "attention_width": 128},
+    "transformer": STACK,
+    "transformer_xl": {**STACK, "memory_length": 128},
+}
+
+
+def get_config(model: str = "transformer_xl") -> ConfigDict:
+    """The experiment for one of the MODELS."""
+    cfg = base.get_config(model)
+    cfg.task = "language_modeling"
+    cfg.model.update(MODELS[model])
+    cfg.steps = 20_000
+    cfg.data.name = "plain_text"
+    cfg.optim.warmup = 500
+    cfg.optim.clip = 0.25
+    return cfg

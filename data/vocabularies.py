@@ -1,0 +1,110 @@
+"""The tokenizers of an experiment: learnt from its corpus once, or given.
+
+<data.dir>/encoded/<corpus>/tokenizer-<key>/<side>.json
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from data.corpora import Corpus
+from data.normalization import Normalizer, language_tag
+from data.storage import short_hash, written_whole
+from data.tokenizers import (
+    KINDS,
+    Tokenizer,
+    dump_tokenizer,
+    parse_tokenizer,
+    read_vocabulary,
+    train_tokenizer,
+)
+from errors import UserError
+
+FORMAT = 2  # to be raised when the meaning of a setting changes
+JOINT = "joint"
+
+
+def normalizers(
+    corpus: Corpus, sides: tuple[str, ...], cfg: ConfigDict
+) -> list[Normalizer]:
+    """What is done to each side of a corpus before it is tokenised.
+
+    Raises UserError for Moses without a language, and a tag without a target.
+    """
+    languages = corpus.languages or ("",) * len(sides)
+    if cfg.target_tag and not corpus.languages:
+        raise UserError("data.target_tag=True: a text has no target language")
+    tags = [language_tag(languages[-1]) if cfg.target_tag else "", ""]
+    return [
+        Normalizer(language or "en", cfg.moses, cfg.lowercase, tag)
+        if cfg.moses
+        else Normalizer(lowercase=cfg.lowercase, tag=tag)
+        for language, tag in zip(languages, tags, strict=False)
+    ]
+
+
+def find_tokenizers(
+    corpus: Corpus, folder: Path, sides: tuple[str, ...], cfg: ConfigDict
+) -> dict[str, Tokenizer]:
+    """Tokenizers by side: given, or learnt now or before from the training split."""
+    normals = normalizers(corpus, sides, cfg)
+    if cfg.vocabulary:
+        given = read_vocabulary(cfg.tokenizer, Path(cfg.vocabulary).expanduser())
+        found = {JOINT: given}
+    else:
+        keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
+        settings = {key: cfg[key] for key in keys}
+        kind = KINDS.get(cfg.tokenizer)
+        settings["recipe"] = kind.recipe if kind else {}
+        settings["normal"] = normals
+
+        def train():
+            return learn(corpus, sides, normals, cfg)
+
+        found = open_tokenizers(corpus, folder, settings, train)
+    return {
+        side: found.get(side, found.get(JOINT)).with_normal(normal)
+        for side, normal in zip(sides, normals, strict=True)
+    }
+
+
+def learn(
+    corpus: Corpus,
+    sides: tuple[str, ...],
+    normals: list[Normalizer],
+    cfg: ConfigDict,
+) -> dict[str, Tokenizer]:
+    """Tokenizers by side, or one for all."""
+
+    def train(columns):
+        texts = (
+            normals[i].apply(text[i]) for text in corpus.read("train") for i in columns
+        )
+        return train_tokenizer(cfg.tokenizer, texts, cfg.vocab_size, cfg.min_count)
+
+    if len(sides) > 1 and cfg.joint_vocab:
+        return {JOINT: train(range(len(sides)))}
+    return {side: train([i]) for i, side in enumerate(sides)}
+
+
+def open_tokenizers(
+    corpus: Corpus, folder: Path, settings: dict, train: Callable[[], dict]
+) -> dict[str, Tokenizer]:
+    """A tokenizer a side, learnt at the first call, read back afterwards.
+
+    Args:
+      settings: what the tokenizers depend on, beside the corpus.
+      train: learns them.
+    """
+    key = short_hash(FORMAT, corpus.name, corpus.version, corpus.fields, settings)
+    target = folder / f"tokenizer-{key}"
+    if not target.exists():
+        with written_whole(target) as draft:
+            for side, tokenizer in train().items():
+                document = dump_tokenizer(tokenizer)
+                (draft / f"{side}.json").write_text(document, encoding="utf8")
+    return {
+        file.stem: parse_tokenizer(file.read_text(encoding="utf8"))
+        for file in sorted(target.glob("*.json"))
+    }
