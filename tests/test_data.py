@@ -486,6 +486,13 @@ class TestStreams:
             np.testing.assert_array_equal(here["labels"][:, :-1], here["tokens"][:, 1:])
             assert not after["reset"].any()
 
+    def test_the_parts_of_a_batch_are_the_batch(self):
+        batches = TextBatches(encoded([67]), rows=4, length=5)
+        parts = [batches.part(9, rows) for rows in (slice(0, 1), slice(1, None))]
+        for name, value in batches[9].items():
+            joined = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(joined, value)
+
     def test_no_token_is_favoured(self):
         text = Encoded(np.arange(67), np.asarray([0, 67]), 0, 0, 0)
         batches = TextBatches(text, rows=4, length=5)
