@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import models
+from analysis import plan
 from configs import base
 
 # All different, so that a swapped axis cannot pass.
@@ -55,6 +56,13 @@ def random_parameters(init, *inputs, scale=0.3):
         ("scale" in str(path[-1])) + scale * jax.random.normal(key, leaf.shape)
         for (path, leaf), key in zip(leaves, keys, strict=True)
     )
+
+
+@functools.cache
+def parameters_of(config: str, model: str):
+    """Shapes of the parameters of configs/<config>.py:<model>."""
+    cfg = importlib.import_module(f"configs.{config}").get_config(model)
+    return plan.parameters(cfg)
 
 
 def tokens(shape, size=V, seed=1):

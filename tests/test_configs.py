@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from architectures import names
+from architectures import names, parameters_of
 
 import assembly
 import experiment
-from analysis import plan
 from configs import base
 from data.tokenizers import ListTokenizer
 from errors import UserError
@@ -40,7 +39,7 @@ def test_every_config_builds_its_model(name, model):
     cfg = importlib.import_module(f"configs.{name}").get_config(model)
     assert cfg.is_locked
     assembly.check_config(cfg)
-    params = plan.parameters(cfg)
+    params = parameters_of(name, model)
     assert experiment.num_parameters(params) > 1000
 
 

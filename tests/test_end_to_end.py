@@ -29,6 +29,7 @@ SMALL = (
 ENVIRONMENT = {
     **os.environ,
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compiling is most of the time
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
 }
 

@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+from architectures import parameters_of
 
 import experiment
 from analysis import plan
@@ -40,13 +41,14 @@ def config(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_has_the_published_number_of_parameters(name):
     millions, percent = PUBLISHED[name]
-    found = experiment.num_parameters(plan.parameters(config(name))) / 1e6
+    params = parameters_of(*name.split(":"))
+    found = experiment.num_parameters(params) / 1e6
     assert abs(found / millions - 1) <= percent / 100, f"{found:.1f}M"
 
 
 def test_the_standard_transformer_xl_has_the_authors_number_of_parameters():
     # 151,123,537 in fairseq's port: 9 special tokens more, u and v a layer.
-    params = plan.parameters(config("wikitext103:standard"))
+    params = parameters_of("wikitext103", "standard")
     ours = experiment.num_parameters(params)
     extra_tokens = (267_735 + 9) - 267_739
     extra_biases = 15 * 2 * 410
