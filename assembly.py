@@ -1,12 +1,12 @@
-"""From a config to task and model, and what no config may say.
+"""From a config to task and model.
 
-Half of the glue; the other half, `experiment.py`, runs what is put together here.
+The glue begins here; `experiment.py` trains what is put together, `trained_run.py`
+uses what was trained.
 """
 
 import dataclasses
 import difflib
 import importlib
-import math
 import pkgutil
 import typing
 from typing import Any
@@ -15,11 +15,8 @@ from ml_collections import ConfigDict
 
 import models
 import tasks
-from data.dataset import Dataset
 from data.tokenizers import Tokenizer
 from errors import UserError
-from training.optimizers import make_optimizer
-from training.partitioning import Partitioner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,65 +119,3 @@ def evaluation_config(config, options: ConfigDict):
         return dataclasses.replace(config, **asked)
     except ValueError as error:
         raise UserError(str(error).replace("model.", "eval.", 1)) from error
-
-
-def check_config(cfg: ConfigDict) -> None:
-    """Raises UserError for what cannot be, before anything is prepared."""
-    check_lengths(cfg)
-    find_module(tasks, cfg.task, "Task", "task")
-    module = find_module(models, cfg.model.name, "Config", "model.name")
-    config = model_config(module.Config, cfg.model)
-    evaluation_config(config, cfg.eval)
-    if cfg.label_smoothing and getattr(config, "cutoffs", ()):
-        raise UserError(
-            f"label_smoothing={cfg.label_smoothing}: an adaptive softmax "
-            "(model.cutoffs) has none; set it to 0"
-        )
-    make_optimizer(cfg.optim, cfg.steps)
-    Partitioner(cfg.parallel)
-
-
-def check_lengths(cfg: ConfigDict) -> None:
-    """Raises UserError for sizes that cannot be."""
-    positive = {
-        "steps": cfg.steps,
-        "data.batch_rows": cfg.data.batch_rows,
-        "data.batch_tokens": cfg.data.batch_tokens,
-        "data.segment_length": cfg.data.segment_length,
-        "data.buckets": cfg.data.buckets,
-        "data.max_length": cfg.data.max_length,
-        "eval.batch_rows": cfg.eval.batch_rows,
-        "decode.max_length": cfg.decode.max_length,
-    }
-    ranges = {
-        "label_smoothing": (cfg.label_smoothing, 0, 1),
-        "loss_share": (cfg.loss_share, 0, 1),
-        "optim.warmup": (cfg.optim.warmup, 0, math.inf),
-        "optim.clip": (cfg.optim.clip, 0, math.inf),
-        "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
-        "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
-        "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
-        "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),
-        **{key: (value, 1, math.inf) for key, value in positive.items()},
-    }
-    for key, (value, low, high) in ranges.items():
-        if value is not None and not low <= value <= high:
-            least = f"it must be {low} or more"
-            bounds = least if high == math.inf else f"it must be in {low} to {high}"
-            raise UserError(f"{key}={value}: {bounds}")
-
-
-def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError where a task does not fit the corpus."""
-    wanted = find_module(tasks, cfg.task, "Task", "task").Task.corpus_kind
-    if dataset.corpus.kind != wanted:
-        raise UserError(
-            f"task={cfg.task!r} needs a corpus of kind {wanted!r}; "
-            f"{cfg.data.name} is of kind {dataset.corpus.kind!r}"
-        )
-    for split in ("train", "validation"):
-        if split not in dataset.corpus.splits:
-            raise UserError(
-                f"{cfg.data.name} has no split {split!r}, which training needs; "
-                f"it has {', '.join(dataset.corpus.splits)}"
-            )

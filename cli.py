@@ -12,7 +12,6 @@ from ml_collections import ConfigDict, config_flags
 from errors import UserError
 
 USER_ERROR = 2
-STOPPED = 75  # saved on a signal: run the same command again
 
 
 def start(main: Callable[[], int | None]) -> None:

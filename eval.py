@@ -18,12 +18,12 @@ EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 def main() -> None:
     """Prints the score card as a table."""
-    import experiment
+    import trained_run
     from analysis import attention_maps
 
     changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
-    run = experiment.open_run(WORKDIR.value, CHECKPOINT.value, changes)
-    card, path = experiment.evaluate(run, SPLIT.value)
+    run = trained_run.open_run(WORKDIR.value, CHECKPOINT.value, changes)
+    card, path = trained_run.evaluate(run, SPLIT.value)
     print(f"{card['split']} at step {card['step']}")
     for name, score in card["scores"].items():
         interval = ""

@@ -1,14 +1,12 @@
-"""The glue: from a config, or a run directory, to data, model, task and training.
+"""The glue: from a config to data, model, task, optimiser and a trained run.
 
-With `assembly.py` the only file that knows all packages. A run directory is the
-only interface between `train` and everything after it.
+With `assembly.py` and `trained_run.py` the only file that knows all packages.
 """
 
 import dataclasses
 import json
+import math
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,53 +15,72 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from assembly import Experiment, assemble, check_config, check_corpus, check_lengths
-from configs import base
-from data.dataset import Dataset, open_dataset
-from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
+import tasks
+from assembly import Experiment, assemble, find_module
+from checks import check_config, check_corpus
+from data.dataset import SIDES, Dataset, open_dataset
+from data.tokenizers import Tokenizer, dump_tokenizer
 from errors import UserError
-from tasks.floors import MOST_PAIRS
+from trained_run import (
+    TrainedRun,
+    check_data,
+    evaluation_input,
+    open_run,
+    read_tokenizers,
+)
 from training.averaging import evaluation_params
 from training.checkpoints import Checkpoints
-from training.loop import Run
+from training.loop import Ending, Run
 from training.optimizers import make_optimizer
 from training.partitioning import Partitioner
+from training.progress import Progress
+from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
+from training.signals import Interruptible, StopRequested, stop_at_once
 from training.step import TrainState, make_state, make_step
-from training.surroundings import commit, surroundings
+from training.surroundings import make_deterministic, surroundings
+from training.transfer import transferred
 from training.writers import Writers
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """All that is needed to make steps, but for the state."""
+    """All that is needed to make steps, but for the state.
+
+    Attributes:
+      steps: the one that is the last.
+    """
 
     experiment: Experiment
     partitioner: Partitioner
     batches: Any
     optimizer: Any
     schedule: Any
+    steps: int
 
     @classmethod
     def of(cls, experiment: Experiment, dataset: Dataset) -> "Training":
         """The training that a config describes."""
         cfg = experiment.cfg
-        optimizer, schedule = make_optimizer(cfg.optim, cfg.steps)
-        return cls(
-            experiment,
-            Partitioner(cfg.parallel),
-            dataset.train_batches(),
-            optimizer,
-            schedule,
-        )
+        batches = dataset.train_batches()
+        steps = cfg.steps
+        if cfg.epochs:
+            steps = math.ceil(cfg.epochs * batches.epoch_length)
+        optimizer, schedule = make_optimizer(cfg.optim, steps)
+        partitioner = Partitioner(cfg.parallel, parts=cfg.accumulate)
+        return cls(experiment, partitioner, batches, optimizer, schedule, steps)
+
+    def loss(self, variables: PyTree, carry: PyTree, batch: PyTree, rng):
+        """Pairs (sum, weight) and the next carry."""
+        task, model = self.experiment.task, self.experiment.model
+        return task.loss(model, variables, carry, batch, rng, train=True)
 
     def make_state(self) -> TrainState:
         """The first state, parameters with the names of their axes."""
-        task, model = self.experiment.task, self.experiment.model
-        key = jax.random.key(self.experiment.cfg.seed)
+        cfg, task = self.experiment.cfg, self.experiment.task
         batch = jax.tree.map(jnp.asarray, self.batches[0])
-        variables = task.init(model, key, batch)
-        return make_state(variables["params"], self.optimizer)
+        variables = task.init(self.experiment.model, jax.random.key(cfg.seed), batch)
+        return make_state(variables["params"], self.optimizer, ema=cfg.optim.ema)
 
     def make_carry(self) -> PyTree:
         """What the first batch finds."""
@@ -73,73 +90,129 @@ class Training:
 
     def compiled_step(self, state: TrainState, carry: PyTree):
         """The step on the partitioner's devices, for what lies as these do."""
-        task, model = self.experiment.task, self.experiment.model
+        cfg = self.experiment.cfg
+        options = {"accumulate": cfg.accumulate, "ema": cfg.optim.ema}
+        step = make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
+        shapes = len(self.batches.shapes)
+        return self.partitioner.compile(step, state, carry, shapes=shapes)
 
-        def loss(variables, carry, batch, rng):
-            return task.loss(model, variables, carry, batch, rng, train=True)
-
-        seed = self.experiment.cfg.seed
-        step = make_step(loss, self.optimizer, self.schedule, seed)
-        return self.partitioner.compile(step, state, carry)
+    def batch(self, k: int) -> PyTree:
+        """Batch k on the devices."""
+        return self.partitioner.put_batch(self.batches[k])
 
 
-def train(cfg: ConfigDict, workdir: str) -> bool:
-    """Trains to `cfg.steps`, from the newest checkpoint if there is one.
+def train(cfg: ConfigDict, workdir: str) -> Ending:
+    """Trains to the end, from the newest checkpoint if there is one.
 
-    Returns whether the end was reached; False after a SIGTERM or SIGINT, with
-    everything saved.
+    Returns why training ended, with everything saved.
     """
+    try:
+        with stop_at_once():
+            return _train(cfg, workdir)
+    except StopRequested:  # before the first step
+        return Ending.STOPPED
+
+
+def _train(cfg: ConfigDict, workdir: str) -> Ending:
+    if cfg.deterministic:
+        make_deterministic()
     directory = RunDirectory(workdir)
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
     check_config(cfg)
-    known = read_tokenizers(directory) if directory.exists else None
-    dataset = open_dataset(cfg.data, known)
+    origin = open_run(cfg.init_from) if cfg.init_from else None
+    dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
     check_corpus(cfg, dataset)
     experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
     training = Training.of(experiment, dataset)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
-    if directory.exists:
-        check_data(directory, dataset)
-        warn_of_changes(directory, about(state, dataset))
-    else:
-        documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
-        directory.write_tokenizers(documents)
-        directory.write_json("about.json", about(state, dataset))
-        directory.write_json("config.json", config)
+    begin(directory, config, about(state, dataset), dataset)
 
-    checkpoints = Checkpoints(directory.checkpoints)
-    if checkpoints.steps():
-        content = {"state": state, "carry": carry}
-        content = checkpoints.restore(checkpoints.find("last"), content)
+    checkpoints = Checkpoints(
+        directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best
+    )
+    progress = Progress()
+    found = checkpoints.restore_newest({"state": state, "carry": carry})
+    if found:
+        content, document = found
         state, carry = content["state"], content["carry"]
+        progress = Progress.of_json(document)
+        progress.in_a_row = []  # what stopped a run is given another chance
         print(f"resuming at step {int(state.step)}")
+    elif origin:
+        params = transferred(state.params, origin.variables["params"], cfg.init_params)
+        ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
+        state = state.replace(params=params, ema=ema)
     run = Run(
         step=training.compiled_step(state, carry),
-        batch=lambda k: training.partitioner.put_batch(training.batches[k]),
-        evaluate=validator(experiment, dataset),
-        best=experiment.task.best,
-        steps=cfg.steps,
+        batch=training.batch,
+        validate=validator(experiment, dataset),
+        best=best_metric(cfg),
+        steps=training.steps,
         log_every=cfg.every.log,
         eval_every=cfg.every.eval,
         save_every=cfg.every.checkpoint,
+        patience=cfg.keep.patience,
+        max_skipped=cfg.max_skipped,
         checkpoints=checkpoints,
-        writers=Writers(directory.path, step=int(state.step), steps=cfg.steps),
+        writers=Writers(
+            directory.path, progress, step=int(state.step), steps=training.steps
+        ),
     )
-    _, finished = run.train(state, carry)
-    return finished
+    _, ending = run.train(state, carry, progress)
+    if ending is Ending.NOT_FINITE:
+        keep_skipped(directory, training, progress)
+    return ending
+
+
+def known_tokenizers(
+    cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None
+) -> dict[str, Tokenizer] | None:
+    """Those of a run that goes on, or of the one whose parameters it takes."""
+    if directory.is_complete:
+        return read_tokenizers(directory)
+    if origin is None or cfg.data.vocabulary:
+        return None
+    sides = SIDES[find_module(tasks, cfg.task, "Task", "task").Task.corpus_kind]
+    if set(sides) != set(origin.experiment.tokenizers):
+        raise UserError(
+            f"init_from={cfg.init_from!r} has vocabularies for "
+            f"{', '.join(origin.experiment.tokenizers)}, and task={cfg.task!r} needs "
+            f"others: set data.vocabulary"
+        )
+    return origin.experiment.tokenizers
+
+
+def begin(directory: RunDirectory, config: dict, facts: dict, dataset: Dataset) -> None:
+    """Writes what a run directory begins with, or checks what one began with."""
+    if directory.is_complete:
+        check_data(directory, dataset)
+        for line in different_keys(directory.read_json("about.json"), facts):
+            print(f"resuming although {line}", file=sys.stderr)
+        return
+    directory.write_json("config.json", config)
+    documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
+    directory.write_tokenizers(documents)
+    directory.write_json("about.json", facts)  # the last: makes it complete
+
+
+def best_metric(cfg: ConfigDict) -> tuple[str, str]:
+    """The validation score that chooses checkpoints, and "min" or "max"."""
+    task = find_module(tasks, cfg.task, "Task", "task").Task
+    name = cfg.keep.metric or task.best
+    return name, task.better[name]
 
 
 def validator(experiment: Experiment, dataset: Dataset):
     """From a state to the scores of the validation split, by name."""
     batches, extra = evaluation_input(experiment, dataset, "validation")
 
-    def validate(state: TrainState) -> dict[str, float]:
+    def validate(state: TrainState, stopped) -> dict[str, float]:
         card = experiment.task.evaluate(
             experiment.evaluation_model,
             {"params": evaluation_params(state)},
-            batches,
+            Interruptible(batches, stopped),
             experiment.cfg,
             **extra,
         )
@@ -148,13 +221,19 @@ def validator(experiment: Experiment, dataset: Dataset):
     return validate
 
 
-def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
-    """A split's batches, and what else its task needs to score it."""
-    cfg = experiment.cfg.eval
-    batches = dataset.evaluation_batches(
-        split, rows=cfg.batch_rows, length=cfg.segment_length
+def keep_skipped(
+    directory: RunDirectory, training: Training, progress: Progress
+) -> None:
+    """Says which steps were not finite, and keeps their batches."""
+    steps = progress.in_a_row
+    batches = {step: training.batches[step - 1] for step in steps}
+    path = directory.path / "replay" / f"steps-{steps[0]}-{steps[-1]}.npz"
+    save_batches(path, batches)
+    print(
+        f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; look at "
+        f"their batches with: train.py --workdir={directory.path} --replay={path}",
+        file=sys.stderr,
     )
-    return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}
 
 
 def about(state: TrainState, dataset: Dataset) -> dict:
@@ -174,108 +253,3 @@ def about(state: TrainState, dataset: Dataset) -> dict:
 def num_parameters(params: PyTree) -> int:
     """How many numbers a model learns."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedRun:
-    """A run directory, opened to be used.
-
-    Attributes:
-      step: of the checkpoint.
-    """
-
-    directory: RunDirectory
-    experiment: Experiment
-    variables: PyTree
-    step: int
-
-
-def open_run(
-    workdir: str, checkpoint: str = "best", changes: dict | None = None
-) -> TrainedRun:
-    """Model, tokenizers and parameters of a run; its corpus is not needed.
-
-    Args:
-      checkpoint: "best", "last" or a step.
-      changes: keys to change by section, such as `{"decode": {"max_length": 9}}`.
-
-    Raises UserError where there is no run or no such checkpoint.
-    """
-    directory = RunDirectory(workdir)
-    cfg = read_config(directory)
-    for section, values in (changes or {}).items():
-        cfg[section].update_from_flattened_dict(values)
-    check_lengths(cfg)
-    languages = tuple(directory.read_json("about.json")["languages"])
-    experiment = assemble(cfg, read_tokenizers(directory), languages)
-    checkpoints = Checkpoints(directory.checkpoints)
-    step = checkpoints.find(checkpoint)
-    params = checkpoints.restore_params(step)
-    checkpoints.close()
-    return TrainedRun(directory, experiment, {"params": params}, step)
-
-
-def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
-    """A run's tokenizers by side; a joint vocabulary is one and the same object."""
-    documents = directory.read_tokenizers()
-    known = {text: parse_tokenizer(text) for text in documents.values()}
-    return {side: known[text] for side, text in documents.items()}
-
-
-def check_data(directory: RunDirectory, dataset: Dataset) -> None:
-    """Raises UserError where the corpus is not the one a run was trained on."""
-    before = directory.read_json("about.json")
-    if before["hashes"] != dataset.hashes:
-        raise UserError(
-            f"{directory.path} was trained on other data: {before['corpus']} with "
-            f"hashes {before['hashes']}, and here is version "
-            f"{dataset.corpus.version} with hashes {dataset.hashes}"
-        )
-
-
-def warn_of_changes(directory: RunDirectory, now: dict) -> None:
-    """Says on standard error what differs from when a run was begun."""
-    for line in different_keys(directory.read_json("about.json"), now):
-        print(f"resuming although {line}", file=sys.stderr)
-
-
-def read_config(directory: RunDirectory) -> ConfigDict:
-    """A run's config, on top of today's defaults."""
-    stored = directory.read_config()
-    cfg = base.get_config(stored["model"]["name"])
-    try:
-        cfg.update(stored)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{directory.path}/config.json is of another version of this code: {error}"
-        ) from error
-    return cfg
-
-
-def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
-    """Scores a run on a split; returns the card and where it was written."""
-    experiment = run.experiment
-    dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
-    check_data(run.directory, dataset)
-    batches, extra = evaluation_input(experiment, dataset, split)
-    if dataset.is_parallel:
-        extra["intervals"] = True
-    card = experiment.task.evaluate(
-        experiment.evaluation_model, run.variables, batches, experiment.cfg, **extra
-    )
-    name = f"{split}-{run.step}"
-    run.directory.write_lines(f"samples/{name}.jsonl", card.pop("samples", []))
-    card["protocol"] |= {"checkpoint": run.step, **dataset.hashes, "commit": commit()}
-    found = {"unigram": {"loss": dataset.unigram_loss(split)}}
-    if dataset.is_parallel:
-        few = dataset.corpus.splits["train"] <= MOST_PAIRS
-        train_texts = dataset.texts("train") if few else []
-        found |= experiment.task.floors(train_texts, extra["texts"])
-    card = {"split": split, "step": run.step, **card, "floors": found}
-    return card, run.directory.write_json(f"eval/{name}.json", card)
-
-
-def predict(run: TrainedRun, lines: Iterable[str]) -> Iterator[str]:
-    """A translation or a continuation of each line, in order."""
-    task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict(model, run.variables, lines, run.experiment.cfg)

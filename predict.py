@@ -17,11 +17,11 @@ DECODE = cli.config_section("decode", base.get_config().decode)
 
 def main() -> None:
     """One line in, one line out."""
-    import experiment
+    import trained_run
 
     changes = {"decode": cli.overrides(DECODE)}
-    run = experiment.open_run(WORKDIR.value, CHECKPOINT.value, changes)
-    for text in experiment.predict(run, cli.lines_of(sys.stdin.buffer)):
+    run = trained_run.open_run(WORKDIR.value, CHECKPOINT.value, changes)
+    for text in trained_run.predict(run, cli.lines_of(sys.stdin.buffer)):
         print(text, flush=True)
 
 

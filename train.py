@@ -14,12 +14,18 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
 PLAN = flags.DEFINE_bool("plan", False, "Print the parameters; train nothing.")
+REPLAY = flags.DEFINE_string(
+    "replay", None, "Look at batches that a run kept because they were not finite."
+)
 
 
 def main() -> int:
-    """Exit code 75 when a signal stopped the run."""
-    import experiment
+    """Exit code 75 when a signal stopped the run, 3 when its own guard did."""
+    if REPLAY.value:
+        from analysis import replay
 
+        print(replay.table(workdir(), REPLAY.value))
+        return 0
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
     if PLAN.value:
@@ -27,9 +33,16 @@ def main() -> int:
 
         print(plan.table(CONFIG.value))
         return 0
+    import experiment
+
+    return experiment.train(CONFIG.value, workdir())
+
+
+def workdir() -> str:
+    """The run directory, which must be given."""
     if WORKDIR.value is None:
         cli.fail("flag --workdir=DIR is missing: where shall the run be kept?")
-    return 0 if experiment.train(CONFIG.value, WORKDIR.value) else cli.STOPPED
+    return WORKDIR.value
 
 
 if __name__ == "__main__":

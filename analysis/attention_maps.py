@@ -10,8 +10,6 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-import experiment
-
 LENGTH = range(6, 15)  # target tokens: enough to see a pattern, few enough to read
 DIGITS = 4  # of a weight in the file
 END = "<eos>"  # whatever the tokenizer calls it
@@ -40,7 +38,7 @@ class AttentionMap:
     heads: int
 
 
-def write(run: experiment.TrainedRun, split: str) -> Path | None:
+def write(run: TrainedRun, split: str) -> Path | None:
     """Draws plots/attention-<split>-<step>.png; the numbers stand beside it in JSON.
 
     Returns None where the run is no Seq2Seq or has no samples of the split.
@@ -64,7 +62,7 @@ def write(run: experiment.TrainedRun, split: str) -> Path | None:
     return picture
 
 
-def moderate_sample(run: experiment.TrainedRun, samples: list[dict]) -> dict:
+def moderate_sample(run: TrainedRun, samples: list[dict]) -> dict:
     """The first whose reference is neither short nor long, or the one nearest to it.
 
     References, not hypotheses, so that all models draw the same sentence.
@@ -78,7 +76,7 @@ def moderate_sample(run: experiment.TrainedRun, samples: list[dict]) -> dict:
     return min(samples, key=excess)
 
 
-def attention_map(run: experiment.TrainedRun, sample: dict) -> AttentionMap | None:
+def attention_map(run: TrainedRun, sample: dict) -> AttentionMap | None:
     """The model on a source and its own hypothesis; None if it sows no weights."""
     task = run.experiment.task
     source = [*task.source.encode(sample["source"]), task.source.eos]
@@ -101,7 +99,7 @@ def attention_map(run: experiment.TrainedRun, sample: dict) -> AttentionMap | No
 
 
 def cross_attention(
-    run: experiment.TrainedRun, source: list[int], target: list[int]
+    run: TrainedRun, source: list[int], target: list[int]
 ) -> dict[str, np.ndarray]:
     """Weights [..., T, S] by the name of their layer; row t belongs to target[t]."""
     task, model = run.experiment.task, run.experiment.model

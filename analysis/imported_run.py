@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-import assembly
+import checks
 import experiment
 from data.dataset import open_dataset
 from data.tokenizers import KINDS, Tokenizer, dump_tokenizer
@@ -39,7 +39,7 @@ def write_run(
     empty, or a config or corpus that cannot be.
     """
     directory = check_new(workdir)
-    assembly.check_config(cfg)
+    checks.check_config(cfg)
     tokenizer = KINDS[cfg.data.tokenizer](words)
     params = jax.tree.map(jnp.asarray, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, {})
@@ -47,7 +47,7 @@ def write_run(
     directory.write_tokenizers({"text": dump_tokenizer(tokenizer)})
     directory.write_json("about.json", about)
     checkpoints = Checkpoints(directory.checkpoints)
-    checkpoints.save(0, {"state": state}, None)
+    checkpoints.save(0, {"state": state}, {}, None)
     checkpoints.close()
     # Last, because it is what makes a directory a run.
     directory.write_json("config.json", json.loads(cfg.to_json_best_effort()))
@@ -63,5 +63,5 @@ def about_run(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
         number = experiment.num_parameters(state.params)
         return {**surroundings(), "parameters": number, "hashes": {}, "languages": []}
     dataset = open_dataset(cfg.data, {"text": tokenizer})
-    assembly.check_corpus(cfg, dataset)
+    checks.check_corpus(cfg, dataset)
     return experiment.about(state, dataset)

@@ -84,6 +84,12 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.seed = 0  # of parameters and dropout
     cfg.task = "translation"  # a module of tasks/
     cfg.steps = 10_000  # updates of the parameters
+    cfg.epochs = 0.0  # of the training split, instead of steps; 0: steps
+    cfg.accumulate = 1  # parts of a batch, one after another: less memory
+    cfg.max_skipped = 10  # steps in a row without a finite loss: training stops
+    cfg.deterministic = False  # accelerators: only operations that repeat to the bit
+    cfg.init_from = placeholder(str)  # run directory that the first parameters are of
+    cfg.init_params = ".*"  # regular expression: which of them; others are fresh
     cfg.label_smoothing = 0.0  # mass that all V tokens share in the training loss
     cfg.loss_share = 1.0  # of a segment, its last part: what a text model trains on
     cfg.model = model(name)  # one of MODELS above
@@ -124,7 +130,14 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.optim.rho = 0.95  # adadelta: share of the past in its averages
     cfg.optim.weight_decay = 0.0  # adamw: not of biases and gains; nt_asgd: of all
     cfg.optim.non_monotone_interval = 5  # nt_asgd: validations it waits for a better
+    cfg.optim.ema = 0.0  # decay of a mean of parameters that is used; 0: none is
     cfg.optim.clip = 1.0  # global norm of the gradient; 0: never
+
+    cfg.keep = ConfigDict()  # checkpoints
+    cfg.keep.last = 2  # the newest
+    cfg.keep.best = 1  # those with the best validation score
+    cfg.keep.metric = placeholder(str)  # that score; None: BLEU, or loss of text
+    cfg.keep.patience = 0  # validations without a better one: training ends; 0: never
 
     cfg.every = ConfigDict()  # all in steps
     cfg.every.log = 100

@@ -23,6 +23,7 @@ from data.vocabularies import find_tokenizers
 from errors import UserError
 
 TRAIN = "train"
+SIDES = {"parallel": ("source", "target"), "text": ("text",)}  # by kind of corpus
 PLANNING = (  # what the shapes of training's batches depend on, beside the tokens
     *("buckets", "batch_tokens", "max_length", "min_length", "max_ratio"),
     *("drop_identical", "drop_duplicates"),
@@ -196,7 +197,7 @@ def open_dataset(
     if cfg.reverse:
         corpus = corpus.reversed()
     folder = Path(os.path.expanduser(cfg.dir)) / "encoded" / cfg.name.replace("/", "-")
-    sides = ("source", "target") if corpus.kind == "parallel" else ("text",)
+    sides = SIDES[corpus.kind]
     if tokenizers is None:
         tokenizers = find_tokenizers(corpus, folder, sides, cfg)
     pairs = [(side, tokenizers[side]) for side in sides]

@@ -7,6 +7,7 @@ in evaluation.
 import functools
 import math
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -28,7 +29,17 @@ class Task:
 
     model_class = "LanguageModel"
     corpus_kind = "text"
-    best = ("loss", "min")  # the validation score that chooses checkpoints
+    best = "loss"  # the validation score that chooses checkpoints
+    better: ClassVar[dict[str, str]] = dict.fromkeys(
+        (
+            "loss",
+            "perplexity",
+            "word_perplexity",
+            "bits_per_character",
+            "bits_per_byte",
+        ),
+        "min",
+    )
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -33,7 +34,11 @@ class Task:
 
     model_class = "Seq2Seq"
     corpus_kind = "parallel"
-    best = ("bleu", "max")  # the validation score that chooses checkpoints
+    best = "bleu"  # the validation score that chooses checkpoints
+    better: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("bleu", "chrf", "exact_match"), "max"),
+        "loss": "min",
+    }
 
     def __init__(
         self,

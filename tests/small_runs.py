@@ -8,6 +8,7 @@ import numpy as np
 
 import assembly
 import experiment
+import trained_run
 from data.builders import cldr, python_stdlib
 from data.dataset import open_dataset
 
@@ -87,7 +88,7 @@ class ShortRun:
 
     def loss(self, change=lambda batch: batch, most=40):
         """Mean loss over batches of the validation split, each changed."""
-        batches, _ = experiment.evaluation_input(
+        batches, _ = trained_run.evaluation_input(
             self.experiment, self.dataset, "validation"
         )
         rows = getattr(batches, "rows", 1)

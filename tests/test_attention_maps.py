@@ -14,8 +14,9 @@ from architectures import V, W, names, small_config
 from ml_collections import ConfigDict
 
 from analysis import attention_maps
+from assembly import Experiment
 from data.tokenizers import ByteTokenizer, WordTokenizer
-from experiment import Experiment, TrainedRun
+from trained_run import TrainedRun
 from training.run_directory import RunDirectory
 
 SIGNS = ["<pad>", "<eos>", "<unk>", "<bos>"]

@@ -15,7 +15,7 @@ from golden_files import jit
 from golden_transformer_xl import case
 from original_weights import WORDS, config, original, refusal, safetensors
 
-import experiment
+import trained_run
 from analysis import imported_run
 from analysis.imported_vocabulary import read_words, special_first
 from analysis.transformer_xl_weights import convert
@@ -34,7 +34,7 @@ def imported(path, workdir, words=WORDS, **options):
         model, params, words, end="<eos>", unknown="<unk>"
     )
     imported_run.write_run(str(workdir), config(model, len(words)), params, words, {})
-    return experiment.open_run(str(workdir), changes={"decode": {"max_length": 5}})
+    return trained_run.open_run(str(workdir), changes={"decode": {"max_length": 5}})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_weights_become_a_run_that_predicts(name, prefix, write, tmp_path):
     table = run.variables["params"]["embedding"]["table"]
     theirs = weights[f"{prefix}word_emb.emb_layers.0.weight"]
     np.testing.assert_array_equal(table[1:3], theirs[[0, 2]])  # <eos> and <unk>
-    lines = list(experiment.predict(run, ["the w3", "", "a word not known"]))
+    lines = list(trained_run.predict(run, ["the w3", "", "a word not known"]))
     assert len(lines) == 3
     assert set(" ".join(lines).split()) <= {"the", "<unk>", *WORDS[3:]}
     assert run.experiment.model.config.memory_length == 6
@@ -106,8 +106,8 @@ def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch)
     cfg.data.source_dir = str(tmp_path)
     imported_run.write_run(str(tmp_path / "run"), cfg, params, words, {})
     changes = {"eval": {"segment_length": 8, "batch_rows": 2}}
-    run = experiment.open_run(str(tmp_path / "run"), changes=changes)
-    card, _ = experiment.evaluate(run, "test")
+    run = trained_run.open_run(str(tmp_path / "run"), changes=changes)
+    card, _ = trained_run.evaluate(run, "test")
     assert card["scores"]["loss"]["value"] > 1
     assert card["protocol"]["tokens"] > 100
 

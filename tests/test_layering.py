@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("models", "data", "training", "decoding", "tasks", "configs", "analysis")
+GLUE = ("assembly", "checks", "trained_run", "experiment")
 
 # What a file of each place may import of ours, beside its own package and errors.
 ALLOWED = {
@@ -16,21 +17,15 @@ ALLOWED = {
     "decoding": (),
     "configs": (),
     "tasks": ("decoding",),
-    "analysis": ("cli", "experiment", "assembly", *PACKAGES),
-    "benchmarks": ("experiment", "assembly", *PACKAGES),
-    "assembly": ("models", "tasks", "data", "training"),
-    "experiment": (
-        "assembly",
-        "models",
-        "tasks",
-        "data",
-        "training",
-        "decoding",
-        "configs",
-    ),
+    "analysis": ("cli", *GLUE, *PACKAGES),
+    "benchmarks": ("cli", "analysis", *GLUE, *PACKAGES),
+    "assembly": ("models", "tasks", "data"),
+    "checks": ("assembly", "models", "tasks", "data", "training"),
+    "trained_run": ("assembly", "checks", "tasks", "data", "training", "configs"),
+    "experiment": ("assembly", "checks", "trained_run", "tasks", "data", "training"),
     "cli": (),
     "errors": (),
-    "entry points": ("cli", "experiment", "analysis", "configs"),
+    "entry points": ("cli", "experiment", "trained_run", "analysis", "configs"),
 }
 
 

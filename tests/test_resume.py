@@ -11,6 +11,7 @@ from small_runs import config, small_corpora
 
 import experiment
 from training.checkpoints import Checkpoints
+from training.loop import Ending
 
 STEPS, STOP = 6, 3
 
@@ -29,7 +30,7 @@ def final_content(workdir):
     checkpoints = Checkpoints(workdir / "checkpoints")
     step = checkpoints.find("last")
     checkpoints.close()
-    folder = (workdir / "checkpoints" / str(step) / "default").absolute()
+    folder = (workdir / "checkpoints" / str(step) / "content").absolute()
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         found = reader.restore(folder)
     leaves = jax.tree_util.tree_leaves_with_path(found)
@@ -51,7 +52,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
 ):
     changes = {
         "model.dropout": 0.1,
-        "every.log": 1,
+        "every.log": 2,
         "every.eval": STEPS,
         "every.checkpoint": STOP,
         "eval.batch_rows": 64,
@@ -59,7 +60,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         "decode.max_length": 4,
     }
     cfg = config(corpus, model, data_dir, steps=STEPS, **changes)
-    assert experiment.train(cfg, tmp_path / "whole")
+    assert experiment.train(cfg, tmp_path / "whole") is Ending.FINISHED
 
     compile_step = experiment.Training.compiled_step
     calls = []
@@ -77,9 +78,9 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
 
     with monkeypatch.context() as inner:
         inner.setattr(experiment.Training, "compiled_step", stopping)
-        assert not experiment.train(cfg, tmp_path / "parts")
+        assert experiment.train(cfg, tmp_path / "parts") is Ending.STOPPED
     assert len(calls) == STOP
-    assert experiment.train(cfg, tmp_path / "parts")
+    assert experiment.train(cfg, tmp_path / "parts") is Ending.FINISHED
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
     whole, parts = (final_content(tmp_path / name) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()

@@ -112,6 +112,8 @@ def evaluation_params(state: Any) -> PyTree:
     Args:
       state: a `TrainState`.
     """
+    if jax.tree.leaves(state.ema):
+        return state.ema
     opt_state = state.opt_state
     if isinstance(opt_state, AveragedState) and int(opt_state.average.count):
         return opt_state.average.mean

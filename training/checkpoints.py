@@ -1,73 +1,82 @@
-"""Checkpoints of a run, by orbax: the newest two and the best."""
+"""Checkpoints of a run, by orbax: the newest and the best."""
 
 import contextlib
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from errors import UserError
+from training.digests import damage, write_digests
 
 NOT_SCORED = -1e30
-
-
-def _goodness(metrics: dict[str, float]) -> float:
-    return metrics["goodness"]
-
-
-@contextlib.contextmanager
-def _full_disk_explained() -> Iterator[None]:
-    """Turns what the storage layer says of a write that failed into a UserError."""
-    try:
-        yield
-    except ValueError as error:
-        if "os_error_code=" not in str(error):
-            raise
-        raise UserError(
-            "a checkpoint could not be written (is the disk full, or a file size "
-            f"limited?): {str(error).splitlines()[0][:300]}. The ones before are "
-            "whole: make room and run the same command again"
-        ) from error
+CONTENT, PROGRESS = "content", "progress"  # folders of a checkpoint
 
 
 class Checkpoints:
     """The folder `checkpoints/` of a run; steps are its subfolders.
 
     Saving happens in the background; a step that was not written whole is not
-    listed.
+    listed. A checkpoint is one folder that appears at once: state and carry as
+    arrays, progress as JSON, and digests of all files.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: str | Path, *, last: int = 2, best: int = 1):
+        """Args: last, best: how many of the newest and of the best to keep."""
+        self.folder = epath.Path(folder).absolute()
+        self._saving = 0
+        policies = [preservation.LatestN(last)]
+        if best:
+            policies.append(preservation.BestN(get_metric_fn=_goodness, n=best))
         self.manager = ocp.CheckpointManager(
-            folder.absolute(),
+            self.folder,
             options=ocp.CheckpointManagerOptions(
                 best_fn=_goodness,
                 best_mode="max",
-                preservation_policy=preservation.AnyPreservationPolicy(
-                    [
-                        preservation.LatestN(2),
-                        preservation.BestN(get_metric_fn=_goodness, n=1),
-                    ]
-                ),
+                cleanup_tmp_directories=True,
+                preservation_policy=preservation.AnyPreservationPolicy(policies),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
 
-    def save(self, step: int, content: PyTree, goodness: float | None) -> None:
-        """Args: goodness: larger is better; None where nothing was evaluated."""
-        if step in self.manager.all_steps():
-            return
+    def save(
+        self, step: int, content: PyTree, progress: dict, goodness: float | None
+    ) -> None:
+        """Begins to save; what an earlier run saved of this step is replaced.
+
+        Args:
+          content: arrays.
+          progress: what JSON can hold.
+          goodness: larger is better; None where nothing was validated.
+        """
         scored = goodness is not None and math.isfinite(goodness)
         with _full_disk_explained():
+            self.manager.wait_until_finished()
+            if step in self.manager.all_steps():
+                self.manager.delete(step)
+            self._saving = step
             self.manager.save(
                 step,
-                args=ocp.args.StandardSave(content),
+                args=ocp.args.Composite(
+                    content=ocp.args.StandardSave(content),
+                    progress=ocp.args.JsonSave(progress),
+                ),
                 metrics={"goodness": goodness if scored else NOT_SCORED},
                 force=True,
             )
+
+    def _seal(self) -> None:
+        """Just before a checkpoint gets its name: notes what its files are."""
+        names = f"{self._saving}.orbax-checkpoint-tmp*"
+        drafts = list(self.folder.glob(names)) or [self.folder / str(self._saving)]
+        for draft in drafts:
+            write_digests(draft)
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending."""
@@ -92,8 +101,37 @@ class Checkpoints:
             )
         return int(which)
 
-    def restore(self, step: int, like: PyTree) -> PyTree:
-        """The content of a step, with shapes, types and shardings as in `like`."""
+    def restore_newest(self, like: PyTree) -> tuple[PyTree, dict] | None:
+        """Content and progress of the newest checkpoint that is whole.
+
+        Damaged ones are moved aside, with a warning. None where there is none.
+        Raises UserError for a checkpoint of another version of this code.
+
+        Args:
+          like: content with the shapes, types and shardings to restore.
+        """
+        for step in reversed(self.steps()):
+            wrong = damage(self.folder / str(step))
+            if wrong is None:
+                return self.restore(step, like)
+            aside = self.folder.parent / "damaged" / str(step)
+            print(
+                f"warning: checkpoint {step} is damaged ({wrong}); going on from the "
+                f"one before, and moving it to {aside}",
+                file=sys.stderr,
+            )
+            if aside.exists():
+                aside.rmtree()
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / str(step)).rename(aside)
+            self.manager.reload()
+        return None
+
+    def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict]:
+        """Content, laid out as in `like`, and progress of a step.
+
+        Raises UserError for a checkpoint of another version of this code.
+        """
 
         def describe(leaf):
             return jax.ShapeDtypeStruct(
@@ -101,43 +139,86 @@ class Checkpoints:
             )
 
         abstract = jax.tree.map(describe, like)
-        return self.manager.restore(step, args=ocp.args.StandardRestore(abstract))
-
-    def restore_params(self, step: int) -> PyTree:
-        """The parameters alone, on the first device.
-
-        Where an optimiser has averaged them, the average.
-        """
-        folder = self.manager.directory / str(step) / "default"
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-        def describe(leaf):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
-
-        def read(reader, wanted):
-            wanted = {"state": jax.tree.map(describe, wanted)}
-            restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-            content = reader.restore(
-                folder,
-                args=ocp.args.PyTreeRestore(
-                    item=wanted, restore_args=restore_args, partial_restore=True
+        try:
+            found = self.manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    content=ocp.args.StandardRestore(abstract),
+                    progress=ocp.args.JsonRestore(),
                 ),
             )
-            return content["state"]
+        except (ValueError, KeyError) as error:  # whole, but not what is looked for
+            raise UserError(
+                f"checkpoint {step} is of another version of this code or its "
+                f"libraries: {str(error).splitlines()[0][:300]}"
+            ) from error
+        return found[CONTENT], found[PROGRESS]
 
+    def restore_params(self, step: int) -> PyTree:
+        """The parameters alone, on the first device: those a model is judged by.
+
+        That is the mean where an optimiser or `optim.ema` keeps one. Raises
+        UserError for a damaged checkpoint.
+        """
+        wrong = damage(self.folder / str(step))
+        if wrong:
+            raise UserError(
+                f"checkpoint {step} is damaged ({wrong}): choose another with "
+                "--checkpoint, or train on to make it again"
+            )
+        folder = self.folder / str(step) / CONTENT
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             stored = reader.metadata(folder).item_metadata["state"]
+            if stored.get("ema"):
+                return _read(reader, folder, {"ema": stored["ema"]})["ema"]
             optimizer = stored.get("opt_state")
             if isinstance(optimizer, dict) and "average" in optimizer:
                 parts = {name: optimizer["average"][name] for name in ("mean", "count")}
-                found = read(reader, {"opt_state": {"average": parts}})
-                average = found["opt_state"]["average"]
+                wanted = {"opt_state": {"average": parts}}
+                average = _read(reader, folder, wanted)["opt_state"]["average"]
                 if int(average["count"]):
                     return average["mean"]
-            return read(reader, {"params": stored["params"]})["params"]
+            return _read(reader, folder, {"params": stored["params"]})["params"]
 
     def close(self) -> None:
         """Waits until what was saved is on disk."""
         with _full_disk_explained():
             self.manager.wait_until_finished()
             self.manager.close()
+
+
+def _goodness(metrics: dict[str, float]) -> float:
+    return metrics["goodness"]
+
+
+def _read(reader: ocp.Checkpointer, folder: epath.Path, wanted: PyTree) -> PyTree:
+    """Part of a state, on the first device."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def describe(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+
+    wanted = {"state": jax.tree.map(describe, wanted)}
+    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+    content = reader.restore(
+        folder,
+        args=ocp.args.PyTreeRestore(
+            item=wanted, restore_args=restore_args, partial_restore=True
+        ),
+    )
+    return content["state"]
+
+
+@contextlib.contextmanager
+def _full_disk_explained() -> Iterator[None]:
+    """Turns what the storage layer says of a write that failed into a UserError."""
+    try:
+        yield
+    except ValueError as error:
+        if "os_error_code=" not in str(error):
+            raise
+        raise UserError(
+            "a checkpoint could not be written (is the disk full, or a file size "
+            f"limited?): {str(error).splitlines()[0][:300]}. The ones before are "
+            "whole: make room and run the same command again"
+        ) from error

@@ -1,21 +1,29 @@
-"""The loop around the step: when to log, to evaluate, to save and to stop."""
+"""The loop around the step: when to log, to validate, to save and to stop."""
 
+import contextlib
 import dataclasses
-import signal
+import enum
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import jax
 from jaxtyping import PyTree
 
 from training.averaging import observe
 from training.checkpoints import Checkpoints
-from training.metrics import Pairs, merged, total_weight
+from training.meter import Meter
 from training.prefetch import Prefetch
+from training.progress import Progress
+from training.signals import StopRequested, stop_requests
 from training.step import Step, TrainState
 from training.writers import Writers
+
+
+class Ending(enum.IntEnum):
+    """Why training came to an end, as an exit code."""
+
+    FINISHED = 0  # all steps, or no better score for long enough
+    NOT_FINITE = 3  # too many steps in a row without a finite loss
+    STOPPED = 75  # a signal; the same command goes on
 
 
 @dataclasses.dataclass
@@ -25,115 +33,91 @@ class Run:
     Attributes:
       step: compiled, (state, carry, batch) -> (state, carry, pairs).
       batch: gives the batch of a number, on the devices.
-      evaluate: from a state to the validation split's metrics.
+      validate: from a state to the validation split's metrics; it may raise
+        StopRequested once the event it is given is set.
       best: the metric that chooses checkpoints, and "min" or "max".
       log_every, eval_every, save_every: in steps; 0 is never.
+      patience: validations without a better score that end training; 0: none do.
+      max_skipped: steps in a row that may be skipped.
     """
 
     step: Step
     batch: Callable[[int], PyTree]
-    evaluate: Callable[[TrainState], dict[str, float]]
+    validate: Callable[[TrainState, threading.Event], dict[str, float]]
     best: tuple[str, str]
     steps: int
     log_every: int
     eval_every: int
     save_every: int
+    patience: int
+    max_skipped: int
     checkpoints: Checkpoints
     writers: Writers
 
-    def train(self, state: TrainState, carry: PyTree) -> tuple[TrainState, bool]:
-        """Trains to the last step, or to a SIGTERM or SIGINT.
+    def train(
+        self, state: TrainState, carry: PyTree, progress: Progress
+    ) -> tuple[TrainState, Ending]:
+        """Trains from where `state` and `progress` are.
 
-        Returns the state and whether it is the last one. The state is on disk
-        when this returns.
+        Returns the state, which is on disk by then, and why this is the end.
         """
-        pace = Pace(self.writers.seconds)
-        recent: list[Pairs] = []
+        meter = Meter(progress, self.writers, self.log_every)
         done = int(state.step)
-        ahead = Prefetch(self.batch, done, self.steps)
-        with stop_requests() as stopped, ahead as batches:
-            while done < self.steps:
-                state, carry, pairs = self.step(state, carry, batches.next())
+        with (
+            stop_requests() as stopped,
+            Prefetch(self.batch, done, self.steps) as batches,
+        ):
+            if done > progress.validated and self._validates(done):  # was cut short
+                state = self._keep(done, state, carry, meter, stopped)
+            while not (self._ended(done, progress) or stopped.is_set()):
+                batch = batches.next()
+                state, carry, pairs = self.step(state, carry, batch)
                 done += 1
-                recent.append(pairs)
-                last = done == self.steps
-                if last or _due(done, self.log_every):
-                    self._log(done, recent, pace, batches.lap())
-                    recent = []
-                goodness = None
-                if last or _due(done, self.eval_every):
-                    with pace.paused(state):
-                        state, goodness = self._evaluate(done, state)
-                stopping = stopped.is_set()
-                due = goodness is not None or _due(done, self.save_every)
-                if due or stopping:
-                    with pace.paused(state):
-                        content = {"state": state, "carry": carry}
-                        self.checkpoints.save(done, content, goodness)
-                if stopping:
+                meter.push(done, pairs, batches.lap())
+                broken = len(progress.in_a_row) >= self.max_skipped
+                if self._saves(done) or stopped.is_set() or broken:
+                    state = self._keep(done, state, carry, meter, stopped)
+                if broken:
                     break
             self.checkpoints.close()
-        return state, done >= self.steps
+        if len(progress.in_a_row) >= self.max_skipped:
+            return state, Ending.NOT_FINITE
+        ended = self._ended(done, progress) and progress.validated == done
+        return state, Ending.FINISHED if ended else Ending.STOPPED
 
-    def _log(self, step: int, recent: list[Pairs], pace: "Pace", waited: float) -> None:
-        metrics = merged(recent)
-        tokens = total_weight(recent, "loss")
-        seconds = pace.lap()
-        metrics["tokens_per_second"] = tokens / seconds
-        metrics["waiting"] = min(waited / seconds, 1.0)  # share of it, for batches
-        metrics["seconds"] = pace.total
-        self.writers.write(step, "train", metrics)
+    def _ended(self, done: int, progress: Progress) -> bool:
+        impatient = 0 < self.patience <= progress.stale
+        return done >= self.steps or impatient
 
-    def _evaluate(self, step: int, state: TrainState) -> tuple[TrainState, float]:
+    def _validates(self, done: int) -> bool:
+        return done == self.steps or _due(done, self.eval_every)
+
+    def _saves(self, done: int) -> bool:
+        return self._validates(done) or _due(done, self.save_every)
+
+    def _keep(self, done, state, carry, meter, stopped) -> TrainState:
+        """Saves, after a validation if one is due and no signal cuts it short."""
+        progress = meter.progress
+        meter.flush(log=done == self.steps)
+        with meter.paused():
+            goodness = None
+            if self._validates(done) and not stopped.is_set():
+                with contextlib.suppress(StopRequested):
+                    state, goodness = self._judge(done, state, progress, stopped)
+            content = {"state": state, "carry": carry}
+            self.checkpoints.save(done, content, progress.to_json(), goodness)
+        return state
+
+    def _judge(self, done, state, progress, stopped) -> tuple[TrainState, float]:
         """The state, told of its loss, and how good it is: larger is better."""
-        metrics = self.evaluate(state)
-        self.writers.write(step, "validation", metrics)
+        metrics = self.validate(state, stopped)
+        self.writers.write(done, "validation", metrics)
         state = state.replace(opt_state=observe(state.opt_state, metrics["loss"]))
         name, direction = self.best
-        return state, metrics[name] if direction == "max" else -metrics[name]
+        goodness = metrics[name] if direction == "max" else -metrics[name]
+        progress.judge(done, goodness)
+        return state, goodness
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-class Pace:
-    """Seconds of training; those of evaluation and saving do not count."""
-
-    def __init__(self, total: float):
-        """Args: total: seconds already behind."""
-        self.total = total
-        self._mark = time.monotonic()
-        self._spent = 0.0
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.monotonic()
-        seconds = self._spent + now - self._mark
-        self._mark, self._spent = now, 0.0
-        self.total += seconds
-        return max(seconds, 1e-9)
-
-    @contextmanager
-    def paused(self, state: PyTree) -> Iterator[None]:
-        """Waits for the state, then does not count what happens inside."""
-        jax.block_until_ready(state)
-        self._spent += time.monotonic() - self._mark
-        yield
-        self._mark = time.monotonic()
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set instead of ending the process."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    names = (signal.SIGTERM, signal.SIGINT)
-    before = {name: signal.signal(name, lambda *_: asked.set()) for name in names}
-    try:
-        yield asked
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

@@ -35,13 +35,13 @@ RULES = (
 class Partitioner:
     """Spreads state, carry and batches over the devices of a mesh."""
 
-    def __init__(self, cfg: ConfigDict):
-        """Args: cfg: the experiment's `cfg.parallel`.
+    def __init__(self, cfg: ConfigDict, *, parts: int = 1):
+        """Args: cfg: the experiment's `cfg.parallel`. parts: of a batch, in a step.
 
         Raises UserError where the axes do not multiply to the devices there are.
         """
         self.mesh = make_mesh(cfg.data, cfg.fsdp, cfg.tensor)
-        self.row_parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        self.row_parts = parts * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self.rows = NamedSharding(self.mesh, P(ROWS))
         self.replicated = NamedSharding(self.mesh, P())
 
@@ -66,11 +66,15 @@ class Partitioner:
         ]
         return NamedSharding(self.mesh, P(*axes))
 
-    def compile(self, step: Step, state: PyTree, carry: PyTree) -> Step:
+    def compile(self, step: Step, state: PyTree, carry: PyTree, *, shapes: int) -> Step:
         """The step under jit; it consumes the state and the carry it is given.
 
         What comes out lies where `state` and `carry` lie, so that a step's
         results fit the next without compiling again.
+
+        Args:
+          shapes: of batches, and so the number of programs. More of them are a
+            mistake of ours, which stops a run rather than make it slow.
         """
         places = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
         jitted = jax.jit(
@@ -79,13 +83,16 @@ class Partitioner:
 
         def call(state, carry, batch):
             with jax.set_mesh(self.mesh):
-                return jitted(state, carry, batch)
+                found = jitted(state, carry, batch)
+            if jitted._cache_size() > shapes:
+                raise RuntimeError(f"the step was compiled more than {shapes} times")
+            return found
 
         call.cache_size = jitted._cache_size
         return call
 
     def padded(self, rows: int) -> int:
-        """The next number of rows that the mesh divides."""
+        """The next number of rows that the mesh and the parts divide."""
         return -(-rows // self.row_parts) * self.row_parts
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -30,10 +30,15 @@ class RunDirectory:
         """Whether a run was begun here."""
         return (self.path / "config.json").exists()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all was written that training begins with."""
+        return self.exists and (self.path / "about.json").exists()
+
     def check_config(self, config: dict) -> None:
         """Raises UserError if another config's run, or something else, is here."""
         if not self.exists:
-            if self.path.exists() and any(self.path.iterdir()):
+            if self._holds_anything():
                 raise UserError(
                     f"{self.path} is not empty and not a run directory: "
                     "choose another --workdir"
@@ -45,6 +50,11 @@ class RunDirectory:
                 f"{self.path} holds a run of another config: {'; '.join(differences)}. "
                 "Choose another --workdir, or give the same config to resume"
             )
+
+    def _holds_anything(self) -> bool:
+        """Beside what a run that was killed while it began may leave."""
+        files = self.path.iterdir() if self.path.exists() else ()
+        return any(not file.name.endswith(".draft") for file in files)
 
     def read_config(self) -> dict:
         """The resolved config. Raises UserError where there is no run."""

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
+from training.gradients import Loss, gradients
 from training.metrics import Pairs
 
-Loss = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[Pairs, PyTree]]
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, Pairs]]
 
 
@@ -20,59 +20,87 @@ class TrainState:
     """All that training changes, but for the carry.
 
     Attributes:
-      step: updates so far.
+      step: batches so far.
+      ema: the exponential mean of the parameters, or () where none is kept.
     """
 
     step: Int[Array, ""]
     params: PyTree
     opt_state: PyTree
+    ema: PyTree = ()
 
 
-def make_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+def make_state(
+    params: PyTree, optimizer: optax.GradientTransformation, *, ema: float = 0.0
+) -> TrainState:
+    """The state before the first step.
 
-
-def total_loss(pairs: Pairs) -> Float[Array, ""]:
-    """What a step minimises: the mean loss and the mean of each auxiliary one."""
-    names = [name for name in pairs if name.startswith("auxiliary/")]
-    means = [
-        total / jnp.maximum(weight, 1)
-        for total, weight in (pairs[name] for name in ("loss", *names))
-    ]
-    return sum(means)
+    Args:
+      ema: decay of the mean of the parameters; 0: none is kept.
+    """
+    mean = jax.tree.map(jnp.copy, params) if ema else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), mean)
 
 
 def make_step(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     seed: int,
+    *,
+    accumulate: int = 1,
+    ema: float = 0.0,
 ) -> Step:
-    """A step that minimises `total_loss`.
+    """A step that minimises `total_loss` (see training/gradients.py).
+
+    Where loss or gradient is not finite, parameters, optimiser and carry stay as
+    they are, and the only metric is `skipped`.
 
     Args:
       loss: (variables, carry, batch, rng) -> (pairs, carry).
       seed: random numbers of step k are fold_in(seed, k).
+      accumulate: parts of a batch that are gone through one after another.
+      ema: decay of the mean of the parameters; 0: none is kept.
     """
 
     def step(state, carry, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-
-        def objective(params):
-            pairs, after = loss({"params": params}, carry, batch, rng)
-            return total_loss(pairs), (pairs, after)
-
-        gradient = jax.grad(objective, has_aux=True)
-        grads, (pairs, after) = gradient(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        grads, pairs, after = gradients(
+            loss, state.params, carry, batch, rng, parts=accumulate
+        )
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, step=state.step
+        )
+        params = optax.apply_updates(state.params, updates)
+        new = state.replace(params=params, opt_state=opt_state)
+        if ema:
+            new = new.replace(ema=moved(state.ema, params, ema))
+        finite = is_finite(pairs) & jnp.isfinite(norm)
         once = jnp.ones(())
         pairs = {
             **pairs,
-            "gradient_norm": (optax.global_norm(grads), once),
+            "gradient_norm": (norm, once),
             "learning_rate": (jnp.asarray(schedule(state.step)), once),
         }
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), after, pairs
+        pairs = only_if(finite, pairs, jax.tree.map(jnp.zeros_like, pairs))
+        pairs["skipped"] = (1 - finite.astype(jnp.float32), once)
+        new, after = only_if(finite, (new, after), (state, carry))
+        return new.replace(step=state.step + 1), after, pairs
 
     return step
+
+
+def is_finite(pairs: Pairs) -> Bool[Array, ""]:
+    """Whether every metric is a number."""
+    return jnp.isfinite(jnp.stack([value for value, _ in pairs.values()])).all()
+
+
+def only_if(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """`new`, or `old` where the condition does not hold."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def moved(mean: PyTree, params: PyTree, decay: float) -> PyTree:
+    """The exponential mean after one more set of parameters."""
+    return jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, mean, params)

@@ -4,31 +4,34 @@ import json
 import math
 import sys
 import time
+import uuid
 from pathlib import Path
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
+
+from training.event_files import keep_events
+from training.progress import Progress
 
 
 class MetricsFile:
     """metrics.jsonl: one object a line, each step of a split once."""
 
-    def __init__(self, path: Path, last_step: int):
-        """Drops lines after `last_step`, which an interrupted run left behind."""
+    def __init__(self, path: Path, last: dict[str, int]):
+        """Drops lines that an interrupted run wrote after it last saved.
+
+        Args:
+          last: by split, the newest step that is known; of others nothing is.
+        """
         self.path = path
         if path.exists():
             lines = path.read_text(encoding="utf8").splitlines(keepends=True)
-            kept = [line for line in lines if _is_known(line, last_step)]
+            kept = [line for line in lines if _is_known(line, last)]
             if kept != lines:
                 draft = path.with_suffix(".draft")
                 draft.write_text("".join(kept), encoding="utf8")
                 draft.replace(path)
-
-    @property
-    def seconds(self) -> float:
-        """Of training, as last logged."""
-        lines = self.path.read_text(encoding="utf8") if self.path.exists() else ""
-        rows = [json.loads(line) for line in lines.splitlines()]
-        return max((row.get("seconds") or 0.0 for row in rows), default=0.0)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Adds a line; what is not finite is written as null."""
@@ -41,12 +44,13 @@ class MetricsFile:
             file.write(line + "\n")
 
 
-def _is_known(line: str, last_step: int) -> bool:
-    """Whether a line is whole and not after a step."""
+def _is_known(line: str, last: dict[str, int]) -> bool:
+    """Whether a line is whole and of a step that is known."""
     try:
-        return line.endswith("\n") and json.loads(line)["step"] <= last_step
+        row = json.loads(line)
     except json.JSONDecodeError:
         return False
+    return line.endswith("\n") and row["step"] <= last.get(row["split"], -1)
 
 
 class Console:
@@ -84,33 +88,36 @@ class Console:
 class TensorBoard:
     """Event files beside metrics.jsonl; tags are `split/metric`."""
 
-    def __init__(self, folder: Path, last_step: int):
-        """Hides what an interrupted run wrote after `last_step`."""
-        self.writer = tensorboardX.SummaryWriter(
-            str(folder), purge_step=last_step + 1, write_to_disk=True
+    def __init__(self, folder: Path, last: dict[str, int]):
+        """Drops what an interrupted run wrote after it last saved."""
+        keep_events(
+            folder,
+            lambda step, tag: step <= last.get(tag.partition("/")[0], -1),
         )
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = f".{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
+        # Not SummaryWriter: its `flush` does not wait for what it has queued.
+        self.writer = EventsWriter(str(folder / "events"), suffix)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """One scalar a metric."""
         for name, value in metrics.items():
-            self.writer.add_scalar(f"{split}/{name}", value, step)
+            summary = scalar(f"{split}/{name}", value)
+            self.writer.write_event(
+                Event(step=step, wall_time=time.time(), summary=summary)
+            )
         self.writer.flush()
 
 
 class Writers:
-    """All of them at once.
+    """All of them at once."""
 
-    Attributes:
-      seconds: of training that an interrupted run has behind it.
-    """
-
-    def __init__(self, workdir: Path, *, step: int, steps: int):
+    def __init__(self, workdir: Path, progress: Progress, *, step: int, steps: int):
         """Args: step: the one training goes on from. steps: the one it ends at."""
-        file = MetricsFile(workdir / "metrics.jsonl", step)
-        self.seconds = file.seconds
+        last = {"train": progress.logged, "validation": progress.validated}
         self.all = (
-            file,
-            TensorBoard(workdir / "tensorboard", step),
+            MetricsFile(workdir / "metrics.jsonl", last),
+            TensorBoard(workdir / "tensorboard", last),
             Console(steps, step),
         )
 

@@ -1,0 +1,49 @@
+"""What the batches that a run could not use make of its parameters.
+
+python train.py --workdir=runs/rnn --replay=runs/rnn/replay/steps-12-21.npz
+"""
+
+import jax
+import jax.numpy as jnp
+
+import experiment
+from data.dataset import open_dataset
+from errors import UserError
+from trained_run import open_run
+from training.checkpoints import Checkpoints
+from training.replay import examine, load_batches
+
+
+def table(workdir: str, path: str) -> str:
+    """A line a batch: its loss, its gradient, and what in them is not finite.
+
+    Parameters and carry are those of the newest checkpoint, which the run saved
+    when it stopped. Raises UserError for another run's batches.
+    """
+    run = open_run(workdir, "last")
+    cfg = run.experiment.cfg
+    dataset = open_dataset(cfg.data, run.experiment.tokenizers)
+    training = experiment.Training.of(run.experiment, dataset)
+    content = {
+        "state": training.partitioner.init(training.make_state),
+        "carry": training.make_carry(),
+    }
+    checkpoints = Checkpoints(run.directory.checkpoints)
+    found = checkpoints.restore_newest(content)
+    checkpoints.close()
+    if found is None:
+        raise UserError(f"--workdir={workdir} has no checkpoint")
+    state, carry = found[0]["state"], found[0]["carry"]
+    lines = []
+    for step, batch in load_batches(path).items():
+        key = jax.random.fold_in(jax.random.key(cfg.seed), jnp.int32(step - 1))
+        batch = training.partitioner.put_batch(batch)
+        told = examine(training.loss, state.params, carry, batch, key)
+        lines.append(
+            f"step {step}  loss {told['loss']:.6g}  "
+            f"gradient norm {told['gradient_norm']:.6g}"
+        )
+        for kind in ("parameters", "gradients"):
+            if names := told[kind]:
+                lines.append(f"  not finite, {kind}: {', '.join(names)}")
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""What no config may say, found before anything is prepared or compiled."""
+
+import math
+import re
+
+from ml_collections import ConfigDict
+
+import models
+import tasks
+from assembly import evaluation_config, find_module, model_config
+from data.dataset import Dataset
+from errors import UserError
+from training.optimizers import make_optimizer
+from training.partitioning import Partitioner
+
+
+def check_config(cfg: ConfigDict) -> None:
+    """Raises UserError for what cannot be, before anything is prepared."""
+    check_lengths(cfg)
+    find_module(tasks, cfg.task, "Task", "task")
+    module = find_module(models, cfg.model.name, "Config", "model.name")
+    config = model_config(module.Config, cfg.model)
+    evaluation_config(config, cfg.eval)
+    if cfg.label_smoothing and getattr(config, "cutoffs", ()):
+        raise UserError(
+            f"label_smoothing={cfg.label_smoothing}: an adaptive softmax "
+            "(model.cutoffs) has none; set it to 0"
+        )
+    make_optimizer(cfg.optim, cfg.steps)
+    Partitioner(cfg.parallel)
+    check_patterns(cfg)
+
+
+def check_patterns(cfg: ConfigDict) -> None:
+    """Raises UserError for what is no regular expression, or no known metric."""
+    try:
+        re.compile(cfg.init_params)
+    except re.error as error:
+        raise UserError(f"init_params={cfg.init_params!r}: {error}") from error
+    better = find_module(tasks, cfg.task, "Task", "task").Task.better
+    if cfg.keep.metric and cfg.keep.metric not in better:
+        raise UserError(
+            f"keep.metric={cfg.keep.metric!r}: {cfg.task} has {', '.join(better)}"
+        )
+
+
+def check_lengths(cfg: ConfigDict) -> None:
+    """Raises UserError for sizes that cannot be."""
+    positive = {
+        "steps": cfg.steps,
+        "accumulate": cfg.accumulate,
+        "max_skipped": cfg.max_skipped,
+        "keep.last": cfg.keep.last,
+        "data.batch_rows": cfg.data.batch_rows,
+        "data.batch_tokens": cfg.data.batch_tokens,
+        "data.segment_length": cfg.data.segment_length,
+        "data.buckets": cfg.data.buckets,
+        "data.max_length": cfg.data.max_length,
+        "eval.batch_rows": cfg.eval.batch_rows,
+        "decode.max_length": cfg.decode.max_length,
+    }
+    ranges = {
+        "label_smoothing": (cfg.label_smoothing, 0, 1),
+        "loss_share": (cfg.loss_share, 0, 1),
+        "epochs": (cfg.epochs, 0, math.inf),
+        "keep.best": (cfg.keep.best, 0, math.inf),
+        "keep.patience": (cfg.keep.patience, 0, math.inf),
+        "optim.ema": (cfg.optim.ema, 0, 1),
+        "optim.warmup": (cfg.optim.warmup, 0, math.inf),
+        "optim.clip": (cfg.optim.clip, 0, math.inf),
+        "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
+        "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
+        "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
+        "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),
+        **{key: (value, 1, math.inf) for key, value in positive.items()},
+    }
+    for key, (value, low, high) in ranges.items():
+        if value is not None and not low <= value <= high:
+            least = f"it must be {low} or more"
+            bounds = least if high == math.inf else f"it must be in {low} to {high}"
+            raise UserError(f"{key}={value}: {bounds}")
+
+
+def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError where a task does not fit the corpus."""
+    wanted = find_module(tasks, cfg.task, "Task", "task").Task.corpus_kind
+    if dataset.corpus.kind != wanted:
+        raise UserError(
+            f"task={cfg.task!r} needs a corpus of kind {wanted!r}; "
+            f"{cfg.data.name} is of kind {dataset.corpus.kind!r}"
+        )
+    for split in ("train", "validation"):
+        if split not in dataset.corpus.splits:
+            raise UserError(
+                f"{cfg.data.name} has no split {split!r}, which training needs; "
+                f"it has {', '.join(dataset.corpus.splits)}"
+            )

@@ -1,0 +1,36 @@
+"""A run directory is only ever that of one run."""
+
+import pytest
+
+from errors import UserError
+from training.run_directory import RunDirectory
+
+
+def test_a_run_directory_of_another_config_is_refused_key_by_key(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    here = {"seed": 1, "optim": {"lr": 0.1}, "data": {"dir": "a"}}
+    directory.check_config(here)
+    directory.write_json("config.json", here)
+    directory.check_config({**here, "data": {"dir": "elsewhere"}})
+    with pytest.raises(UserError, match=r"optim\.lr is 0\.1 there and 0\.2 here"):
+        directory.check_config({**here, "optim": {"lr": 0.2}})
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="not a run directory"):
+        RunDirectory(tmp_path).check_config({})
+    with pytest.raises(UserError, match="no run in"):
+        RunDirectory(tmp_path).read_config()
+
+
+def test_a_run_that_was_killed_while_it_began_may_begin_again(tmp_path):
+    directory = RunDirectory(tmp_path)
+    (tmp_path / "config.json.draft").write_text('{"se')
+    directory.check_config({"seed": 1})
+    directory.write_json("config.json", {"seed": 1})
+    assert directory.exists
+    assert not directory.is_complete
+    directory.check_config({"seed": 1})
+    directory.write_json("about.json", {})
+    assert directory.is_complete

@@ -1,0 +1,90 @@
+"""The gradient of a batch's loss, whole or gathered part by part.
+
+A metric is a pair (sum, weight), and what is minimised is a mean over the whole
+batch. So a part's gradient counts by the whole batch's weight, not by its own:
+however a batch is cut, its gradient is the same to rounding.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from training.metrics import Pairs
+
+Loss = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[Pairs, PyTree]]
+Weights = dict[str, Float[Array, ""]]
+
+
+def total_loss(pairs: Pairs, weights: Weights | None = None) -> Float[Array, ""]:
+    """What a step minimises: the mean loss and the mean of each auxiliary one.
+
+    Args:
+      weights: of the whole batch, where the pairs are those of a part.
+    """
+    weights = weights or {name: weight for name, (_, weight) in pairs.items()}
+    names = ["loss", *(name for name in pairs if name.startswith("auxiliary/"))]
+    return sum(pairs[name][0] / jnp.maximum(weights[name], 1) for name in names)
+
+
+def gradients(
+    loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng, *, parts: int = 1
+) -> tuple[PyTree, Pairs, PyTree]:
+    """Gradient of `total_loss`, pairs and the next carry.
+
+    Args:
+      loss: (variables, carry, batch, rng) -> (pairs, carry).
+      parts: of the batch's rows, gone through one after another: less memory.
+    """
+
+    def objective(params, carry, batch, rng, weights):
+        pairs, after = loss({"params": params}, carry, batch, rng)
+        return total_loss(pairs, weights), (pairs, after)
+
+    gradient = jax.grad(objective, has_aux=True)
+    if parts == 1:
+        grads, (pairs, after) = gradient(params, carry, batch, rng, None)
+        return grads, pairs, after
+
+    # No weight depends on parameters: of this pass the compiler keeps only them.
+    whole, _ = loss({"params": params}, carry, batch, rng)
+    weights = {name: weight for name, (_, weight) in whole.items()}
+
+    def add(sums, part):
+        number, carry, batch = part
+        key = jax.random.fold_in(rng, number)
+        grads, (pairs, after) = gradient(params, carry, batch, key, weights)
+        return jax.tree.map(jnp.add, sums, (grads, pairs)), after
+
+    zeros = jax.tree.map(jnp.zeros_like, (params, whole))
+    inputs = jnp.arange(parts), split_rows(carry, parts), split_rows(batch, parts)
+    (grads, pairs), after = jax.lax.scan(add, zeros, inputs)
+    return grads, pairs, joined_rows(after)
+
+
+def split_rows(tree: PyTree, parts: int) -> PyTree:
+    """Leaves [B, ...] as [parts, B / parts, ...]; those without rows repeated.
+
+    Part i has the rows i, i + parts, ..., so that every device, which holds rows
+    that follow one another, has its share of each part.
+    """
+
+    def split(leaf):
+        if not jnp.ndim(leaf):
+            return jnp.broadcast_to(leaf, parts)
+        rows = leaf.reshape(-1, parts, *leaf.shape[1:])
+        return jnp.moveaxis(rows, 1, 0)
+
+    return jax.tree.map(split, tree)
+
+
+def joined_rows(tree: PyTree) -> PyTree:
+    """What `split_rows` cut."""
+
+    def join(leaf):
+        if leaf.ndim == 1:  # without rows: each part found the same
+            return leaf[-1]
+        return jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
+
+    return jax.tree.map(join, tree)

@@ -1,0 +1,83 @@
+"""From the pairs of steps to the lines of the log, without holding up a device.
+
+A step's pairs are read after the next step was sent, so that the device has work
+while the host waits for them.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+from training.metrics import Pairs, added, means
+from training.progress import Progress
+from training.writers import Writers
+
+
+class Meter:
+    """Adds pairs up and writes a line every `log_every` steps."""
+
+    def __init__(self, progress: Progress, writers: Writers, log_every: int):
+        """Args: log_every: in steps; 0: only when `flush` is told to."""
+        self.progress, self.writers, self.log_every = progress, writers, log_every
+        self._sent: tuple[int, Pairs] | None = None
+        self._waited = 0.0
+        self._mark = time.monotonic()
+
+    def push(self, step: int, pairs: Pairs, waited: float) -> None:
+        """Takes a step just sent, and reads the one before.
+
+        Args:
+          waited: seconds the step had to wait for its batch.
+        """
+        self._read()
+        self._sent = step, pairs
+        self._waited += waited
+
+    def flush(self, *, log: bool = False) -> None:
+        """Reads the step sent last, which waits for it; may write a line."""
+        self._read(log=log)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not training."""
+        self._tick()
+        yield
+        self._mark = time.monotonic()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._mark
+        self.progress.lap += now - self._mark
+        self._mark = now
+
+    def _read(self, *, log: bool = False) -> None:
+        if self._sent is None:
+            return
+        (step, pairs), self._sent = self._sent, None
+        found = jax.device_get(pairs)
+        self._count_skipped(step, float(found["skipped"][0]))
+        self.progress.totals = added(self.progress.totals, found)
+        if log or (self.log_every and step % self.log_every == 0):
+            self._log(step)
+
+    def _count_skipped(self, step: int, skipped: float) -> None:
+        if skipped:
+            self.progress.skipped += 1
+            self.progress.in_a_row = [*self.progress.in_a_row, step]
+        else:
+            self.progress.in_a_row = []
+
+    def _log(self, step: int) -> None:
+        self._tick()
+        progress = self.progress
+        metrics = means(progress.totals)
+        seconds = max(progress.lap, 1e-9)
+        metrics["skipped"] = progress.skipped
+        metrics["tokens_per_second"] = progress.totals["loss"][1] / seconds
+        metrics["waiting"] = min(self._waited / seconds, 1.0)
+        metrics["seconds"] = progress.seconds
+        self.writers.write(step, "train", metrics)
+        progress.totals, progress.lap, progress.logged = {}, 0.0, step
+        self._waited = 0.0
