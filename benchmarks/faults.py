@@ -1,0 +1,228 @@
+"""Kills a run again and again, and compares what it leaves with an unharmed one.
+
+python -m benchmarks.faults --kills=30 --config=configs/cldr.py:rnn --signal=mixed
+
+Kills come at random in every kind of moment: at start, while compiling, in a step,
+in a save, in an evaluation. Now and then the newest checkpoint is damaged or the
+disk is full. The last line is a JSON object; exit code 1 where a run that was
+interrupted differs from the one that was not.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from analysis.identical import checkpoint_steps, differences
+from training.digests import files
+
+MOMENTS = ("start", "compile", "step", "save", "evaluation")
+HARMS = ("flip", "truncate", "remove")
+EXITS = {0, 75, -signal.SIGKILL}
+FULL = 20_000  # bytes a file may have when the disk is "full"
+PATIENCE = 600  # seconds until a process is taken for hung
+
+
+class Fault(Exception):
+    """A process did what none should: it hung, or ended with another exit code."""
+
+
+class Harness:
+    """One config, killed until its count is reached.
+
+    Attributes:
+      kills: how many in each kind of moment.
+      damages: how many of each harm to files.
+    """
+
+    def __init__(self, options: argparse.Namespace, config: list[str], folder: Path):
+        self.options, self.config, self.folder = options, config, folder
+        self.random = random.Random(options.seed)
+        self.kills = collections.Counter(dict.fromkeys(MOMENTS, 0))
+        self.damages: collections.Counter = collections.Counter()
+        self.restarts = 0
+        self.seconds: dict[str, list[float]] = {}
+
+    def reference(self) -> Path:
+        """The run that nobody disturbs, and how long its moments last."""
+        process = self.start("whole")
+        if self.finished(process) != 0:
+            raise Fault("the run that nobody disturbs failed")
+        self.seconds = json.loads((self.folder / "moment.json").read_text())
+        return self.folder / "whole"
+
+    def start(self, name: str, *, full: bool = False) -> subprocess.Popen:
+        """A process of a run; with `full` it cannot write large files."""
+        command = [
+            *(sys.executable, "-m", "benchmarks.faulty_run", *self.config),
+            f"--workdir={self.folder / name}",
+            f"--moment={self.folder / 'moment'}",
+        ]
+        if self.options.without and name != "whole":
+            command.append(f"--without={self.options.without}")
+        (self.folder / "moment").unlink(missing_ok=True)
+        log = (self.folder / "log").open("a")
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL))
+
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, preexec_fn=limit if full else None
+        )
+
+    def finished(self, process: subprocess.Popen) -> int:
+        """The exit code."""
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise Fault(f"no end after {PATIENCE} seconds") from error
+
+    def moment(self) -> tuple[str, int]:
+        """What the process is doing, and how many moments it has had."""
+        try:
+            name, count = (self.folder / "moment").read_text().split()
+        except (OSError, ValueError):
+            return "start", 0
+        return name, int(count)
+
+    def run(self, name: str) -> Path:
+        """A run, killed until it ends or there were kills enough."""
+        while True:
+            missing = self.options.kills - self.kills.total()
+            process = self.start(name)
+            killed = self.kill(process) if missing > 0 else None
+            code = self.finished(process)
+            if killed is None and code == 0:
+                return self.folder / name
+            # Until it listens, a process has nothing to save.
+            expected = EXITS | ({-signal.SIGTERM} if killed == "start" else set())
+            if killed is None or code not in expected:
+                raise Fault(f"exit code {code}; see {self.folder / 'log'}")
+            self.restarts += 1
+            if self.random.random() < self.options.damage:
+                self.harm(self.folder / name)
+
+    def kill(self, process: subprocess.Popen) -> str | None:
+        """Waits for a random moment of the rarest kind, then sends a signal.
+
+        Returns the moment it was in fact; None if the run ended before.
+        """
+        target = min(MOMENTS, key=lambda kind: (self.kills[kind], self.random.random()))
+        usual = self.seconds.get(target, [1.0])
+        occasion = self.random.randint(1, max(1, len(usual) // 2))
+        met, last = 0, None
+        while process.poll() is None:
+            name, count = self.moment()
+            if (name, count) != last:
+                last = name, count
+                met += name == target
+                if name == target and met == occasion:
+                    time.sleep(self.random.random() * max(usual))
+                    break
+            time.sleep(0.0005)
+        if process.poll() is not None:
+            return None
+        moment, _ = self.moment()
+        process.send_signal(self.signal())
+        self.kills[moment] += 1
+        return moment
+
+    def signal(self) -> signal.Signals:
+        """The one that was asked for."""
+        kinds = {"kill": [signal.SIGKILL], "term": [signal.SIGTERM]}
+        both = [signal.SIGKILL, signal.SIGTERM]
+        return self.random.choice(kinds.get(self.options.signal, both))
+
+    def harm(self, run: Path) -> None:
+        """Damages the newest checkpoint, or fills the disk for one process."""
+        steps = checkpoint_steps(run)
+        harm = self.random.choice([*HARMS, "full"])
+        if harm == "full":
+            code = self.finished(self.start(run.name, full=True))
+            if code not in {0, 2}:
+                raise Fault(f"exit code {code} where the disk was full")
+        elif steps:
+            damage(run / "checkpoints" / str(steps[-1]), harm, self.random)
+        self.damages[harm] += 1
+
+
+def damage(checkpoint: Path, harm: str, chance: random.Random) -> None:
+    """Harms one file of a checkpoint."""
+    path = chance.choice([p for p in files(checkpoint) if p.stat().st_size])
+    content = bytearray(path.read_bytes())
+    place = chance.randrange(len(content))
+    if harm == "flip":
+        content[place] ^= 1 << chance.randrange(8)
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content[:place] if harm == "truncate" else content)
+
+
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and those of the config."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--signal", choices=["kill", "term", "mixed"], default="mixed")
+    parser.add_argument("--damage", type=float, default=0.2, help="share of restarts")
+    parser.add_argument("--without", default="", help="carry, ema or stopping")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="keep the runs' files")
+    options, config = parser.parse_known_args()
+    if not any(flag.startswith("--config=") for flag in config):
+        parser.error("--config=configs/DATA.py:MODEL is missing")
+    return options, config
+
+
+def main() -> int:
+    """Exit code 1 where an interrupted run differs from the other."""
+    options, config = parse()
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    harness = Harness(options, config, folder)
+    begin = time.monotonic()
+    found: list[str] = []
+    runs = 0
+    try:
+        whole = harness.reference()
+        while harness.kills.total() < options.kills:
+            harmed = harness.run(f"harmed-{runs}")
+            runs += 1
+            found += differences(whole, harmed)
+    except Fault as fault:
+        found.append(str(fault))
+        options.keep = True
+    for line in found:
+        print(line)
+    for kind, count in harness.kills.items():
+        print(f"{kind:10} {'#' * count} {count}")
+    result = {
+        "config": config,
+        "kills": harness.kills.total(),
+        "moments": dict(harness.kills),
+        "restarts": harness.restarts,
+        "damaged": dict(harness.damages),
+        "runs": runs,
+        "differences": len(found),
+        "seconds": round(time.monotonic() - begin),
+    }
+    if options.keep:
+        result["files"] = str(folder)
+    else:
+        shutil.rmtree(folder)
+    print(json.dumps(result))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""One process of a run that `benchmarks.faults` kills: training, with its moment told.
+
+What it does at a moment stands in a file of one word, which whoever kills it reads.
+`--without` leaves something out of what is restored, to see that it is missed.
+"""
+
+import contextlib
+import json
+import mmap
+import time
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
+MOMENT = flags.DEFINE_string("moment", None, "File that the moment is written to.")
+WITHOUT = flags.DEFINE_enum(
+    "without", "", ["", "carry", "ema", "stopping"], "What restoring leaves out."
+)
+
+SIZE = 64  # bytes of the file
+
+
+class Moment:
+    """Names what a process does, and adds up the seconds of each."""
+
+    def __init__(self, path: Path):
+        path.write_bytes(b" " * SIZE)
+        with path.open("r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), SIZE)
+        self.seconds: dict[str, list[float]] = {}
+        self.name, self.count, self.begin = "start", 0, time.monotonic()
+        self.tell()
+
+    def tell(self) -> None:
+        """A word, and how many times the moment has changed."""
+        self.memory[:] = f"{self.name} {self.count}".ljust(SIZE).encode()
+
+    def become(self, name: str) -> str:
+        """Returns the name before."""
+        before, now = self.name, time.monotonic()
+        if name != before:
+            self.seconds.setdefault(before, []).append(now - self.begin)
+            self.name, self.begin = name, now
+            self.count += 1
+            self.tell()
+        return before
+
+    @contextlib.contextmanager
+    def of(self, name: str):
+        """A moment, and after it the one before."""
+        before = self.become(name)
+        yield
+        self.become(before)
+
+
+def observed(moment: Moment) -> None:
+    """Makes the parts of a run tell their moments."""
+    from training import checkpoints, loop
+
+    save, train = checkpoints.Checkpoints.save, loop.Run.train
+
+    def saving(self, *arguments):
+        with moment.of("save"):
+            save(self, *arguments)
+
+    def training(self, state, carry, progress):
+        step, validate, shapes = self.step, self.validate, set()
+
+        def stepping(state, carry, batch):
+            shape = tuple(leaf.shape for leaf in batch.values())
+            busy = self.checkpoints.manager.is_saving_in_progress()
+            name = "save" if busy else "step" if shape in shapes else "compile"
+            shapes.add(shape)
+            moment.become(name)
+            return step(state, carry, batch)
+
+        def validating(*arguments):
+            with moment.of("evaluation"):
+                return validate(*arguments)
+
+        self.step, self.validate = stepping, validating
+        return train(self, state, carry, progress)
+
+    checkpoints.Checkpoints.save, loop.Run.train = saving, training
+
+
+def forgetful(what: str) -> None:
+    """Makes restoring leave something as a new run has it."""
+    from training.checkpoints import Checkpoints
+
+    restore = Checkpoints.restore
+
+    def restoring(self, step, like):
+        content, progress = restore(self, step, like)
+        if what == "carry":
+            content = {**content, "carry": like["carry"]}
+        elif what == "ema":
+            state = content["state"].replace(ema=like["state"].ema)
+            content = {**content, "state": state}
+        elif what == "stopping":
+            progress = {**progress, "best": None, "stale": 0}
+        return content, progress
+
+    Checkpoints.restore = restoring
+
+
+def main() -> int:
+    """Trains; leaves the seconds of each moment beside the file of moments."""
+    moment = Moment(Path(MOMENT.value))
+    import experiment
+
+    observed(moment)
+    if WITHOUT.value:
+        forgetful(WITHOUT.value)
+    ending = experiment.train(CONFIG.value, WORKDIR.value)
+    moment.become("end")
+    Path(f"{MOMENT.value}.json").write_text(json.dumps(moment.seconds))
+    return ending
+
+
+if __name__ == "__main__":
+    cli.start(main)
