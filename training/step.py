@@ -65,7 +65,9 @@ def make_step(
 
         gradient = jax.grad(objective, has_aux=True)
         grads, (pairs, after) = gradient(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, step=state.step
+        )
         once = jnp.ones(())
         pairs = {
             **pairs,
