@@ -50,8 +50,8 @@ def first_average(params: PyTree, interval: int) -> Average:
         mean=jax.tree.map(jnp.zeros_like, params),
         count=jnp.zeros((), jnp.int32),
         begun=jnp.zeros((), bool),
-        recent=jnp.full(interval, jnp.inf),
-        best=jnp.full((), jnp.inf),
+        recent=jnp.full(interval, jnp.inf, jnp.float32),
+        best=jnp.full((), jnp.inf, jnp.float32),
     )
 
 

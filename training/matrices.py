@@ -9,7 +9,6 @@ import math
 
 import jax
 import numpy as np
-import optax
 from flax.core import meta
 from jaxtyping import PyTree
 
@@ -50,15 +49,3 @@ def hidden(params: PyTree) -> PyTree:
 def not_hidden(params: PyTree) -> PyTree:
     """True for all others: embeddings, output layers, gains, biases, vectors."""
     return jax.tree.map(lambda found: not found, hidden(params))
-
-
-def dimension_numbers(params: PyTree) -> PyTree:
-    """Inputs and outputs among the axes of matrices, as optax's muon asks."""
-
-    def axes(name, leaf):
-        inputs = input_axes(name, leaf.shape)
-        return optax.contrib.MuonDimensionNumbers(
-            tuple(range(inputs)), tuple(range(inputs, leaf.ndim))
-        )
-
-    return map_named(axes, params)

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from errors import UserError
 from training.adafactor import scale_by_adafactor
 from training.averaging import averaged
-from training.matrices import dimension_numbers, hidden, not_hidden
+from training.matrices import hidden, not_hidden
+from training.muon import scale_by_muon
 from training.parameter_groups import (
     Scales,
     frozen,
@@ -143,20 +144,9 @@ def sgd(cfg: ConfigDict) -> list[optax.GradientTransformation]:
 
 
 def muon(cfg: ConfigDict) -> list[optax.GradientTransformation]:
-    """Muon (Jordan et al. 2024): hidden matrices move by orthogonal matrices.
-
-    Nesterov's momentum goes through five Newton-Schulz iterations and is scaled by
-    0.2 sqrt(longer side), the size of Adam's updates (Liu et al. 2025, eq. 4), so
-    that one rate and one decay fit Adam too, which moves all other parameters. The
-    heads of an attention are one matrix, and so are the gates of a cell.
-    """
-    matrix = optax.chain(
-        optax.contrib.scale_by_muon(
-            beta=cfg.muon_momentum, weight_dimension_numbers=dimension_numbers
-        ),
-        optax.contrib.scale_by_shape(dimension_numbers, consistent_rms=0.2),
-    )
-    return [optax.masked(matrix, hidden), optax.masked(adam(cfg), not_hidden)]
+    """Muon for the matrices between hidden states, Adam for all others."""
+    matrices = optax.masked(scale_by_muon(cfg.muon_momentum), hidden)
+    return [matrices, optax.masked(adam(cfg), not_hidden)]
 
 
 RULES = {

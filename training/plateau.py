@@ -35,7 +35,7 @@ def first_plateau(cut: float, patience: int, least: float = 0.0) -> Plateau:
     """Nothing validated."""
     return Plateau(
         factor=jnp.ones(()),
-        best=jnp.full((), jnp.inf),
+        best=jnp.full((), jnp.inf, jnp.float32),
         waited=jnp.zeros((), jnp.int32),
         cut=jnp.asarray(cut, jnp.float32),
         patience=jnp.asarray(patience, jnp.int32),
