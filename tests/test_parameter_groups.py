@@ -39,7 +39,7 @@ def updates_of(cfg, grads=ONES, params=PARAMS):
 
 @pytest.mark.parametrize("name", names())
 def test_biases_and_gains_of_a_model_do_not_decay(name):
-    params = LanguageModelCase(name).variables["params"]
+    params = jax.eval_shape(lambda: LanguageModelCase(name).variables["params"])
     decays = matching(base.get_config().optim.decay)(params)
     flat = jax.tree_util.tree_leaves_with_path(decays)
     kept = {path[-1].key for path, decay in flat if not decay}
