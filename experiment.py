@@ -32,6 +32,7 @@ from training.averaging import evaluation_params
 from training.checkpoints import Checkpoints
 from training.loop import Ending, Run
 from training.optimizers import make_optimizer
+from training.parameter_groups import check_patterns
 from training.partitioning import Partitioner
 from training.progress import Progress
 from training.replay import save_batches
@@ -66,7 +67,8 @@ class Training:
         steps = cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
-        optimizer, schedule = make_optimizer(cfg.optim, steps)
+        width = cfg.model.width
+        optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
         partitioner = Partitioner(cfg.parallel, parts=cfg.accumulate)
         return cls(experiment, partitioner, batches, optimizer, schedule, steps)
 
@@ -127,6 +129,7 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
     training = Training.of(experiment, dataset)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
+    check_patterns(cfg.optim, state.params)
     begin(directory, config, about(state, dataset), dataset)
 
     checkpoints = Checkpoints(

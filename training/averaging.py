@@ -8,7 +8,8 @@ validation loss v_t is worse than the best of those older than the last n,
 
 the parameters of every later step are averaged, and the average is the model.
 All of it is a part of the optimiser's state, so that it is saved and resumed with
-the rest.
+the rest. `observe` tells of validations, and tells the learning rate too where it
+waits for a plateau.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from training.plateau import Plateau, judged
 
 
 class Average(NamedTuple):
@@ -47,8 +50,8 @@ def first_average(params: PyTree, interval: int) -> Average:
         mean=jax.tree.map(jnp.zeros_like, params),
         count=jnp.zeros((), jnp.int32),
         begun=jnp.zeros((), bool),
-        recent=jnp.full(interval, jnp.inf),
-        best=jnp.full((), jnp.inf),
+        recent=jnp.full(interval, jnp.inf, jnp.float32),
+        best=jnp.full((), jnp.inf, jnp.float32),
     )
 
 
@@ -72,38 +75,62 @@ class AveragedState(NamedTuple):
 
 
 def averaged(
-    optimizer: optax.GradientTransformation, interval: int
-) -> optax.GradientTransformation:
-    """The same updates, their results averaged once `observe` says so."""
+    optimizer: optax.GradientTransformationExtraArgs, interval: int
+) -> optax.GradientTransformationExtraArgs:
+    """The same updates, their results averaged once `observe` says so.
+
+    All parameters are in the average, those that never change too: it is a model.
+    """
 
     def init(params):
         return AveragedState(optimizer.init(params), first_average(params, interval))
 
-    def update(grads, state, params):
-        updates, inner = optimizer.update(grads, state.inner, params)
+    def update(grads, state, params, **others):
+        updates, inner = optimizer.update(grads, state.inner, params, **others)
         params = optax.apply_updates(params, updates)
         return updates, AveragedState(inner, accumulate(state.average, params))
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def triggered(average: Average, loss: Float[Array, ""]) -> Average:
+    """After a validation: begins to average if it is time; nan counts as inf."""
+    loss = jnp.where(jnp.isnan(loss), jnp.inf, loss)
+    return average._replace(
+        begun=average.begun | (loss > average.best),
+        recent=jnp.roll(average.recent, -1).at[-1].set(loss),
+        best=jnp.minimum(average.best, average.recent[0]),
+    )
+
+
+LISTENERS = {Average: triggered, Plateau: judged}
+
+
+def told(opt_state: PyTree, loss: Float[Array, ""]) -> PyTree:
+    """After a validation: what waits for one hears of it, wherever it is nested.
+
+    A pure function, for many runs at once.
+    """
+
+    def is_listener(node):
+        return type(node) in LISTENERS
+
+    def tell(node):
+        return LISTENERS[type(node)](node, loss) if is_listener(node) else node
+
+    return jax.tree.map(tell, opt_state, is_leaf=is_listener)
 
 
 def observe(opt_state: PyTree, loss: float) -> PyTree:
-    """After a validation: begins to average if it is time; nan counts as inf.
+    """The state of an optimiser after a validation; that of most stays what it is.
 
-    The states of other optimisers stay what they are. Every leaf stays where it
-    lies, so that a compiled step takes it.
+    Every leaf stays where it lies, so that a compiled step takes it.
     """
-    if not isinstance(opt_state, AveragedState):
-        return opt_state
-    old = opt_state.average
-    loss = jnp.nan_to_num(jnp.float32(loss), nan=jnp.inf, posinf=jnp.inf)
-    new = old._replace(
-        begun=old.begun | (loss > old.best),
-        recent=jnp.roll(old.recent, -1).at[-1].set(loss),
-        best=jnp.minimum(old.best, old.recent[0]),
-    )
-    places = jax.tree.map(lambda leaf: leaf.sharding, old)
-    return opt_state._replace(average=jax.device_put(new, places))
+
+    def place(old, new):
+        return old if new is old else jax.device_put(new, old.sharding)
+
+    return jax.tree.map(place, opt_state, told(opt_state, jnp.float32(loss)))
 
 
 def evaluation_params(state: Any) -> PyTree:

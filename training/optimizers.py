@@ -1,90 +1,161 @@
-"""Optimisers and learning rates by name."""
+"""Optimisers by name: what is made of a gradient, and the learning rate."""
 
-import jax
+import math
+from typing import Any
+
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from errors import UserError
+from training.adafactor import scale_by_adafactor
 from training.averaging import averaged
-
-WEIGHTS = ("kernel", "table", "recurrent")  # names of parameters that decay
-
-
-def rsqrt(lr: float, warmup: int) -> optax.Schedule:
-    """lr * sqrt(warmup / step) from `warmup` on (as Vaswani et al. 2017, eq. 3)."""
-    start = max(warmup, 1)
-    return lambda step: lr * (start / jnp.maximum(step, start)) ** 0.5
-
-
-def make_schedule(cfg: ConfigDict, steps: int) -> optax.Schedule:
-    """Learning rate at each step: a linear rise to `cfg.lr`, then `cfg.schedule`.
-
-    Args:
-      cfg: the experiment's `cfg.optim`.
-
-    Raises UserError for a schedule that does not exist.
-    """
-    left = max(steps - cfg.warmup, 1)
-    after = {
-        "constant": lambda: optax.constant_schedule(cfg.lr),
-        "linear": lambda: optax.linear_schedule(cfg.lr, 0.0, left),
-        "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, left),
-        "rsqrt": lambda: _from(cfg.warmup, rsqrt(cfg.lr, cfg.warmup)),
-    }
-    if cfg.schedule not in after:
-        raise UserError(
-            f"optim.schedule={cfg.schedule!r}: there are {', '.join(after)}"
-        )
-    rise = optax.linear_schedule(0.0, cfg.lr, max(cfg.warmup, 1))
-    parts = [lambda step: rise(step + 1), after[cfg.schedule]()]
-    return optax.join_schedules(parts, [cfg.warmup])
-
-
-def _from(step: int, schedule: optax.Schedule) -> optax.Schedule:
-    """A schedule that counts from the start, for `join_schedules`."""
-    return lambda count: schedule(count + step)
+from training.matrices import hidden, not_hidden
+from training.muon import scale_by_muon
+from training.parameter_groups import (
+    Scales,
+    frozen,
+    map_named,
+    matching,
+    patterns_of,
+    scale_of,
+)
+from training.plateau import Plateau, first_plateau, rate_factor
+from training.schedules import Schedule, make_schedule
 
 
 def make_optimizer(
-    cfg: ConfigDict, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser `cfg.name`, gradients clipped before it, and its schedule.
+    cfg: ConfigDict, steps: int, *, width: int = 512
+) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
+    """The optimiser `cfg.name` and its schedule.
+
+    Gradients are clipped, made into an update, and scaled by the rate of the step,
+    which `update(grads, state, params, step=step)` must be told: it is not a count
+    of updates, since these may be skipped.
+
+    Args:
+      cfg: the experiment's `cfg.optim`; its rates, decays and moments may be traced.
+      width: D of the model, for schedule "noam".
 
     Raises UserError for an optimiser that does not exist or cannot be.
     """
-    schedule = make_schedule(cfg, steps)
-    decay = {"weight_decay": cfg.weight_decay, "mask": decays}
-    adam = {"b1": cfg.b1, "b2": cfg.b2, "eps": cfg.eps}
-    known = {
-        "adamw": lambda: optax.adamw(schedule, **adam, **decay),
-        "adam": lambda: optax.adam(schedule, **adam),
-        "sgd": lambda: optax.sgd(schedule),
-        "adadelta": lambda: optax.adadelta(schedule, cfg.rho, cfg.eps),
-        "nt_asgd": lambda: optax.chain(
-            optax.add_decayed_weights(cfg.weight_decay), optax.sgd(schedule)
-        ),
-    }
-    if cfg.name not in known:
-        raise UserError(f"optim.name={cfg.name!r}: there are {', '.join(known)}")
-    if cfg.non_monotone_interval < 1:
-        raise UserError(
-            f"optim.non_monotone_interval={cfg.non_monotone_interval}: "
-            "it must be 1 or more"
-        )
-    clip = optax.clip_by_global_norm(cfg.clip) if cfg.clip else optax.identity()
-    optimizer = optax.chain(clip, known[cfg.name]())
+    check_numbers(cfg)
+    patterns_of(cfg)
+    schedule = make_schedule(cfg, steps, width)
+    if cfg.name not in RULES:
+        raise UserError(f"optim.name={cfg.name!r}: there are {', '.join(RULES)}")
+    clip = [] if is_zero(cfg.clip) else [optax.clip_by_global_norm(cfg.clip)]
+    plateau = None
+    if cfg.schedule == "plateau":
+        plateau = cfg.plateau_factor, cfg.plateau_patience, cfg.lr_end
+    rate = by_learning_rate(schedule, cfg.lr_scales, plateau)
+    optimizer = frozen(optax.chain(*clip, *RULES[cfg.name](cfg), rate), cfg.freeze)
     if cfg.name == "nt_asgd":
         optimizer = averaged(optimizer, cfg.non_monotone_interval)
     return optimizer, schedule
 
 
-def decays(params: PyTree) -> PyTree:
-    """True for what weight decay acts on, by name: not biases and gains."""
+def check_numbers(cfg: ConfigDict) -> None:
+    """Raises UserError for a number that no optimiser can have.
 
-    def is_weight(path, _):
-        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        return names[-1] in WEIGHTS
+    One that is traced, of many at once, is not looked at.
+    """
+    shares = {  # of the past in a mean, or the like: 1 would be for ever
+        "b1": cfg.b1,
+        "b2": cfg.b2,
+        "rho": cfg.rho,
+        "momentum": cfg.momentum,
+        "muon_momentum": cfg.muon_momentum,
+        "ema": cfg.ema,
+        "plateau_factor": cfg.plateau_factor,
+    }
+    ranges = {
+        "lr": (cfg.lr, 0, math.inf),
+        "eps": (cfg.eps, 0, math.inf),
+        "weight_decay": (cfg.weight_decay, 0, math.inf),
+        "plateau_patience": (cfg.plateau_patience, 1, math.inf),
+        "non_monotone_interval": (cfg.non_monotone_interval, 1, math.inf),
+        "lr_end": (cfg.lr_end, 0, 1),
+        "decay_share": (cfg.decay_share, 0, 1),
+        **{key: (value, 0, math.nextafter(1, 0)) for key, value in shares.items()},
+    }
+    for key, (value, low, high) in ranges.items():
+        if isinstance(value, int | float) and not low <= value <= high:
+            most = "at most 1" if high == 1 else "less than 1"
+            bounds = f"{low} or more" + (f" and {most}" if high < math.inf else "")
+            raise UserError(f"optim.{key}={value}: it must be {bounds}")
 
-    return jax.tree_util.tree_map_with_path(is_weight, params)
+
+def is_zero(value: Any) -> bool:
+    """Whether a number that is not traced is 0: what it controls is left out."""
+    return isinstance(value, int | float) and value == 0
+
+
+def by_learning_rate(
+    schedule: Schedule, scales: Scales, plateau: tuple[float, int, float] | None
+) -> optax.GradientTransformationExtraArgs:
+    """Turns an update into a step downhill: times minus the rate, by group.
+
+    Args:
+      scales: pairs of a pattern and a factor of the rate.
+      plateau: what `first_plateau` takes; None: validations do not matter.
+    """
+
+    def init(params):
+        del params
+        return first_plateau(*plateau) if plateau else optax.EmptyState()
+
+    def update(updates, state, params=None, *, step, **others):
+        del params, others
+        rate = learning_rate(schedule, state, step)
+
+        def scaled(name, leaf):
+            return (-rate * scale_of(name, scales)).astype(leaf.dtype) * leaf
+
+        return map_named(scaled, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def learning_rate(
+    schedule: Schedule, opt_state: PyTree | Plateau, step: Int[Array, ""]
+) -> Float[Array, ""]:
+    """The rate of a step, as the schedule and validations have made it.
+
+    That of a group is this times its factor.
+    """
+    return jnp.asarray(schedule(step)) * rate_factor(opt_state)
+
+
+def adam(cfg: ConfigDict) -> optax.GradientTransformation:
+    """Kingma and Ba (2015), algorithm 1, before the rate."""
+    return optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps)
+
+
+def decay(cfg: ConfigDict) -> optax.GradientTransformation:
+    """Decoupled weight decay (Loshchilov and Hutter 2019), of what `cfg.decay` says."""
+    return optax.add_decayed_weights(cfg.weight_decay, matching(cfg.decay))
+
+
+def sgd(cfg: ConfigDict) -> list[optax.GradientTransformation]:
+    """The gradient, or its sum with `cfg.momentum` times the sum before."""
+    return [] if is_zero(cfg.momentum) else [optax.trace(cfg.momentum)]
+
+
+def muon(cfg: ConfigDict) -> list[optax.GradientTransformation]:
+    """Muon for the matrices between hidden states, Adam for all others."""
+    matrices = optax.masked(scale_by_muon(cfg.muon_momentum), hidden)
+    return [matrices, optax.masked(adam(cfg), not_hidden)]
+
+
+RULES = {
+    "adamw": lambda cfg: [adam(cfg), decay(cfg)],
+    "adam": lambda cfg: [adam(cfg)],
+    "adafactor": lambda cfg: [scale_by_adafactor(), decay(cfg)],
+    "adadelta": lambda cfg: [optax.scale_by_adadelta(cfg.rho, cfg.eps)],
+    "sgd": sgd,
+    "lion": lambda cfg: [optax.scale_by_lion(cfg.b1, cfg.b2), decay(cfg)],
+    "muon": lambda cfg: [*muon(cfg), decay(cfg)],
+    "nt_asgd": lambda cfg: [optax.add_decayed_weights(cfg.weight_decay)],
+}

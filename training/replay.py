@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from errors import UserError
 from training.gradients import Loss, gradients, total_loss
-from training.transfer import parameter_name
+from training.parameter_groups import names_of
 
 
 def save_batches(path: Path, batches: dict[int, dict[str, np.ndarray]]) -> Path:
@@ -56,7 +56,5 @@ def examine(loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng) -> di
 
 def not_finite(tree: PyTree) -> list[str]:
     """Names of leaves that hold anything but finite numbers."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [
-        parameter_name(path) for path, leaf in leaves if not jnp.isfinite(leaf).all()
-    ]
+    leaves = zip(names_of(tree), jax.tree.leaves(tree), strict=True)
+    return [name for name, leaf in leaves if not jnp.isfinite(leaf).all()]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from training.gradients import Loss, gradients
 from training.metrics import Pairs
+from training.optimizers import learning_rate
 
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, Pairs]]
 
@@ -77,11 +78,12 @@ def make_step(
         if ema:
             new = new.replace(ema=moved(state.ema, params, ema))
         finite = is_finite(pairs) & jnp.isfinite(norm)
+        rate = learning_rate(schedule, state.opt_state, state.step)
         once = jnp.ones(())
         pairs = {
             **pairs,
             "gradient_norm": (norm, once),
-            "learning_rate": (jnp.asarray(schedule(state.step)), once),
+            "learning_rate": (rate, once),
         }
         pairs = only_if(finite, pairs, jax.tree.map(jnp.zeros_like, pairs))
         pairs["skipped"] = (1 - finite.astype(jnp.float32), once)

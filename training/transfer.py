@@ -1,18 +1,12 @@
 """Parameters of another run as the first ones of this."""
 
-import re
-
 import jax
 from jaxtyping import PyTree
 
 from errors import UserError
+from training.parameter_groups import is_match, map_named, names_of
 
 SHOWN = 3  # names in an error
-
-
-def parameter_name(path: tuple) -> str:
-    """Where a leaf stands in the tree: "decoder/layers_0/.../kernel"."""
-    return "/".join(str(key.key) for key in path)
 
 
 def transferred(params: PyTree, given: PyTree, pattern: str) -> PyTree:
@@ -24,15 +18,11 @@ def transferred(params: PyTree, given: PyTree, pattern: str) -> PyTree:
     Raises UserError where a name that matches is missing there or of another
     shape, or none matches.
     """
-    there = {
-        parameter_name(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(given)
-    }
+    there = dict(zip(names_of(given), jax.tree.leaves(given), strict=True))
     taken, wrong = [], []
 
-    def choose(path, leaf):
-        name = parameter_name(path)
-        if not re.search(pattern, name):
+    def choose(name, leaf):
+        if not is_match(pattern, name):
             return leaf
         found = there.get(name)
         if found is None or found.shape != leaf.shape:
@@ -42,7 +32,7 @@ def transferred(params: PyTree, given: PyTree, pattern: str) -> PyTree:
         taken.append(name)
         return jax.device_put(found, leaf.sharding)
 
-    chosen = jax.tree_util.tree_map_with_path(choose, params)
+    chosen = map_named(choose, params)
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise UserError(
