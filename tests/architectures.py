@@ -7,6 +7,7 @@ import pkgutil
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import models
 from analysis import plan
@@ -50,12 +51,13 @@ def small_config(name: str, **changes):
 def random_parameters(init, *inputs, scale=0.3):
     """Parameters of which none is zero or special, without compiling `init`."""
     shapes = nn.meta.unbox(jax.eval_shape(init, *inputs))
-    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    return tree.unflatten(
-        ("scale" in str(path[-1])) + scale * jax.random.normal(key, leaf.shape)
-        for (path, leaf), key in zip(leaves, keys, strict=True)
-    )
+    draw = np.random.default_rng(7)  # jax would compile a program for every shape
+
+    def drawn(path, leaf):
+        middle = float("scale" in str(path[-1]))
+        return jnp.asarray(draw.normal(middle, scale, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 @functools.cache
@@ -67,11 +69,9 @@ def parameters_of(config: str, model: str):
 
 def tokens(shape, size=V, seed=1):
     """Tokens, all different within a row where there are enough."""
-    rows = [
-        jax.random.permutation(key, size)[: shape[1]]
-        for key in jax.random.split(jax.random.key(seed), shape[0])
-    ]
-    return jnp.stack(rows).astype(jnp.int32)
+    draw = np.random.default_rng(seed)
+    rows = [draw.permutation(size)[: shape[1]] for _ in range(shape[0])]
+    return jnp.asarray(rows, jnp.int32)
 
 
 class LanguageModelCase:
@@ -106,13 +106,18 @@ class LanguageModelCase:
 
     def log_prob(self, hidden, labels, **options):
         """Log probability of labels."""
-        apply = functools.partial(self.model.apply, method="log_prob", **options)
-        return jax.jit(apply)(self.variables, hidden, labels)
+        return self._apply("log_prob", tuple(options.items()), hidden, labels)
 
     def start(self, prompt, mask, carry, **options):
         """Context and state after a prompt."""
-        apply = functools.partial(self.model.apply, method="start", **options)
-        return jax.jit(apply)(self.variables, prompt, mask, carry)
+        return self._apply("start", tuple(options.items()), prompt, mask, carry)
+
+    def _apply(self, method, options, *inputs):
+        return self._compiled(method, options, self.variables, *inputs)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1, 2))
+    def _compiled(self, method, options, variables, *inputs):
+        return self.model.apply(variables, *inputs, method=method, **dict(options))
 
     def step(self, context, state, token):
         """The next state and logits."""
@@ -165,5 +170,6 @@ class Seq2SeqCase:
         return nn.apply(both, self.model)(variables, *inputs, carry, rngs=rngs)
 
     start = LanguageModelCase.start
+    _apply, _compiled = LanguageModelCase._apply, LanguageModelCase._compiled
     step = LanguageModelCase.step
     _step = LanguageModelCase._step

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-# Compiling is the cost here, and fusion emitters are most of it. Entry points that
-# tests start as programs of their own inherit the flag.
-HASTE = "--xla_cpu_use_fusion_emitters=false"
+# Compiling is the cost here, and fusion emitters are most of it; a program in one part
+# takes two thirds of the time of one in many. Entry points that tests start as programs
+# of their own inherit the flags.
+HASTE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HASTE}".strip()
 
 import jax  # noqa: E402

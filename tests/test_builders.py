@@ -1,4 +1,5 @@
-import contextlib
+"""What single builders make of their corpora, and what all of them declare."""
+
 import itertools
 import json
 import re
@@ -7,11 +8,11 @@ from random import Random
 
 import pytest
 import tensorflow_datasets as tfds
-from loopback import checksum, gz, pack, serving, sgm, text, write
-from small_corpora import CORPORA, small_multi30k, small_pg19, small_wmt14
+from loopback import checksum, pack, serving, text, write
+from served_corpora import check, prepare, served
+from small_corpora import CORPORA, small_multi30k, small_wmt14
 
 from data.builders import (
-    archives,
     enwik8,
     iwslt14,
     lines,
@@ -26,7 +27,7 @@ from data.builders import (
     wmt14,
 )
 from data.builders.published import Published, Store
-from data.corpora import open_corpus, own_corpora
+from data.corpora import own_corpora
 from data.tokenizers import ByteTokenizer
 from errors import UserError
 
@@ -42,132 +43,10 @@ def server():
         yield server
 
 
-@pytest.fixture(params=sorted(CORPORA))
-def case(request, monkeypatch, server):
-    """A small corpus that stands on the server."""
-    made = CORPORA[request.param](monkeypatch, server.address)
-    server.files |= made.files
-    return made
-
-
 @pytest.fixture
 def wmt(monkeypatch, server):
     """WMT14 of French."""
-    made = small_wmt14(monkeypatch, server.address)
-    server.files |= made.files
-    return made
-
-
-def prepare(name, tmp_path, source=None):
-    return open_corpus(name, tmp_path / "data", source)
-
-
-def refusal(name, tmp_path, source=None):
-    """The message of the one-line error that preparing ends in; nothing is prepared."""
-    with pytest.raises(UserError) as caught:
-        prepare(name, tmp_path, source)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not list(tmp_path.glob("data/**/dataset_info.json"))
-    return message
-
-
-def check(corpus, case):
-    assert corpus.splits.keys() >= case.expected.keys()
-    for split, examples in case.expected.items():
-        assert list(corpus.read(split)) == examples
-        assert corpus.splits[split] == len(examples)
-
-
-def damage(content):
-    """As long as before, but for some bytes in the middle."""
-    middle = len(content) // 2
-    return content[: middle - 9] + bytes(18) + content[middle + 9 :]
-
-
-def test_a_corpus_is_downloaded_verified_unpacked_and_cut_as_published(case, tmp_path):
-    corpus = prepare(case.name, tmp_path)
-    assert corpus.name == case.name
-    assert corpus.kind == ("parallel" if "/" in case.name else "text")
-    if corpus.kind == "parallel":
-        assert corpus.languages == tuple(case.name.partition("/")[2].split("-"))
-    check(corpus, case)
-    assert not list(tmp_path.rglob("*.part"))
-
-
-def test_a_source_folder_may_hold_what_is_published(case, tmp_path, server):
-    files = {name: content for name, content in case.files.items() if name != "o"}
-    if case.name == "pg19":  # published one by one
-        files = {f"{name}.gz": gz(content) for name, content in case.plain.items()}
-    check(prepare(case.name, tmp_path, write(tmp_path / "source", files)), case)
-    assert server.asked == []
-
-
-def test_a_source_folder_may_hold_what_is_in_the_archives(case, tmp_path, server):
-    check(prepare(case.name, tmp_path, write(tmp_path / "source", case.plain)), case)
-    assert server.asked == []
-
-
-def test_a_source_folder_may_hold_packed_files_without_their_folders(wmt, tmp_path):
-    packed = {
-        name.rpartition("/")[2].removesuffix(".gz"): content
-        for name, content in wmt.plain.items()
-    }
-    packed = {
-        f"{name}.gz": content if content[:2] == b"\x1f\x8b" else gz(content)
-        for name, content in packed.items()
-    }
-    check(prepare(wmt.name, tmp_path, write(tmp_path / "source", packed)), wmt)
-
-
-def test_a_changed_download_is_refused_in_one_line(case, tmp_path, server):
-    server.files[case.damaged] = damage(case.files[case.damaged])
-    message = refusal(case.name, tmp_path)
-    assert re.search("checksum mismatch|damaged or cut short", message)
-    assert case.damaged.partition("/")[0] in message
-    assert re.search("--config.data.source_dir|again", message)
-    server.files[case.damaged] = case.files[case.damaged]
-    if case.name != "pg19":  # where no book is at fault alone
-        check(prepare(case.name, tmp_path), case)
-
-
-def test_a_changed_source_file_is_refused_with_both_checksums(wmt, tmp_path, server):
-    source = write(tmp_path / "source", wmt.files)
-    content = damage(wmt.files[wmt.damaged])
-    (source / wmt.damaged).write_bytes(content)
-    message = refusal(wmt.name, tmp_path, source)
-    assert message == (
-        f"checksum mismatch: {source / wmt.damaged} has sha256 {checksum(content)}, "
-        f"expected {checksum(wmt.files[wmt.damaged])}; put the file of "
-        f"{server.address}/{wmt.damaged} in a folder and give it as "
-        "--config.data.source_dir"
-    )
-
-
-def test_a_download_that_breaks_off_is_never_taken_for_whole(case, tmp_path, server):
-    server.cut.add(case.damaged)
-    message = refusal(case.name, tmp_path)
-    assert f"cannot download {server.address}/{case.damaged}" in message
-    assert "--config.data.source_dir=DIR" in message
-    assert not list(tmp_path.rglob(f"*{case.damaged}*"))
-    server.cut.clear()
-    check(prepare(case.name, tmp_path), case)
-
-
-def test_an_address_out_of_reach_is_named_with_the_way_out(case, tmp_path, server):
-    del server.files[case.damaged]
-    message = refusal(case.name, tmp_path)
-    assert f"cannot download {server.address}/{case.damaged} (HTTP Error 404" in message
-    assert "--config.data.source_dir=DIR, a folder that holds" in message
-
-
-def test_an_empty_source_folder_is_told_what_belongs_there(case, tmp_path):
-    message = refusal(case.name, tmp_path, write(tmp_path / "source", {"other": b"x"}))
-    if case.name == "pg19":
-        assert "0 books of the split train instead of 3" in message
-    else:
-        assert f"source_dir {tmp_path / 'source'} lacks " in message
-        assert "published at http://127.0.0.1" in message
+    return served(small_wmt14, monkeypatch, server)
 
 
 def test_what_was_downloaded_serves_the_other_direction_too(wmt, tmp_path, server):
@@ -263,114 +142,6 @@ def test_a_text_too_short_for_its_splits_is_refused():
         enwik8.cut(b"abcdef", 3)
 
 
-@contextlib.contextmanager
-def refused(pattern):
-    with pytest.raises(UserError, match=pattern) as caught:
-        yield
-    assert "\n" not in str(caught.value)
-
-
-def with_part(wmt, monkeypatch, server, **changes):
-    """Publishes News Commentary with other files in it."""
-    archive, path = wmt14.TRAIN["news-commentary-v9"]
-    members = {
-        path.format(pair="fr-en", language=code): content
-        for code, content in changes.items()
-    }
-    content = pack(archive.name, members)
-    server.files[archive.name] = content
-    found = Published(archive.url, checksum(content))
-    monkeypatch.setitem(wmt14.TRAIN, "news-commentary-v9", (found, path))
-
-
-def test_parallel_files_of_unequal_length_are_refused(
-    wmt, monkeypatch, server, tmp_path
-):
-    with_part(wmt, monkeypatch, server, en=text("a", "b", "c", "d"), fr=text("a"))
-    message = refusal(wmt.name, tmp_path)
-    assert "news-commentary-v9.fr-en.en has 4 lines" in message
-    assert "news-commentary-v9.fr-en.fr has 1" in message
-    with refused("b has 1 lines and c has 3"):
-        list(lines.pair(["x"], ["x", "y", "z"], ("b", "c")))
-
-
-def test_a_file_that_is_not_utf8_is_named_with_the_line(
-    wmt, monkeypatch, server, tmp_path
-):
-    latin = text("a", "b") + "é\n".encode("latin-1")
-    with_part(wmt, monkeypatch, server, en=latin, fr=text("a", "b", "c"))
-    message = refusal(wmt.name, tmp_path)
-    assert "news-commentary-v9.fr-en.en is not UTF-8 in line 3" in message
-    with refused("ptb.txt is not UTF-8 in line 3"):
-        sources.decode("ptb.txt", latin)
-
-
-def test_an_empty_file_is_refused(wmt, monkeypatch, server, tmp_path):
-    with_part(wmt, monkeypatch, server, en=b"", fr=text("a"))
-    assert "news-commentary-v9.fr-en.en is empty" in refusal(wmt.name, tmp_path)
-    path = tmp_path / "test.sgm"
-    path.write_bytes(sgm("src", "en"))
-    with refused("test.sgm is empty: it has no <seg"):
-        list(lines.read_sentences(path))
-    with refused("the split train is empty"):
-        list(lines.filled([("a", ""), ("", "b")], "train"))
-
-
-def test_an_empty_small_corpus_is_refused(monkeypatch, server, tmp_path):
-    case = CORPORA["ptb_char"](monkeypatch, server.address)
-    case.plain["ptb.char.valid.txt"] = b"\n"
-    entry = ("ptb.char.valid.txt", checksum(b"\n"))
-    monkeypatch.setitem(ptb_char.FILES, "validation", entry)
-    source = write(tmp_path / "source", case.plain)
-    assert "ptb.char.valid.txt is empty" in refusal(case.name, tmp_path, source)
-
-
-def test_an_archive_that_lacks_a_file_is_refused(wmt, monkeypatch, server, tmp_path):
-    with_part(wmt, monkeypatch, server, en=text("a"))
-    message = refusal(wmt.name, tmp_path)
-    assert message.endswith(
-        "training-parallel-nc-v9.tgz lacks training/news-commentary-v9.fr-en.fr: "
-        "fetch it again"
-    )
-
-
-@pytest.mark.parametrize("name", ["a.tgz", "a.tar", "a.zip"])
-def test_an_archive_cut_short_is_called_damaged(name, tmp_path):
-    noise = checksum(b"").encode() * 999
-    members = {f"{n}": noise[n:] + bytes(range(256)) * 99 for n in range(3)}
-    path = tmp_path / name
-    content = pack(name, members)
-    path.write_bytes(content[: len(content) // 2])
-    with refused(f"{name} is damaged or cut short"):
-        archives.extract(path, members, tmp_path / "to")
-    assert not list(tmp_path.rglob("*.part"))
-
-
-@pytest.mark.parametrize("kept", [5, 20, -4])
-def test_a_gz_file_cut_short_is_called_damaged(tmp_path, kept):
-    path = tmp_path / "giga.en.gz"
-    path.write_bytes(gz(text("one", "two", "three"))[:kept])
-    with refused(r"giga.en.gz is damaged or cut short \("):
-        list(lines.read_lines(path))
-
-
-def test_a_wrong_book_or_number_of_books_is_refused(monkeypatch, server, tmp_path):
-    case = small_pg19(monkeypatch, server.address)
-    source = write(tmp_path / "source", case.plain)
-    (source / "train/10.txt").write_bytes(b"Another book.\n")
-    message = refusal("pg19", tmp_path, source)
-    assert "checksum mismatch: the 3 books of the split train have together" in message
-    (source / "train/10.txt").unlink()
-    message = refusal("pg19", tmp_path, source)
-    assert "2 books of the split train instead of 3" in message
-
-
-def test_a_listing_that_is_none_is_refused(monkeypatch, server, tmp_path):
-    small_pg19(monkeypatch, server.address)
-    server.files["o"] = b"<html>"
-    assert f"cannot list {server.address}/books/train" in refusal("pg19", tmp_path)
-
-
 def test_large_files_pass_in_little_memory(tmp_path, server):
     noise = Random(0).randbytes(2**23).hex()
     content = text(*(noise[i : i + 63] for i in range(0, len(noise), 63)))  # 17 MB
@@ -425,18 +196,3 @@ def test_addresses_are_those_of_public_hosts():
     addresses += [m.ARCHIVE.url for m in (lm1b, ted_hrlr, iwslt14, wikitext103)]
     for address in addresses:
         assert re.match(r"https?://([\w-]+\.)+(org|net|com|cz|eu)/", address)
-
-
-def test_what_a_damaged_archive_without_a_checksum_held_is_not_kept(
-    monkeypatch, server, tmp_path
-):
-    case = CORPORA["iwslt14"](monkeypatch, server.address)
-    content = case.files["de-en.tgz"]
-    wrong = content[:-8] + bytes(4) + content[-4:]  # gzip's own checksum
-    source = write(tmp_path / "source", {"de-en.tgz": wrong})
-    for _ in range(2):
-        message = refusal(case.name, tmp_path, source)
-        assert "de-en.tgz is damaged or cut short (CRC check failed" in message
-    assert not list(tmp_path.glob("data/downloads/**/*.xml*"))
-    (source / "de-en.tgz").write_bytes(content)
-    check(prepare(case.name, tmp_path, source), case)

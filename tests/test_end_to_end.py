@@ -1,16 +1,12 @@
 """The entry points as a user runs them: processes, files, exit codes."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from entry_points import ENVIRONMENT, ROOT, assert_refused, command, run, start
 
 SMALL = (
     "--config.model.width=16",
@@ -26,38 +22,6 @@ SMALL = (
     "--config.every.checkpoint=20",
     "--config.decode.max_length=6",
 )
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compiling is most of the time
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-}
-
-
-def command(script, *flags):
-    return [sys.executable, str(ROOT / script), *map(str, flags)]
-
-
-def run(script, *flags, given=None):
-    return subprocess.run(
-        command(script, *flags),
-        input=given,
-        capture_output=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
-
-
-def assert_refused(done, *words):
-    """Exit code 2 and one clear line that holds all words."""
-    told = done.stderr.decode()
-    assert done.returncode == 2, told
-    lines = [line for line in told.splitlines() if not line.startswith(("preparing",))]
-    assert len(lines) == 1, told
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +91,7 @@ def test_a_finished_run_has_nothing_left_to_do(trained):
 
 def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     workdir, _ = trained
-    done = run("eval.py", f"--workdir={workdir}", "--split=test", "--checkpoint=last")
+    done = start("eval.py", f"--workdir={workdir}", "--split=test", "--checkpoint=last")
     assert done.returncode == 0, done.stderr.decode()
     assert b"nearest_neighbour" in done.stdout
     card = json.loads((workdir / "eval" / "test-60.json").read_text())
@@ -138,14 +102,14 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert "version" in card["protocol"]["bleu_signature"]
 
     given = b"March 5, 2024\n\n3 hours ago\n"
-    done = run("predict.py", f"--workdir={workdir}", given=given)
+    done = start("predict.py", f"--workdir={workdir}", given=given)
     assert done.returncode == 0, done.stderr.decode()
     lines = done.stdout.decode().split("\n")
     assert len(lines) == 4
     assert lines[1] == lines[3] == ""
 
     page = tmp_path / "report.html"
-    done = run("report.py", f"--runs={workdir}", f"--output={page}")
+    done = start("report.py", f"--runs={workdir}", f"--output={page}")
     assert done.returncode == 0, done.stderr.decode()
     assert page.read_text(encoding="utf8").startswith("<!DOCTYPE html>")
 
@@ -205,17 +169,23 @@ def test_a_misspelt_key_of_decode_is_one_line(script):
 
 
 def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
-    workdir = tmp_path / "run"
+    workdir, texts = tmp_path / "run", tmp_path / "texts"
+    texts.mkdir()
+    for split in ("train", "valid", "test"):
+        shutil.copy(ROOT / "cli.py", texts / f"{split}.txt")
     done = run(
         "train.py",
         "--config=configs/python_stdlib.py:rnn",
         f"--workdir={workdir}",
         f"--config.data.dir={data_dir}",
+        "--config.data.name=plain_text",
+        f"--config.data.source_dir={texts}",
         "--config.model.width=16",
         "--config.model.embedding_width=16",
         "--config.model.attention_width=8",
         "--config.steps=4",
-        "--config.eval.batch_rows=500",
+        "--config.data.batch_rows=2",
+        "--config.eval.batch_rows=2",
         "--config.decode.max_length=5",
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -259,16 +229,12 @@ def test_what_is_not_there_is_named(trained, tmp_path):
 
 
 def test_a_corpus_out_of_reach_names_both_remedies_at_once(tmp_path):
-    done = subprocess.run(
-        command(
-            "train.py",
-            "--config=configs/ptb.py:rnn",
-            f"--workdir={tmp_path}/run",
-            f"--config.data.dir={tmp_path}/data",
-        ),
-        capture_output=True,
-        cwd=ROOT,
-        env={**ENVIRONMENT, "http_proxy": "", "https_proxy": "http://127.0.0.1:9"},
-        timeout=60,
+    done = start(
+        "train.py",
+        "--config=configs/ptb.py:rnn",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.dir={tmp_path}/data",
+        http_proxy="",
+        https_proxy="http://127.0.0.1:9",
     )
     assert_refused(done, "--config.data.source_dir", "https://", "ptb.train.txt")
