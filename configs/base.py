@@ -28,6 +28,7 @@ STACK = {
     "tie_projections": True,  # from vectors to width and back, of rarer clusters
     "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
     "attention_dropout": 0.0,  # of attention weights
+    "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
 }
 
 MODELS = {
@@ -52,6 +53,7 @@ MODELS = {
         "variational": False,  # language models: one mask for all steps of a segment
         "activation_regularization": 0.0,  # language models: AR, alpha
         "temporal_activation_regularization": 0.0,  # language models: TAR, beta
+        "dtype": "float32",  # or "bfloat16": of what is computed, not of parameters
     },
     "transformer": {
         **STACK,

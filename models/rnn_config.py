@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from models.layers import check_sizes
+from models.precision import DTYPES, DType
 from models.recurrent import CELLS, INITIALIZATIONS
 from models.scores import SCORES
 
@@ -12,6 +13,7 @@ CHOICES = {
     "score": SCORES,
     "readout": ("tanh", "maxout", "none"),
     "initialization": tuple(INITIALIZATIONS),
+    "dtype": tuple(DTYPES),
 }
 
 Penalty = Annotated[float, "0 or more"]
@@ -45,6 +47,7 @@ class RNNConfig:
     variational: bool
     activation_regularization: Penalty
     temporal_activation_regularization: Penalty
+    dtype: str
 
     def __post_init__(self):
         check_sizes(self)
@@ -69,6 +72,11 @@ class RNNConfig:
                 f"model.maxout_width={self.maxout_width} is not model.embedding_width="
                 f"{self.embedding_width}, which model.tie_embeddings needs"
             )
+
+    @property
+    def compute_type(self) -> DType:
+        """Of activations and of states; parameters are float32."""
+        return DTYPES[self.dtype]
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ class Decoder(nn.Module):
     def start(self, backward: Float[Array, "B D"]) -> DecoderState:
         """s_0 = tanh(W_s h_1) of the backward encoder, for every layer; K = 1."""
         output = jnp.tanh(self.first_state(backward))[:, None]
-        fed = jnp.zeros((len(output), 1, self.readout_width), jnp.float32)
+        fed = jnp.zeros((len(output), 1, self.readout_width), output.dtype)
         states = tuple(cell.begin(output) for cell in self.cells)
         return DecoderState(states, fed if self.input_feeding else ())
 
@@ -138,7 +138,8 @@ class Decoder(nn.Module):
             if depth:
                 below = self.drop(cell.output(new[-1]), deterministic=not train)
                 projected = cell.project(below)
-            new.append(cell.step(old, projected, cell.recurrent))
+            recurrent = cell.recurrent.astype(projected.dtype)
+            new.append(cell.step(old, projected, recurrent))
         top = state.states[-1] if self.readout == "maxout" else new[-1]
         seen = Seen(self.cells[-1].output(top), context, weights)
         fed = ()

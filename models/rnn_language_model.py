@@ -77,10 +77,14 @@ class LanguageModel(Predictor):
         """States of zero and none to attend to; N = `memory_length`."""
         config = self.config
         length = config.memory_length if memory_length is None else memory_length
-        states = tuple(first_state(config.cell, batch_size, w) for w in config.widths)
+        dtype = config.compute_type
+        states = tuple(
+            first_state(config.cell, batch_size, width, dtype)
+            for width in config.widths
+        )
         if config.readout == "none":
             return Carry(states, ())
-        return Carry(states, none_yet(batch_size, length, config.width))
+        return Carry(states, none_yet(batch_size, length, config.width, dtype))
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: Carry, *, train: bool
@@ -109,14 +113,15 @@ class LanguageModel(Predictor):
 
     def _embed(self, tokens, *, train):
         """Vectors of tokens; in training some words have none anywhere."""
-        x = self.embedding(tokens)
+        x = self.embedding(tokens, self.config.compute_type)
         if train and self.config.rate("dropout_embedding"):
             words = self.drop_words(jnp.ones(self.vocab_size), deterministic=False)
-            x = x * words[tokens][..., None]
+            x = x * words[tokens][..., None].astype(x.dtype)
         return self.drop_input(x, deterministic=not train)
 
     def _penalise(self, outputs, dropped):
         """Sows AR, alpha * mean(dropped^2), and TAR, beta * mean((h_t - h_{t-1})^2)."""
+        outputs, dropped = (x.astype(jnp.float32) for x in (outputs, dropped))
         changes = outputs[:, 1:] - outputs[:, :-1]
         for name, strength, values in (
             ("activation", self.config.activation_regularization, dropped),

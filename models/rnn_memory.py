@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.precision import DType
 from models.scores import SingleHeadAttention
 
 
@@ -22,11 +23,13 @@ class Recent(NamedTuple):
     filled: Int[Array, "B"]
 
 
-def none_yet(rows: int, length: int, width: int) -> Recent | tuple:
+def none_yet(
+    rows: int, length: int, width: int, dtype: DType = jnp.float32
+) -> Recent | tuple:
     """What the first segment finds; () where there is no room for any."""
     if not length:
         return ()
-    outputs = jnp.zeros((rows, length, width), jnp.float32)
+    outputs = jnp.zeros((rows, length, width), dtype)
     return Recent(outputs, jnp.zeros(rows, jnp.int32))
 
 

@@ -67,7 +67,7 @@ class Seq2Seq(Predictor):
         return ()
 
     def _encode(self, source, source_mask, *, train):
-        embedded = self.source_embedding(source)
+        embedded = self.source_embedding(source, self.config.compute_type)
         annotations, backward = self.encoder(embedded, source_mask, train=train)
         context = self.decoder.look_at(annotations, source_mask)
         return context, self.decoder.start(backward)
@@ -84,7 +84,7 @@ class Seq2Seq(Predictor):
     ) -> tuple[Float[Array, "B T O"], tuple]:
         """Hidden states of the target, each of the source and what stands before."""
         context, state = self._encode(source, source_mask, train=train)
-        embedded = self.target_embedding(target_in)
+        embedded = self.target_embedding(target_in, self.config.compute_type)
         return self.decoder(embedded, state, context, train=train), carry
 
     def start(
@@ -102,6 +102,6 @@ class Seq2Seq(Predictor):
         self, context: Source, state: DecoderState, token: Int[Array, "B N"]
     ) -> tuple[DecoderState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
-        embedded = self.target_embedding(token)
+        embedded = self.target_embedding(token, self.config.compute_type)
         state, hidden = self.decoder.step(state, embedded, context)
         return state, self.logits(hidden)

@@ -59,7 +59,7 @@ class Stack(nn.Module):
         if config.clamp_length:
             distances = jnp.minimum(distances, config.clamp_length)
         encodings = sinusoids(distances, config.width, interleaved=False)
-        return self.drop(encodings, deterministic=not train)
+        return self.drop(encodings.astype(config.compute_type), deterministic=not train)
 
     def geometry(
         self,

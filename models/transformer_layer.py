@@ -64,6 +64,7 @@ class Layer(nn.Module):
             scheme=config.positions,
             max_distance=config.max_distance,
             own_biases=config.untie_biases and config.positions == "relative",
+            dtype=config.compute_type,
         )
         self.self_residual = Residual(config.norm, config.dropout)
         if self.cross:
@@ -165,7 +166,8 @@ class Layer(nn.Module):
     def _at_its_place(self, x, places):
         if self.config.positions != "learned_per_layer":
             return x
-        return x + self.places(jnp.minimum(places, self.config.max_positions - 1))
+        places = jnp.minimum(places, self.config.max_positions - 1)
+        return x + self.places(places, x.dtype)
 
     def _rest(self, x, source, *, train):
         """Cross-attention and feed-forward; hypotheses are queries of their row."""
