@@ -29,6 +29,7 @@ STACK = {
     "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
     "attention_dropout": 0.0,  # of attention weights
     "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
+    "remat": False,  # the backward pass computes each layer again: less memory
 }
 
 MODELS = {
@@ -54,6 +55,7 @@ MODELS = {
         "activation_regularization": 0.0,  # language models: AR, alpha
         "temporal_activation_regularization": 0.0,  # language models: TAR, beta
         "dtype": "float32",  # or "bfloat16": of what is computed, not of parameters
+        "remat": False,  # the backward pass computes attention again: less memory
     },
     "transformer": {
         **STACK,

@@ -112,8 +112,7 @@ class EncoderDecoder(Predictor):
             x,
             geometry,
             memory=memory.hidden if memory else None,
-            source=self.decoder.project_source(encoded),
-            source_mask=source_mask[:, None],
+            source=(encoded, source_mask[:, None]),
             train=train,
         )
         return x, inputs

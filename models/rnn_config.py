@@ -48,6 +48,7 @@ class RNNConfig:
     activation_regularization: Penalty
     temporal_activation_regularization: Penalty
     dtype: str
+    remat: bool
 
     def __post_init__(self):
         check_sizes(self)

@@ -54,6 +54,7 @@ class Decoder(nn.Module):
     Attributes:
       cell, score, readout, initialization: names, as in `Config`.
       readout_width: O, of what predicts a word.
+      remat: whether the backward pass computes scores again.
     """
 
     cell: str
@@ -66,6 +67,7 @@ class Decoder(nn.Module):
     input_feeding: bool
     initialization: str
     dropout: float
+    remat: bool = False
 
     def setup(self):
         init = INITIALIZATIONS[self.initialization]
@@ -80,7 +82,7 @@ class Decoder(nn.Module):
             kernel_init=init.attention,
             score_init=init.score,
         )
-        self.alignment = SingleHeadAttention(score)
+        self.alignment = SingleHeadAttention(score, self.remat)
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
         self.from_context = Dense(size, ("embed", "mlp"), **into)

@@ -61,7 +61,7 @@ class LanguageModel(Predictor):
                 kernel_init=init.attention,
                 score_init=init.score,
             )
-            self.look_back = LookBack(SingleHeadAttention(score))
+            self.look_back = LookBack(SingleHeadAttention(score), config.remat)
             self.readout = Readout(config.readout, config.output_width, init.kernel)
         tied = self.embedding if config.tie_embeddings else None
         self.head = Head(self.vocab_size, config.output_width, init.table, tied)

@@ -56,6 +56,7 @@ class Seq2Seq(Predictor):
             input_feeding=config.input_feeding,
             initialization=config.initialization,
             dropout=config.dropout,
+            remat=config.remat,
         )
         tied = self.target_embedding if config.tie_embeddings else None
         self.head = Head(self.target_vocab_size, config.output_width, init.table, tied)

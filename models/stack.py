@@ -87,18 +87,26 @@ class Stack(nn.Module):
         return Geometry(mask, places, everywhere, distances, encodings)
 
     def __call__(
-        self, x, geometry, *, memory=None, past=None, source=None, source_mask=None,
-        train
+        self, x, geometry, *, memory=None, past=None, source=None, train
     ):  # fmt: skip
-        """The output, each layer's input, and its keys and values."""
+        """The output, each layer's input, and its keys and values.
+
+        Args:
+          past: each layer's keys and values before the text, or None.
+          source: an encoder's output and its mask, or None.
+        """
         x = self.drop(x, deterministic=not train)
+        biases = self.biases
+
+        def one(layer, x, old, before):
+            return layer(x, old, before, geometry, biases, source, train=train)
+
+        if self.config.remat:
+            one = nn.remat(one)
         inputs, kept = [], []
-        for layer, old, before, encoded in self._each(memory, past, source):
+        for layer, old, before in self._each(memory, past):
             inputs.append(x)
-            seen = (encoded, source_mask) if self.cross else None
-            x, projected = layer(
-                x, old, before, geometry, self.biases, seen, train=train
-            )
+            x, projected = one(layer, x, old, before)
             kept.append(projected)
         return self._finish(x, train=train), tuple(inputs), tuple(kept)
 

@@ -36,6 +36,7 @@ class StackConfig:
     dropout: float
     attention_dropout: float
     dtype: str
+    remat: bool
 
     attention_bias: ClassVar[bool] = True
     output_dropout: ClassVar[bool] = False  # of what comes out of the last layer

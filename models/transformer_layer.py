@@ -99,7 +99,7 @@ class Layer(nn.Module):
           memory: inputs remembered of this layer, [B, M, D], or None.
           past: keys and values that stand before the text, or None.
           geometry: who sees whom, and how far apart they are.
-          source: keys, values and mask of an encoder's output, or None.
+          source: an encoder's output and its mask, or None.
 
         Returns the output and the keys and values of all that was seen.
         """
@@ -121,6 +121,9 @@ class Layer(nn.Module):
             train=train,
         )
         x = self.self_residual.leave(x, y, train=train)
+        if source is not None:
+            encoded, source_mask = source
+            source = self.project_source(encoded), source_mask
         return self._rest(x, source, train=train), kept
 
     def stream(self, x, slots, geometry, biases, written, projected=None):
