@@ -30,6 +30,7 @@ STACK = {
     "attention_dropout": 0.0,  # of attention weights
     "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
     "remat": False,  # the backward pass computes each layer again: less memory
+    "scan_layers": False,  # layers as a loop: programs of many compile faster
 }
 
 MODELS = {

@@ -37,6 +37,7 @@ class StackConfig:
     attention_dropout: float
     dtype: str
     remat: bool
+    scan_layers: bool
 
     attention_bias: ClassVar[bool] = True
     output_dropout: ClassVar[bool] = False  # of what comes out of the last layer
