@@ -117,7 +117,7 @@ def cross_attention(
     )
     seen = watch(model, run.variables, *inputs)
     return {
-        layer_name(path): np.asarray(weights)[..., :length, :]
+        layer_name(path): np.asarray(weights, np.float32)[..., :length, :]
         for path, weights in jax.tree_util.tree_leaves_with_path(seen)
         if weights.ndim >= 3 and weights.shape[-2:] == (padded, len(source))
     }

@@ -28,6 +28,9 @@ STACK = {
     "tie_projections": True,  # from vectors to width and back, of rarer clusters
     "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
     "attention_dropout": 0.0,  # of attention weights
+    "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
+    "remat": False,  # the backward pass computes each layer again: less memory
+    "scan_layers": False,  # layers as a loop: programs of many compile faster
 }
 
 MODELS = {
@@ -52,6 +55,8 @@ MODELS = {
         "variational": False,  # language models: one mask for all steps of a segment
         "activation_regularization": 0.0,  # language models: AR, alpha
         "temporal_activation_regularization": 0.0,  # language models: TAR, beta
+        "dtype": "float32",  # or "bfloat16": of what is computed, not of parameters
+        "remat": False,  # the backward pass computes attention again: less memory
     },
     "transformer": {
         **STACK,

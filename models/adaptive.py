@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from errors import UserError
 from models.heads import block_log_prob, blocked_log_prob, in_blocks
 from models.layers import Initializer, zeros
+from models.precision import DType, make_logits
 
 Axes = tuple[str | None, ...]
 
@@ -136,19 +137,22 @@ class AdaptiveEmbedding(Clustered):
         else:
             self.projections = self.make_projections(number)
 
-    def __call__(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
+    def __call__(
+        self, tokens: Int[Array, "..."], dtype: DType = jnp.float32
+    ) -> Float[Array, "... D"]:
         # A table's answer to words of other clusters is zero, so answers add up.
         vectors = [
-            table.at[tokens - start].get(
-                mode="fill", fill_value=0, wrap_negative_indices=False
-            )
+            table.at[tokens - start]
+            .get(mode="fill", fill_value=0, wrap_negative_indices=False)
+            .astype(dtype)
             for table, start in zip(self.tables, (0, *self.cutoffs), strict=True)
         ]
         if not self.has_projections:
             return sum(vectors)
         if self.div_val == 1:
-            return sum(vectors) @ self.projections[0]
-        return sum(map(jnp.matmul, vectors, self.projections))
+            return sum(vectors) @ self.projections[0].astype(dtype)
+        projections = (matrix.astype(dtype) for matrix in self.projections)
+        return sum(map(jnp.matmul, vectors, projections))
 
 
 class Softmax(NamedTuple):
@@ -164,12 +168,14 @@ class Softmax(NamedTuple):
 
     def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... E"]:
         """P h."""
-        return hidden if self.projection is None else hidden @ self.projection.T
+        if self.projection is None:
+            return hidden
+        return hidden @ self.projection.astype(hidden.dtype).T
 
     def log_probs(self, hidden: Float[Array, "... D"]) -> Float[Array, "... N"]:
         """Log probabilities of all entries, float32."""
-        logits = self.project(hidden) @ self.table.T + self.bias
-        return nn.log_softmax(logits.astype(jnp.float32))
+        logits = make_logits(self.project(hidden), self.table, self.bias)
+        return nn.log_softmax(logits)
 
     def log_prob(
         self, hidden: Float[Array, "B T D"], entries: Int[Array, "B T"]

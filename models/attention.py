@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.layers import Dense, Embedding, Initializer, normal
 from models.positions import relative_shift, rotate
+from models.precision import DType
 
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
 ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
@@ -21,7 +22,7 @@ Biases = tuple[Float[Array, "H Dh"], Float[Array, "H Dh"]]
 def masked_softmax(
     scores: Float[Array, "... S"], mask: Bool[Array, "... #S"]
 ) -> Float[Array, "... S"]:
-    """Softmax over the keys a mask leaves; zeros where it leaves none."""
+    """Softmax over the keys a mask leaves, in float32; zeros where it leaves none."""
     exact = jax.nn.softmax(scores.astype(jnp.float32), axis=-1, where=mask)
     return exact.astype(scores.dtype)
 
@@ -121,11 +122,13 @@ class SelfAttention(MultiHeadAttention):
         here.
       max_distance: k at which shaw clips.
       own_biases: whether u and v are this layer's; else they are handed in.
+      dtype: of projected distances; that of the queries that they meet.
     """
 
     scheme: str = "none"
     max_distance: int = 1
     own_biases: bool = False
+    dtype: DType = jnp.float32
 
     def setup(self):
         super().setup()
@@ -146,10 +149,10 @@ class SelfAttention(MultiHeadAttention):
     ) -> Float[Array, "C H Dh"] | None:
         """W_kR R or w for a row of distances i - j; None if they do not matter."""
         if self.scheme == "relative":
-            return self.position(encodings)
+            return self.position(encodings.astype(self.dtype))
         if self.scheme == "shaw":
             last = self.max_distance
-            one = self.distance(jnp.clip(-distances, -last, last) + last)
+            one = self.distance(jnp.clip(-distances, -last, last) + last, self.dtype)
             return jnp.repeat(one[:, None], self.heads, axis=1)
         return None
 
@@ -172,6 +175,7 @@ class SelfAttention(MultiHeadAttention):
         if self.scheme != "relative":
             return query, query
         u, v = self.biases if self.own_biases else biases
+        u, v = u.astype(query.dtype), v.astype(query.dtype)
         return query + u[:, None], query + v[:, None]
 
     def __call__(

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.precision import DType
+
 LayerCache = tuple[Float[Array, "B N H L Dh"], Float[Array, "B N H L Dh"]]
 LayerPast = tuple[Float[Array, "B H C Dh"], Float[Array, "B H C Dh"]]
 
@@ -53,17 +55,24 @@ class State(NamedTuple):
     slot: Int[Array, ""]
 
 
-def no_past(batch_size: int, layers: int, heads: int, head_width: int) -> Past:
+def no_past(
+    batch_size: int,
+    layers: int,
+    heads: int,
+    head_width: int,
+    dtype: DType = jnp.float32,
+) -> Past:
     """Where nothing stands before."""
-    empty = jnp.zeros((batch_size, heads, 0, head_width))
+    empty = jnp.zeros((batch_size, heads, 0, head_width), dtype)
     seen = jnp.zeros((batch_size, 0), bool)
     return Past(((empty, empty),) * layers, seen, jnp.zeros(batch_size, jnp.int32))
 
 
 def empty_state(past: Past, max_steps: int) -> State:
     """One hypothesis a row that has written nothing yet, with room to."""
-    rows, heads, _, head_width = past.kept[0][0].shape
-    empty = jnp.zeros((rows, 1, heads, max_steps, head_width))
+    keys = past.kept[0][0]
+    rows, heads, _, head_width = keys.shape
+    empty = jnp.zeros((rows, 1, heads, max_steps, head_width), keys.dtype)
     return State(((empty, empty),) * len(past.kept), jnp.zeros((), jnp.int32))
 
 

@@ -50,7 +50,8 @@ class DecoderOnly(Predictor):
         self, tokens: Int[Array, "B T"], places: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
         """sqrt(D) E[token], with its place (Vaswani et al. 2017, section 3.4)."""
-        return self.places(self.embedding(tokens) * self.config.width**0.5, places)
+        x = self.embedding(tokens, self.config.compute_type)
+        return self.places(x * self.config.width**0.5, places)
 
     def past(self, carry: PyTree, rows: int) -> Past:
         """The carry as keys and values, oldest first."""

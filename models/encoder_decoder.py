@@ -66,15 +66,15 @@ class EncoderDecoder(Predictor):
         self, tokens: Int[Array, "B S"], places: Int[Array, "#B #S"]
     ) -> Float[Array, "B S D"]:
         """sqrt(D) E[token], with its place (Vaswani et al. 2017, section 3.4)."""
-        x = self.source_embedding(tokens) * self.config.width**0.5
-        return self.source_places(x, places)
+        x = self.source_embedding(tokens, self.config.compute_type)
+        return self.source_places(x * self.config.width**0.5, places)
 
     def embed_target(
         self, tokens: Int[Array, "B T"], places: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
         """The same on the other side."""
-        x = self.target_embedding(tokens) * self.config.width**0.5
-        return self.target_places(x, places)
+        x = self.target_embedding(tokens, self.config.compute_type)
+        return self.target_places(x * self.config.width**0.5, places)
 
     def encode(
         self,
@@ -112,8 +112,7 @@ class EncoderDecoder(Predictor):
             x,
             geometry,
             memory=memory.hidden if memory else None,
-            source=self.decoder.project_source(encoded),
-            source_mask=source_mask[:, None],
+            source=(encoded, source_mask[:, None]),
             train=train,
         )
         return x, inputs
@@ -130,8 +129,13 @@ class EncoderDecoder(Predictor):
         config = self.config
         encoded, _ = self.encode(source, source_mask, memory, train=False)
         if past is None:
-            head = (config.heads, config.size_of_head)
-            past = no_past(len(source), config.layers, *head)
+            past = no_past(
+                len(source),
+                config.layers,
+                config.heads,
+                config.size_of_head,
+                config.compute_type,
+            )
         distances = self.decoder.project_distances(past.slots + max_steps - 1)
         projected = self.decoder.project_source(encoded)
         context = SourceContext(projected, source_mask[:, None], past, distances)

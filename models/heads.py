@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from models.layers import Embedding, Initializer, zeros
+from models.precision import make_logits
 
 BLOCK_ENTRIES = 2**22  # logits in a block: 16 MiB of float32
 
@@ -25,7 +26,7 @@ def block_log_prob(
     smoothing: float,
 ) -> Float[Array, "B T"]:
     """Log probability of each label; see `Head.log_prob`."""
-    logits = (hidden @ table.T + bias).astype(jnp.float32)
+    logits = make_logits(hidden, table, bias)
     total = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     if smoothing:
@@ -114,7 +115,7 @@ class Head(nn.Module):
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Unnormalised log probabilities, float32."""
-        return (hidden @ self.table.T + self.bias).astype(jnp.float32)
+        return make_logits(hidden, self.table, self.bias)
 
     def log_prob(
         self,

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from models.precision import DType
+
 Initializer = jax.nn.initializers.Initializer
 
 zeros = nn.initializers.zeros
@@ -69,11 +71,11 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(init, self.axes), shape
         )
-        y = jnp.tensordot(x, kernel, self.num_inputs)
+        y = jnp.tensordot(x, kernel.astype(x.dtype), self.num_inputs)
         if not self.use_bias:
             return y
         bias_init = nn.with_logical_partitioning(zeros, self.axes[self.num_inputs :])
-        return y + self.param("bias", bias_init, self.features)
+        return y + self.param("bias", bias_init, self.features).astype(y.dtype)
 
 
 class Embedding(nn.Module):
@@ -91,12 +93,17 @@ class Embedding(nn.Module):
             (self.vocab_size, self.width),
         )
 
-    def __call__(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return jnp.take(self.table, tokens, axis=0)
+    def __call__(
+        self, tokens: Int[Array, "..."], dtype: DType = jnp.float32
+    ) -> Float[Array, "... D"]:
+        return jnp.take(self.table, tokens, axis=0).astype(dtype)
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al. 2016) over the last axis, with gain and bias."""
+    """Layer normalisation (Ba et al. 2016) over the last axis, with gain and bias.
+
+    Statistics are of float32; what comes out has the type of what goes in.
+    """
 
     epsilon: float = 1e-5
 
@@ -104,6 +111,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         return nn.LayerNorm(
             self.epsilon,
+            dtype=x.dtype,
             use_fast_variance=False,
             scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
             bias_init=nn.with_logical_partitioning(zeros, ("norm",)),

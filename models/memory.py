@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
+from models.precision import DType
+
 
 class Memory(NamedTuple):
     """What a stack of layers remembers of each row.
@@ -36,10 +38,12 @@ def check_length(length: int) -> None:
         raise ValueError(f"memory_length={length}: a memory has 0 slots or more")
 
 
-def empty_memory(batch_size: int, length: int, layers: int, width: int) -> Memory:
+def empty_memory(
+    batch_size: int, length: int, layers: int, width: int, dtype: DType = jnp.float32
+) -> Memory:
     """A memory of nothing. Raises ValueError for a negative length."""
     check_length(length)
-    slots = jnp.zeros((batch_size, length, width), jnp.float32)
+    slots = jnp.zeros((batch_size, length, width), dtype)
     return Memory((slots,) * layers, jnp.zeros(batch_size, jnp.int32))
 
 
@@ -109,11 +113,14 @@ def empty_projected_memory(
     layers: int,
     heads: int,
     head_width: int,
+    dtype: DType = jnp.float32,
 ) -> ProjectedMemory:
     """A memory of nothing, for segments of at most `segment_length` tokens."""
     check_length(length)
     shape = (batch_size, heads, length + segment_length, head_width)
-    kept = tuple((jnp.zeros(shape), jnp.zeros(shape)) for _ in range(layers))
+    kept = tuple(
+        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(layers)
+    )
     filled = jnp.zeros(batch_size, jnp.int32)
     return ProjectedMemory(kept, filled, jnp.zeros((), jnp.int32), length)
 

@@ -60,7 +60,7 @@ def rotate(
     sines, cosines = jnp.split(waves, 2, axis=-1)
     left, right = jnp.split(x, 2, axis=-1)
     turned = (left * cosines - right * sines, right * cosines + left * sines)
-    return jnp.concatenate(turned, axis=-1)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 def relative_shift(
@@ -104,7 +104,9 @@ class Places(nn.Module):
     ) -> Float[Array, "B T D"]:
         """x, and PE of its places."""
         if self.scheme == "sinusoidal":
-            return x + sinusoids(places, self.width, interleaved=True)
+            waves = sinusoids(places, self.width, interleaved=True)
+            return x + waves.astype(x.dtype)
         if self.scheme == "learned":
-            return x + self.table(jnp.minimum(places, self.max_positions - 1))
+            places = jnp.minimum(places, self.max_positions - 1)
+            return x + self.table(places, x.dtype)
         return x

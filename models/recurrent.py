@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from models.layers import Dense, Initializer, normal, zeros
+from models.precision import DType
 
 State = PyTree[Float[Array, "..."]]
 
@@ -120,7 +121,7 @@ class Cell(nn.Module):
 
         def one(state, inputs):
             projected, keep = inputs
-            new = self.step(state, projected, recurrent)
+            new = self.step(state, projected, recurrent.astype(projected.dtype))
             state = jax.tree.map(
                 lambda new, old: jnp.where(keep[:, None], new, old), new, state
             )
@@ -160,7 +161,8 @@ class GRU(Cell):
         from_state = jnp.split(state @ recurrent, 3, axis=-1)
         reset = nn.sigmoid(reset + from_state[0])
         update = nn.sigmoid(update + from_state[1])
-        candidate = jnp.tanh(candidate + reset * (from_state[2] + self.candidate_bias))
+        bias = self.candidate_bias.astype(state.dtype)
+        candidate = jnp.tanh(candidate + reset * (from_state[2] + bias))
         return (1 - update) * candidate + update * state
 
 
@@ -228,9 +230,9 @@ class LSTM(Cell):
 CELLS = {"gru": GRU, "gru_before": GRUBefore, "lstm": LSTM}
 
 
-def first_state(cell: str, rows: int, width: int) -> State:
+def first_state(cell: str, rows: int, width: int, dtype: DType = jnp.float32) -> State:
     """Zeros: the state of a kind of cell before the first word."""
-    return CELLS[cell].begin(jnp.zeros((rows, width), jnp.float32))
+    return CELLS[cell].begin(jnp.zeros((rows, width), dtype))
 
 
 class Bidirectional(nn.Module):
@@ -259,7 +261,7 @@ class Bidirectional(nn.Module):
         self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], *, train: bool
     ) -> tuple[Float[Array, "B S D2"], Float[Array, "B D"]]:
         """[forward; backward], zero in the padding, and the last backward output."""
-        start = first_state(self.cell, len(x), self.width)
+        start = first_state(self.cell, len(x), self.width, x.dtype)
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = self.drop(x, deterministic=not train)
             onward, _ = forward(x, start, mask, train=train)

@@ -54,6 +54,7 @@ class Decoder(nn.Module):
     Attributes:
       cell, score, readout, initialization: names, as in `Config`.
       readout_width: O, of what predicts a word.
+      remat: whether the backward pass computes scores again.
     """
 
     cell: str
@@ -66,6 +67,7 @@ class Decoder(nn.Module):
     input_feeding: bool
     initialization: str
     dropout: float
+    remat: bool = False
 
     def setup(self):
         init = INITIALIZATIONS[self.initialization]
@@ -80,7 +82,7 @@ class Decoder(nn.Module):
             kernel_init=init.attention,
             score_init=init.score,
         )
-        self.alignment = SingleHeadAttention(score)
+        self.alignment = SingleHeadAttention(score, self.remat)
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
         self.from_context = Dense(size, ("embed", "mlp"), **into)
@@ -108,7 +110,7 @@ class Decoder(nn.Module):
     def start(self, backward: Float[Array, "B D"]) -> DecoderState:
         """s_0 = tanh(W_s h_1) of the backward encoder, for every layer; K = 1."""
         output = jnp.tanh(self.first_state(backward))[:, None]
-        fed = jnp.zeros((len(output), 1, self.readout_width), jnp.float32)
+        fed = jnp.zeros((len(output), 1, self.readout_width), output.dtype)
         states = tuple(cell.begin(output) for cell in self.cells)
         return DecoderState(states, fed if self.input_feeding else ())
 
@@ -138,7 +140,8 @@ class Decoder(nn.Module):
             if depth:
                 below = self.drop(cell.output(new[-1]), deterministic=not train)
                 projected = cell.project(below)
-            new.append(cell.step(old, projected, cell.recurrent))
+            recurrent = cell.recurrent.astype(projected.dtype)
+            new.append(cell.step(old, projected, recurrent))
         top = state.states[-1] if self.readout == "maxout" else new[-1]
         seen = Seen(self.cells[-1].output(top), context, weights)
         fed = ()

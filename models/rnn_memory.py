@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.precision import DType
 from models.scores import SingleHeadAttention
 
 
@@ -22,11 +23,13 @@ class Recent(NamedTuple):
     filled: Int[Array, "B"]
 
 
-def none_yet(rows: int, length: int, width: int) -> Recent | tuple:
+def none_yet(
+    rows: int, length: int, width: int, dtype: DType = jnp.float32
+) -> Recent | tuple:
     """What the first segment finds; () where there is no room for any."""
     if not length:
         return ()
-    outputs = jnp.zeros((rows, length, width), jnp.float32)
+    outputs = jnp.zeros((rows, length, width), dtype)
     return Recent(outputs, jnp.zeros(rows, jnp.int32))
 
 
@@ -37,9 +40,12 @@ class LookBack(nn.Module):
 
     Attributes:
       alignment: the attention, with any of its scores.
+      remat: whether the backward pass does it again, so that neither the N states
+        of each output are stored nor what they make.
     """
 
     alignment: SingleHeadAttention
+    remat: bool = False
 
     def __call__(
         self,
@@ -62,18 +68,21 @@ class LookBack(nn.Module):
         states = jnp.where((place < window)[..., None], old, new)
         there = place >= window - recent.filled[:, None]
         filled = jnp.minimum(recent.filled + length - padding, window)
-        contexts = self._attend(outputs, states, there, window)
+        attend = nn.remat(LookBack._attend) if self.remat else LookBack._attend
+        # Outside, so that the alignment has made its parameters before it is lifted.
+        keys = self.alignment.project_keys(states)
+        contexts = attend(self, outputs, keys, states, there)
         return contexts, Recent(states[:, length:], filled)
 
-    def _attend(self, outputs, states, there, window):
-        """Each output's view of the `window` states before it."""
+    def _attend(self, outputs, keys, states, there):
+        """Each output's view of as many states before it as there are more."""
         batch, length, width = outputs.shape
+        window = states.shape[1] - length
         rows = batch * length
         slots = jnp.arange(length)[:, None] + jnp.arange(window)  # [T, N]
-        keys = self.alignment.project_keys(states)[:, slots]
         contexts, weights = self.alignment(
             outputs.reshape(rows, 1, width),
-            keys.reshape(rows, window, -1),
+            keys[:, slots].reshape(rows, window, -1),
             states[:, slots].reshape(rows, window, width),
             there[:, slots].reshape(rows, 1, window),
         )

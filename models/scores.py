@@ -137,9 +137,12 @@ class SingleHeadAttention(nn.Module):
 
     Attributes:
       scorer: a score; its parameters stand under this module's name.
+      remat: whether the backward pass makes the score again, and with it the
+        layer [B, T, S, A] in which queries meet keys, so that none is stored.
     """
 
     scorer: nn.Module
+    remat: bool = False
 
     def setup(self):
         nn.share_scope(self, self.scorer)
@@ -156,5 +159,11 @@ class SingleHeadAttention(nn.Module):
         mask: Bool[Array, "B #T S"],
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B T S"]]:
         """The contexts and the weights behind them, of keys already projected."""
-        weights = masked_softmax(self.scorer(query, keys), mask)
+        score = SingleHeadAttention._score
+        if self.remat:
+            score = nn.remat(score, prevent_cse=False)  # it stands in a scan
+        weights = masked_softmax(score(self, query, keys), mask)
         return jnp.einsum("BTS,BSE->BTE", weights, values), weights
+
+    def _score(self, query, keys):
+        return self.scorer(query, keys)

@@ -8,6 +8,7 @@ from models.attention import ProjectedSource, make_biases
 from models.layers import LayerNorm, normal
 from models.memory import ProjectedMemory
 from models.positions import sinusoids
+from models.scanned_layers import scanned
 from models.stack_config import StackConfig
 from models.transformer_layer import Geometry, Layer
 
@@ -59,7 +60,7 @@ class Stack(nn.Module):
         if config.clamp_length:
             distances = jnp.minimum(distances, config.clamp_length)
         encodings = sinusoids(distances, config.width, interleaved=False)
-        return self.drop(encodings, deterministic=not train)
+        return self.drop(encodings.astype(config.compute_type), deterministic=not train)
 
     def geometry(
         self,
@@ -87,20 +88,40 @@ class Stack(nn.Module):
         return Geometry(mask, places, everywhere, distances, encodings)
 
     def __call__(
-        self, x, geometry, *, memory=None, past=None, source=None, source_mask=None,
-        train
+        self, x, geometry, *, memory=None, past=None, source=None, train
     ):  # fmt: skip
-        """The output, each layer's input, and its keys and values."""
+        """The output, each layer's input, and its keys and values.
+
+        Args:
+          past: each layer's keys and values before the text, or None.
+          source: an encoder's output and its mask, or None.
+
+        Under `scan_layers` there are no keys and values. Who hands a past in needs
+        them, who asks for "intermediates" what single layers sow, and `init` the
+        names of their parameters: these get the layers one by one.
+        """
         x = self.drop(x, deterministic=not train)
+        if self._can_scan and past is None:
+            x, inputs = scanned(self, x, memory, geometry, source, train=train)
+            return self._finish(x, train=train), inputs, ()
+        biases = self.biases
+
+        def one(layer, x, old, before):
+            return layer(x, old, before, geometry, biases, source, train=train)
+
+        if self.config.remat:
+            one = nn.remat(one)
         inputs, kept = [], []
-        for layer, old, before, encoded in self._each(memory, past, source):
+        for layer, old, before in self._each(memory, past):
             inputs.append(x)
-            seen = (encoded, source_mask) if self.cross else None
-            x, projected = layer(
-                x, old, before, geometry, self.biases, seen, train=train
-            )
+            x, projected = one(layer, x, old, before)
             kept.append(projected)
         return self._finish(x, train=train), tuple(inputs), tuple(kept)
+
+    @property
+    def _can_scan(self) -> bool:
+        watched = self.is_mutable_collection("intermediates")
+        return self.config.scan_layers and not watched and not self.is_initializing()
 
     def stream(self, x, memory: ProjectedMemory, geometry, projected=None):
         """The output of a segment, and each layer's ring with the segment in it."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 from models.adaptive import cluster_widths, clusters
 from models.layers import ACTIVATIONS, Initializer, check_sizes, normal
 from models.positions import SCHEMES
+from models.precision import DTYPES, DType
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,9 @@ class StackConfig:
     tie_projections: bool
     dropout: float
     attention_dropout: float
+    dtype: str
+    remat: bool
+    scan_layers: bool
 
     attention_bias: ClassVar[bool] = True
     output_dropout: ClassVar[bool] = False  # of what comes out of the last layer
@@ -49,6 +53,7 @@ class StackConfig:
             "norm": ("pre", "post"),
             "positions": SCHEMES,
             "activation": tuple(ACTIVATIONS),
+            "dtype": tuple(DTYPES),
         }
         for key, known in choices.items():
             if getattr(self, key) not in known:
@@ -76,6 +81,11 @@ class StackConfig:
     def size_of_head(self) -> int:
         """Dh."""
         return self.head_width or self.width // self.heads
+
+    @property
+    def compute_type(self) -> DType:
+        """Of activations and of what is remembered; parameters are float32."""
+        return DTYPES[self.dtype]
 
     @property
     def kernel_init(self) -> Initializer | None:

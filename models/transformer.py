@@ -48,7 +48,8 @@ class LanguageModel(DecoderOnly):
     def past(self, carry: tuple, rows: int) -> Past:
         """Nothing."""
         config = self.config
-        return no_past(rows, config.layers, config.heads, config.size_of_head)
+        head = (config.heads, config.size_of_head)
+        return no_past(rows, config.layers, *head, config.compute_type)
 
 
 class Seq2Seq(EncoderDecoder):

@@ -64,6 +64,7 @@ class Layer(nn.Module):
             scheme=config.positions,
             max_distance=config.max_distance,
             own_biases=config.untie_biases and config.positions == "relative",
+            dtype=config.compute_type,
         )
         self.self_residual = Residual(config.norm, config.dropout)
         if self.cross:
@@ -98,7 +99,7 @@ class Layer(nn.Module):
           memory: inputs remembered of this layer, [B, M, D], or None.
           past: keys and values that stand before the text, or None.
           geometry: who sees whom, and how far apart they are.
-          source: keys, values and mask of an encoder's output, or None.
+          source: an encoder's output and its mask, or None.
 
         Returns the output and the keys and values of all that was seen.
         """
@@ -120,6 +121,9 @@ class Layer(nn.Module):
             train=train,
         )
         x = self.self_residual.leave(x, y, train=train)
+        if source is not None:
+            encoded, source_mask = source
+            source = self.project_source(encoded), source_mask
         return self._rest(x, source, train=train), kept
 
     def stream(self, x, slots, geometry, biases, written, projected=None):
@@ -165,7 +169,8 @@ class Layer(nn.Module):
     def _at_its_place(self, x, places):
         if self.config.positions != "learned_per_layer":
             return x
-        return x + self.places(jnp.minimum(places, self.config.max_positions - 1))
+        places = jnp.minimum(places, self.config.max_positions - 1)
+        return x + self.places(places, x.dtype)
 
     def _rest(self, x, source, *, train):
         """Cross-attention and feed-forward; hypotheses are queries of their row."""

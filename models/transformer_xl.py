@@ -99,11 +99,12 @@ class LanguageModel(DecoderOnly):
         length = config.memory_length if memory_length is None else memory_length
         if not length:
             return ()
+        dtype = config.compute_type
         if train or segment_length is None or self._starts_with_keys:
-            return empty_memory(batch_size, length, config.layers, config.width)
+            return empty_memory(batch_size, length, config.layers, config.width, dtype)
         head = (config.heads, config.size_of_head)
         return empty_projected_memory(
-            batch_size, length, segment_length, config.layers, *head
+            batch_size, length, segment_length, config.layers, *head, dtype
         )
 
     @property
@@ -193,7 +194,8 @@ class LanguageModel(DecoderOnly):
         """The memory's keys and values, oldest first."""
         config = self.config
         if not carry:
-            return no_past(rows, config.layers, config.heads, config.size_of_head)
+            head = (config.heads, config.size_of_head)
+            return no_past(rows, config.layers, *head, config.compute_type)
         if isinstance(carry, ProjectedMemory):
             kept, end = carry.in_order(), carry.written
         else:
@@ -219,7 +221,8 @@ class Seq2Seq(EncoderDecoder):
         length = config.memory_length if memory_length is None else memory_length
         if not length:
             return ()
-        empty = empty_memory(batch_size, length, config.layers, config.width)
+        size = (config.layers, config.width)
+        empty = empty_memory(batch_size, length, *size, config.compute_type)
         return Memories(empty, empty)
 
     def __call__(

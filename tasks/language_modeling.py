@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from decoding.greedy import greedy
 from tasks.carries import reset_rows
 from tasks.likelihood import Pairs, likelihood_loss
+from tasks.precision import narrowed
 
 BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"}
 REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
@@ -176,6 +177,7 @@ class Task:
 
     @functools.partial(jax.jit, static_argnums=(0, 1, 6))
     def _continue(self, model, variables, tokens, lengths, last, max_steps):
+        variables = narrowed(model, variables)
         rows, size = tokens.shape
         mask = jnp.arange(size) < lengths[:, None]
         carry = model.initial_carry(rows, train=False)

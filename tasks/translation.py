@@ -22,6 +22,7 @@ from tasks.bleu import exact_match, score_text
 from tasks.carries import reset_rows
 from tasks.floors import floors
 from tasks.likelihood import Pairs, likelihood_loss
+from tasks.precision import narrowed
 from tasks.translation_inputs import decoder_inputs, inputs, source_batch
 
 CHUNK = 64  # lines that `predict` reads at a time
@@ -201,6 +202,7 @@ class Task:
 
     @functools.partial(jax.jit, static_argnums=(0, 1, 6))
     def _search(self, model, variables, carry, batch, limits, max_steps):
+        variables = narrowed(model, variables)
         sentence = batch["source"], batch["source_mask"]
         carry = self._begin(model, carry, batch["reset"], train=False)
         context, state = model.apply(

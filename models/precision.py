@@ -1,0 +1,51 @@
+"""Types of numbers: parameters are float32, what is computed may be narrower.
+
+A parameter is cast where it is used, and not once for all: what is used many
+times in a pass (the vector of a frequent word, a recurrent weight, the table of
+a blocked loss) then adds up its gradients in float32, where a sum in bfloat16
+would stop to grow at 256 times one of its terms. Softmaxes, the statistics of
+normalisations, logits and losses are float32 in any case.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+DType = DTypeLike
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@jax.custom_vjp
+def wide_product(
+    hidden: Float[Array, "... D"], table: Float[Array, "V D"]
+) -> Float[Array, "... V"]:
+    """h T^T of narrow numbers, added up and handed on as float32.
+
+    Backward, the logits' gradient is rounded to the type of h first: else both
+    products there, two thirds of a loss over a vocabulary, would be of float32.
+    """
+    return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+
+
+def _forward(hidden, table):
+    return wide_product(hidden, table), (hidden, table)
+
+
+def _backward(saved, gradient):
+    _, pull = jax.vjp(lambda hidden, table: hidden @ table.T, *saved)
+    return pull(gradient.astype(saved[0].dtype))
+
+
+wide_product.defvjp(_forward, _backward)
+
+
+def make_logits(
+    hidden: Float[Array, "... D"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, "V"],
+) -> Float[Array, "... V"]:
+    """h T^T + b, float32."""
+    if hidden.dtype == jnp.float32:
+        return hidden @ table.astype(jnp.float32).T + bias
+    return wide_product(hidden, table.astype(hidden.dtype)) + bias
