@@ -25,6 +25,7 @@ with epy.lazy_imports():  # seconds that only opening a corpus should cost
 
 BLOCK = 1000  # examples read at once: three times as fast as one by one
 CHOICES = 12  # configs shown to one who got the name wrong
+TRAIN = "train"  # the split that every corpus has
 DOCUMENT = "doc"  # the field that names an example's document
 
 

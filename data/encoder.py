@@ -16,18 +16,20 @@ import shutil
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import spawn
 from pathlib import Path
 
 import numpy as np
 
-from data.corpora import Corpus
+from data.bpe_dropout import Dropout, Sampler
+from data.corpora import TRAIN, Corpus
 from data.locks import one_at_a_time
 from data.storage import written_whole
 from data.tokenizers import EOS, Tokenizer, dump_tokenizer, parse_tokenizer
 
 PART = 100_000  # examples
+LARGE = 2**18  # characters encoded at once
 PROCESSES = 16  # at most
 PATIENCE = 5  # seconds between two words on how far it is
 COPIED = 2**22  # numbers copied at once
@@ -35,11 +37,16 @@ COPIED = 2**22  # numbers copied at once
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Examples `start` to `stop` of a split."""
+    """Examples `start` to `stop` of a split.
+
+    Attributes:
+      dropout: how their segmentation is drawn; None: it is the ordinary one.
+    """
 
     split: str
     start: int
     stop: int
+    dropout: Dropout | None = None
 
     @property
     def name(self) -> str:
@@ -48,26 +55,34 @@ class Part:
 
 
 def encode_all(
-    corpus: Corpus, target: Path, tokenizers: list[tuple[str, Tokenizer]]
+    corpus: Corpus,
+    target: Path,
+    tokenizers: list[tuple[str, Tokenizer]],
+    dropout: Dropout | None = None,
 ) -> None:
-    """Writes every split and side of a corpus to the folder `target`."""
+    """Writes every split and side of a corpus to the folder `target`.
+
+    Args:
+      dropout: a segmentation to be drawn, of the training split alone.
+    """
     lock = target.with_name(f".{target.name}.lock")
     with one_at_a_time(lock, f"encodes {corpus.name}"):
         if not target.exists():  # who was waited for may have done it
-            encode_alone(corpus, target, tokenizers)
+            encode_alone(corpus, target, tokenizers, dropout)
 
 
-def encode_alone(corpus: Corpus, target: Path, tokenizers) -> None:
+def encode_alone(corpus: Corpus, target: Path, tokenizers, dropout=None) -> None:
     """The same, where no other process does it."""
+    splits = [TRAIN] if dropout else list(corpus.splits)
     parts = [
-        Part(split, start, min(start + PART, size))
-        for split, size in corpus.splits.items()
-        for start in range(0, size, PART)
+        Part(split, start, min(start + PART, corpus.splits[split]), dropout)
+        for split in splits
+        for start in range(0, corpus.splits[split], PART)
     ]
     drafts = target.with_name(f".{target.name}.parts")
     encode_parts(corpus, parts, drafts, tokenizers)
     with written_whole(target) as whole:
-        for split in corpus.splits:
+        for split in splits:
             folders = [drafts / part.name for part in parts if part.split == split]
             for side, _ in tokenizers:
                 join(folders, side, whole / f"{split}.{side}")
@@ -124,13 +139,31 @@ def encode_dumped(corpus: Corpus, part: Part, drafts: Path, documents) -> None:
 
 def encode_part(corpus: Corpus, part: Part, drafts: Path, tokenizers) -> None:
     """Encodes some examples, a few bytes of memory a token."""
+    if part.dropout:
+        tokenizers = [
+            (side, part.dropout.sampler(tokenizer, part.start, number))
+            for number, (side, tokenizer) in enumerate(tokenizers)
+        ]
     sides = [Side(tokenizer) for _, tokenizer in tokenizers]
-    for texts in corpus.read(part.split, part.start, part.stop):
-        for side, text in zip(sides, texts, strict=True):
-            side.add(text)
+    for block in blocks(corpus.read(part.split, part.start, part.stop)):
+        for side, texts in zip(sides, zip(*block, strict=True), strict=True):
+            side.add_all(texts)
     with written_whole(drafts / part.name) as draft:
         for (name, _), side in zip(tokenizers, sides, strict=True):
             side.write(draft / name)
+
+
+def blocks(examples: Iterator[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    """Examples in lists of not too many characters."""
+    block, size = [], 0
+    for example in examples:
+        block.append(example)
+        size += sum(map(len, example))
+        if size > LARGE:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 class Side:
@@ -138,7 +171,7 @@ class Side:
 
     keys = ("characters", "words", "size")
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer | Sampler):
         self.tokenizer = tokenizer
         self.tokens = array("I" if tokenizer.vocab_size > 2**16 else "H")
         self.lengths, self.hashes = array("q"), array("Q")
@@ -146,10 +179,18 @@ class Side:
 
     def add(self, text: str) -> None:
         """One example."""
-        ids = self.tokenizer.encode(text)
-        self.tokens.extend(ids)
-        self.tokens.append(EOS)
-        self.lengths.append(len(ids) + 1)
+        self.add_all([text])
+
+    def add_all(self, texts: Sequence[str]) -> None:
+        """Some examples."""
+        numbers, lengths = self.tokenizer.encode_all(texts)
+        ended = np.insert(numbers, np.cumsum(lengths), EOS)
+        self.tokens.frombytes(ended.astype(self.tokens.typecode).tobytes())
+        self.lengths.frombytes((lengths + 1).astype(np.int64).tobytes())
+        for text in texts:
+            self._count(text)
+
+    def _count(self, text: str) -> None:
         content = text.encode(errors="surrogateescape")
         digest = hashlib.blake2b(content, digest_size=8).digest()
         self.hashes.append(int.from_bytes(digest, "little"))

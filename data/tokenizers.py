@@ -9,10 +9,13 @@ import collections
 import copy
 import dataclasses
 import io
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
+
+import numpy as np
 
 from data.normalization import AS_IS, Normalizer
 from errors import UserError
@@ -49,6 +52,13 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The numbers of a text."""
         return self.numbers(self.normal.apply(text))
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of all texts behind one another, and how many each has."""
+        found = [self.encode(text) for text in texts]
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        numbers = itertools.chain.from_iterable(found)
+        return np.fromiter(numbers, np.int64, lengths.sum()), lengths
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of numbers; see `text`."""
