@@ -7,12 +7,14 @@ turn. Evaluation sees the ordinary one.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from data.merges import encode_dropped, merges_of
-from data.tokenizers import SentencePieceTokenizer, Tokenizer
+from data.numbering import Tokenizer, led_by
+from data.subwords import SentencePieceTokenizer
 from errors import UserError
 
 
@@ -51,8 +53,13 @@ class Sampler:
 
     def encode_all(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Tokenizer.encode_all`."""
-        plain = [self.tokenizer.normal.apply(text) for text in texts]
-        return encode_dropped(self.tokenizer, plain, self.probability, self.random)
+        firsts, plain = zip(*map(self.tokenizer.parted, texts), strict=True)
+        found = encode_dropped(self.tokenizer, plain, self.probability, self.random)
+        return led_by(firsts, *found)
+
+    def encode_long(self, text: str) -> Iterator[np.ndarray]:
+        """See `Tokenizer.encode_long`."""
+        yield self.encode_all([text])[0]
 
 
 def dropouts(

@@ -58,6 +58,11 @@ class Corpus:
         return replace(self, languages=self.languages[::-1], fields=self.fields[::-1])
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The languages that are translated into."""
+        return self.languages[-1:]
+
+    @property
     def has_documents(self) -> bool:
         """Whether a parallel corpus knows of which document an example is."""
         return self.kind == "parallel" and DOCUMENT in self.builder.info.features

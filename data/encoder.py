@@ -25,11 +25,11 @@ import numpy as np
 from data.bpe_dropout import Dropout, Sampler
 from data.corpora import TRAIN, Corpus
 from data.locks import one_at_a_time
+from data.portions import PORTION, num_words
 from data.storage import written_whole
 from data.tokenizers import EOS, Tokenizer, dump_tokenizer, parse_tokenizer
 
 PART = 100_000  # examples
-LARGE = 2**18  # characters encoded at once
 PROCESSES = 16  # at most
 PATIENCE = 5  # seconds between two words on how far it is
 COPIED = 2**22  # numbers copied at once
@@ -159,7 +159,7 @@ def blocks(examples: Iterator[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]
     for example in examples:
         block.append(example)
         size += sum(map(len, example))
-        if size > LARGE:
+        if size > PORTION:
             yield block
             block, size = [], 0
     if block:
@@ -183,19 +183,34 @@ class Side:
 
     def add_all(self, texts: Sequence[str]) -> None:
         """Some examples."""
+        if any(len(text) > PORTION for text in texts):
+            for text in texts:
+                self._add_long(text)
+            return
         numbers, lengths = self.tokenizer.encode_all(texts)
         ended = np.insert(numbers, np.cumsum(lengths), EOS)
-        self.tokens.frombytes(ended.astype(self.tokens.typecode).tobytes())
+        self._append(ended)
         self.lengths.frombytes((lengths + 1).astype(np.int64).tobytes())
         for text in texts:
             self._count(text)
+
+    def _add_long(self, text: str) -> None:
+        before = len(self.tokens)
+        for numbers in self.tokenizer.encode_long(text):
+            self._append(numbers)
+        self.tokens.append(EOS)
+        self.lengths.append(len(self.tokens) - before)
+        self._count(text)
+
+    def _append(self, numbers: np.ndarray) -> None:
+        self.tokens.frombytes(numbers.astype(self.tokens.typecode).tobytes())
 
     def _count(self, text: str) -> None:
         content = text.encode(errors="surrogateescape")
         digest = hashlib.blake2b(content, digest_size=8).digest()
         self.hashes.append(int.from_bytes(digest, "little"))
         self.counts["characters"] += len(text) + 1
-        self.counts["words"] += len(text.split()) + 1
+        self.counts["words"] += num_words(text) + 1
         self.counts["size"] += len(content) + 1
 
     def write(self, stem: Path) -> None:

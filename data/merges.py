@@ -7,10 +7,12 @@ in which each step merges one pair of neighbours a row.
 
 import functools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
-from data.tokenizers import UNK, SentencePieceTokenizer
+from data.numbering import UNK
+from data.subwords import SentencePieceTokenizer
 from errors import UserError
 
 NONE = np.iinfo(np.int32).max  # the rank of two neighbours that do not merge
@@ -124,7 +126,7 @@ def merges_of(model: bytes) -> Merges:
 
 def encode_dropped(
     tokenizer: SentencePieceTokenizer,
-    texts: list[str],
+    texts: Sequence[str],
     probability: float,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
