@@ -46,7 +46,7 @@ class Encoded:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens an example, EOS included."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets).astype(np.int32)
 
 
 def open_encoded(

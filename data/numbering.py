@@ -29,6 +29,7 @@ class Tokenizer:
 
     kind: ClassVar[str] = ""
     recipe: ClassVar[dict] = {}  # what, beside the text, decides the vocabulary
+    learns_from: ClassVar[int] = 0  # at most so many characters; 0: all there are
     is_cut_at_spaces: ClassVar[bool] = True  # else a text may be cut anywhere
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int

@@ -27,6 +27,7 @@ class SentencePieceTokenizer(Tokenizer):
     """
 
     kind: ClassVar = "sentencepiece"
+    learns_from: ClassVar = 2**26
     recipe: ClassVar = {
         "model_type": "bpe",
         "normalization_rule_name": "identity",
@@ -92,4 +93,5 @@ class UnigramTokenizer(SentencePieceTokenizer):
     """Unigram language model (Kudo 2018) by SentencePiece."""
 
     kind: ClassVar = "unigram"
+    learns_from: ClassVar = 2**23  # it takes a hundred times its text in memory
     recipe: ClassVar = {**SentencePieceTokenizer.recipe, "model_type": "unigram"}

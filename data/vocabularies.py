@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.corpora import Corpus
+from data.corpora import TRAIN, Corpus
 from data.normalization import TAG, Normalizer, language_tag
+from data.samples import spread
 from data.storage import short_hash, written_whole
 from data.tokenizers import (
     KINDS,
@@ -88,8 +89,11 @@ def learn(
 
     def train(columns):
         size = cfg.vocab_size - (len(tags) if 0 in columns else 0)
+        most = KINDS[cfg.tokenizer].learns_from if cfg.tokenizer in KINDS else 0
         texts = (
-            plain(normals[i], text[i]) for text in corpus.read("train") for i in columns
+            plain(normals[i], text[i])
+            for text in spread(corpus, TRAIN, most)
+            for i in columns
         )
         return train_tokenizer(cfg.tokenizer, texts, size, cfg.min_count)
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from data.encoder import Side
+from data.encoded_parts import Side
 from data.numbering import EOS, UNK
 from data.portions import PORTION, num_words, portions
 from data.subwords import LONGEST, learnable
