@@ -136,6 +136,7 @@ def main_left_out() -> Iterator[None]:
 
 def encode_dumped(corpus: Corpus, part: Part, drafts: Path, documents) -> None:
     """`encode_part` in another process, which gets tokenizers as text."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every corpus
     tokenizers = [(side, parse_tokenizer(document)) for side, document in documents]
     encode_part(corpus, part, drafts, tokenizers)
 
