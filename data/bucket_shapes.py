@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 
+MOST_COUNTED = 2**24  # numbers counted in an array, instead of sorted
 FAR = (1, 2, 3, 4)  # tokens that a side of a shape may move at once
 NEVER = np.iinfo(np.int64).max // 2**32  # the cost of a pair that no shape holds
 
@@ -87,11 +88,28 @@ def bucket_numbers(
     source_lengths: np.ndarray, target_lengths: np.ndarray, count: int
 ) -> np.ndarray:
     """The number of the bucket of each pair, at most `count` buckets."""
-    pairs = np.stack([source_lengths, target_lengths], axis=1)
-    kinds, kind_of, numbers = np.unique(
-        pairs, axis=0, return_inverse=True, return_counts=True
-    )
+    base = int(target_lengths.max()) + 1
+    kind = source_lengths.astype(np.int64) * base + target_lengths
+    found, numbers, kind_of = counted(kind)
+    kinds = np.stack([found // base, found % base], axis=1)
     shapes = moved_shapes(kinds, numbers, cut_shapes(kinds, numbers, count))
     chosen, _ = cheapest(kinds, shapes)
     used = np.unique(chosen, return_inverse=True)[1]
-    return used.ravel()[kind_of.ravel()]
+    return used.ravel()[kind_of]
+
+
+def counted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values that occur, how often, and which of them stands at each place.
+
+    Without sorting where values are small, which saves a large corpus gigabytes.
+    """
+    if values.max() > MOST_COUNTED:
+        found, which, numbers = np.unique(
+            values, return_inverse=True, return_counts=True
+        )
+        return found, numbers, which
+    count = np.bincount(values)
+    found = np.flatnonzero(count)
+    place = np.zeros(len(count), np.int32)
+    place[found] = np.arange(len(found))
+    return found, count[found], place[values]

@@ -42,21 +42,27 @@ class Bucket:
 
 
 def make_buckets(
-    source_lengths: np.ndarray,
-    target_lengths: np.ndarray,
-    count: int,
-    batch_tokens: int,
-) -> list[Bucket]:
-    """At most `count` buckets; rows = batch_tokens / the longer side."""
-    part = bucket_numbers(source_lengths, target_lengths, count)
-    buckets = []
-    for number in range(part.max() + 1):
-        members = np.flatnonzero(part == number)
-        source = int(source_lengths[members].max())
-        target = int(target_lengths[members].max())
-        rows = max(1, batch_tokens // max(source, target))
-        buckets.append(Bucket(rows, source, target, members))
-    return without_loose_ends(buckets, source_lengths + target_lengths)
+    copies: list[np.ndarray], count: int, batch_tokens: int
+) -> list[list[Bucket]]:
+    """At most `count` buckets a copy, the shapes of all copies the same.
+
+    A batch has batch_tokens / the longer side rows.
+
+    Args:
+      copies: lengths of source and target, [N, 2], of the same pairs.
+    """
+    pool = np.concatenate(copies)
+    part = bucket_numbers(pool[:, 0], pool[:, 1], count)
+    shapes = [pool[part == number].max(axis=0) for number in range(part.max() + 1)]
+    found = []
+    for lengths, own in zip(copies, np.split(part, len(copies)), strict=True):
+        buckets = []
+        for number, (source, target) in enumerate(shapes):
+            rows = max(1, batch_tokens // int(max(source, target)))
+            members = np.flatnonzero(own == number)
+            buckets.append(Bucket(rows, int(source), int(target), members))
+        found.append(without_loose_ends(buckets, lengths.sum(axis=1)))
+    return found
 
 
 def without_loose_ends(buckets: list[Bucket], lengths: np.ndarray) -> list[Bucket]:
@@ -108,15 +114,31 @@ def make_plan(
 ) -> Plan:
     """Buckets for the pairs with numbers in `kept`; None: for all."""
     if kept is None:
-        kept = np.arange(len(source.lengths))
-    lengths = source.lengths[kept], target.lengths[kept]
-    buckets = [
-        dataclasses.replace(bucket, members=kept[bucket.members])
-        for bucket in make_buckets(*lengths, count, batch_tokens)
+        kept = np.arange(len(source.offsets) - 1)
+    sizes = {"count": count, "batch_tokens": batch_tokens}
+    return make_plans([(source, target)], kept=kept, dropped=dropped or {}, **sizes)[0]
+
+
+def make_plans(
+    copies: list[tuple[Encoded, Encoded]],
+    *,
+    count: int,
+    batch_tokens: int,
+    kept: np.ndarray,
+    dropped: dict[str, int],
+) -> list[Plan]:
+    """A plan for each segmentation of the same pairs, which share their shapes."""
+    lengths = [
+        np.stack([side.lengths[kept] for side in sides], axis=1) for sides in copies
     ]
-    places = sum(b.num_batches * b.rows * b.places for b in buckets)
-    tokens = sum(int(side.sum()) for side in lengths)
-    return Plan(buckets, dropped or {}, 1 - tokens / places)
+    plans = []
+    for own, found in zip(
+        lengths, make_buckets(lengths, count, batch_tokens), strict=True
+    ):
+        places = sum(b.num_batches * b.rows * b.places for b in found)
+        buckets = [dataclasses.replace(b, members=kept[b.members]) for b in found]
+        plans.append(Plan(buckets, dropped, 1 - int(own.sum()) / places))
+    return plans
 
 
 def open_plan(folder: Path, make: Callable[[], Plan]) -> Plan:

@@ -5,26 +5,25 @@ any that TFDS knows. Every error a user can mend is a UserError.
 """
 
 import contextlib
-import difflib
 import importlib
 import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from etils import epath, epy
 
+from data.corpus_names import choices, class_name, explain_name, own_corpora, register
 from data.preparation import check_whole, full_name, one_line, prepare
 from errors import UserError
 
 with epy.lazy_imports():  # seconds that only opening a corpus should cost
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import naming
 
 BLOCK = 1000  # examples read at once: three times as fast as one by one
-CHOICES = 12  # configs shown to one who got the name wrong
+BLOCK_SIZE = 2**22  # bytes read at once
+TRAIN = "train"  # the split that every corpus has
 DOCUMENT = "doc"  # the field that names an example's document
 
 
@@ -55,6 +54,11 @@ class Corpus:
         if self.kind != "parallel":
             raise UserError(f"data.reverse=True: {self.name} has no direction")
         return replace(self, languages=self.languages[::-1], fields=self.fields[::-1])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The languages that are translated into."""
+        return self.languages[-1:]
 
     @property
     def has_documents(self) -> bool:
@@ -88,9 +92,15 @@ class Corpus:
 
 
 def _examples(source, fields, numbers: range) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(numbers), BLOCK):
-        for example in source.__getitems__(list(numbers[start : start + BLOCK])):
+    start, count = 0, 1
+    while start < len(numbers):
+        size = 0
+        for example in source.__getitems__(list(numbers[start : start + count])):
+            size += sum(len(example[name]) for name in fields)
             yield tuple(_decode(example[name]) for name in fields)
+        start += count
+        # So many that they are about BLOCK_SIZE, and not suddenly many more.
+        count = max(1, min(BLOCK, 32 * count, BLOCK_SIZE * count // max(size, 1)))
 
 
 def open_corpus(
@@ -131,27 +141,13 @@ def open_corpus(
     )
 
 
-def own_corpora() -> list[str]:
-    """The names of the corpora this project has a builder for."""
-    files = sorted((Path(__file__).parent / "builders").glob("*.py"))
-    return [
-        path.stem
-        for path in files
-        if f"class {_class_name(path.stem)}(" in path.read_text("utf-8")
-    ]
-
-
-def _class_name(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_"))
-
-
 def _own_config(name: str, data_dir: epath.Path, source_dir: str | None):
     """The TFDS config of a corpus of the user's own files, None of any other corpus."""
     own, _, config = name.partition("/")
     if own not in own_corpora():
         return None
     module = importlib.import_module(f"data.builders.{own}")
-    builder = getattr(module, _class_name(own))
+    builder = getattr(module, class_name(own))
     if not hasattr(builder, "find_config"):
         return None
     return builder.find_config(config, data_dir, source_dir)
@@ -163,7 +159,7 @@ def _build(name: str, data_dir: epath.Path, config=None):
     Args:
       config: made for this corpus, instead of one that its name names.
     """
-    _register(name)
+    register(name)
     options = {"data_dir": data_dir, "file_format": "array_record"}
     with _reached(name, data_dir):
         if config is not None:
@@ -171,9 +167,7 @@ def _build(name: str, data_dir: epath.Path, config=None):
         builder = _build_named(name, options)
     configs = [] if "/" in name else list(builder.builder_configs)
     if len(configs) > 1 and not builder.DEFAULT_BUILDER_CONFIG_NAME:
-        raise UserError(
-            f"{name} needs a config behind a slash; {_choices('', configs)}"
-        )
+        raise UserError(f"{name} needs a config behind a slash; {choices('', configs)}")
     return builder
 
 
@@ -182,7 +176,7 @@ def _build_named(name: str, options: dict):
     try:
         return tfds.builder(name, **options)
     except (ValueError, AssertionError) as error:
-        explained = _explain_name(name, options["data_dir"], error)
+        explained = explain_name(name, options["data_dir"], error)
         if explained is None:
             raise
         raise explained from error
@@ -196,59 +190,6 @@ def _reached(name: str, data_dir: epath.Path) -> Iterator[None]:
     except (ImportError, OSError) as error:
         reason = one_line(error.__cause__ or error)
         raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
-
-
-def _register(name: str) -> None:
-    """Makes TFDS know the builders that `name` may mean."""
-    own = name.partition("/")[0].partition(":")[0]
-    if own in own_corpora():
-        importlib.import_module(f"data.builders.{own}")
-    else:  # some of TFDS's own are found only once these are imported
-        importlib.import_module("tensorflow_datasets.translate")
-        importlib.import_module("tensorflow_datasets.text")
-
-
-def _explain_name(
-    name: str, data_dir: epath.Path, error: Exception
-) -> UserError | None:
-    """The UserError behind TFDS's `error`, or None if the user is not to blame."""
-    try:
-        dataset, options = naming.parse_builder_name_kwargs(name)
-        configs = list(tfds.builder_cls(str(dataset)).builder_configs)
-    except ValueError:  # no such name, or none that could be
-        return UserError(_unknown_corpus(name))
-    config = options.get("config")
-    if config not in [None, *configs]:
-        return UserError(
-            f"{dataset} has no config {config!r}; {_choices(config, configs)}"
-        )
-    if "File format is already set" in str(error):
-        return UserError(
-            f"{name} in {data_dir} is stored in a format that only TensorFlow reads: "
-            "give another --config.data.dir, to prepare it there as array_record"
-        )
-    if "version" in options and isinstance(error, AssertionError):
-        return UserError(one_line(error).rpartition('": ')[2])  # lists the versions
-    return None
-
-
-def _unknown_corpus(name: str) -> str:
-    own = own_corpora()
-    known = own + tfds.list_builders(with_community_datasets=False)
-    close = difflib.get_close_matches(name.partition("/")[0], known, n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "."
-    return (
-        f"unknown corpus {name!r}{hint} This project has {', '.join(own)}; the other "
-        "names are those of TensorFlow Datasets' catalogue"
-    )
-
-
-def _choices(config: str, configs: list[str]) -> str:
-    """The configs that may have been meant, as a phrase."""
-    close = difflib.get_close_matches(config, configs, n=CHOICES)
-    shown = configs if len(configs) <= CHOICES else close or configs[:CHOICES]
-    others = len(configs) - len(shown)
-    return f"it has {', '.join(shown)}" + (f" and {others} others" if others else "")
 
 
 def _languages(builder) -> tuple[str, ...]:

@@ -9,25 +9,21 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.buckets import Plan, make_plan, open_plan
-from data.corpora import Corpus, open_corpus
+from data.bpe_dropout import dropouts
+from data.buckets import make_plan
+from data.corpora import TRAIN, Corpus, open_corpus
 from data.documents import DocumentBatches
-from data.encoding import Encoded, open_encoded
-from data.filters import kept_pairs
+from data.encoding import Encoded, open_copy, open_encoded
 from data.mixtures import Mixture, mix, parts_of
-from data.sentences import SentenceBatches
+from data.sentences import CopiesInTurn, SentenceBatches
 from data.storage import short_hash
 from data.streams import TextBatches, TextOnce
 from data.tokenizers import Tokenizer, dump_tokenizer
+from data.training_pairs import TrainingPairs
 from data.vocabularies import find_tokenizers
 from errors import UserError
 
-TRAIN = "train"
 SIDES = {"parallel": ("source", "target"), "text": ("text",)}  # by kind of corpus
-PLANNING = (  # what the shapes of training's batches depend on, beside the tokens
-    *("buckets", "batch_tokens", "max_length", "min_length", "max_ratio"),
-    *("drop_identical", "drop_duplicates"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Dataset:
       tokenizers: by side: "source" and "target", or "text".
       encoded: `[split][side]`.
       folder: that `encoded` is mapped from.
+      copies: `[side]`, the training split segmented anew by BPE-dropout.
     """
 
     cfg: ConfigDict
@@ -45,13 +42,16 @@ class Dataset:
     tokenizers: dict[str, Tokenizer]
     encoded: dict[str, dict[str, Encoded]]
     folder: Path
+    copies: tuple[dict[str, Encoded], ...] = ()
 
     @property
     def is_parallel(self) -> bool:
         """Whether an example is a sentence and its translation."""
         return self.corpus.kind == "parallel"
 
-    def train_batches(self) -> SentenceBatches | DocumentBatches | TextBatches:
+    def train_batches(
+        self,
+    ) -> SentenceBatches | CopiesInTurn | DocumentBatches | TextBatches:
         """Endless and shuffled anew each epoch; text streams keep their order."""
         cfg = self.cfg
         train = self._split(TRAIN)
@@ -62,39 +62,23 @@ class Dataset:
         for reason, count in self.dropped.items():
             print(f"{count} training pairs left out: {reason}", file=sys.stderr)
         if cfg.documents:
-            kept, _ = kept_pairs(train["source"], train["target"], cfg)
+            kept, _ = self._pairs.kept
             return self._documents(TRAIN, rows=cfg.batch_rows, kept=kept, seed=cfg.seed)
-        plan = self._train_plan
-        return SentenceBatches(train["source"], train["target"], plan, cfg.seed)
+        return self._pairs.batches()
 
     @property
     def dropped(self) -> dict[str, int]:
         """How many pairs training leaves out, by reason."""
-        return self._train_plan.dropped if self.is_parallel else {}
+        return self._pairs.dropped if self.is_parallel else {}
 
     @functools.cached_property
-    def _train_plan(self) -> Plan:
-        cfg, train = self.cfg, self._split(TRAIN)
-        source, target = train["source"], train["target"]
+    def _pairs(self) -> TrainingPairs:
+        def both(sides):
+            return sides["source"], sides["target"]
 
-        def make():
-            kept, dropped = kept_pairs(source, target, cfg)
-            if not len(kept):
-                raise UserError(
-                    f"no pair of {self.corpus.name} is left to train on: "
-                    f"{', '.join(dropped)}"
-                )
-            return make_plan(
-                source,
-                target,
-                count=cfg.buckets,
-                batch_tokens=cfg.batch_tokens,
-                kept=kept,
-                dropped=dropped,
-            )
-
-        key = short_hash({name: cfg[name] for name in PLANNING})
-        return open_plan(self.folder.with_name(f"{self.folder.name}-plan-{key}"), make)
+        copies = tuple(both(copy) for copy in self.copies)
+        train = both(self._split(TRAIN))
+        return TrainingPairs(self.cfg, self.corpus.name, self.folder, train, copies)
 
     def evaluation_batches(
         self, split: str, *, rows: int, length: int | None = None
@@ -146,7 +130,7 @@ class Dataset:
             [split, side, encoded.digest]
             for split, sides in sorted(self.encoded.items())
             for side, encoded in sorted(sides.items())
-        ]
+        ] + [[side.digest for side in copy.values()] for copy in self.copies]
         documents = {k: dump_tokenizer(v) for k, v in self.tokenizers.items()}
         return {"data": short_hash(content), "vocabulary": short_hash(documents)}
 
@@ -200,8 +184,11 @@ def open_dataset(
     sides = SIDES[corpus.kind]
     if tokenizers is None:
         tokenizers = find_tokenizers(corpus, folder, sides, cfg)
+    drawn = dropouts(cfg, corpus.kind, tokenizers)
     pairs = [(side, tokenizers[side]) for side in sides]
-    return Dataset(cfg, corpus, tokenizers, *open_encoded(corpus, folder, pairs))
+    encoded, folder = open_encoded(corpus, folder, pairs)
+    copies = tuple(open_copy(corpus, folder, pairs, dropout) for dropout in drawn)
+    return Dataset(cfg, corpus, tokenizers, encoded, folder, copies)
 
 
 def check_room(text: Encoded, rows: int, length: int) -> None:

@@ -4,7 +4,6 @@ python -m data.describe --config=configs/multi30k.py:rnn
 """
 
 import resource
-import sys
 import time
 from collections.abc import Iterator
 
@@ -98,11 +97,23 @@ def main() -> None:
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
     begun = time.monotonic()
-    for line in described(open_dataset(CONFIG.value.data)):
+    dataset = open_dataset(CONFIG.value.data)
+    dataset.train_batches()[0]
+    cost = spent(begun)
+    for line in described(dataset):
         print(line)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(f"to the first batch: {cost}")
+
+
+def spent(begun: float) -> str:
+    """Seconds since `begun`, and the most memory this program had of the machine's."""
     seconds = time.monotonic() - begun
-    print(f"{seconds:.1f} s, {used:,.0f} MiB at most", file=sys.stderr)
+    own, others = (
+        resource.getrusage(who).ru_maxrss / 2**10  # of others the largest one
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    helped = f", {others:,.0f} MiB at most in each process it started"
+    return f"{seconds:.1f} s, {own:,.0f} MiB at most" + (helped if others else "")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import numpy as np
 
 from data.bucket_shapes import cheapest, cut_shapes, moved_shapes
 from data.encoding import Encoded
-from data.sentences import rows_of
-from data.tokenizers import BOS, PAD
+from data.sentences import pair_batch
 from errors import UserError
 
 
@@ -86,7 +85,10 @@ class DocumentBatches:
         epoch, step = divmod(k, self.epoch_length)
         numbers = self._table(epoch)[:, step]
         chosen, _ = cheapest(self._longest(numbers[:, None]), self._sizes)
-        return self._batch(numbers[rows], *self._sizes[chosen[0]])
+        numbers = numbers[rows]
+        reset = (numbers < 0) | self.is_first[numbers]
+        widths = self._sizes[chosen[0]]
+        return pair_batch(self.source, self.target, numbers, widths, reset)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (batches live as long as the process)
     def _table(self, epoch: int) -> np.ndarray:
@@ -106,22 +108,6 @@ class DocumentBatches:
         """The longest source and target of each batch of a table, [K, 2]."""
         lengths = np.where(numbers[..., None] < 0, 0, self.lengths[numbers])
         return lengths.max(axis=0)
-
-    def _batch(self, numbers, source_width, target_width) -> dict[str, np.ndarray]:
-        source, source_mask = rows_or_none(self.source, numbers, source_width)
-        labels, target_mask = rows_or_none(self.target, numbers, target_width)
-        first = np.full((len(numbers), 1), BOS, labels.dtype)
-        target_in = np.concatenate([first, labels[:, :-1]], axis=1)
-        return {
-            "source": source,
-            "source_mask": source_mask,
-            "target_in": np.where(target_mask, target_in, PAD),
-            "target_mask": target_mask,
-            "labels": labels,
-            "weights": target_mask.astype(np.float32),
-            "reset": (numbers < 0) | self.is_first[numbers],
-            "ids": numbers.astype(np.int32),
-        }
 
 
 def find_documents(names: Sequence[str], kept: np.ndarray) -> list[np.ndarray]:
@@ -171,12 +157,3 @@ def choose_shapes(longest: np.ndarray, largest: np.ndarray, count: int) -> np.nd
     shapes = moved_shapes(kinds, numbers, cut_shapes(kinds, numbers, count))
     chosen, _ = cheapest(kinds, shapes)
     return np.unique(shapes[chosen], axis=0)
-
-
-def rows_or_none(
-    side: Encoded, numbers: np.ndarray, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Examples as rows of tokens and a mask; the row of number -1 is padding."""
-    found, mask = rows_of(side, np.maximum(numbers, 0), len(numbers), width)
-    mask &= (numbers >= 0)[:, None]
-    return np.where(mask, found, PAD), mask

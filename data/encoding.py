@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.corpora import Corpus
+from data.bpe_dropout import Dropout
+from data.corpora import TRAIN, Corpus
 from data.encoder import encode_all
 from data.storage import short_hash
 from data.tokenizers import Tokenizer, dump_tokenizer
@@ -45,7 +46,7 @@ class Encoded:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens an example, EOS included."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets).astype(np.int32)
 
 
 def open_encoded(
@@ -67,6 +68,24 @@ def open_encoded(
         for split in corpus.splits
     }
     return encoded, target
+
+
+def open_copy(
+    corpus: Corpus,
+    folder: Path,
+    tokenizers: list[tuple[str, Tokenizer]],
+    dropout: Dropout,
+) -> dict[str, Encoded]:
+    """The training split, segmented anew: `[side]`.
+
+    Args:
+      folder: of the ordinary segmentation, beside which this one is kept.
+    """
+    key = short_hash(dropout.probability, dropout.seed)
+    target = folder.with_name(f"{folder.name}-dropout-{key}-{dropout.copy}")
+    if not target.exists():
+        encode_all(corpus, target, tokenizers, dropout)
+    return {side: read_side(target, TRAIN, side) for side, _ in tokenizers}
 
 
 def read_side(folder: Path, split: str, side: str) -> Encoded:

@@ -1,5 +1,8 @@
 """Which sentence pairs are left out of training, and why."""
 
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -9,7 +12,10 @@ ODD = np.uint64(0x9E3779B97F4A7C15)  # makes (a, b) and (b, a) two different pai
 
 
 def kept_pairs(
-    source: Encoded, target: Encoded, cfg: ConfigDict
+    source: Encoded,
+    target: Encoded,
+    cfg: ConfigDict,
+    copies: Sequence[tuple[Encoded, Encoded]] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
     """The numbers of the pairs that train, and how many do not, by reason.
 
@@ -17,9 +23,13 @@ def kept_pairs(
 
     Args:
       cfg: the experiment's `cfg.data`.
+      copies: other segmentations; a side is as long as in the longest of them.
     """
-    longer = np.maximum(source.lengths, target.lengths)
-    shorter = np.minimum(source.lengths, target.lengths)
+    sides = zip(*(copies or ((source, target),)), strict=True)
+    lengths = [
+        functools.reduce(np.maximum, (s.lengths for s in side)) for side in sides
+    ]
+    longer, shorter = np.maximum(*lengths), np.minimum(*lengths)
     faults = {f"longer than data.max_length={cfg.max_length}": longer > cfg.max_length}
     if cfg.min_length > 1:
         # The end of the sentence is a token, but not one that is asked for here.

@@ -43,6 +43,11 @@ class Mixture:
         return self.parts[0][0].languages
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The languages that are translated into, sorted."""
+        return tuple(sorted({corpus.languages[-1] for corpus, _ in self.parts}))
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """What the numbers of a mixture depend on, beside names and versions."""
         return tuple("-".join(corpus.fields) for corpus, _ in self.parts)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 
-TAG = re.compile(r"(<2\w+>) ?")
+TAG = re.compile(r"(<2\w+>) ?")  # at the beginning of a text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,8 @@ pair exactly once; where a bucket does not fill its last batch, rows of weight 0
 do.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.buckets import Bucket, Plan
@@ -67,35 +69,95 @@ class SentenceBatches:
         return bucket, np.asarray(bucket.members[places])
 
     def _batch(self, bucket, members, some: slice) -> dict[str, np.ndarray]:
-        source, source_mask = rows_of(self.source, members, bucket.rows, bucket.source)
-        labels, target_mask = rows_of(self.target, members, bucket.rows, bucket.target)
-        target_in = np.concatenate(
-            [np.full((bucket.rows, 1), BOS, labels.dtype), labels[:, :-1]], axis=1
-        )
-        ids = np.full(bucket.rows, -1, np.int32)
-        ids[: len(members)] = members
-        batch = {
-            "source": source,
-            "source_mask": source_mask,
-            "target_in": np.where(target_mask, target_in, PAD),
-            "target_mask": target_mask,
-            "labels": labels,
-            "weights": target_mask.astype(np.float32),
-            "reset": np.ones(bucket.rows, bool),
-            "ids": ids,
-        }
-        return {name: array[some] for name, array in batch.items()}
+        numbers = np.full(bucket.rows, -1)
+        numbers[: len(members)] = members
+        numbers, widths = numbers[some], (bucket.source, bucket.target)
+        every = np.ones(len(numbers), bool)
+        return pair_batch(self.source, self.target, numbers, widths, every)
+
+
+class CopiesInTurn:
+    """`batches[k]` of the same pairs in several segmentations: a copy an epoch.
+
+    Attributes:
+      copies: their batches, of the same shapes.
+      epoch_length: batches of the first epoch; others may have a few more or less.
+    """
+
+    def __init__(self, copies: Sequence[SentenceBatches]):
+        self.copies = list(copies)
+        self.ends = np.cumsum([copy.epoch_length for copy in copies])
+        self.epoch_length = copies[0].epoch_length
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        return self.part(k, slice(None))
+
+    def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+        """Some rows of batch k, such as those of one host."""
+        turn, place = divmod(k, int(self.ends[-1]))
+        number = int(np.searchsorted(self.ends, place, side="right"))
+        copy = self.copies[number]
+        place -= int(self.ends[number]) - copy.epoch_length
+        epoch = turn * len(self.copies) + number  # so that each has its own order
+        return copy.part(epoch * copy.epoch_length + place, rows)
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """(rows, S, T): as many compilations as these."""
+        return sorted({shape for copy in self.copies for shape in copy.shapes})
+
+    @property
+    def padding(self) -> float:
+        """Share of the places of all copies that hold no token."""
+        return float(np.average([c.padding for c in self.copies], weights=self.places))
+
+    @property
+    def places(self) -> list[int]:
+        """For tokens, in an epoch of each copy."""
+        return [
+            sum(bucket.num_batches * bucket.rows * bucket.places for bucket in buckets)
+            for buckets in (copy.plan.buckets for copy in self.copies)
+        ]
+
+
+def pair_batch(
+    source: Encoded,
+    target: Encoded,
+    numbers: np.ndarray,
+    widths: tuple[int, int],
+    reset: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Sentence pairs as a model takes them.
+
+    Args:
+      numbers: of the pair in each row; -1: none, the row is padding of weight 0.
+      widths: of source and target.
+      reset: whether a row begins anew.
+    """
+    sources, source_mask = rows_of(source, numbers, widths[0])
+    labels, target_mask = rows_of(target, numbers, widths[1])
+    first = np.full((len(numbers), 1), BOS, labels.dtype)
+    target_in = np.concatenate([first, labels[:, :-1]], axis=1)
+    return {
+        "source": sources,
+        "source_mask": source_mask,
+        "target_in": np.where(target_mask, target_in, PAD),
+        "target_mask": target_mask,
+        "labels": labels,
+        "weights": target_mask.astype(np.float32),
+        "reset": reset,
+        "ids": numbers.astype(np.int32),
+    }
 
 
 def rows_of(
-    side: Encoded, members: np.ndarray, rows: int, width: int
+    side: Encoded, numbers: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Examples as rows of tokens and a mask; rows without one are padding."""
-    start = np.zeros(rows, np.int64)
-    length = np.zeros(rows, np.int64)
-    start[: len(members)] = side.offsets[members]
+    """Examples as rows of tokens and a mask; the row of number -1 is padding."""
+    first = np.maximum(numbers, 0)
+    start = side.offsets[first].astype(np.int64)
     # Not side.lengths, which is as long as the corpus.
-    length[: len(members)] = side.offsets[members + 1] - side.offsets[members]
+    length = np.where(numbers < 0, 0, side.offsets[first + 1] - start)
     places = np.arange(width)
     mask = places < length[:, None]
     found = side.tokens[np.where(mask, start[:, None] + places, 0)]

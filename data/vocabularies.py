@@ -3,13 +3,14 @@
 <data.dir>/encoded/<corpus>/tokenizer-<key>/<side>.json
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.corpora import Corpus
-from data.normalization import Normalizer, language_tag
+from data.corpora import TRAIN, Corpus
+from data.normalization import TAG, Normalizer, language_tag
+from data.samples import spread
 from data.storage import short_hash, written_whole
 from data.tokenizers import (
     KINDS,
@@ -21,7 +22,7 @@ from data.tokenizers import (
 )
 from errors import UserError
 
-FORMAT = 2  # to be raised when the meaning of a setting changes
+FORMAT = 3  # to be raised when the meaning of a setting changes
 JOINT = "joint"
 
 
@@ -49,6 +50,7 @@ def find_tokenizers(
 ) -> dict[str, Tokenizer]:
     """Tokenizers by side: given, or learnt now or before from the training split."""
     normals = normalizers(corpus, sides, cfg)
+    tags = [language_tag(target) for target in corpus.targets] if cfg.target_tag else []
     if cfg.vocabulary:
         given = read_vocabulary(cfg.tokenizer, Path(cfg.vocabulary).expanduser())
         found = {JOINT: given}
@@ -60,13 +62,20 @@ def find_tokenizers(
         settings["normal"] = normals
 
         def train():
-            return learn(corpus, sides, normals, cfg)
+            return learn(corpus, sides, normals, cfg, tags)
 
         found = open_tokenizers(corpus, folder, settings, train)
     return {
-        side: found.get(side, found.get(JOINT)).with_normal(normal)
+        side: tagged(found, side, tags).with_normal(normal)
         for side, normal in zip(sides, normals, strict=True)
     }
+
+
+def tagged(found: dict[str, Tokenizer], side: str, tags: list[str]) -> Tokenizer:
+    """The tokenizer of a side; tags are where a source has them."""
+    if side in found and side != "source":
+        return found[side]
+    return found.get(side, found.get(JOINT)).with_tags(tags)
 
 
 def learn(
@@ -74,18 +83,29 @@ def learn(
     sides: tuple[str, ...],
     normals: list[Normalizer],
     cfg: ConfigDict,
+    tags: Sequence[str] = (),
 ) -> dict[str, Tokenizer]:
-    """Tokenizers by side, or one for all."""
+    """Tokenizers by side, or one for all, with room left for tags."""
 
     def train(columns):
+        size = cfg.vocab_size - (len(tags) if 0 in columns else 0)
+        most = KINDS[cfg.tokenizer].learns_from if cfg.tokenizer in KINDS else 0
         texts = (
-            normals[i].apply(text[i]) for text in corpus.read("train") for i in columns
+            plain(normals[i], text[i])
+            for text in spread(corpus, TRAIN, most)
+            for i in columns
         )
-        return train_tokenizer(cfg.tokenizer, texts, cfg.vocab_size, cfg.min_count)
+        return train_tokenizer(cfg.tokenizer, texts, size, cfg.min_count)
 
     if len(sides) > 1 and cfg.joint_vocab:
         return {JOINT: train(range(len(sides)))}
     return {side: train([i]) for i, side in enumerate(sides)}
+
+
+def plain(normal: Normalizer, text: str) -> str:
+    """A text as it is tokenised, without its tag."""
+    text = normal.apply(text)
+    return TAG.sub("", text, count=1) if normal.tag else text
 
 
 def open_tokenizers(

@@ -228,7 +228,7 @@ class TestPlain:
     def test_a_broken_character_is_found_at_its_line_over_blocks(
         self, text, data, monkeypatch
     ):
-        monkeypatch.setattr(plain_text, "BLOCK", 3)
+        monkeypatch.setattr("data.builders.layouts.BLOCK", 3)
         write(text / "test.txt", "aé\nüö\néa\n")
         open_corpus("plain_text", data, text)
         write(text / "test.txt", "aé\nüö\né".encode()[:-1] + b"\nb\n")
@@ -303,12 +303,13 @@ class TestContent:
     def test_files_that_did_not_change_are_read_once(self, text, data, monkeypatch):
         monkeypatch.setattr(copies, "SETTLED", -1)
         first = open_corpus("plain_text", data, text)
-        monkeypatch.setattr(plain_text, "inspect", None)
+        monkeypatch.setattr("data.builders.layouts.inspect", None)
         assert open_corpus("plain_text", data, text) == first
 
     def test_files_changed_just_now_are_read_again(self, text, data, monkeypatch):
         first = open_corpus("plain_text", data, text)
-        monkeypatch.setattr(plain_text, "stamps", lambda layout: [["same", 0, 0, 9e18]])
+        same = [["same", 0, 0, 9e18]]
+        monkeypatch.setattr("data.builders.own_files.stamps", lambda layout: same)
         write(text / "valid.txt", "changed")
         assert open_corpus("plain_text", data, text) != first
 

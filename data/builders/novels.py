@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.builders.plain_text import STEMS, Layout, OwnText, arrange, read_folder
+from data.builders.layouts import STEMS, Layout, arrange, read_folder
+from data.builders.own_files import OwnText
 from errors import UserError
 
 

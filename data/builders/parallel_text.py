@@ -4,21 +4,14 @@
 
 `data.name=parallel_text/en-de` takes these from `data.source_dir=DIR`, `valid`, `val`,
 `validation` or `dev` as the split "validation", and every other pair of files as a
-split of its own name. What is prepared is kept apart by content: see `plain_text`.
+split of its own name. What is prepared is kept apart by content: see `own_files.py`.
 """
 
 import re
 from pathlib import Path
 
-from data.builders.plain_text import (
-    STEMS,
-    Layout,
-    OwnText,
-    SplitFiles,
-    arrange,
-    names,
-    take,
-)
+from data.builders.layouts import STEMS, Layout, SplitFiles, arrange, names, take
+from data.builders.own_files import OwnText
 from errors import UserError
 
 # Beside the languages: the document of each line, its place there (a jump tells that
