@@ -11,7 +11,9 @@ from configs import base
 DEFAULTS = base.get_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "best, last, a step, or average:N."
+)
 DECODE = cli.config_section("decode", DEFAULTS.decode)
 EVAL = cli.config_section("eval", DEFAULTS.eval)
 

@@ -11,7 +11,9 @@ import cli
 from configs import base
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "best, last, a step, or average:N."
+)
 DECODE = cli.config_section("decode", base.get_config().decode)
 
 

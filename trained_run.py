@@ -24,13 +24,24 @@ class TrainedRun:
     """A run directory, opened to be used.
 
     Attributes:
-      step: of the checkpoint.
+      steps: of the checkpoint, or of those whose mean the parameters are.
     """
 
     directory: RunDirectory
     experiment: Experiment
     variables: PyTree
-    step: int
+    steps: tuple[int, ...]
+
+    @property
+    def step(self) -> int:
+        """The newest."""
+        return self.steps[-1]
+
+    def name(self, split: str) -> str:
+        """Of the files that say how it does on a split."""
+        if len(self.steps) == 1:
+            return f"{split}-{self.step}"
+        return f"{split}-{self.step}-average-{len(self.steps)}"
 
 
 def open_run(
@@ -39,7 +50,7 @@ def open_run(
     """Model, tokenizers and parameters of a run; its corpus is not needed.
 
     Args:
-      checkpoint: "best", "last" or a step.
+      checkpoint: "best", "last", a step, or "average:N" of the newest N.
       changes: keys to change by section, such as `{"decode": {"max_length": 9}}`.
 
     Raises UserError where there is no run or no such checkpoint.
@@ -52,10 +63,10 @@ def open_run(
     languages = tuple(directory.read_json("about.json")["languages"])
     experiment = assemble(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints)
-    step = checkpoints.find(checkpoint)
-    params = checkpoints.restore_params(step)
+    steps = checkpoints.find(checkpoint)
+    params = checkpoints.restore_params(*steps)
     checkpoints.close()
-    return TrainedRun(directory, experiment, {"params": params}, step)
+    return TrainedRun(directory, experiment, {"params": params}, steps)
 
 
 def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
@@ -109,9 +120,13 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     card = experiment.task.evaluate(
         experiment.evaluation_model, run.variables, batches, experiment.cfg, **extra
     )
-    name = f"{split}-{run.step}"
+    name = run.name(split)
     run.directory.write_lines(f"samples/{name}.jsonl", card.pop("samples", []))
-    card["protocol"] |= {"checkpoint": run.step, **dataset.hashes, "commit": commit()}
+    card["protocol"] |= {
+        "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
+        **dataset.hashes,
+        "commit": commit(),
+    }
     found = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
         few = dataset.corpus.splits["train"] <= MOST_PAIRS

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from trained_run import TrainedRun
+
 LENGTH = range(6, 15)  # target tokens: enough to see a pattern, few enough to read
 DIGITS = 4  # of a weight in the file
 END = "<eos>"  # whatever the tokenizer calls it
@@ -43,7 +45,7 @@ def write(run: TrainedRun, split: str) -> Path | None:
 
     Returns None where the run is no Seq2Seq or has no samples of the split.
     """
-    name = f"{split}-{run.step}"
+    name = run.name(split)
     samples = run.directory.path / "samples" / f"{name}.jsonl"
     if run.experiment.task.model_class != "Seq2Seq" or not samples.exists():
         return None

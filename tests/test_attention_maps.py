@@ -66,7 +66,7 @@ def trained(path, name="rnn", samples=(), task=FakeTask):
     cfg = ConfigDict({"model": {"name": name}})
     model, variables = random_model(name)
     experiment = Experiment(cfg, task(), model, {})
-    run = TrainedRun(RunDirectory(path), experiment, variables, 7)
+    run = TrainedRun(RunDirectory(path), experiment, variables, (7,))
     run.directory.write_lines("samples/test-7.jsonl", list(samples))
     return run
 

@@ -28,15 +28,18 @@ def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
         save(checkpoints, step, goodness)
     checkpoints.manager.wait_until_finished()
     assert checkpoints.steps() == [2, 4, 6]
-    assert (checkpoints.find("best"), checkpoints.find("last")) == (2, 6)
-    assert checkpoints.find("4") == 4
+    assert (checkpoints.find("best"), checkpoints.find("last")) == ((2,), (6,))
+    assert checkpoints.find("4") == (4,)
+    assert checkpoints.find("average:2") == (4, 6)
+    with pytest.raises(UserError, match="'average:N' of the newest N up to 3"):
+        checkpoints.find("average:4")
     with pytest.raises(UserError, match="2, 4, 6"):
         checkpoints.find("3")
     found, progress = checkpoints.restore(4, content(0.0))
     np.testing.assert_array_equal(found["state"]["params"]["w"], 4.0)
     assert progress == {"logged": 4}
-    params = checkpoints.restore_params(2)
-    np.testing.assert_array_equal(params["w"], 2.0)
+    np.testing.assert_array_equal(checkpoints.restore_params(2)["w"], 2.0)
+    np.testing.assert_array_equal(checkpoints.restore_params(2, 4, 6)["w"], 4.0)
     checkpoints.close()
 
 

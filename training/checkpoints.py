@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
@@ -82,24 +84,28 @@ class Checkpoints:
         """Steps that can be restored, ascending."""
         return sorted(self.manager.all_steps())
 
-    def find(self, which: str) -> int:
-        """The step meant by "best", "last" or a number.
+    def find(self, which: str) -> tuple[int, ...]:
+        """The steps meant by "best", "last", a number, or "average:N": the newest N.
 
-        Raises UserError where there is none.
+        Raises UserError where there are none.
         """
         steps = self.steps()
         if not steps:
             raise UserError("this run has no checkpoint yet: train it first")
         if which == "last":
-            return steps[-1]
+            return (steps[-1],)
         if which == "best":
-            return self.manager.best_step()
+            return (self.manager.best_step(),)
+        name, _, number = which.rpartition(":")
+        if name == "average" and number.isdigit() and 0 < int(number) <= len(steps):
+            return tuple(steps[-int(number) :])
         if not which.isdigit() or int(which) not in steps:
             there = ", ".join(map(str, steps))
             raise UserError(
-                f"checkpoint={which!r}: there are 'best', 'last' and steps {there}"
+                f"checkpoint={which!r}: there are 'best', 'last', steps {there}, and "
+                f"'average:N' of the newest N up to {len(steps)} (keep.last keeps more)"
             )
-        return int(which)
+        return (int(which),)
 
     def restore_newest(self, like: PyTree) -> tuple[PyTree, dict] | None:
         """Content and progress of the newest checkpoint that is whole.
@@ -154,12 +160,23 @@ class Checkpoints:
             ) from error
         return found[CONTENT], found[PROGRESS]
 
-    def restore_params(self, step: int) -> PyTree:
-        """The parameters alone, on the first device: those a model is judged by.
+    def restore_params(self, *steps: int) -> PyTree:
+        """The parameters alone, on the first device; of several steps the mean.
 
-        That is the mean where an optimiser or `optim.ema` keeps one. Raises
-        UserError for a damaged checkpoint.
+        Those a model is judged by: where an optimiser or `optim.ema` keeps a mean,
+        that. Raises UserError for a damaged checkpoint.
         """
+        found = [self._params_of(step) for step in steps]
+        if len(found) == 1:
+            return found[0]
+
+        def mean(*leaves):
+            total = np.mean([np.asarray(leaf, np.float64) for leaf in leaves], axis=0)
+            return jnp.asarray(total, leaves[0].dtype)
+
+        return jax.tree.map(mean, *found)
+
+    def _params_of(self, step: int) -> PyTree:
         wrong = damage(self.folder / str(step))
         if wrong:
             raise UserError(
