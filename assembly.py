@@ -52,6 +52,7 @@ def assemble(
     task = task_class(
         tokenizers,
         label_smoothing=cfg.label_smoothing,
+        z_loss=cfg.z_loss,
         loss_share=cfg.loss_share,
         documents=cfg.data.documents,
         **options,
@@ -136,6 +137,11 @@ def check_config(cfg: ConfigDict) -> None:
             f"label_smoothing={cfg.label_smoothing}: an adaptive softmax "
             "(model.cutoffs) has none; set it to 0"
         )
+    if cfg.z_loss and getattr(config, "cutoffs", ()):
+        raise UserError(
+            f"z_loss={cfg.z_loss}: an adaptive softmax (model.cutoffs) has no one "
+            "normaliser; set it to 0"
+        )
     make_optimizer(cfg.optim, cfg.steps)
     Partitioner(cfg.parallel)
 
@@ -154,6 +160,7 @@ def check_lengths(cfg: ConfigDict) -> None:
     }
     ranges = {
         "label_smoothing": (cfg.label_smoothing, 0, 1),
+        "z_loss": (cfg.z_loss, 0, math.inf),
         "loss_share": (cfg.loss_share, 0, 1),
         "optim.warmup": (cfg.optim.warmup, 0, math.inf),
         "optim.clip": (cfg.optim.clip, 0, math.inf),
