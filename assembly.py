@@ -49,6 +49,7 @@ def assemble(
     task = task_class(
         tokenizers,
         label_smoothing=cfg.label_smoothing,
+        z_loss=cfg.z_loss,
         loss_share=cfg.loss_share,
         documents=cfg.data.documents,
         **options,

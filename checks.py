@@ -26,6 +26,11 @@ def check_config(cfg: ConfigDict) -> None:
             f"label_smoothing={cfg.label_smoothing}: an adaptive softmax "
             "(model.cutoffs) has none; set it to 0"
         )
+    if cfg.z_loss and getattr(config, "cutoffs", ()):
+        raise UserError(
+            f"z_loss={cfg.z_loss}: an adaptive softmax (model.cutoffs) has no one "
+            "normaliser; set it to 0"
+        )
     make_optimizer(cfg.optim, cfg.steps)
     Partitioner(cfg.parallel)
     check_patterns(cfg)
@@ -61,6 +66,7 @@ def check_lengths(cfg: ConfigDict) -> None:
     }
     ranges = {
         "label_smoothing": (cfg.label_smoothing, 0, 1),
+        "z_loss": (cfg.z_loss, 0, math.inf),
         "loss_share": (cfg.loss_share, 0, 1),
         "epochs": (cfg.epochs, 0, math.inf),
         "keep.best": (cfg.keep.best, 0, math.inf),

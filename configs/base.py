@@ -96,6 +96,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.init_from = placeholder(str)  # run directory that the first parameters are of
     cfg.init_params = ".*"  # regular expression: which of them; others are fresh
     cfg.label_smoothing = 0.0  # mass that all V tokens share in the training loss
+    cfg.z_loss = 0.0  # times log^2 of the softmax's normaliser: keeps logits small
     cfg.loss_share = 1.0  # of a segment, its last part: what a text model trains on
     cfg.model = model(name)  # one of MODELS above
 

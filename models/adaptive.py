@@ -15,7 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from errors import UserError
-from models.heads import block_log_prob, blocked_log_prob, in_blocks
+from models.heads import (
+    Scores,
+    block_log_prob,
+    blocked_log_prob,
+    blocked_scores,
+    in_blocks,
+)
 from models.layers import Initializer, zeros
 from models.precision import DType, make_logits
 
@@ -309,3 +315,20 @@ class AdaptiveHead(Clustered):
             )
         one = partial(adaptive_log_prob, softmaxes=self.softmaxes, cutoffs=self.cutoffs)
         return in_blocks(one, hidden, labels, self.vocab_size + len(self.cutoffs))
+
+    def scores(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: float = 0.0,
+    ) -> Scores:
+        """What `log_prob` gives and log Z; see `Head.scores`.
+
+        Raises UserError for more than one cluster, of which each has a Z of its own.
+        """
+        if self.cutoffs:
+            raise UserError("z_loss: an adaptive softmax has no one Z; set it to 0")
+        [only] = self.softmaxes
+        hidden = only.project(hidden)
+        return blocked_scores(hidden, labels, only.table, only.bias, smoothing)

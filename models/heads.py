@@ -18,6 +18,25 @@ from models.precision import make_logits
 BLOCK_ENTRIES = 2**22  # logits in a block: 16 MiB of float32
 
 
+Scores = tuple[Float[Array, "B T"], Float[Array, "B T"]]
+
+
+def block_scores(
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, "V"],
+    smoothing: float,
+) -> Scores:
+    """Log probability of each label and log Z; see `Head.log_prob`."""
+    logits = make_logits(hidden, table, bias)
+    total = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    if smoothing:
+        chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
+    return chosen - total, total
+
+
 def block_log_prob(
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
@@ -26,12 +45,7 @@ def block_log_prob(
     smoothing: float,
 ) -> Float[Array, "B T"]:
     """Log probability of each label; see `Head.log_prob`."""
-    logits = make_logits(hidden, table, bias)
-    total = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    if smoothing:
-        chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
-    return chosen - total
+    return block_scores(hidden, labels, table, bias, smoothing)[0]
 
 
 def in_blocks(
@@ -39,14 +53,14 @@ def in_blocks(
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
     entries_per_token: int,
-) -> Float[Array, "B T"]:
+) -> Float[Array, "B T"] | Scores:
     """`one(hidden, labels)` over blocks of about BLOCK_ENTRIES logits.
 
     A block is some columns of all rows, so that rows spread over devices stay
     where they are.
 
     Args:
-      one: gives a number a token; it is called again in the backward pass.
+      one: gives a number a token, or some; it is called again in the backward pass.
       entries_per_token: how many logits `one` makes for a token.
     """
     rows, length, width = hidden.shape
@@ -63,7 +77,11 @@ def in_blocks(
         jnp.moveaxis(labels.reshape(rows, blocks, size), 1, 0),
     )
     found = jax.lax.map(jax.checkpoint(lambda block: one(*block)), columns)
-    return jnp.moveaxis(found, 0, 1).reshape(rows, blocks * size)[:, :length]
+
+    def joined(found):
+        return jnp.moveaxis(found, 0, 1).reshape(rows, blocks * size)[:, :length]
+
+    return jax.tree.map(joined, found)
 
 
 def blocked_log_prob(
@@ -77,6 +95,21 @@ def blocked_log_prob(
 
     def one(hidden, labels):
         return block_log_prob(hidden, labels, table, bias, smoothing)
+
+    return in_blocks(one, hidden, labels, len(table))
+
+
+def blocked_scores(
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, "V"],
+    smoothing: float,
+) -> Scores:
+    """`block_scores` in blocks."""
+
+    def one(hidden, labels):
+        return block_scores(hidden, labels, table, bias, smoothing)
 
     return in_blocks(one, hidden, labels, len(table))
 
@@ -133,6 +166,16 @@ class Head(nn.Module):
         """
         return blocked_log_prob(hidden, labels, self.table, self.bias, smoothing)
 
+    def scores(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: float = 0.0,
+    ) -> Scores:
+        """What `log_prob` gives and log Z = log sum_v exp(logit_v), from one pass."""
+        return blocked_scores(hidden, labels, self.table, self.bias, smoothing)
+
 
 class Predictor(nn.Module):
     """A model that owns an output distribution: its `setup` makes a `head`."""
@@ -161,3 +204,13 @@ class Predictor(nn.Module):
     ) -> Float[Array, "B T"]:
         """Log probability of the labels in nats; see `Head.log_prob`."""
         return self.head.log_prob(hidden, labels, smoothing=smoothing)
+
+    def scores(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: float = 0.0,
+    ) -> Scores:
+        """What `log_prob` gives and log Z; see `Head.scores`."""
+        return self.head.scores(hidden, labels, smoothing=smoothing)

@@ -47,11 +47,13 @@ class Task:
         tokenizers: dict,
         *,
         label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
         loss_share: float = 1.0,
         **_,
     ):
         self.tokenizer = tokenizers["text"]
         self.label_smoothing = label_smoothing
+        self.z_loss = z_loss
         self.loss_share = loss_share
 
     def make_model(self, module, config) -> nn.Module:
@@ -88,6 +90,7 @@ class Task:
             batch | {"weights": self._last_part(batch["weights"])},
             rng,
             smoothing=self.label_smoothing if train else 0.0,
+            z_loss=self.z_loss if train else 0.0,
             train=train,
         )
 

@@ -17,28 +17,36 @@ def likelihood_loss(
     rng: jax.Array | None,
     *,
     smoothing: float,
+    z_loss: float = 0.0,
     train: bool,
 ) -> tuple[Pairs, PyTree]:
     """Pairs (sum, weight) and the next carry.
 
     `loss` is the negative log likelihood of the labels in nats and nothing else.
     What a model sows in "losses" while it trains stands beside it under
-    auxiliary/<name>.
+    auxiliary/<name>, as does, under auxiliary/z_loss, z log^2 Z of each token
+    (Chowdhery et al. 2022, section 5), which keeps the softmax's normaliser Z near 1.
 
     Args:
       inputs: what the model is called with.
+      z_loss: z; 0: none.
     """
 
     def predict(model):
         hidden, after = model(*inputs, train=train)
-        return model.log_prob(hidden, batch["labels"], smoothing=smoothing), after
+        score = model.scores if z_loss else model.log_prob
+        return score(hidden, batch["labels"], smoothing=smoothing), after
 
     rngs = {"dropout": rng} if train else {}
     call = nn.apply(predict, model, mutable=["losses"] if train else False)
     found = call(variables, rngs=rngs)
     (log_prob, after), kept = found if train else (found, {})
+    log_prob, log_z = log_prob if z_loss else (log_prob, None)
     weights = batch["weights"]
     pairs = {"loss": (-(log_prob * weights).sum(), weights.sum())}
+    if z_loss:
+        total = z_loss * (jnp.square(log_z) * weights).sum()
+        pairs["auxiliary/z_loss"] = (total, weights.sum())
     return pairs | auxiliary_pairs(kept.get("losses", {}), weights), after
 
 

@@ -46,6 +46,7 @@ class Task:
         tokenizers: dict,
         *,
         label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
         loss_share: float = 1.0,
         languages: tuple[str, ...] = ("", ""),
         documents: bool = False,
@@ -55,6 +56,7 @@ class Task:
             raise UserError(f"loss_share={loss_share}: sentences count whole, so 1.0")
         self.source, self.target = tokenizers["source"], tokenizers["target"]
         self.label_smoothing = label_smoothing
+        self.z_loss = z_loss
         self.languages = languages
         self.documents = documents
 
@@ -97,6 +99,7 @@ class Task:
             batch,
             rng,
             smoothing=smoothing,
+            z_loss=self.z_loss if train else 0.0,
             train=train,
         )
 

@@ -139,9 +139,8 @@ def run_stack(config: Config, params, x, mask, encoded=None, source_mask=None):
     def call(stack):
         length = x.shape[1]
         geometry = stack.geometry(mask, length, nearest=1 - length, train=False)
-        source = None if encoded is None else stack.project_source(encoded)
-        options = {"source": source, "source_mask": source_mask, "train": False}
-        return stack(x, geometry, **options)[0]
+        source = None if encoded is None else (encoded, source_mask)
+        return stack(x, geometry, source=source, train=False)[0]
 
     stack = Stack(config, cross=encoded is not None)
     y = nn.apply(call, stack)({"params": params})

@@ -336,3 +336,10 @@ def test_label_smoothing_is_refused():
     apply = partial(ends.apply, smoothing=0.1, method="log_prob")
     with pytest.raises(ValueError, match=r"label_smoothing=0\.1: .* set it to 0"):
         jax.eval_shape(apply, {"params": parameters(ends)}, *example())
+
+
+def test_log_z_is_refused_where_there_are_many():
+    ends = Ends()
+    apply = partial(ends.apply, method=lambda ends, *inputs: ends.head.scores(*inputs))
+    with pytest.raises(ValueError, match=r"z_loss: .* set it to 0"):
+        jax.eval_shape(apply, {"params": parameters(ends)}, *example())

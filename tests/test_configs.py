@@ -109,6 +109,7 @@ def test_values_a_model_cannot_have_are_named(change, said):
     "change",
     [
         {"label_smoothing": 1.5},
+        {"z_loss": -0.1},
         {"optim.warmup": -5},
         {"eval.memory_length": -1},
         {"eval.segment_length": -4},
@@ -151,6 +152,12 @@ def test_an_unknown_model_or_task_is_refused_with_those_there_are():
             {"model.cutoffs": (5,), "label_smoothing": 0.1},
             "label_smoothing=0.1: an adaptive softmax",
         ),
+        (
+            "transformer",
+            {"model.cutoffs": (5,), "z_loss": 0.1},
+            "z_loss=0.1: an adaptive softmax",
+        ),
+        ("rnn", {"model.dtype": "half"}, "model.dtype='half': there are float32"),
     ],
 )
 def test_keys_that_do_not_fit_each_other_are_refused_early(model, change, said):

@@ -39,6 +39,36 @@ def test_blocks_give_the_same_loss_and_gradients(monkeypatch, smoothing, entries
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("entries", [4 * B * V, N * V])
+def test_log_z_and_its_gradient_are_the_formula_s(monkeypatch, entries):
+    hidden, labels, table, bias = example()
+    weights = jnp.arange(N).reshape(B, T) / N
+
+    def ours(hidden, table, bias):
+        log_prob, log_z = heads.blocked_scores(hidden, labels, table, bias, 0.1)
+        return (log_z**2 * weights).sum(), (log_prob, log_z)
+
+    monkeypatch.setattr(heads, "BLOCK_ENTRIES", entries)
+    gradient = jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True)
+    (_, (log_prob, log_z)), found = gradient(hidden, table, bias)
+    logits = np.asarray(hidden) @ np.asarray(table).T + np.asarray(bias)
+    exact = np.log(np.exp(logits).sum(axis=-1))
+    np.testing.assert_allclose(log_z, exact, atol=1e-5)
+    alone = heads.blocked_log_prob(hidden, labels, table, bias, 0.1)
+    np.testing.assert_array_equal(log_prob, alone)
+    # d (w log^2 Z) / d logit = 2 w log Z p
+    by_logit = (
+        2 * (np.asarray(weights) * exact)[..., None] * np.exp(logits - exact[..., None])
+    )
+    expected = (
+        by_logit @ np.asarray(table),
+        np.einsum("BTV,BTD->VD", by_logit, hidden),
+        by_logit.sum(axis=(0, 1)),
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def sizes(jaxpr):
     """Numbers of entries of all that a program makes, inner programs included."""
     for equation in jaxpr.eqns:

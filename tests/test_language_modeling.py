@@ -40,6 +40,20 @@ def test_only_the_last_part_of_a_segment_trains(share, first):
     np.testing.assert_allclose(total, nll[:, first:].sum(), rtol=1e-5)
 
 
+def test_z_loss_stands_beside_the_loss_of_training_alone():
+    case, one = LanguageModelCase("transformer", layers=1), batch()
+    call = (case.model, case.variables, (), one, jax.random.key(0))
+    plain, with_z = task(loss_share=0.5), task(loss_share=0.5, z_loss=0.25)
+    pairs, _ = with_z.loss(*call, train=True)
+    expected = plain.loss(*call, train=True)[0]["loss"]
+    np.testing.assert_array_equal(pairs["loss"], expected)
+    logits = np.asarray(case.run(one["tokens"], ())[1])[:, T // 2 :]
+    log_z = np.log(np.exp(logits).sum(axis=-1))
+    total, weight = pairs["auxiliary/z_loss"]
+    np.testing.assert_allclose(total / weight, 0.25 * (log_z**2).mean(), rtol=1e-5)
+    assert with_z.loss(*call, train=False)[0].keys() == {"loss"}
+
+
 @dataclasses.dataclass
 class Text:
     words: int = 1
