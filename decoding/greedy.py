@@ -1,14 +1,11 @@
 """Greedy decoding: the likeliest token, again and again."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
-Step = Callable[
-    [PyTree, PyTree, Int[Array, "B 1"]], tuple[PyTree, Float[Array, "B 1 V"]]
-]
+from decoding.hypotheses import Step
+from decoding.rules import Rules
 
 
 def greedy(
@@ -21,6 +18,8 @@ def greedy(
     max_steps: int,
     end: int,
     forbidden: tuple[int, ...] = (),
+    min_length: int = 0,
+    prefix: tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None = None,
 ) -> Int[Array, "B L"]:
     """What follows `first`: at most `limits` tokens a row, the last one `end`.
 
@@ -29,10 +28,10 @@ def greedy(
     Args:
       step: a model's, see the contract in README.md.
       max_steps: L.
-      forbidden: tokens that are never chosen.
+      forbidden, min_length, prefix: see `Rules`.
     """
+    rules = Rules(limits, max_steps, end, min_length, forbidden, prefix)
     rows = len(first)
-    never = jnp.asarray(forbidden, jnp.int32)
 
     def unfinished(loop):
         number, _, _, done, _ = loop
@@ -40,9 +39,10 @@ def greedy(
 
     def advance(loop):
         number, state, token, done, chosen = loop
-        state, logits = step(context, state, token[:, None])
-        best = logits[:, 0].at[:, never].set(-jnp.inf).argmax(axis=-1)
-        token = jnp.where(done | (number >= limits - 1), end, best.astype(jnp.int32))
+        state, logits = step(context, state, token[:, None])[:2]
+        allowed = rules.allowed(number, logits.shape[-1])
+        best = jnp.where(allowed, logits[:, 0], -jnp.inf).argmax(axis=-1)
+        token = jnp.where(done, end, best.astype(jnp.int32))
         chosen = chosen.at[:, number].set(token)
         return number + 1, state, token, done | (token == end), chosen
 
