@@ -33,6 +33,7 @@ class Tokenizer:
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int
     normal: Normalizer = AS_IS
+    unknown: ClassVar[str] = SPECIAL[UNK]  # how `text` shows what was not known
 
     def with_normal(self, normal: Normalizer) -> "Tokenizer":
         """The same vocabulary for texts that are normalised otherwise."""
@@ -53,6 +54,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of numbers; see `text`."""
         return self.normal.undo(self.text(ids))
+
+    def words(self, text: str) -> list[str]:
+        """What each number of `encode` stands for, known or not."""
+        return self.split(self.normal.apply(text))
 
 
 class ByteTokenizer(Tokenizer):
@@ -83,6 +88,11 @@ class ByteTokenizer(Tokenizer):
         """The text; a broken character becomes U+FFFD, special numbers nothing."""
         plain = bytes(i - len(SPECIAL) for i in ids if i >= len(SPECIAL))
         return plain.decode(errors="replace")
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The bytes, each as U+FFFD where it is no character."""
+        return [bytes([byte]).decode(errors="replace") for byte in text.encode()]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """A legible name a number."""
@@ -177,6 +187,8 @@ class SentencePieceTokenizer(Tokenizer):
         **{f"{name[1:-1]}_piece": name for name in SPECIAL},
     }
 
+    unknown: ClassVar = " \N{DOUBLE QUESTION MARK} "
+
     def __init__(self, model: bytes):
         import sentencepiece
 
@@ -215,6 +227,11 @@ class SentencePieceTokenizer(Tokenizer):
     def text(self, ids: Sequence[int]) -> str:
         """The text; special numbers are left out, unknown ones shown."""
         return self.processor.decode([int(i) for i in ids])
+
+    def split(self, text: str) -> list[str]:
+        """The pieces, without the spaces before them."""
+        pieces = self.processor.encode(text, out_type=str)
+        return [piece.lstrip("\N{LOWER ONE EIGHTH BLOCK}") for piece in pieces]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """A legible name a number; a space is shown as U+2581."""

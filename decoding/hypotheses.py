@@ -50,3 +50,9 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
         return leaf.reshape(rows * num, *leaf.shape[2:])[places]
 
     return jax.tree.map(gather, tree)
+
+
+def lengths_of(tokens: Int[Array, "B K L"], end: int) -> Int[Array, "B K"]:
+    """How many tokens stand up to the first end, which counts."""
+    before = (tokens != end).cumprod(axis=-1).sum(axis=-1)
+    return jnp.minimum(before + 1, tokens.shape[-1]).astype(jnp.int32)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from decoding.hypotheses import Hypotheses, Step, widen
+from decoding.hypotheses import Hypotheses, Step, lengths_of, widen
 from decoding.rules import Rules
 from decoding.top_tokens import top_tokens
 
@@ -112,8 +112,8 @@ def sample(
         jnp.zeros(shape, bool),
     )
     found = jax.lax.while_loop(unfinished, advance, loop)
-    ended = (found.tokens != rules.end).cumprod(axis=-1).sum(axis=-1) + 1
-    return Hypotheses(found.tokens, found.log_prob, ended.astype(jnp.int32))
+    lengths = lengths_of(found.tokens, rules.end)
+    return Hypotheses(found.tokens, found.log_prob, lengths)
 
 
 def draw(

@@ -173,9 +173,7 @@ def test_a_beam_of_one_is_greedy(early):
         context,
         start(rows),
         jnp.full(rows, FIRST),
-        limits=jnp.asarray(limits),
-        max_steps=LENGTH,
-        end=END,
+        Rules(jnp.asarray(limits), LENGTH, END),
     )
     np.testing.assert_array_equal(found.tokens[:, 0], expected)
 

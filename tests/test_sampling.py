@@ -18,6 +18,7 @@ from prefix_tables import (
 )
 
 from decoding.greedy import greedy
+from decoding.rules import Rules
 from decoding.sampling import Distribution, sample
 
 SIZE = 150  # of a vocabulary with several blocks
@@ -114,9 +115,7 @@ def test_a_temperature_of_zero_is_greedy():
         context,
         start(rows),
         jnp.full(rows, FIRST),
-        limits=jnp.asarray(limits),
-        max_steps=LENGTH,
-        end=END,
+        Rules(jnp.asarray(limits), LENGTH, END),
     )
     for one in range(2):
         np.testing.assert_array_equal(found.tokens[:, one], expected)
