@@ -22,9 +22,11 @@ from test_document_translation import Numbers
 from configs import base
 from data.tokenizers import BOS, EOS, PAD, WordTokenizer
 from decoding.beam import Scoring, beam_search
+from decoding.ensemble import MEANS
 from decoding.rules import Rules
 from errors import UserError
 from tasks import language_modeling, translation
+from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.search import METHODS, Search, check_decode, protocol, stepper
 from tasks.translation_inputs import decoder_inputs
 from tasks.unknown_words import replace_unknown
@@ -294,3 +296,42 @@ def test_a_protocol_names_the_search_and_only_what_matters_to_it():
     assert told["decode"]["beam"] == 4
     told = protocol(options(method="sample", top_p=0.9).decode)
     assert told["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
+
+
+@pytest.mark.parametrize("mean", MEANS)
+def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
+    """Two architectures; a beam's scores are those of the mean of distributions."""
+    cases = [Seq2SeqCase(name, layers=1) for name in ("rnn", "transformer")]
+    model = Ensemble(tuple(case.model for case in cases), mean)
+    variables = ensemble_variables([case.variables for case in cases])
+    task = translation.Task({"source": Numbers(W), "target": Numbers(V)})
+    cfg = options(method="beam", beam=BEAM, n_best=BEAM, length_penalty=0.0)
+    batch = batch_of(cases[0])
+    carry = task.initial_carry(model, B, train=False)
+    search = Search.of(cfg.decode)
+    found, _ = task.search(model, variables, carry, batch, cfg, search)
+
+    def score(model, found):
+        target_in, mask = decoder_inputs(found, Numbers(V))
+        inputs = cases[0].source, cases[0].source_mask, target_in, mask
+        hidden, _ = model(*inputs, carry, train=False)
+        logits = [
+            member.logits(part)
+            for member, part in zip(model.members, hidden, strict=True)
+        ]
+        return model.log_prob(hidden, found), logits, mask
+
+    scored = jax.jit(nn.apply(score, model))
+    for number in range(BEAM):
+        words = found.tokens[:, number]
+        log_prob, logits, mask = scored(variables, words)
+        likely = [jax.nn.softmax(one) for one in logits]
+        if mean == "probabilities":
+            by_hand = (likely[0] + likely[1]) / 2
+        else:
+            by_hand = jnp.sqrt(likely[0] * likely[1])
+            by_hand /= by_hand.sum(axis=-1, keepdims=True)
+        expected = jnp.take_along_axis(jnp.log(by_hand), words[..., None], axis=-1)
+        np.testing.assert_allclose(log_prob, expected[..., 0], atol=1e-5)
+        total = (log_prob * mask).sum(axis=1)
+        np.testing.assert_allclose(found.scores[:, number], total, atol=1e-4)
