@@ -68,7 +68,10 @@ class Translator:
     def translations(
         self, model, variables, carry, batch, options: ConfigDict, lines: list[str]
     ) -> tuple[list[list[Scored]], PyTree]:
-        """The `decode.n_best` of each row, best first, and the next carry."""
+        """The `decode.n_best` of each row with their scores, and the next carry.
+
+        A beam's come best first, samples in the order in which they were drawn.
+        """
         search = Search.of(options.decode).scored
         found, after = self.search(model, variables, carry, batch, options, search)
         texts = self._texts(model, variables, carry, batch, found, options, lines)
@@ -174,7 +177,7 @@ class Translator:
     def predict_all(
         self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
     ) -> Iterator[list[Scored]]:
-        """The `decode.n_best` a line, best first; none of a blank line."""
+        """The `decode.n_best` a line, see `translations`; none of a blank line."""
         return self._each_line(self.translations, [], model, variables, lines, options)
 
     def _each_line(

@@ -101,6 +101,30 @@ def test_length_and_coverage_penalties_change_what_is_best():
     assert len(best) == 3
 
 
+@pytest.mark.parametrize(
+    ("alpha", "end", "goes_on", "length"), [(4.0, 0.6, 0.3, 4), (-1.0, 0.4, 0.5, 2)]
+)
+def test_it_goes_on_while_the_best_length_of_a_hypothesis_could_win(
+    alpha, end, goes_on, length
+):
+    """Rewarded length favours the longest, punished length the next to end."""
+    logits, attention = tables(1)
+    logits[:] = -50.0
+    logits[0, node(()), [END, 2]] = np.log([end, goes_on])
+    logits[0, node(()), 3] = np.log(1 - end - goes_on)
+    words = (*[2] * (length - 1), END)
+    for number in range(1, length):
+        logits[0, node(words[:number]), words[number]] = 0.0
+    limits = np.asarray([LENGTH])
+    found = find((logits, attention), limits, beam=2, n_best=1, scoring=Scoring(alpha))
+    ((tokens, value),) = hypotheses(found, 0)
+    assert tokens == words
+    assert math.log(end) < value  # which ended at once
+    np.testing.assert_allclose(
+        value, math.log(goes_on) / ((5 + length) / 6) ** alpha, atol=1e-5
+    )
+
+
 def plain_beam(row, beam, alpha, early, limit=LENGTH):
     """Beam search in lists, without any bound: until nothing goes on."""
     live, finished = [((), 0.0)], []
