@@ -60,12 +60,21 @@ class Search:
         Raises UserError for what `check_decode` refuses.
         """
         check_decode(options)
+        asked = cls(
+            method=options.method,
+            n_best=options.n_best,
+            min_length=options.min_length,
+            beam=options.beam,
+            length_penalty=float(options.length_penalty),
+            coverage_penalty=float(options.coverage_penalty),
+            early_stopping=options.early_stopping,
+            temperature=float(options.temperature),
+            top_k=options.top_k,
+            top_p=float(options.top_p),
+        )
         keys = used(options)
-        kept = {
-            field.name: field.type(options[field.name] if field.name in keys else 0)
-            for field in dataclasses.fields(cls)
-        }
-        return cls(**kept)
+        names = [field.name for field in dataclasses.fields(cls)]
+        return dataclasses.replace(asked, **{k: 0 for k in names if k not in keys})
 
     @property
     def best_alone(self) -> "Search":
