@@ -34,6 +34,7 @@ class Tokenizer:
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int
     normal: Normalizer = AS_IS
+    unknown: ClassVar[str] = SPECIAL[UNK]  # how `text` shows what was not known
     tags: dict[str, int] = {}  # noqa: RUF012
 
     def with_normal(self, normal: Normalizer) -> "Tokenizer":
@@ -105,6 +106,11 @@ class Tokenizer:
         """The text of numbers; see `text`."""
         tags = self.tags.values()
         return self.normal.undo(self.text([i for i in ids if i not in tags]))
+
+    def words(self, text: str) -> list[str]:
+        """What each number of `encode` stands for, known or not."""
+        first, text = self.parted(text)
+        return [*self.pieces(first), *self.split(text)]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """A legible name a number."""

@@ -40,6 +40,8 @@ class SentencePieceTokenizer(Tokenizer):
         **{f"{name[1:-1]}_piece": name for name in SPECIAL},
     }
 
+    unknown: ClassVar = " \N{DOUBLE QUESTION MARK} "
+
     def __init__(self, model: bytes):
         import sentencepiece
 
@@ -78,6 +80,11 @@ class SentencePieceTokenizer(Tokenizer):
     def text(self, ids: Sequence[int]) -> str:
         """The text; special numbers are left out, unknown ones shown."""
         return self.processor.decode([int(i) for i in ids])
+
+    def split(self, text: str) -> list[str]:
+        """The pieces, without the spaces before them."""
+        pieces = self.processor.encode(text, out_type=str)
+        return [piece.lstrip("\N{LOWER ONE EIGHTH BLOCK}") for piece in pieces]
 
     def piece(self, number: int) -> str:
         """A legible name; a space is shown as U+2581."""

@@ -43,6 +43,11 @@ class ByteTokenizer(Tokenizer):
         numbers = np.frombuffer(b"".join(found), np.uint8)
         return numbers.astype(np.uint16) + len(SPECIAL), lengths
 
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The bytes, each as U+FFFD where it is no character."""
+        return [bytes([byte]).decode(errors="replace") for byte in text.encode()]
+
     def text(self, ids: Sequence[int]) -> str:
         """The text; a broken character becomes U+FFFD, special numbers nothing."""
         plain = bytes(i - len(SPECIAL) for i in ids if i >= len(SPECIAL))

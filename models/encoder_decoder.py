@@ -153,6 +153,12 @@ class EncoderDecoder(Predictor):
         )
         return State(caches, state.slot + 1), self.logits(x)
 
+    def alignment(self, intermediates: dict) -> Float[Array, "B T S"]:
+        """The last layer's attention to the source of what was sown, over all heads."""
+        last = f"layers_{self.config.layers - 1}"
+        (weights,) = intermediates["decoder"][last]["cross_attention"]["attention"]
+        return weights.mean(axis=1)
+
 
 def beside(memory: Memory | None, mask: Bool[Array, "B #T S"]) -> Array:
     """A mask over a memory, of which all that is filled is seen, and a text."""

@@ -168,6 +168,7 @@ class Decoder(nn.Module):
         """One word while translating: the next state and what predicts."""
         projected = self.project(embedded)
         state, seen = self.advance(state, embedded, projected, source, train=False)
+        self.sow("intermediates", "attention", seen.weights)
         if self.input_feeding:
             return state, state.fed
         return state, self.read_out(seen.top, seen.context, embedded, train=False)

@@ -106,3 +106,8 @@ class Seq2Seq(Predictor):
         embedded = self.target_embedding(token, self.config.compute_type)
         state, hidden = self.decoder.step(state, embedded, context)
         return state, self.logits(hidden)
+
+    def alignment(self, intermediates: dict) -> Float[Array, "B T S"]:
+        """The attention to the source of what was sown."""
+        (weights,) = intermediates["decoder"]["attention"]
+        return weights

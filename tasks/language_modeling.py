@@ -16,10 +16,13 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from decoding.greedy import greedy
+from decoding.hypotheses import Hypotheses
+from decoding.rules import Rules
+from errors import UserError
 from tasks.carries import reset_rows
 from tasks.likelihood import Pairs, likelihood_loss
 from tasks.precision import narrowed
+from tasks.search import Search, check_decode, row_keys, stepper
 
 BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"}
 REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
@@ -159,7 +162,29 @@ class Task:
         As in training, a line is read after the end of another. One line stays one
         line: a break within it is written as Python would, such as \\n.
         """
-        for line in lines:
+        search = Search.of(options.decode).best_alone
+        for [(text, _)] in self._each_line(model, variables, lines, options, search):
+            yield text
+
+    def predict_all(
+        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
+    ) -> Iterator[list[tuple[str, float]]]:
+        """The `decode.n_best` continuations of each line with their scores."""
+        search = Search.of(options.decode).scored
+        return self._each_line(model, variables, lines, options, search)
+
+    def _each_line(self, model, variables, lines, options, search):
+        """What a search finds after each line.
+
+        Raises UserError for what needs a source to look at, and for a beam that is
+        larger than the vocabulary.
+        """
+        decode = options.decode
+        check_decode(decode, self.tokenizer.vocab_size)
+        if search.coverage_penalty or decode.replace_unknown:
+            key = "coverage_penalty" if search.coverage_penalty else "replace_unknown"
+            raise UserError(f"decode.{key}={decode[key]}: a text has no source")
+        for number, line in enumerate(lines):
             prompt = [self.tokenizer.eos, *self.tokenizer.encode(line)]
             size = 2 ** math.ceil(math.log2(max(len(prompt) - 1, 16)))
             tokens = np.zeros((1, size), np.int32)
@@ -170,16 +195,27 @@ class Task:
                 tokens,
                 np.asarray([len(prompt) - 1], np.int32),
                 np.asarray(prompt[-1:], np.int32),
-                options.decode.max_length + 1,  # the end comes on top
+                decode.max_length + 1,  # the end comes on top
+                search,
+                row_keys(decode.seed, np.asarray([number])),
             )
-            ids = np.asarray(found)[0].tolist()
-            ids = ids[: ids.index(self.tokenizer.eos)]
-            shown = self.tokenizer.decode(prompt)
-            text = self.tokenizer.decode(prompt + ids)[len(shown) :]
-            yield "".join(BREAKS.get(character, character) for character in text)
+            yield self._texts(prompt, jax.device_get(found))
 
-    @functools.partial(jax.jit, static_argnums=(0, 1, 6))
-    def _continue(self, model, variables, tokens, lengths, last, max_steps):
+    def _texts(self, prompt: list[int], found: Hypotheses) -> list[tuple[str, float]]:
+        """Continuations and their scores, best first."""
+        shown, texts = self.tokenizer.decode(prompt), []
+        for tokens, score, length in zip(*(leaf[0] for leaf in found), strict=True):
+            ids = tokens[: max(length - 1, 0)].tolist()
+            text = self.tokenizer.decode(prompt + ids)[len(shown) :]
+            text = "".join(BREAKS.get(character, character) for character in text)
+            if score != -math.inf:
+                texts.append((text, float(score)))
+        return texts
+
+    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+    def _continue(
+        self, model, variables, tokens, lengths, last, max_steps, search, keys
+    ):
         variables = narrowed(model, variables)
         rows, size = tokens.shape
         mask = jnp.arange(size) < lengths[:, None]
@@ -187,13 +223,12 @@ class Task:
         context, state = model.apply(
             variables, tokens, mask, carry, max_steps=max_steps, method="start"
         )
-        return greedy(
-            functools.partial(model.apply, variables, method="step"),
-            context,
-            state,
-            last,
-            limits=jnp.full(rows, max_steps),
-            max_steps=max_steps,
-            end=self.tokenizer.eos,
+        rules = Rules(
+            jnp.full(rows, max_steps),
+            max_steps,
+            self.tokenizer.eos,
+            search.min_length,
             forbidden=(self.tokenizer.pad, self.tokenizer.bos),
         )
+        step = stepper(model, variables)
+        return search(step, context, state, last, rules, keys=keys)

@@ -23,10 +23,15 @@ def decoder_inputs(
 
 
 def source_batch(ids: list[list[int]], rows: int, width: int) -> dict[str, np.ndarray]:
-    """Sentences as a padded array and its mask, each alone."""
+    """Sentences as a padded array and its mask, each alone; `ids` are to be set."""
     source = np.zeros((rows, width), np.int32)
     mask = np.zeros((rows, width), bool)
     for row, sentence in enumerate(ids):
         source[row, : len(sentence)] = sentence
         mask[row, : len(sentence)] = True
-    return {"source": source, "source_mask": mask, "reset": np.ones(rows, bool)}
+    return {
+        "source": source,
+        "source_mask": mask,
+        "reset": np.ones(rows, bool),
+        "ids": np.full(rows, -1, np.int32),
+    }

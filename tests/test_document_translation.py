@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import Seq2SeqCase, V, W
-from ml_collections import ConfigDict
 from test_documents import encoded
 
+from configs import base
 from data.documents import DocumentBatches
 from data.tokenizers import BOS, EOS, PAD, Tokenizer
 from tasks.translation import Task
@@ -19,7 +19,8 @@ from tasks.translation_inputs import decoder_inputs
 TEXTS = ["one", "one", "one", "two", "two", "three", "three"]
 SHORT = np.asarray([[4, 6, 3, 5, 2, 6, 4], [5, 3, 6, 2, 4, 5, 6]])
 WIDTH = 8  # every target by hand is as wide, which is one compilation
-OPTIONS = ConfigDict({"decode": {"max_length": WIDTH, "length_factor": 1.0}})
+OPTIONS = base.get_config()
+OPTIONS.decode.update(max_length=WIDTH, length_factor=1.0)
 
 
 class Numbers(Tokenizer):

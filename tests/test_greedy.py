@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from decoding.greedy import greedy
+from decoding.rules import Rules
 
 END, V = 1, 6
 
@@ -23,10 +24,7 @@ def run(first, limits, max_steps=5, forbidden=(), context=0.0):
             context,
             jnp.zeros((len(first), 1)),
             jnp.asarray(first),
-            limits=jnp.asarray(limits),
-            max_steps=max_steps,
-            end=END,
-            forbidden=forbidden,
+            Rules(jnp.asarray(limits), max_steps, END, forbidden=forbidden),
         )
     ).tolist()
 
@@ -52,9 +50,7 @@ def test_it_stops_when_all_rows_have_ended():
         return chain(context, state, token)
 
     first, limits = jnp.asarray([4, 5]), jnp.asarray([50, 50])
-    found = greedy(
-        counted, 0.0, jnp.zeros((2, 1)), first, limits=limits, max_steps=50, end=END
-    )
+    found = greedy(counted, 0.0, jnp.zeros((2, 1)), first, Rules(limits, 50, END))
     jax.block_until_ready(found)
     jax.effects_barrier()
     assert len(calls) == 2

@@ -1,0 +1,207 @@
+"""From sources to translations: batches of a corpus, or lines of text."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from decoding.hypotheses import Hypotheses
+from decoding.rules import Rules
+from tasks.carries import reset_rows
+from tasks.precision import narrowed
+from tasks.search import Search, check_decode, row_keys, stepper
+from tasks.translation_inputs import decoder_inputs, source_batch
+from tasks.unknown_words import replace_unknown
+
+CHUNK = 64  # lines that are read at a time
+PLACES = 64 * 64  # rows times tokens that are translated at a time
+
+Scored = tuple[str, float]  # a translation and what the search ranked it by
+
+
+class Translator:
+    """What the task of translation does with a model once it is trained.
+
+    Batches of sources have `source`, `source_mask`, `reset` and `ids`, numbers that
+    samples depend on; `prefix` and `prefix_mask`, [B P], where translations have to
+    begin with given tokens.
+
+    Attributes:
+      source, target: tokenizers.
+      documents: whether a batch goes on where the one before it stopped.
+    """
+
+    def __init__(self, tokenizers: dict, *, documents: bool):
+        self.source, self.target = tokenizers["source"], tokenizers["target"]
+        self.documents = documents
+
+    def initial_carry(
+        self, model, rows: int, *, train: bool, memory_length: int | None = None
+    ) -> PyTree:
+        """Nothing where sentences come in no order, so that none is remembered."""
+        length = memory_length if self.documents else 0
+        return model.initial_carry(rows, train=train, memory_length=length)
+
+    def begin(self, model, carry: PyTree, reset, *, train: bool) -> PyTree:
+        """The carry, with the initial one where a document begins."""
+        initial = self.initial_carry(model, len(reset), train=train)
+        return reset_rows(carry, initial, reset)
+
+    def translate(
+        self, model, variables, carry, batch, options: ConfigDict, lines: list[str]
+    ) -> tuple[list[str], PyTree]:
+        """The best translation of each row, and the next carry.
+
+        Args:
+          lines: the sources as text, for words that no vocabulary has.
+        """
+        search = Search.of(options.decode).best_alone
+        found, after = self.search(model, variables, carry, batch, options, search)
+        texts = self._texts(model, variables, carry, batch, found, options, lines)
+        return [best for (best,) in texts], after
+
+    def translations(
+        self, model, variables, carry, batch, options: ConfigDict, lines: list[str]
+    ) -> tuple[list[list[Scored]], PyTree]:
+        """The `decode.n_best` of each row with their scores, and the next carry.
+
+        A beam's come best first, samples in the order in which they were drawn.
+        """
+        search = Search.of(options.decode).scored
+        found, after = self.search(model, variables, carry, batch, options, search)
+        texts = self._texts(model, variables, carry, batch, found, options, lines)
+        rows = zip(texts, np.asarray(found.scores).tolist(), strict=True)
+        pairs = [list(zip(*row, strict=True)) for row in rows]
+        return [[pair for pair in row if pair[1] > -math.inf] for row in pairs], after
+
+    def search(
+        self, model, variables, carry, batch, options: ConfigDict, search: Search
+    ) -> tuple[Hypotheses, PyTree]:
+        """Hypotheses of each row, and the carry after the best.
+
+        Raises UserError for a beam that is larger than the vocabulary.
+        """
+        check_decode(options.decode, self.target.vocab_size)
+        factor, width = options.decode.length_factor, batch["source"].shape[1]
+        steps = min(options.decode.max_length, int(factor * width) + 10)
+        limits = factor * batch["source_mask"].sum(axis=1) + 10
+        limits = np.minimum(limits, steps).astype(np.int32)
+        names = ("source", "source_mask", "reset", "prefix", "prefix_mask")
+        given = {name: batch[name] for name in names if name in batch}
+        keys = row_keys(options.decode.seed, batch["ids"])
+        return self._search(model, variables, carry, given, limits, steps, search, keys)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+    def _search(self, model, variables, carry, batch, limits, max_steps, search, keys):
+        variables = narrowed(model, variables)
+        sentence = batch["source"], batch["source_mask"]
+        carry = self.begin(model, carry, batch["reset"], train=False)
+        context, state = model.apply(
+            variables, *sentence, carry, max_steps=max_steps, method="start"
+        )
+        prefix = (batch["prefix"], batch["prefix_mask"]) if "prefix" in batch else None
+        never = (self.target.pad, self.target.bos)
+        rules = Rules(
+            limits, max_steps, self.target.eos, search.min_length, never, prefix
+        )
+        found = search(
+            stepper(model, variables, attention=search.coverage_penalty > 0),
+            context,
+            state,
+            jnp.full(len(limits), self.target.bos),
+            rules,
+            keys=keys,
+            source_mask=batch["source_mask"],
+        )
+        if jax.tree.leaves(carry):  # else the pass would be traced for nothing
+            target = decoder_inputs(found.tokens[:, 0], self.target)
+            _, carry = model.apply(variables, *sentence, *target, carry, train=False)
+        return found, carry
+
+    def _texts(
+        self, model, variables, carry, batch, found, options, lines
+    ) -> list[list[str]]:
+        """Each row's hypotheses as text."""
+        tokens, lengths = jax.device_get((found.tokens, found.lengths))
+        sentences = [
+            [
+                one[: max(length - 1, 0)].tolist()
+                for one, length in zip(*row, strict=True)
+            ]
+            for row in zip(tokens, lengths, strict=True)
+        ]
+        if not options.decode.replace_unknown:
+            return [[self.target.decode(ids) for ids in row] for row in sentences]
+        names = ("source", "source_mask", "reset")
+        given = {name: batch[name] for name in names}
+        looked_at = [
+            np.asarray(self._look(model, variables, carry, given, one))
+            for one in np.swapaxes(tokens, 0, 1)
+        ]
+        texts = []
+        for row, (line, hypotheses) in enumerate(zip(lines, sentences, strict=True)):
+            words = self.source.words(line)
+            pairs = zip(hypotheses, looked_at, strict=True)
+            texts.append(
+                [
+                    replace_unknown(self.target, ids, places[row, : len(ids)], words)
+                    for ids, places in pairs
+                ]
+            )
+        return texts
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _look(self, model, variables, carry, batch, found):
+        """The place in the source that each token found looks at most."""
+        variables = narrowed(model, variables)
+        carry = self.begin(model, carry, batch["reset"], train=False)
+        inputs = (
+            batch["source"],
+            batch["source_mask"],
+            *decoder_inputs(found, self.target),
+        )
+        _, sown = model.apply(
+            variables, *inputs, carry, train=False, mutable=["intermediates"]
+        )
+        return model.alignment(sown["intermediates"]).argmax(axis=-1)
+
+    def predict(
+        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
+    ) -> Iterator[str]:
+        """A translation a line, in order; a blank line stays blank."""
+        return self._each_line(self.translate, "", model, variables, lines, options)
+
+    def predict_all(
+        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
+    ) -> Iterator[list[Scored]]:
+        """The `decode.n_best` a line, see `translations`; none of a blank line."""
+        return self._each_line(self.translations, [], model, variables, lines, options)
+
+    def _each_line(
+        self, translate: Callable, blank, model, variables, lines, options
+    ) -> Iterator:
+        """What `translate` makes of each line, in batches of like lengths."""
+        numbered = enumerate(lines)
+        while chunk := list(itertools.islice(numbered, CHUNK)):
+            ids = [[*self.source.encode(line), self.source.eos] for _, line in chunk]
+            full = [i for i, (_, line) in enumerate(chunk) if line.strip()]
+            full.sort(key=lambda i: -len(ids[i]))
+            found = [blank] * len(chunk)
+            while full:
+                width = max(8, 2 ** math.ceil(math.log2(len(ids[full[0]]))))
+                rows = min(CHUNK, max(1, PLACES // width))
+                some, full = full[:rows], full[rows:]
+                batch = source_batch([ids[i] for i in some], rows, width)
+                batch["ids"][: len(some)] = [chunk[i][0] for i in some]
+                texts = [chunk[i][1] for i in some] + [""] * (rows - len(some))
+                carry = self.initial_carry(model, rows, train=False)
+                made, _ = translate(model, variables, carry, batch, options, texts)
+                for i, one in zip(some, made, strict=False):
+                    found[i] = one
+            yield from found

@@ -1,0 +1,36 @@
+"""Words a model does not know, taken from the source it looks at.
+
+After Jean et al. (2015, "On Using Very Large Target Vocabulary for Neural Machine
+Translation", section 4.1.3) and Luong et al. (2015): a name or a number that is in
+no vocabulary is mostly the same in both languages.
+"""
+
+from collections.abc import Sequence
+
+
+def replace_unknown(
+    tokenizer, ids: Sequence[int], looked_at: Sequence[int], words: Sequence[str]
+) -> str:
+    """The text of a translation, its unknown words replaced.
+
+    An unknown word stays where the model looks at the end of the source.
+
+    Args:
+      tokenizer: the target's.
+      ids: the translation without its end.
+      looked_at: place in the source of what each token looked at most.
+      words: the source's, each that of a token; without its end.
+    """
+    parts = tokenizer.text(ids).split(tokenizer.unknown)
+    places = [
+        place
+        for token, place in zip(ids, looked_at, strict=True)
+        if token == tokenizer.unk
+    ]
+    if len(parts) != len(places) + 1:  # the sign stands for something else too
+        return tokenizer.decode(ids)
+    text = parts[0]
+    for place, part in zip(places, parts[1:], strict=True):
+        text += words[place] if place < len(words) else tokenizer.unknown
+        text += part
+    return tokenizer.normal.undo(text)
