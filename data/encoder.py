@@ -8,6 +8,7 @@ process, whatever the corpus's size.
 import concurrent.futures
 import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import os
 import shutil
