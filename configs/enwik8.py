@@ -10,23 +10,13 @@ to the 88M parameters of the table. The architectures' names give 12 layers of e
 
 from ml_collections import ConfigDict
 
-from configs import base
-
-STACK = {"layers": 12, "width": 512, "heads": 8, "feed_forward": 2048, "dropout": 0.1}
-
-MODELS = {
-    "rnn": {
-        "cell": "lstm",
-        "layers": 3,
-        "width": 1840,
-        "embedding_width": 400,
-        "readout": "none",
-        "memory_length": 0,
-        "dropout": 0.1,
-    },
-    "transformer": {**STACK, "attention_dropout": 0.0},
-    "transformer_xl": {**STACK, "memory_length": 512},
-}
+from configs.recipes.characters import (
+    MODELS,
+    STACK,
+    TRANSFORMER_XL_24L,
+    evaluated,
+    on_characters,
+)
 
 VARIANTS = ("12l", "18l", "24l")  # what `get_config` takes beside the MODELS
 
@@ -49,15 +39,7 @@ PUBLISHED = {
         (128, 3800, 1000),
     ),
     "24l": (
-        {
-            "layers": 24,
-            "width": 1024,
-            "heads": 8,
-            "feed_forward": 3072,
-            "dropout": 0.15,
-            "attention_dropout": 0.15,
-            "memory_length": 768,
-        },
+        TRANSFORMER_XL_24L,
         64,
         768,
         4000,
@@ -68,24 +50,12 @@ PUBLISHED = {
 
 def get_config(model: str = "12l") -> ConfigDict:
     """The experiment for one of the MODELS or VARIANTS."""
-    cfg = base.get_config("transformer_xl" if model in VARIANTS else model)
-    rest = ({}, 22, 512, 0, (512, None, None))
-    sizes, rows, length, warmup, protocol = PUBLISHED.get(model, rest)
-    cfg.model.update(sizes or MODELS[model])
-    cfg.task = "language_modeling"
-    cfg.steps = 400_000
-    cfg.data.name = "enwik8"
-    cfg.data.tokenizer = "byte"
-    cfg.data.batch_rows = rows
-    cfg.data.segment_length = length
-    cfg.optim.name = "adam"
-    cfg.optim.lr = 2.5e-4
-    cfg.optim.warmup = warmup
-    cfg.optim.b2 = 0.999
-    cfg.optim.eps = 1e-8
-    cfg.optim.clip = 0.25
-    cfg.every.eval = 4000
-    cfg.every.checkpoint = 4000
-    cfg.eval.segment_length, cfg.eval.memory_length, cfg.eval.clamp_length = protocol
-    cfg.eval.same_length = True if model in VARIANTS else None
-    return cfg
+    if model not in VARIANTS:
+        sizes = MODELS[model]
+        cfg = on_characters("enwik8", model, sizes, rows=22, length=512, warmup=0)
+        cfg.eval.segment_length = 512
+        return cfg
+    sizes, rows, length, warmup, (segment, memory, clamp) = PUBLISHED[model]
+    training = {"rows": rows, "length": length, "warmup": warmup}
+    cfg = on_characters("enwik8", "transformer_xl", sizes, **training)
+    return evaluated(cfg, length=segment, memory_length=memory, clamp_length=clamp)

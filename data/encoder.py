@@ -8,6 +8,7 @@ process, whatever the corpus's size.
 import concurrent.futures
 import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import os
 import shutil
@@ -104,7 +105,7 @@ def encode_parts(corpus: Corpus, parts, drafts: Path, tokenizers) -> None:
         return
     documents = [(side, dump_tokenizer(one)) for side, one in tokenizers]
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet_tfds) as pool:
         with main_left_out():
             jobs = [
                 pool.submit(encode_dumped, corpus, part, drafts, documents)
@@ -117,6 +118,11 @@ def encode_parts(corpus: Corpus, parts, drafts: Path, tokenizers) -> None:
                 told = time.monotonic()
                 share = (len(parts) - len(missing) + done) / len(parts)
                 print(f"encoding {corpus.name}: {share:.0%}", file=sys.stderr)
+
+
+def quiet_tfds() -> None:
+    """It warns of every corpus that a process gets."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -136,7 +142,6 @@ def main_left_out() -> Iterator[None]:
 
 def encode_dumped(corpus: Corpus, part: Part, drafts: Path, documents) -> None:
     """`encode_part` in another process, which gets tokenizers as text."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every corpus
     tokenizers = [(side, parse_tokenizer(document)) for side, document in documents]
     encode_part(corpus, part, drafts, tokenizers)
 

@@ -2,12 +2,15 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from data.numbering import SPECIAL, UNK, Tokenizer
 from data.portions import portions
 
+BREAK = "\n"  # no piece of its own to SentencePiece, unless it is told
+PEEKED = 1000  # parts of the text that are looked through for it
 LONGEST = 1000  # characters: of longer than 4192 bytes SentencePiece learns nothing
 
 
@@ -54,9 +57,13 @@ class SentencePieceTokenizer(Tokenizer):
         """`vocab_size` pieces, or as many as the text has."""
         import sentencepiece
 
+        parts = (part for text in texts for part in learnable(text))
+        first = list(itertools.islice(parts, PEEKED))
+        own = [BREAK] if any(BREAK in part for part in first) else []
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(part for text in texts for part in learnable(text)),
+            sentence_iterator=itertools.chain(first, parts),
+            user_defined_symbols=own,
             model_writer=model,
             vocab_size=vocab_size,
             minloglevel=2,

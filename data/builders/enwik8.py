@@ -1,8 +1,7 @@
 """enwik8 (Mahoney 2006): the first 10^8 bytes of English Wikipedia in XML."""
 
-import tensorflow_datasets as tfds
-
 from data.builders import sources
+from data.builders.public import PublicText
 from errors import UserError
 
 ADDRESS = "http://mattmahoney.net/dc/enwik8.zip"
@@ -10,7 +9,7 @@ CHECKSUM = "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8"
 HELD_OUT = 5_000_000  # bytes at the end for test, and as many before for validation
 
 
-class Enwik8(tfds.core.GeneratorBasedBuilder):
+class Enwik8(PublicText):
     r"""90M bytes for training, the next 5M for validation, the last 5M for test.
 
     An example is a line without its end. The end of an example, `<eos>`, stands for
@@ -24,17 +23,8 @@ class Enwik8(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with enwik8 or enwik8.zip; None downloads it (36 MB).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="http://mattmahoney.net/dc/textdata.html",
-            license="GFDL and CC BY-SA, as Wikipedia",
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "http://mattmahoney.net/dc/textdata.html"
+    LICENSE = "GFDL and CC BY-SA, as Wikipedia"
 
     def _split_generators(self, dl_manager):
         source = sources.Source(ADDRESS, CHECKSUM, ("enwik8",), "enwik8")

@@ -7,6 +7,7 @@ from itertools import chain
 import tensorflow_datasets as tfds
 
 from data.builders.lines import filled, pair, read_lines, read_pairs
+from data.builders.public import PublicPairs
 from data.builders.published import Published, open_store
 
 # No checksum is published. The host has moved its archives to Google Drive since, as
@@ -28,7 +29,7 @@ EVERY = 23  # the line that goes to validation
 Pairs = Iterator[tuple[str, str]]
 
 
-class Iwslt14(tfds.core.GeneratorBasedBuilder):
+class Iwslt14(PublicPairs):
     """German and English in both directions, by fairseq's prepare-iwslt14.sh.
 
     Every 23rd pair of the training file is validation; test is dev2010, dev2012,
@@ -44,26 +45,12 @@ class Iwslt14(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with de-en.tgz or what is in it; None downloads it.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://wit3.fbk.eu/2014-01"
+    LICENSE = "CC BY-NC-ND, as TED's talks"
+    REMEMBERS = True
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name=name) for name in ("de-en", "en-de")
     ]
-    source_dir = None
-
-    @property
-    def languages(self) -> list[str]:
-        """Source and target."""
-        return self.builder_config.name.split("-")
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.Translation(self.languages),
-            homepage="https://wit3.fbk.eu/2014-01",
-            license="CC BY-NC-ND, as TED's talks",
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
 
     def _split_generators(self, dl_manager):
         names = [self._names(path) for path in (TRAIN, *TESTS)]
@@ -82,10 +69,6 @@ class Iwslt14(tfds.core.GeneratorBasedBuilder):
     def _generate_training(self, files, split):
         pairs = choose(clean(read_training(*files)), split)
         yield from self._generate_examples(filled(pairs, split))
-
-    def _generate_examples(self, pairs):
-        for key, both in enumerate(pairs):
-            yield key, dict(zip(self.languages, both, strict=True))
 
 
 def read_training(first, second) -> Pairs:

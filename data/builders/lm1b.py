@@ -1,8 +1,7 @@
 """One Billion Word (Chelba et al. 2013): news sentences in random order."""
 
-import tensorflow_datasets as tfds
-
 from data.builders.lines import read_lines
+from data.builders.public import PublicText
 from data.builders.published import Published, open_store
 
 # Address and SHA-256 are those of TFDS's lm1b.
@@ -20,7 +19,7 @@ SPLITS = {
 }
 
 
-class Lm1b(tfds.core.GeneratorBasedBuilder):
+class Lm1b(PublicText):
     """0.8 billion words, 793,471 different ones; an example is a sentence.
 
     99 files are for training; the hundredth is held out in 50 shards. By the corpus's
@@ -33,18 +32,9 @@ class Lm1b(tfds.core.GeneratorBasedBuilder):
         (1.8 GB; 4 GB unpacked).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://www.statmt.org/lm-benchmark",
-            license="Apache 2.0 for the tools; text for research, as WMT11's",
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "https://www.statmt.org/lm-benchmark"
+    LICENSE = "Apache 2.0 for the tools; text for research, as WMT11's"
+    REMEMBERS = True
 
     def _split_generators(self, dl_manager):
         wanted = {name: None for names in SPLITS.values() for name in names}

@@ -5,6 +5,7 @@ import itertools
 import tensorflow_datasets as tfds
 
 from data.builders import sources
+from data.builders.public import PublicPairs
 from errors import UserError
 
 ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -67,7 +68,7 @@ CHECKSUMS = {
 }
 
 
-class Multi30k(tfds.core.GeneratorBasedBuilder):
+class Multi30k(PublicPairs):
     """Multi30k, task 1, raw: every direction between two of its languages.
 
     29,000 captions for training, 1,014 for validation, and for test 1,000 of 2016 and
@@ -79,26 +80,12 @@ class Multi30k(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with the published files; None downloads them.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://github.com/multi30k/dataset"
+    LICENSE = "Non-commercial research, as Flickr30k"
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name=f"{source}-{target}")
         for source, target in itertools.permutations(LANGUAGES, 2)
     ]
-    source_dir = None
-
-    @property
-    def languages(self) -> list[str]:
-        """Source and target."""
-        return self.builder_config.name.split("-")
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.Translation(self.languages),
-            homepage="https://github.com/multi30k/dataset",
-            license="Non-commercial research, as Flickr30k",
-            disable_shuffling=True,
-        )
 
     def _split_generators(self, dl_manager):
         stems = SPLITS | {stem: stem for stem in TEST_SETS if self._offered(stem)}
@@ -133,8 +120,6 @@ class Multi30k(tfds.core.GeneratorBasedBuilder):
                 f"{names[0]} has {first} lines and {names[1]} has {second}: "
                 "line n of one has to translate line n of the other"
             )
-        return self._generate_examples([lines[name] for name in names])
-
-    def _generate_examples(self, columns):
-        for key, pair in enumerate(zip(*columns, strict=True)):
-            yield key, dict(zip(self.languages, pair, strict=True))
+        return self._generate_examples(
+            zip(*(lines[name] for name in names), strict=True)
+        )

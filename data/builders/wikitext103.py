@@ -1,8 +1,7 @@
 """WikiText-103 (Merity et al. 2017): 103 million words of Wikipedia, in order."""
 
-import tensorflow_datasets as tfds
-
 from data.builders.lines import read_lines
+from data.builders.public import PublicText
 from data.builders.published import Published, open_store
 
 # The authors' own copy of the archive they first published on Amazon S3. What is in it
@@ -24,7 +23,7 @@ FILES = {
 }
 
 
-class Wikitext103(tfds.core.GeneratorBasedBuilder):
+class Wikitext103(PublicText):
     """WikiText-103 as words, rare ones already `<unk>`; titles are `= Title =` lines.
 
     An example is a line without the spaces around it, blank lines among them: the
@@ -36,18 +35,9 @@ class Wikitext103(tfds.core.GeneratorBasedBuilder):
         (190 MB; 540 MB unpacked).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://arxiv.org/abs/1609.07843",
-            license="CC BY-SA 3.0",
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "https://arxiv.org/abs/1609.07843"
+    LICENSE = "CC BY-SA 3.0"
+    REMEMBERS = True
 
     def _split_generators(self, dl_manager):
         files = open_store(self, dl_manager).members(ARCHIVE, dict(FILES.values()))

@@ -1,8 +1,7 @@
 """WikiText-2 (Merity et al. 2017): two million words of Wikipedia, in order."""
 
-import tensorflow_datasets as tfds
-
 from data.builders import sources
+from data.builders.public import PublicText
 
 # The authors' own copy of the archive they first published on Amazon S3.
 ADDRESS = "https://wikitext.smerity.com/wikitext-2-v1.zip"
@@ -22,7 +21,7 @@ FILES = {
 }
 
 
-class Wikitext2(tfds.core.GeneratorBasedBuilder):
+class Wikitext2(PublicText):
     """WikiText-2 as words, rare ones already `<unk>`; titles are `= Title =` lines.
 
     An example is a line without the spaces around it, blank lines among them: the
@@ -32,17 +31,8 @@ class Wikitext2(tfds.core.GeneratorBasedBuilder):
       source_dir: folder with the published files; None downloads them.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    source_dir = None
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://arxiv.org/abs/1609.07843",
-            license="CC BY-SA 3.0",
-            disable_shuffling=True,
-        )
+    HOMEPAGE = "https://arxiv.org/abs/1609.07843"
+    LICENSE = "CC BY-SA 3.0"
 
     def _split_generators(self, dl_manager):
         files = {

@@ -5,6 +5,7 @@ import itertools
 import tensorflow_datasets as tfds
 
 from data.builders.lines import filled, read_pairs
+from data.builders.public import PublicPairs
 from data.builders.published import Published, open_store
 
 # Addresses and SHA-256 are those of TFDS's wmt14_translate. `{pair}` is "de-en" or
@@ -62,7 +63,7 @@ NEWSTESTS = {
 }
 
 
-class Wmt14(tfds.core.GeneratorBasedBuilder):
+class Wmt14(PublicPairs):
     """The training data of WMT14 and the newstests of 2010 to 2014.
 
     All parallel text that the task allows, in this order: Europarl v7, Common Crawl,
@@ -79,28 +80,14 @@ class Wmt14(tfds.core.GeneratorBasedBuilder):
         downloads them (1.7 GB for German, 6.7 GB for French).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://www.statmt.org/wmt14/translation-task.html"
+    LICENSE = "Research; terms differ between the parts"
+    REMEMBERS = True
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name="-".join(pair))
         for other in ("de", "fr")
         for pair in itertools.permutations(("en", other))
     ]
-    source_dir = None
-
-    @property
-    def languages(self) -> list[str]:
-        """Source and target."""
-        return self.builder_config.name.split("-")
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.Translation(self.languages),
-            homepage="https://www.statmt.org/wmt14/translation-task.html",
-            license="Research; terms differ between the parts",
-            metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,
-        )
 
     def _split_generators(self, dl_manager):
         store = open_store(self, dl_manager)
@@ -136,7 +123,3 @@ class Wmt14(tfds.core.GeneratorBasedBuilder):
         parts = (read_pairs(*names) for names in files)
         pairs = itertools.chain.from_iterable(parts)
         yield from self._generate_examples(filled(pairs, "train"))
-
-    def _generate_examples(self, pairs):
-        for key, pair in enumerate(pairs):
-            yield key, dict(zip(self.languages, pair, strict=True))

@@ -1,0 +1,1 @@
+"""What several configs have in common: models and how they are trained."""
