@@ -4,7 +4,6 @@ Each alone, or those of a document in order, with the model's carry handed on.
 """
 
 import functools
-
 from typing import ClassVar
 
 import flax.linen as nn

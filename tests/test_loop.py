@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from toy_run import Toy
 
+from training.checkpoints import Checkpoints
 from training.loop import Ending
 
 
@@ -63,6 +64,38 @@ def test_a_run_told_to_stop_saves_and_goes_on_as_if_it_had_not(tmp_path, whole, 
     assert 12 in shared
     for step in shared:
         assert left["checkpoints"][step] == whole["checkpoints"][step]
+
+
+def drop_carry(content, progress, like):
+    return {**content, "carry": like["carry"]}, progress
+
+
+def drop_mean(content, progress, like):
+    state = content["state"].replace(ema=like["state"].ema)
+    return {**content, "state": state}, progress
+
+
+def drop_patience(content, progress, like):
+    return content, {**progress, "best": None, "stale": 0}
+
+
+def drop_totals(content, progress, like):
+    return content, {**progress, "totals": {}}
+
+
+@pytest.mark.parametrize("forget", [drop_carry, drop_mean, drop_patience, drop_totals])
+def test_whatever_a_checkpoint_forgets_is_missed(tmp_path, whole, monkeypatch, forget):
+    toy = Toy(tmp_path)
+    with pytest.raises(Killed):
+        toy.go(("step", 9), kill)
+    restore = Checkpoints.restore
+
+    def forgetful(self, step, like):
+        return forget(*restore(self, step, like), like)
+
+    monkeypatch.setattr(Checkpoints, "restore", forgetful)
+    assert toy.go()[1] is Ending.FINISHED
+    assert toy.left() != whole
 
 
 def test_a_stop_does_not_wait_for_a_validation(tmp_path):

@@ -1,16 +1,13 @@
 """A run that was stopped goes on as if it had not been."""
 
-import json
 import os
 import signal
 
-import jax
-import numpy as np
 import pytest
 from small_runs import config, small_corpora
 
 import experiment
-from training.checkpoints import Checkpoints
+from analysis.identical import differences, stored
 from training.loop import Ending
 
 STEPS, STOP = 6, 3
@@ -21,26 +18,6 @@ def data_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_corpora(monkeypatch)
         yield tmp_path_factory.mktemp("data")
-
-
-def final_content(workdir):
-    """All that the newest checkpoint holds, as numpy arrays by name."""
-    import orbax.checkpoint as ocp
-
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    step = checkpoints.find("last")
-    checkpoints.close()
-    folder = (workdir / "checkpoints" / str(step) / "content").absolute()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        found = reader.restore(folder)
-    leaves = jax.tree_util.tree_leaves_with_path(found)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def losses(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [(row["step"], row["split"], row["loss"]) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -81,9 +58,6 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         assert experiment.train(cfg, tmp_path / "parts") is Ending.STOPPED
     assert len(calls) == STOP
     assert experiment.train(cfg, tmp_path / "parts") is Ending.FINISHED
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
-    whole, parts = (final_content(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    assert any("carry" in name for name in whole) == (corpus == "python_stdlib")
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    names = stored(tmp_path / "whole", STEPS)
+    assert any("carry" in name for name in names) == (corpus == "python_stdlib")

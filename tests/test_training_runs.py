@@ -1,0 +1,93 @@
+"""What a config asks of training, done by the whole of it on a small corpus."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from small_runs import config, small_corpora
+
+import experiment
+from analysis import replay
+from errors import UserError
+from trained_run import open_run
+from training.loop import Ending
+
+SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        yield tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def origin(data_dir, tmp_path_factory):
+    """A run of two updates."""
+    workdir = tmp_path_factory.mktemp("runs") / "origin"
+    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+    assert experiment.train(cfg, workdir) is Ending.FINISHED
+    return workdir
+
+
+def test_a_run_begins_with_the_parameters_and_vocabulary_of_another(
+    data_dir, tmp_path, origin
+):
+    changes = {"optim.lr": 0.0, "init_from": str(origin), "data.vocab_size": 400}
+    cfg = config("cldr", "rnn", data_dir, steps=1, **{**SMALL, **changes})
+    cfg.init_params = "embedding"
+    experiment.train(cfg, tmp_path / "run")
+    ours, theirs = open_run(tmp_path / "run"), open_run(origin)
+    assert ours.experiment.tokenizers["source"].vocab_size == 500
+    params, given = ours.variables["params"], theirs.variables["params"]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        params["target_embedding"],
+        given["target_embedding"],
+    )
+    decoder = jax.tree.leaves(params["decoder"]), jax.tree.leaves(given["decoder"])
+    assert not all(np.array_equal(a, b) for a, b in zip(*decoder, strict=True))
+
+
+def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
+    cfg = config("cldr", "rnn", data_dir, epochs=0.02, **SMALL)
+    assert experiment.train(cfg, tmp_path) is Ending.FINISHED
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    # 4,000 pairs of at most 16 tokens, 512 / 16 at once: 2% are 3 batches.
+    assert {row["step"] for row in rows} == {3}
+
+
+def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
+    data_dir, tmp_path, capsys
+):
+    changes = {
+        "optim.name": "sgd",
+        "optim.lr": 1e38,
+        "optim.warmup": 0,
+        "optim.clip": 0,
+    }
+    cfg = config("cldr", "rnn", data_dir, steps=30, max_skipped=3, **SMALL, **changes)
+    assert experiment.train(cfg, tmp_path / "run") is Ending.NOT_FINITE
+    [file] = (tmp_path / "run" / "replay").iterdir()
+    assert f"--replay={file}" in capsys.readouterr().err
+    told = replay.table(str(tmp_path / "run"), str(file)).splitlines()
+    assert sum(line.startswith("step ") for line in told) >= 3
+    assert all("nan" in line or "inf" in line for line in told if "step" in line)
+    assert any("not finite, gradients: " in line for line in told)
+
+
+def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
+    data_dir, tmp_path
+):
+    for key, value, said in [
+        ("keep.metric", "blue", "translation has bleu, chrf, exact_match, loss"),
+        ("init_params", "(", r"init_params='\('"),
+        ("accumulate", 0, "accumulate=0: it must be 1 or more"),
+        ("init_from", str(tmp_path), "no run in"),
+    ]:
+        cfg = config("cldr", "rnn", data_dir / "none", **{key: value})
+        with pytest.raises(UserError, match=said):
+            experiment.train(cfg, tmp_path / "run")
+    assert not (data_dir / "none").exists()
