@@ -10,6 +10,7 @@ import tasks
 from assembly import evaluation_config, find_module, model_config
 from data.dataset import Dataset
 from errors import UserError
+from tasks.search import check_decode
 from training.optimizers import make_optimizer
 from training.partitioning import Partitioner
 
@@ -31,6 +32,7 @@ def check_config(cfg: ConfigDict) -> None:
             f"z_loss={cfg.z_loss}: an adaptive softmax (model.cutoffs) has no one "
             "normaliser; set it to 0"
         )
+    check_decode(cfg.decode)
     make_optimizer(cfg.optim, cfg.steps)
     Partitioner(cfg.parallel)
     check_patterns(cfg)

@@ -14,6 +14,7 @@ from data.dataset import Dataset, open_dataset
 from data.tokenizers import Tokenizer, parse_tokenizer
 from errors import UserError
 from tasks.floors import MOST_PAIRS
+from tasks.search import check_decode
 from training.checkpoints import Checkpoints
 from training.run_directory import RunDirectory
 from training.surroundings import commit
@@ -60,6 +61,7 @@ def open_run(
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
     check_lengths(cfg)
+    check_decode(cfg.decode)
     languages = tuple(directory.read_json("about.json")["languages"])
     experiment = assemble(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints)

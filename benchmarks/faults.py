@@ -56,7 +56,7 @@ class Harness:
         """The run that nobody disturbs, and how long its moments last."""
         process = self.start("whole")
         if self.finished(process) != 0:
-            raise Fault("the run that nobody disturbs failed")
+            raise Fault(f"the run that nobody disturbs failed: {self.last_words()}")
         self.seconds = json.loads((self.folder / "moment.json").read_text())
         return self.folder / "whole"
 
@@ -87,6 +87,10 @@ class Harness:
             process.kill()
             raise Fault(f"no end after {PATIENCE} seconds") from error
 
+    def last_words(self) -> str:
+        """The last line a process wrote."""
+        return (self.folder / "log").read_text().strip().rpartition("\n")[2]
+
     def moment(self) -> tuple[str, int]:
         """What the process is doing, and how many moments it has had."""
         try:
@@ -107,7 +111,7 @@ class Harness:
             # Until it listens, a process has nothing to save.
             expected = EXITS | ({-signal.SIGTERM} if killed == "start" else set())
             if killed is None or code not in expected:
-                raise Fault(f"exit code {code}; see {self.folder / 'log'}")
+                raise Fault(f"exit code {code}: {self.last_words()}")
             self.restarts += 1
             if self.random.random() < self.options.damage:
                 self.harm(self.folder / name)

@@ -13,6 +13,7 @@ from training.digests import files, write_digests
 
 CONFIG = (
     "--config=configs/plain_text.py:rnn",
+    "--config.data.tokenizer=byte",
     "--config.data.segment_length=8",
     "--config.data.batch_rows=4",
     "--config.model.width=8",

