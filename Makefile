@@ -17,7 +17,7 @@ demo: setup
 	sh demo.sh $(BIN)/python
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
