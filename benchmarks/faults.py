@@ -11,24 +11,28 @@ interrupted differs from the one that was not.
 import argparse
 import collections
 import json
+import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import cli
 from analysis.identical import checkpoint_steps, differences
+from benchmarks import faulty_run
 from training.digests import files
 
 MOMENTS = ("start", "compile", "step", "save", "evaluation")
 HARMS = ("flip", "truncate", "remove")
 EXITS = {0, 75, -signal.SIGKILL}
 FULL = 20_000  # bytes a file may have when the disk is "full"
+FORK = multiprocessing.get_context("fork")  # imports are most of a short process
 PATIENCE = 600  # seconds until a process is taken for hung
 
 
@@ -60,32 +64,37 @@ class Harness:
         self.seconds = json.loads((self.folder / "moment.json").read_text())
         return self.folder / "whole"
 
-    def start(self, name: str, *, full: bool = False) -> subprocess.Popen:
+    def start(self, name: str, *, full: bool = False) -> BaseProcess:
         """A process of a run; with `full` it cannot write large files."""
-        command = [
-            *(sys.executable, "-m", "benchmarks.faulty_run", *self.config),
+        flags = [
+            *self.config,
             f"--workdir={self.folder / name}",
             f"--moment={self.folder / 'moment'}",
         ]
         if self.options.without and name != "whole":
-            command.append(f"--without={self.options.without}")
+            flags.append(f"--without={self.options.without}")
         (self.folder / "moment").unlink(missing_ok=True)
-        log = (self.folder / "log").open("a")
+        log = self.folder / "log"
+        process = FORK.Process(target=train, args=(flags, log, full))
+        process.start()
+        return process
 
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL))
-
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, preexec_fn=limit if full else None
-        )
-
-    def finished(self, process: subprocess.Popen) -> int:
+    def finished(self, process: BaseProcess) -> int:
         """The exit code."""
-        try:
-            return process.wait(PATIENCE)
-        except subprocess.TimeoutExpired as error:
+        process.join(PATIENCE)
+        if process.exitcode is None:
             process.kill()
-            raise Fault(f"no end after {PATIENCE} seconds") from error
+            raise Fault(f"no end after {PATIENCE} seconds")
+        return process.exitcode
+
+    def compare(self, first: Path, second: Path) -> list[str]:
+        """In what two runs differ, found by a process of its own."""
+        path = self.folder / "differences.json"
+        process = FORK.Process(target=write_differences, args=(first, second, path))
+        process.start()
+        if self.finished(process):
+            raise Fault("the runs could not be compared")
+        return json.loads(path.read_text())
 
     def last_words(self) -> str:
         """The last line a process wrote."""
@@ -116,28 +125,28 @@ class Harness:
             if self.random.random() < self.options.damage:
                 self.harm(self.folder / name)
 
-    def kill(self, process: subprocess.Popen) -> str | None:
+    def kill(self, process: BaseProcess) -> str | None:
         """Waits for a random moment of the rarest kind, then sends a signal.
 
         Returns the moment it was in fact; None if the run ended before.
         """
         target = min(MOMENTS, key=lambda kind: (self.kills[kind], self.random.random()))
         usual = self.seconds.get(target, [1.0])
-        occasion = self.random.randint(1, max(1, len(usual) // 2))
+        occasion = self.random.randint(1, max(1, len(usual) // 4))
         met, last = 0, None
-        while process.poll() is None:
+        while process.is_alive():
             name, count = self.moment()
             if (name, count) != last:
                 last = name, count
                 met += name == target
                 if name == target and met == occasion:
-                    time.sleep(self.random.random() * max(usual))
+                    time.sleep(self.random.random() * self.random.choice(usual))
                     break
             time.sleep(0.0005)
-        if process.poll() is not None:
-            return None
         moment, _ = self.moment()
-        process.send_signal(self.signal())
+        if moment == "end" or not process.is_alive():
+            return None
+        os.kill(process.pid, self.signal())
         self.kills[moment] += 1
         return moment
 
@@ -158,6 +167,22 @@ class Harness:
         elif steps:
             damage(run / "checkpoints" / str(steps[-1]), harm, self.random)
         self.damages[harm] += 1
+
+
+def train(flags: list[str], log: Path, full: bool) -> None:
+    """What a process does; everything it writes goes to a file."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    if full:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL))
+    sys.argv = ["faulty_run", *flags]
+    cli.start(faulty_run.main)
+
+
+def write_differences(first: Path, second: Path, path: Path) -> None:
+    """For a process of its own: devices may not be used where others are forked."""
+    path.write_text(json.dumps(differences(first, second)))
 
 
 def damage(checkpoint: Path, harm: str, chance: random.Random) -> None:
@@ -201,7 +226,7 @@ def main() -> int:
         while harness.kills.total() < options.kills:
             harmed = harness.run(f"harmed-{runs}")
             runs += 1
-            found += differences(whole, harmed)
+            found += harness.compare(whole, harmed)
     except Fault as fault:
         found.append(str(fault))
         options.keep = True

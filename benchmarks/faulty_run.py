@@ -14,6 +14,8 @@ from absl import flags
 from ml_collections import config_flags
 
 import cli
+import experiment
+from training import checkpoints, loop
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
@@ -60,8 +62,6 @@ class Moment:
 
 def observed(moment: Moment) -> None:
     """Makes the parts of a run tell their moments."""
-    from training import checkpoints, loop
-
     save, train = checkpoints.Checkpoints.save, loop.Run.train
 
     def saving(self, *arguments):
@@ -91,9 +91,7 @@ def observed(moment: Moment) -> None:
 
 def forgetful(what: str) -> None:
     """Makes restoring leave something as a new run has it."""
-    from training.checkpoints import Checkpoints
-
-    restore = Checkpoints.restore
+    restore = checkpoints.Checkpoints.restore
 
     def restoring(self, step, like):
         content, progress = restore(self, step, like)
@@ -106,14 +104,12 @@ def forgetful(what: str) -> None:
             progress = {**progress, "best": None, "stale": 0}
         return content, progress
 
-    Checkpoints.restore = restoring
+    checkpoints.Checkpoints.restore = restoring
 
 
 def main() -> int:
     """Trains; leaves the seconds of each moment beside the file of moments."""
     moment = Moment(Path(MOMENT.value))
-    import experiment
-
     observed(moment)
     if WITHOUT.value:
         forgetful(WITHOUT.value)

@@ -428,8 +428,9 @@ def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
     # As from a program without a guard around what it does: it must not run again.
     program = tmp_path / "program.py"
     program.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(program))
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    main = sys.modules["__main__"]  # a worker of the tests' has no file
+    monkeypatch.setattr(main, "__file__", str(program), raising=False)
+    monkeypatch.setattr(main, "__spec__", None)
     parts, folder = open_encoded(corpus, tmp_path / "parts", sides)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert not (tmp_path / "ran").exists()

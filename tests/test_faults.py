@@ -21,10 +21,10 @@ CONFIG = (
     "--config.model.attention_width=8",
     "--config.eval.segment_length=64",
     "--config.optim.ema=0.9",
-    "--config.steps=30",
-    "--config.every.log=4",
-    "--config.every.eval=10",
-    "--config.every.checkpoint=3",
+    "--config.steps=16",
+    "--config.every.log=3",
+    "--config.every.eval=8",
+    "--config.every.checkpoint=5",
 )
 
 

@@ -402,7 +402,7 @@ def test_a_step_keeps_the_layout_of_the_state_and_changes_only_what_trains(name)
         return state.replace(params=params, opt_state=opt_state), carry, {}
 
     grads = jax.tree.map(jnp.ones_like, state.params)
-    compiled = partitioner.compile(step, state, ())
+    compiled = partitioner.compile(step, state, (), shapes=1)
     copy = jax.tree.map(jnp.copy, state)
     after, _, _ = compiled(copy, (), grads)
     after = after.replace(opt_state=observe(after.opt_state, 1.0))
@@ -419,9 +419,10 @@ def test_the_state_of_every_optimiser_is_saved_and_restored(tmp_path):
     states = {name: updates_of(name)[1] for name in RULES}
     states["frozen"] = first_state("muon")[-1].opt_state
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, {"state": states, "carry": ()}, None)
+    checkpoints.save(1, {"state": states, "carry": ()}, {}, None)
     zeros = jax.tree.map(jnp.zeros_like, states)
-    found = checkpoints.restore(1, {"state": zeros, "carry": ()})["state"]
+    content, _ = checkpoints.restore(1, {"state": zeros, "carry": ()})
+    found = content["state"]
     assert jax.tree.structure(found) == jax.tree.structure(states)
     jax.tree.map(np.testing.assert_array_equal, found, states)
     checkpoints.close()
