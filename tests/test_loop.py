@@ -10,6 +10,7 @@ from toy_run import Toy
 
 from training.checkpoints import Checkpoints
 from training.loop import Ending
+from training.signals import StopRequested, stop_at_once
 
 
 class Killed(Exception):
@@ -160,3 +161,11 @@ def test_too_many_in_a_row_end_the_run_with_their_numbers(tmp_path):
     assert int(state.step) == 9
     assert toy.stored()[9][1]["in_a_row"] == [6, 7, 8, 9]
     assert toy.stored()[9][1]["skipped"] == 5
+
+
+def test_a_stop_is_not_swallowed_by_what_catches_exceptions():
+    with pytest.raises(StopRequested), stop_at_once():
+        try:
+            terminate()
+        except Exception:
+            pytest.fail("swallowed")

@@ -9,8 +9,11 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StopRequested(Exception):
-    """Raised where work that can be done again is cut short."""
+class StopRequested(BaseException):
+    """Raised where work that can be done again is cut short.
+
+    No Exception, since libraries that are being imported catch those.
+    """
 
 
 @contextmanager
