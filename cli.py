@@ -24,7 +24,7 @@ def start(main: Callable[[], int | None]) -> None:
 
 
 def _run(main, argv) -> None:
-    logging.set_verbosity(logging.ERROR)  # libraries tell too much below
+    logging.set_verbosity(logging.FATAL)  # what libraries log is raised as well
     sys.stdout.reconfigure(encoding="utf8")  # whatever the locale's is
     if len(argv) > 1:
         fail(f"unexpected argument {argv[1]!r}: options are written --name=value")

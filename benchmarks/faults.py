@@ -170,8 +170,8 @@ class Harness:
 
 
 def train(flags: list[str], log: Path, full: bool) -> None:
-    """What a process does; everything it writes goes to a file."""
-    with log.open("a") as file:
+    """What a process does; everything it writes goes to a file, if there is room."""
+    with Path(os.devnull if full else log).open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     if full:
