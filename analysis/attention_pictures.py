@@ -31,22 +31,28 @@ def write(views: list[View], output: Path) -> list[Path]:
 
 
 def draw_heads(look: Look, path: Path) -> None:
-    """A map a head, side by side; only the first names the rows."""
+    """A map a head, side by side; all are one image, which is drawn much faster."""
     from matplotlib.figure import Figure
 
     weights, columns = look.weights[..., -SHOWN:], look.columns[-SHOWN:]
     heads, num_rows, num_columns = weights.shape
-    width = heads * (CELL * num_columns + 0.3) + 1.5
-    figure = Figure(figsize=(width, CELL * num_rows + 1.6), layout="constrained")
-    for head, axes in enumerate(figure.subplots(1, heads, squeeze=False)[0]):
-        axes.imshow(weights[head], cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-        axes.set_xticks(range(num_columns), columns, rotation=90, fontsize=8)
-        axes.set_yticks(range(num_rows), [] if head else look.rows, fontsize=8)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        axes.set_xlabel(f"head {head + 1}, entropy {look.entropies[head]:.2f}")
-    figure.suptitle(f"{look.layer} ({look.kind})", fontsize=9)
-    figure.savefig(path, dpi=80)
+    maps = np.full((num_rows, heads, num_columns + 1), np.nan)
+    maps[..., :-1] = np.swapaxes(weights, 0, 1)
+    maps = maps.reshape(num_rows, -1)[:, :-1]  # a map and a gap, without the last gap
+    figure = Figure(figsize=(CELL * maps.shape[1], CELL * num_rows))
+    axes = figure.add_axes((0, 0, 1, 1), frame_on=False)
+    axes.imshow(maps, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    firsts = np.arange(heads) * (num_columns + 1)
+    places = firsts[:, None] + np.arange(num_columns)
+    axes.set_xticks(places.flatten(), columns * heads, rotation=90, fontsize=8)
+    axes.set_yticks(range(num_rows), look.rows, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    for head, (first, entropy) in enumerate(zip(firsts, look.entropies, strict=True)):
+        told = f"head {head + 1}, entropy {entropy:.2f}"
+        axes.text(first - 0.5, num_rows + 0.2, told, fontsize=8, va="center")
+    axes.text(-0.5, num_rows + 1.2, f"{look.layer} ({look.kind})", fontsize=8)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
 def draw_distances(looks: list[Look], path: Path) -> None:
@@ -63,8 +69,10 @@ def draw_distances(looks: list[Look], path: Path) -> None:
             axes.plot(away, weights, linewidth=1, label=f"head {head}")
         # To the left of the line a word may be of the text itself.
         axes.axvline(len(look.rows), color="0.5", linewidth=0.8, linestyle="--")
-        axes.set(xlabel="distance, tokens", ylabel="mean weight", title=look.layer)
-        axes.set_yscale("log")
+        axes.set(xlabel="distance, tokens", ylabel="mean weight", yscale="log")
+        axes.set_title(look.layer, fontsize=9)
+        axes.yaxis.set_major_formatter("{x:g}")  # powers would be formulas
+        axes.yaxis.set_minor_formatter("")
         axes.legend(fontsize=7)
     figure.savefig(path, dpi=100)
 

@@ -158,7 +158,6 @@ def text_look(tokenizer, name, weights, read: list[int], part: list[int]) -> Loo
 
     A recurrent model's weights [T, N] are of the N outputs before each row's.
     """
-    size = len(part)
     behind = 1
     if weights.ndim == 2:
         weights = unrolled(weights)[None]
@@ -167,10 +166,8 @@ def text_look(tokenizer, name, weights, read: list[int], part: list[int]) -> Loo
     weights = weights[..., weights.shape[-1] - num_columns :]
     last = len(read) - behind + 1
     columns = read[last - num_columns : last]
-    rows = words(tokenizer, part)
-    assert weights.shape[-2:] == (size, num_columns), name
-    far = num_columns + behind - 1
-    return Look(name, "self", rows, words(tokenizer, columns), weights, far)
+    rows, columns = words(tokenizer, part), words(tokenizer, columns)
+    return Look(name, "self", rows, columns, weights, num_columns + behind - 1)
 
 
 def unrolled(weights: np.ndarray) -> np.ndarray:

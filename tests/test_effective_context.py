@@ -11,7 +11,7 @@ import pytest
 from architectures import LanguageModelCase, V, names
 
 from analysis.context_losses import context_losses, cuts, spread_places
-from analysis.effective_context import (
+from analysis.reach import (
     draw,
     parse_lengths,
     reaches,
