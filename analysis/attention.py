@@ -5,8 +5,9 @@ echo 'two days ago' | python -m analysis.attention --workdir=runs/rnn --output=l
 
 A line of translation is a source, which the run translates, or a source, a tab and a
 target to look at instead. Lines of a language model are one text: each is read after
-those before it. Writes attention.html, one page that needs nothing beside itself,
-attention.json with its numbers, and PNG files.
+those before it, and `--eval.memory_length` says how far back it remembers. Writes
+attention.html, one page that needs nothing beside itself, attention.json with its
+numbers, and PNG files.
 """
 
 import itertools
@@ -18,8 +19,10 @@ from pathlib import Path
 from absl import flags
 
 import cli
+from configs import base
 from errors import UserError
 
+DEFAULTS = base.get_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
@@ -30,6 +33,8 @@ OUTPUT = flags.DEFINE_string(
 )
 MOST = flags.DEFINE_integer("most", 8, "Lines that are read, the first ones.")
 PICTURES = flags.DEFINE_bool("pictures", True, "Whether PNG files are drawn.")
+DECODE = cli.config_section("decode", DEFAULTS.decode)
+EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 
 def main() -> None:
@@ -41,7 +46,10 @@ def main() -> None:
     if MOST.value < 1:
         raise UserError(f"--most={MOST.value}: at least 1 line is needed")
     lines = list(itertools.islice(given_lines(), MOST.value))
-    run = open_run(WORKDIR.value, CHECKPOINT.value)
+    if not lines:
+        raise UserError("there is no text: give a line or more")
+    changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
+    run = open_run(WORKDIR.value, CHECKPOINT.value, changes)
     found = views(run, lines)
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)

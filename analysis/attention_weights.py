@@ -79,11 +79,8 @@ class View:
 def views(run: TrainedRun, lines: Sequence[str]) -> list[View]:
     """Of each line; a line of translation may have its target after a tab.
 
-    Raises UserError where there are no lines, or a model has no attention.
+    Raises UserError for a model that has no attention.
     """
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise UserError("there is no text: give a line or more")
     if run.experiment.task.model_class == "Seq2Seq":
         found = translation_views(run, lines)
     else:

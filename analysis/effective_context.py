@@ -16,7 +16,11 @@ import numpy as np
 from absl import flags
 
 import cli
+from analysis.context_losses import context_losses, spread_places
+from analysis.reach import draw, parse_lengths, report, table
+from data.dataset import Dataset, open_dataset
 from errors import UserError
+from trained_run import TrainedRun, check_data, open_run
 
 NAME = "effective-context"
 
@@ -30,41 +34,27 @@ LENGTHS = flags.DEFINE_list(
 )
 PLACES = flags.DEFINE_integer("places", 1024, "Tokens predicted, all over the split.")
 ROWS = flags.DEFINE_integer("rows", 64, "Windows read side by side.")
+MEMORY = flags.DEFINE_integer(
+    "memory_length", None, "Of runs of Transformer-XL, instead of their own."
+)
 OUTPUT = flags.DEFINE_string("output", ".", "Folder for the figures.")
 
 
 def measure(
-    workdirs: Sequence[str],
+    runs: Sequence[tuple[TrainedRun, Dataset]],
     lengths: Sequence[int],
     *,
-    split: str = "validation",
-    checkpoint: str = "best",
-    places: int = 1024,
-    rows: int = 64,
+    split: str,
+    places: int,
+    rows: int,
 ) -> np.ndarray:
     """l_i(c, t) of each run, [runs, lengths, places].
 
-    Raises UserError for a run of another task, of other data or vocabulary than the
-    first, and for a split too short for the longest context.
+    Raises UserError for a split too short for the longest context.
     """
-    from analysis.context_losses import context_losses, spread_places
-    from data.dataset import open_dataset
-    from trained_run import check_data, open_run
-
-    losses, hashes = [], {}
-    for workdir in workdirs:
-        run = open_run(workdir, checkpoint)
+    losses = []
+    for run, dataset in runs:
         cfg = run.experiment.cfg
-        if run.experiment.task.model_class != "LanguageModel":
-            raise UserError(f"{workdir} is of {cfg.task}: a text model is needed")
-        dataset = open_dataset(cfg.data, run.experiment.tokenizers)
-        check_data(run.directory, dataset)
-        hashes[workdir] = dataset.hashes
-        if dataset.hashes != hashes[workdirs[0]]:
-            raise UserError(
-                f"{workdir} has {dataset.hashes} and {workdirs[0]} "
-                f"{hashes[workdirs[0]]}: a group shares data and vocabulary"
-            )
         text = dataset.evaluation_batches(split, rows=1).text.tokens
         if len(text) <= lengths[-1]:
             raise UserError(
@@ -83,27 +73,49 @@ def measure(
     return np.stack(losses)
 
 
+def open_group(
+    workdirs: Sequence[str], checkpoint: str, memory_length: int | None
+) -> list[tuple[TrainedRun, Dataset]]:
+    """Runs and their text, which is the same for all.
+
+    Raises UserError for a run of another task, or of other data or vocabulary than
+    the first.
+    """
+    group = []
+    for workdir in workdirs:
+        run = open_run(workdir, checkpoint)
+        cfg = run.experiment.cfg
+        if run.experiment.task.model_class != "LanguageModel":
+            raise UserError(f"{workdir} is of {cfg.task}: a text model is needed")
+        if memory_length is not None and cfg.model.name == "transformer_xl":
+            cfg.eval.memory_length = memory_length
+        dataset = open_dataset(cfg.data, run.experiment.tokenizers)
+        check_data(run.directory, dataset)
+        group.append((run, dataset))
+        first = group[0][1].hashes
+        if dataset.hashes != first:
+            raise UserError(
+                f"{workdir} has {dataset.hashes} and {workdirs[0]} {first}: "
+                "a group shares data and vocabulary"
+            )
+    return group
+
+
 def main() -> None:
     """Prints the table and where the files are."""
-    from analysis.reach import draw, parse_lengths, report, table
-
     lengths = parse_lengths(LENGTHS.value)
     for flag in (PLACES, ROWS):
         if flag.value < 1:
             raise UserError(f"--{flag.name}={flag.value}: at least 1 is needed")
     names = list(dict.fromkeys(RUNS.value))
-    losses = measure(
-        names,
-        lengths,
-        split=SPLIT.value,
-        checkpoint=CHECKPOINT.value,
-        places=PLACES.value,
-        rows=ROWS.value,
-    )
+    runs = open_group(names, CHECKPOINT.value, MEMORY.value)
+    sizes = {"split": SPLIT.value, "places": PLACES.value, "rows": ROWS.value}
+    losses = measure(runs, lengths, **sizes)
     figures = report(names, lengths, losses)
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    document = json.dumps({"split": SPLIT.value, **figures}, indent=1)
+    protocol = {"split": SPLIT.value, "memory_length": MEMORY.value}
+    document = json.dumps({**protocol, **figures}, indent=1)
     (output / f"{NAME}.json").write_text(document + "\n", encoding="utf8")
     draw(figures, output / f"{NAME}.png")
     print(table(figures))

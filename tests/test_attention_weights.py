@@ -125,9 +125,19 @@ def test_a_transformer_remembers_no_line_before():
     assert second.looks[0].columns == ["<eos>", "w2", "w3"]
 
 
-def test_blank_input_is_refused():
-    with pytest.raises(UserError, match="no text"):
-        text("rnn", " ", "")
+def test_layers_that_are_scanned_are_looked_at_one_by_one():
+    case = LanguageModelCase("transformer", scan_layers=True)
+    (view,) = views(trained(case, "transformer", TextTask), ["a b w1"])
+    (expected,) = text("transformer", "a b w1")
+    for one, other in zip(view.looks, expected.looks, strict=True):
+        assert one.layer == other.layer
+        np.testing.assert_allclose(one.weights, other.weights, atol=1e-5)
+
+
+def test_a_model_without_attention_is_refused():
+    case = LanguageModelCase("rnn", readout="none", memory_length=0)
+    with pytest.raises(UserError, match="no attention"):
+        views(trained(case, "rnn", TextTask), ["a b"])
 
 
 def test_recurrent_windows_become_rows_of_one_map():
