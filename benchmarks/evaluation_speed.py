@@ -33,6 +33,7 @@ from configs import base
 from data.encoding import Encoded
 from data.streams import TextOnce
 from data.tokenizers import ByteTokenizer
+from errors import UserError
 from tasks.likelihood import likelihood_loss
 from training.surroundings import surroundings
 
@@ -238,9 +239,13 @@ def main() -> int:
     options = parse(sys.argv[1:])
     about = surroundings()
     keys = ("devices", "threads", "versions", "commit")
-    for length in options.lengths:
-        line = measure(length, options) | {key: about[key] for key in keys}
-        print(json.dumps(line), flush=True)
+    try:
+        for length in options.lengths:
+            line = measure(length, options) | {key: about[key] for key in keys}
+            print(json.dumps(line), flush=True)
+    except UserError as error:  # such as a width that heads do not divide
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

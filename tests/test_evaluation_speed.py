@@ -79,3 +79,12 @@ def test_a_wrong_flag_is_refused(flag, capsys):
         parse([flag])
     assert refused.value.code == 2
     assert flag.split("=")[0] in capsys.readouterr().err
+
+
+def test_sizes_that_do_not_fit_are_told_in_one_line(monkeypatch, capsys):
+    argv = ["evaluation_speed", "--width=10", "--heads=4", "--lengths=8"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert evaluation_speed.main() == 2
+    told = capsys.readouterr().err
+    assert "heads" in told
+    assert told.count("\n") == 1
