@@ -1,9 +1,11 @@
 """Pictures of where a translating model looks: a target token a row."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -150,20 +152,28 @@ def entropy(weights: np.ndarray) -> float:
     return float(-(weights * logarithms).sum(axis=-1).mean())
 
 
-def draw(found: AttentionMap, model: str, path: Path) -> None:
-    """Writes the picture. A character no font has is drawn as a box."""
+@contextlib.contextmanager
+def legible_fonts() -> Iterator[None]:
+    """Pictures drawn here have the fonts of all scripts that are installed."""
     import matplotlib
     from matplotlib import font_manager
-    from matplotlib.figure import Figure
 
     installed = set(font_manager.get_font_names())
     settings = {
         "font.family": ["DejaVu Sans", *(font for font in FONTS if font in installed)],
         "text.parse_math": False,  # a dollar is a dollar
     }
-    rows, columns = len(found.target), len(found.source)
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def draw(found: AttentionMap, model: str, path: Path) -> None:
+    """Writes the picture. A character no font has is drawn as a box."""
+    from matplotlib.figure import Figure
+
+    rows, columns = len(found.target), len(found.source)
+    with legible_fonts():
         figure = Figure(figsize=(1.5 + 0.36 * columns, 1.2 + 0.32 * rows))
         axes = figure.add_subplot()
         image = axes.imshow(found.weights, cmap="Blues", vmin=0.0, vmax=1.0)

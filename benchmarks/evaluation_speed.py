@@ -1,0 +1,253 @@
+"""What it costs to predict a token of a long text (Dai et al. 2019, table 9).
+
+python -m benchmarks.evaluation_speed --lengths=800,1800,2800,3800
+
+Three ways to see an attention length of A tokens before every prediction:
+  memory   Transformer-XL with a memory of A tokens, as `eval.py` scores a text
+  naive    a Transformer that reads a window of A tokens for each prediction, one
+           window at a time and all of it through the output layer (Al-Rfou et al.
+           2018, as the paper times it)
+  batched  the same, several windows side by side, and only the last position of
+           each through the output layer
+Models are as large and as random as each other: speed does not depend on training.
+A JSON line a length; ratios are to memory. Deviation from the paper: a smaller model,
+so that a CPU can do it; `--layers=12 --width=512 --feed_forward=2048` is its enwik8's.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from assembly import Experiment, assemble
+from configs import base
+from data.encoding import Encoded
+from data.streams import TextOnce
+from data.tokenizers import ByteTokenizer
+from errors import UserError
+from tasks.likelihood import likelihood_loss
+from training.surroundings import surroundings
+
+SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
+TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
+
+
+def experiment(name: str, sizes: dict, **changes) -> Experiment:
+    """A language model of bytes."""
+    cfg = base.get_config(name)
+    cfg.task = "language_modeling"
+    cfg.model.update({**sizes, **changes, "norm": "pre", "dropout": 0.0})
+    return assemble(cfg, {"text": ByteTokenizer()})
+
+
+def random_variables(found: Experiment) -> PyTree:
+    """Parameters that nobody trained."""
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    init = functools.partial(found.task.init, found.model)
+    batch = {"tokens": tokens, "labels": tokens}
+    return nn.meta.unbox(jax.jit(init)(jax.random.key(0), batch))
+
+
+def random_text(length: int) -> Encoded:
+    """Bytes that mean nothing."""
+    size = ByteTokenizer().vocab_size
+    tokens = np.random.default_rng(0).integers(4, size, length)
+    counts = dict.fromkeys(("characters", "words", "size"), length)
+    return Encoded(tokens.astype(np.int32), np.asarray([0, length]), **counts)
+
+
+class WithMemory:
+    """Transformer-XL, scored as `eval.py` does it.
+
+    Attributes:
+      tokens: predicted by a call.
+    """
+
+    def __init__(self, length: int, options: argparse.Namespace):
+        # Each query sees as many keys, so that the attention length is what it says.
+        changes = {"memory_length": length, "same_length": True}
+        self.found = experiment("transformer_xl", options.sizes, **changes)
+        self.variables = random_variables(self.found)
+        self.tokens = options.segment * options.segments
+        text = random_text(self.tokens)
+        self.batches = TextOnce(text, rows=1, length=options.segment)
+
+    def __call__(self) -> float:
+        found = self.found
+        card = found.task.evaluate(
+            found.evaluation_model, self.variables, self.batches, found.cfg
+        )
+        return card["scores"]["loss"]["value"]
+
+    def flops(self) -> float:
+        """A token's, by XLA's count of the compiled scoring of a segment."""
+        model = self.found.evaluation_model
+        carry = model.evaluation_carry(1, self.batches.length)
+        prepared = model.apply(self.variables, carry, method="prepare")
+
+        def score(variables, carry, batch):
+            inputs = batch["tokens"], carry
+            return likelihood_loss(
+                model, variables, inputs, batch, None, smoothing=0.0, train=False
+            )
+
+        inputs = (self.variables | prepared, carry, self.batches[0])
+        return counted_flops(jax.jit(score), *inputs) / self.batches.length
+
+
+class Windows:
+    """A Transformer that reads a full window for every token.
+
+    Attributes:
+      tokens: predicted by a call.
+      rows: windows side by side.
+      last_only: whether only the last position meets the output layer.
+    """
+
+    def __init__(self, length: int, options: argparse.Namespace, rows: int, last_only):
+        self.found = experiment("transformer", options.sizes)
+        self.variables = random_variables(self.found)
+        self.tokens, self.rows = rows * options.windows, rows
+        text = random_text(length + self.tokens).tokens
+        places = np.arange(self.tokens)[:, None] + np.arange(length)
+        self.windows, self.labels = text[places], text[places + 1]
+        self.score = jax.jit(
+            functools.partial(window_losses, self.found.model, last_only=last_only)
+        )
+
+    def __call__(self) -> np.ndarray:
+        found = []
+        for first in range(0, self.tokens, self.rows):
+            part = slice(first, first + self.rows)
+            losses = self.score(self.variables, self.windows[part], self.labels[part])
+            found.append(np.asarray(losses[:, -1]))
+        return np.concatenate(found)
+
+    def flops(self) -> float:
+        """A token's, by XLA's count of the compiled program."""
+        part = slice(0, self.rows)
+        inputs = (self.variables, self.windows[part], self.labels[part])
+        return counted_flops(self.score, *inputs) / self.rows
+
+
+def window_losses(model, variables, tokens, labels, *, last_only: bool):
+    """Of each token of the windows, or of the last of each: [B, T] or [B, 1]."""
+
+    def losses(model):
+        hidden, _ = model(tokens, (), train=False)
+        seen = slice(-1, None) if last_only else slice(None)
+        return -model.log_prob(hidden[:, seen], labels[:, seen])
+
+    return nn.apply(losses, model)(variables)
+
+
+def counted_flops(compiled: Callable, *inputs) -> float:
+    """By the cost analysis of XLA, which counts the body of a loop once."""
+    found = compiled.lower(*inputs).compile().cost_analysis()
+    return float((found[0] if isinstance(found, list) else found)["flops"])
+
+
+def measure(length: int, options: argparse.Namespace) -> dict:
+    """The line of an attention length."""
+    rows = max(1, options.window_tokens // length)
+    ways = {
+        "memory": WithMemory(length, options),
+        "naive": Windows(length, options, 1, last_only=False),
+        "batched": Windows(length, options, rows, last_only=True),
+    }
+    flops = {name: way.flops() for name, way in ways.items()}
+    for way in ways.values():
+        way()  # compiles, and is not counted
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.rounds):  # in turn, so that a busy moment meets all
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way()
+            seconds[name].append((time.perf_counter() - begin) / way.tokens)
+    spreads = {name: spread(values) for name, values in seconds.items()}
+    medians = {name: found["median"] for name, found in spreads.items()}
+    return {
+        "length": length,
+        "seconds_per_token": spreads,
+        "tokens_per_second": {name: 1 / median for name, median in medians.items()},
+        "ratio": ratios(medians),
+        "flops_per_token": flops,
+        "flop_ratio": ratios(flops),
+        "flops_are": "of the compiled programs, by XLA's cost analysis",
+        "model": options.sizes,
+        "segment": options.segment,
+        "windows_at_once": rows,
+        "rounds": options.rounds,
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
+
+
+def ratios(values: dict[str, float]) -> dict[str, float]:
+    """How many times as much as with a memory."""
+    names = ("naive", "batched")
+    return {name: values[name] / values["memory"] for name in names}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; argparse refuses what is none with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lengths", default="", help="attention lengths A, in tokens")
+    parser.add_argument("--tiny", action="store_true", help="seconds, to see it work")
+    for name, size in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    parser.add_argument("--segment", type=int, default=128, help="tokens, with memory")
+    parser.add_argument("--segments", type=int, default=8, help="a measurement")
+    parser.add_argument("--windows", type=int, default=2, help="calls a measurement")
+    parser.add_argument("--window_tokens", type=int, default=8192, help="side by side")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements each")
+    options = parser.parse_args(arguments)
+    lengths = options.lengths or ("16,32" if options.tiny else "800,1800,2800,3800")
+    try:
+        options.lengths = [int(length) for length in lengths.split(",")]
+    except ValueError:
+        parser.error(f"--lengths={lengths}: whole numbers are needed")
+    for name in ("segment", "segments", "windows", "window_tokens"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}={getattr(options, name)}: at least 1 is needed")
+    if min(options.lengths) < 1:
+        parser.error(f"--lengths={lengths}: at least 1 is needed")
+    if options.rounds < 2:
+        parser.error(f"--rounds={options.rounds}: quartiles need at least 2")
+    options.sizes = {name: getattr(options, name) for name in SIZES}
+    if options.tiny:
+        small = {"segment": 8, "segments": 2, "window_tokens": 64, "rounds": 2}
+        vars(options).update(small, sizes=TINY)
+    return options
+
+
+def main() -> int:
+    """A JSON object a line."""
+    options = parse(sys.argv[1:])
+    about = surroundings()
+    keys = ("devices", "threads", "versions", "commit")
+    try:
+        for length in options.lengths:
+            line = measure(length, options) | {key: about[key] for key in keys}
+            print(json.dumps(line), flush=True)
+    except UserError as error:  # such as a width that heads do not divide
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
