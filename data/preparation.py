@@ -14,12 +14,14 @@ from types import SimpleNamespace
 from etils import epath, epy
 
 from data.locks import one_at_a_time
+from data.spool import Spool
 from errors import UserError
 
 with epy.lazy_imports():  # seconds that only opening a corpus should cost
     import requests
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
+    from tensorflow_datasets.core import shuffle
     from tensorflow_datasets.core.download import (
         download_manager,
         downloader,
@@ -69,7 +71,7 @@ def _prepare_alone(builder, source_dir: str | None) -> None:
     if sys.stderr.isatty():
         _report_progress(builder)
     config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
-    with _plain_downloads():
+    with _plain_downloads(), _bounded_memory(builder):
         builder.download_and_prepare(download_config=config)
     counts = [f"{s.num_examples} {name}" for name, s in builder.info.splits.items()]
     print(
@@ -181,6 +183,18 @@ def _counted(split: str, examples: Iterator) -> Iterator:
             print(f"  {split}: {number} examples ...", file=sys.stderr)
             due = time.monotonic() + PATIENCE
         yield example
+
+
+@contextlib.contextmanager
+def _bounded_memory(builder) -> Iterator[None]:
+    """TFDS without a split in memory, where examples keep their order."""
+    shuffler = shuffle.Shuffler
+    if builder.info.disable_shuffling:
+        shuffle.Shuffler = Spool
+    try:
+        yield
+    finally:
+        shuffle.Shuffler = shuffler
 
 
 @contextlib.contextmanager
