@@ -11,8 +11,9 @@ from assembly import Experiment, assemble
 from checks import check_lengths
 from configs import base
 from data.dataset import Dataset, open_dataset
-from data.tokenizers import Tokenizer, parse_tokenizer
+from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
+from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.floors import MOST_PAIRS
 from tasks.search import check_decode
 from training.checkpoints import Checkpoints
@@ -61,14 +62,76 @@ def open_run(
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
     check_lengths(cfg)
-    check_decode(cfg.decode)
+    tokenizers = read_tokenizers(directory)
+    predicted = tokenizers.get("target") or tokenizers["text"]
+    check_decode(cfg.decode, predicted.vocab_size)
     languages = tuple(directory.read_json("about.json")["languages"])
-    experiment = assemble(cfg, read_tokenizers(directory), languages)
+    experiment = assemble(cfg, tokenizers, languages)
     checkpoints = Checkpoints(directory.checkpoints)
     steps = checkpoints.find(checkpoint)
     params = checkpoints.restore_params(*steps)
     checkpoints.close()
     return TrainedRun(directory, experiment, {"params": params}, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Together(Experiment):
+    """Several experiments whose models are one, as `cfg.eval` changes each."""
+
+    @property
+    def evaluation_model(self) -> Ensemble:
+        """The ensemble; its members were changed before."""
+        return self.model
+
+
+def open_runs(
+    workdirs: list[str], checkpoint: str = "best", changes: dict | None = None
+) -> TrainedRun:
+    """One run, or an ensemble of several, its directory and config the first one's.
+
+    Raises UserError for runs of unlike tasks or vocabularies, or as `open_run`.
+    """
+    runs = [open_run(workdir, checkpoint, changes) for workdir in workdirs]
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for other in runs[1:]:
+        _check_together(first, other)
+    models = tuple(run.experiment.evaluation_model for run in runs)
+    own = {field.name for field in dataclasses.fields(Experiment)} - {"model"}
+    parts = {name: getattr(first.experiment, name) for name in own}
+    return dataclasses.replace(
+        first,
+        experiment=Together(**parts, model=Ensemble(models)),
+        variables=ensemble_variables([run.variables for run in runs]),
+    )
+
+
+def _check_together(one: TrainedRun, other: TrainedRun) -> None:
+    """Raises UserError for what keeps two runs from being one ensemble."""
+    both = f"an ensemble of {one.directory.path} and {other.directory.path}"
+    settings = {
+        "task": lambda run: run.experiment.cfg.task,
+        "data.documents": lambda run: run.experiment.cfg.data.documents,
+        "model.dtype": lambda run: run.experiment.cfg.model.dtype,
+    }
+    for key, value in settings.items():
+        if value(one) != value(other):
+            raise UserError(
+                f"{both}: {key} is {value(one)!r} in one and {value(other)!r} in the "
+                "other, and must be the same"
+            )
+    documents = [
+        {side: dump_tokenizer(it) for side, it in run.experiment.tokenizers.items()}
+        for run in (one, other)
+    ]
+    for side in documents[0]:
+        if documents[0][side] != documents[1][side]:
+            sizes = [r.experiment.tokenizers[side].vocab_size for r in (one, other)]
+            raise UserError(
+                f"{both}: their {side} vocabularies differ ({sizes[0]} and {sizes[1]} "
+                "tokens): train both with one, data.vocabulary=FILE or init_from"
+            )
 
 
 def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
@@ -138,7 +201,28 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     return card, run.directory.write_json(f"eval/{name}.json", card)
 
 
-def predict(run: TrainedRun, lines: Iterable[str]) -> Iterator[str]:
-    """A translation or a continuation of each line, in order."""
+def predict(run: TrainedRun, lines: Iterable[str], **how) -> Iterator[str]:
+    """A translation or a continuation of each line, in order.
+
+    Args:
+      how: `size`, lines that are read ahead; of translation also `documents`, and
+        `column="prefix"` where behind a tab stands what a translation begins with.
+    """
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict(model, run.variables, lines, run.experiment.cfg)
+    return task.predict(model, run.variables, lines, run.experiment.cfg, **how)
+
+
+def predict_all(
+    run: TrainedRun, lines: Iterable[str], **how
+) -> Iterator[list[tuple[str, float]]]:
+    """The same, but `decode.n_best` a line with their scores; none of a blank one."""
+    task, model = run.experiment.task, run.experiment.evaluation_model
+    return task.predict_all(model, run.variables, lines, run.experiment.cfg, **how)
+
+
+def predict_scores(
+    run: TrainedRun, lines: Iterable[str], **how
+) -> Iterator[tuple[float, int] | None]:
+    """Log probability in nats and tokens of given targets or texts, None if blank."""
+    task, model = run.experiment.task, run.experiment.evaluation_model
+    return task.predict_scores(model, run.variables, lines, run.experiment.cfg, **how)

@@ -6,29 +6,22 @@ in evaluation.
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from decoding.hypotheses import Hypotheses
-from decoding.rules import Rules
-from errors import UserError
 from tasks.carries import reset_rows
 from tasks.likelihood import Pairs, likelihood_loss
-from tasks.precision import narrowed
-from tasks.search import Search, check_decode, row_keys, stepper
+from tasks.text_generator import TextGenerator
 
-BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"}
 REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
 
 
-class Task:
+class Task(TextGenerator):
     """See README.md for what a task is."""
 
     model_class = "LanguageModel"
@@ -54,7 +47,7 @@ class Task:
         loss_share: float = 1.0,
         **_,
     ):
-        self.tokenizer = tokenizers["text"]
+        super().__init__(tokenizers["text"])
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
         self.loss_share = loss_share
@@ -153,82 +146,3 @@ class Task:
             model, variables, inputs, batch, None, smoothing=0.0, train=False
         )
         return pairs["loss"], carry
-
-    def predict(
-        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
-    ) -> Iterator[str]:
-        """A continuation of each line: `decode.max_length` tokens, or to the end.
-
-        As in training, a line is read after the end of another. One line stays one
-        line: a break within it is written as Python would, such as \\n.
-        """
-        search = Search.of(options.decode).best_alone
-        for [(text, _)] in self._each_line(model, variables, lines, options, search):
-            yield text
-
-    def predict_all(
-        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
-    ) -> Iterator[list[tuple[str, float]]]:
-        """The `decode.n_best` continuations of each line with their scores."""
-        search = Search.of(options.decode).scored
-        return self._each_line(model, variables, lines, options, search)
-
-    def _each_line(self, model, variables, lines, options, search):
-        """What a search finds after each line.
-
-        Raises UserError for what needs a source to look at, and for a beam that is
-        larger than the vocabulary.
-        """
-        decode = options.decode
-        check_decode(decode, self.tokenizer.vocab_size)
-        if search.coverage_penalty or decode.replace_unknown:
-            key = "coverage_penalty" if search.coverage_penalty else "replace_unknown"
-            raise UserError(f"decode.{key}={decode[key]}: a text has no source")
-        for number, line in enumerate(lines):
-            prompt = [self.tokenizer.eos, *self.tokenizer.encode(line)]
-            size = 2 ** math.ceil(math.log2(max(len(prompt) - 1, 16)))
-            tokens = np.zeros((1, size), np.int32)
-            tokens[0, : len(prompt) - 1] = prompt[:-1]
-            found = self._continue(
-                model,
-                variables,
-                tokens,
-                np.asarray([len(prompt) - 1], np.int32),
-                np.asarray(prompt[-1:], np.int32),
-                decode.max_length + 1,  # the end comes on top
-                search,
-                row_keys(decode.seed, np.asarray([number])),
-            )
-            yield self._texts(prompt, jax.device_get(found))
-
-    def _texts(self, prompt: list[int], found: Hypotheses) -> list[tuple[str, float]]:
-        """Continuations and their scores, best first."""
-        shown, texts = self.tokenizer.decode(prompt), []
-        for tokens, score, length in zip(*(leaf[0] for leaf in found), strict=True):
-            ids = tokens[: max(length - 1, 0)].tolist()
-            text = self.tokenizer.decode(prompt + ids)[len(shown) :]
-            text = "".join(BREAKS.get(character, character) for character in text)
-            if score != -math.inf:
-                texts.append((text, float(score)))
-        return texts
-
-    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
-    def _continue(
-        self, model, variables, tokens, lengths, last, max_steps, search, keys
-    ):
-        variables = narrowed(model, variables)
-        rows, size = tokens.shape
-        mask = jnp.arange(size) < lengths[:, None]
-        carry = model.initial_carry(rows, train=False)
-        context, state = model.apply(
-            variables, tokens, mask, carry, max_steps=max_steps, method="start"
-        )
-        rules = Rules(
-            jnp.full(rows, max_steps),
-            max_steps,
-            self.tokenizer.eos,
-            search.min_length,
-            forbidden=(self.tokenizer.pad, self.tokenizer.bos),
-        )
-        step = stepper(model, variables)
-        return search(step, context, state, last, rules, keys=keys)

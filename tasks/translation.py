@@ -15,14 +15,14 @@ from errors import UserError
 from tasks.bleu import exact_match, score_text
 from tasks.floors import floors
 from tasks.likelihood import Pairs, likelihood_loss
+from tasks.line_translator import LineTranslator
 from tasks.search import protocol
 from tasks.translation_inputs import inputs
-from tasks.translator import Translator
 
 SAMPLES = 100  # hypotheses a score card keeps
 
 
-class Task(Translator):
+class Task(LineTranslator):
     """See README.md for what a task is."""
 
     model_class = "Seq2Seq"

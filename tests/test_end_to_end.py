@@ -114,6 +114,52 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert page.read_text(encoding="utf8").startswith("<!DOCTYPE html>")
 
 
+def predicted(workdir, *flags, given=b"March 5, 2024\n\n3 hours ago\n"):
+    done = run("predict.py", f"--workdir={workdir}", *flags, given=given)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().split("\n")[:-1]
+
+
+def test_predict_gives_many_scores_prefixes_and_ensembles(trained):
+    workdir, _ = trained
+    plain = predicted(workdir)
+    assert len(plain) == 3
+    assert predicted(f"{workdir},{workdir}", "--documents") == plain
+    beam = ("--decode.method=beam", "--decode.beam=2", "--n_best=2")
+    scored = predicted(workdir, *beam, "--scores", "--decode.length_penalty=0")
+    assert len(scored) == 6
+    assert scored[2:4] == ["", ""]
+    pairs = [line.split("\t") for line in scored if line]
+    assert [float(score) for score, _ in pairs[:2]] == sorted(
+        [float(score) for score, _ in pairs[:2]], reverse=True
+    )
+    assert predicted(workdir, *beam, "--decode.length_penalty=0") == [
+        line.split("\t")[-1] for line in scored
+    ]
+    given = "".join(f"3 hours ago\t{text}\n" for _, text in pairs[2:])
+    for line in predicted(workdir, "--score", given=given.encode()):
+        log_prob, tokens = line.split("\t")
+        assert float(log_prob) < 0 < int(tokens)
+    [line] = predicted(workdir, "--prefix", given=b"3 hours ago\tvor\n")
+    assert line.startswith("vor")
+
+
+def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
+    workdir, _ = trained
+    wide = ("--decode.method=beam", "--decode.beam=5000")
+    done = run("predict.py", f"--workdir={workdir}", *wide)
+    assert_refused(done, "decode.beam=5000", "vocabulary")
+    done = run("predict.py", f"--workdir={workdir}", "--n_best=2")
+    assert_refused(done, "n_best=2", "greedy")
+    done = run("predict.py", f"--workdir={workdir}", "--score", "--scores")
+    assert_refused(done, "--score")
+    other = shutil.copytree(workdir, tmp_path / "other")
+    vocabulary = other / "tokenizer" / "target.json"
+    vocabulary.write_text('{"kind": "byte"}')
+    done = run("predict.py", f"--workdir={workdir},{other}")
+    assert_refused(done, "target vocabularies differ", "260")
+
+
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
