@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -169,28 +170,35 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
     """A split's batches, and what else its task needs to score it."""
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
-        split, rows=cfg.batch_rows, length=cfg.segment_length
+        split,
+        rows=cfg.batch_rows,
+        length=cfg.segment_length,
+        window=cfg.window,
+        stride=cfg.stride,
     )
     return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}
 
 
 def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
-    """Scores a run on a split; returns the card and where it was written."""
+    """Scores a run on a split; returns the card and where it was written.
+
+    Beside the card lies what others need to score or to compare it: the sums of its
+    losses, and of translations all hypotheses and references, as JSON and as lines.
+    """
     experiment = run.experiment
     dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
     check_data(run.directory, dataset)
     batches, extra = evaluation_input(experiment, dataset, split)
-    if dataset.is_parallel:
-        extra["intervals"] = True
+    model, cfg = experiment.evaluation_model, experiment.cfg
     card = experiment.task.evaluate(
-        experiment.evaluation_model, run.variables, batches, experiment.cfg, **extra
+        model, run.variables, batches, cfg, **extra, intervals=True
     )
-    name = run.name(split)
-    run.directory.write_lines(f"samples/{name}.jsonl", card.pop("samples", []))
+    write_details(run.directory, run.name(split), card)
     card["protocol"] |= {
         "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
         **dataset.hashes,
         "commit": commit(),
+        "config": f"{cfg.task}, {cfg.model.name} on {cfg.data.name}",
     }
     found = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
@@ -198,7 +206,23 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
         train_texts = dataset.texts("train") if few else []
         found |= experiment.task.floors(train_texts, extra["texts"])
     card = {"split": split, "step": run.step, **card, "floors": found}
-    return card, run.directory.write_json(f"eval/{name}.json", card)
+    return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
+
+
+def write_details(directory: RunDirectory, name: str, card: dict) -> None:
+    """Moves what is too long for a card to files beside it."""
+    samples, references = card.pop("samples", []), card.pop("references", [])
+    directory.write_lines(f"samples/{name}.jsonl", samples)
+    if samples:
+        hypotheses = [sample["hypothesis"] for sample in samples]
+        for side, lines in {"hypotheses": hypotheses, "references": references}.items():
+            path = directory.path / "samples" / f"{name}.{side}.txt"
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+    blocks = card.pop("blocks")
+    path = directory.path / "eval" / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
+    np.savez_compressed(path, total=totals, weight=weights)
 
 
 def predict(run: TrainedRun, lines: Iterable[str], **how) -> Iterator[str]:

@@ -11,11 +11,14 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from errors import UserError
 from tasks.carries import reset_rows
-from tasks.likelihood import Pairs, likelihood_loss
+from tasks.intervals import BLOCK, Blocks
+from tasks.likelihood import Pairs, likelihood_loss, token_losses
 from tasks.text_generator import TextGenerator
 
 REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
@@ -96,44 +99,70 @@ class Task(TextGenerator):
         first = length - math.ceil(self.loss_share * length)
         return weights * (jnp.arange(length) >= first)
 
-    def evaluate(self, model, variables: PyTree, batches, options: ConfigDict) -> dict:
+    def evaluate(
+        self,
+        model,
+        variables: PyTree,
+        batches,
+        options: ConfigDict,
+        *,
+        intervals: bool = False,
+    ) -> dict:
         """Score card of a whole text; see README.md for its form.
 
         Args:
-          batches: `TextOnce`.
+          batches: `TextOnce`, or `SlidingWindows` for a model that carries nothing.
           options: `eval` (see configs/base.py).
+          intervals: whether scores get bootstrap intervals.
+
+        Raises UserError for windows where a model carries something.
         """
         carry = model.evaluation_carry(batches.rows, batches.length)
-        variables = variables | self._prepare(model, variables, carry)
-        carry = jax.tree.map(jnp.copy, carry)  # no buffer twice: they are donated
-        total = weight = 0.0
-        for k in range(len(batches)):
-            pair, carry = self._score(model, variables, carry, batches[k])
-            part = jax.device_get(pair)
-            total, weight = total + float(part[0]), weight + float(part[1])
-        text = batches.text
-        loss = total / weight
-        bits = total / math.log(2)
-        scores = {
-            "loss": loss,
-            "perplexity": math.exp(min(loss, 700.0)),
-            "word_perplexity": math.exp(min(total / text.words, 700.0)),
-            "bits_per_character": bits / text.characters,
-            "bits_per_byte": bits / text.size,
-        }
+        stride = getattr(batches, "stride", None)
+        if stride and jax.tree.leaves(carry):
+            raise UserError(
+                f"eval.window={batches.length}: this model reads on from what it "
+                "carries, so windows are not for it; leave eval.window out, or set "
+                "eval.memory_length=0 where that is a key of it"
+            )
+        blocks = self._losses(model, variables, carry, batches)
+        text, tokens = batches.text, float(blocks.weight.sum())
+        low_high = blocks.interval() if intervals else ()
+        told = [scores_of(mean, tokens, text) for mean in (blocks.mean, *low_high)]
+        ends = ("value", "low", "high")
         return {
-            "scores": {name: {"value": value} for name, value in scores.items()},
+            "scores": {
+                name: dict(zip(ends, [one[name] for one in told], strict=False))
+                for name in told[0]
+            },
             "protocol": {
-                "tokens": int(weight),
+                "tokens": int(tokens),
                 "words": text.words,
                 "characters": text.characters,
                 "bytes": text.size,
                 "rows": batches.rows,
-                "segment_length": batches.length,
+                **(
+                    {"window": batches.length, "stride": stride}
+                    if stride
+                    else {"segment_length": batches.length}
+                ),
                 **{key: getattr(model.config, key, 0) for key in REACH},
                 "tokenizer": self.tokenizer.kind,
+                **({"block": BLOCK} if intervals else {}),
             },
+            "blocks": blocks,
         }
+
+    def _losses(self, model, variables, carry, batches) -> Blocks:
+        """Of every token of a text, each in its block."""
+        variables = variables | self._prepare(model, variables, carry)
+        carry = jax.tree.map(jnp.copy, carry)  # no buffer twice: they are donated
+        blocks = Blocks.of(-(-len(batches.text.tokens) // BLOCK))
+        for k in range(len(batches)):
+            batch = batches[k]
+            found, carry = self._score(model, variables, carry, batch)
+            blocks.add(batches.places(k) // BLOCK, np.asarray(found), batch["weights"])
+        return blocks
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _prepare(self, model, variables, carry):
@@ -141,8 +170,21 @@ class Task(TextGenerator):
 
     @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
     def _score(self, model, variables, carry, batch):
-        inputs = batch["tokens"], carry
-        pairs, carry = likelihood_loss(
-            model, variables, inputs, batch, None, smoothing=0.0, train=False
-        )
-        return pairs["loss"], carry
+        return token_losses(model, variables, (batch["tokens"], carry), batch)
+
+
+def scores_of(loss: float, tokens: float, text) -> dict[str, float]:
+    """What nats a token come to, by the exact counts of a text.
+
+    Args:
+      text: with its `words`, `characters` and bytes (`size`), ends of lines included.
+    """
+    total = loss * tokens
+    bits = total / math.log(2)
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "word_perplexity": math.exp(min(total / text.words, 700.0)),
+        "bits_per_character": bits / text.characters,
+        "bits_per_byte": bits / text.size,
+    }

@@ -4,7 +4,9 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 
+import numpy as np
 import pytest
 from entry_points import ENVIRONMENT, ROOT, assert_refused, command, run, start
 
@@ -101,6 +103,15 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert card["floors"].keys() == {"unigram", "copy", "nearest_neighbour"}
     assert "version" in card["protocol"]["bleu_signature"]
 
+    for name in ("bleu", "chrf"):
+        assert sacrebleu_alone(workdir, name) == pytest.approx(
+            card["scores"][name]["value"], abs=1e-4
+        )
+    saved = np.load(workdir / "eval" / "test-60.npz")
+    assert len(saved["total"]) == card["protocol"]["sentences"]
+    mean = saved["total"].sum(dtype=float) / saved["weight"].sum()
+    assert mean == pytest.approx(card["scores"]["loss"]["value"], rel=1e-5)
+
     given = b"March 5, 2024\n\n3 hours ago\n"
     done = start("predict.py", f"--workdir={workdir}", given=given)
     assert done.returncode == 0, done.stderr.decode()
@@ -158,6 +169,17 @@ def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
     vocabulary.write_text('{"kind": "byte"}')
     done = run("predict.py", f"--workdir={workdir},{other}")
     assert_refused(done, "target vocabularies differ", "260")
+
+
+def sacrebleu_alone(workdir, metric):
+    """What its command line makes of the saved hypotheses."""
+    samples = workdir / "samples"
+    sides = [samples / f"test-60.{name}.txt" for name in ("references", "hypotheses")]
+    flags = [str(sides[0]), "-i", str(sides[1]), "-m", metric, "-w", "6", "-b"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sacrebleu", *flags], capture_output=True, check=True
+    )
+    return float(done.stdout)
 
 
 @pytest.mark.parametrize(
