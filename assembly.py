@@ -17,6 +17,7 @@ import models
 import tasks
 from data.tokenizers import Tokenizer
 from errors import UserError
+from tasks.search import check_decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,11 @@ def assemble(
 ) -> Experiment:
     """Task and model of a config.
 
-    Raises UserError for a task or model that does not exist or does not fit.
+    Raises UserError for a task or model that does not exist or does not fit, and for
+    a search that the vocabulary is too small for.
     """
+    predicted = tokenizers.get("target", tokenizers.get("text"))
+    check_decode(cfg.decode, predicted.vocab_size)
     task_class = find_module(tasks, cfg.task, "Task", "task").Task
     options = {"languages": languages} if languages else {}
     task = task_class(

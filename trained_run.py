@@ -16,7 +16,6 @@ from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
 from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.floors import MOST_PAIRS
-from tasks.search import check_decode
 from training.checkpoints import Checkpoints
 from training.run_directory import RunDirectory
 from training.surroundings import commit
@@ -63,11 +62,8 @@ def open_run(
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
     check_lengths(cfg)
-    tokenizers = read_tokenizers(directory)
-    predicted = tokenizers.get("target") or tokenizers["text"]
-    check_decode(cfg.decode, predicted.vocab_size)
     languages = tuple(directory.read_json("about.json")["languages"])
-    experiment = assemble(cfg, tokenizers, languages)
+    experiment = assemble(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints)
     steps = checkpoints.find(checkpoint)
     params = checkpoints.restore_params(*steps)

@@ -212,6 +212,22 @@ def test_a_mistake_in_the_config_is_one_line_and_exit_code_2(
     assert not workdir.exists()
 
 
+def test_a_beam_wider_than_the_vocabulary_is_refused_before_training(
+    data_dir, tmp_path
+):
+    done = run(
+        "train.py",
+        "--config=configs/cldr.py:rnn",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.dir={data_dir}",
+        *SMALL,
+        "--config.decode.method=beam",
+        "--config.decode.beam=401",
+    )
+    assert_refused(done, "decode.beam=401", "400 tokens")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_config_file_or_model_that_does_not_exist_is_refused(tmp_path):
     workdir = f"--workdir={tmp_path}/run"
     assert_refused(run("train.py", "--config=configs/cldrr.py", workdir), "cldrr")
@@ -263,9 +279,16 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
     assert card["protocol"]["memory_length"] == 3
     assert card["protocol"]["tokens"] == card["protocol"]["bytes"]
     assert {"perplexity", "bits_per_byte"} <= card["scores"].keys()
+    loss = card["scores"]["loss"]
+    assert loss["low"] < loss["value"] < loss["high"]
+    done = run("eval.py", f"--workdir={workdir}", "--eval.window=8")
+    assert_refused(done, "eval.window=8", "carries")
     done = run("predict.py", f"--workdir={workdir}", given=b"def f(x):\n\nimport")
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().count("\n") == 3
+    done = run("predict.py", f"--workdir={workdir}", "--score", given=b"def f(x):\n\n")
+    assert done.stdout.decode().splitlines()[1:] == [""], done.stderr.decode()
+    assert done.stdout.split()[1] == b"10"  # bytes, and the end
     page = tmp_path / "report.html"
     done = run("report.py", f"--runs={workdir}", f"--output={page}")
     assert done.returncode == 0, done.stderr.decode()
