@@ -46,8 +46,6 @@ def assemble(
     Raises UserError for a task or model that does not exist or does not fit, and for
     a search that the vocabulary is too small for.
     """
-    predicted = tokenizers.get("target", tokenizers.get("text"))
-    check_decode(cfg.decode, predicted.vocab_size)
     task_class = find_module(tasks, cfg.task, "Task", "task").Task
     options = {"languages": languages} if languages else {}
     task = task_class(
@@ -60,6 +58,8 @@ def assemble(
     )
     module = find_module(models, cfg.model.name, "Config", "model.name")
     model = task.make_model(module, model_config(module.Config, cfg.model))
+    predicted = tokenizers.get("target", tokenizers.get("text"))
+    check_decode(cfg.decode, predicted.vocab_size)
     return Experiment(cfg, task, model, tokenizers)
 
 
