@@ -17,6 +17,7 @@ import models
 import tasks
 from data.tokenizers import Tokenizer
 from errors import UserError
+from tasks.search import check_decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,8 @@ def assemble(
 ) -> Experiment:
     """Task and model of a config.
 
-    Raises UserError for a task or model that does not exist or does not fit.
+    Raises UserError for a task or model that does not exist or does not fit, and for
+    a search that the vocabulary is too small for.
     """
     task_class = find_module(tasks, cfg.task, "Task", "task").Task
     options = {"languages": languages} if languages else {}
@@ -56,6 +58,8 @@ def assemble(
     )
     module = find_module(models, cfg.model.name, "Config", "model.name")
     model = task.make_model(module, model_config(module.Config, cfg.model))
+    predicted = tokenizers.get("target", tokenizers.get("text"))
+    check_decode(cfg.decode, predicted.vocab_size)
     return Experiment(cfg, task, model, tokenizers)
 
 

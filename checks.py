@@ -77,6 +77,8 @@ def check_lengths(cfg: ConfigDict) -> None:
         "optim.warmup": (cfg.optim.warmup, 0, math.inf),
         "optim.clip": (cfg.optim.clip, 0, math.inf),
         "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
+        "eval.window": (cfg.eval.window, 1, math.inf),
+        "eval.stride": (cfg.eval.stride, 1, cfg.eval.window or math.inf),
         "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
         "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
         "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),
@@ -87,6 +89,10 @@ def check_lengths(cfg: ConfigDict) -> None:
             least = f"it must be {low} or more"
             bounds = least if high == math.inf else f"it must be in {low} to {high}"
             raise UserError(f"{key}={value}: {bounds}")
+    if cfg.eval.stride and not cfg.eval.window:
+        raise UserError(
+            f"eval.stride={cfg.eval.stride} moves a window: set eval.window too"
+        )
 
 
 def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:

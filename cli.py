@@ -81,15 +81,29 @@ def overrides(holder) -> dict:
 
 
 def lines_of(stream: BinaryIO) -> Iterator[str]:
-    """Lines of UTF-8 text without their ends, as they come.
+    """Lines of UTF-8 text without their ends, as they come; a terminal is prompted.
 
     Raises UserError for a line that is not UTF-8.
     """
-    for number, line in enumerate(stream, start=1):
+    read = _asked_for(stream) if stream.isatty() else stream
+    for number, line in enumerate(read, start=1):
         try:
             yield line.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise UserError(f"line {number} of the input is not UTF-8") from error
+
+
+def _asked_for(terminal: BinaryIO) -> Iterator[bytes]:
+    """Lines that a person types, until the end of input or Ctrl-C."""
+    try:
+        while True:
+            print("> ", end="", file=sys.stderr, flush=True)
+            if not (line := terminal.readline()):
+                break
+            yield line
+    except KeyboardInterrupt:
+        pass
+    print(file=sys.stderr)
 
 
 def fail(message: str) -> None:

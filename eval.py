@@ -30,8 +30,8 @@ def main() -> None:
     for name, score in card["scores"].items():
         interval = ""
         if "low" in score:
-            interval = f"  [{score['low']:.2f}, {score['high']:.2f}]"
-        print(f"  {name:20} {score['value']:10.4f}{interval}")
+            interval = f"  [{score['low']:.4f}, {score['high']:.4f}]"
+        print(f"  {name:21} {score['value']:10.4f}{interval}")
     for floor, scores in card["floors"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"  floor: {floor:13} {named}")

@@ -1,6 +1,17 @@
 """Translates or continues lines of standard input with a run's model.
 
 python predict.py --workdir=runs/rnn < source.txt > output.txt
+
+One line in, one line out, in order, as it comes; a blank line stays blank. At a
+terminal each line is answered at once.
+
+--n_best=N       N lines for each, best first; blank ones where fewer were found
+--scores         each with what the search ranked it by: score, tab, text
+--score          of given targets: source, tab, target in; log probability in nats, tab,
+                 tokens out, the end among them. Language models: a text a line
+--prefix         source, tab, beginning of the translation in
+--documents      what a model remembers goes from line to line; a blank line ends it
+--workdir=A,B    the mean of several runs' distributions: an ensemble
 """
 
 import sys
@@ -10,21 +21,50 @@ from absl import flags
 import cli
 from configs import base
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
+WORKDIR = flags.DEFINE_list(
+    "workdir", None, "Run directory; several, with commas: an ensemble.", required=True
+)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
 )
+N_BEST = flags.DEFINE_integer("n_best", None, "Lines for each; --decode.n_best.")
+SCORES = flags.DEFINE_bool("scores", False, "Score, tab, text.")
+SCORE = flags.DEFINE_bool("score", False, "Scores of given targets.")
+PREFIX = flags.DEFINE_bool("prefix", False, "A line is a source, a tab, a beginning.")
+DOCUMENTS = flags.DEFINE_bool("documents", False, "A blank line ends a document.")
 DECODE = cli.config_section("decode", base.get_config().decode)
 
 
 def main() -> None:
-    """One line in, one line out."""
+    """Lines in, lines out."""
+    if SCORE.value and (SCORES.value or PREFIX.value or N_BEST.value):
+        cli.fail("--score reads targets and searches for none: leave the others out")
     import trained_run
 
-    changes = {"decode": cli.overrides(DECODE)}
-    run = trained_run.open_run(WORKDIR.value, CHECKPOINT.value, changes)
-    for text in trained_run.predict(run, cli.lines_of(sys.stdin.buffer)):
-        print(text, flush=True)
+    decode = cli.overrides(DECODE)
+    if N_BEST.value is not None:
+        decode["n_best"] = N_BEST.value
+    run = trained_run.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
+    how = {"documents": DOCUMENTS.value} | ({"size": 1} if sys.stdin.isatty() else {})
+    lines = cli.lines_of(sys.stdin.buffer)
+    if SCORE.value:
+        for scored in trained_run.predict_scores(run, lines, **how):
+            print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
+        return
+    how["column"] = "prefix" if PREFIX.value else ""
+    if not SCORES.value and run.experiment.cfg.decode.n_best == 1:
+        for text in trained_run.predict(run, lines, **how):
+            print(text, flush=True)
+        return
+    for found in trained_run.predict_all(run, lines, **how):
+        print_all(found, run.experiment.cfg.decode.n_best, scores=SCORES.value)
+
+
+def print_all(found: list[tuple[str, float]], count: int, *, scores: bool) -> None:
+    """As many lines as asked for, blank where there are no more."""
+    shown = [f"{score:.4f}\t{text}" if scores else text for text, score in found]
+    for line in (shown + [""] * count)[:count]:
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -11,10 +12,10 @@ from assembly import Experiment, assemble
 from checks import check_lengths
 from configs import base
 from data.dataset import Dataset, open_dataset
-from data.tokenizers import Tokenizer, parse_tokenizer
+from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
+from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.floors import MOST_PAIRS
-from tasks.search import check_decode
 from training.checkpoints import Checkpoints
 from training.run_directory import RunDirectory
 from training.surroundings import commit
@@ -61,7 +62,6 @@ def open_run(
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
     check_lengths(cfg)
-    check_decode(cfg.decode)
     languages = tuple(directory.read_json("about.json")["languages"])
     experiment = assemble(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints)
@@ -69,6 +69,66 @@ def open_run(
     params = checkpoints.restore_params(*steps)
     checkpoints.close()
     return TrainedRun(directory, experiment, {"params": params}, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Together(Experiment):
+    """Several experiments whose models are one, as `cfg.eval` changes each."""
+
+    @property
+    def evaluation_model(self) -> Ensemble:
+        """The ensemble; its members were changed before."""
+        return self.model
+
+
+def open_runs(
+    workdirs: list[str], checkpoint: str = "best", changes: dict | None = None
+) -> TrainedRun:
+    """One run, or an ensemble of several, its directory and config the first one's.
+
+    Raises UserError for runs of unlike tasks or vocabularies, or as `open_run`.
+    """
+    runs = [open_run(workdir, checkpoint, changes) for workdir in workdirs]
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for other in runs[1:]:
+        _check_together(first, other)
+    models = tuple(run.experiment.evaluation_model for run in runs)
+    own = {field.name for field in dataclasses.fields(Experiment)} - {"model"}
+    parts = {name: getattr(first.experiment, name) for name in own}
+    return dataclasses.replace(
+        first,
+        experiment=Together(**parts, model=Ensemble(models)),
+        variables=ensemble_variables([run.variables for run in runs]),
+    )
+
+
+def _check_together(one: TrainedRun, other: TrainedRun) -> None:
+    """Raises UserError for what keeps two runs from being one ensemble."""
+    both = f"an ensemble of {one.directory.path} and {other.directory.path}"
+    settings = {
+        "task": lambda run: run.experiment.cfg.task,
+        "data.documents": lambda run: run.experiment.cfg.data.documents,
+        "model.dtype": lambda run: run.experiment.cfg.model.dtype,
+    }
+    for key, value in settings.items():
+        if value(one) != value(other):
+            raise UserError(
+                f"{both}: {key} is {value(one)!r} in one and {value(other)!r} in the "
+                "other, and must be the same"
+            )
+    documents = [
+        {side: dump_tokenizer(it) for side, it in run.experiment.tokenizers.items()}
+        for run in (one, other)
+    ]
+    for side in documents[0]:
+        if documents[0][side] != documents[1][side]:
+            sizes = [r.experiment.tokenizers[side].vocab_size for r in (one, other)]
+            raise UserError(
+                f"{both}: their {side} vocabularies differ ({sizes[0]} and {sizes[1]} "
+                "tokens): train both with one, data.vocabulary=FILE or init_from"
+            )
 
 
 def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
@@ -106,28 +166,35 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
     """A split's batches, and what else its task needs to score it."""
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
-        split, rows=cfg.batch_rows, length=cfg.segment_length
+        split,
+        rows=cfg.batch_rows,
+        length=cfg.segment_length,
+        window=cfg.window,
+        stride=cfg.stride,
     )
     return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}
 
 
 def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
-    """Scores a run on a split; returns the card and where it was written."""
+    """Scores a run on a split; returns the card and where it was written.
+
+    Beside the card lies what others need to score or to compare it: the sums of its
+    losses, and of translations all hypotheses and references, as JSON and as lines.
+    """
     experiment = run.experiment
     dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
     check_data(run.directory, dataset)
     batches, extra = evaluation_input(experiment, dataset, split)
-    if dataset.is_parallel:
-        extra["intervals"] = True
+    model, cfg = experiment.evaluation_model, experiment.cfg
     card = experiment.task.evaluate(
-        experiment.evaluation_model, run.variables, batches, experiment.cfg, **extra
+        model, run.variables, batches, cfg, **extra, intervals=True
     )
-    name = run.name(split)
-    run.directory.write_lines(f"samples/{name}.jsonl", card.pop("samples", []))
+    write_details(run.directory, run.name(split), card)
     card["protocol"] |= {
         "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
         **dataset.hashes,
         "commit": commit(),
+        "config": f"{cfg.task}, {cfg.model.name} on {cfg.data.name}",
     }
     found = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
@@ -135,10 +202,47 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
         train_texts = dataset.texts("train") if few else []
         found |= experiment.task.floors(train_texts, extra["texts"])
     card = {"split": split, "step": run.step, **card, "floors": found}
-    return card, run.directory.write_json(f"eval/{name}.json", card)
+    return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
 
 
-def predict(run: TrainedRun, lines: Iterable[str]) -> Iterator[str]:
-    """A translation or a continuation of each line, in order."""
+def write_details(directory: RunDirectory, name: str, card: dict) -> None:
+    """Moves what is too long for a card to files beside it."""
+    samples, references = card.pop("samples", []), card.pop("references", [])
+    directory.write_lines(f"samples/{name}.jsonl", samples)
+    if samples:
+        hypotheses = [sample["hypothesis"] for sample in samples]
+        for side, lines in {"hypotheses": hypotheses, "references": references}.items():
+            path = directory.path / "samples" / f"{name}.{side}.txt"
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+    blocks = card.pop("blocks")
+    path = directory.path / "eval" / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
+    np.savez_compressed(path, total=totals, weight=weights)
+
+
+def predict(run: TrainedRun, lines: Iterable[str], **how) -> Iterator[str]:
+    """A translation or a continuation of each line, in order.
+
+    Args:
+      how: `size`, lines that are read ahead; of translation also `documents`, and
+        `column="prefix"` where behind a tab stands what a translation begins with.
+    """
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict(model, run.variables, lines, run.experiment.cfg)
+    return task.predict(model, run.variables, lines, run.experiment.cfg, **how)
+
+
+def predict_all(
+    run: TrainedRun, lines: Iterable[str], **how
+) -> Iterator[list[tuple[str, float]]]:
+    """The same, but `decode.n_best` a line with their scores; none of a blank one."""
+    task, model = run.experiment.task, run.experiment.evaluation_model
+    return task.predict_all(model, run.variables, lines, run.experiment.cfg, **how)
+
+
+def predict_scores(
+    run: TrainedRun, lines: Iterable[str], **how
+) -> Iterator[tuple[float, int] | None]:
+    """Log probability in nats and tokens of given targets or texts, None if blank."""
+    task, model = run.experiment.task, run.experiment.evaluation_model
+    return task.predict_scores(model, run.variables, lines, run.experiment.cfg, **how)

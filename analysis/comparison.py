@@ -12,7 +12,7 @@ SAMPLES = 12
 DISPUTED = 8  # of them, since the runs disagree; more where they rarely agree
 
 # Of a score card's protocol, what is no choice of how to score.
-NOT_COMPARED = ("checkpoint", "commit", "data", "vocabulary")
+NOT_COMPARED = ("checkpoint", "commit", "config", "data", "vocabulary")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from analysis.runs import Run
 
 SCORES = {  # by name: title, and digits after the point
     "bleu": ("BLEU", 1),
+    "bleu_moses_lowercase": ("BLEU, Moses, lower case", 1),
     "chrf": ("chrF", 1),
     "exact_match": ("exact match, %", 1),
     "loss": ("loss", 3),

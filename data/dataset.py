@@ -21,6 +21,7 @@ from data.streams import TextBatches, TextOnce
 from data.tokenizers import Tokenizer, dump_tokenizer
 from data.training_pairs import TrainingPairs
 from data.vocabularies import find_tokenizers
+from data.windows import SlidingWindows
 from errors import UserError
 
 SIDES = {"parallel": ("source", "target"), "text": ("text",)}  # by kind of corpus
@@ -81,15 +82,28 @@ class Dataset:
         return TrainingPairs(self.cfg, self.corpus.name, self.folder, train, copies)
 
     def evaluation_batches(
-        self, split: str, *, rows: int, length: int | None = None
-    ) -> SentenceBatches | DocumentBatches | TextOnce:
+        self,
+        split: str,
+        *,
+        rows: int,
+        length: int | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> SentenceBatches | DocumentBatches | TextOnce | SlidingWindows:
         """Every example, or every token, exactly once.
 
         Args:
           rows: parallel streams of a text.
           length: tokens a stream moves on by a batch; None: as in training.
+          window: of a text, instead of streams: tokens read at once, each time anew.
+          stride: tokens a window moves on by; None: its length.
         """
         cfg, sides = self.cfg, self._split(split)
+        if not self.is_parallel and window:
+            stride = stride or window
+            return SlidingWindows(
+                sides["text"], rows=rows, length=window, stride=stride
+            )
         if not self.is_parallel:
             length = length or cfg.segment_length
             rows = min(rows, max(1, len(sides["text"].tokens) // 2))

@@ -64,10 +64,14 @@ class TextOnce:
     def __len__(self) -> int:
         return -(-int((self.ends - self.starts).max()) // self.length)
 
+    def places(self, k: int) -> np.ndarray:
+        """Where in the text the labels of batch k stand, [rows, T]."""
+        return self.starts[:, None] + k * self.length + np.arange(self.length)
+
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         if not 0 <= k < len(self):
             raise IndexError(k)
-        places = self.starts[:, None] + k * self.length + np.arange(self.length)
+        places = self.places(k)
         mask = places < self.ends[:, None]
         places = np.where(mask, places, 0)
         first = places == self.starts[:, None]

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -48,6 +48,20 @@ def likelihood_loss(
         total = z_loss * (jnp.square(log_z) * weights).sum()
         pairs["auxiliary/z_loss"] = (total, weights.sum())
     return pairs | auxiliary_pairs(kept.get("losses", {}), weights), after
+
+
+def token_losses(
+    model: nn.Module, variables: PyTree, inputs: tuple, batch: dict
+) -> tuple[Float[Array, "B T"], PyTree]:
+    """Negative log likelihood of each label in nats, 0 for padding; the next carry."""
+
+    def predict(model):
+        hidden, after = model(*inputs, train=False)
+        return model.log_prob(hidden, batch["labels"]), after
+
+    log_prob, after = nn.apply(predict, model)(variables)
+    # Not a product, for where nothing counts there may be anything.
+    return jnp.where(batch["weights"] > 0, -log_prob, 0.0), after
 
 
 def auxiliary_pairs(sown: PyTree, weights: Num[Array, "B T"]) -> Pairs:

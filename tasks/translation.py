@@ -8,21 +8,23 @@ from typing import ClassVar
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from errors import UserError
-from tasks.bleu import exact_match, score_text
+from tasks.bleu import exact_match, one_line, score_text
 from tasks.floors import floors
-from tasks.likelihood import Pairs, likelihood_loss
+from tasks.intervals import Blocks
+from tasks.likelihood import Pairs, likelihood_loss, token_losses
+from tasks.line_translator import LineTranslator
 from tasks.search import protocol
 from tasks.translation_inputs import inputs
-from tasks.translator import Translator
 
-SAMPLES = 100  # hypotheses a score card keeps
+REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
 
 
-class Task(Translator):
+class Task(LineTranslator):
     """See README.md for what a task is."""
 
     model_class = "Seq2Seq"
@@ -106,44 +108,55 @@ class Task(Translator):
           texts: the split as text; its targets are the references.
           intervals: whether scores get bootstrap intervals, which takes seconds.
         """
-        total, weight = self._losses(model, variables, batches)
+        blocks = self._losses(model, variables, batches, len(texts))
         sources = [source for source, _ in texts]
         found = self._translations(model, variables, batches, options, sources)
-        hypotheses = [found[number] for number in range(len(texts))]
-        references = [self.target.normal.comparable(target) for _, target in texts]
+        hypotheses = [one_line(found[i]) for i in range(len(texts))]
+        references = [
+            one_line(self.target.normal.comparable(target)) for _, target in texts
+        ]
         scores, signatures = score_text(
             hypotheses, references, self.languages[1], intervals=intervals
         )
         scores["exact_match"] = {"value": exact_match(hypotheses, references)}
-        scores["loss"] = {"value": total / weight}
-        samples = [
-            {"source": source, "reference": target, "hypothesis": hypothesis}
-            for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
-        ]
+        scores["loss"] = {"value": blocks.mean}
+        if intervals:
+            scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
         return {
             "scores": scores,
             "protocol": {
                 **protocol(options.decode),
                 "sentences": len(texts),
-                "tokens": int(weight),
+                "tokens": int(blocks.weight.sum()),
                 "tokenizer": self.target.kind,
                 "moses": self.target.normal.moses,
                 "lowercase": self.target.normal.lowercase,
-                **({"documents": True} if self.documents else {}),
+                **(self._reach(model, batches) if self.documents else {}),
                 **signatures,
             },
-            "samples": samples[:SAMPLES],
+            "samples": [
+                {"source": source, "reference": target, "hypothesis": hypothesis}
+                for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
+            ],
+            "references": references,
+            "blocks": blocks,
         }
 
-    def _losses(self, model, variables, batches) -> tuple[float, float]:
-        """Sum and weight; what is remembered are the references before."""
-        total = weight = 0.0
+    def _reach(self, model, batches) -> dict:
+        """What a score card says of how documents were read."""
+        found = {key: getattr(model.config, key, 0) for key in REACH}
+        return {"documents": True, "rows": batches.rows, **found}
+
+    def _losses(self, model, variables, batches, count: int) -> Blocks:
+        """Of every sentence; what is remembered are the references before."""
+        blocks = Blocks.of(count)
         carry = self._first_carry(model, batches)
         for k in range(len(batches)):
-            pair, carry = self._score(model, variables, carry, batches[k])
-            part = jax.device_get(pair)
-            total, weight = total + float(part[0]), weight + float(part[1])
-        return total, weight
+            batch = batches[k]
+            found, carry = self._score(model, variables, carry, batch)
+            numbers = np.broadcast_to(batch["ids"][:, None], batch["weights"].shape)
+            blocks.add(numbers, np.asarray(found), batch["weights"])
+        return blocks
 
     def _translations(
         self, model, variables, batches, options, sources
@@ -167,8 +180,8 @@ class Task(Translator):
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _score(self, model, variables, carry, batch):
-        pairs, carry = self.loss(model, variables, carry, batch, None, train=False)
-        return pairs["loss"], carry
+        carry = self.begin(model, carry, batch["reset"], train=False)
+        return token_losses(model, variables, (*inputs(batch), carry), batch)
 
     def floors(
         self, train: list[tuple[str, str]], split: list[tuple[str, str]]

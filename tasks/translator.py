@@ -1,9 +1,7 @@
-"""From sources to translations: batches of a corpus, or lines of text."""
+"""From batches of sources to translations, or to the scores of given ones."""
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +12,11 @@ from ml_collections import ConfigDict
 from decoding.hypotheses import Hypotheses
 from decoding.rules import Rules
 from tasks.carries import reset_rows
+from tasks.likelihood import token_losses
 from tasks.precision import narrowed
 from tasks.search import Search, check_decode, row_keys, stepper
-from tasks.translation_inputs import decoder_inputs, source_batch
+from tasks.translation_inputs import decoder_inputs
 from tasks.unknown_words import replace_unknown
-
-CHUNK = 64  # lines that are read at a time
-PLACES = 64 * 64  # rows times tokens that are translated at a time
 
 Scored = tuple[str, float]  # a translation and what the search ranked it by
 
@@ -30,7 +26,7 @@ class Translator:
 
     Batches of sources have `source`, `source_mask`, `reset` and `ids`, numbers that
     samples depend on; `prefix` and `prefix_mask`, [B P], where translations have to
-    begin with given tokens.
+    begin with given tokens; `target` and `target_mask` where one is to be scored.
 
     Attributes:
       source, target: tokenizers.
@@ -92,6 +88,8 @@ class Translator:
         steps = min(options.decode.max_length, int(factor * width) + 10)
         limits = factor * batch["source_mask"].sum(axis=1) + 10
         limits = np.minimum(limits, steps).astype(np.int32)
+        if "prefix" in batch:
+            steps = max(steps, batch["prefix"].shape[1] + 1)
         names = ("source", "source_mask", "reset", "prefix", "prefix_mask")
         given = {name: batch[name] for name in names if name in batch}
         keys = row_keys(options.decode.seed, batch["ids"])
@@ -123,6 +121,25 @@ class Translator:
             target = decoder_inputs(found.tokens[:, 0], self.target)
             _, carry = model.apply(variables, *sentence, *target, carry, train=False)
         return found, carry
+
+    def given(
+        self, model, variables, carry, batch, options: ConfigDict, lines: list[str]
+    ) -> tuple[list[tuple[float, int]], PyTree]:
+        """Log probability and tokens of each row's `target`, and the next carry."""
+        names = ("source", "source_mask", "reset", "target")
+        sentence = {name: batch[name] for name in names}
+        log_prob, after = self._given(model, variables, carry, sentence)
+        tokens = batch["target_mask"].sum(axis=1).tolist()
+        return list(zip(np.asarray(log_prob).tolist(), tokens, strict=True)), after
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _given(self, model, variables, carry, batch):
+        carry = self.begin(model, carry, batch["reset"], train=False)
+        target_in, mask = decoder_inputs(batch["target"], self.target)
+        labels = {"labels": batch["target"], "weights": mask}
+        sentence = batch["source"], batch["source_mask"], target_in, mask
+        losses, carry = token_losses(model, variables, (*sentence, carry), labels)
+        return -losses.sum(axis=1), carry
 
     def _texts(
         self, model, variables, carry, batch, found, options, lines
@@ -161,47 +178,9 @@ class Translator:
         """The place in the source that each token found looks at most."""
         variables = narrowed(model, variables)
         carry = self.begin(model, carry, batch["reset"], train=False)
-        inputs = (
-            batch["source"],
-            batch["source_mask"],
-            *decoder_inputs(found, self.target),
-        )
+        sentence = batch["source"], batch["source_mask"]
+        target = decoder_inputs(found, self.target)
         _, sown = model.apply(
-            variables, *inputs, carry, train=False, mutable=["intermediates"]
+            variables, *sentence, *target, carry, train=False, mutable=["intermediates"]
         )
         return model.alignment(sown["intermediates"]).argmax(axis=-1)
-
-    def predict(
-        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
-    ) -> Iterator[str]:
-        """A translation a line, in order; a blank line stays blank."""
-        return self._each_line(self.translate, "", model, variables, lines, options)
-
-    def predict_all(
-        self, model, variables: PyTree, lines: Iterable[str], options: ConfigDict
-    ) -> Iterator[list[Scored]]:
-        """The `decode.n_best` a line, see `translations`; none of a blank line."""
-        return self._each_line(self.translations, [], model, variables, lines, options)
-
-    def _each_line(
-        self, translate: Callable, blank, model, variables, lines, options
-    ) -> Iterator:
-        """What `translate` makes of each line, in batches of like lengths."""
-        numbered = enumerate(lines)
-        while chunk := list(itertools.islice(numbered, CHUNK)):
-            ids = [[*self.source.encode(line), self.source.eos] for _, line in chunk]
-            full = [i for i, (_, line) in enumerate(chunk) if line.strip()]
-            full.sort(key=lambda i: -len(ids[i]))
-            found = [blank] * len(chunk)
-            while full:
-                width = max(8, 2 ** math.ceil(math.log2(len(ids[full[0]]))))
-                rows = min(CHUNK, max(1, PLACES // width))
-                some, full = full[:rows], full[rows:]
-                batch = source_batch([ids[i] for i in some], rows, width)
-                batch["ids"][: len(some)] = [chunk[i][0] for i in some]
-                texts = [chunk[i][1] for i in some] + [""] * (rows - len(some))
-                carry = self.initial_carry(model, rows, train=False)
-                made, _ = translate(model, variables, carry, batch, options, texts)
-                for i, one in zip(some, made, strict=False):
-                    found[i] = one
-            yield from found

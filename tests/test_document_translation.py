@@ -172,6 +172,8 @@ def test_no_reference_leaks_into_hypotheses():
     assert hypotheses_of(one) == hypotheses_of(other)
     assert one["scores"]["loss"] != other["scores"]["loss"]
     assert one["protocol"]["documents"] is True
+    assert one["protocol"]["memory_length"] == 9
+    assert one["protocol"]["rows"] == 2
     assert one["protocol"]["tokens"] == SHORT[1].sum()
 
 

@@ -4,7 +4,9 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 
+import numpy as np
 import pytest
 from entry_points import ENVIRONMENT, ROOT, assert_refused, command, run, start
 
@@ -101,6 +103,15 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert card["floors"].keys() == {"unigram", "copy", "nearest_neighbour"}
     assert "version" in card["protocol"]["bleu_signature"]
 
+    for name in ("bleu", "chrf"):
+        assert sacrebleu_alone(workdir, name) == pytest.approx(
+            card["scores"][name]["value"], abs=1e-4
+        )
+    saved = np.load(workdir / "eval" / "test-60.npz")
+    assert len(saved["total"]) == card["protocol"]["sentences"]
+    mean = saved["total"].sum(dtype=float) / saved["weight"].sum()
+    assert mean == pytest.approx(card["scores"]["loss"]["value"], rel=1e-5)
+
     given = b"March 5, 2024\n\n3 hours ago\n"
     done = start("predict.py", f"--workdir={workdir}", given=given)
     assert done.returncode == 0, done.stderr.decode()
@@ -112,6 +123,63 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     done = start("report.py", f"--runs={workdir}", f"--output={page}")
     assert done.returncode == 0, done.stderr.decode()
     assert page.read_text(encoding="utf8").startswith("<!DOCTYPE html>")
+
+
+def predicted(workdir, *flags, given=b"March 5, 2024\n\n3 hours ago\n"):
+    done = run("predict.py", f"--workdir={workdir}", *flags, given=given)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().split("\n")[:-1]
+
+
+def test_predict_gives_many_scores_prefixes_and_ensembles(trained):
+    workdir, _ = trained
+    plain = predicted(workdir)
+    assert len(plain) == 3
+    assert predicted(f"{workdir},{workdir}", "--documents") == plain
+    beam = ("--decode.method=beam", "--decode.beam=2", "--n_best=2")
+    scored = predicted(workdir, *beam, "--scores", "--decode.length_penalty=0")
+    assert len(scored) == 6
+    assert scored[2:4] == ["", ""]
+    pairs = [line.split("\t") for line in scored if line]
+    assert [float(score) for score, _ in pairs[:2]] == sorted(
+        [float(score) for score, _ in pairs[:2]], reverse=True
+    )
+    assert predicted(workdir, *beam, "--decode.length_penalty=0") == [
+        line.split("\t")[-1] for line in scored
+    ]
+    given = "".join(f"3 hours ago\t{text}\n" for _, text in pairs[2:])
+    for line in predicted(workdir, "--score", given=given.encode()):
+        log_prob, tokens = line.split("\t")
+        assert float(log_prob) < 0 < int(tokens)
+    [line] = predicted(workdir, "--prefix", given=b"3 hours ago\tvor\n")
+    assert line.startswith("vor")
+
+
+def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
+    workdir, _ = trained
+    wide = ("--decode.method=beam", "--decode.beam=5000")
+    done = run("predict.py", f"--workdir={workdir}", *wide)
+    assert_refused(done, "decode.beam=5000", "vocabulary")
+    done = run("predict.py", f"--workdir={workdir}", "--n_best=2")
+    assert_refused(done, "n_best=2", "greedy")
+    done = run("predict.py", f"--workdir={workdir}", "--score", "--scores")
+    assert_refused(done, "--score")
+    other = shutil.copytree(workdir, tmp_path / "other")
+    vocabulary = other / "tokenizer" / "target.json"
+    vocabulary.write_text('{"kind": "byte"}')
+    done = run("predict.py", f"--workdir={workdir},{other}")
+    assert_refused(done, "target vocabularies differ", "260")
+
+
+def sacrebleu_alone(workdir, metric):
+    """What its command line makes of the saved hypotheses."""
+    samples = workdir / "samples"
+    sides = [samples / f"test-60.{name}.txt" for name in ("references", "hypotheses")]
+    flags = [str(sides[0]), "-i", str(sides[1]), "-m", metric, "-w", "6", "-b"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sacrebleu", *flags], capture_output=True, check=True
+    )
+    return float(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +210,22 @@ def test_a_mistake_in_the_config_is_one_line_and_exit_code_2(
     )
     assert_refused(done, *words)
     assert not workdir.exists()
+
+
+def test_a_beam_wider_than_the_vocabulary_is_refused_before_training(
+    data_dir, tmp_path
+):
+    done = run(
+        "train.py",
+        "--config=configs/cldr.py:rnn",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.dir={data_dir}",
+        *SMALL,
+        "--config.decode.method=beam",
+        "--config.decode.beam=401",
+    )
+    assert_refused(done, "decode.beam=401", "400 tokens")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_config_file_or_model_that_does_not_exist_is_refused(tmp_path):
@@ -195,9 +279,16 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
     assert card["protocol"]["memory_length"] == 3
     assert card["protocol"]["tokens"] == card["protocol"]["bytes"]
     assert {"perplexity", "bits_per_byte"} <= card["scores"].keys()
+    loss = card["scores"]["loss"]
+    assert loss["low"] < loss["value"] < loss["high"]
+    done = run("eval.py", f"--workdir={workdir}", "--eval.window=8")
+    assert_refused(done, "eval.window=8", "carries")
     done = run("predict.py", f"--workdir={workdir}", given=b"def f(x):\n\nimport")
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().count("\n") == 3
+    done = run("predict.py", f"--workdir={workdir}", "--score", given=b"def f(x):\n\n")
+    assert done.stdout.decode().splitlines()[1:] == [""], done.stderr.decode()
+    assert done.stdout.split()[1] == b"10"  # bytes, and the end
     page = tmp_path / "report.html"
     done = run("report.py", f"--runs={workdir}", f"--output={page}")
     assert done.returncode == 0, done.stderr.decode()

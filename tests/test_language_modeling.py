@@ -59,6 +59,7 @@ class Text:
     words: int = 1
     characters: int = 1
     size: int = 1
+    tokens: tuple = (0,) * SEGMENTS * B * T
 
 
 class Segments:
@@ -68,6 +69,9 @@ class Segments:
 
     def __len__(self):
         return SEGMENTS
+
+    def places(self, k):
+        return k * B * T + np.arange(B * T).reshape(B, T)
 
     def __getitem__(self, k):
         return batch(k)
