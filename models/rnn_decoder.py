@@ -85,9 +85,9 @@ class Decoder(nn.Module):
         self.alignment = SingleHeadAttention(score, self.remat)
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
-        self.from_context = Dense(size, ("embed", "mlp"), **into)
+        self.from_context = Dense(size, ("embed", "gates"), **into)
         if self.input_feeding:
-            self.from_fed = Dense(size, ("embed", "mlp"), **into)
+            self.from_fed = Dense(size, ("embed", "gates"), **into)
         self.first_state = Dense(
             (self.width,), ("embed", "mlp"), kernel_init=init.kernel
         )
