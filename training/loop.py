@@ -33,6 +33,7 @@ class Run:
     Attributes:
       step: compiled, (state, carry, batch) -> (state, carry, pairs).
       batch: gives the batch of a number, on the devices.
+      content: what a checkpoint keeps of state and carry.
       validate: from a state to the validation split's metrics; it may raise
         StopRequested once the event it is given is set.
       best: the metric that chooses checkpoints, and "min" or "max".
@@ -43,6 +44,7 @@ class Run:
 
     step: Step
     batch: Callable[[int], PyTree]
+    content: Callable[[TrainState, PyTree], PyTree]
     validate: Callable[[TrainState, threading.Event], dict[str, float]]
     best: tuple[str, str]
     steps: int
@@ -104,7 +106,7 @@ class Run:
             if self._validates(done) and not stopped.is_set():
                 with contextlib.suppress(StopRequested):
                     state, goodness = self._judge(done, state, progress, stopped)
-            content = {"state": state, "carry": carry}
+            content = self.content(state, carry)
             self.checkpoints.save(done, content, progress.to_json(), goodness)
         return state
 

@@ -1,12 +1,18 @@
-"""Devices: the only file that names a mesh or a sharding.
+"""Devices: the only file that names a mesh, a sharding or pmap.
 
 A mesh has axes (data, fsdp, tensor). Rows of a batch and of a carry are spread
 over data x fsdp, parameters and optimiser state by the names of their logical
 axes. One device is the mesh 1 x 1 x 1, so there is one path for all.
+
+The same step runs in one of two modes. Under jit one program sees all rows and
+the compiler spreads it. Under pmap every device runs a program of its own on its
+rows, with all parameters. What is stored is the same: whole arrays, of a carry
+the rows of the batch and none that fill it up.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import flax.linen as nn
 import jax
@@ -20,12 +26,17 @@ from ml_collections import ConfigDict
 from errors import UserError
 from training.step import Step
 
+Batch = dict[str, np.ndarray]
+Devices = Sequence[jax.Device] | None
+
 ROWS = ("data", "fsdp")
+AXES = ("data", "fsdp", "tensor")
 
 RULES = (
     ("vocab", "tensor"),
     ("embed", "fsdp"),
     ("mlp", "tensor"),
+    ("gates", None),  # side by side, cut across shards: XLA then errs (test_parallel)
     ("heads", "tensor"),
     ("kv", None),
     ("norm", None),
@@ -33,14 +44,20 @@ RULES = (
 
 
 class Partitioner:
-    """Spreads state, carry and batches over the devices of a mesh."""
+    """Spreads state, carry and batches over the devices of a mesh, under jit.
 
-    def __init__(self, cfg: ConfigDict, *, parts: int = 1):
-        """Args: cfg: the experiment's `cfg.parallel`. parts: of a batch, in a step.
+    Attributes:
+      axis_name: over which a step has to add up; None: it sees all rows.
+    """
+
+    axis_name: str | None = None
+
+    def __init__(self, cfg: ConfigDict, *, parts: int = 1, devices: Devices = None):
+        """Args: see `make_partitioner`.
 
         Raises UserError where the axes do not multiply to the devices there are.
         """
-        self.mesh = make_mesh(cfg.data, cfg.fsdp, cfg.tensor)
+        self.mesh = make_mesh(cfg.data, cfg.fsdp, cfg.tensor, devices)
         self.row_parts = parts * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self.rows = NamedSharding(self.mesh, P(ROWS))
         self.replicated = NamedSharding(self.mesh, P())
@@ -78,11 +95,13 @@ class Partitioner:
         """
         places = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
         jitted = jax.jit(
-            step, donate_argnums=(0, 1), out_shardings=(*places, self.replicated)
+            self._spread(step, carry),
+            donate_argnums=(0, 1),
+            out_shardings=(*places, self.replicated),
         )
 
         def call(state, carry, batch):
-            with jax.set_mesh(self.mesh):
+            with self._surroundings():
                 found = jitted(state, carry, batch)
             if jitted._cache_size() > shapes:
                 raise RuntimeError(f"the step was compiled more than {shapes} times")
@@ -91,35 +110,189 @@ class Partitioner:
         call.cache_size = jitted._cache_size
         return call
 
+    def _spread(self, step: Step, carry: PyTree) -> Step:
+        """The step as all devices take it together."""
+        return step
+
+    def _surroundings(self) -> AbstractContextManager:
+        """Of a call."""
+        return jax.set_mesh(self.mesh)
+
     def padded(self, rows: int) -> int:
         """The next number of rows that the mesh and the parts divide."""
         return -(-rows // self.row_parts) * self.row_parts
 
-    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    def put_batch(self, batch: Batch) -> dict[str, jax.Array]:
         """A batch on the devices; rows of zeros, so of weight 0, fill it up."""
         rows = len(next(iter(batch.values())))
-        spare = self.padded(rows) - rows
+        return self.read_batch(
+            lambda some: {k: v[some] for k, v in batch.items()}, rows
+        )
 
-        def fill(leaf):
-            return np.pad(leaf, [(0, spare)] + [(0, 0)] * (leaf.ndim - 1))
+    def read_batch(
+        self, part: Callable[[slice], Batch], rows: int
+    ) -> dict[str, jax.Array]:
+        """The same, of which every process reads the rows of its own devices.
 
-        return jax.device_put({k: fill(v) for k, v in batch.items()}, self.rows)
-
-    def put_carry(self, carry: PyTree) -> PyTree:
-        """A carry of padded rows on the devices, each leaf a buffer of its own."""
+        Args:
+          part: gives some rows of the batch.
+          rows: of the whole batch.
+        """
+        padded = self.padded(rows)
+        places = self.rows.addressable_devices_indices_map((padded,)).values()
+        bounds = [place.indices(padded) for (place,) in places]
+        first, last = min(b[0] for b in bounds), max(b[1] for b in bounds)
 
         def place(leaf):
-            return self.rows if np.ndim(leaf) else self.replicated
+            spare = [(0, last - first - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
+            filled = np.pad(leaf, spare)
 
-        def copy(leaf, sharding):
-            return jax.jit(jnp.copy, out_shardings=sharding)(leaf)
+            def shard(index):
+                start, stop, _ = index[0].indices(padded)
+                return filled[start - first : stop - first]
 
-        return jax.tree.map(copy, carry, jax.tree.map(place, carry))
+            shape = (padded, *leaf.shape[1:])
+            return jax.make_array_from_callback(shape, self.rows, shard)
+
+        found = part(slice(min(first, rows), min(last, rows)))
+        return {name: place(leaf) for name, leaf in found.items()}
+
+    def init_carry(self, make: Callable[[int], PyTree], rows: int) -> PyTree:
+        """A carry of padded rows, made where it will lie.
+
+        Args:
+          make: from a number of rows to their carry.
+        """
+        padded = self.padded(rows)
+        return self._jit(lambda: make(padded))()
+
+    def stored_carry(self, carry: PyTree, rows: int) -> PyTree:
+        """As checkpoints keep it: without the rows that fill it up."""
+        return self._jit(lambda carry: first_rows(carry, rows))(carry)
+
+    def restored_carry(self, stored: PyTree, fresh: PyTree) -> PyTree:
+        """What was stored, on these devices; the rows that fill it up are fresh.
+
+        Args:
+          stored: of any number of devices, in any mode.
+          fresh: what `init_carry` gives here.
+        """
+
+        def fill(old, new):
+            return jnp.concatenate([old, new[len(old) :]]) if old.ndim else old
+
+        def join(stored, fresh):
+            return jax.tree.map(fill, stored, fresh)
+
+        return self._jit(join)(stored, fresh)
+
+    def _jit(self, make: Callable) -> Callable:
+        """Compiled, results with rows spread over the devices if those divide them."""
+
+        def call(*inputs):
+            def place(leaf):
+                divides = leaf.ndim and leaf.shape[0] % self._num_row_shards == 0
+                return self.rows if divides else self.replicated
+
+            places = jax.tree.map(place, jax.eval_shape(make, *inputs))
+            return jax.jit(make, out_shardings=places)(*inputs)
+
+        return call
+
+    @property
+    def _num_row_shards(self) -> int:
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+class MappedPartitioner(Partitioner):
+    """The same under pmap: data parallel, each device its own program.
+
+    A device draws random numbers of its own, so dropout depends on how many there
+    are; all else is the same to rounding.
+    """
+
+    axis_name = "data"
+
+    def __init__(self, cfg: ConfigDict, *, parts: int = 1, devices: Devices = None):
+        """As of a `Partitioner`; UserError also for other axes than data."""
+        if (cfg.fsdp, cfg.tensor) != (1, 1):
+            raise UserError(
+                f"parallel.mode='pmap' with fsdp={cfg.fsdp}, tensor={cfg.tensor}: it "
+                "has every parameter on every device; parallel.mode='jit' spreads them"
+            )
+        if jax.process_count() > 1:
+            raise UserError(
+                "parallel.mode='pmap' is for the devices of one process, and these are "
+                f"{jax.process_count()}: set parallel.mode='jit'"
+            )
+        super().__init__(cfg, parts=parts, devices=devices)
+
+    def _spread(self, step: Step, carry: PyTree) -> Step:
+        axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, carry)
+        mapped = jax.pmap(
+            step,
+            self.axis_name,
+            in_axes=(None, axes, 0),
+            out_axes=(None, axes, None),
+            devices=self.mesh.devices.flat,
+        )
+        count = self._num_row_shards
+
+        def call(state, carry, batch):
+            state, carry, pairs = mapped(
+                state, dealt(carry, count), dealt(batch, count)
+            )
+            return state, gathered(carry), pairs
+
+        return call
+
+    def _surroundings(self) -> AbstractContextManager:
+        return nullcontext()  # pmap has a mesh of its own
+
+
+MODES = {"jit": Partitioner, "pmap": MappedPartitioner}
+
+
+def make_partitioner(
+    cfg: ConfigDict, *, parts: int = 1, devices: Devices = None
+) -> Partitioner:
+    """The partitioner of `cfg.mode`.
+
+    Args:
+      cfg: the experiment's `cfg.parallel`.
+      parts: of a batch, in a step.
+      devices: None: all there are.
+
+    Raises UserError for a mode or a mesh that cannot be.
+    """
+    if cfg.mode not in MODES:
+        raise UserError(f"parallel.mode={cfg.mode!r}: there are {', '.join(MODES)}")
+    return MODES[cfg.mode](cfg, parts=parts, devices=devices)
+
+
+def first_rows(tree: PyTree, rows: int) -> PyTree:
+    """Leaves [B, ...] without those that follow; those without rows as they are."""
+    return jax.tree.map(lambda leaf: leaf[:rows] if leaf.ndim else leaf, tree)
+
+
+def dealt(tree: PyTree, count: int) -> PyTree:
+    """Leaves [B, ...] as [count, B / count, ...]; those without rows as they are."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]) if leaf.ndim else leaf,
+        tree,
+    )
+
+
+def gathered(tree: PyTree) -> PyTree:
+    """What was `dealt`."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if leaf.ndim else leaf, tree
+    )
+
+
+def make_mesh(data: int, fsdp: int, tensor: int, devices: Devices = None) -> Mesh:
     """The mesh over all devices; one axis may be -1 and takes what is left."""
-    devices = jax.devices()
+    devices = devices or jax.devices()
     sizes = [data, fsdp, tensor]
     named = f"parallel.data={data} x fsdp={fsdp} x tensor={tensor}"
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
@@ -129,5 +302,5 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
         sizes[sizes.index(-1)] = max(1, len(devices) // others)
     if math.prod(sizes) != len(devices):
         raise UserError(f"{named} does not make the {len(devices)} devices there are")
-    names = ("data", "fsdp", "tensor")
-    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * 3)
+    types = (AxisType.Auto,) * 3
+    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
