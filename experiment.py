@@ -34,7 +34,15 @@ from training.checkpoints import Checkpoints
 from training.loop import Ending, Run
 from training.optimizers import make_optimizer
 from training.parameter_groups import check_patterns
-from training.partitioning import Partitioner, make_partitioner
+from training.partitioning import Agreement, Partitioner, at_hand, make_partitioner
+from training.processes import (
+    Address,
+    first_before_others,
+    is_alone,
+    is_first,
+    join,
+    losses_explained,
+)
 from training.progress import Progress
 from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
@@ -133,13 +141,18 @@ class Training:
         return self.partitioner.read_batch(part, self.batches.num_rows(k))
 
 
-def train(cfg: ConfigDict, workdir: str) -> Ending:
+def train(cfg: ConfigDict, workdir: str, address: Address | None = None) -> Ending:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Returns why training ended, with everything saved.
+
+    Args:
+      address: where the processes of this run meet; None: there is this one.
     """
     try:
-        with stop_at_once():
+        with stop_at_once(), losses_explained():
+            if address is not None:
+                join(address)
             return _train(cfg, workdir)
     except StopRequested:  # before the first step
         return Ending.STOPPED
@@ -152,15 +165,18 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
     check_config(cfg)
-    origin = open_run(cfg.init_from) if cfg.init_from else None
-    dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
+    with first_before_others("data"):
+        origin = open_run(cfg.init_from) if cfg.init_from else None
+        dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
     check_corpus(cfg, dataset)
     experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
     training = Training.of(experiment, dataset)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
     check_patterns(cfg.optim, state.params)
-    begin(directory, config, about(state, dataset), dataset)
+    facts = about(state, dataset)
+    if is_first():
+        begin(directory, config, facts, dataset)
 
     checkpoints = Checkpoints(
         directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best
@@ -172,7 +188,8 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
         state, carry = training.restored(content, carry)
         progress = Progress.of_json(document)
         progress.in_a_row = []  # what stopped a run is given another chance
-        print(f"resuming at step {int(state.step)}")
+        if is_first():
+            print(f"resuming at step {int(state.step)}")
     elif origin:
         params = transferred(state.params, origin.variables["params"], cfg.init_params)
         ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
@@ -191,11 +208,16 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
         max_skipped=cfg.max_skipped,
         checkpoints=checkpoints,
         writers=Writers(
-            directory.path, progress, step=int(state.step), steps=training.steps
+            directory.path,
+            progress,
+            step=int(state.step),
+            steps=training.steps,
+            silent=not is_first(),
         ),
+        agree=None if is_alone() else Agreement(),
     )
     _, ending = run.train(state, carry, progress)
-    if ending is Ending.NOT_FINITE:
+    if ending is Ending.NOT_FINITE and is_first():
         keep_skipped(directory, training, progress)
     return ending
 
@@ -245,7 +267,7 @@ def validator(experiment: Experiment, dataset: Dataset):
     def validate(state: TrainState, stopped) -> dict[str, float]:
         card = experiment.task.evaluate(
             experiment.evaluation_model,
-            {"params": evaluation_params(state)},
+            {"params": at_hand(evaluation_params(state))},
             Interruptible(batches, stopped),
             experiment.cfg,
             **extra,

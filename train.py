@@ -2,6 +2,10 @@
 
 python train.py --config=configs/cldr.py:rnn --workdir=runs/rnn
 python train.py --config=configs/cldr.py:rnn --plan
+
+Several processes are one run on all their devices: on TPU pods, under Slurm and
+Kubernetes they find each other; elsewhere each is given --coordinator,
+--num_processes and its own --process_id.
 """
 
 from absl import flags
@@ -17,6 +21,9 @@ PLAN = flags.DEFINE_bool("plan", False, "Print the parameters; train nothing.")
 REPLAY = flags.DEFINE_string(
     "replay", None, "Look at batches that a run kept because they were not finite."
 )
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 
 
 def main() -> int:
@@ -35,7 +42,8 @@ def main() -> int:
         return 0
     import experiment
 
-    return experiment.train(CONFIG.value, workdir())
+    address = experiment.Address(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    return experiment.train(CONFIG.value, workdir(), address)
 
 
 def workdir() -> str:

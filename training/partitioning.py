@@ -270,6 +270,49 @@ def make_partitioner(
     return MODES[cfg.mode](cfg, parts=parts, devices=devices)
 
 
+class Agreement:
+    """One answer of all processes to a question that each may answer otherwise.
+
+    `agree(answer)` says whether any said yes the time before, so that nothing waits
+    for an answer that is still on its way: the devices add up while they train. All
+    must call it equally often.
+    """
+
+    def __init__(self):
+        mesh = Mesh(np.asarray(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
+        self._places = NamedSharding(mesh, P("all"))
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
+        self._before: jax.Array | None = None
+
+    def __call__(self, answer: bool) -> bool:
+        """Whether any process said yes when it was asked before."""
+        count = self._places.mesh.size
+
+        def own(index):
+            del index
+            return np.full(1, answer)
+
+        votes = jax.make_array_from_callback((count,), self._places, own)
+        found, self._before = self._before, self._any(votes)
+        return found is not None and bool(found)
+
+
+def at_hand(tree: PyTree) -> PyTree:
+    """Whole arrays that this process can use without the others.
+
+    In one process nothing changes. In several each leaf is copied to every device,
+    and what comes back is the copy of this process's first.
+    """
+    if jax.process_count() == 1:
+        return tree
+
+    def whole(leaf):
+        place = NamedSharding(leaf.sharding.mesh, P())
+        return jax.jit(lambda x: x, out_shardings=place)(leaf).addressable_data(0)
+
+    return jax.tree.map(whole, tree)
+
+
 def first_rows(tree: PyTree, rows: int) -> PyTree:
     """Leaves [B, ...] without those that follow; those without rows as they are."""
     return jax.tree.map(lambda leaf: leaf[:rows] if leaf.ndim else leaf, tree)
