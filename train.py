@@ -18,6 +18,8 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
 PLAN = flags.DEFINE_bool("plan", False, "Print the parameters; train nothing.")
+DEVICES = flags.DEFINE_integer("devices", None, "With --plan: what each would hold.")
+DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --devices: GB of each.")
 REPLAY = flags.DEFINE_string(
     "replay", None, "Look at batches that a run kept because they were not finite."
 )
@@ -39,6 +41,8 @@ def main() -> int:
         from analysis import plan
 
         print(plan.table(CONFIG.value))
+        if DEVICES.value is not None:
+            print(plan.memory_table(CONFIG.value, DEVICES.value, DEVICE_MEMORY.value))
         return 0
     import experiment
 

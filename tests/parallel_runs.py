@@ -226,6 +226,26 @@ def resumed(case, folder):
     return differences(found, {name: whole[name] for name in found})
 
 
+def planned(case, layout):
+    """Bytes on the first device, and those of the plan for as many devices."""
+    training = case.training(layout)
+    state, carry = case.first(training)
+    device = jax.devices()[0]
+
+    def size(tree):
+        shards = [s for x in jax.tree.leaves(tree) for s in x.addressable_shards]
+        return sum(shard.data.nbytes for shard in shards if shard.device == device)
+
+    params = size(state.params)
+    there = params, size(state) - params, size(carry)
+    mode, data, fsdp, tensor = LAYOUTS[layout]
+    cfg = case.cfg.copy_and_resolve_references()
+    cfg.parallel.update(mode=mode, data=data, fsdp=fsdp, tensor=tensor)
+    cfg.data.batch_rows = ROWS
+    plans = plan.held(cfg, data * fsdp * tensor)
+    return there, (plans.parameters, plans.optimizer, plans.carry)
+
+
 def main(which, folder):
     cases = {"fast": FAST, "all": ALL}[which]
     xl = FAST[1]
@@ -233,6 +253,7 @@ def main(which, folder):
     for key in cases:
         table[" ".join(key)] = compared(float64 if key == xl else Case(*key))
     found = {"equality": table, "resumed": resumed(float64, Path(folder, "float64"))}
+    found["planned"] = [planned(float64, layout) for layout in LAYOUTS]
     dropout = Case(*xl, changes=(("dropout", 0.5),))
     pair = [dropout.run(layout, 2) for layout in ("data=8", "one device")]
     found["dropout"] = differences(*pair)

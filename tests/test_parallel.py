@@ -63,3 +63,12 @@ def test_a_run_goes_on_with_fewer_devices_and_the_same_batches(found):
 def test_dropout_does_not_depend_on_the_number_of_devices(found):
     assert max(found["dropout"].values()) < 1e-9
     assert found["dropout matters"] > 1e-3
+
+
+def test_a_plan_tells_what_a_device_holds_to_the_byte(found):
+    assert len(found["planned"]) == 1 + len(LAYOUTS)
+    for there, planned in found["planned"]:
+        assert there == planned
+    one, *others = (there for there, _ in found["planned"])
+    assert all(there[2] < one[2] for there in others)  # the carry has rows
+    assert any(there[0] < one[0] for there in others)

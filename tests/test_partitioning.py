@@ -25,7 +25,7 @@ def test_a_mode_that_cannot_be_is_refused_with_what_would_do():
     with pytest.raises(UserError, match="there are jit, pmap"):
         make_partitioner(cfg)
     cfg.update(mode="pmap", fsdp=2)
-    with pytest.raises(UserError, match="fsdp=2.*parallel.mode='jit' spreads them"):
+    with pytest.raises(UserError, match="'jit' spreads them"):
         make_partitioner(cfg)
 
 

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -27,10 +27,12 @@ from errors import UserError
 from training.step import Step
 
 Batch = dict[str, np.ndarray]
-Devices = Sequence[jax.Device] | None
+Devices = Sequence[jax.Device] | int | None  # a number: of a plan, none is there
 
 ROWS = ("data", "fsdp")
 AXES = ("data", "fsdp", "tensor")
+
+AnyMesh = Mesh | AbstractMesh
 
 RULES = (
     ("vocab", "tensor"),
@@ -70,11 +72,35 @@ class Partitioner:
 
     def shardings(self, make: Callable[[], PyTree]) -> PyTree:
         """Where each leaf of the state lies; axes that do not divide stay whole."""
-        boxed = jax.eval_shape(make)
+        return self.shardings_of(jax.eval_shape(make))
+
+    def shardings_of(self, boxed: PyTree) -> PyTree:
+        """The same, of shapes with the names of their axes."""
         wanted = nn.logical_to_mesh_sharding(
             nn.get_partition_spec(boxed), self.mesh, RULES
         )
         return jax.tree.map(self._divisible, nn.meta.unbox(boxed), wanted)
+
+    def bytes_a_device(self, boxed: PyTree) -> int:
+        """What a device holds of a state, exactly, from its shapes."""
+        return sum(
+            leaf.dtype.itemsize * math.prod(place.shard_shape(leaf.shape))
+            for leaf, place in zip(
+                jax.tree.leaves(nn.meta.unbox(boxed)),
+                jax.tree.leaves(self.shardings_of(boxed)),
+                strict=True,
+            )
+        )
+
+    def carry_bytes_a_device(self, make: Callable[[int], PyTree], rows: int) -> int:
+        """What a device holds of the carry that `make` gives for so many rows."""
+        found = jax.eval_shape(lambda: make(self.padded(rows)))
+        return sum(
+            leaf.dtype.itemsize
+            * leaf.size
+            // (self._num_row_shards if leaf.ndim else 1)
+            for leaf in jax.tree.leaves(found)
+        )
 
     def _divisible(self, leaf, sharding: NamedSharding) -> NamedSharding:
         axes = [
@@ -333,17 +359,19 @@ def gathered(tree: PyTree) -> PyTree:
     )
 
 
-def make_mesh(data: int, fsdp: int, tensor: int, devices: Devices = None) -> Mesh:
+def make_mesh(data: int, fsdp: int, tensor: int, devices: Devices = None) -> AnyMesh:
     """The mesh over all devices; one axis may be -1 and takes what is left."""
-    devices = devices or jax.devices()
+    there = devices if isinstance(devices, int) else len(devices or jax.devices())
     sizes = [data, fsdp, tensor]
     named = f"parallel.data={data} x fsdp={fsdp} x tensor={tensor}"
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(f"{named}: sizes are 1 or more, at most one of them -1")
     if -1 in sizes:
         others = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = max(1, len(devices) // others)
-    if math.prod(sizes) != len(devices):
-        raise UserError(f"{named} does not make the {len(devices)} devices there are")
+        sizes[sizes.index(-1)] = max(1, there // others)
+    if math.prod(sizes) != there:
+        raise UserError(f"{named} does not make the {there} devices there are")
     types = (AxisType.Auto,) * 3
+    if isinstance(devices, int):
+        return AbstractMesh(tuple(sizes), AXES, axis_types=types)
     return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
