@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         if self.input_feeding:
             self.from_fed = Dense(size, ("embed", "gates"), **into)
         self.first_state = Dense(
-            (self.width,), ("embed", "mlp"), kernel_init=init.kernel
+            (self.width,), ("embed", "gates"), kernel_init=init.kernel
         )
         self.read = Readout(self.readout, self.readout_width, init.kernel)
         self.drop = nn.Dropout(self.dropout)

@@ -38,7 +38,9 @@ RULES = (
     ("vocab", "tensor"),
     ("embed", "fsdp"),
     ("mlp", "tensor"),
-    ("gates", None),  # side by side, cut across shards: XLA then errs (test_parallel)
+    # Of what a recurrence steps through. Spread over tensor on a mesh of 2 x 2 x 2,
+    # XLA's gradient of the loop is wrong by a percent (jaxlib 0.10.2).
+    ("gates", None),
     ("heads", "tensor"),
     ("kv", None),
     ("norm", None),
