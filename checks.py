@@ -12,7 +12,7 @@ from data.dataset import Dataset
 from errors import UserError
 from tasks.search import check_decode
 from training.optimizers import make_optimizer
-from training.partitioning import Partitioner
+from training.partitioning import make_partitioner
 
 
 def check_config(cfg: ConfigDict) -> None:
@@ -34,7 +34,7 @@ def check_config(cfg: ConfigDict) -> None:
         )
     check_decode(cfg.decode)
     make_optimizer(cfg.optim, cfg.steps)
-    Partitioner(cfg.parallel)
+    make_partitioner(cfg.parallel)
     check_patterns(cfg)
 
 

@@ -4,6 +4,7 @@ With `assembly.py` and `trained_run.py` the only file that knows all packages.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -33,7 +34,15 @@ from training.checkpoints import Checkpoints
 from training.loop import Ending, Run
 from training.optimizers import make_optimizer
 from training.parameter_groups import check_patterns
-from training.partitioning import Partitioner
+from training.partitioning import Agreement, Partitioner, at_hand, make_partitioner
+from training.processes import (
+    Address,
+    first_before_others,
+    is_alone,
+    is_first,
+    join,
+    losses_explained,
+)
 from training.progress import Progress
 from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
@@ -69,7 +78,7 @@ class Training:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
         width = cfg.model.width
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
-        partitioner = Partitioner(cfg.parallel, parts=cfg.accumulate)
+        partitioner = make_partitioner(cfg.parallel, parts=cfg.accumulate)
         return cls(experiment, partitioner, batches, optimizer, schedule, steps)
 
     def loss(self, variables: PyTree, carry: PyTree, batch: PyTree, rng):
@@ -84,32 +93,66 @@ class Training:
         variables = task.init(self.experiment.model, jax.random.key(cfg.seed), batch)
         return make_state(variables["params"], self.optimizer, ema=cfg.optim.ema)
 
+    @property
+    def rows(self) -> int:
+        """Of a carry; what has none lasts for one batch alone."""
+        return getattr(self.batches, "rows", 1)
+
     def make_carry(self) -> PyTree:
         """What the first batch finds."""
-        rows = self.partitioner.padded(getattr(self.batches, "rows", 1))
         task, model = self.experiment.task, self.experiment.model
-        return self.partitioner.put_carry(task.initial_carry(model, rows, train=True))
+
+        def make(rows):
+            return task.initial_carry(model, rows, train=True)
+
+        return self.partitioner.init_carry(make, self.rows)
+
+    def content(self, state: TrainState, carry: PyTree) -> dict:
+        """What a checkpoint holds, the same for all devices and modes."""
+        return {
+            "state": state,
+            "carry": self.partitioner.stored_carry(carry, self.rows),
+        }
+
+    def restored(self, content: dict, carry: PyTree) -> tuple[TrainState, PyTree]:
+        """State and carry of a checkpoint on these devices.
+
+        Args:
+          carry: what `make_carry` gives.
+        """
+        stored = content["carry"]
+        return content["state"], self.partitioner.restored_carry(stored, carry)
 
     def compiled_step(self, state: TrainState, carry: PyTree):
         """The step on the partitioner's devices, for what lies as these do."""
         cfg = self.experiment.cfg
-        options = {"accumulate": cfg.accumulate, "ema": cfg.optim.ema}
+        options = {
+            "accumulate": cfg.accumulate,
+            "ema": cfg.optim.ema,
+            "axis_name": self.partitioner.axis_name,
+        }
         step = make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
         shapes = len(self.batches.shapes)
         return self.partitioner.compile(step, state, carry, shapes=shapes)
 
     def batch(self, k: int) -> PyTree:
         """Batch k on the devices."""
-        return self.partitioner.put_batch(self.batches[k])
+        part = functools.partial(self.batches.part, k)
+        return self.partitioner.read_batch(part, self.batches.num_rows(k))
 
 
-def train(cfg: ConfigDict, workdir: str) -> Ending:
+def train(cfg: ConfigDict, workdir: str, address: Address | None = None) -> Ending:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Returns why training ended, with everything saved.
+
+    Args:
+      address: where the processes of this run meet; None: there is this one.
     """
     try:
-        with stop_at_once():
+        with stop_at_once(), losses_explained():
+            if address is not None:
+                join(address)
             return _train(cfg, workdir)
     except StopRequested:  # before the first step
         return Ending.STOPPED
@@ -122,27 +165,31 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
     check_config(cfg)
-    origin = open_run(cfg.init_from) if cfg.init_from else None
-    dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
+    with first_before_others("data"):
+        origin = open_run(cfg.init_from) if cfg.init_from else None
+        dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
     check_corpus(cfg, dataset)
     experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
     training = Training.of(experiment, dataset)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
     check_patterns(cfg.optim, state.params)
-    begin(directory, config, about(state, dataset), dataset)
+    facts = about(state, dataset)
+    if is_first():
+        begin(directory, config, facts, dataset)
 
     checkpoints = Checkpoints(
         directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best
     )
     progress = Progress()
-    found = checkpoints.restore_newest({"state": state, "carry": carry})
+    found = checkpoints.restore_newest(training.content(state, carry))
     if found:
         content, document = found
-        state, carry = content["state"], content["carry"]
+        state, carry = training.restored(content, carry)
         progress = Progress.of_json(document)
         progress.in_a_row = []  # what stopped a run is given another chance
-        print(f"resuming at step {int(state.step)}")
+        if is_first():
+            print(f"resuming at step {int(state.step)}")
     elif origin:
         params = transferred(state.params, origin.variables["params"], cfg.init_params)
         ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
@@ -150,6 +197,7 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
     run = Run(
         step=training.compiled_step(state, carry),
         batch=training.batch,
+        content=training.content,
         validate=validator(experiment, dataset),
         best=best_metric(cfg),
         steps=training.steps,
@@ -160,11 +208,16 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
         max_skipped=cfg.max_skipped,
         checkpoints=checkpoints,
         writers=Writers(
-            directory.path, progress, step=int(state.step), steps=training.steps
+            directory.path,
+            progress,
+            step=int(state.step),
+            steps=training.steps,
+            silent=not is_first(),
         ),
+        agree=None if is_alone() else Agreement(),
     )
     _, ending = run.train(state, carry, progress)
-    if ending is Ending.NOT_FINITE:
+    if ending is Ending.NOT_FINITE and is_first():
         keep_skipped(directory, training, progress)
     return ending
 
@@ -214,7 +267,7 @@ def validator(experiment: Experiment, dataset: Dataset):
     def validate(state: TrainState, stopped) -> dict[str, float]:
         card = experiment.task.evaluate(
             experiment.evaluation_model,
-            {"params": evaluation_params(state)},
+            {"params": at_hand(evaluation_params(state))},
             Interruptible(batches, stopped),
             experiment.cfg,
             **extra,

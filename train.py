@@ -2,6 +2,10 @@
 
 python train.py --config=configs/cldr.py:rnn --workdir=runs/rnn
 python train.py --config=configs/cldr.py:rnn --plan
+
+Several processes are one run on all their devices: on TPU pods, under Slurm and
+Kubernetes they find each other; elsewhere each is given --coordinator,
+--num_processes and its own --process_id.
 """
 
 from absl import flags
@@ -14,9 +18,14 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
 PLAN = flags.DEFINE_bool("plan", False, "Print the parameters; train nothing.")
+DEVICES = flags.DEFINE_integer("devices", None, "With --plan: what each would hold.")
+DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --devices: GB of each.")
 REPLAY = flags.DEFINE_string(
     "replay", None, "Look at batches that a run kept because they were not finite."
 )
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 
 
 def main() -> int:
@@ -32,10 +41,13 @@ def main() -> int:
         from analysis import plan
 
         print(plan.table(CONFIG.value))
+        if DEVICES.value is not None:
+            print(plan.memory_table(CONFIG.value, DEVICES.value, DEVICE_MEMORY.value))
         return 0
     import experiment
 
-    return experiment.train(CONFIG.value, workdir())
+    address = experiment.Address(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    return experiment.train(CONFIG.value, workdir(), address)
 
 
 def workdir() -> str:

@@ -24,16 +24,13 @@ def table(workdir: str, path: str) -> str:
     cfg = run.experiment.cfg
     dataset = open_dataset(cfg.data, run.experiment.tokenizers)
     training = experiment.Training.of(run.experiment, dataset)
-    content = {
-        "state": training.partitioner.init(training.make_state),
-        "carry": training.make_carry(),
-    }
+    state, carry = training.partitioner.init(training.make_state), training.make_carry()
     checkpoints = Checkpoints(run.directory.checkpoints)
-    found = checkpoints.restore_newest(content)
+    found = checkpoints.restore_newest(training.content(state, carry))
     checkpoints.close()
     if found is None:
         raise UserError(f"--workdir={workdir} has no checkpoint")
-    state, carry = found[0]["state"], found[0]["carry"]
+    state, carry = training.restored(found[0], carry)
     lines = []
     for step, batch in load_batches(path).items():
         key = jax.random.fold_in(jax.random.key(cfg.seed), jnp.int32(step - 1))

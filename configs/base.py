@@ -161,7 +161,9 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.every.eval = 1000
     cfg.every.checkpoint = 1000
 
-    cfg.parallel = ConfigDict()  # the mesh; -1: all devices that are left
+    cfg.parallel = ConfigDict()  # may change when a run goes on
+    cfg.parallel.mode = "jit"  # over a mesh; or "pmap": data parallel, one process
+    # The mesh; -1: all devices that are left.
     cfg.parallel.data = -1  # axis over rows
     cfg.parallel.fsdp = 1  # axis over rows and parameters
     cfg.parallel.tensor = 1  # axis over heads, feed-forward and vocabulary

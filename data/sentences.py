@@ -39,6 +39,11 @@ class SentenceBatches:
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         return self.part(k, EVERY_ROW)
 
+    def num_rows(self, k: int) -> int:
+        """Of batch k, those of weight 0 included."""
+        number, _ = self._place(*divmod(k, self.epoch_length))
+        return self.plan.buckets[number].rows
+
     def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
         """Some rows of batch k, such as those of one host."""
         bucket, members = self._members(*divmod(k, self.epoch_length))
@@ -54,12 +59,16 @@ class SentenceBatches:
         """Share of an epoch's places that hold no token."""
         return self.plan.padding
 
-    def _members(self, epoch: int, place: int) -> tuple[Bucket, np.ndarray]:
-        """The bucket of a batch and the numbers of its pairs."""
+    def _place(self, epoch: int, place: int) -> tuple[int, int]:
+        """The number of a batch's bucket, and where in stored order it stands."""
         if self.seed is not None:
             order = Permutation(self.epoch_length, self.seed, epoch)
             place = int(order[np.asarray([place])][0])
-        number = int(np.searchsorted(self.ends, place, side="right"))
+        return int(np.searchsorted(self.ends, place, side="right")), place
+
+    def _members(self, epoch: int, place: int) -> tuple[Bucket, np.ndarray]:
+        """The bucket of a batch and the numbers of its pairs."""
+        number, place = self._place(epoch, place)
         bucket = self.plan.buckets[number]
         start = (place - int(self.ends[number]) + bucket.num_batches) * bucket.rows
         places = np.arange(start, min(start + bucket.rows, len(bucket.members)))
@@ -92,14 +101,24 @@ class CopiesInTurn:
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         return self.part(k, slice(None))
 
+    def num_rows(self, k: int) -> int:
+        """Of batch k, those of weight 0 included."""
+        copy, k = self._of_copy(k)
+        return copy.num_rows(k)
+
     def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
         """Some rows of batch k, such as those of one host."""
+        copy, k = self._of_copy(k)
+        return copy.part(k, rows)
+
+    def _of_copy(self, k: int) -> tuple[SentenceBatches, int]:
+        """The copy that batch k is of, and its number there."""
         turn, place = divmod(k, int(self.ends[-1]))
         number = int(np.searchsorted(self.ends, place, side="right"))
         copy = self.copies[number]
         place -= int(self.ends[number]) - copy.epoch_length
         epoch = turn * len(self.copies) + number  # so that each has its own order
-        return copy.part(epoch * copy.epoch_length + place, rows)
+        return copy, epoch * copy.epoch_length + place
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:

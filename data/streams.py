@@ -31,6 +31,11 @@ class TextBatches:
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         return self.part(k, slice(None))
 
+    def num_rows(self, k: int) -> int:
+        """Of batch k; all have the same."""
+        del k
+        return self.rows
+
     def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
         """Some rows of batch k, such as those of one host; no others are read."""
         starts = self.starts[rows]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.layers import Dense, Embedding, Initializer, normal
 from models.positions import relative_shift, rotate
-from models.precision import DType
+from models.precision import DType, widened
 
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
 ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
@@ -23,7 +23,7 @@ def masked_softmax(
     scores: Float[Array, "... S"], mask: Bool[Array, "... #S"]
 ) -> Float[Array, "... S"]:
     """Softmax over the keys a mask leaves, in float32; zeros where it leaves none."""
-    exact = jax.nn.softmax(scores.astype(jnp.float32), axis=-1, where=mask)
+    exact = jax.nn.softmax(widened(scores), axis=-1, where=mask)
     return exact.astype(scores.dtype)
 
 

@@ -112,6 +112,7 @@ class LayerNorm(nn.Module):
         return nn.LayerNorm(
             self.epsilon,
             dtype=x.dtype,
+            param_dtype=jnp.promote_types(x.dtype, jnp.float32),
             use_fast_variance=False,
             scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
             bias_init=nn.with_logical_partitioning(zeros, ("norm",)),

@@ -4,7 +4,8 @@ A parameter is cast where it is used, and not once for all: what is used many
 times in a pass (the vector of a frequent word, a recurrent weight, the table of
 a blocked loss) then adds up its gradients in float32, where a sum in bfloat16
 would stop to grow at 256 times one of its terms. Softmaxes, the statistics of
-normalisations, logits and losses are float32 in any case.
+normalisations, logits and losses are float32 in any case. Of float64, which is for
+tests and needs jax_enable_x64, everything is.
 """
 
 import jax
@@ -13,7 +14,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 DType = DTypeLike
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DTYPES = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float64": jnp.float64,
+}
+
+
+def widened(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """As float32 what is narrower; what is wider stays."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @jax.custom_vjp
@@ -46,6 +56,6 @@ def make_logits(
     bias: Float[Array, "V"],
 ) -> Float[Array, "... V"]:
     """h T^T + b, float32."""
-    if hidden.dtype == jnp.float32:
-        return hidden @ table.astype(jnp.float32).T + bias
+    if hidden.dtype in (jnp.float32, jnp.float64):
+        return hidden @ table.astype(hidden.dtype).T + bias
     return wide_product(hidden, table.astype(hidden.dtype)) + bias

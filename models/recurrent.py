@@ -46,7 +46,7 @@ INITIALIZATIONS = {
 }
 
 
-def orthogonal_gates(key, shape, dtype=jnp.float32):
+def orthogonal_gates(key, shape, dtype=None):
     """One orthogonal matrix a gate, side by side.
 
     One decomposition at a time: on a CPU of few cores XLA can wait for ever for
@@ -76,10 +76,10 @@ class Cell(nn.Module):
 
     def setup(self):
         size = self.gates * self.width
-        self.input = Dense((size,), ("embed", "mlp"), kernel_init=self.kernel_init)
+        self.input = Dense((size,), ("embed", "gates"), kernel_init=self.kernel_init)
         self.recurrent = self.param(
             "recurrent",
-            nn.with_logical_partitioning(orthogonal_gates, ("embed", "mlp")),
+            nn.with_logical_partitioning(orthogonal_gates, ("embed", "gates")),
             (self.width, size),
         )
         self.drop_weights = nn.Dropout(self.weight_dropout)
@@ -146,7 +146,7 @@ class GRU(Cell):
         super().setup()
         self.candidate_bias = self.param(
             "candidate_bias",
-            nn.with_logical_partitioning(zeros, ("mlp",)),
+            nn.with_logical_partitioning(zeros, ("gates",)),
             (self.width,),
         )
 

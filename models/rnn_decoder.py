@@ -85,11 +85,11 @@ class Decoder(nn.Module):
         self.alignment = SingleHeadAttention(score, self.remat)
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
-        self.from_context = Dense(size, ("embed", "mlp"), **into)
+        self.from_context = Dense(size, ("embed", "gates"), **into)
         if self.input_feeding:
-            self.from_fed = Dense(size, ("embed", "mlp"), **into)
+            self.from_fed = Dense(size, ("embed", "gates"), **into)
         self.first_state = Dense(
-            (self.width,), ("embed", "mlp"), kernel_init=init.kernel
+            (self.width,), ("embed", "gates"), kernel_init=init.kernel
         )
         self.read = Readout(self.readout, self.readout_width, init.kernel)
         self.drop = nn.Dropout(self.dropout)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from models.heads import Head, Predictor
 from models.layers import Embedding
 from models.masks import pad_left
+from models.precision import widened
 from models.recurrent import CELLS, INITIALIZATIONS, Readout, State, first_state
 from models.rnn_config import RNNConfig
 from models.rnn_memory import LookBack, Recent, none_yet
@@ -121,7 +122,7 @@ class LanguageModel(Predictor):
 
     def _penalise(self, outputs, dropped):
         """Sows AR, alpha * mean(dropped^2), and TAR, beta * mean((h_t - h_{t-1})^2)."""
-        outputs, dropped = (x.astype(jnp.float32) for x in (outputs, dropped))
+        outputs, dropped = widened(outputs), widened(dropped)
         changes = outputs[:, 1:] - outputs[:, :-1]
         for name, strength, values in (
             ("activation", self.config.activation_regularization, dropped),

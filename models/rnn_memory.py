@@ -60,7 +60,7 @@ class LookBack(nn.Module):
         if not recent:
             return jnp.zeros_like(outputs), ()
         window, length = recent.outputs.shape[1], outputs.shape[1]
-        padding = length - mask.sum(axis=1)
+        padding = length - mask.sum(axis=1, dtype=jnp.int32)
         roll = jax.vmap(lambda row, shift: jnp.roll(row, shift, axis=0))
         old = roll(jnp.pad(recent.outputs, ((0, 0), (0, length), (0, 0))), padding)
         new = jnp.pad(outputs, ((0, 0), (window, 0), (0, 0)))

@@ -30,12 +30,12 @@ class Additive(nn.Module):
     score_init: Initializer | None = None
 
     def setup(self):
-        axes = ("embed", "mlp")
+        axes = ("embed", "gates")
         options = {"use_bias": False, "kernel_init": self.kernel_init}
         self.query = Dense((self.width,), axes, **options)
         self.key = Dense((self.width,), axes, **options)
         self.score = Dense(
-            (1,), ("mlp", None), use_bias=False, kernel_init=self.score_init
+            (1,), ("gates", None), use_bias=False, kernel_init=self.score_init
         )
 
     def project_keys(self, states: Float[Array, "B S E"]) -> Float[Array, "B S A"]:
@@ -97,7 +97,7 @@ class Bilinear(Dot):
     def setup(self):
         self.key = Dense(
             (self.width,),
-            ("embed", "mlp"),
+            ("embed", "gates"),
             use_bias=False,
             kernel_init=self.kernel_init,
         )

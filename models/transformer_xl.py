@@ -245,8 +245,9 @@ class Seq2Seq(EncoderDecoder):
         )
         if not carry:
             return x, carry
-        encoder = extend_memory(carry.encoder, source_inputs, source_mask.sum(axis=1))
-        decoder = extend_memory(carry.decoder, target_inputs, target_mask.sum(axis=1))
+        lengths = [m.sum(axis=1, dtype=jnp.int32) for m in (source_mask, target_mask)]
+        encoder = extend_memory(carry.encoder, source_inputs, lengths[0])
+        decoder = extend_memory(carry.decoder, target_inputs, lengths[1])
         return x, Memories(encoder, decoder)
 
     def start(

@@ -99,6 +99,7 @@ class Toy:
         run = Run(
             step=stepping,
             batch=making,
+            content=lambda state, carry: {"state": state, "carry": carry},
             validate=validate,
             best=("loss", "min"),
             steps=self.steps,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
@@ -75,6 +76,8 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Just before a checkpoint gets its name: notes what its files are."""
+        if jax.process_index():
+            return
         names = f"{self._saving}.orbax-checkpoint-tmp*"
         drafts = list(self.folder.glob(names)) or [self.folder / str(self._saving)]
         for draft in drafts:
@@ -116,10 +119,19 @@ class Checkpoints:
         Args:
           like: content with the shapes, types and shardings to restore.
         """
+        step = self._newest_whole() if jax.process_index() == 0 else None
+        if jax.process_count() > 1:
+            step = int(broadcast_one_to_all(np.int32(-1 if step is None else step)))
+            step = None if step < 0 else step
+            self.manager.reload()
+        return None if step is None else self.restore(step, like)
+
+    def _newest_whole(self) -> int | None:
+        """Its step; those after it are moved aside, with a warning."""
         for step in reversed(self.steps()):
             wrong = damage(self.folder / str(step))
             if wrong is None:
-                return self.restore(step, like)
+                return step
             aside = self.folder.parent / "damaged" / str(step)
             print(
                 f"warning: checkpoint {step} is damaged ({wrong}); going on from the "
@@ -210,7 +222,7 @@ def _goodness(metrics: dict[str, float]) -> float:
 
 def _read(reader: ocp.Checkpointer, folder: epath.Path, wanted: PyTree) -> PyTree:
     """Part of a state, on the first device."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def describe(leaf):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)

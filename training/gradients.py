@@ -29,18 +29,45 @@ def total_loss(pairs: Pairs, weights: Weights | None = None) -> Float[Array, ""]
 
 
 def gradients(
-    loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng, *, parts: int = 1
+    loss: Loss,
+    params: PyTree,
+    carry: PyTree,
+    batch: PyTree,
+    rng,
+    *,
+    parts: int = 1,
+    axis_name: str | None = None,
 ) -> tuple[PyTree, Pairs, PyTree]:
     """Gradient of `total_loss`, pairs and the next carry.
 
     Args:
       loss: (variables, carry, batch, rng) -> (pairs, carry).
       parts: of the batch's rows, gone through one after another: less memory.
+      axis_name: over which devices hold the batch's rows, each its own program;
+        None: one program sees all of them.
     """
+    if axis_name is None:
+        return _gradients(loss, params, carry, batch, rng, parts, lambda x: x)
+    rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+
+    def summed(tree):
+        return jax.lax.psum(tree, axis_name)
+
+    # Sums of what devices count by the weight of all rows, not means of their means.
+    grads, pairs, after = _gradients(loss, params, carry, batch, rng, parts, summed)
+    return summed(grads), summed(pairs), after
+
+
+def _gradients(loss, params, carry, batch, rng, parts, summed):
+    """Those of the rows that are here; `summed` adds weights up over devices."""
+
+    def weights_of(pairs):
+        found = {name: weight for name, (_, weight) in pairs.items()}
+        return summed(jax.lax.stop_gradient(found))
 
     def objective(params, carry, batch, rng, weights):
         pairs, after = loss({"params": params}, carry, batch, rng)
-        return total_loss(pairs, weights), (pairs, after)
+        return total_loss(pairs, weights or weights_of(pairs)), (pairs, after)
 
     gradient = jax.grad(objective, has_aux=True)
     if parts == 1:
@@ -49,7 +76,7 @@ def gradients(
 
     # No weight depends on parameters: of this pass the compiler keeps only them.
     whole, _ = loss({"params": params}, carry, batch, rng)
-    weights = {name: weight for name, (_, weight) in whole.items()}
+    weights = weights_of(whole)
 
     def add(sums, part):
         number, carry, batch = part

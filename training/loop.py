@@ -33,16 +33,20 @@ class Run:
     Attributes:
       step: compiled, (state, carry, batch) -> (state, carry, pairs).
       batch: gives the batch of a number, on the devices.
+      content: what a checkpoint keeps of state and carry.
       validate: from a state to the validation split's metrics; it may raise
         StopRequested once the event it is given is set.
       best: the metric that chooses checkpoints, and "min" or "max".
       log_every, eval_every, save_every: in steps; 0 is never.
       patience: validations without a better score that end training; 0: none do.
       max_skipped: steps in a row that may be skipped.
+      agree: of several processes, from whether one was asked to stop to whether all
+        do; None: there is one.
     """
 
     step: Step
     batch: Callable[[int], PyTree]
+    content: Callable[[TrainState, PyTree], PyTree]
     validate: Callable[[TrainState, threading.Event], dict[str, float]]
     best: tuple[str, str]
     steps: int
@@ -53,6 +57,7 @@ class Run:
     max_skipped: int
     checkpoints: Checkpoints
     writers: Writers
+    agree: Callable[[bool], bool] | None = None
 
     def train(
         self, state: TrainState, carry: PyTree, progress: Progress
@@ -67,16 +72,20 @@ class Run:
             stop_requests() as stopped,
             Prefetch(self.batch, done, self.steps) as batches,
         ):
+            stopping = self._stops(stopped)
             if done > progress.validated and self._validates(done):  # was cut short
-                state = self._keep(done, state, carry, meter, stopped)
-            while not (self._ended(done, progress) or stopped.is_set()):
+                state = self._keep(done, state, carry, meter, stopped, stopping)
+                stopping |= self._stops(stopped)
+            while not (self._ended(done, progress) or stopping):
                 batch = batches.next()
                 state, carry, pairs = self.step(state, carry, batch)
                 done += 1
                 meter.push(done, pairs, batches.lap())
                 broken = len(progress.in_a_row) >= self.max_skipped
-                if self._saves(done) or stopped.is_set() or broken:
-                    state = self._keep(done, state, carry, meter, stopped)
+                stopping = self._stops(stopped)
+                if self._saves(done) or stopping or broken:
+                    state = self._keep(done, state, carry, meter, stopped, stopping)
+                    stopping |= self._stops(stopped)
                 if broken:
                     break
             self.checkpoints.close()
@@ -84,6 +93,11 @@ class Run:
             return state, Ending.NOT_FINITE
         ended = self._ended(done, progress) and progress.validated == done
         return state, Ending.FINISHED if ended else Ending.STOPPED
+
+    def _stops(self, stopped: threading.Event) -> bool:
+        """Whether this is to stop; the same in all processes."""
+        asked = stopped.is_set()
+        return asked if self.agree is None else self.agree(asked)
 
     def _ended(self, done: int, progress: Progress) -> bool:
         impatient = 0 < self.patience <= progress.stale
@@ -95,16 +109,21 @@ class Run:
     def _saves(self, done: int) -> bool:
         return self._validates(done) or _due(done, self.save_every)
 
-    def _keep(self, done, state, carry, meter, stopped) -> TrainState:
-        """Saves, after a validation if one is due and no signal cuts it short."""
+    def _keep(self, done, state, carry, meter, stopped, stopping) -> TrainState:
+        """Saves, after a validation if one is due and no signal cuts it short.
+
+        Several processes would be cut short at different places, so none is.
+        """
+        if self.agree is not None:
+            stopped = threading.Event()
         progress = meter.progress
         meter.flush(log=done == self.steps)
         with meter.paused():
             goodness = None
-            if self._validates(done) and not stopped.is_set():
+            if self._validates(done) and not stopping:
                 with contextlib.suppress(StopRequested):
                     state, goodness = self._judge(done, state, progress, stopped)
-            content = {"state": state, "carry": carry}
+            content = self.content(state, carry)
             self.checkpoints.save(done, content, progress.to_json(), goodness)
         return state
 

@@ -12,8 +12,16 @@ from pathlib import Path
 
 from errors import UserError
 
-# Where data lies may differ between machines; what it is may not.
-PLACES = ("data.dir", "data.source_dir")
+# Where data lies and how many devices there are may differ between machines; what
+# the data is and what is computed may not.
+PLACES = (
+    "data.dir",
+    "data.source_dir",
+    "parallel.mode",
+    "parallel.data",
+    "parallel.fsdp",
+    "parallel.tensor",
+)
 
 
 class RunDirectory:

@@ -51,6 +51,7 @@ def make_step(
     *,
     accumulate: int = 1,
     ema: float = 0.0,
+    axis_name: str | None = None,
 ) -> Step:
     """A step that minimises `total_loss` (see training/gradients.py).
 
@@ -62,12 +63,14 @@ def make_step(
       seed: random numbers of step k are fold_in(seed, k).
       accumulate: parts of a batch that are gone through one after another.
       ema: decay of the mean of the parameters; 0: none is kept.
+      axis_name: see `gradients`.
     """
+    options = {"parts": accumulate, "axis_name": axis_name}
 
     def step(state, carry, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, pairs, after = gradients(
-            loss, state.params, carry, batch, rng, parts=accumulate
+            loss, state.params, carry, batch, rng, **options
         )
         norm = optax.global_norm(grads)
         updates, opt_state = optimizer.update(

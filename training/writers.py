@@ -112,8 +112,22 @@ class TensorBoard:
 class Writers:
     """All of them at once."""
 
-    def __init__(self, workdir: Path, progress: Progress, *, step: int, steps: int):
-        """Args: step: the one training goes on from. steps: the one it ends at."""
+    def __init__(
+        self,
+        workdir: Path,
+        progress: Progress,
+        *,
+        step: int,
+        steps: int,
+        silent: bool = False,
+    ):
+        """Args: step: the one training goes on from. steps: the one it ends at.
+
+        silent: whether nothing is written, since another process does.
+        """
+        self.all = ()
+        if silent:
+            return
         last = {"train": progress.logged, "validation": progress.validated}
         self.all = (
             MetricsFile(workdir / "metrics.jsonl", last),
