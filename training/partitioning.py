@@ -65,6 +65,7 @@ class Partitioner:
         self.row_parts = parts * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self.rows = NamedSharding(self.mesh, P(ROWS))
         self.replicated = NamedSharding(self.mesh, P())
+        self._strip: dict[int, Callable] = {}
 
     def init(self, make: Callable[[], PyTree]) -> PyTree:
         """Makes a state where it will live, no device holding more than its part."""
@@ -196,7 +197,11 @@ class Partitioner:
 
     def stored_carry(self, carry: PyTree, rows: int) -> PyTree:
         """As checkpoints keep it: without the rows that fill it up."""
-        return self._jit(lambda carry: first_rows(carry, rows))(carry)
+        if self.padded(rows) == rows:
+            return carry
+        if rows not in self._strip:  # compiled once, not at every save
+            self._strip[rows] = self._jit(lambda carry: first_rows(carry, rows))
+        return self._strip[rows](carry)
 
     def restored_carry(self, stored: PyTree, fresh: PyTree) -> PyTree:
         """What was stored, on these devices; the rows that fill it up are fresh.
@@ -217,13 +222,18 @@ class Partitioner:
     def _jit(self, make: Callable) -> Callable:
         """Compiled, results with rows spread over the devices if those divide them."""
 
-        def call(*inputs):
-            def place(leaf):
-                divides = leaf.ndim and leaf.shape[0] % self._num_row_shards == 0
-                return self.rows if divides else self.replicated
+        def place(leaf):
+            divides = leaf.ndim and leaf.shape[0] % self._num_row_shards == 0
+            return self.rows if divides else self.replicated
 
-            places = jax.tree.map(place, jax.eval_shape(make, *inputs))
-            return jax.jit(make, out_shardings=places)(*inputs)
+        compiled = None
+
+        def call(*inputs):
+            nonlocal compiled
+            if compiled is None:
+                places = jax.tree.map(place, jax.eval_shape(make, *inputs))
+                compiled = jax.jit(make, out_shardings=places)
+            return compiled(*inputs)
 
         return call
 
