@@ -62,7 +62,13 @@ def open_run(
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
     check_lengths(cfg)
-    languages = tuple(directory.read_json("about.json")["languages"])
+    about = directory.read_json("about.json") if directory.is_complete else {}
+    if "languages" not in about:
+        raise UserError(
+            f"{directory.path}/about.json is of another version of this code, or the "
+            "run was killed before it began: train it again"
+        )
+    languages = tuple(about["languages"])
     experiment = assemble(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints)
     steps = checkpoints.find(checkpoint)

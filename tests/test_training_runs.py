@@ -1,6 +1,7 @@
 """What a config asks of training, done by the whole of it on a small corpus."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -90,3 +91,13 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
         with pytest.raises(UserError, match=said):
             experiment.train(cfg, tmp_path / "run")
     assert not (data_dir / "none").exists()
+
+
+def test_a_run_directory_of_another_version_is_named(origin, tmp_path):
+    shutil.copytree(origin, tmp_path / "old")
+    (tmp_path / "old" / "about.json").write_text("{}")
+    with pytest.raises(UserError, match=r"about\.json is of another version"):
+        open_run(tmp_path / "old")
+    (tmp_path / "old" / "about.json").unlink()
+    with pytest.raises(UserError, match=r"about\.json is of another version"):
+        open_run(tmp_path / "old")
