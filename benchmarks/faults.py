@@ -210,6 +210,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     options, config = parser.parse_known_args()
     if not any(flag.startswith("--config=") for flag in config):
         parser.error("--config=configs/DATA.py:MODEL is missing")
+    if options.without == "stopping":  # a score that gets no better, or none is missed
+        config.append("--config.optim.lr=0")
     return options, config
 
 
