@@ -132,7 +132,7 @@ class Harness:
         """
         target = min(MOMENTS, key=lambda kind: (self.kills[kind], self.random.random()))
         usual = self.seconds.get(target, [1.0])
-        occasion = self.random.randint(1, max(1, len(usual) // 4))
+        occasion = self.random.randint(1, max(1, len(usual) // 2))
         met, last = 0, None
         while process.is_alive():
             name, count = self.moment()
@@ -211,7 +211,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     if not any(flag.startswith("--config=") for flag in config):
         parser.error("--config=configs/DATA.py:MODEL is missing")
     if options.without == "stopping":  # a score that gets no better, or none is missed
-        config.append("--config.optim.lr=0")
+        config += ["--config.optim.lr=0", "--config.optim.ema=0"]
     return options, config
 
 
