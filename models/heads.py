@@ -92,11 +92,7 @@ def blocked_log_prob(
     smoothing: float,
 ) -> Float[Array, "B T"]:
     """`block_log_prob` in blocks."""
-
-    def one(hidden, labels):
-        return block_log_prob(hidden, labels, table, bias, smoothing)
-
-    return in_blocks(one, hidden, labels, len(table))
+    return _blocked(block_log_prob, hidden, labels, table, bias, smoothing)
 
 
 def blocked_scores(
@@ -107,9 +103,12 @@ def blocked_scores(
     smoothing: float,
 ) -> Scores:
     """`block_scores` in blocks."""
+    return _blocked(block_scores, hidden, labels, table, bias, smoothing)
 
+
+def _blocked(score, hidden, labels, table, bias, smoothing):
     def one(hidden, labels):
-        return block_scores(hidden, labels, table, bias, smoothing)
+        return score(hidden, labels, table, bias, smoothing)
 
     return in_blocks(one, hidden, labels, len(table))
 
