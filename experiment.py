@@ -31,10 +31,11 @@ from trained_run import (
 )
 from training.averaging import evaluation_params
 from training.checkpoints import Checkpoints
+from training.jit_partitioner import Partitioner
 from training.loop import Ending, Run
 from training.optimizers import make_optimizer
 from training.parameter_groups import check_patterns
-from training.partitioning import Agreement, Partitioner, at_hand, make_partitioner
+from training.partitioning import Agreement, at_hand, make_partitioner
 from training.processes import (
     Address,
     first_before_others,

@@ -224,7 +224,8 @@ def write_details(directory: RunDirectory, name: str, card: dict) -> None:
     path = directory.path / "eval" / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
-    np.savez_compressed(path, total=totals, weight=weights)
+    with path.open("wb") as file:
+        np.savez_compressed(file, total=totals, weight=weights)
 
 
 def predict(run: TrainedRun, lines: Iterable[str], **how) -> Iterator[str]:

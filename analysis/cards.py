@@ -9,7 +9,7 @@ import numpy as np
 from analysis.comparison import NOT_COMPARED
 from analysis.runs import read_lines, read_object
 from errors import UserError
-from training.run_directory import flattened
+from training.run_directory import RunDirectory, flattened
 
 HASHES = ("data", "vocabulary")  # a comparison of runs warns of them by itself
 
@@ -50,7 +50,7 @@ def open_card(place: str, split: str) -> Card:
 
     Raises UserError where there is none.
     """
-    path = Path(place).expanduser()
+    path = RunDirectory(place).path
     if path.is_dir():
         path = newest(path, split)
     if not path.is_file():
@@ -91,7 +91,7 @@ def read_blocks(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Sums and weights that `eval.py` kept."""
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as kept:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
         return kept["total"], kept["weight"]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from errors import UserError
+from places import place, resolved
 from training.checkpoints import CONTENT, PROGRESS
 from training.event_files import records
 
@@ -55,7 +56,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 def stored(folder: Path, step: int) -> dict[str, np.ndarray]:
     """All that a checkpoint holds, by name."""
-    path = (folder / "checkpoints" / str(step)).absolute()
+    path = resolved(folder) / "checkpoints" / str(step)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         content = reader.restore(path / CONTENT)
     leaves = jax.tree_util.tree_leaves_with_path(content)
@@ -97,9 +98,9 @@ def main() -> int:
         print("usage: python -m analysis.identical RUN RUN", file=sys.stderr)
         return 2
     try:
-        found = differences(*map(Path, sys.argv[1:]))
-    except OSError as error:
-        print(f"error: {UserError(error)}", file=sys.stderr)
+        found = differences(*map(place, sys.argv[1:]))
+    except (OSError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print("\n".join(found) or "the same to the bit")
     return 1 if found else 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from errors import UserError
+from places import resolved
 from training.run_directory import RunDirectory
 
 
@@ -70,9 +71,9 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
     Raises UserError for a path that is not a scored run, or stands twice.
     """
     runs = [read_run(path) for path in paths]
-    places = collections.Counter(run.path.resolve() for run in runs)
+    places = collections.Counter(resolved(run.path) for run in runs)
     for run in runs:
-        if places[run.path.resolve()] > 1:
+        if places[resolved(run.path)] > 1:
             raise UserError(f"{run.path} is given twice: name each run once")
     for name in (_with_folder, _with_path):
         taken = collections.Counter(run.label for run in runs)
@@ -84,7 +85,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
 
 
 def _with_folder(run: Run) -> str:
-    return f"{run.config['model']['name']} ({run.path.resolve().name})"
+    return f"{run.config['model']['name']} ({resolved(run.path).name})"
 
 
 def _with_path(run: Run) -> str:

@@ -103,6 +103,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.data = ConfigDict()
     cfg.data.name = placeholder(str)  # of ours or TFDS's; "a/en-de+b/en-de:3" mixes
     cfg.data.dir = "~/tensorflow_datasets"  # prepared and encoded corpora
+    cfg.data.cache_dir = "~/.cache/attention-lab"  # copies, if data.dir is a gs://
     cfg.data.source_dir = placeholder(str)  # the corpus's files, instead of a download
     cfg.data.seed = 0  # of the order of sentences
     cfg.data.reverse = False  # translation: from the second language to the first

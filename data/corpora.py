@@ -10,12 +10,14 @@ import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from etils import epath, epy
 
 from data.corpus_names import choices, class_name, explain_name, own_corpora, register
 from data.preparation import check_whole, full_name, one_line, prepare
+from data.remote import bring_all, is_there, send
 from errors import UserError
 
 with epy.lazy_imports():  # seconds that only opening a corpus should cost
@@ -110,7 +112,7 @@ def open_corpus(
 
     Args:
       name: "multi30k/en-de", "ptb", or a name of TFDS.
-      data_dir: TFDS's folder of prepared data; `~` and `gs://` are understood.
+      data_dir: TFDS's folder of prepared data.
       source_dir: folder with the published files, instead of downloading them. Not
         looked at once the corpus is prepared. Corpora of a user's own files are those
         of this folder as it is now; without it, or if it is gone, as it was prepared.
@@ -124,8 +126,11 @@ def open_corpus(
         builder = _build(name, data_dir, config)
         languages = _languages(builder)
         fields = languages or (_text_field(builder),)
+        prepared = Path(builder.data_path)
         if not builder.is_prepared():
-            prepare(builder, source_dir)
+            if prepared.exists() or not is_there(prepared):
+                prepare(builder, source_dir)
+                send(prepared)
             builder = _build(name, data_dir, config)
         check_whole(builder)
     return Corpus(
@@ -150,6 +155,8 @@ def _own_config(name: str, data_dir: epath.Path, source_dir: str | None):
     builder = getattr(module, class_name(own))
     if not hasattr(builder, "find_config"):
         return None
+    if source_dir is None or not Path(source_dir).expanduser().exists():
+        bring_all(Path(data_dir) / own, str(builder.VERSION))
     return builder.find_config(config, data_dir, source_dir)
 
 
@@ -184,7 +191,7 @@ def _build_named(name: str, options: dict):
 
 @contextlib.contextmanager
 def _reached(name: str, data_dir: epath.Path) -> Iterator[None]:
-    """Raises UserError where a folder cannot be read: gs:// without its package."""
+    """Raises UserError where a folder cannot be read."""
     try:
         yield
     except (ImportError, OSError) as error:

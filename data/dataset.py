@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from data.corpora import TRAIN, Corpus, open_corpus
 from data.documents import DocumentBatches
 from data.encoding import Encoded, open_copy, open_encoded
 from data.mixtures import Mixture, mix, parts_of
+from data.remote import local_root
 from data.sentences import CopiesInTurn, SentenceBatches
 from data.storage import short_hash
 from data.streams import TextBatches, TextOnce
@@ -183,10 +183,9 @@ def open_dataset(
     """
     if not cfg.name:
         raise UserError("data.name is not set: name a corpus, --config.data.name=...")
-    if "://" in cfg.dir:
-        raise UserError(f"data.dir={cfg.dir}: encoded text is mapped from local disk")
+    root = local_root(cfg.dir, cfg.cache_dir)
     parts = [
-        (open_corpus(name, cfg.dir, cfg.source_dir), times)
+        (open_corpus(name, root, cfg.source_dir), times)
         for name, times in parts_of(cfg.name)
     ]
     corpus = parts[0][0]
@@ -194,7 +193,7 @@ def open_dataset(
         corpus = mix(parts, tagged=cfg.target_tag)
     if cfg.reverse:
         corpus = corpus.reversed()
-    folder = Path(os.path.expanduser(cfg.dir)) / "encoded" / cfg.name.replace("/", "-")
+    folder = root / "encoded" / cfg.name.replace("/", "-")
     sides = SIDES[corpus.kind]
     if tokenizers is None:
         tokenizers = find_tokenizers(corpus, folder, sides, cfg)

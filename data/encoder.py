@@ -157,7 +157,7 @@ def encode_part(corpus: Corpus, part: Part, drafts: Path, tokenizers) -> None:
     for block in blocks(corpus.read(part.split, part.start, part.stop)):
         for side, texts in zip(sides, zip(*block, strict=True), strict=True):
             side.add_all(texts)
-    with written_whole(drafts / part.name) as draft:
+    with written_whole(drafts / part.name, keep=False) as draft:
         for (name, _), side in zip(tokenizers, sides, strict=True):
             side.write(draft / name)
 

@@ -16,6 +16,7 @@ import numpy as np
 from data.bpe_dropout import Dropout
 from data.corpora import TRAIN, Corpus
 from data.encoder import encode_all
+from data.remote import is_there
 from data.storage import short_hash
 from data.tokenizers import Tokenizer, dump_tokenizer
 
@@ -61,7 +62,7 @@ def open_encoded(
     about = [corpus.name, corpus.version, corpus.fields, corpus.splits]
     key = short_hash(FORMAT, about, documents)
     target = folder / f"tokens-{key}"
-    if not target.exists():
+    if not is_there(target):
         encode_all(corpus, target, tokenizers)
     encoded = {
         split: {side: read_side(target, split, side) for side, _ in tokenizers}
@@ -83,7 +84,7 @@ def open_copy(
     """
     key = short_hash(dropout.probability, dropout.seed)
     target = folder.with_name(f"{folder.name}-dropout-{key}-{dropout.copy}")
-    if not target.exists():
+    if not is_there(target):
         encode_all(corpus, target, tokenizers, dropout)
     return {side: read_side(target, TRAIN, side) for side, _ in tokenizers}
 

@@ -150,11 +150,8 @@ def one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _alone(builder) -> Iterator[None]:
-    """Holds the corpus's lock; where there are none (a bucket), the fastest wins."""
+    """Holds the corpus's lock."""
     root = builder.data_dir_root
-    if "://" in os.fspath(root):
-        yield
-        return
     name = full_name(builder)
     file = f".{name}-{builder.version}.lock".replace("/", "-")
     with one_at_a_time(Path(root) / file, f"prepares {name}"):

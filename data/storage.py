@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.remote import send
+
 
 def short_hash(*parts) -> str:
     """Sixteen hexadecimal digits that depend on all parts."""
@@ -17,10 +19,13 @@ def short_hash(*parts) -> str:
 
 
 @contextlib.contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, *, keep: bool = True) -> Iterator[Path]:
     """A folder to fill that becomes `target` if all goes well, and else nothing.
 
     When another process was faster, its folder stays and ours goes.
+
+    Args:
+      keep: whether a bucket that the folder belongs to gets it too.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -29,6 +34,8 @@ def written_whole(target: Path) -> Iterator[Path]:
         draft.chmod(0o755)  # others may read what they share
         with contextlib.suppress(FileExistsError):
             os.rename(draft, target)
+            if keep:
+                send(target)
     except OSError:
         if not target.exists():
             raise

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from data.corpora import TRAIN, Corpus
 from data.normalization import TAG, Normalizer, language_tag
+from data.remote import is_there
 from data.samples import spread
 from data.storage import short_hash, written_whole
 from data.tokenizers import (
@@ -119,7 +120,7 @@ def open_tokenizers(
     """
     key = short_hash(FORMAT, corpus.name, corpus.version, corpus.fields, settings)
     target = folder / f"tokenizer-{key}"
-    if not target.exists():
+    if not is_there(target):
         with written_whole(target) as draft:
             for side, tokenizer in train().items():
                 document = dump_tokenizer(tokenizer)

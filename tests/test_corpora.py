@@ -438,11 +438,6 @@ def test_a_copy_that_only_tensorflow_reads_is_refused(words, tmp_path):
     assert "--config.data.dir" in message
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="has gcsfs")
-def test_a_bucket_without_its_package_says_which(tmp_path):
-    assert "gcsfs" in refusal("ptb", "gs://bucket/data")
-
-
 class LoopbackPairs(tfds.core.GeneratorBasedBuilder):
     """Stands for a corpus of TFDS: an archive, configs, split names of its own."""
 

@@ -15,11 +15,11 @@ from configs import base
 from errors import UserError
 from training.averaging import observe, told
 from training.checkpoints import Checkpoints
+from training.jit_partitioner import Partitioner
 from training.matrices import hidden, input_axes
 from training.muon import orthogonalized
 from training.optimizers import RULES, learning_rate, make_optimizer
 from training.parameter_groups import names_of
-from training.partitioning import Partitioner
 from training.step import make_state
 
 SHAPES = {

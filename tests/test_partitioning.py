@@ -7,7 +7,8 @@ import pytest
 
 from configs import base
 from errors import UserError
-from training.partitioning import make_mesh, make_partitioner
+from training.meshes import make_mesh
+from training.partitioning import make_partitioner
 
 
 def test_meshes_that_do_not_fit_the_devices_are_refused():

@@ -155,7 +155,7 @@ import conftest
 import test_scan_layers as here
 from configs import base
 from flax.core import meta
-from training.partitioning import Partitioner
+from training.jit_partitioner import Partitioner
 
 cfg = base.get_config().parallel
 cfg.update(data=1, fsdp=2, tensor=2)

@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from errors import UserError
+from places import resolved
 from training.digests import damage, write_digests
 
 NOT_SCORED = -1e30
@@ -30,9 +31,9 @@ class Checkpoints:
     arrays, progress as JSON, and digests of all files.
     """
 
-    def __init__(self, folder: str | Path, *, last: int = 2, best: int = 1):
+    def __init__(self, folder: epath.Path | Path, *, last: int = 2, best: int = 1):
         """Args: last, best: how many of the newest and of the best to keep."""
-        self.folder = epath.Path(folder).absolute()
+        self.folder = epath.Path(resolved(folder))
         self._saving = 0
         policies = [preservation.LatestN(last)]
         if best:

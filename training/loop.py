@@ -123,6 +123,7 @@ class Run:
             if self._validates(done) and not stopping:
                 with contextlib.suppress(StopRequested):
                     state, goodness = self._judge(done, state, progress, stopped)
+            self.writers.flush()  # what a checkpoint counts as logged is
             content = self.content(state, carry)
             self.checkpoints.save(done, content, progress.to_json(), goodness)
         return state

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from errors import UserError
+from places import place
 from training.gradients import Loss, gradients, total_loss
 from training.parameter_groups import names_of
 
@@ -20,7 +21,8 @@ def save_batches(path: Path, batches: dict[int, dict[str, np.ndarray]]) -> Path:
         for step, batch in batches.items()
         for name, value in batch.items()
     }
-    np.savez_compressed(path, **arrays)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     return path
 
 
@@ -28,7 +30,10 @@ def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
     """What `save_batches` wrote. Raises UserError for another file."""
     found: dict[int, dict[str, np.ndarray]] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with (
+            place(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             for key in arrays.files:
                 step, _, name = key.partition("/")
                 found.setdefault(int(step), {})[name] = arrays[key]

@@ -10,12 +10,16 @@ plots/        pictures
 import json
 from pathlib import Path
 
+from etils import epath
+
 from errors import UserError
+from places import is_remote, place
 
 # Where data lies and how many devices there are may differ between machines; what
 # the data is and what is computed may not.
 PLACES = (
     "data.dir",
+    "data.cache_dir",
     "data.source_dir",
     "parallel.mode",
     "parallel.data",
@@ -25,12 +29,11 @@ PLACES = (
 
 
 class RunDirectory:
-    """Paths and small files of one run."""
+    """Paths and small files of one run, in a folder or a bucket."""
 
-    def __init__(self, path: str | Path):
-        if "://" in str(path):
-            raise UserError(f"--workdir={path}: a run directory lies on local disk")
-        self.path = Path(path).expanduser()
+    def __init__(self, path: str | Path | epath.Path):
+        """Raises UserError for an address that cannot be reached from here."""
+        self.path = place(path)
         self.checkpoints = self.path / "checkpoints"
 
     @property
@@ -77,13 +80,16 @@ class RunDirectory:
         """What `write_json` wrote."""
         return json.loads((self.path / name).read_text(encoding="utf8"))
 
-    def write_json(self, name: str, content: dict) -> Path:
+    def write_json(self, name: str, content: dict) -> Path | epath.Path:
         """Writes a file whole or not at all."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        if is_remote(path):  # an object appears whole
+            path.write_text(text, encoding="utf8")
+            return path
         draft = path.with_name(path.name + ".draft")
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        draft.write_text(text + "\n", encoding="utf8")
+        draft.write_text(text, encoding="utf8")
         draft.replace(path)
         return path
 

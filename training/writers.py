@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -11,7 +12,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
+from places import is_remote
 from training.event_files import keep_events
+from training.growing_file import GrowingFile
 from training.progress import Progress
 
 
@@ -24,7 +27,6 @@ class MetricsFile:
         Args:
           last: by split, the newest step that is known; of others nothing is.
         """
-        self.path = path
         if path.exists():
             lines = path.read_text(encoding="utf8").splitlines(keepends=True)
             kept = [line for line in lines if _is_known(line, last)]
@@ -32,6 +34,7 @@ class MetricsFile:
                 draft = path.with_suffix(".draft")
                 draft.write_text("".join(kept), encoding="utf8")
                 draft.replace(path)
+        self.file = GrowingFile(path)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Adds a line; what is not finite is written as null."""
@@ -40,8 +43,11 @@ class MetricsFile:
             for name, value in metrics.items()
         }
         line = json.dumps({"step": step, "split": split, **values})
-        with self.path.open("a", encoding="utf8") as file:
-            file.write(line + "\n")
+        self.file.add(f"{line}\n".encode())
+
+    def flush(self) -> None:
+        """Comes back when all lines are where they are kept."""
+        self.file.flush()
 
 
 def _is_known(line: str, last: dict[str, int]) -> bool:
@@ -76,6 +82,9 @@ class Console:
         start = "\r\x1b[K" if self.live else ""
         print(start + text, end="\n" if stays else "", flush=True)
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def _time_left(self, step: int) -> str:
         done = max(step - self.first_step, 1)
         seconds = (time.monotonic() - self.begin) / done * (self.steps - step)
@@ -95,9 +104,12 @@ class TensorBoard:
             lambda step, tag: step <= last.get(tag.partition("/")[0], -1),
         )
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.written = folder, folder
+        if is_remote(folder):  # written here, copied there
+            self.written = Path(tempfile.mkdtemp(prefix="events-"))
         suffix = f".{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
         # Not SummaryWriter: its `flush` does not wait for what it has queued.
-        self.writer = EventsWriter(str(folder / "events"), suffix)
+        self.writer = EventsWriter(str(self.written / "events"), suffix)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """One scalar a metric."""
@@ -107,6 +119,12 @@ class TensorBoard:
                 Event(step=step, wall_time=time.time(), summary=summary)
             )
         self.writer.flush()
+
+    def flush(self) -> None:
+        """Comes back when all scalars are where they are kept."""
+        if self.written != self.folder:
+            for path in self.written.iterdir():
+                (self.folder / path.name).write_bytes(path.read_bytes())
 
 
 class Writers:
@@ -139,3 +157,8 @@ class Writers:
         """Hands a split's metrics to every writer."""
         for writer in self.all:
             writer.write(step, split, metrics)
+
+    def flush(self) -> None:
+        """Comes back when all that was written would outlive this process."""
+        for writer in self.all:
+            writer.flush()
