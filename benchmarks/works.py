@@ -137,15 +137,19 @@ def flops(products: list[Product]) -> int:
     return sum(one.flops for one in products)
 
 
-def training_products(work: Work) -> list[Product]:
-    """Of a step: forwards and, but for what needs no gradient, backwards."""
+def training_products(work: Work, *, distances: bool = True) -> list[Product]:
+    """Of a step: forwards and, but for what needs no gradient, backwards.
+
+    Args:
+      distances: see `transformer_xl`.
+    """
     forward = {"transformer": encoder_decoder, "rnn": recurrent}
     found = []
     if work.model in forward:
         for one in forward[work.model](work):
             found += [one, *transposed(one)]
         return found
-    learnt, remembered = transformer_xl(work)
+    learnt, remembered = transformer_xl(work, distances)
     for one in learnt:
         found += [one, *transposed(one)]
     for one in remembered:  # a memory's states are given: no gradient of theirs
@@ -182,19 +186,24 @@ def encoder_decoder(work: Work) -> list[Product]:
     ]
 
 
-def transformer_xl(work: Work) -> tuple[list[Product], list[Product]]:
-    """Forwards: what all of is learnt through, and keys and values of a memory."""
+def transformer_xl(work: Work, distances: bool) -> tuple[list[Product], list[Product]]:
+    """Forwards: what all of is learnt through, and keys and values of a memory.
+
+    Args:
+      distances: whether they are projected and scored, as in the paper.
+    """
     tokens, width, layers = work.tokens, work.width, work.layers
     slots = work.memory + work.length
     scores, values = attention(work, work.length, slots, layers)
     learnt = [
         Product(1, tokens, width, width, 4 * layers),
-        Product(1, slots, width, width, layers),  # distances
         *feed_forward(work, tokens, layers),
-        scores._replace(count=2 * layers),  # content and distances
+        scores,
         values,
         Product(1, tokens, width, work.vocabulary),
     ]
+    if distances:
+        learnt += [Product(1, slots, width, width, layers), scores]
     return learnt, [Product(1, work.rows * work.memory, width, width, 2 * layers)]
 
 
