@@ -6,7 +6,6 @@ have width E // div_val^i, input and output alike (Baevski and Auli 2019), as in
 Transformer-XL (Dai et al. 2019).
 """
 
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,15 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from errors import UserError
-from models.heads import (
-    Scores,
-    block_log_prob,
-    blocked_log_prob,
-    blocked_scores,
-    in_blocks,
-)
 from models.layers import Initializer, zeros
 from models.precision import DType, make_logits
+from models.vocabulary_loss import Scores, vocabulary_scores
 
 Axes = tuple[str | None, ...]
 
@@ -187,9 +180,17 @@ class Softmax(NamedTuple):
         self, hidden: Float[Array, "B T D"], entries: Int[Array, "B T"]
     ) -> Float[Array, "B T"]:
         """Log probability of one entry a token, float32."""
-        return block_log_prob(
-            self.project(hidden), entries, self.table, self.bias, smoothing=0.0
-        )
+        return self.scores(hidden, entries)[0]
+
+    def scores(
+        self,
+        hidden: Float[Array, "B T D"],
+        entries: Int[Array, "B T"],
+        smoothing: float = 0.0,
+    ) -> Scores:
+        """The same, as of a `Head`, and log Z."""
+        hidden = self.project(hidden)
+        return vocabulary_scores(hidden, entries, self.table, self.bias, smoothing)
 
 
 def adaptive_log_prob(
@@ -219,7 +220,7 @@ class AdaptiveHead(Clustered):
         p_0 = softmax over [words of the shortlist ; tail clusters 1, 2, ...]
         p_i = softmax(T_i P_i h + b_i)
 
-    Every cluster is computed for every token of a block, because shapes are
+    Every cluster is computed for every token, because shapes are
     static; the authors' code gathers a cluster's tokens first, which gives the
     same numbers. Its columns of the tail clusters stand in reverse order, cluster
     1 last: whoever imports weights reverses `cluster_table` and `cluster_bias`.
@@ -305,16 +306,13 @@ class AdaptiveHead(Clustered):
         would need all V of them.
         """
         if not self.cutoffs:
-            [only] = self.softmaxes
-            hidden = only.project(hidden)
-            return blocked_log_prob(hidden, labels, only.table, only.bias, smoothing)
+            return self.scores(hidden, labels, smoothing=smoothing)[0]
         if smoothing:
             raise UserError(
                 f"label_smoothing={smoothing}: an adaptive softmax has none; "
                 "set it to 0"
             )
-        one = partial(adaptive_log_prob, softmaxes=self.softmaxes, cutoffs=self.cutoffs)
-        return in_blocks(one, hidden, labels, self.vocab_size + len(self.cutoffs))
+        return adaptive_log_prob(hidden, labels, self.softmaxes, self.cutoffs)
 
     def scores(
         self,
@@ -330,5 +328,4 @@ class AdaptiveHead(Clustered):
         if self.cutoffs:
             raise UserError("z_loss: an adaptive softmax has no one Z; set it to 0")
         [only] = self.softmaxes
-        hidden = only.project(hidden)
-        return blocked_scores(hidden, labels, only.table, only.bias, smoothing)
+        return only.scores(hidden, labels, smoothing)

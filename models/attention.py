@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.dropout import Dropout
 from models.layers import Dense, Embedding, Initializer, normal
 from models.positions import relative_shift, rotate
 from models.precision import DType, widened
@@ -61,7 +62,7 @@ class MultiHeadAttention(nn.Module):
         self.output = Dense(
             (self.width,), ("heads", "kv", "embed"), num_inputs=2, **options
         )
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def ask(self, x: Float[Array, "B T D"]) -> Float[Array, "B H T Dh"]:
         """The queries of a content."""

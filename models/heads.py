@@ -1,116 +1,11 @@
-"""The output distribution: from hidden states to probabilities of tokens.
-
-A loss over a large vocabulary is where a model's memory goes, so `log_prob`
-works on blocks of tokens and computes a block's logits again in the backward
-pass: no array of shape [B, T, V] is ever stored.
-"""
-
-from collections.abc import Callable
+"""The output distribution: from hidden states to probabilities of tokens."""
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from models.layers import Embedding, Initializer, zeros
 from models.precision import make_logits
-
-BLOCK_ENTRIES = 2**22  # logits in a block: 16 MiB of float32
-
-
-Scores = tuple[Float[Array, "B T"], Float[Array, "B T"]]
-
-
-def block_scores(
-    hidden: Float[Array, "B T D"],
-    labels: Int[Array, "B T"],
-    table: Float[Array, "V D"],
-    bias: Float[Array, "V"],
-    smoothing: float,
-) -> Scores:
-    """Log probability of each label and log Z; see `Head.log_prob`."""
-    logits = make_logits(hidden, table, bias)
-    total = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    if smoothing:
-        chosen = (1 - smoothing) * chosen + smoothing * logits.mean(axis=-1)
-    return chosen - total, total
-
-
-def block_log_prob(
-    hidden: Float[Array, "B T D"],
-    labels: Int[Array, "B T"],
-    table: Float[Array, "V D"],
-    bias: Float[Array, "V"],
-    smoothing: float,
-) -> Float[Array, "B T"]:
-    """Log probability of each label; see `Head.log_prob`."""
-    return block_scores(hidden, labels, table, bias, smoothing)[0]
-
-
-def in_blocks(
-    one: Callable,
-    hidden: Float[Array, "B T D"],
-    labels: Int[Array, "B T"],
-    entries_per_token: int,
-) -> Float[Array, "B T"] | Scores:
-    """`one(hidden, labels)` over blocks of about BLOCK_ENTRIES logits.
-
-    A block is some columns of all rows, so that rows spread over devices stay
-    where they are.
-
-    Args:
-      one: gives a number a token, or some; it is called again in the backward pass.
-      entries_per_token: how many logits `one` makes for a token.
-    """
-    rows, length, width = hidden.shape
-    size = max(1, BLOCK_ENTRIES // (rows * entries_per_token))
-    if length <= size:
-        return one(hidden, labels)
-    blocks = -(-length // size)
-    size = -(-length // blocks)
-    spare = blocks * size - length
-    hidden = jnp.pad(hidden, ((0, 0), (0, spare), (0, 0)))
-    labels = jnp.pad(labels, ((0, 0), (0, spare)))
-    columns = (
-        jnp.moveaxis(hidden.reshape(rows, blocks, size, width), 1, 0),
-        jnp.moveaxis(labels.reshape(rows, blocks, size), 1, 0),
-    )
-    found = jax.lax.map(jax.checkpoint(lambda block: one(*block)), columns)
-
-    def joined(found):
-        return jnp.moveaxis(found, 0, 1).reshape(rows, blocks * size)[:, :length]
-
-    return jax.tree.map(joined, found)
-
-
-def blocked_log_prob(
-    hidden: Float[Array, "B T D"],
-    labels: Int[Array, "B T"],
-    table: Float[Array, "V D"],
-    bias: Float[Array, "V"],
-    smoothing: float,
-) -> Float[Array, "B T"]:
-    """`block_log_prob` in blocks."""
-    return _blocked(block_log_prob, hidden, labels, table, bias, smoothing)
-
-
-def blocked_scores(
-    hidden: Float[Array, "B T D"],
-    labels: Int[Array, "B T"],
-    table: Float[Array, "V D"],
-    bias: Float[Array, "V"],
-    smoothing: float,
-) -> Scores:
-    """`block_scores` in blocks."""
-    return _blocked(block_scores, hidden, labels, table, bias, smoothing)
-
-
-def _blocked(score, hidden, labels, table, bias, smoothing):
-    def one(hidden, labels):
-        return score(hidden, labels, table, bias, smoothing)
-
-    return in_blocks(one, hidden, labels, len(table))
+from models.vocabulary_loss import Scores, vocabulary_scores
 
 
 class Head(nn.Module):
@@ -163,7 +58,7 @@ class Head(nn.Module):
 
             (1 - smoothing) log p(y) + smoothing / V * sum_v log p(v)
         """
-        return blocked_log_prob(hidden, labels, self.table, self.bias, smoothing)
+        return self.scores(hidden, labels, smoothing=smoothing)[0]
 
     def scores(
         self,
@@ -173,7 +68,7 @@ class Head(nn.Module):
         smoothing: float = 0.0,
     ) -> Scores:
         """What `log_prob` gives and log Z = log sum_v exp(logit_v), from one pass."""
-        return blocked_scores(hidden, labels, self.table, self.bias, smoothing)
+        return vocabulary_scores(hidden, labels, self.table, self.bias, smoothing)
 
 
 class Predictor(nn.Module):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from models.dropout import Dropout
 from models.precision import DType
 
 Initializer = jax.nn.initializers.Initializer
@@ -135,7 +136,7 @@ class Residual(nn.Module):
 
     def setup(self):
         self.layer_norm = LayerNorm()
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def enter(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """What the sublayer sees."""
@@ -185,7 +186,7 @@ class FeedForward(nn.Module):
         if self.activation in GATED:
             self.gate = Dense((self.inner_width,), ("embed", "mlp"), **options)
         self.outer = Dense((self.width,), ("mlp", "embed"), **options)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def __call__(
         self, x: Float[Array, "... D"], *, train: bool

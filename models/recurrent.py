@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from models.dropout import Dropout
 from models.layers import Dense, Initializer, normal, zeros
 from models.precision import DType
 
@@ -82,7 +83,7 @@ class Cell(nn.Module):
             nn.with_logical_partitioning(orthogonal_gates, ("embed", "gates")),
             (self.width, size),
         )
-        self.drop_weights = nn.Dropout(self.weight_dropout)
+        self.drop_weights = Dropout(self.weight_dropout)
 
     @staticmethod
     def begin(output: Float[Array, "... D"]) -> State:
@@ -255,7 +256,7 @@ class Bidirectional(nn.Module):
 
         self.forward = [layer() for _ in range(self.layers)]
         self.backward = [layer() for _ in range(self.layers)]
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def __call__(
         self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], *, train: bool

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from models.dropout import Dropout
 from models.layers import Dense
 from models.recurrent import CELLS, INITIALIZATIONS, Readout, State
 from models.scores import SingleHeadAttention, make_score
@@ -92,7 +93,7 @@ class Decoder(nn.Module):
             (self.width,), ("embed", "gates"), kernel_init=init.kernel
         )
         self.read = Readout(self.readout, self.readout_width, init.kernel)
-        self.drop = nn.Dropout(self.dropout)
+        self.drop = Dropout(self.dropout)
 
     def look_at(
         self, annotations: Float[Array, "B S D2"], mask: Bool[Array, "B S"]

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.dropout import Dropout
 from models.heads import Head, Predictor
 from models.layers import Embedding
 from models.masks import pad_left
@@ -67,10 +67,10 @@ class LanguageModel(Predictor):
         tied = self.embedding if config.tie_embeddings else None
         self.head = Head(self.vocab_size, config.output_width, init.table, tied)
         all_steps = (1,) if config.variational else ()
-        self.drop_words = nn.Dropout(config.rate("dropout_embedding"))
-        self.drop_input = nn.Dropout(config.rate("dropout_input"), all_steps)
-        self.drop_hidden = nn.Dropout(config.rate("dropout_hidden"), all_steps)
-        self.drop_output = nn.Dropout(config.dropout, all_steps)
+        self.drop_words = Dropout(config.rate("dropout_embedding"))
+        self.drop_input = Dropout(config.rate("dropout_input"), all_steps)
+        self.drop_hidden = Dropout(config.rate("dropout_hidden"), all_steps)
+        self.drop_output = Dropout(config.dropout, all_steps)
 
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None

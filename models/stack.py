@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import ProjectedSource, make_biases
+from models.dropout import Dropout
 from models.layers import LayerNorm, normal
 from models.memory import ProjectedMemory
 from models.positions import sinusoids
@@ -27,7 +28,7 @@ class Stack(nn.Module):
             self.biases = make_biases(self, init, (config.heads, config.size_of_head))
         else:
             self.biases = None
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         if config.norm == "pre" and config.final_norm:
             self.final_norm = LayerNorm()
 

@@ -18,7 +18,7 @@ from architectures import (
 )
 from jax.extend.core import jaxprs_in_params
 
-from models import heads
+from models import vocabulary_loss
 from models.layers import Embedding, normal
 from models.recurrent import GRU, first_state
 from tasks.likelihood import likelihood_loss
@@ -217,14 +217,16 @@ def test_gradients_of_recurrent_weights_add_up_in_float32():
 
 @pytest.mark.parametrize("entries", [2**22, 64])
 def test_a_loss_in_blocks_adds_up_its_table_s_gradient_in_float32(monkeypatch, entries):
-    monkeypatch.setattr(heads, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(vocabulary_loss, "BLOCK_ENTRIES", entries)
     length = 600
     hidden = jnp.ones((1, length, 1), jnp.bfloat16)
     labels = jnp.zeros((1, length), jnp.int32)
 
     def loss(table):
         bias = jnp.zeros(2)
-        return heads.blocked_log_prob(hidden, labels, table, bias, 0.0).sum()
+        return vocabulary_loss.vocabulary_scores(hidden, labels, table, bias, 0.0)[
+            0
+        ].sum()
 
     grads = jax.jit(jax.grad(loss))(jnp.zeros((2, 1)))
     np.testing.assert_allclose(grads[:, 0], [length / 2, -length / 2], rtol=1e-3)
