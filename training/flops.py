@@ -7,8 +7,9 @@ platform or number is needed.
 
 The backward pass is not traced. Of y = a b it takes a product as large as the
 forward one for each of a and b that depends on a parameter, so it is counted beside
-the forward product (also of the rare y that is only compared and has no gradient). What a run computes again to save memory (`remat`, the blocks
-of a loss) thus counts once: "model FLOPs" (Chowdhery et al. 2022, appendix B).
+the forward product (also of the rare y that is only compared and has no gradient).
+What a run computes again to save memory (`remat`, the blocks of a loss) thus counts
+once: "model FLOPs" (Chowdhery et al. 2022, appendix B).
 """
 
 import dataclasses
@@ -128,6 +129,8 @@ def _of_equation(eqn, active: Active) -> tuple[Flops, Active]:
     rule = RULES.get(eqn.primitive.name)
     if rule is not None:
         return rule(eqn, active)
+    if "mesh" in eqn.params:  # a program of which each device runs its own
+        return _on_each_device(eqn, active)
     inner = [jaxpr for value in eqn.params.values() for jaxpr in _jaxprs(value)]
     if len(inner) == 1 and len(inner[0].invars) == len(active):  # jit, remat, custom_*
         return _of_jaxpr(inner[0], active)
@@ -205,6 +208,5 @@ RULES = {
     "scan": _scan,
     "cond": _branches,
     "while": _unbounded,
-    "shard_map": _on_each_device,  # pmap is one
     "stop_gradient": lambda eqn, active: (Flops(), [False]),
 }
