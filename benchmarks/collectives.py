@@ -25,7 +25,7 @@ SENT = {
 KINDS = "|".join(SENT)
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 OPERATION = re.compile(rf" = (\(.*?\)|\S+) ({KINDS})(-start)?\(")
-ARRAY = re.compile(r"\b([a-z]+\d+)\w*\[([\d,]*)\]")
+ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
 CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
