@@ -11,9 +11,12 @@ each stands what its devices send each other, read off the program that ran
 
 Predicted: a step of the configs in --predict on 8 to 256 chips, the batch as a whole
 always the config's (benchmarks/slices.py tells the arithmetic). What is sent follows
-from the size of the parameters. In the programs measured it is, but for a few
-numbers, just so under "pmap"; under "data" a table that is tied to the output layer
-is sent twice, once for each use. A JSON line each.
+from the size of the parameters, each sent once. In the programs measured that is so,
+but for a few numbers, under "pmap". Under "data" XLA for CPUs adds the gradient of a
+table that is tied to the output layer up over devices once for each of its uses, and
+inside the loop over the blocks of a loss, so once a block; "fsdp" there gathers in
+that loop too. Predictions hold where a compiler moves such sums out of loops.
+A JSON line each.
 """
 
 import argparse
