@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from analysis.live_arrays import peak_bytes
 from analysis.plan_step import PlannedStep
 from errors import UserError
+from training.jit_partitioner import Partitioner
 from training.optimizers import make_optimizer
-from training.partitioning import Partitioner, make_partitioner
+from training.partitioning import make_partitioner
 from training.step import make_state
 
 

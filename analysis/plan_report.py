@@ -11,7 +11,8 @@ from analysis import plan
 from analysis.plan_memory import held, num_devices, partitioner_of, working_bytes
 from analysis.plan_step import PlannedStep, is_text
 from errors import UserError
-from training.partitioning import AXES, Partitioner
+from training.jit_partitioner import Partitioner
+from training.meshes import AXES
 
 LARGE = 0.01  # of all parameters: what is told where it lies
 
