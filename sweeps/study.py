@@ -1,0 +1,327 @@
+"""A sweep as a study of Optuna's: the only file that knows how it is written there.
+
+An attempt at a slot (see ledger.py) is one of Optuna's trials. Points that are known in
+advance are written as its parameters; those of TPE are asked for. What came of it
+stands in the attribute "result", which is the truth; Optuna's state follows from it.
+"""
+
+import dataclasses
+import uuid
+import warnings
+from collections.abc import Callable
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from errors import UserError
+from sweeps import ledger
+from sweeps.distributions import Choice, Distribution, Integers, LogUniform
+from sweeps.leases import Lease, Watch
+from sweeps.ledger import Attempt, Slot
+from sweeps.measures import Objective
+from sweeps.points import Point
+from sweeps.spaces import Pruning, Space
+from sweeps.storage import Patient
+from sweeps.sweep_directory import check_same
+
+DIRECTIONS = {"min": "minimize", "max": "maximize"}
+STATES = {
+    ledger.DONE: TrialState.COMPLETE,
+    ledger.PRUNED: TrialState.PRUNED,
+    ledger.DIVERGED: TrialState.PRUNED,  # TPE learns to stay away
+}
+PLAIN = (bool, int, float, str, type(None))  # what Optuna takes as a choice
+
+
+class TakenAway(Exception):
+    """Another process took a trial over, since this one seemed dead."""
+
+
+@dataclasses.dataclass
+class Claim:
+    """An attempt that is this process's.
+
+    Attributes:
+      trial: Optuna's.
+      reported: the newest step it was told of.
+    """
+
+    slot: int
+    point: Point
+    trial: optuna.Trial
+    reported: int = -1
+
+
+class Study:
+    """What all processes of a sweep share.
+
+    Attributes:
+      count: slots there are.
+      description: the config and the space, as JSON.
+    """
+
+    def __init__(
+        self,
+        storage: Callable[[], optuna.storages.BaseStorage],
+        name: str,
+        space: Space,
+        count: int,
+        objective: Objective,
+        description: dict,
+        *,
+        steps: int,
+        first_rung: int,
+        patient: Patient,
+        watch: Watch | None = None,
+    ):
+        """Args: storage: opens it. steps, first_rung: of a config, for pruning."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.count, self.objective = space, count, objective
+        self.patient, self.watch = patient, watch or Watch()
+        pruner = make_pruner(space.pruning, steps, first_rung)
+        self.study = patient(_open, storage, name, objective.metric.direction, pruner)
+        self._agree(name, description)
+        self.patient(self._mend)
+
+    def _agree(self, name: str, description: dict) -> None:
+        """Raises UserError if the study is of another config or space."""
+        known = self.patient(lambda: self.study.user_attrs)
+        if "sweep" not in known:
+            self.patient(self.study.set_user_attr, "sweep", description)
+            known = self.patient(lambda: self.study.user_attrs)  # another's, perhaps
+        check_same(known["sweep"], description, f"the study {name}")
+
+    def _mend(self) -> None:
+        """Tells Optuna what a process that was killed could no more."""
+        for trial in self._trials():
+            if trial.state == TrialState.RUNNING and "result" in trial.user_attrs:
+                self._tell(trial.number, trial.user_attrs["result"])
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def slots(self) -> list[Slot]:
+        """All of them as they are now."""
+        return self._slots(self.patient(self._trials))
+
+    def _slots(self, trials: list[FrozenTrial]) -> list[Slot]:
+        attempts = [attempt_of(t) for t in trials if "slot" in t.user_attrs]
+        alive = self._is_alive
+        return ledger.slots(attempts, self.count, self.space.retries, alive)
+
+    def _is_alive(self, attempt: Attempt) -> bool:
+        return self.watch.is_alive(attempt.number, attempt.lease)
+
+    def claim(self) -> Claim | None:
+        """The first open slot, for this process; None: there is none now."""
+        slots = self.slots()
+        for slot in slots:
+            if slot.state == ledger.OPEN and (claim := self._claim(slot)):
+                return claim
+        return None
+
+    def _claim(self, slot: Slot) -> Claim | None:
+        token = uuid.uuid4().hex
+        number = len(slot.attempts) and slot.last.attempt + 1
+        template = self._template(slot, number, token)
+        self.patient(self.study.add_trial, template)
+        trials = self.patient(self._trials)
+        mine = next(t for t in trials if t.user_attrs.get("token") == token)
+        valid = [
+            t
+            for t in trials
+            if (t.user_attrs.get("slot"), t.user_attrs.get("attempt"))
+            == (slot.number, number)
+        ]
+        if valid[0].number != mine.number:
+            self.patient(self._close, mine, {"outcome": ledger.LOST})
+            return None
+        for attempt in slot.attempts:
+            if attempt.outcome is None:  # its process died
+                dead = next(t for t in trials if t.number == attempt.number)
+                self.patient(self._close, dead, {"outcome": ledger.INTERRUPTED})
+        return self.patient(self._begin, slot, mine)
+
+    def _template(self, slot: Slot, number: int, token: str) -> FrozenTrial:
+        """An attempt to be: with its point, if that is known."""
+        point = slot.last.point if slot.last else None
+        if point is None:
+            point = self.space.point(slot.number)
+        known = {k: v for k, v in point.items() if not isinstance(v, Distribution)}
+        params, distributions = as_parameters(known, self.space.points.domains())
+        attributes = {
+            "slot": slot.number,
+            "attempt": number,
+            "token": token,
+            "lease": Lease.mine().to_json(),
+        }
+        if len(known) == len(point):
+            attributes["point"] = point
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs=attributes,
+        )
+
+    def _begin(self, slot: Slot, mine: FrozenTrial) -> Claim:
+        """Draws what the point leaves open."""
+        self.study.sampler = make_sampler(self.space, slot.number)
+        trial = optuna.Trial(self.study, mine._trial_id)
+        point = mine.user_attrs.get("point")
+        if point is None:
+            point = {
+                key: suggested(trial, key, value)
+                for key, value in self.space.point(slot.number).items()
+            }
+            trial.set_user_attr("point", point)
+        return Claim(slot.number, point, trial)
+
+    def renew(self, claim: Claim) -> None:
+        """Says that this process lives. Raises TakenAway."""
+        lease = Lease.mine().to_json()
+        self._own(claim.trial.set_user_attr, "lease", lease)
+
+    def report(self, claim: Claim, series: dict[int, float]) -> bool:
+        """Tells how a trial does so far; whether it is to be stopped for that."""
+        new = {step: v for step, v in series.items() if step > claim.reported}
+        if not new or self.space.pruning is None:
+            return False
+        factor = self.objective.pruning.sign * self.objective.metric.sign
+        for step, value in sorted(new.items()):
+            self._own(claim.trial.report, factor * value, step)
+            claim.reported = step
+        return self.patient(claim.trial.should_prune)
+
+    def end(self, claim: Claim, outcome: str, **result) -> None:
+        """Writes down what came of an attempt. Raises TakenAway."""
+        trial, result = claim.trial, {"outcome": outcome, **result}
+        self._own(trial.set_user_attr, "result", result)
+        self.patient(self._tell, trial.number, result)
+
+    def _own(self, write: Callable, *arguments) -> None:
+        try:
+            self.patient(write, *arguments)
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise TakenAway from error
+
+    def _close(self, trial: FrozenTrial, result: dict) -> None:
+        """Ends an attempt of a process that is no more, or came too late."""
+        try:
+            living = optuna.Trial(self.study, trial._trial_id)
+            living.set_user_attr("result", result)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return
+        self._tell(trial.number, result)
+
+    def _tell(self, number: int, result: dict) -> None:
+        state = STATES.get(result["outcome"], TrialState.FAIL)
+        values = result["value"] if state == TrialState.COMPLETE else None
+        self.study.tell(number, values, state=state, skip_if_finished=True)
+
+
+def _open(storage, name: str, direction: str, pruner) -> optuna.Study:
+    try:
+        return optuna.create_study(
+            storage=storage(),
+            study_name=name,
+            direction=DIRECTIONS[direction],
+            pruner=pruner,
+            load_if_exists=True,
+        )
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise OSError(f"{error}") from error  # made at the same time: try again
+
+
+def attempt_of(trial: FrozenTrial) -> Attempt:
+    """What a trial of Optuna's says."""
+    known = trial.user_attrs
+    lease, result = known.get("lease"), known.get("result", {})
+    seconds = None
+    if trial.datetime_complete and trial.datetime_start:
+        seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
+    return Attempt(
+        number=trial.number,
+        slot=known["slot"],
+        attempt=known["attempt"],
+        outcome=result.get("outcome"),
+        lease=Lease.of_json(lease) if lease else None,
+        point=known.get("point"),
+        value=result.get("value"),
+        step=result.get("step"),
+        error=result.get("error"),
+        began=trial.datetime_start,
+        seconds=seconds,
+    )
+
+
+def make_sampler(space: Space, slot: int) -> optuna.samplers.BaseSampler:
+    """TPE, begun anew for each slot: equal results before it suggest equal points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        seed = (space.seed * 1_000_003 + slot) % 2**32
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def make_pruner(
+    pruning: Pruning | None, steps: int, first_rung: int
+) -> optuna.pruners.BasePruner:
+    """Args: steps: of a trial. first_rung: the step of the first validation."""
+    if pruning is None:
+        return optuna.pruners.NopPruner()
+    least = pruning.min_steps or first_rung
+    if pruning.how == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=least, reduction_factor=pruning.factor
+        )
+    most = pruning.max_steps or steps
+    if least > most:
+        raise UserError(f"hyperband: min_steps={least} is more than max_steps={most}")
+    return optuna.pruners.HyperbandPruner(
+        min_resource=least, max_resource=most, reduction_factor=pruning.factor
+    )
+
+
+def suggested(trial: optuna.Trial, key: str, value) -> object:
+    """What the study suggests where a point has a Distribution."""
+    if not isinstance(value, Distribution):
+        return value
+    if isinstance(value, Choice):
+        return trial.suggest_categorical(key, value.values)
+    if isinstance(value, Integers):
+        return trial.suggest_int(key, value.low, value.high, log=value.log)
+    log = isinstance(value, LogUniform)
+    return trial.suggest_float(key, value.low, value.high, log=log)
+
+
+def as_parameters(
+    point: Point, domains: dict[str, Distribution]
+) -> tuple[dict, dict[str, BaseDistribution]]:
+    """Those of a point that Optuna can hold, with what they are of."""
+    params = {
+        key: value
+        for key, value in point.items()
+        if value in domains[key] and _holds(domains[key])
+    }
+    return params, {key: optunas(domains[key]) for key in params}
+
+
+def _holds(domain: Distribution) -> bool:
+    values = domain.values if isinstance(domain, Choice) else ()
+    return all(isinstance(value, PLAIN) for value in values)
+
+
+def optunas(domain: Distribution) -> BaseDistribution:
+    """The same in Optuna's terms."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    if isinstance(domain, Integers):
+        return IntDistribution(domain.low, domain.high, log=domain.log)
+    log = isinstance(domain, LogUniform)
+    return FloatDistribution(domain.low, domain.high, log=log)
