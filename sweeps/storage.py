@@ -17,7 +17,6 @@ import optuna
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import (
-    BaseJournalFileLock,
     JournalFileBackend,
     JournalFileSymlinkLock,
 )
@@ -99,7 +98,7 @@ def shown(url: str) -> str:
         return url
 
 
-class JournalLock(BaseJournalFileLock):
+class JournalLock:
     """A lock that the kernel frees when its process dies.
 
     Optuna's own is a file that a killed process leaves behind. Who has the lock also

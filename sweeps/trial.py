@@ -1,5 +1,6 @@
 """A trial that runs: its process, and what its exit code means."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -41,27 +42,33 @@ class TrialProcess:
     def __init__(self, order: Order, share: Share, program: Sequence[str] = PROGRAM):
         """Args: program: what reads an order from its standard input."""
         self.order = order
+        self.stopping = False
+        # Ended while nobody looked, as its process said: there is none to begin.
+        self.process = None if self._ended() else self._begin(share, program)
+
+    def _ended(self) -> bool:
+        return (self.order.workdir / "exit_code").exists()
+
+    def _begin(self, share: Share, program: Sequence[str]) -> subprocess.Popen:
         document = {
-            "experiment": dataclasses.asdict(order.experiment),
-            "point": order.point,
-            "workdir": str(order.workdir),
+            "experiment": dataclasses.asdict(self.order.experiment),
+            "point": self.order.point,
+            "workdir": str(self.order.workdir),
             "cores": share.cores,
         }
-        order.log.parent.mkdir(parents=True, exist_ok=True)
-        with order.log.open("ab") as log:
-            self.process = subprocess.Popen(
+        self.order.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.order.log.open("ab") as log:
+            process = subprocess.Popen(
                 program,
                 stdin=subprocess.PIPE,  # stays open as long as this process lives
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment(share),
             )
-        self.stopping = False
-        try:
-            self.process.stdin.write(json.dumps(document).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:  # its exit code says more
-            pass
+        with contextlib.suppress(BrokenPipeError):  # its exit code says more
+            process.stdin.write(json.dumps(document).encode() + b"\n")
+            process.stdin.flush()
+        return process
 
     @property
     def metrics(self) -> Path:
@@ -70,23 +77,28 @@ class TrialProcess:
 
     def code(self) -> int | None:
         """The exit code; None: it runs."""
+        if self.process is None:
+            return int((self.order.workdir / "exit_code").read_text())
         return self.process.poll()
 
     def stop(self) -> None:
         """Asks it to save and end; once."""
-        if not self.stopping:
+        if self.process is not None and not self.stopping:
             self.stopping = True
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Ends it at once, and waits for that."""
-        self.process.kill()
-        self.close()
+        if self.process is not None:
+            self.process.kill()
+            self.close()
 
     def close(self) -> None:
         """Waits for its end, which is near."""
-        self.process.wait()
-        self.process.stdin.close()
+        if self.process is not None:
+            self.process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
 
 
 def environment(share: Share) -> dict[str, str]:

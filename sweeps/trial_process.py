@@ -2,7 +2,8 @@
 
 Its standard input is one line that says what to do. The end of that input means that
 the sweep's process is no more; then the trial ends at once too, since another may take
-it over and two must not write in one run directory.
+it over and two must not write in one run directory. What ended for good says so in a
+file there, lest it be begun again by whoever did not see the end.
 """
 
 import json
@@ -10,9 +11,12 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import cli
 from sweeps.trial_configs import Experiment
+
+FINAL = (0, 3)  # exit codes after which there is nothing left to do
 
 
 def main() -> int:
@@ -24,7 +28,10 @@ def main() -> int:
     cfg = Experiment(**order["experiment"]).config(order["point"])
     import experiment
 
-    return experiment.train(cfg, order["workdir"])
+    code = experiment.train(cfg, order["workdir"])
+    if code in FINAL:
+        (Path(order["workdir"]) / "exit_code").write_text(f"{int(code)}\n")
+    return code
 
 
 def read_line() -> bytes:
