@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from errors import UserError
 from sweeps import ledger
@@ -31,12 +32,14 @@ class Running:
 
     Attributes:
       renewed: when its lease was.
+      size: bytes it had logged when last looked at.
       pruned: whether it was told to stop since others do better.
     """
 
     claim: Claim
     process: TrialProcess
     renewed: float
+    size: int = 0
     pruned: bool = False
 
 
@@ -69,7 +72,8 @@ class Sweep:
     def run(self) -> int:
         """The exit code: 0 once all trials have ended, 75 where a signal came.
 
-        Raises UserError where the storage is away for too long.
+        Raises UserError where the storage is away for too long, OSError where
+        nothing can be written; trials have saved and ended by then.
         """
         try:
             while not self.stopped.is_set():
@@ -78,7 +82,7 @@ class Sweep:
                 self.stopped.wait(POLL)
         except StopRequested:
             pass
-        except UserError:
+        except (UserError, OSError):
             self._stop(record=False)
             raise
         except BaseException:
@@ -157,6 +161,10 @@ class Sweep:
             running.renewed = now
         if self.study.space.pruning is None or running.process.stopping:
             return
+        size = _size(running.process.metrics)
+        if size == running.size:
+            return
+        running.size = size
         series = self.objective.pruning.series(running.process.metrics)
         if self.study.report(running.claim, series):
             running.pruned = True
@@ -196,3 +204,10 @@ class Sweep:
                     self._settle(one, one.process.code())
             slots = self.study.slots()
             self.directory.write_results([slot.to_json() for slot in slots])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
