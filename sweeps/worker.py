@@ -178,6 +178,8 @@ class Sweep:
         outcome = meaning(code, asked)
         judged = self.objective.judge(process.metrics)
         step, value = judged or (None, None)
+        # What was logged since the last look: later trials are compared with it.
+        self.study.report(claim, self.objective.pruning.series(process.metrics))
         if outcome == ledger.INTERRUPTED and running.pruned:
             outcome = ledger.PRUNED
         if outcome == ledger.DONE and judged is None:

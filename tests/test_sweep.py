@@ -1,29 +1,24 @@
-"""Sweeps as a user runs them: killed and gone on with, shared, refused, listed."""
+"""Sweeps of toy trials: killed and gone on with, shared, with trouble of all kinds."""
 
 import io
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import sqlite3
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import toy_trial
-from entry_points import assert_refused, run
-from toy_sweep import LOSS, begin, results, toy_sweep
+from toy_sweep import begin, results, toy_sweep
 
+from errors import UserError
 from sweeps import ledger
-from sweeps.ledger import Attempt, Slot
 from sweeps.spaces import Space, asha, grid, log_uniform, tpe
-from sweeps.table import Table, best_slot, final_table, summary, time_left
+from sweeps.storage import Patient
 from sweeps.trial import meaning
-
-ROOT = Path(__file__).parent.parent
-SPACES = sorted((ROOT / "configs" / "sweeps").glob("[!_]*.py"))
 
 
 def lines(folder, slot, name):
@@ -139,6 +134,51 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, whole):
     assert_as_whole(tmp_path, whole)
 
 
+class Database:
+    """One that does not answer while somebody holds it."""
+
+    def __init__(self, folder):
+        self.url = f"sqlite:///{folder / 'study.db'}?timeout=0.1"
+        self.path = folder / "study.db"
+        self.holder = None
+
+    def hold(self):
+        self.holder = sqlite3.connect(self.path, check_same_thread=False, timeout=30)
+        self.holder.execute("BEGIN EXCLUSIVE")
+
+    def release(self):
+        self.holder.rollback()
+        self.holder.close()
+
+
+def test_a_database_that_is_away_for_a_while_costs_nothing(tmp_path, whole, capsys):
+    database = Database(tmp_path)
+    sweep = toy_sweep(tmp_path, url=database.url, patient=Patient("toy"), workers=4)
+    threading.Timer(0.8, database.hold).start()
+    threading.Timer(2.8, database.release).start()
+    assert sweep.run() == 0
+    assert "is away" in capsys.readouterr().err
+    assert_as_whole(tmp_path, whole)
+
+
+def test_a_database_that_stays_away_ends_the_sweep_and_no_trial_is_lost(
+    tmp_path, whole
+):
+    database = Database(tmp_path)
+    patient = Patient("toy", patience=0.5)
+    sweep = toy_sweep(tmp_path, url=database.url, patient=patient)
+    threading.Timer(0.8, database.hold).start()
+    with pytest.raises(UserError, match="no trial is lost"):
+        sweep.run()
+    assert sweep.running == [None, None]
+    database.release()
+    heir = toy_sweep(tmp_path, url=database.url, workers=4)
+    dead = {trial.number for trial in heir.study.study.trials}
+    heir.study.watch.is_alive = lambda number, _: number not in dead
+    assert heir.run() == 0
+    assert_as_whole(tmp_path, whole)
+
+
 def test_trouble_of_some_trials_is_told_and_the_others_are_done(tmp_path):
     trouble = [toy_trial.DIVERGES, toy_trial.FAILS, toy_trial.FAILS_ONCE, 7]
     out = io.StringIO()
@@ -215,166 +255,3 @@ def test_who_was_taken_for_dead_ends_its_trial_at_once(tmp_path, capsys):
 )
 def test_exit_codes_mean_what_they_do_for_a_run(code, asked, outcome):
     assert meaning(code, asked) == outcome
-
-
-def slot(number, state, value=None, seconds=None):
-    ended = state if state in ledger.ENDED else None
-    point = {"optim.lr": 0.1 * number}
-    attempt = Attempt(number, number, 0, ended, None, point, value, 3, "boom", None)
-    object.__setattr__(attempt, "seconds", seconds)
-    return Slot(number, state, () if state == ledger.OPEN else (attempt,))
-
-
-SLOTS = [
-    slot(0, ledger.DONE, 2.0, 10.0),
-    slot(1, ledger.DONE, 1.0, 20.0),
-    slot(2, ledger.PRUNED, 0.5, 6.0),
-    slot(3, ledger.FAILED, None, 4.0),
-    slot(4, ledger.RUNNING),
-    slot(5, ledger.OPEN),
-]
-
-
-def test_one_line_says_how_a_sweep_goes():
-    told = summary(SLOTS, LOSS, workers=1, shares=[0.5])
-    expected = (
-        "2 done, 1 running, 1 pruned, 1 failed, best loss 1 (trial 1), 0:00:15 left"
-    )
-    assert told == f"6 trials: {expected}"  # 1.5 trials of 10 seconds
-
-
-def test_what_was_stopped_early_is_never_the_best():
-    assert best_slot(SLOTS, LOSS).number == 1
-    assert best_slot(SLOTS[2:], LOSS) is None
-    assert time_left(SLOTS[4:], 1, []) is None
-
-
-def test_the_last_table_begins_with_the_best_and_ends_with_errors():
-    told = final_table(SLOTS[:4], LOSS).splitlines()
-    assert [line.split()[0] for line in told] == ["trial", "1", "0", "2", "3", "boom"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_on_a_terminal_the_table_is_drawn_over_itself():
-    out = Terminal()
-    table = Table(LOSS, 10, 1, out)
-    table.show(SLOTS, {4: None})
-    assert len(out.getvalue().splitlines()) == 2  # the summary and a trial that runs
-    table.show(SLOTS, {4: None})
-    assert "\x1b[2A" in out.getvalue()
-
-
-def test_elsewhere_a_line_is_written_only_for_news():
-    out = io.StringIO()
-    table = Table(LOSS, 10, 1, out)
-    for _ in range(3):
-        table.show(SLOTS, {4: None})
-    assert len(out.getvalue().splitlines()) == 1
-
-
-CONFIG = "--config=configs/cldr.py:transformer"
-
-
-@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_every_space_that_is_shipped_lists_its_trials(path):
-    done = run("sweep.py", CONFIG, f"--space={path}", "--dry_run")
-    assert done.returncode == 0, done.stderr.decode()
-    told = done.stdout.decode().splitlines()
-    assert told[-1] == f"{len(told) - 1} trials"
-    assert [int(line.split()[0]) for line in told[:-1]] == list(range(len(told) - 1))
-    text = path.read_text()
-    assert f"--space=configs/sweeps/{path.name}" in text
-
-
-def test_the_model_and_any_key_may_be_swept(tmp_path):
-    space = tmp_path / "space.py"
-    space.write_text(
-        "from sweeps.spaces import *\n"
-        "def get_space():\n"
-        "    return Space(grid({'model': ['rnn', 'transformer'], 'seed': [3]}))\n"
-    )
-    done = run("sweep.py", CONFIG, f"--space={space}", "--dry_run", "--trials=1")
-    assert done.stdout.decode().splitlines() == ["    0  model=rnn seed=3", "1 trials"]
-
-
-def refused(tmp_path, space="seeds", *flags):
-    given = space if str(space).endswith(".py") else f"configs/sweeps/{space}.py"
-    return run("sweep.py", CONFIG, f"--space={given}", *flags)
-
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ("model.dropuot", ["model.dropuot", "model.dropout"]),
-        ("lr", ["optim.lr"]),
-        ("model.name", ['use "model"']),
-        ("model.cell", ["model.cell"]),
-    ],
-)
-def test_a_key_that_does_not_exist_is_refused_with_near_ones(tmp_path, key, words):
-    space = tmp_path / "space.py"
-    space.write_text(
-        "from sweeps.spaces import *\n"
-        f"def get_space():\n    return Space(grid({{{key!r}: [1]}}))\n"
-    )
-    done = refused(tmp_path, space, "--dry_run")
-    assert_refused(done, *words)
-
-
-def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):
-    assert_refused(refused(tmp_path, "nothing", "--dry_run"), "learning_rate.py")
-    assert_refused(refused(tmp_path), "--workdir=DIR is missing")
-    assert_refused(run("sweep.py", CONFIG), "--space=FILE is missing")
-    assert_refused(refused(tmp_path, "seeds", "--dry_run", "--trials=6"), "5 points")
-    workdir = f"--workdir={tmp_path / 'w'}"
-    assert_refused(refused(tmp_path, "seeds", workdir, "--workers=0"), "--workers=0")
-    done = refused(tmp_path, "seeds", workdir, "--storage=nonsense")
-    assert_refused(done, "--storage=nonsense")
-
-
-def test_a_directory_that_is_no_sweep_s_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    done = refused(tmp_path, "seeds", f"--workdir={tmp_path}")
-    assert_refused(done, "is a run directory", "choose another --workdir")
-
-
-def test_another_space_or_config_is_refused_and_nothing_is_run(tmp_path):
-    workdir = f"--workdir={tmp_path}"
-    plain = ["--config.steps=1", workdir]
-    (tmp_path / "sweep.json").touch()  # as if it had begun
-    made = sweep_json(["--config.steps=1"], "seeds")
-    (tmp_path / "sweep.json").write_text(json.dumps(made))
-    assert_refused(refused(tmp_path, "grid", *plain), "the space has changed")
-    done = refused(tmp_path, "seeds", "--config.steps=2", workdir)
-    assert_refused(done, "another config", "steps is 1 there and 2 here")
-    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
-
-
-def sweep_json(flags, space):
-    from sweeps.launch import make_plan
-
-    overrides = {"steps": int(flags[0].partition("=")[2])}
-    file = f"configs/sweeps/{space}.py"
-    return make_plan("configs/cldr.py:transformer", overrides, file, None).describe()
-
-
-def test_the_process_of_a_sweep_holds_no_device(tmp_path):
-    """What would fail once a device is in use: setting how many there are."""
-    done = run_python(
-        "import jax, assembly, tasks, sweeps.worker\n"
-        "from assembly import find_module\n"
-        "find_module(tasks, 'translation', 'Task', 'task')\n"
-        "jax.config.update('jax_num_cpu_devices', 3)\n"
-        "print(jax.device_count())"
-    )
-    assert done.strip() == "3"
-
-
-def run_python(text):
-    order = [sys.executable, "-c", text]
-    done = subprocess.run(order, capture_output=True, text=True, cwd=ROOT, check=True)
-    return done.stdout
