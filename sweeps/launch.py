@@ -11,7 +11,9 @@ from sweeps.points import Point
 from sweeps.spaces import Space, read_space
 from sweeps.sweep_directory import SweepDirectory
 from sweeps.trial_configs import Experiment, point_in_words
-from training.signals import stop_requests
+from training.signals import StopRequested, stop_requests
+
+STOPPED = 75  # exit code: the same command goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,36 +61,48 @@ def run(plan: Plan, workdir: str, workers: int, url: str | None) -> int:
     Args:
       url: of a database; None: a file in `workdir`.
     """
-    from sweeps.table import Table, final_table  # most of the time of a --dry_run
-    from sweeps.worker import DONE, Sweep
-
     with stop_requests() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()
         devices = shares(this_machine(), workers)
-        cfg = plan.experiment.config({})
-        objective = objective_of(cfg, plan.space)
-        directory.begin(plan.describe())
-        study = make_study(plan, directory, objective, workdir, url, stopped)
-        table = Table(objective.metric, cfg.steps, workers)
-        sweep = Sweep(
-            study, plan.experiment, objective, directory, devices, table, stopped
-        )
-        code = sweep.run()
-        if code == DONE:
-            print(final_table(study.slots(), objective.metric))
+        try:
+            return _run(
+                plan, directory, devices, study_name(workdir, url), url, stopped
+            )
+        except StopRequested:  # while the storage was waited for
+            return STOPPED
+
+
+def _run(plan, directory, devices, name, url, stopped) -> int:
+    from sweeps.table import Table, final_table  # seconds, with what they need
+    from sweeps.worker import DONE, Sweep
+
+    cfg = plan.experiment.config({})
+    objective = objective_of(cfg, plan.space)
+    directory.begin(plan.describe())
+    study = make_study(plan, directory, objective, name, url, stopped)
+    table = Table(objective.metric, cfg.steps, len(devices))
+    sweep = Sweep(study, plan.experiment, objective, directory, devices, table, stopped)
+    code = sweep.run()
+    if code == DONE:
+        print(final_table(study.slots(), objective.metric))
     return code
+
+
+def study_name(workdir: str, url: str | None) -> str:
+    """In a database, which may hold several, as `workdir` is written."""
+    return workdir.rstrip("/") if url else "sweep"
 
 
 def make_study(
     plan: Plan,
     directory: SweepDirectory,
     objective: Objective,
-    workdir: str,
+    name: str,
     url: str | None,
     stopped: threading.Event,
 ):
-    """The study of a directory, or of a database; there it is named as `workdir` is."""
+    """The study of a directory, or of that name in a database."""
     from sweeps.storage import Patient, open_storage, shown
     from sweeps.study import Study
 
@@ -96,7 +110,7 @@ def make_study(
     place = shown(url) if url else str(directory.journal)
     return Study(
         lambda: open_storage(url, directory.journal),
-        workdir.rstrip("/") if url else "sweep",
+        name,
         plan.space,
         plan.count,
         objective,
