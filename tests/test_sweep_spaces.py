@@ -127,6 +127,14 @@ def test_quasi_random_points_are_spread_more_evenly_than_random_ones(dimensions)
         assert discrepancy(halton) < 0.5 * discrepancy(drawn)
 
 
+def test_many_keys_are_not_drawn_alike():
+    likeness = []
+    for seed in range(5):
+        points = np.array([halton_point(n, 8, seed) for n in range(16)])
+        likeness.append(abs(np.corrcoef(points.T)[6, 7]))  # 0.99 with digits in order
+    assert np.mean(likeness) < 0.6
+
+
 def test_only_tpe_leaves_something_to_the_study():
     points = chained(listed([{"x": 0.5}]), tpe({"x": uniform(0, 1)}))
     assert points.point(0, 0) == {"x": 0.5}

@@ -69,14 +69,19 @@ def test_who_comes_second_at_one_moment_loses_and_takes_the_next(opened, monkeyp
     assert states(other)[:3] == [ledger.DONE, ledger.RUNNING, ledger.OPEN]
 
 
-def test_a_dead_process_s_trial_goes_to_another_with_its_point(opened):
-    space = Space(tpe({"x": uniform(0, 1)}, size=2))
-    first = opened(space=space).claim()
-    heir = opened(space=space, watch=Everyone())
+def test_a_dead_process_s_trial_goes_to_another_with_its_point(tmp_path):
+    space = Space(tpe({"x": uniform(0, 1)}, size=14))
+    found = study(tmp_path, space)
+    claims = [found.claim() for _ in range(12)]
+    for claim in claims:
+        found.end(claim, ledger.DONE, value=claim.point["x"], step=1)
+    first, second = found.claim(), found.claim()
+    found.end(second, ledger.DONE, value=-1.0, step=1)  # TPE would say another now
+    heir = study(tmp_path, space, watch=Everyone())
     taken = heir.claim()
     assert (taken.slot, taken.point) == (first.slot, first.point)
     states = [trial.state.name for trial in heir.study.trials]
-    assert states == ["FAIL", "RUNNING"]
+    assert states[12:] == ["FAIL", "COMPLETE", "RUNNING"]
 
 
 def test_a_process_taken_for_dead_learns_it_at_its_next_word(opened):
