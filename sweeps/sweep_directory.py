@@ -12,15 +12,21 @@ import os
 from pathlib import Path
 
 from errors import UserError
-from training.run_directory import RunDirectory, different_keys
+from places import is_remote
+from training.run_directory import different_keys
 
 
 class SweepDirectory:
     """Paths and small files of one sweep."""
 
     def __init__(self, path: str | Path):
-        self.files = RunDirectory(path)  # refuses what is not on local disk
-        self.path = self.files.path
+        """Raises UserError for a bucket, where a journal cannot grow."""
+        if is_remote(path):
+            raise UserError(
+                f"--workdir={path}: a sweep's directory lies on a disk, which several "
+                "machines may share"
+            )
+        self.path = Path(path).expanduser()
         self.journal = self.path / "journal.log"
 
     def check(self) -> None:
@@ -40,7 +46,8 @@ class SweepDirectory:
         """Writes what is tried, or checks that it is what was tried before."""
         path = self.path / "sweep.json"
         if path.exists():
-            check_same(self.files.read_json("sweep.json"), description, self.path)
+            known = json.loads(path.read_text(encoding="utf8"))
+            check_same(known, description, self.path)
         else:
             self._write("sweep.json", json.dumps(description, indent=2) + "\n")
         for name in ("trials", "logs"):

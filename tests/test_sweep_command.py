@@ -68,6 +68,7 @@ def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):
     assert_refused(refused(tmp_path, "seeds", "--dry_run", "--trials=6"), "5 points")
     workdir = f"--workdir={tmp_path / 'w'}"
     assert_refused(refused(tmp_path, "seeds", workdir, "--workers=0"), "--workers=0")
+    assert_refused(refused(tmp_path, "seeds", "--workdir=gs://b/c"), "lies on a disk")
     done = refused(tmp_path, "seeds", workdir, "--storage=nonsense")
     assert_refused(done, "--storage=nonsense")
 

@@ -72,11 +72,13 @@ def training_steps(run):
 
 
 def in_the_middle(folder):
-    """Trials that have trained for a while, and not to the end."""
+    """Trials that have saved, trained on, and not come to the end."""
     return [
         number
         for number in range(TRIALS)
-        if 7 <= len(training_steps(folder / "trials" / f"{number:04}")) < STEPS - 5
+        for run in [folder / "trials" / f"{number:04}"]
+        if list(run.glob("checkpoints/[0-9]*/digests.json"))
+        and 7 <= len(training_steps(run)) < STEPS - 3
     ]
 
 
