@@ -22,7 +22,7 @@ class Uniform:
         _check_order(self)
 
     def at(self, share: float) -> float:
-        return self.low + share * (self.high - self.low)
+        return float(self.low + share * (self.high - self.low))
 
     def __contains__(self, value: Any) -> bool:
         return _is_number(value) and self.low <= value <= self.high
@@ -44,7 +44,8 @@ class LogUniform:
 
     def at(self, share: float) -> float:
         low, high = math.log(self.low), math.log(self.high)
-        return min(max(math.exp(low + share * (high - low)), self.low), self.high)
+        found = math.exp(low + share * (high - low))
+        return float(min(max(found, self.low), self.high))
 
     def __contains__(self, value: Any) -> bool:
         return _is_number(value) and self.low <= value <= self.high

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from errors import UserError
+from sweeps.distributions import Choice
 from sweeps.points import Point
 from sweeps.spaces import Space
 from training.run_directory import flattened
@@ -50,14 +51,19 @@ class Experiment:
         return cfg
 
     def check(self, space: Space) -> None:
-        """Raises UserError for a key that no model of the space has."""
+        """Raises UserError for a key that no model has, or a value of a wrong type."""
         domains = space.points.domains()
         models = domains.pop(MODEL, None)
         names = models.values if models else [self.model]
         configs = [_read(self.file, name) for name in names]
-        for key in domains:
-            if not any(_has(cfg, key) for cfg in configs):
+        for key, within in domains.items():
+            having = [cfg for cfg in configs if _has(cfg, key)]
+            if not having:
                 raise _no_key(configs[0], key)
+            for value in (
+                within.values if isinstance(within, Choice) else [within.at(0)]
+            ):
+                _set(having[0], key, value)
 
     def describe(self) -> dict:
         """As JSON: the resolved config that trials start from."""

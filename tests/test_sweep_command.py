@@ -61,6 +61,23 @@ def test_a_key_that_does_not_exist_is_refused_with_near_ones(tmp_path, key, word
     assert_refused(done, *words)
 
 
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ("random({'model.layers': uniform(1, 4)}, 3)", ["model.layers", "int"]),
+        ("grid({'optim.lr': [1e-3, 'fast']})", ["optim.lr", "'fast'", "float"]),
+        ("grid({'model': ['rnn', 'transfomer']})", ["transfomer", "transformer_xl"]),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_before_a_trial_begins(
+    tmp_path, points, words
+):
+    space = tmp_path / "space.py"
+    text = f"from sweeps.spaces import *\nget_space = lambda: Space({points})\n"
+    space.write_text(text)
+    assert_refused(refused(tmp_path, space, "--dry_run"), *words)
+
+
 def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):
     assert_refused(refused(tmp_path, "nothing", "--dry_run"), "learning_rate.py")
     assert_refused(refused(tmp_path), "--workdir=DIR is missing")
