@@ -55,7 +55,6 @@ class Study:
 
     Attributes:
       count: slots there are.
-      description: the config and the space, as JSON.
     """
 
     def __init__(
@@ -72,7 +71,13 @@ class Study:
         patient: Patient,
         watch: Watch | None = None,
     ):
-        """Args: storage: opens it. steps, first_rung: of a config, for pruning."""
+        """Opens it, or makes it.
+
+        Args:
+          storage: opens where it is kept.
+          description: the config and the space, as JSON: what may not change.
+          steps, first_rung: of a trial and to its first validation, for pruning.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.count, self.objective = space, count, objective
         self.patient, self.watch = patient, watch or Watch()
@@ -100,27 +105,25 @@ class Study:
 
     def slots(self) -> list[Slot]:
         """All of them as they are now."""
-        return self._slots(self.patient(self._trials))
-
-    def _slots(self, trials: list[FrozenTrial]) -> list[Slot]:
+        trials = self.patient(self._trials)
         attempts = [attempt_of(t) for t in trials if "slot" in t.user_attrs]
-        alive = self._is_alive
-        return ledger.slots(attempts, self.count, self.space.retries, alive)
+        retries, alive = self.space.retries, self._is_alive
+        return ledger.slots(attempts, self.count, retries, alive)
 
     def _is_alive(self, attempt: Attempt) -> bool:
         return self.watch.is_alive(attempt.number, attempt.lease)
 
     def claim(self) -> Claim | None:
         """The first open slot, for this process; None: there is none now."""
-        slots = self.slots()
-        for slot in slots:
+        for slot in self.slots():
             if slot.state == ledger.OPEN and (claim := self._claim(slot)):
                 return claim
         return None
 
     def _claim(self, slot: Slot) -> Claim | None:
+        """Writes down the next attempt; None where another process was first."""
         token = uuid.uuid4().hex
-        number = len(slot.attempts) and slot.last.attempt + 1
+        number = slot.last.attempt + 1 if slot.last else 0
         template = self._template(slot, number, token)
         self.patient(self.study.add_trial, template)
         trials = self.patient(self._trials)
