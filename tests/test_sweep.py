@@ -16,7 +16,7 @@ from toy_sweep import begin, results, toy_sweep
 
 from errors import UserError
 from sweeps import ledger
-from sweeps.spaces import Space, asha, grid, log_uniform, tpe
+from sweeps.spaces import Space, asha, grid, listed, log_uniform, tpe
 from sweeps.storage import Patient
 from sweeps.trial import meaning
 
@@ -153,9 +153,9 @@ class Database:
 
 def test_a_database_that_is_away_for_a_while_costs_nothing(tmp_path, whole, capsys):
     database = Database(tmp_path)
-    sweep = toy_sweep(tmp_path, url=database.url, patient=Patient("toy"), workers=4)
+    sweep = toy_sweep(tmp_path, url=database.url, patient=Patient("toy"))
     threading.Timer(0.8, database.hold).start()
-    threading.Timer(2.8, database.release).start()
+    threading.Timer(1.8, database.release).start()
     assert sweep.run() == 0
     assert "is away" in capsys.readouterr().err
     assert_as_whole(tmp_path, whole)
@@ -205,8 +205,9 @@ def test_a_key_that_only_some_models_have_fails_where_it_is_missing(tmp_path):
 
 
 def test_bad_trials_are_stopped_early_and_recorded(tmp_path):
-    rates = [0.1, 0.2, 0.3, 0.9, 0.8, 0.7]
-    space = Space(grid({"optim.lr": rates}), pruning=asha(factor=2))
+    good = [{"optim.lr": rate} for rate in (0.1, 0.2, 0.3)]
+    bad = [{"optim.lr": r, "seed": toy_trial.WAITS_LATER} for r in (0.9, 0.8, 0.7)]
+    space = Space(listed([*good, *bad]), pruning=asha(factor=2))
     assert toy_sweep(tmp_path, space, workers=1).run() == 0
     found = results(tmp_path)
     assert found[0]["state"] == "done"

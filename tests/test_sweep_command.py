@@ -86,8 +86,6 @@ def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):
     workdir = f"--workdir={tmp_path / 'w'}"
     assert_refused(refused(tmp_path, "seeds", workdir, "--workers=0"), "--workers=0")
     assert_refused(refused(tmp_path, "seeds", "--workdir=gs://b/c"), "lies on a disk")
-    done = refused(tmp_path, "seeds", workdir, "--storage=nonsense")
-    assert_refused(done, "--storage=nonsense")
 
 
 def test_a_directory_that_is_no_sweep_s_is_refused(tmp_path):
