@@ -106,7 +106,13 @@ class Process:
       name: of the subject.
     """
 
-    def __init__(self, name: str, command: Sequence[str], threads: int):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        threads: int,
+        environment: dict[str, str] | None = None,
+    ):
         """Starts it. Raises Missing where its program is not there."""
         self.name = name
         self.told = tempfile.TemporaryFile()  # noqa: SIM115, as long as the process
@@ -115,6 +121,7 @@ class Process:
             "MKL_NUM_THREADS": str(threads),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # peers need room too
             "TOKENIZERS_PARALLELISM": "false",
+            **(environment or {}),
         }
         try:
             self.process = subprocess.Popen(

@@ -248,3 +248,30 @@ def widened(one: Product, beam: int, keys: int) -> Product:
     if one.columns == 1:  # scores
         return one._replace(batch=batch, columns=keys)
     return one._replace(batch=batch, inner=keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What batches are made of.
+
+    Attributes:
+      rows: pairs of all sentences, or parallel streams.
+      length: of the longest sentence, or tokens a stream moves on by.
+      batch_tokens: of sentences, the most that a side of a batch may have.
+    """
+
+    rows: int
+    length: int
+    vocabulary: int
+    batch_tokens: int = 0
+
+    def shrunk(self) -> "Corpus":
+        """The same in less than a second."""
+        return dataclasses.replace(self, rows=min(self.rows, 64))
+
+
+CORPORA = {
+    "sentences": Corpus(rows=50_000, length=64, vocabulary=8000, batch_tokens=4096),
+    "text": Corpus(rows=32, length=128, vocabulary=8000),
+}
+BATCHES_A_STEP = 50
