@@ -4,7 +4,7 @@ python -m benchmarks.data
 
 Sentences of all lengths in buckets, and text in parallel streams; one process and no
 thread ahead, tokens already numbers, as both systems read a corpus that was encoded
-before. A step is 50 batches. Ours has to be faster than a device asks for them: see
+before. A step is `batches`. Ours has to be faster than a device asks for them: see
 the training step's tokens per second beside `tokens_per_second` here.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.comparison import (
     compare,
     peer,
 )
-from benchmarks.works import BATCHES_A_STEP, CORPORA
+from benchmarks.works import CORPORA
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -38,12 +38,13 @@ def main() -> int:
     options = parse(sys.argv[1:])
     ending = 0
     for kind in options.kinds:
+        corpus = CORPORA[kind].shrunk() if options.tiny else CORPORA[kind]
         flags = [f"--kind={kind}", *(["--tiny"] if options.tiny else [])]
         commands = {
             OURS: [sys.executable, "-m", "benchmarks.our_batches", *flags],
             "torch_loader": peer(options.peers, "torch_loader", *flags),
         }
-        about = {"benchmark": "data", "kind": kind, "batches": BATCHES_A_STEP}
+        about = {"benchmark": "data", "kind": kind, "batches": corpus.batches}
         found = chosen(commands, options)
         summary = compare(about, found, [], None, (), options)
         ending |= OURS in summary["missing"]

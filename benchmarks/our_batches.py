@@ -8,7 +8,7 @@ from importlib import metadata
 
 from benchmarks.protocol import serve
 from benchmarks.random_corpora import Text, VariedSentences
-from benchmarks.works import BATCHES_A_STEP, CORPORA
+from benchmarks.works import CORPORA
 
 
 class Batches:
@@ -24,14 +24,14 @@ class Batches:
         else:
             corpus = Text(size.rows, size.length, size.vocabulary)
             self.batches = corpus.train_batches()
-        self.number = self.tokens = 0
+        self.count, self.number, self.tokens = size.batches, 0, 0
 
     def step(self) -> None:
         """The next ones."""
         self.tokens = 0
-        for k in range(self.number, self.number + BATCHES_A_STEP):
+        for k in range(self.number, self.number + self.count):
             self.tokens += self.batches[k]["weights"].sum()
-        self.number += BATCHES_A_STEP
+        self.number += self.count
 
     def facts(self) -> dict:
         """See `Subject`; `tokens` are the last step's, of the target."""

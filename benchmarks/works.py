@@ -257,21 +257,24 @@ class Corpus:
     Attributes:
       rows: pairs of all sentences, or parallel streams.
       length: of the longest sentence, or tokens a stream moves on by.
+      batches: of a step, so that it lasts long enough to see who disturbs it.
       batch_tokens: of sentences, the most that a side of a batch may have.
     """
 
     rows: int
     length: int
     vocabulary: int
+    batches: int
     batch_tokens: int = 0
 
     def shrunk(self) -> "Corpus":
         """The same in less than a second."""
-        return dataclasses.replace(self, rows=min(self.rows, 64))
+        return dataclasses.replace(self, rows=min(self.rows, 64), batches=20)
 
 
 CORPORA = {
-    "sentences": Corpus(rows=50_000, length=64, vocabulary=8000, batch_tokens=4096),
-    "text": Corpus(rows=32, length=128, vocabulary=8000),
+    "sentences": Corpus(
+        rows=50_000, length=64, vocabulary=8000, batches=100, batch_tokens=4096
+    ),
+    "text": Corpus(rows=32, length=128, vocabulary=8000, batches=1000),
 }
-BATCHES_A_STEP = 50

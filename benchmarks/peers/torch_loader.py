@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.protocol import serve
-from benchmarks.works import BATCHES_A_STEP, CORPORA, Corpus
+from benchmarks.works import CORPORA, Corpus
 
 
 class Pairs(Dataset):
@@ -94,12 +94,12 @@ class Batches:
     def __init__(self, kind: str, tiny: bool):
         corpus = CORPORA[kind].shrunk() if tiny else CORPORA[kind]
         self.batches = {"sentences": sentences, "text": text}[kind](corpus)
-        self.tokens = 0
+        self.count, self.tokens = corpus.batches, 0
 
     def step(self) -> None:
         """The next ones."""
         self.tokens = 0
-        for _ in range(BATCHES_A_STEP):
+        for _ in range(self.count):
             self.tokens += next(self.batches)["weights"].sum().item()
 
     def facts(self) -> dict:
