@@ -101,6 +101,7 @@ def line_of(
         "tokens_per_second": tokens / seconds["median"],
         **work,
         "peak_megabytes": facts.pop("peak_bytes") / 1e6,
+        "imported_megabytes": facts.pop("imported_bytes") / 1e6,
         "first_seconds": times.first,
         "others": {
             "median": statistics.median(times.others),

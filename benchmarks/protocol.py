@@ -50,6 +50,7 @@ def serve(make: Callable[[], Subject]) -> None:
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    imported = peak_bytes()
     try:
         subject = make()
     except ImportError as error:
@@ -57,7 +58,10 @@ def serve(make: Callable[[], Subject]) -> None:
         return
     print(json.dumps({"ready": True}), file=answers)
     for line in sys.stdin:
-        print(json.dumps(answer(subject, *line.split())), file=answers)
+        found = answer(subject, *line.split())
+        if isinstance(found, dict):  # facts: what a process has before any work
+            found["imported_bytes"] = imported
+        print(json.dumps(found), file=answers)
 
 
 def answer(subject: Subject, command: str, count: str = "1") -> list | dict:
