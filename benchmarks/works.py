@@ -46,7 +46,7 @@ class Work:
     def shrunk(self) -> "Work":
         """The same in seconds, to see it work."""
         small = {"rows": 2, "length": 4, "vocabulary": 32, "layers": 1}
-        sizes = {"width": 8, "heads": 2, "feed_forward": 16}
+        sizes = {"width": 64, "heads": 2, "feed_forward": 128}
         return dataclasses.replace(
             self, **small, **sizes, memory=4 if self.memory else 0
         )
