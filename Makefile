@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup setup-bench demo bench test test-slow lint format clean
 
 setup: .venv/installed
 
@@ -13,8 +13,24 @@ setup: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+setup-bench: .venv-bench/installed
+
+.venv-bench/installed: requirements-bench.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
 demo: setup
 	sh demo.sh $(BIN)/python
+
+# Peers take part where `make setup-bench` was run. Programs are compiled anew, since
+# that is part of what a process needs.
+BENCHMARKS := train_step decode data startup
+
+bench: setup
+	for name in $(BENCHMARKS); do \
+	  env -u JAX_COMPILATION_CACHE_DIR $(BIN)/python -m benchmarks.$$name $(BENCHFLAGS) || exit 1; \
+	done
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile
@@ -31,4 +47,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .cache runs
+	rm -rf .venv .venv-bench .cache runs

@@ -1,0 +1,104 @@
+"""The encoder-decoder of Hugging Face: `MarianMTModel`, trained or generating."""
+
+import torch
+from transformers import MarianConfig, MarianMTModel
+
+from benchmarks.peers.torch_subject import (
+    DEVICE,
+    DROPOUT,
+    START,
+    TorchSubject,
+    TorchTraining,
+    batch_of,
+    finish,
+    run,
+    smoothed,
+)
+from benchmarks.works import Work, decoding_products
+
+
+def model_of(work: Work) -> MarianMTModel:
+    """With random parameters."""
+    sides = {
+        f"{side}_{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in {
+            "layers": work.layers,
+            "attention_heads": work.heads,
+            "ffn_dim": work.feed_forward,
+        }.items()
+    }
+    return MarianMTModel(
+        MarianConfig(
+            vocab_size=work.vocabulary,
+            d_model=work.width,
+            **sides,
+            activation_function="relu",
+            dropout=DROPOUT,
+            attention_dropout=DROPOUT,
+            activation_dropout=DROPOUT,
+            scale_embedding=True,
+            share_encoder_decoder_embeddings=True,
+            tie_word_embeddings=True,
+            max_position_embeddings=max(64, work.length + 1),
+            pad_token_id=0,
+            eos_token_id=1,
+            forced_eos_token_id=1,
+            decoder_start_token_id=START,
+        )
+    )
+
+
+class Training(TorchTraining):
+    """Labels are smoothed outside the model, whose own loss cannot."""
+
+    def loss(self, batch):
+        found = self.model(
+            input_ids=batch["source"],
+            attention_mask=batch["mask"].long(),
+            decoder_input_ids=batch["target_in"],
+            decoder_attention_mask=batch["mask"].long(),
+            use_cache=False,
+        )
+        return smoothed(found.logits, batch["labels"])
+
+
+class Generation(TorchSubject):
+    """`generate` with a cache, exactly as many tokens as sources have."""
+
+    def __init__(self, work: Work, beam: int):
+        products = decoding_products(work, beam)
+        super().__init__(model_of(work), products, ("transformers",))
+        self.model.eval()
+        self.work, self.beam = work, beam
+        self.batch = batch_of(work)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """A batch."""
+        most = 1 + self.work.length  # the start counts
+        self.found = self.model.generate(
+            input_ids=self.batch["source"],
+            attention_mask=self.batch["mask"].long(),
+            num_beams=self.beam,
+            do_sample=False,
+            min_length=most,
+            max_length=most,
+        )
+        finish()
+
+    def facts(self):
+        """Also how many tokens came out."""
+        return super().facts() | {"new_tokens": [self.found.shape[1] - 1]}
+
+
+def make(options) -> TorchSubject:
+    """The subject of a kind."""
+    torch.set_default_device(DEVICE)
+    if options.kind == "decode":
+        return Generation(options.work, options.beam)
+    return Training(options.work, model_of(options.work), ("transformers",))
+
+
+if __name__ == "__main__":
+    run(make)

@@ -1,0 +1,65 @@
+"""The encoder-decoder of OpenNMT-py: its encoder, decoder and embeddings.
+
+Pre-norm, which is all it has; without biases of queries, keys and values.
+"""
+
+import torch
+from onmt.decoders.transformer import TransformerDecoder
+from onmt.encoders.transformer import TransformerEncoder
+from onmt.models import NMTModel
+from onmt.modules import Embeddings
+from torch import nn
+
+from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, smoothed
+from benchmarks.works import Work
+
+
+class Model(nn.Module):
+    """One table for source, target and output, as `-share_embeddings` has it."""
+
+    def __init__(self, work: Work):
+        super().__init__()
+        table = Embeddings(
+            work.width, work.vocabulary, 0, position_encoding=True, dropout=DROPOUT
+        )
+        sizes = (work.layers, work.width, work.heads, work.feed_forward)
+        encoder = TransformerEncoder(*sizes, DROPOUT, DROPOUT, table, 0)
+        decoder = TransformerDecoder(
+            *sizes,
+            copy_attn=False,
+            self_attn_type="scaled-dot",
+            dropout=DROPOUT,
+            attention_dropout=DROPOUT,
+            embeddings=table,
+            max_relative_positions=0,
+            aan_useffn=False,
+            full_context_alignment=False,
+            alignment_layer=-3,
+            alignment_heads=0,
+        )
+        self.translator = NMTModel(encoder, decoder)
+        self.output = nn.Linear(work.width, work.vocabulary)
+        self.output.weight = table.word_lut.weight
+
+    def forward(self, source, target, lengths):
+        """Logits; the decoder leaves the last of `target` out itself."""
+        hidden, _ = self.translator(source[..., None], target[..., None], lengths)
+        return self.output(hidden)
+
+
+class Training(TorchTraining):
+    """Of a `Model`."""
+
+    def loss(self, batch):
+        lengths = batch["mask"].sum(dim=1)
+        target = torch.cat([batch["target_in"], batch["labels"][:, -1:]], dim=1)
+        return smoothed(self.model(batch["source"], target, lengths), batch["labels"])
+
+
+def make(options) -> Training:
+    """The subject."""
+    return Training(options.work, Model(options.work), ("OpenNMT-py",))
+
+
+if __name__ == "__main__":
+    run(make)

@@ -1,0 +1,154 @@
+"""The encoder-decoder in PyTorch: `nn.Transformer`, or its layers by hand.
+
+By hand: queries, keys and values by one product, attention by
+`scaled_dot_product_attention`. Both post-norm, all three tables one.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.peers.torch_subject import (
+    DROPOUT,
+    TorchTraining,
+    run,
+    sinusoids,
+    smoothed,
+)
+from benchmarks.works import Work
+
+
+class Attention(nn.Module):
+    """Of queries to themselves, or to a source where there is one."""
+
+    def __init__(self, work: Work, cross: bool):
+        super().__init__()
+        self.heads, width = work.heads, work.width
+        self.first = nn.Linear(width, width if cross else 3 * width)
+        self.source = nn.Linear(width, 2 * width) if cross else None
+        self.last = nn.Linear(width, width)
+
+    def split(self, x, parts):
+        """[B, T, parts D] as `parts` of [B, H, T, K]."""
+        rows, length, _ = x.shape
+        x = x.view(rows, length, parts, self.heads, -1)
+        return x.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def forward(self, x, mask, source=None):
+        if source is None:
+            query, key, value = self.split(self.first(x), 3)
+        else:
+            (query,) = self.split(self.first(x), 1)
+            key, value = self.split(self.source(source), 2)
+        found = functional.scaled_dot_product_attention(
+            query, key, value, mask, DROPOUT if self.training else 0.0
+        )
+        return self.last(found.transpose(1, 2).flatten(2))
+
+
+class Layer(nn.Module):
+    """Of the encoder; with `cross` of the decoder."""
+
+    def __init__(self, work: Work, cross: bool):
+        super().__init__()
+        kinds = (False, True) if cross else (False,)
+        self.attentions = nn.ModuleList(Attention(work, kind) for kind in kinds)
+        self.norms = nn.ModuleList(nn.LayerNorm(work.width) for _ in (*kinds, None))
+        self.inner = nn.Linear(work.width, work.feed_forward)
+        self.outer = nn.Linear(work.feed_forward, work.width)
+        self.drop = nn.Dropout(DROPOUT)
+
+    def forward(self, x, mask, source=None, source_mask=None):
+        inputs = ((mask, None), (source_mask, source))
+        for attention, norm, given in zip(
+            self.attentions, self.norms, inputs, strict=False
+        ):
+            x = norm(x + self.drop(attention(x, *given)))
+        inner = self.drop(functional.relu(self.inner(x)))
+        return self.norms[-1](x + self.drop(self.outer(inner)))
+
+
+class ByHand(nn.Module):
+    """Stacks of `Layer`."""
+
+    def __init__(self, work: Work):
+        super().__init__()
+        self.encoder = nn.ModuleList(Layer(work, False) for _ in range(work.layers))
+        self.decoder = nn.ModuleList(Layer(work, True) for _ in range(work.layers))
+
+    def forward(self, source, target, mask):
+        length = target.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+        own, other = causal & mask[:, None, None], mask[:, None, None]
+        for layer in self.encoder:
+            source = layer(source, other)
+        for layer in self.decoder:
+            target = layer(target, own, source, other)
+        return target
+
+
+class OfTheLibrary(nn.Module):
+    """`nn.Transformer` as it comes, which adds a norm after either stack."""
+
+    def __init__(self, work: Work):
+        super().__init__()
+        self.stacks = nn.Transformer(
+            work.width,
+            work.heads,
+            work.layers,
+            work.layers,
+            work.feed_forward,
+            DROPOUT,
+            batch_first=True,
+        )
+
+    def forward(self, source, target, mask):
+        length = target.shape[1]
+        future = torch.ones(length, length, dtype=torch.bool, device=mask.device)
+        return self.stacks(
+            source,
+            target,
+            tgt_mask=future.triu(1),
+            src_key_padding_mask=~mask,
+            tgt_key_padding_mask=~mask,
+            memory_key_padding_mask=~mask,
+        )
+
+
+class Model(nn.Module):
+    """Either, with one table for source, target and output."""
+
+    def __init__(self, work: Work, stacks: nn.Module):
+        super().__init__()
+        self.table = nn.Embedding(work.vocabulary, work.width)
+        nn.init.normal_(self.table.weight, std=work.width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(work.vocabulary))
+        self.stacks, self.drop = stacks, nn.Dropout(DROPOUT)
+        self.places = sinusoids(work.length, work.width)
+        self.scale = work.width**0.5
+
+    def embed(self, tokens):
+        """With places."""
+        return self.drop(self.table(tokens) * self.scale + self.places)
+
+    def forward(self, source, target, mask):
+        found = self.stacks(self.embed(source), self.embed(target), mask)
+        return functional.linear(found, self.table.weight, self.bias)
+
+
+class Training(TorchTraining):
+    """Of a `Model`."""
+
+    def loss(self, batch):
+        logits = self.model(batch["source"], batch["target_in"], batch["mask"])
+        return smoothed(logits, batch["labels"])
+
+
+def make(options) -> Training:
+    """The subject of a variant."""
+    stacks = {"sdpa": ByHand, "library": OfTheLibrary}[options.variant]
+    return Training(options.work, Model(options.work, stacks(options.work)))
+
+
+if __name__ == "__main__":
+    run(make)

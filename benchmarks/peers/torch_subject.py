@@ -1,0 +1,159 @@
+"""What the subjects that compute with PyTorch share."""
+
+import argparse
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+
+import torch
+
+from benchmarks.protocol import serve
+from benchmarks.works import WORKS, Product, Work, flops, training_products
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SPECIAL = 4  # first numbers of a vocabulary, which random data leaves out
+START = 3
+DROPOUT, SMOOTHING = 0.1, 0.1
+
+
+def parsed(kind: str = "") -> argparse.Namespace:
+    """The flags of all peers, `work` as a `Work`; uses as many threads as asked."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", nargs="?", default=kind)
+    parser.add_argument("--work", choices=WORKS, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--variant", default="")
+    parser.add_argument("--beam", type=int, default=1)
+    options = parser.parse_args()
+    work = WORKS[options.work]
+    options.work = work.shrunk() if options.tiny else work
+    torch.set_num_threads(
+        int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads()))
+    )
+    torch.manual_seed(0)
+    return options
+
+
+def finish() -> None:
+    """Waits for the device."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+class TorchSubject:
+    """A subject that is a model.
+
+    Attributes:
+      packages: whose versions matter.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, products: list[Product], packages: tuple = ()
+    ):
+        self.model, self.products = model.to(DEVICE), products
+        self.packages = ("torch", *packages)
+
+    def multiplier(self, product: Product, times: int) -> Callable[[], None]:
+        """See `Subject`."""
+        batch, rows, inner, columns, _ = product
+        left = torch.ones(batch, rows, inner, device=DEVICE)
+        right = torch.ones(batch, inner, columns, device=DEVICE)
+        if batch == 1:
+            left, right = left[0], right[0]
+
+        @torch.no_grad()
+        def call():
+            for _ in range(times):
+                left @ right
+            finish()
+
+        return call
+
+    def facts(self) -> dict:
+        """See `Subject`."""
+        versions = {name: metadata.version(name) for name in self.packages}
+        parameters = {id(p): p.numel() for p in self.model.parameters()}
+        found = {
+            "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), **versions},
+            "parameters": sum(parameters.values()),
+            "flops": flops(self.products),
+        }
+        if DEVICE == "cuda":
+            found["peak_bytes"] = torch.cuda.max_memory_allocated()
+        return found
+
+
+class TorchTraining(TorchSubject):
+    """A training step: `loss` is what a subclass adds.
+
+    Adam is PyTorch's fused one, which is its fastest; gradients are clipped where the
+    work asks for it.
+    """
+
+    clip = 0.0
+
+    def __init__(self, work: Work, model: torch.nn.Module, packages: tuple = ()):
+        super().__init__(model, training_products(work), packages)
+        self.work = work
+        self.model.train()
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True
+        )
+        self.batches = [batch_of(work) for _ in range(4)]
+        self.number = 0
+
+    def loss(self, batch: dict) -> torch.Tensor:
+        """The mean over a batch's tokens."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Forwards, backwards, update."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(self.batches[self.number % len(self.batches)]).backward()
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        finish()
+        self.number += 1
+
+
+def random_tokens(work: Work) -> torch.Tensor:
+    """[B, T]."""
+    shape = (work.rows, work.length)
+    return torch.randint(SPECIAL, work.vocabulary, shape, device=DEVICE)
+
+
+def batch_of(work: Work) -> dict[str, torch.Tensor]:
+    """Random sentences, or a segment; `mask` says which source tokens count: all."""
+    labels = random_tokens(work)
+    start = torch.full_like(labels[:, :1], START)
+    return {
+        "source": random_tokens(work),
+        "mask": torch.ones_like(labels, dtype=torch.bool),
+        "target_in": torch.cat([start, labels[:, :-1]], dim=1),
+        "labels": labels,
+    }
+
+
+def smoothed(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean cross entropy of smoothed labels."""
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING
+    )
+
+
+def sinusoids(length: int, width: int) -> torch.Tensor:
+    """Vaswani et al. (2017), section 3.5: [T, D]."""
+    places = torch.arange(length)[:, None]
+    rates = 10000 ** (-torch.arange(0, width, 2) / width)
+    angles = places * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(DEVICE)
+
+
+def run(make: Callable[[argparse.Namespace], TorchSubject]) -> None:
+    """Parses the flags and serves what is made of them."""
+    options = parsed()
+    serve(lambda: make(options))
