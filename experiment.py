@@ -30,7 +30,9 @@ from trained_run import (
     read_tokenizers,
 )
 from training.averaging import evaluation_params
+from training.ceilings import ceiling
 from training.checkpoints import Checkpoints
+from training.flops import StepFlops
 from training.jit_partitioner import Partitioner
 from training.loop import Ending, Run
 from training.optimizers import make_optimizer
@@ -99,14 +101,14 @@ class Training:
         """Of a carry; what has none lasts for one batch alone."""
         return getattr(self.batches, "rows", 1)
 
-    def make_carry(self) -> PyTree:
-        """What the first batch finds."""
+    def initial_carry(self, rows: int) -> PyTree:
+        """What the first batch of so many rows finds."""
         task, model = self.experiment.task, self.experiment.model
+        return task.initial_carry(model, rows, train=True)
 
-        def make(rows):
-            return task.initial_carry(model, rows, train=True)
-
-        return self.partitioner.init_carry(make, self.rows)
+    def make_carry(self) -> PyTree:
+        """The same of the rows of all batches, on the devices."""
+        return self.partitioner.init_carry(self.initial_carry, self.rows)
 
     def content(self, state: TrainState, carry: PyTree) -> dict:
         """What a checkpoint holds, the same for all devices and modes."""
@@ -135,6 +137,11 @@ class Training:
         step = make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
         shapes = len(self.batches.shapes)
         return self.partitioner.compile(step, state, carry, shapes=shapes)
+
+    def flops(self, state: TrainState):
+        """From a batch's number and the batch to the operations of its step."""
+        count = StepFlops(self.loss, state.params, self.initial_carry)
+        return lambda k, batch: count(batch, self.batches.num_rows(k))
 
     def batch(self, k: int) -> PyTree:
         """Batch k on the devices."""
@@ -215,6 +222,8 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
             steps=training.steps,
             silent=not is_first(),
         ),
+        flops=training.flops(state),
+        ceiling=ceiling(cfg.model.dtype),
         agree=None if is_alone() else Agreement(),
     )
     _, ending = run.train(state, carry, progress)

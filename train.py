@@ -17,9 +17,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
-PLAN = flags.DEFINE_bool("plan", False, "Print the parameters; train nothing.")
-DEVICES = flags.DEFINE_integer("devices", None, "With --plan: what each would hold.")
-DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --devices: GB of each.")
+PLAN = flags.DEFINE_bool("plan", False, "Print what a run takes; train nothing.")
+DEVICES = flags.DEFINE_integer("devices", None, "With --plan: on how many.")
+DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --plan: GB of each.")
 REPLAY = flags.DEFINE_string(
     "replay", None, "Look at batches that a run kept because they were not finite."
 )
@@ -38,11 +38,10 @@ def main() -> int:
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
     if PLAN.value:
-        from analysis import plan
+        from analysis import plan_report
 
-        print(plan.table(CONFIG.value))
-        if DEVICES.value is not None:
-            print(plan.memory_table(CONFIG.value, DEVICES.value, DEVICE_MEMORY.value))
+        asked = DEVICES.value, DEVICE_MEMORY.value
+        print(plan_report.report(CONFIG.value, *asked))
         return 0
     import experiment
 

@@ -16,7 +16,10 @@ from places import place, resolved
 from training.checkpoints import CONTENT, PROGRESS
 from training.event_files import records
 
-CLOCKS = ("seconds", "lap", "waiting", "tokens_per_second")
+CLOCKS = (
+    *("seconds", "lap", "waiting", "tokens_per_second"),
+    *("flops_per_second", "utilisation"),
+)
 
 
 def differences(first: Path, second: Path) -> list[str]:

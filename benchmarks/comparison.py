@@ -33,16 +33,17 @@ def compare(
     about: dict,
     commands: Commands,
     products: list[Product],
-    tokens: int,
+    tokens: int | None,
     goals: Sequence[tuple[str, float]],
     options: argparse.Namespace,
 ) -> dict:
-    """Prints a line a subject and the summary, which it returns.
+    """Prints a line a subject and the summary; returns it with `lines` by subject.
 
     Args:
       about: what all lines begin with.
-      products: of our step; a subject that needs others has its own.
-      tokens: of a step.
+      products: of our step; a subject that needs others has its own. None where
+        numbers are not what is computed.
+      tokens: of a step; None: each subject counts its own.
       goals: (FASTEST or a peer's name, how many times as fast ours should be).
     """
     missing, processes = {}, []
@@ -73,27 +74,34 @@ def compare(
         print(json.dumps(about | told), flush=True)
     summary = about | summary_of(lines, goals) | {"missing": sorted(missing)}
     print(json.dumps(summary), flush=True)
-    return summary
+    return summary | {"lines": lines}
 
 
 def line_of(
-    process: Process, times: Times, products: list[Product], tokens: int
+    process: Process, times: Times, products: list[Product], tokens: int | None
 ) -> dict:
     """What is known of a subject; asked after the last chunk."""
     facts = process.ask("facts")
-    computed = facts.pop("flops", None) or flops(products)
-    ceiling = computed / sum(process.ask("products"))
     seconds = spread(times.seconds)
-    achieved = computed / seconds["median"]
+    tokens = facts.pop("tokens", tokens)
+    computed = facts.pop("flops", None) or flops(products)
+    work = {}
+    if computed:
+        achieved = computed / seconds["median"]
+        ceiling = computed / sum(process.ask("products"))
+        work = {
+            "flops": computed,
+            "flops_per_second": achieved,
+            "ceiling_flops_per_second": ceiling,
+            "share_of_ceiling": achieved / ceiling,
+        }
     return {
         "seconds": seconds,
         "steps": len(times.seconds),
         "tokens_per_second": tokens / seconds["median"],
-        "flops": computed,
-        "flops_per_second": achieved,
-        "ceiling_flops_per_second": ceiling,
-        "share_of_ceiling": achieved / ceiling,
+        **work,
         "peak_megabytes": facts.pop("peak_bytes") / 1e6,
+        "imported_megabytes": facts.pop("imported_bytes") / 1e6,
         "first_seconds": times.first,
         "others": {
             "median": statistics.median(times.others),
@@ -111,11 +119,9 @@ def summary_of(lines: dict[str, dict], goals: Sequence[tuple[str, float]]) -> di
     summary = {"summary": True, "ours": lines[OURS]["seconds"]["median"]}
     if not peers:
         return summary | {"goals": {name: unmet(goal) for name, goal in goals}}
-    fastest = min(peers, key=lambda name: peers[name]["seconds"]["median"])
-    ratios = {
-        name: ratio(lines[OURS]["seconds"], line["seconds"])
-        for name, line in peers.items()
-    }
+    own = per_token(lines[OURS])
+    ratios = {name: ratio(own, per_token(line)) for name, line in peers.items()}
+    fastest = min(ratios, key=lambda name: ratios[name]["ratio"])
     memory = statistics.median(line["peak_megabytes"] for line in peers.values())
     told = {}
     for name, goal in goals:
@@ -133,6 +139,12 @@ def summary_of(lines: dict[str, dict], goals: Sequence[tuple[str, float]]) -> di
             "is_met": lines[OURS]["peak_megabytes"] <= memory,
         },
     }
+
+
+def per_token(line: dict) -> dict[str, float]:
+    """Seconds; steps of different subjects may have different tokens."""
+    tokens = line["tokens_per_second"] * line["seconds"]["median"]
+    return {name: value / tokens for name, value in line["seconds"].items()}
 
 
 def unmet(goal: float) -> dict:

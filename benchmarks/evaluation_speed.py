@@ -20,7 +20,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -35,6 +34,7 @@ from data.streams import TextOnce
 from data.tokenizers import ByteTokenizer
 from errors import UserError
 from tasks.likelihood import likelihood_loss
+from training.flops import flops_of
 from training.surroundings import surroundings
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
@@ -89,7 +89,7 @@ class WithMemory:
         return card["scores"]["loss"]["value"]
 
     def flops(self) -> float:
-        """A token's, by XLA's count of the compiled scoring of a segment."""
+        """A token's, of the scoring of a segment."""
         model = self.found.evaluation_model
         carry = model.evaluation_carry(1, self.batches.length)
         prepared = model.apply(self.variables, carry, method="prepare")
@@ -101,7 +101,7 @@ class WithMemory:
             )
 
         inputs = (self.variables | prepared, carry, self.batches[0])
-        return counted_flops(jax.jit(score), *inputs) / self.batches.length
+        return flops_of(score, *inputs).forward / self.batches.length
 
 
 class Windows:
@@ -133,10 +133,10 @@ class Windows:
         return np.concatenate(found)
 
     def flops(self) -> float:
-        """A token's, by XLA's count of the compiled program."""
+        """A token's, of a call."""
         part = slice(0, self.rows)
         inputs = (self.variables, self.windows[part], self.labels[part])
-        return counted_flops(self.score, *inputs) / self.rows
+        return flops_of(self.score, *inputs).forward / self.rows
 
 
 def window_losses(model, variables, tokens, labels, *, last_only: bool):
@@ -148,12 +148,6 @@ def window_losses(model, variables, tokens, labels, *, last_only: bool):
         return -model.log_prob(hidden[:, seen], labels[:, seen])
 
     return nn.apply(losses, model)(variables)
-
-
-def counted_flops(compiled: Callable, *inputs) -> float:
-    """By the cost analysis of XLA, which counts the body of a loop once."""
-    found = compiled.lower(*inputs).compile().cost_analysis()
-    return float((found[0] if isinstance(found, list) else found)["flops"])
 
 
 def measure(length: int, options: argparse.Namespace) -> dict:
@@ -182,7 +176,7 @@ def measure(length: int, options: argparse.Namespace) -> dict:
         "ratio": ratios(medians),
         "flops_per_token": flops,
         "flop_ratio": ratios(flops),
-        "flops_are": "of the compiled programs, by XLA's cost analysis",
+        "flops_are": "of products, 2 a multiplication, by training/flops.py",
         "model": options.sizes,
         "segment": options.segment,
         "windows_at_once": rows,

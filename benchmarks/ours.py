@@ -4,6 +4,7 @@ python -m benchmarks.ours train --work=small     (speaks benchmarks/protocol.py)
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 from importlib import metadata
 
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from assembly import Experiment, assemble
 from benchmarks.protocol import serve
-from benchmarks.random_corpora import Sentences, Text, words
+from benchmarks.random_corpora import BATCHES, Sentences, Text, VariedSentences, words
 from benchmarks.works import (
     WORKS,
     Product,
@@ -88,6 +89,7 @@ class Ours:
             "versions": {name: metadata.version(name) for name in VERSIONS},
             "commit": commit(),
             "compilations": self.compilations(),
+            "compilation_cache": bool(jax.config.jax_compilation_cache_dir),
             "parameters": self.parameters,
         }
         if statistics := device.memory_stats():
@@ -136,8 +138,8 @@ class Decoding(Ours):
         self.model = found.evaluation_model
         dataset = Sentences(work.rows, work.length, work.vocabulary)
         batch = dataset.train_batches()[0]
-        init = jax.jit(lambda key: found.task.init(found.model, key, batch))
-        self.variables = unboxed(init(jax.random.key(0)))
+        init = jax.jit(functools.partial(found.task.init, found.model))
+        self.variables = nn.meta.unbox(init(jax.random.key(0), batch))
         names = ("source", "source_mask", "reset", "ids")
         self.batch = {name: batch[name] for name in names}
         self.carry = found.task.initial_carry(self.model, 1, train=False)
@@ -173,9 +175,38 @@ class Decoding(Ours):
         }
 
 
-def unboxed(variables):
-    """Without the names of axes."""
-    return nn.meta.unbox(variables)
+class VariedDecoding(Decoding):
+    """The same over sentences of many lengths, in the batches of an evaluation.
+
+    A translation ends at the latest some tokens after what its source's length says,
+    so rows end at different times and short sentences meet in small batches.
+    """
+
+    def __init__(self, work: Work, beam: int, dtype: str = "float32"):
+        super().__init__(work, beam, dtype)
+        self.products = []
+        dataset = VariedSentences(BATCHES * work.rows, work.length, work.vocabulary)
+        self.found.cfg.decode.length_factor = dataset.factor
+        names = ("source", "source_mask", "reset", "ids")
+        batches = dataset.evaluation_batches(work.rows * work.length)
+        self.all = [
+            {name: batches[k][name] for name in names} for k in range(len(batches))
+        ]
+        self.counts = {
+            "tokens": int(dataset.limits.sum()),
+            "needed": int((dataset.lengths + dataset.limits).sum()),
+            "places": 2 * dataset.rows * dataset.length,
+        }
+
+    def step(self) -> None:
+        """A search in each batch."""
+        for batch in self.all:
+            self.batch = batch
+            super().step()
+
+    def facts(self) -> dict:
+        """Also how many tokens of both sides count, and would if all rows were full."""
+        return super().facts() | self.counts
 
 
 def num_parameters(tree) -> int:
@@ -190,6 +221,7 @@ def main() -> None:
     parser.add_argument("--work", choices=WORKS, required=True)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--varied", action="store_true", help="lengths of sources")
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
     work = WORKS[options.work]
@@ -198,7 +230,8 @@ def main() -> None:
     def make():
         if options.kind == "train":
             return TrainStep(work, options.dtype)
-        return Decoding(work, options.beam, options.dtype)
+        kind = VariedDecoding if options.varied else Decoding
+        return kind(work, options.beam, options.dtype)
 
     serve(make)
 

@@ -50,6 +50,7 @@ def serve(make: Callable[[], Subject]) -> None:
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    imported = peak_bytes()
     try:
         subject = make()
     except ImportError as error:
@@ -57,7 +58,10 @@ def serve(make: Callable[[], Subject]) -> None:
         return
     print(json.dumps({"ready": True}), file=answers)
     for line in sys.stdin:
-        print(json.dumps(answer(subject, *line.split())), file=answers)
+        found = answer(subject, *line.split())
+        if isinstance(found, dict):  # facts: what a process has before any work
+            found["imported_bytes"] = imported
+        print(json.dumps(found), file=answers)
 
 
 def answer(subject: Subject, command: str, count: str = "1") -> list | dict:
@@ -106,7 +110,13 @@ class Process:
       name: of the subject.
     """
 
-    def __init__(self, name: str, command: Sequence[str], threads: int):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        threads: int,
+        environment: dict[str, str] | None = None,
+    ):
         """Starts it. Raises Missing where its program is not there."""
         self.name = name
         self.told = tempfile.TemporaryFile()  # noqa: SIM115, as long as the process
@@ -115,6 +125,7 @@ class Process:
             "MKL_NUM_THREADS": str(threads),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # peers need room too
             "TOKENIZERS_PARALLELISM": "false",
+            **(environment or {}),
         }
         try:
             self.process = subprocess.Popen(

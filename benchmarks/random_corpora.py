@@ -46,6 +46,51 @@ class Sentences:
 
 
 @dataclasses.dataclass(frozen=True)
+class VariedSentences:
+    """Pairs of all lengths up to `length`, each equally often.
+
+    Attributes:
+      factor: a translation has at most this x source + 10 tokens.
+    """
+
+    rows: int
+    length: int
+    vocabulary: int
+    buckets: int = 4
+
+    @property
+    def factor(self) -> float:
+        """With which the longest source may have as long a translation."""
+        return max(0, self.length - 10) / self.length
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Of the sources, their ends included."""
+        return np.random.default_rng(0).integers(2, self.length + 1, self.rows)
+
+    @property
+    def limits(self) -> np.ndarray:
+        """Most tokens of the translations."""
+        return np.minimum((self.factor * self.lengths).astype(int) + 10, self.length)
+
+    def sides(self) -> list[Encoded]:
+        """Source and target."""
+        return [encoded(self.lengths, self.vocabulary, seed) for seed in (0, 1)]
+
+    def train_batches(self, batch_tokens: int = 4096) -> SentenceBatches:
+        """In buckets, shuffled."""
+        sides = self.sides()
+        plan = make_plan(*sides, count=self.buckets, batch_tokens=batch_tokens)
+        return SentenceBatches(*sides, plan, seed=0)
+
+    def evaluation_batches(self, batch_tokens: int) -> SentenceBatches:
+        """In buckets, one after another."""
+        sides = self.sides()
+        plan = make_plan(*sides, count=self.buckets, batch_tokens=batch_tokens)
+        return SentenceBatches(*sides, plan)
+
+
+@dataclasses.dataclass(frozen=True)
 class Text:
     """A text in parallel streams: `train_batches` as a `Dataset` gives them."""
 

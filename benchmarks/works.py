@@ -46,7 +46,7 @@ class Work:
     def shrunk(self) -> "Work":
         """The same in seconds, to see it work."""
         small = {"rows": 2, "length": 4, "vocabulary": 32, "layers": 1}
-        sizes = {"width": 8, "heads": 2, "feed_forward": 16}
+        sizes = {"width": 64, "heads": 2, "feed_forward": 128}
         return dataclasses.replace(
             self, **small, **sizes, memory=4 if self.memory else 0
         )
@@ -248,3 +248,33 @@ def widened(one: Product, beam: int, keys: int) -> Product:
     if one.columns == 1:  # scores
         return one._replace(batch=batch, columns=keys)
     return one._replace(batch=batch, inner=keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What batches are made of.
+
+    Attributes:
+      rows: pairs of all sentences, or parallel streams.
+      length: of the longest sentence, or tokens a stream moves on by.
+      batches: of a step, so that it lasts long enough to see who disturbs it.
+      batch_tokens: of sentences, the most that a side of a batch may have.
+    """
+
+    rows: int
+    length: int
+    vocabulary: int
+    batches: int
+    batch_tokens: int = 0
+
+    def shrunk(self) -> "Corpus":
+        """The same in less than a second."""
+        return dataclasses.replace(self, rows=min(self.rows, 64), batches=20)
+
+
+CORPORA = {
+    "sentences": Corpus(
+        rows=50_000, length=64, vocabulary=8000, batches=100, batch_tokens=4096
+    ),
+    "text": Corpus(rows=32, length=128, vocabulary=8000, batches=1000),
+}

@@ -25,7 +25,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 import assembly  # noqa: E402
-from analysis import plan  # noqa: E402
+from analysis import plan, plan_memory  # noqa: E402
+from analysis.plan_step import PlannedStep  # noqa: E402
 from configs import base  # noqa: E402
 from experiment import Training  # noqa: E402
 from training.checkpoints import Checkpoints  # noqa: E402
@@ -242,7 +243,8 @@ def planned(case, layout):
     cfg = case.cfg.copy_and_resolve_references()
     cfg.parallel.update(mode=mode, data=data, fsdp=fsdp, tensor=tensor)
     cfg.data.batch_rows = ROWS
-    plans = plan.held(cfg, data * fsdp * tensor)
+    partitioner = plan_memory.partitioner_of(cfg, data * fsdp * tensor)
+    plans = plan_memory.held(PlannedStep.of(cfg), partitioner)
     return there, (plans.parameters, plans.optimizer, plans.carry)
 
 

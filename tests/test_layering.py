@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("models", "data", "training", "decoding", "tasks", "configs", "analysis")
+PACKAGES = (
+    "models",
+    "data",
+    "training",
+    "decoding",
+    "tasks",
+    "configs",
+    "analysis",
+    "sweeps",
+)
+SPACES = ROOT / "configs" / "sweeps"
+PURE = ("distributions", "halton", "points", "spaces", "devices", "leases", "ledger")
 GLUE = ("assembly", "checks", "trained_run", "experiment")
 
 # Who may name meshes and shardings: training/partitioning.py and its parts.
@@ -26,8 +37,10 @@ ALLOWED = {
     "training": (),
     "decoding": (),
     "configs": (),
+    "spaces": ("sweeps",),
     "tasks": ("decoding",),
     "analysis": ("cli", *GLUE, *PACKAGES),
+    "sweeps": ("cli", "assembly", "experiment", "tasks", "training"),
     "benchmarks": ("cli", "analysis", *GLUE, *PACKAGES),
     "assembly": ("models", "tasks", "data"),
     "checks": ("assembly", "models", "tasks", "data", "training"),
@@ -36,7 +49,14 @@ ALLOWED = {
     "cli": (),
     "errors": (),
     "places": (),
-    "entry points": ("cli", "experiment", "trained_run", "analysis", "configs"),
+    "entry points": (
+        "cli",
+        "experiment",
+        "trained_run",
+        "analysis",
+        "configs",
+        "sweeps",
+    ),
 }
 
 
@@ -50,7 +70,7 @@ def files():
         yield path, path.stem if path.stem in ALLOWED else "entry points"
     for package in (*PACKAGES, "benchmarks"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield path, package
+            yield path, "spaces" if path.parent == SPACES else package
 
 
 def imported(path: Path) -> set[str]:
@@ -81,6 +101,12 @@ def test_configs_import_nothing_of_ours_but_the_base():
 def test_data_does_not_know_jax():
     for path in (ROOT / "data").rglob("*.py"):
         assert not imported(path) & {"jax", "flax", "optax"}, path
+
+
+def test_spaces_know_neither_jax_nor_optuna():
+    files = [ROOT / "sweeps" / f"{name}.py" for name in PURE]
+    for path in [*files, *SPACES.rglob("*.py")]:
+        assert not imported(path) & {"jax", "flax", "optax", "optuna"}, path
 
 
 def test_nothing_imports_tensorflow():

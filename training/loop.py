@@ -40,6 +40,8 @@ class Run:
       log_every, eval_every, save_every: in steps; 0 is never.
       patience: validations without a better score that end training; 0: none do.
       max_skipped: steps in a row that may be skipped.
+      flops: from a batch and its number to those of its step; None: unknown.
+      ceiling: FLOP/s of all devices at most.
       agree: of several processes, from whether one was asked to stop to whether all
         do; None: there is one.
     """
@@ -57,6 +59,8 @@ class Run:
     max_skipped: int
     checkpoints: Checkpoints
     writers: Writers
+    flops: Callable[[int, PyTree], int] | None = None
+    ceiling: float | None = None
     agree: Callable[[bool], bool] | None = None
 
     def train(
@@ -66,7 +70,7 @@ class Run:
 
         Returns the state, which is on disk by then, and why this is the end.
         """
-        meter = Meter(progress, self.writers, self.log_every)
+        meter = Meter(progress, self.writers, self.log_every, self.ceiling)
         done = int(state.step)
         with (
             stop_requests() as stopped,
@@ -78,9 +82,10 @@ class Run:
                 stopping |= self._stops(stopped)
             while not (self._ended(done, progress) or stopping):
                 batch = batches.next()
+                flops = self.flops(done, batch) if self.flops else 0
                 state, carry, pairs = self.step(state, carry, batch)
                 done += 1
-                meter.push(done, pairs, batches.lap())
+                meter.push(done, pairs, batches.lap(), flops)
                 broken = len(progress.in_a_row) >= self.max_skipped
                 stopping = self._stops(stopped)
                 if self._saves(done) or stopping or broken:

@@ -18,21 +18,32 @@ from training.writers import Writers
 class Meter:
     """Adds pairs up and writes a line every `log_every` steps."""
 
-    def __init__(self, progress: Progress, writers: Writers, log_every: int):
-        """Args: log_every: in steps; 0: only when `flush` is told to."""
+    def __init__(
+        self,
+        progress: Progress,
+        writers: Writers,
+        log_every: int,
+        ceiling: float | None = None,
+    ):
+        """Args: log_every: in steps; 0: only when `flush` is told to.
+
+        ceiling: FLOP/s of all devices at most; None: steps have no known FLOPs.
+        """
         self.progress, self.writers, self.log_every = progress, writers, log_every
-        self._sent: tuple[int, Pairs] | None = None
+        self.ceiling = ceiling
+        self._sent: tuple[int, Pairs, int] | None = None
         self._waited = 0.0
         self._mark = time.monotonic()
 
-    def push(self, step: int, pairs: Pairs, waited: float) -> None:
+    def push(self, step: int, pairs: Pairs, waited: float, flops: int = 0) -> None:
         """Takes a step just sent, and reads the one before.
 
         Args:
           waited: seconds the step had to wait for its batch.
+          flops: of the step.
         """
         self._read()
-        self._sent = step, pairs
+        self._sent = step, pairs, flops
         self._waited += waited
 
     def flush(self, *, log: bool = False) -> None:
@@ -55,10 +66,11 @@ class Meter:
     def _read(self, *, log: bool = False) -> None:
         if self._sent is None:
             return
-        (step, pairs), self._sent = self._sent, None
+        (step, pairs, flops), self._sent = self._sent, None
         found = jax.device_get(pairs)
         self._count_skipped(step, float(found["skipped"][0]))
         self.progress.totals = added(self.progress.totals, found)
+        self.progress.flops += flops
         if log or (self.log_every and step % self.log_every == 0):
             self._log(step)
 
@@ -77,7 +89,11 @@ class Meter:
         metrics["skipped"] = progress.skipped
         metrics["tokens_per_second"] = progress.totals["loss"][1] / seconds
         metrics["waiting"] = min(self._waited / seconds, 1.0)
+        if self.ceiling is not None:
+            metrics["flops_per_second"] = progress.flops / seconds
+            metrics["utilisation"] = metrics["flops_per_second"] / self.ceiling
         metrics["seconds"] = progress.seconds
         self.writers.write(step, "train", metrics)
         progress.totals, progress.lap, progress.logged = {}, 0.0, step
+        progress.flops = 0
         self._waited = 0.0

@@ -13,6 +13,7 @@ class Progress:
       logged, validated: the last step that was.
       seconds: of training, not of validation and saving.
       lap: those since the last line of the log.
+      flops: of the steps since then; see training/flops.py.
       skipped: steps whose loss or gradient was not finite.
       in_a_row: the numbers of those since the last that was.
       best: the best score of a validation so far, larger being better.
@@ -24,6 +25,7 @@ class Progress:
     validated: int = 0
     seconds: float = 0.0
     lap: float = 0.0
+    flops: int = 0
     skipped: int = 0
     in_a_row: list[int] = dataclasses.field(default_factory=list)
     best: float | None = None

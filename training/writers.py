@@ -73,6 +73,7 @@ class Console:
             text = (
                 f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
                 f"{metrics['tokens_per_second']:,.0f} tokens/s  "
+                f"{_share(metrics)}"
                 f"{self._time_left(step)} left"
             )
         else:
@@ -92,6 +93,12 @@ class Console:
         hours, minutes = divmod(minutes, 60)
         clock = f"{minutes}:{seconds:02}"
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else clock
+
+
+def _share(metrics: dict[str, float]) -> str:
+    """Of what the devices could do at most, where it is known."""
+    share = metrics.get("utilisation")
+    return "" if share is None else f"{share:.0%} of peak  "
 
 
 class TensorBoard:

@@ -1,0 +1,121 @@
+"""Batches by PyTorch's `DataLoader`: sentences sorted by length, padded when met.
+
+Text is a tensor of parallel streams, of which slices are taken.
+"""
+
+import argparse
+from importlib import metadata
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.protocol import serve
+from benchmarks.works import CORPORA, Corpus
+
+
+class Pairs(Dataset):
+    """Random sentences, source and target equally long."""
+
+    def __init__(self, corpus: Corpus):
+        random = np.random.default_rng(0)
+        self.lengths = random.integers(2, corpus.length + 1, corpus.rows)
+        self.sides = [
+            [
+                torch.from_numpy(random.integers(4, corpus.vocabulary, n))
+                for n in lengths
+            ]
+            for lengths in (self.lengths, self.lengths)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, k):
+        return self.sides[0][k], self.sides[1][k]
+
+
+def batches_of(pairs: Pairs, most: int) -> list[list[int]]:
+    """Neighbours in length, at most so many tokens a side, in random order."""
+    batches, batch = [], []
+    for k in np.argsort(pairs.lengths, kind="stable"):
+        if (len(batch) + 1) * pairs.lengths[k] > most:
+            batches.append(batch)
+            batch = []
+        batch.append(int(k))
+    batches.append(batch)
+    np.random.default_rng(0).shuffle(batches)
+    return batches
+
+
+def together(pairs) -> dict:
+    """Padded, with masks and a decoder's inputs."""
+    source, labels = (pad_sequence(side, batch_first=True) for side in zip(*pairs))  # noqa: B905
+    start = torch.full_like(labels[:, :1], 3)
+    return {
+        "source": source,
+        "source_mask": source != 0,
+        "target_in": torch.cat([start, labels[:, :-1]], dim=1),
+        "labels": labels,
+        "weights": (labels != 0).float(),
+    }
+
+
+def sentences(corpus: Corpus):
+    """Endless."""
+    pairs = Pairs(corpus)
+    sampler = batches_of(pairs, corpus.batch_tokens)
+    while True:
+        yield from DataLoader(pairs, batch_sampler=sampler, collate_fn=together)
+
+
+def text(corpus: Corpus):
+    """Endless."""
+    shape = (corpus.rows, 8 * corpus.length + 1)
+    streams = torch.randint(4, corpus.vocabulary, shape)
+    while True:
+        for first in range(0, 8 * corpus.length, corpus.length):
+            here = slice(first, first + corpus.length)
+            labels = streams[:, first + 1 : first + corpus.length + 1].contiguous()
+            tokens = streams[:, here].contiguous()
+            yield {
+                "tokens": tokens,
+                "labels": labels,
+                "weights": torch.ones_like(labels, dtype=torch.float32),
+            }
+
+
+class Batches:
+    """A step makes some batches, one after another."""
+
+    products = ()
+
+    def __init__(self, kind: str, tiny: bool):
+        corpus = CORPORA[kind].shrunk() if tiny else CORPORA[kind]
+        self.batches = {"sentences": sentences, "text": text}[kind](corpus)
+        self.count, self.tokens = corpus.batches, 0
+
+    def step(self) -> None:
+        """The next ones."""
+        self.tokens = 0
+        for _ in range(self.count):
+            self.tokens += next(self.batches)["weights"].sum().item()
+
+    def facts(self) -> dict:
+        """See `Subject`."""
+        versions = {"torch": metadata.version("torch")}
+        return {"device": "cpu", "versions": versions, "tokens": int(self.tokens)}
+
+
+def main() -> None:
+    """One subject, until it is asked nothing more."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kind", choices=CORPORA, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    serve(lambda: Batches(options.kind, options.tiny))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What sweeps try: one file a search space."""

@@ -1,0 +1,19 @@
+"""The same as random.py, but spread evenly; bad trials end early.
+
+    python sweep.py --config=configs/multi30k.py:transformer \
+        --space=configs/sweeps/quasi_random.py --workdir=runs/quasi
+
+ASHA (Li et al. 2020) compares losses, since BLEU says nothing of the first steps.
+"""
+
+from sweeps.spaces import Space, asha, log_uniform, quasi_random, uniform
+
+
+def get_space() -> Space:
+    """20 trials, or as many as --trials says."""
+    ranges = {
+        "optim.lr": log_uniform(1e-4, 1e-2),
+        "model.dropout": uniform(0.0, 0.4),
+        "label_smoothing": uniform(0.0, 0.2),
+    }
+    return Space(quasi_random(ranges), trials=20, pruning=asha(metric="loss"))

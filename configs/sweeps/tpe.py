@@ -1,0 +1,26 @@
+"""Values that earlier results suggest; bad trials end early.
+
+    python sweep.py --config=configs/multi30k.py:transformer \
+        --space=configs/sweeps/tpe.py --workdir=runs/tpe --trials=40
+
+The tree-structured Parzen estimator (Bergstra et al. 2011) with Hyperband (Li et al.
+2018; together as in Falkner et al. 2018), after one trial as the config has it. What
+is suggested depends on which trials have ended, so on how many run at once.
+"""
+
+from sweeps.spaces import Space, chained, hyperband, listed, log_uniform, tpe, uniform
+
+
+def get_space() -> Space:
+    """20 trials, or as many as --trials says."""
+    ranges = {
+        "optim.lr": log_uniform(1e-4, 1e-2),
+        "model.dropout": uniform(0.0, 0.4),
+        "label_smoothing": uniform(0.0, 0.2),
+    }
+    return Space(
+        chained(listed([{}]), tpe(ranges)),
+        trials=20,
+        metric="loss",
+        pruning=hyperband(),
+    )

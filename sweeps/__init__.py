@@ -1,0 +1,1 @@
+"""Many runs of one config: what they differ in, where they run, what came of them."""

@@ -1,0 +1,138 @@
+"""A sweep from its command line: what is planned, then the study and its workers."""
+
+import dataclasses
+import threading
+from typing import Any
+
+from sweeps.devices import shares, this_machine
+from sweeps.distributions import Distribution, told
+from sweeps.measures import Objective
+from sweeps.points import Point
+from sweeps.spaces import Space, read_space
+from sweeps.sweep_directory import SweepDirectory
+from sweeps.trial_configs import Experiment, point_in_words
+from training.signals import StopRequested, stop_requests
+
+STOPPED = 75  # exit code: the same command goes on
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be tried.
+
+    Attributes:
+      count: of trials.
+    """
+
+    experiment: Experiment
+    space: Space
+    count: int
+
+    def table(self) -> str:
+        """One line a trial; of what results will suggest, the range."""
+        points = (self.space.point(number) for number in range(self.count))
+        rows = (f"{n:>5}  {_in_words(point)}" for n, point in enumerate(points))
+        return "\n".join([*rows, f"{self.count} trials"])
+
+    def describe(self) -> dict:
+        """As JSON: what may not change while the sweep goes on."""
+        return {"config": self.experiment.describe(), "space": self.space.describe()}
+
+
+def make_plan(
+    config: str, overrides: dict[str, Any], space: str, trials: int | None
+) -> Plan:
+    """Raises UserError for what cannot be tried.
+
+    Args:
+      config: FILE:MODEL.
+      overrides: keys of the command line.
+      trials: how many; None: as the space says.
+    """
+    found = read_space(space)
+    experiment = Experiment.of(config, overrides)
+    experiment.check(found)
+    return Plan(experiment, found, found.num_trials(trials))
+
+
+def run(plan: Plan, workdir: str, workers: int, url: str | None) -> int:
+    """Runs what is left of a sweep. Returns the exit code.
+
+    Args:
+      url: of a database; None: a file in `workdir`.
+    """
+    with stop_requests() as stopped:
+        directory = SweepDirectory(workdir)
+        directory.check()
+        devices = shares(this_machine(), workers)
+        try:
+            return _run(
+                plan, directory, devices, study_name(workdir, url), url, stopped
+            )
+        except StopRequested:  # while the storage was waited for
+            return STOPPED
+
+
+def _run(plan, directory, devices, name, url, stopped) -> int:
+    from sweeps.table import Table, final_table  # seconds, with what they need
+    from sweeps.worker import DONE, Sweep
+
+    cfg = plan.experiment.config({})
+    objective = objective_of(cfg, plan.space)
+    directory.begin(plan.describe())
+    study = make_study(plan, directory, objective, name, url, stopped)
+    table = Table(objective.metric, cfg.steps, len(devices))
+    sweep = Sweep(study, plan.experiment, objective, directory, devices, table, stopped)
+    code = sweep.run()
+    if code == DONE:
+        print(final_table(study.slots(), objective.metric))
+    return code
+
+
+def study_name(workdir: str, url: str | None) -> str:
+    """In a database, which may hold several, as `workdir` is written."""
+    return workdir.rstrip("/") if url else "sweep"
+
+
+def make_study(
+    plan: Plan,
+    directory: SweepDirectory,
+    objective: Objective,
+    name: str,
+    url: str | None,
+    stopped: threading.Event,
+):
+    """The study of a directory, or of that name in a database."""
+    from sweeps.storage import Patient, open_storage, shown
+    from sweeps.study import Study
+
+    cfg = plan.experiment.config({})
+    place = shown(url) if url else str(directory.journal)
+    return Study(
+        lambda: open_storage(url, directory.journal),
+        name,
+        plan.space,
+        plan.count,
+        objective,
+        plan.describe(),
+        steps=cfg.steps,
+        first_rung=cfg.every.eval or cfg.steps,
+        patient=Patient(place, stopped),
+    )
+
+
+def objective_of(cfg, space: Space) -> Objective:
+    """What a sweep of this config looks for."""
+    import tasks
+    from assembly import find_module
+
+    task = find_module(tasks, cfg.task, "Task", "task").Task
+    return Objective.of(space, cfg.keep.metric or task.best, task.better)
+
+
+def _in_words(point: Point) -> str:
+    drawn = {
+        key: told(value) if isinstance(value, Distribution) else value
+        for key, value in point.items()
+    }
+    return point_in_words(drawn)

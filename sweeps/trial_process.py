@@ -1,0 +1,55 @@
+"""The process of one trial: what train.py does, for whoever runs the sweep.
+
+Its standard input is one line that says what to do. The end of that input means that
+the sweep's process is no more; then the trial ends at once too, since another may take
+it over and two must not write in one run directory. What ended for good says so in a
+file there, lest it be begun again by whoever did not see the end.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import cli
+from sweeps.trial_configs import Experiment
+
+FINAL = (0, 3)  # exit codes after which there is nothing left to do
+
+
+def main() -> int:
+    """The exit code of train.py."""
+    order = json.loads(read_line())
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    if order["cores"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, order["cores"])  # before a library counts them
+    cfg = Experiment(**order["experiment"]).config(order["point"])
+    import experiment
+
+    code = experiment.train(cfg, order["workdir"])
+    if code in FINAL:
+        (Path(order["workdir"]) / "exit_code").write_text(f"{int(code)}\n")
+    return code
+
+
+def read_line() -> bytes:
+    """Without a buffer, whose lock a thread would hold while Python ends."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (byte := os.read(0, 1)):
+            sys.exit("the sweep's process ended")
+        line += byte
+    return line
+
+
+def die_with_parent() -> None:
+    """Waits for the end of the input."""
+    while os.read(0, 64):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    cli.start(main)

@@ -1,0 +1,76 @@
+"""How a sweep goes is told in a line, a live table and a last table."""
+
+import io
+
+from toy_sweep import LOSS
+
+from sweeps import ledger
+from sweeps.ledger import Attempt, Slot
+from sweeps.table import Table, best_slot, final_table, summary, time_left
+
+
+def slot(number, state, value=None, seconds=None):
+    ended = state if state in ledger.ENDED else None
+    point = {"optim.lr": 0.1 * number}
+    attempt = Attempt(
+        number,
+        number,
+        0,
+        ended,
+        point=point,
+        value=value,
+        error="boom",
+        seconds=seconds,
+    )
+    return Slot(number, state, () if state == ledger.OPEN else (attempt,))
+
+
+SLOTS = [
+    slot(0, ledger.DONE, 2.0, 10.0),
+    slot(1, ledger.DONE, 1.0, 20.0),
+    slot(2, ledger.PRUNED, 0.5, 6.0),
+    slot(3, ledger.FAILED, None, 4.0),
+    slot(4, ledger.RUNNING),
+    slot(5, ledger.OPEN),
+]
+
+
+def test_one_line_says_how_a_sweep_goes():
+    told = summary(SLOTS, LOSS, workers=1, shares=[0.5])
+    expected = (
+        "2 done, 1 running, 1 pruned, 1 failed, best loss 1 (trial 1), 0:00:15 left"
+    )
+    assert told == f"6 trials: {expected}"  # 1.5 trials of 10 seconds
+
+
+def test_what_was_stopped_early_is_never_the_best():
+    assert best_slot(SLOTS, LOSS).number == 1
+    assert best_slot(SLOTS[2:], LOSS) is None
+    assert time_left(SLOTS[4:], 1, []) is None
+
+
+def test_the_last_table_begins_with_the_best_and_ends_with_errors():
+    told = final_table(SLOTS[:4], LOSS).splitlines()
+    assert [line.split()[0] for line in told] == ["trial", "1", "0", "2", "3", "boom"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_table_is_drawn_over_itself():
+    out = Terminal()
+    table = Table(LOSS, 10, 1, out)
+    table.show(SLOTS, {4: None})
+    assert len(out.getvalue().splitlines()) == 2  # the summary and a trial that runs
+    table.show(SLOTS, {4: None})
+    assert "\x1b[2A" in out.getvalue()
+
+
+def test_elsewhere_a_line_is_written_only_for_news():
+    out = io.StringIO()
+    table = Table(LOSS, 10, 1, out)
+    for _ in range(3):
+        table.show(SLOTS, {4: None})
+    assert len(out.getvalue().splitlines()) == 1
