@@ -4,7 +4,7 @@ A mask is a hash of each entry's place and of a key, so it is made where it is u
 inside the same loop over x, and made again in the backward pass: nothing of the size
 of x is stored. Threefry, JAX's generator, costs ten times the rest of the layer on a
 CPU. The hash is a permutation of 32 bits found by search for low bias (C. Wellons,
-"lowbias32"), keyed before and within; `tests/test_dropout.py` bounds how far its
+"triple32"), keyed before and within; `tests/test_dropout.py` bounds how far its
 masks are from those of independent coins.
 
 A mask depends on keys and places alone, not on devices.
@@ -31,9 +31,10 @@ def hashed(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
         place += count * jnp.uint32(stride)
         stride = stride * shape[axis] % SCALE
     bits = place + keys[0]
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
-    bits = (bits ^ (bits >> 15) ^ keys[1]) * jnp.uint32(0x846CA68B)
-    return bits ^ (bits >> 16)
+    bits = (bits ^ (bits >> 17) ^ keys[1]) * jnp.uint32(0xED5AD4BB)
+    bits = (bits ^ (bits >> 11)) * jnp.uint32(0xAC4C1B51)
+    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x31848BAB)
+    return bits ^ (bits >> 14)
 
 
 def kept(keys: Keys, shape: tuple[int, ...], rate: float) -> Bool[Array, "..."]:
