@@ -72,13 +72,16 @@ class Dropout(nn.Module):
     rate: float
     shared_axes: tuple[int, ...] = ()
 
-    @nn.compact
+    def keys(self) -> Keys:
+        """Of a new mask."""
+        return jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+
     def __call__(
         self, x: Float[Array, "..."], *, deterministic: bool
     ) -> Float[Array, "..."]:
         if deterministic or not self.rate:
             return x
-        keys = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+        keys = self.keys()
         shared = {axis % x.ndim for axis in self.shared_axes}
         shape = tuple(1 if i in shared else n for i, n in enumerate(x.shape))
         return dropped(x, keys, shape, self.rate)
