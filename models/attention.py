@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from models.dropout import Dropout
 from models.layers import Dense, Embedding, Initializer, normal
 from models.positions import relative_shift, rotate
-from models.precision import DType, widened
+from models.precision import DType, Number, widened
 
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
 ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
@@ -46,7 +46,7 @@ class MultiHeadAttention(nn.Module):
     heads: int
     width: int
     head_width: int
-    dropout: float
+    dropout: Number
     use_bias: bool = True
     shared: bool = False
     kernel_init: Initializer | None = None
