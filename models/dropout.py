@@ -60,7 +60,7 @@ def threshold(rate: Number) -> UInt32[Array, ""]:
     if isinstance(rate, int | float):
         return jnp.uint32(round(min(float(np.float32(rate)), MOST) * SCALE))
     rate = jnp.minimum(rate.astype(jnp.float32), MOST)
-    return jnp.round(rate * SCALE).astype(jnp.uint32)
+    return jnp.round(rate * float(SCALE)).astype(jnp.uint32)
 
 
 def kept(keys: Keys, shape: tuple[int, ...], rate: Number) -> Bool[Array, "..."]:

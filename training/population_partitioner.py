@@ -53,7 +53,7 @@ class PopulationPartitioner:
         return jax.jit(made, out_shardings=self.spread)(*inputs)
 
     def compile(self, step: Callable) -> Callable:
-        """The step of `step_of_all`; it consumes the state and the carry it is given."""
+        """The step of `step_of_all`; it consumes state and carry."""
         dealt = self._dealt(step, 4, 1)
         return jax.jit(dealt, donate_argnums=(2, 3), out_shardings=self.spread)
 
