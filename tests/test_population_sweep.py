@@ -1,6 +1,7 @@
 """Sweeps whose trials train together: which do, and how each of them ends."""
 
 import functools
+import json
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from entry_points import assert_refused, run
 from toy_sweep import LOSS, results, study
 from toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
 
+from benchmarks import population as benchmark
 from sweeps.devices import Share
 from sweeps.population_trial import PopulationProcess
 from sweeps.population_worker import PopulationSweep, common_part
@@ -129,3 +131,16 @@ def test_fewer_than_one_are_refused(tmp_path):
         "--population=0",
     )
     assert_refused(done, "--population=0: at least 1")
+
+
+def test_the_benchmark_says_how_many_trials_an_hour_there_are(monkeypatch, capsys):
+    flags = ["--tiny", "--members=2", "--repeats=2", "--steps=10"]
+    monkeypatch.setattr(sys, "argv", ["population", *flags])
+    assert benchmark.main() == 0
+    found = json.loads(capsys.readouterr().out)
+    one, both = (found["step_seconds"][name] for name in ("alone", "together"))
+    assert found["speedup"] == pytest.approx(2 * one / both / found["devices_used"])
+    firsts = [found["first_step_seconds"][name] for name in ("alone", "together")]
+    hourly = [found["trials_an_hour"][name] for name in ("alone", "together")]
+    assert hourly[0] == pytest.approx(3600 / (firsts[0] + 10 * one))
+    assert hourly[1] == pytest.approx(7200 / (firsts[1] + 10 * both))
