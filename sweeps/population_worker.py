@@ -79,9 +79,8 @@ class PopulationSweep(Sweep):
             point = slot.last.point if slot.last else None
             found = common_part(point or self.study.space.point(slot.number))
             others = self._steps(slot.number)
-            # Of those begun only such that can go on from one step.
-            together = bool(steps & others) if steps or others else True
-            return found is not None and found == wanted and together
+            same = found is not None and found == wanted
+            return same and can_go_on(steps, others)
 
         return fits
 
@@ -93,6 +92,15 @@ class PopulationSweep(Sweep):
     def _order(self, claim: Claim) -> Order:
         log, workdir = self.directory.log(claim.slot), self.directory.run(claim.slot)
         return Order(self.experiment, claim.point, workdir, log)
+
+
+def can_go_on(steps: set[str], others: set[str]) -> bool:
+    """Whether two trials with these checkpoints may go on together.
+
+    They have a step in common; or one was killed before its first checkpoint was
+    whole, so that the other loses no more than its own first.
+    """
+    return bool(steps & others) or (not (steps and others) and len(steps | others) < 2)
 
 
 def common_part(point: Point) -> dict | None:

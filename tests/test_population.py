@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import config, small_corpora
 
 import experiment
 from errors import UserError
+from models.dropout import threshold
 from sweeps import population
 from trained_run import evaluate, open_run
 from training.checkpoints import Checkpoints
@@ -166,3 +169,10 @@ def test_numbers_that_are_the_same_stay_constants(tmp_path):
     assert numbers_of(configs) == {"seed": [0, 1], "optim.lr": RATES[:2]}
     assert numbers_of(configs[:1] * 2) == {}
     assert "optim.lr" not in shared_part(configs[0].to_dict())
+
+
+def test_a_traced_rate_has_the_mask_of_the_same_one_that_is_not():
+    rates = [0.0, 1e-9, 0.003, 0.1, 1 / 3, 0.5, 0.999, 1 - 2**-24]
+    traced = jax.jit(jax.vmap(threshold))(jnp.asarray(rates, jnp.float32))
+    assert traced.tolist() == [int(threshold(rate)) for rate in rates]
+    assert traced.tolist() == pytest.approx([r * 2**32 for r in rates], rel=1e-7, abs=1)

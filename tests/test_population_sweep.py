@@ -15,7 +15,7 @@ from toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
 from benchmarks import population as benchmark
 from sweeps.devices import Share
 from sweeps.population_trial import PopulationProcess
-from sweeps.population_worker import PopulationSweep, common_part
+from sweeps.population_worker import PopulationSweep, can_go_on, common_part
 from sweeps.spaces import Space, asha, grid, listed, log_uniform, tpe, uniform
 from sweeps.sweep_directory import SweepDirectory
 from sweeps.table import Table
@@ -114,6 +114,20 @@ def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
         "optim.clip": False,
         "z_loss": 1.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"5", "10"}, {"10", "15"}, True),
+        ({"5"}, {"10"}, False),
+        ({"5", "10"}, set(), False),
+        ({"5"}, set(), True),
+        (set(), set(), True),
+    ],
+)
+def test_trials_go_on_together_that_have_a_step_in_common(one, other, expected):
+    assert can_go_on(one, other) is can_go_on(other, one) is expected
 
 
 def test_points_of_tpe_train_together_too(tmp_path):
