@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.dropout import Dropout
+from models.attended import Meeting, attended, scores_of
+from models.dropout import Dropout, is_off
 from models.layers import Dense, Embedding, Initializer, normal
-from models.positions import relative_shift, rotate
+from models.positions import rotate
 from models.precision import DType, Number, widened
 
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
@@ -85,9 +86,30 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "B T D"]:
         """What each position of x finds among the keys."""
         keys, values = projected
-        scores = jnp.einsum("BHTK,BHSK->BHTS", self.ask(x), keys)
-        weights = self.weigh(scores, mask, train=train)
-        return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
+        return self.attend(Meeting(self.ask(x), keys), values, mask, train=train)
+
+    def attend(
+        self,
+        meeting: Meeting,
+        values: Float[Array, "B H S Dh"],
+        mask: Bool[Array, "#B #T S"],
+        *,
+        oldest: Int[Array, ""] | None = None,
+        train: bool,
+    ) -> Float[Array, "B T D"]:
+        """What all heads find, through W^O; weights are made if they are asked for.
+
+        Args:
+          oldest: slot of the oldest key, where slots are a ring; else the first.
+        """
+        if oldest is not None or self.is_mutable_collection("intermediates"):
+            scores = scores_of(meeting, oldest)
+            weights = self.weigh(scores, mask, train=train)
+            return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
+        keys = self.drop.keys() if train and not is_off(self.dropout) else None
+        return self.collect(
+            attended(meeting, values, mask[:, None], keys, self.dropout)
+        )
 
     def weigh(
         self,
@@ -199,15 +221,10 @@ class SelfAttention(MultiHeadAttention):
         """
         keys, values = kept
         content, position = self._ask_twice(x, places, biases)
-        scores = jnp.einsum("BHTK,BHSK->BHTS", content, keys)
-        if distances is not None:
-            by_distance = jnp.einsum("BHTK,CHK->BHTC", position, distances)
-            by_distance = relative_shift(by_distance, keys.shape[2])
-            if oldest is not None:
-                by_distance = jnp.roll(by_distance, oldest, axis=-1)
-            scores += by_distance
-        weights = self.weigh(scores, mask, train=train)
-        return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
+        if distances is None:
+            position = None
+        meeting = Meeting(content, keys, position, distances)
+        return self.attend(meeting, values, mask, oldest=oldest, train=train)
 
     def step(
         self,

@@ -4,13 +4,14 @@ A mask is a hash of each entry's place and of a key, so it is made where it is u
 inside the same loop over x, and made again in the backward pass: nothing of the size
 of x is stored. Threefry, JAX's generator, costs ten times the rest of the layer on a
 CPU. The hash is a permutation of 32 bits found by search for low bias (C. Wellons,
-"lowbias32"), keyed before and within; `tests/test_dropout.py` bounds how far its
+"triple32"), keyed before and within; `tests/test_dropout.py` bounds how far its
 masks are from those of independent coins.
 
 A mask depends on keys and places alone, not on devices.
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -35,9 +36,10 @@ def hashed(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
         place += count * jnp.uint32(stride)
         stride = stride * shape[axis] % SCALE
     bits = place + keys[0]
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
-    bits = (bits ^ (bits >> 15) ^ keys[1]) * jnp.uint32(0x846CA68B)
-    return bits ^ (bits >> 16)
+    bits = (bits ^ (bits >> 17) ^ keys[1]) * jnp.uint32(0xED5AD4BB)
+    bits = (bits ^ (bits >> 11)) * jnp.uint32(0xAC4C1B51)
+    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x31848BAB)
+    return bits ^ (bits >> 14)
 
 
 def is_off(rate: Number) -> bool:
@@ -72,23 +74,44 @@ def dropped(
     x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Number
 ) -> Float[Array, "..."]:
     """x where a mask of `shape` keeps it, divided by 1 - rate; 0 elsewhere."""
-    return _scaled(x, keys, threshold(rate), 1 / (1 - rate), shape)
+    return thinned(x, Draw.of(keys, rate), shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _scaled(x, keys, least, factor, shape):
-    return jnp.where(hashed(keys, shape) >= least, x * factor, 0)
+class Draw(NamedTuple):
+    """A mask that can be made anywhere.
+
+    Attributes:
+      least: the hash from which on an entry stays.
+      factor: what stays is multiplied by it.
+    """
+
+    keys: Keys
+    least: UInt32[Array, ""]
+    factor: Number
+
+    @classmethod
+    def of(cls, keys: Keys, rate: Number) -> "Draw":
+        """The one that leaves out a share."""
+        return cls(keys, threshold(rate), 1 / (1 - rate))
 
 
-def _forward(x, keys, least, factor, shape):
-    return _scaled(x, keys, least, factor, shape), (keys, least, factor)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def thinned(
+    x: Float[Array, "..."], draw: Draw, shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """x where the mask keeps it, times its factor."""
+    return jnp.where(hashed(draw.keys, shape) >= draw.least, x * draw.factor, 0)
 
 
-def _backward(shape, saved, gradient):
-    return _scaled(gradient, *saved, shape), None, None, None
+def _forward(x, draw, shape):
+    return thinned(x, draw, shape), draw
 
 
-_scaled.defvjp(_forward, _backward)
+def _backward(shape, draw, gradient):
+    return thinned(gradient, draw, shape), None
+
+
+thinned.defvjp(_forward, _backward)
 
 
 class Dropout(nn.Module):
@@ -102,13 +125,16 @@ class Dropout(nn.Module):
     rate: Number
     shared_axes: tuple[int, ...] = ()
 
-    @nn.compact
+    def keys(self) -> Keys:
+        """Of a new mask."""
+        return jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+
     def __call__(
         self, x: Float[Array, "..."], *, deterministic: bool
     ) -> Float[Array, "..."]:
         if deterministic or is_off(self.rate):
             return x
-        keys = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+        keys = self.keys()
         shared = {axis % x.ndim for axis in self.shared_axes}
         shape = tuple(1 if i in shared else n for i, n in enumerate(x.shape))
         return dropped(x, keys, shape, self.rate)

@@ -201,7 +201,7 @@ def test_what_is_computed_again_counts_once(task, model, monkeypatch):
     again = Case(task, model, **SMALL, remat=True, scan_layers=True)
     assert gradient_products(again) > plain.total
     assert again.count() == plain
-    monkeypatch.setattr("models.heads.BLOCK_ENTRIES", ROWS * 23)
+    monkeypatch.setattr("models.vocabulary_loss.BLOCK_ENTRIES", 7 * ROWS)
     blocks = Case(task, model, **SMALL)
     assert gradient_products(blocks) > plain.total
     assert blocks.count() == plain

@@ -12,7 +12,7 @@ from golden_recurrent import compare_gru, compare_lstm
 from golden_transformer import compare_attention, compare_transformer
 from golden_transformer_xl import STARTS, case, compare_starts
 
-from models import attention, stack, transformer_xl
+from models import attended, stack, transformer_xl
 from models.memory import Memory
 
 COMPARISONS = {
@@ -50,8 +50,8 @@ def interleaved_waves(sinusoids, positions, width, *, interleaved):
 
 
 MISTAKES = {  # a mistake: the file, and the function it is made in
-    no_scale: ("transformer_xl", attention, "masked_softmax"),
-    shifted_by_one: ("transformer_xl", attention, "relative_shift"),
+    no_scale: ("transformer_xl", attended, "powers_of"),
+    shifted_by_one: ("transformer_xl", attended, "relative_shift"),
     one_later_key: ("transformer_xl", transformer_xl, "causal_mask"),
     one_earlier_key: ("transformer_xl_large", transformer_xl, "near_mask"),
     interleaved_waves: ("transformer_xl", stack, "sinusoids"),
