@@ -35,6 +35,7 @@ from training.checkpoints import Checkpoints
 from training.flops import StepFlops
 from training.jit_partitioner import Partitioner
 from training.loop import Ending, Run
+from training.meshes import Devices
 from training.optimizers import make_optimizer
 from training.parameter_groups import check_patterns
 from training.partitioning import Agreement, at_hand, make_partitioner
@@ -50,7 +51,7 @@ from training.progress import Progress
 from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
 from training.signals import Interruptible, StopRequested, stop_at_once
-from training.step import TrainState, make_state, make_step
+from training.step import Step, TrainState, make_state, make_step
 from training.surroundings import make_deterministic, surroundings
 from training.transfer import transferred
 from training.writers import Writers
@@ -72,8 +73,10 @@ class Training:
     steps: int
 
     @classmethod
-    def of(cls, experiment: Experiment, dataset: Dataset) -> "Training":
-        """The training that a config describes."""
+    def of(
+        cls, experiment: Experiment, dataset: Dataset, devices: Devices = None
+    ) -> "Training":
+        """The training that a config describes, on all devices or these."""
         cfg = experiment.cfg
         batches = dataset.train_batches()
         steps = cfg.steps
@@ -81,7 +84,9 @@ class Training:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
         width = cfg.model.width
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
-        partitioner = make_partitioner(cfg.parallel, parts=cfg.accumulate)
+        partitioner = make_partitioner(
+            cfg.parallel, parts=cfg.accumulate, devices=devices
+        )
         return cls(experiment, partitioner, batches, optimizer, schedule, steps)
 
     def loss(self, variables: PyTree, carry: PyTree, batch: PyTree, rng):
@@ -126,17 +131,21 @@ class Training:
         stored = content["carry"]
         return content["state"], self.partitioner.restored_carry(stored, carry)
 
-    def compiled_step(self, state: TrainState, carry: PyTree):
-        """The step on the partitioner's devices, for what lies as these do."""
+    @property
+    def step(self) -> Step:
+        """The step as a function, not compiled."""
         cfg = self.experiment.cfg
         options = {
             "accumulate": cfg.accumulate,
             "ema": cfg.optim.ema,
             "axis_name": self.partitioner.axis_name,
         }
-        step = make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
+        return make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
+
+    def compiled_step(self, state: TrainState, carry: PyTree):
+        """The step on the partitioner's devices, for what lies as these do."""
         shapes = len(self.batches.shapes)
-        return self.partitioner.compile(step, state, carry, shapes=shapes)
+        return self.partitioner.compile(self.step, state, carry, shapes=shapes)
 
     def flops(self, state: TrainState):
         """From a batch's number and the batch to the operations of its step."""
@@ -170,9 +179,7 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
     if cfg.deterministic:
         make_deterministic()
     directory = RunDirectory(workdir)
-    config = json.loads(cfg.to_json_best_effort())
-    directory.check_config(config)
-    check_config(cfg)
+    config = checked(cfg, directory)
     with first_before_others("data"):
         origin = open_run(cfg.init_from) if cfg.init_from else None
         dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
@@ -230,6 +237,14 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
     if ending is Ending.NOT_FINITE and is_first():
         keep_skipped(directory, training, progress)
     return ending
+
+
+def checked(cfg: ConfigDict, directory: RunDirectory) -> dict:
+    """A config as JSON. Raises UserError for one that cannot be, or not there."""
+    config = json.loads(cfg.to_json_best_effort())
+    directory.check_config(config)
+    check_config(cfg)
+    return config
 
 
 def known_tokenizers(

@@ -20,6 +20,9 @@ SPACE = flags.DEFINE_string("space", None, "What to try: configs/sweeps/NAME.py.
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
 TRIALS = flags.DEFINE_integer("trials", None, "How many; all points of the space.")
 WORKERS = flags.DEFINE_integer("workers", 1, "Trials at once, which share the devices.")
+POPULATION = flags.DEFINE_integer(
+    "population", 1, "Trials that a worker trains together, if only numbers differ."
+)
 STORAGE = flags.DEFINE_string("storage", None, "SQLAlchemy URL instead of a file.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the trials; train nothing.")
 
@@ -36,7 +39,9 @@ def main() -> int:
         return 0
     if WORKDIR.value is None:
         cli.fail("flag --workdir=DIR is missing: where shall the sweep be kept?")
-    return launch.run(plan, WORKDIR.value, WORKERS.value, STORAGE.value)
+    return launch.run(
+        plan, WORKDIR.value, WORKERS.value, STORAGE.value, POPULATION.value
+    )
 
 
 if __name__ == "__main__":

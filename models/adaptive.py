@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from errors import UserError
 from models.layers import Initializer, zeros
-from models.precision import DType, make_logits
+from models.precision import DType, Number, make_logits
 from models.vocabulary_loss import Scores, vocabulary_scores
 
 Axes = tuple[str | None, ...]
@@ -186,7 +186,7 @@ class Softmax(NamedTuple):
         self,
         hidden: Float[Array, "B T D"],
         entries: Int[Array, "B T"],
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Scores:
         """The same, as of a `Head`, and log Z."""
         hidden = self.project(hidden)
@@ -298,7 +298,7 @@ class AdaptiveHead(Clustered):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Float[Array, "B T"]:
         """Log probability of the labels, in nats.
 
@@ -319,7 +319,7 @@ class AdaptiveHead(Clustered):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Scores:
         """What `log_prob` gives and log Z; see `Head.scores`.
 

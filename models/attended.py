@@ -8,16 +8,15 @@ not yet normalised; the division by their sum is of what is found, not of weight
     ds_j  = e_j / l * (g . v_j - g . found)
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.dropout import Keys, dropped
+from models.dropout import Draw, Keys, thinned
 from models.positions import relative_shift
-from models.precision import widened
+from models.precision import Number, widened
 
 
 class Meeting(NamedTuple):
@@ -66,50 +65,56 @@ def powers_of(
     return powers, powers.sum(axis=-1, keepdims=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attended(
     meeting: Meeting,
     values: Float[Array, "B H S Dh"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: float,
+    dropout: Number,
 ) -> Float[Array, "B H T Dh"]:
     """softmax(scores / sqrt(Dh)) V, zeros for a query that may look nowhere.
 
     Args:
       dropout_keys: of the dropout of weights; None: no weight is left out.
     """
-    return _forward(meeting, values, mask, dropout_keys, dropout)[0]
+    draw = None if dropout_keys is None else Draw.of(dropout_keys, dropout)
+    return _attended(meeting, values, mask, draw)
 
 
-def _forward(meeting, values, mask, dropout_keys, dropout):
+@jax.custom_vjp
+def _attended(meeting, values, mask, draw):
+    """Args: draw: of the dropout of weights, or None."""
+    return _forward(meeting, values, mask, draw)[0]
+
+
+def _forward(meeting, values, mask, draw):
     scores, pull = jax.vjp(scores_of, meeting)
     powers, total = powers_of(widened(scores * values.shape[-1] ** -0.5), mask)
     powers = powers.astype(values.dtype)
-    seen = _dropped(powers, dropout_keys, dropout)
+    seen = _dropped(powers, draw)
     found = jnp.einsum("BHTS,BHSK->BHTK", seen, values)
     found = found * _inverse(total).astype(values.dtype)
-    return found, (pull, powers, total, values, found, dropout_keys)
+    return found, (pull, powers, total, values, found, draw)
 
 
-def _backward(dropout, saved, gradient):
-    pull, powers, total, values, found, dropout_keys = saved
+def _backward(saved, gradient):
+    pull, powers, total, values, found, draw = saved
     gradient = gradient * _inverse(total).astype(values.dtype)
-    seen = _dropped(powers, dropout_keys, dropout)
+    seen = _dropped(powers, draw)
     by_values = jnp.einsum("BHTS,BHTK->BHSK", seen, gradient)
     by_power = jnp.einsum("BHTK,BHSK->BHTS", gradient, values)
-    by_power = widened(_dropped(by_power, dropout_keys, dropout))
+    by_power = widened(_dropped(by_power, draw))
     mean = widened(gradient * found).sum(axis=-1, keepdims=True)
     by_score = powers * (by_power - mean) * values.shape[-1] ** -0.5
     (by_meeting,) = pull(by_score.astype(values.dtype))
     return by_meeting, by_values, None, None
 
 
-attended.defvjp(_forward, _backward)
+_attended.defvjp(_forward, _backward)
 
 
-def _dropped(x, keys, rate):
-    return x if keys is None else dropped(x, keys, x.shape, rate)
+def _dropped(x, draw):
+    return x if draw is None else thinned(x, draw, x.shape)
 
 
 def _inverse(total):

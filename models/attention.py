@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attended import Meeting, attended, scores_of
-from models.dropout import Dropout
+from models.dropout import Dropout, is_off
 from models.layers import Dense, Embedding, Initializer, normal
 from models.positions import rotate
-from models.precision import DType, widened
+from models.precision import DType, Number, widened
 
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
 ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
@@ -47,7 +47,7 @@ class MultiHeadAttention(nn.Module):
     heads: int
     width: int
     head_width: int
-    dropout: float
+    dropout: Number
     use_bias: bool = True
     shared: bool = False
     kernel_init: Initializer | None = None
@@ -106,7 +106,7 @@ class MultiHeadAttention(nn.Module):
             scores = scores_of(meeting, oldest)
             weights = self.weigh(scores, mask, train=train)
             return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
-        keys = self.drop.keys() if train and self.dropout else None
+        keys = self.drop.keys() if train and not is_off(self.dropout) else None
         return self.collect(
             attended(meeting, values, mask[:, None], keys, self.dropout)
         )

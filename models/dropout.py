@@ -11,14 +11,19 @@ A mask depends on keys and places alone, not on devices.
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
+
+from models.precision import Number
 
 Keys = UInt32[Array, "2"]
 SCALE = 2**32
+MOST = 1 - 2**-24  # the largest float32 below 1
 GOLDEN = 0x9E3779B9  # odd, so that places stay apart
 
 
@@ -37,28 +42,76 @@ def hashed(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     return bits ^ (bits >> 14)
 
 
-def kept(keys: Keys, shape: tuple[int, ...], rate: float) -> Bool[Array, "..."]:
-    """Where an entry stays, which has the probability 1 - rate, to 2^-32."""
-    return hashed(keys, shape) >= jnp.uint32(min(round(rate * SCALE), SCALE - 1))
+def is_off(rate: Number) -> bool:
+    """Whether nothing is left out; a rate that is traced may always be above 0."""
+    return isinstance(rate, int | float) and rate == 0
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def where_on(switch: Number, rate: Number) -> Number:
+    """A rate, or 0 where the rate that switches it is 0."""
+    if isinstance(switch, int | float):
+        return rate if switch else 0.0
+    return 0.0 if is_off(rate) else jnp.where(switch > 0, rate, 0.0)
+
+
+def threshold(rate: Number) -> UInt32[Array, ""]:
+    """The hash from which on an entry stays, of the rate as float32.
+
+    So a rate that is traced has the masks of the same one that is not.
+    """
+    if isinstance(rate, int | float):
+        return jnp.uint32(round(min(float(np.float32(rate)), MOST) * SCALE))
+    rate = jnp.minimum(rate.astype(jnp.float32), MOST)
+    return jnp.round(rate * float(SCALE)).astype(jnp.uint32)
+
+
+def kept(keys: Keys, shape: tuple[int, ...], rate: Number) -> Bool[Array, "..."]:
+    """Where an entry stays, which has the probability 1 - rate, to 2^-25."""
+    return hashed(keys, shape) >= threshold(rate)
+
+
 def dropped(
-    x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: float
+    x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Number
 ) -> Float[Array, "..."]:
     """x where a mask of `shape` keeps it, divided by 1 - rate; 0 elsewhere."""
-    return jnp.where(kept(keys, shape, rate), x * (1 / (1 - rate)), 0)
+    return thinned(x, Draw.of(keys, rate), shape)
 
 
-def _forward(x, keys, shape, rate):
-    return dropped(x, keys, shape, rate), keys
+class Draw(NamedTuple):
+    """A mask that can be made anywhere.
+
+    Attributes:
+      least: the hash from which on an entry stays.
+      factor: what stays is multiplied by it.
+    """
+
+    keys: Keys
+    least: UInt32[Array, ""]
+    factor: Number
+
+    @classmethod
+    def of(cls, keys: Keys, rate: Number) -> "Draw":
+        """The one that leaves out a share."""
+        return cls(keys, threshold(rate), 1 / (1 - rate))
 
 
-def _backward(shape, rate, keys, gradient):
-    return dropped(gradient, keys, shape, rate), None
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def thinned(
+    x: Float[Array, "..."], draw: Draw, shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """x where the mask keeps it, times its factor."""
+    return jnp.where(hashed(draw.keys, shape) >= draw.least, x * draw.factor, 0)
 
 
-dropped.defvjp(_forward, _backward)
+def _forward(x, draw, shape):
+    return thinned(x, draw, shape), draw
+
+
+def _backward(shape, draw, gradient):
+    return thinned(gradient, draw, shape), None
+
+
+thinned.defvjp(_forward, _backward)
 
 
 class Dropout(nn.Module):
@@ -69,7 +122,7 @@ class Dropout(nn.Module):
       shared_axes: along which all entries share their fate.
     """
 
-    rate: float
+    rate: Number
     shared_axes: tuple[int, ...] = ()
 
     def keys(self) -> Keys:
@@ -79,7 +132,7 @@ class Dropout(nn.Module):
     def __call__(
         self, x: Float[Array, "..."], *, deterministic: bool
     ) -> Float[Array, "..."]:
-        if deterministic or not self.rate:
+        if deterministic or is_off(self.rate):
             return x
         keys = self.keys()
         shared = {axis % x.ndim for axis in self.shared_axes}

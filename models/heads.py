@@ -4,7 +4,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
 from models.layers import Embedding, Initializer, zeros
-from models.precision import make_logits
+from models.precision import Number, make_logits
 from models.vocabulary_loss import Scores, vocabulary_scores
 
 
@@ -49,7 +49,7 @@ class Head(nn.Module):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Float[Array, "B T"]:
         """Log probability of the labels, in nats.
 
@@ -65,7 +65,7 @@ class Head(nn.Module):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Scores:
         """What `log_prob` gives and log Z = log sum_v exp(logit_v), from one pass."""
         return vocabulary_scores(hidden, labels, self.table, self.bias, smoothing)
@@ -94,7 +94,7 @@ class Predictor(nn.Module):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Float[Array, "B T"]:
         """Log probability of the labels in nats; see `Head.log_prob`."""
         return self.head.log_prob(hidden, labels, smoothing=smoothing)
@@ -104,7 +104,7 @@ class Predictor(nn.Module):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: float = 0.0,
+        smoothing: Number = 0.0,
     ) -> Scores:
         """What `log_prob` gives and log Z; see `Head.scores`."""
         return self.head.scores(hidden, labels, smoothing=smoothing)

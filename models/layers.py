@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from models.dropout import Dropout
-from models.precision import DType
+from models.precision import DType, Number
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -132,7 +132,7 @@ class Residual(nn.Module):
     """
 
     norm: str
-    dropout: float
+    dropout: Number
 
     def setup(self):
         self.layer_norm = LayerNorm()
@@ -176,7 +176,7 @@ class FeedForward(nn.Module):
 
     width: int
     inner_width: int
-    dropout: float
+    dropout: Number
     activation: str = "relu"
     kernel_init: Initializer | None = None
 

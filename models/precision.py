@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 DType = DTypeLike
+Number = float | Float[Array, ""]  # of a config; or traced, of many runs at once
 DTYPES = {
     "float32": jnp.float32,
     "bfloat16": jnp.bfloat16,

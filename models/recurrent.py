@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from models.dropout import Dropout
 from models.layers import Dense, Initializer, normal, zeros
-from models.precision import DType
+from models.precision import DType, Number
 
 State = PyTree[Float[Array, "..."]]
 
@@ -70,7 +70,7 @@ class Cell(nn.Module):
     """
 
     width: int
-    weight_dropout: float = 0.0
+    weight_dropout: Number = 0.0
     kernel_init: Initializer | None = None
 
     gates = 3
@@ -247,7 +247,7 @@ class Bidirectional(nn.Module):
     cell: str
     layers: int
     width: int
-    dropout: float
+    dropout: Number
     kernel_init: Initializer | None = None
 
     def setup(self):

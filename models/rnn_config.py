@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Annotated
 
+from models.dropout import where_on
 from models.layers import check_sizes
-from models.precision import DTYPES, DType
+from models.precision import DTYPES, DType, Number
 from models.recurrent import CELLS, INITIALIZATIONS
 from models.scores import SCORES
 
@@ -95,6 +96,6 @@ class RNNConfig:
             "none": self.widths[-1],
         }[self.readout]
 
-    def rate(self, key: str) -> float:
+    def rate(self, key: str) -> Number:
         """One of the dropouts; `dropout=0` switches off every one."""
-        return getattr(self, key) if self.dropout else 0.0
+        return where_on(self.dropout, getattr(self, key))

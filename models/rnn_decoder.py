@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from models.dropout import Dropout
 from models.layers import Dense
+from models.precision import Number
 from models.recurrent import CELLS, INITIALIZATIONS, Readout, State
 from models.scores import SingleHeadAttention, make_score
 
@@ -67,7 +68,7 @@ class Decoder(nn.Module):
     readout_width: int
     input_feeding: bool
     initialization: str
-    dropout: float
+    dropout: Number
     remat: bool = False
 
     def setup(self):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.dropout import Dropout
+from models.dropout import Dropout, is_off
 from models.heads import Head, Predictor
 from models.layers import Embedding
 from models.masks import pad_left
@@ -115,7 +115,7 @@ class LanguageModel(Predictor):
     def _embed(self, tokens, *, train):
         """Vectors of tokens; in training some words have none anywhere."""
         x = self.embedding(tokens, self.config.compute_type)
-        if train and self.config.rate("dropout_embedding"):
+        if train and not is_off(self.config.rate("dropout_embedding")):
             words = self.drop_words(jnp.ones(self.vocab_size), deterministic=False)
             x = x * words[tokens][..., None].astype(x.dtype)
         return self.drop_input(x, deterministic=not train)

@@ -4,9 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 from models.adaptive import cluster_widths, clusters
+from models.dropout import where_on
 from models.layers import ACTIVATIONS, Initializer, check_sizes, normal
 from models.positions import SCHEMES
-from models.precision import DTYPES, DType
+from models.precision import DTYPES, DType, Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,6 @@ class StackConfig:
         return normal(self.width**-0.5)
 
     @property
-    def weights_dropout(self) -> float:
+    def weights_dropout(self) -> Number:
         """Dropout of attention weights; `dropout=0` switches it off too."""
-        return self.attention_dropout if self.dropout else 0.0
+        return where_on(self.dropout, self.attention_dropout)

@@ -9,14 +9,13 @@ no block meets a row of another.
 Few enough logits are one block, and are kept for the backward pass.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.precision import make_logits
+from models.precision import Number, make_logits
 
 BLOCK_ENTRIES = 2**24  # logits in a block: 64 MiB of float32
 
@@ -58,15 +57,21 @@ def num_blocks(tokens: int, words: int) -> int:
     return min(words, -(-tokens * words // BLOCK_ENTRIES))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def vocabulary_scores(
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
     table: Float[Array, "V D"],
     bias: Float[Array, "V"],
-    smoothing: float,
+    smoothing: Number,
 ) -> Scores:
     """Log probability of each label, see `Head.log_prob`, and log Z."""
+    is_none = isinstance(smoothing, int | float) and smoothing == 0
+    return _scores(hidden, labels, table, bias, None if is_none else smoothing)
+
+
+@jax.custom_vjp
+def _scores(hidden, labels, table, bias, smoothing):
+    """Args: smoothing: None where there is none."""
     return _forward(hidden, labels, table, bias, smoothing)[0]
 
 
@@ -95,14 +100,23 @@ def _forward(hidden, labels, table, bias, smoothing):
         (found, _), logits = jax.lax.scan(only_sums, start, blocks), None
     largest, total, chosen = found
     log_z = largest + jnp.log(total)
-    if smoothing:
+    if smoothing is not None:
         mean = make_logits(hidden, table.mean(axis=0)[None], bias.mean()[None])
         chosen = (1 - smoothing) * chosen + smoothing * mean[..., 0]
-    return (chosen - log_z, log_z), (hidden, labels, table, bias, log_z, logits)
+    return (chosen - log_z, log_z), (
+        hidden,
+        labels,
+        table,
+        bias,
+        smoothing,
+        log_z,
+        logits,
+    )
 
 
-def _backward(smoothing, saved, gradients):
-    hidden, labels, table, bias, log_z, logits = saved
+def _backward(saved, gradients):
+    hidden, labels, table, bias, smoothing, log_z, logits = saved
+    smoothing = 0.0 if smoothing is None else smoothing
     by_score, by_log_z = gradients
     number = num_blocks(labels.size, len(table))
     wide = {"preferred_element_type": logits_type(hidden)}
@@ -136,10 +150,11 @@ def _backward(smoothing, saved, gradients):
         None,
         by_table.astype(table.dtype),
         by_bias.astype(bias.dtype),
+        None,
     )
 
 
-vocabulary_scores.defvjp(_forward, _backward)
+_scores.defvjp(_forward, _backward)
 
 
 def logits_type(hidden: Float[Array, "..."]) -> jnp.dtype:

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from typing import Any
 
+from errors import UserError
 from sweeps.devices import shares, this_machine
 from sweeps.distributions import Distribution, told
 from sweeps.measures import Objective
@@ -55,25 +56,29 @@ def make_plan(
     return Plan(experiment, found, found.num_trials(trials))
 
 
-def run(plan: Plan, workdir: str, workers: int, url: str | None) -> int:
+def run(
+    plan: Plan, workdir: str, workers: int, url: str | None, population: int = 1
+) -> int:
     """Runs what is left of a sweep. Returns the exit code.
 
     Args:
+      population: trials that a worker trains together.
       url: of a database; None: a file in `workdir`.
     """
+    if population < 1:
+        raise UserError(f"--population={population}: at least 1")
     with stop_requests() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()
         devices = shares(this_machine(), workers)
         try:
-            return _run(
-                plan, directory, devices, study_name(workdir, url), url, stopped
-            )
+            name = study_name(workdir, url)
+            return _run(plan, directory, devices, name, url, stopped, population)
         except StopRequested:  # while the storage was waited for
             return STOPPED
 
 
-def _run(plan, directory, devices, name, url, stopped) -> int:
+def _run(plan, directory, devices, name, url, stopped, population) -> int:
     from sweeps.table import Table, final_table  # seconds, with what they need
     from sweeps.worker import DONE, Sweep
 
@@ -81,8 +86,14 @@ def _run(plan, directory, devices, name, url, stopped) -> int:
     objective = objective_of(cfg, plan.space)
     directory.begin(plan.describe())
     study = make_study(plan, directory, objective, name, url, stopped)
-    table = Table(objective.metric, cfg.steps, len(devices))
-    sweep = Sweep(study, plan.experiment, objective, directory, devices, table, stopped)
+    table = Table(objective.metric, cfg.steps, len(devices) * population)
+    parts = study, plan.experiment, objective, directory, devices, table, stopped
+    if population > 1:
+        from sweeps.population_worker import PopulationSweep
+
+        sweep = PopulationSweep(*parts, population=population)
+    else:
+        sweep = Sweep(*parts)
     code = sweep.run()
     if code == DONE:
         print(final_table(study.slots(), objective.metric))

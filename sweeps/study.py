@@ -113,10 +113,16 @@ class Study:
     def _is_alive(self, attempt: Attempt) -> bool:
         return self.watch.is_alive(attempt.number, attempt.lease)
 
-    def claim(self) -> Claim | None:
-        """The first open slot, for this process; None: there is none now."""
+    def claim(self, fits: Callable[[Slot], bool] | None = None) -> Claim | None:
+        """The first open slot, for this process; None: there is none now.
+
+        Args:
+          fits: which slots will do; None: all.
+        """
         for slot in self.slots():
-            if slot.state == ledger.OPEN and (claim := self._claim(slot)):
+            if slot.state != ledger.OPEN or (fits and not fits(slot)):
+                continue
+            if claim := self._claim(slot):
                 return claim
         return None
 

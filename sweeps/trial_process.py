@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import cli
@@ -23,8 +24,7 @@ def main() -> int:
     """The exit code of train.py."""
     order = json.loads(read_line())
     threading.Thread(target=die_with_parent, daemon=True).start()
-    if order["cores"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, order["cores"])  # before a library counts them
+    keep_to(order["cores"])
     cfg = Experiment(**order["experiment"]).config(order["point"])
     import experiment
 
@@ -36,12 +36,25 @@ def main() -> int:
 
 def read_line() -> bytes:
     """Without a buffer, whose lock a thread would hold while Python ends."""
+    if line := next_line():
+        return line
+    sys.exit("the sweep's process ended")
+
+
+def next_line() -> bytes:
+    """Empty where the input ends."""
     line = b""
     while not line.endswith(b"\n"):
         if not (byte := os.read(0, 1)):
-            sys.exit("the sweep's process ended")
+            return b""
         line += byte
     return line
+
+
+def keep_to(cores: Sequence[int]) -> None:
+    """CPU cores of this process, before a library counts them; none: all."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
 
 
 def die_with_parent() -> None:

@@ -26,6 +26,7 @@ DEVICES = (
     "meshes.py",
     "jit_partitioner.py",
     "pmap_partitioner.py",
+    "population_partitioner.py",
     "checkpoints.py",
 )
 

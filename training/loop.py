@@ -109,10 +109,10 @@ class Run:
         return done >= self.steps or impatient
 
     def _validates(self, done: int) -> bool:
-        return done == self.steps or _due(done, self.eval_every)
+        return done == self.steps or is_due(done, self.eval_every)
 
     def _saves(self, done: int) -> bool:
-        return self._validates(done) or _due(done, self.save_every)
+        return self._validates(done) or is_due(done, self.save_every)
 
     def _keep(self, done, state, carry, meter, stopped, stopping) -> TrainState:
         """Saves, after a validation if one is due and no signal cuts it short.
@@ -144,5 +144,6 @@ class Run:
         return state, goodness
 
 
-def _due(step: int, every: int) -> bool:
+def is_due(step: int, every: int) -> bool:
+    """Whether what happens every so many steps does; 0: it never does."""
     return every > 0 and step % every == 0

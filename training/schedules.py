@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from errors import UserError
 
+Number = float | Int[Array, ""] | Float[Array, ""]
 Schedule = Callable[[int | Int[Array, ""]], Float[Array, ""]]
 
 
@@ -25,7 +26,8 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
     which is one after the last.
 
     Args:
-      cfg: the experiment's `cfg.optim`.
+      cfg: the experiment's `cfg.optim`; all its numbers but `decay_share` may be
+        traced.
       width: D of the model, for "noam".
 
     Raises UserError for a schedule that does not exist or cannot be.
@@ -44,7 +46,7 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
             f"optim.schedule={cfg.schedule!r}: there are {', '.join(shapes)}"
         )
     shape = shapes[cfg.schedule]()
-    warmup = max(cfg.warmup, 1)
+    warmup = larger(cfg.warmup, 1)
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -76,7 +78,7 @@ def cosine(begin: int, end: int, last: float) -> Schedule:
 
 def rsqrt(warmup: int) -> Schedule:
     """sqrt(warmup / step) from `warmup` on: as "noam", told by its highest rate."""
-    start = max(warmup, 1)
+    start = larger(warmup, 1)
     return lambda step: (start / jnp.maximum(step, start)) ** 0.5
 
 
@@ -89,7 +91,7 @@ def noam(warmup: int, width: int) -> Schedule:
 
     Raises UserError without a warmup, where it has no highest rate.
     """
-    if warmup < 1:
+    if isinstance(warmup, int) and warmup < 1:
         raise UserError(
             f"optim.warmup={warmup}: schedule 'noam' needs 1 or more; 4000 in the paper"
         )
@@ -101,10 +103,17 @@ def wsd(warmup: int, steps: int, last: float, share: float) -> Schedule:
 
     The fall is linear, and never begins before the rise has ended.
     """
-    begin = max(warmup, steps - round(share * steps))
+    begin = larger(warmup, steps - round(share * steps))
     return linear(begin, steps, last)
 
 
 def progress(step: Float[Array, ""], begin: int, end: int) -> Float[Array, ""]:
     """0 until `begin`, 1 from `end` on, linear between them."""
-    return jnp.clip((step - begin) / max(end - begin, 1), 0.0, 1.0)
+    return jnp.clip((step - begin) / larger(end - begin, 1), 0.0, 1.0)
+
+
+def larger(number: Number, other: Number) -> Number:
+    """Of two numbers of a config, of which one may be traced."""
+    if isinstance(number, int | float) and isinstance(other, int | float):
+        return max(number, other)
+    return jnp.maximum(number, other)

@@ -1,0 +1,154 @@
+"""Trials an hour: a population of K against the same trials one after another.
+
+python -m benchmarks.population --members=16
+
+Both train a language model on random tokens, the step alone as in a run of train.py.
+Members differ in learning rate, dropout, label smoothing and seed. Steps of the two
+are timed in turn, so that both meet the same machine; what counts is the median. One
+JSON line: `speedup` is of a step, `with_compiling` of trials of `--steps` steps each
+of which is compiled as often as it would be. The goal, on a GPU, is 5 at K=16.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+from ml_collections import ConfigDict
+
+from assembly import assemble
+from benchmarks.random_corpora import Text, words
+from configs import base
+from experiment import Training
+from sweeps.population import Population
+from training.population import mask, numbers_of
+from training.population_partitioner import PopulationPartitioner
+from training.surroundings import surroundings
+
+GOAL = 5.0  # times as many trials an hour, on a GPU
+TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
+
+
+def configs(options: argparse.Namespace) -> list[ConfigDict]:
+    """One a member."""
+    found = []
+    for k in range(options.members):
+        cfg = base.get_config(options.model)
+        cfg.task = "language_modeling"
+        sizes = {key: getattr(options, key) for key in TINY} | {"dtype": options.dtype}
+        cfg.model.update({key: sizes[key] for key in sizes if key in cfg.model})
+        cfg.model.dropout = 0.1 + 0.01 * k
+        cfg.label_smoothing = 0.01 * k
+        cfg.optim.lr = 1e-4 * (1 + k)
+        cfg.seed = k
+        found.append(cfg)
+    return found
+
+
+def training(cfg: ConfigDict, options: argparse.Namespace) -> Training:
+    """One member's, on the first device."""
+    shared = assemble(cfg, {"text": words(options.vocabulary)})
+    dataset = Text(options.rows, options.length, options.vocabulary)
+    return Training.of(shared, dataset, devices=jax.devices()[:1])
+
+
+class Alone:
+    """A step of one trial, on one device: what a trial of a sweep is."""
+
+    def __init__(self, cfg: ConfigDict, options: argparse.Namespace):
+        self.training = training(cfg, options)
+        self.state = self.training.partitioner.init(self.training.make_state)
+        self.carry = self.training.make_carry()
+        self.compiled = self.training.compiled_step(self.state, self.carry)
+        self.batch = self.training.batch(0)
+
+    def step(self) -> None:
+        """Forwards, backwards, update."""
+        found = self.compiled(self.state, self.carry, self.batch)
+        self.state, self.carry, _ = jax.block_until_ready(found)
+
+
+class Together:
+    """A step of all trials."""
+
+    def __init__(self, members: list[ConfigDict], options: argparse.Namespace):
+        partitioner = PopulationPartitioner(len(members))
+        shared = training(members[0], options)
+        population = Population(shared, numbers_of(members), partitioner)
+        self.state, self.carry = population.init()
+        self.active = partitioner.put(mask(range(len(members)), len(members)))
+        self.compiled = population.compiled_step()
+        self.batch = population.batch(0)
+        self.devices = partitioner.mesh.size
+
+    def step(self) -> None:
+        """Forwards, backwards, updates."""
+        found = self.compiled(self.active, self.state, self.carry, self.batch)
+        self.state, self.carry, _ = jax.block_until_ready(found)
+
+
+def seconds(act: Callable[[], None]) -> float:
+    """It takes."""
+    before = time.perf_counter()
+    act()
+    return time.perf_counter() - before
+
+
+def measured(options: argparse.Namespace) -> dict:
+    """The line."""
+    members = configs(options)
+    alone, together = Alone(members[0], options), Together(members, options)
+    compiling = [seconds(subject.step) for subject in (alone, together)]
+    laps = [
+        (seconds(alone.step), seconds(together.step)) for _ in range(options.repeats)
+    ]
+    one, all_of_them = (statistics.median(row) for row in zip(*laps, strict=True))
+    count, steps = options.members, options.steps
+    # As many trials at once as there are devices, each on one.
+    whole = [
+        count * (compiling[0] + steps * one) / together.devices,
+        compiling[1] + steps * all_of_them,
+    ]
+    hourly = [3600 * count / each for each in whole]
+    return {
+        "step_seconds": {"alone": one, "together": all_of_them},
+        "first_step_seconds": {"alone": compiling[0], "together": compiling[1]},
+        "trials_an_hour": {"alone": hourly[0], "together": hourly[1]},
+        "speedup": count * one / all_of_them / together.devices,
+        "with_compiling": hourly[1] / hourly[0],
+        "goal": GOAL if jax.devices()[0].platform == "gpu" else None,
+        "devices_used": together.devices,
+    }
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; argparse refuses what is none with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--members", type=int, default=16, help="K")
+    parser.add_argument("--model", default="transformer")
+    sizes = {"layers": 4, "width": 256, "heads": 4, "feed_forward": 1024}
+    for name, size in {**sizes, "rows": 16, "length": 128, "vocabulary": 4096}.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--steps", type=int, default=10_000, help="of a trial")
+    parser.add_argument("--repeats", type=int, default=20, help="steps that are timed")
+    parser.add_argument("--tiny", action="store_true", help="a model for tests")
+    options = parser.parse_args(arguments)
+    if options.tiny:
+        vars(options).update({**TINY, "rows": 2, "length": 8, "vocabulary": 16})
+    return options
+
+
+def main() -> int:
+    """Prints one JSON line."""
+    options = parse(sys.argv[1:])
+    about = {"benchmark": "population", **vars(options)}
+    print(json.dumps({**about, **measured(options), **surroundings()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

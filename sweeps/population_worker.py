@@ -1,0 +1,123 @@
+"""A sweep whose workers train many trials at once: those that differ in numbers."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from errors import UserError
+from sweeps import ledger
+from sweeps.devices import Share
+from sweeps.distributions import Distribution
+from sweeps.ledger import Slot
+from sweeps.points import Point
+from sweeps.population_trial import PopulationProcess
+from sweeps.study import Claim
+from sweeps.trial import Order
+from sweeps.worker import Running, Sweep
+from training.population import NUMBERS, SWITCHES
+
+
+class PopulationSweep(Sweep):
+    """A `Sweep` each of whose workers has seats for the members of a population.
+
+    A worker's seats are filled at once, and again when all are free: members begin
+    together, for they share every batch.
+    """
+
+    def __init__(
+        self,
+        *arguments,
+        population: int,
+        start: Callable[
+            [Sequence[Order], Share], PopulationProcess
+        ] = PopulationProcess,
+    ):
+        """Args: population: seats of a worker; `arguments`, `start`: see `Sweep`."""
+        super().__init__(*arguments, start=start)
+        self.population = population
+        self.shares = [share for share in self.shares for _ in range(population)]
+        self.running: list[Running | None] = [None] * len(self.shares)
+
+    def _begin(self, worker: int) -> bool:
+        """Gives the worker of a seat a population, if all its seats are free."""
+        first = worker - worker % self.population
+        seats = range(first, first + self.population)
+        if any(self.running[seat] is not None for seat in seats):
+            return True
+        claims = self._claims()
+        if claims:
+            orders = [self._order(claim) for claim in claims]
+            process = self.start(orders, self.shares[first])
+            now = time.monotonic()
+            for seat, claim, member in zip(
+                seats, claims, process.members, strict=False
+            ):
+                self.running[seat] = Running(claim, member, now)
+        return bool(claims)
+
+    def _claims(self) -> list[Claim]:
+        """Open trials that can train together, as many as there are seats."""
+        claims: list[Claim] = []
+        while len(claims) < self.population and not self.stopped.is_set():
+            fits = self._fits(claims[0]) if claims else None
+            claim = self.study.claim(fits)
+            if claim is None:
+                break
+            try:
+                self.experiment.config(claim.point)
+            except UserError as error:  # a key that this trial's model does not have
+                self.study.end(claim, ledger.FAILED, error=str(error))
+            else:
+                claims.append(claim)
+        return claims
+
+    def _fits(self, claim: Claim) -> Callable[[Slot], bool]:
+        """From a slot to whether it can train together with a claim."""
+        wanted = common_part(claim.point)
+        steps = self._steps(claim.slot)
+
+        def fits(slot):
+            point = slot.last.point if slot.last else None
+            found = common_part(point or self.study.space.point(slot.number))
+            others = self._steps(slot.number)
+            same = found is not None and found == wanted
+            return same and can_go_on(steps, others)
+
+        return fits
+
+    def _steps(self, slot: int) -> set[str]:
+        """The checkpoints that a trial has."""
+        folder = self.directory.run(slot) / "checkpoints"
+        return {path.name for path in _entries(folder) if path.name.isdigit()}
+
+    def _order(self, claim: Claim) -> Order:
+        log, workdir = self.directory.log(claim.slot), self.directory.run(claim.slot)
+        return Order(self.experiment, claim.point, workdir, log)
+
+
+def can_go_on(steps: set[str], others: set[str]) -> bool:
+    """Whether two trials with these checkpoints may go on together.
+
+    They have a step in common; or one was killed before its first checkpoint was
+    whole, so that the other loses no more than its own first.
+    """
+    return bool(steps & others) or (not (steps and others) and len(steps | others) < 2)
+
+
+def common_part(point: Point) -> dict | None:
+    """What members of a population have in common, of what a point sets.
+
+    None where results will suggest it: then it is not known whether it fits.
+    """
+    fixed = {key: value for key, value in point.items() if key not in NUMBERS}
+    if any(isinstance(value, Distribution) for value in fixed.values()):
+        return None
+    switched = {key: _is_on(point[key]) for key in SWITCHES if key in point}
+    return fixed | switched
+
+
+def _is_on(value: object) -> bool:
+    return True if isinstance(value, Distribution) else bool(value)
+
+
+def _entries(folder) -> Iterable:
+    return folder.iterdir() if folder.exists() else ()

@@ -1,0 +1,160 @@
+"""Sweeps whose trials train together: which do, and how each of them ends."""
+
+import functools
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from entry_points import assert_refused, run
+from toy_sweep import LOSS, results, study
+from toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
+
+from benchmarks import population as benchmark
+from sweeps.devices import Share
+from sweeps.population_trial import PopulationProcess
+from sweeps.population_worker import PopulationSweep, can_go_on, common_part
+from sweeps.spaces import Space, asha, grid, listed, log_uniform, tpe, uniform
+from sweeps.sweep_directory import SweepDirectory
+from sweeps.table import Table
+from sweeps.trial_configs import Experiment
+
+PROGRAM = (sys.executable, "-S", str(Path(__file__).parent / "toy_population.py"))
+
+
+def sweep(folder, space, *, population=4, workers=1, stopped=None, **options):
+    directory = SweepDirectory(folder)
+    directory.begin({"config": {}, "space": space.describe()})
+    opened = study(folder, space, **options)
+    return PopulationSweep(
+        opened,
+        Experiment("configs/cldr.py", "rnn", {}),
+        opened.objective,
+        directory,
+        [Share({})] * workers,
+        Table(LOSS, STEPS, workers),
+        stopped or threading.Event(),
+        population=population,
+        start=functools.partial(PopulationProcess, program=PROGRAM),
+    )
+
+
+def together(folder, slot):
+    """With how many a trial ran, each time it was begun."""
+    path = folder / "trials" / f"{slot:04}" / "with"
+    return [int(line) for line in path.read_text().split()]
+
+
+def test_trials_that_share_all_but_numbers_run_together(tmp_path):
+    points = grid(
+        {"model.width": [64, 32], "optim.lr": [1e-3, 2e-3], "seed": [0, 1, 2]}
+    )
+    assert sweep(tmp_path, Space(points)).run() == 0
+    found = results(tmp_path)
+    assert [row["state"] for row in found] == ["done"] * 12
+    # 6 of each width: 4 and then 2.
+    assert sorted(together(tmp_path, n)[0] for n in range(6)) == [2, 2, 4, 4, 4, 4]
+    for row in found:
+        point = row["point"]
+        expected = point["optim.lr"] * 100 + point["seed"] + 1 / STEPS
+        assert row["value"] == pytest.approx(expected)
+
+
+def test_one_that_diverges_ends_alone(tmp_path):
+    space = Space(listed([{"seed": 0}, {"seed": DIVERGES}, {"seed": 2}]))
+    assert sweep(tmp_path, space).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "diverged", "done"]
+    assert [together(tmp_path, n) for n in range(3)] == [[3]] * 3
+
+
+def test_a_bad_one_is_pruned_while_the_others_go_on(tmp_path):
+    points = listed([{"seed": 0}, {"seed": WAITS}])
+    assert sweep(tmp_path, Space(points, pruning=asha(factor=2))).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "pruned"]
+    assert results(tmp_path)[0]["step"] == STEPS
+
+
+def test_all_begin_again_when_their_process_fails(tmp_path):
+    points = [{"seed": 0}, {"seed": FAILS_ONCE}]
+    assert sweep(tmp_path, Space(listed(points), retries=1)).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "done"]
+    assert together(tmp_path, 0) == [2, 2]
+
+
+def test_a_sweep_that_is_stopped_goes_on(tmp_path):
+    space, stopped = Space(listed([{"seed": 0}, {"seed": WAITS}])), threading.Event()
+    running = sweep(tmp_path, space, stopped=stopped)
+
+    def stop_later():
+        while not (tmp_path / "trials" / "0001" / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        stopped.set()
+
+    thread = threading.Thread(target=stop_later)
+    thread.start()
+    assert running.run() == 75
+    thread.join()
+    assert [row["state"] for row in results(tmp_path)] == ["open", "open"]
+    (tmp_path / "trials" / "0001" / "go").touch()
+    assert sweep(tmp_path, space).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "done"]
+    assert [together(tmp_path, n) for n in range(2)] == [[2, 2]] * 2
+    log = (tmp_path / "logs" / "0000.log").read_text().splitlines()
+    assert log[0] == "begins after 0 0"
+    assert log[1] != log[0]
+
+
+def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
+    drawn, size = log_uniform(1e-4, 1e-2), uniform(0.0, 1.0)
+    assert common_part({"optim.lr": drawn, "seed": 1}) == {}
+    assert common_part({"optim.lr": drawn, "z_loss": size}) is None
+    assert common_part({"optim.clip": 0.0, "z_loss": 1.0}) == {
+        "optim.clip": False,
+        "z_loss": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"5", "10"}, {"10", "15"}, True),
+        ({"5"}, {"10"}, False),
+        ({"5", "10"}, set(), False),
+        ({"5"}, set(), True),
+        (set(), set(), True),
+    ],
+)
+def test_trials_go_on_together_that_have_a_step_in_common(one, other, expected):
+    assert can_go_on(one, other) is can_go_on(other, one) is expected
+
+
+def test_points_of_tpe_train_together_too(tmp_path):
+    space = Space(tpe({"optim.lr": log_uniform(1e-4, 1e-2)}, 6), seed=1)
+    assert sweep(tmp_path, space, population=3).run() == 0
+    assert [together(tmp_path, n) for n in range(6)] == [[3]] * 6
+
+
+def test_fewer_than_one_are_refused(tmp_path):
+    done = run(
+        "sweep.py",
+        "--config=configs/cldr.py:rnn",
+        "--space=configs/sweeps/seeds.py",
+        f"--workdir={tmp_path / 'w'}",
+        "--population=0",
+    )
+    assert_refused(done, "--population=0: at least 1")
+
+
+def test_the_benchmark_says_how_many_trials_an_hour_there_are(monkeypatch, capsys):
+    flags = ["--tiny", "--members=2", "--repeats=2", "--steps=10"]
+    monkeypatch.setattr(sys, "argv", ["population", *flags])
+    assert benchmark.main() == 0
+    found = json.loads(capsys.readouterr().out)
+    one, both = (found["step_seconds"][name] for name in ("alone", "together"))
+    assert found["speedup"] == pytest.approx(2 * one / both / found["devices_used"])
+    firsts = [found["first_step_seconds"][name] for name in ("alone", "together")]
+    hourly = [found["trials_an_hour"][name] for name in ("alone", "together")]
+    assert hourly[0] == pytest.approx(3600 / (firsts[0] + 10 * one))
+    assert hourly[1] == pytest.approx(7200 / (firsts[1] + 10 * both))
