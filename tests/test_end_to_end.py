@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from entry_points import ENVIRONMENT, ROOT, assert_refused, command, run, start
+from entry_points import ROOT, assert_refused, command, run, start
 
 SMALL = (
     "--config.model.width=16",
@@ -46,7 +46,6 @@ def trained(data_dir, tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        env=ENVIRONMENT,
         text=True,
     )
     for line in process.stdout:
