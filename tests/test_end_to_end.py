@@ -9,6 +9,9 @@ import sys
 import numpy as np
 import pytest
 from entry_points import ROOT, assert_refused, command, run, start
+from small_runs import small_corpora
+
+from data.corpora import open_corpus
 
 SMALL = (
     "--config.model.width=16",
@@ -28,7 +31,12 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    """With a part of the dates, since all of them take longer than the rest here."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        open_corpus("cldr/en-de", folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
