@@ -5,6 +5,7 @@ imports what all need, and forks it for every command; `start` begins from nothi
 """
 
 import functools
+import gc
 import json
 import os
 import runpy
@@ -14,12 +15,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compiling is most of the time
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-}
 
 
 def command(script, *flags):
@@ -33,7 +28,7 @@ def start(script, *flags, given=None, **environment):
         input=given,
         capture_output=True,
         cwd=ROOT,
-        env={**ENVIRONMENT, **environment},
+        env={**os.environ, **environment},
         timeout=300,
     )
 
@@ -73,7 +68,7 @@ def _parent():
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
     )
 
@@ -81,6 +76,8 @@ def _parent():
 def _serve():
     import experiment  # noqa: F401
 
+    gc.freeze()  # collecting what all share would copy it into every fork
+    gc.set_threshold(100_000)
     while line := sys.stdin.readline():
         order = json.loads(line)
         pid = os.fork()

@@ -14,12 +14,12 @@ ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)
 sys.path.append(str(ROOT / "tests"))
 
+import conftest  # noqa: E402, F401
 import jax  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 
-import conftest  # noqa: E402, F401
 import flax.linen as nn  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -133,7 +133,8 @@ class Case:
         self.experiment = assembly.assemble(cfg, tokenizers)
         self.batches = Batches(task)
         self.optimizer = make_optimizer(cfg.optim, 40)
-        self.steps = {}
+        self.steps, self.places = {}, {}
+        self.state = self.random_state(self.training("one device"))
 
     def training(self, layout):
         mode, data, fsdp, tensor = (LAYOUTS | OTHERS)[layout]
@@ -144,17 +145,28 @@ class Case:
         made = self.experiment, partitioner, self.batches, *self.optimizer, 40
         return Training(*made)
 
-    def first(self, training):
-        """A state of random parameters, and its carry; `init` is not compiled."""
+    def random_state(self, training):
+        """A state of random parameters; `init` is not compiled."""
         shapes = nn.meta.unbox(jax.eval_shape(training.make_state)).params
         random = np.random.default_rng(7)
         params = jax.tree.map(
             lambda leaf: jnp.asarray(random.normal(0, 0.3, leaf.shape), leaf.dtype),
             shapes,
         )
-        state = jax.device_get(make_state(params, training.optimizer))
-        places = training.partitioner.shardings(training.make_state)
-        return jax.device_put(state, places), training.make_carry()
+        return jax.device_get(make_state(params, training.optimizer))
+
+    def placed(self, layout):
+        """The training on a layout, and where its state lies."""
+        if layout not in self.places:
+            training = self.training(layout)
+            places = training.partitioner.shardings(training.make_state)
+            self.places[layout] = training, places
+        return self.places[layout]
+
+    def first(self, layout):
+        """The training, its first state and its carry."""
+        training, places = self.placed(layout)
+        return training, jax.device_put(self.state, places), training.make_carry()
 
     def run(self, layout, steps=STEPS, content=None, checkpoint=None):
         """Losses and gradient norms of some steps, and what is there then.
@@ -163,8 +175,7 @@ class Case:
           content: from a checkpoint; None: from the beginning.
           checkpoint: a folder, to go on from what is newest there.
         """
-        training = self.training(layout)
-        state, carry = self.first(training)
+        training, state, carry = self.first(layout)
         if checkpoint:
             checkpoints = Checkpoints(checkpoint)
             if found := checkpoints.restore_newest(training.content(state, carry)):
@@ -229,8 +240,7 @@ def resumed(case, folder):
 
 def planned(case, layout):
     """Bytes on the first device, and those of the plan for as many devices."""
-    training = case.training(layout)
-    state, carry = case.first(training)
+    _, state, carry = case.first(layout)
     device = jax.devices()[0]
 
     def size(tree):

@@ -331,10 +331,7 @@ def test_a_ratio_has_the_range_of_both_quartiles():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Subjects of a script share our compiled programs."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    """A script, run in small."""
 
     def run(script, *flags):
         monkeypatch.setattr(sys, "argv", ["x", "--tiny", *flags])

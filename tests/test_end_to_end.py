@@ -8,7 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from entry_points import ENVIRONMENT, ROOT, assert_refused, command, run, start
+from entry_points import ROOT, assert_refused, command, run, start
+from small_runs import small_corpora
+
+from data.corpora import open_corpus
 
 SMALL = (
     "--config.model.width=16",
@@ -28,7 +31,12 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    """With a part of the dates, since all of them take longer than the rest here."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        open_corpus("cldr/en-de", folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,6 @@ def trained(data_dir, tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        env=ENVIRONMENT,
         text=True,
     )
     for line in process.stdout:

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 
-from entry_points import ENVIRONMENT, ROOT
+from entry_points import ROOT
 
 from analysis.identical import differences
 from benchmarks.faults import damage
@@ -42,7 +42,6 @@ def test_three_kills_lose_nothing(tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=ENVIRONMENT,
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr

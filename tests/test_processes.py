@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from entry_points import ENVIRONMENT, ROOT, assert_refused, command, run
+from entry_points import ROOT, assert_refused, command, run
 from test_faults import CONFIG
 
 STEPS = 8
@@ -51,7 +51,6 @@ def begin(*flags):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            env=ENVIRONMENT,
         )
         for i in range(2)
     ]

@@ -117,7 +117,6 @@ def test_there_is_a_prediction_for_every_chip_number_and_mode():
 
 
 def test_a_tiny_run_measures_and_predicts(monkeypatch, capsys):
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # as all tests do
     monkeypatch.setattr(sys, "argv", ["scaling", "--tiny"])
     assert scaling.main() == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

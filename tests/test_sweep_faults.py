@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from entry_points import ENVIRONMENT, ROOT, command
+from entry_points import ROOT, command
 
 from analysis.identical import differences
 
@@ -52,9 +52,7 @@ def start(tmp_path_factory):
             *flags,
             *options,
         )
-        return subprocess.Popen(
-            order, cwd=ROOT, env=ENVIRONMENT, start_new_session=True
-        )
+        return subprocess.Popen(order, cwd=ROOT, start_new_session=True)
 
     return starting
 
