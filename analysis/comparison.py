@@ -106,7 +106,9 @@ class Comparison:
             for key in keys
             if key not in PLACES
         ]
-        return [(key, values) for key, values in table if len(set(values)) > 1]
+        differing = [(key, values) for key, values in table if len(set(values)) > 1]
+        # What each of them has comes before what is peculiar to an architecture.
+        return sorted(differing, key=lambda item: "" in item[1])
 
     def samples(self) -> list[Sample]:
         """Some sentences that all runs translated, most of them in dispute.

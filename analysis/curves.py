@@ -10,6 +10,10 @@ from analysis.spent import AXES
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
 
+COUNTS = ("{}, thousands", "{}, millions", "{}, billions")
+PREFIXES = ("training KFLOPs", "training MFLOPs", "training GFLOPs", "training TFLOPs")
+PREFIXES += ("training PFLOPs", "training EFLOPs", "training ZFLOPs")
+
 Tick = tuple[float, str]  # where, and what it says
 Point = tuple[float, float]
 
@@ -61,7 +65,7 @@ def learning_curves(
         return None
     places, values = zip(*everything, strict=True)
     x_ticks, y_ticks = ticks(0, max(places)), ticks(min(values), max(values))
-    size, unit = scale(x_ticks[-1], axis)
+    size, x_title = scale(x_ticks[-1], axis)
 
     def x(step: float) -> float:
         share = (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -73,7 +77,7 @@ def learning_curves(
 
     return Chart(
         title=title,
-        x_title=f"{AXES[axis]}{unit}",
+        x_title=x_title,
         x_ticks=tuple((x(step), f"{step / size:,.10g}") for step in x_ticks),
         y_ticks=tuple((y(value), f"{value:,.10g}") for value in y_ticks),
         curves=tuple(
@@ -85,14 +89,12 @@ def learning_curves(
 
 
 def scale(most: float, axis: str) -> tuple[float, str]:
-    """What numbers of an axis are divided by, so that they are short; and the words."""
-    if axis in ("step", "seconds"):
-        return 1.0, ""
-    power = 3 * max(0, math.floor(math.log10(most) / 3)) if most > 0 else 0
-    words = {0: "", 3: ", thousands", 6: ", millions", 9: ", billions"}
-    if axis == "flops" or power not in words:
-        return 10.0**power, f", 10^{power}" if power else ""
-    return 10.0**power, words[power]
+    """What an axis's numbers are divided by, to be short; and the title of it."""
+    words = {"tokens": COUNTS, "flops": PREFIXES}.get(axis)
+    if words is None or most < 1000:
+        return 1.0, AXES[axis]
+    power = min(3 * int(math.log10(most * (1 + 1e-9)) // 3), 3 * len(words))
+    return 10.0**power, words[power // 3 - 1].format(AXES[axis])
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

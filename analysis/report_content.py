@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from analysis.comparison import Comparison, Sample, device
 from analysis.contexts import Context, contexts
 from analysis.curves import Chart, learning_curves
 from analysis.runs import Run, read_runs
-from analysis.score_table import Row, score_rows
+from analysis.score_table import COSTS, Row, score_rows
 from analysis.spent import AXES
 from analysis.sweep_results import SweepResults, is_sweep, open_sweep
 from analysis.systems import Pair, System, pairs, systems
@@ -57,6 +57,17 @@ class Content:
     def rows(self) -> list[Row]:
         """The table of scores."""
         return score_rows(self.comparison)
+
+    @property
+    def scores(self) -> list[Row]:
+        """The part of the table that tells how good the runs are."""
+        return [_part(row, lambda title: title not in COSTS) for row in self.rows]
+
+    @property
+    def costs(self) -> list[Row]:
+        """The part that tells what they took; floors take nothing."""
+        rows = [row for row in self.rows if row.run is not None]
+        return [_part(row, lambda title: title in COSTS) for row in rows]
 
     @functools.cached_property
     def systems(self) -> list[System]:
@@ -108,6 +119,11 @@ class Content:
     def origins(self) -> list[dict[str, str]]:
         """Where each run's numbers come from."""
         return [origin(run) for run in self.runs]
+
+
+def _part(row: Row, is_wanted: Callable[[str], bool]) -> Row:
+    cells = {title: cell for title, cell in row.cells.items() if is_wanted(title)}
+    return dataclasses.replace(row, cells=cells)
 
 
 def origin(run: Run) -> dict[str, str]:

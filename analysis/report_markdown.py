@@ -1,6 +1,7 @@
 """A comparison of runs in Markdown; its first table is a section of RESULTS.md."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 from analysis.report_content import Content
@@ -12,6 +13,8 @@ from analysis.report_tables import (
     seed_rows,
 )
 
+# An underscore within a word is one.
+SIGNS = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")
 FEW = 4  # runs whose samples stand side by side
 
 
@@ -101,7 +104,7 @@ def table(rows: Sequence[TableRow]) -> str:
     if not rows:
         return ""
     titles = list(dict.fromkeys(title for row in rows for title in row))
-    lines = [titles, ["---"] * len(titles)]
+    lines = [[escaped(title) for title in titles], ["---"] * len(titles)]
     lines += [[escaped(row.get(title, "")) for title in titles] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -109,6 +112,5 @@ def table(rows: Sequence[TableRow]) -> str:
 def escaped(text: str) -> str:
     """Nothing in it that Markdown or HTML would read as more than text."""
     text = " ".join(str(text).split())
-    for sign in ("\\", "`", "*", "_", "[", "]", "|"):
-        text = text.replace(sign, f"\\{sign}")
+    text = SIGNS.sub(r"\\\g<0>", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -41,13 +41,13 @@ def pair_rows(pairs: Sequence[Pair]) -> list[TableRow]:
     """A row a score of a pair, and one for what was not tested."""
     rows = []
     for pair in pairs:
-        both = f"{pair.first} and {pair.second}"
+        both, told = f"{pair.first} and {pair.second}", False
         for name, found in pair.tested.items():
             digits = SCORES.get(name, ("", 3))[1] + 1
             ends = [f"{end:+.{digits}f}" for end in found.interval]
             rows.append(
                 {
-                    "systems": both,
+                    "systems": "" if told else both,
                     "score": title_of(name),
                     "difference": f"{found.difference:+.{digits}f}",
                     "bootstrap p": p_value(found.bootstrap),
@@ -55,11 +55,12 @@ def pair_rows(pairs: Sequence[Pair]) -> list[TableRow]:
                     "95% interval": " to ".join(ends),
                 }
             )
+            told = True
         if pair.left_out:
-            told = f"not tested: {'; '.join(pair.left_out)}"
+            reasons = f"not tested: {'; '.join(pair.left_out)}"
             titles = ("bootstrap p", "randomisation p", "95% interval")
             rows.append(
-                {"systems": both, "score": told, "difference": ""}
+                {"systems": "" if told else both, "score": reasons, "difference": ""}
                 | dict.fromkeys(titles, "")
             )
     return rows
@@ -87,7 +88,7 @@ def curve_rows(run: Run) -> list[TableRow]:
         row = {"run": run.label, "step": f"{line['step']:,}"}
         for axis in list(AXES)[1:]:
             at = run.spent.at(line["step"], axis) if run.spent else None
-            row[axis] = "" if at is None else spent_words(at, axis)
+            row[AXES[axis]] = "" if at is None else spent_words(at, axis)
         for name, (title, digits) in SCORES.items():
             if name in line:
                 value = line[name]

@@ -19,6 +19,10 @@ SCORES = {  # by name: title, and digits after the point
     "bits_per_byte": ("bits/byte", 3),
 }
 INTERVALS = {"bleu": "95% interval", "loss": "95% interval of the loss"}  # titles
+COSTS = (  # titles
+    *("parameters", "tokens/s", "utilisation", "peak memory, MiB"),
+    *("training FLOPs", "training time", "steps", "scored step"),
+)
 FLOORS = {
     "copy": "copy the source",
     "nearest_neighbour": "nearest neighbour",
