@@ -111,6 +111,11 @@ class Content:
         return found
 
     @property
+    def has_floors(self) -> bool:
+        """Whether rows of the table need no learning."""
+        return any(row.run is None for row in self.rows)
+
+    @property
     def has_seeds(self) -> bool:
         """Whether a system has several runs."""
         return len(self.systems) < len(self.runs)

@@ -9,6 +9,7 @@ from analysis.report_tables import (
     TableRow,
     curve_rows,
     importance_rows,
+    not_tested,
     pair_rows,
     seed_rows,
 )
@@ -25,7 +26,7 @@ def render(content: Content) -> str:
         *(f"**Warning:** {escaped(text)}." for text in content.warnings()),
         table([{"model": row.label, **row.cells} for row in content.rows]),
         section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
-        section("Significance", pair_rows(content.pairs)),
+        *significance(content),
         *itertools.chain(*(sweep_parts(sweep) for sweep in content.sweeps)),
         section("Runs", content.origins),
         section("What differs", difference_rows(content)),
@@ -41,6 +42,14 @@ def render(content: Content) -> str:
 def section(title: str, rows: Sequence[TableRow]) -> str:
     """A heading and its table, or nothing."""
     return f"## {title}\n\n{table(rows)}" if rows else ""
+
+
+def significance(content: Content) -> list[str]:
+    """What was tested, and why the rest was not."""
+    tested, reasons = pair_rows(content.pairs), not_tested(content.pairs)
+    if not (tested or reasons):
+        return []
+    return ["## Significance", table(tested), *map(escaped, reasons)]
 
 
 def sweep_parts(sweep) -> list[str]:

@@ -9,7 +9,7 @@ import jinja2
 
 from analysis.comparison import Comparison
 from analysis.report_content import Content
-from analysis.report_tables import importance_rows, pair_rows, seed_rows
+from analysis.report_tables import importance_rows, not_tested, pair_rows, seed_rows
 
 TEMPLATE = "report.html.jinja"
 
@@ -27,6 +27,7 @@ def render(content: Content) -> str:
         content=content,
         maps=attention_maps(content.comparison),
         pairs=pair_rows(content.pairs),
+        not_tested=not_tested(content.pairs),
         seeds=seed_rows(content.systems) if content.has_seeds else [],
         importances=[importance_rows(sweep) for sweep in content.sweeps],
     )

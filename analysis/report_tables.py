@@ -38,32 +38,37 @@ def mean_and_deviation(name: str, found: tuple[float, float | None] | None) -> s
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[TableRow]:
-    """A row a score of a pair, and one for what was not tested."""
+    """A row a score of a pair, whose names stand in the first."""
     rows = []
     for pair in pairs:
-        both, told = f"{pair.first} and {pair.second}", False
+        both = f"{pair.first} and {pair.second}"
         for name, found in pair.tested.items():
             digits = SCORES.get(name, ("", 3))[1] + 1
             ends = [f"{end:+.{digits}f}" for end in found.interval]
-            rows.append(
-                {
-                    "systems": "" if told else both,
-                    "score": title_of(name),
-                    "difference": f"{found.difference:+.{digits}f}",
-                    "bootstrap p": p_value(found.bootstrap),
-                    "randomisation p": p_value(found.randomisation),
-                    "95% interval": " to ".join(ends),
-                }
-            )
-            told = True
-        if pair.left_out:
-            reasons = f"not tested: {'; '.join(pair.left_out)}"
-            titles = ("bootstrap p", "randomisation p", "95% interval")
-            rows.append(
-                {"systems": "" if told else both, "score": reasons, "difference": ""}
-                | dict.fromkeys(titles, "")
-            )
+            row = {
+                "systems": both,
+                "score": title_of(name),
+                "difference": f"{found.difference:+.{digits}f}",
+                "bootstrap p": p_value(found.bootstrap),
+                "randomisation p": p_value(found.randomisation),
+                "95% interval": " to ".join(ends),
+            }
+            rows.append(row)
+            both = ""
     return rows
+
+
+def not_tested(pairs: Sequence[Pair]) -> list[str]:
+    """A line a reason, with the pairs it holds of."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        for reason in pair.left_out:
+            found.setdefault(reason, []).append(f"{pair.first} and {pair.second}")
+    return [
+        f"Not tested ({'; '.join(who) if len(who) < len(pairs) else 'all pairs'}): "
+        f"{reason}."
+        for reason, who in found.items()
+    ]
 
 
 def importance_rows(sweep: SweepResults) -> list[TableRow]:
