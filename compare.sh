@@ -12,9 +12,9 @@ place=runs/compare-$(basename "$config" .py)-$equal
 mkdir -p "$place"
 if [ ! -f "$place/space.py" ]; then # clocks would give other sizes the next time
     "$python" -m analysis.budget --config="$config" --equal="$equal" \
-        ${TO:+--to="$TO"} --seeds="${SEEDS:-1}" --output="$place/space.py"
+        ${TO:+--to="$TO"} --seeds="${SEEDS:-1}" --output="$place/space.py" \
+        ${CONFIGFLAGS:-}
 fi
-# shellcheck disable=SC2086 # several flags
 "$python" sweep.py --config="$config" --space="$place/space.py" \
     --workdir="$place/sweep" ${CONFIGFLAGS:-}
 for run in "$place"/sweep/trials/*; do

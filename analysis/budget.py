@@ -5,8 +5,8 @@ python -m analysis.budget --config=configs/cldr.py --equal=flops --output=space.
 
 Without --to all get what the first of --models has by itself. What is solved for is
 the width, with the other sizes along, or --vary=steps. --output is a space for
-sweep.py. Nothing is prepared: vocabularies count as full, and a step is one on the
-longest batch.
+sweep.py, which must get the same --config.KEY=VALUE. Nothing is prepared:
+vocabularies count as full, and a step is one on the longest batch.
 """
 
 import json
@@ -17,13 +17,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
+from ml_collections import config_flags
 
 import cli
 from analysis.equal_sizes import Solved, solve_steps, solve_width
 from errors import UserError
 from sweeps.trial_configs import Experiment
 
-CONFIG = flags.DEFINE_string("config", None, "configs/DATA.py", required=True)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="configs/DATA.py, without a model.", lock_config=True
+)
 EQUAL = flags.DEFINE_string("equal", "parameters", "Or flops, seconds: of training.")
 TO = flags.DEFINE_string("to", None, "How many; as the first of the models has.")
 MODELS = flags.DEFINE_list(
@@ -84,12 +87,14 @@ def equal_models(
     equal: str,
     target: float | None = None,
     vary: str = "width",
+    overrides: dict | None = None,
 ) -> list[Solved]:
     """What makes each of some models of a config cost the same.
 
     Args:
       models: the first gives the budget, where `target` is None.
       equal: a key of COSTS.
+      overrides: keys of the config that all models are given.
 
     Raises UserError for what is not known, and for a budget that is too small.
     """
@@ -99,12 +104,11 @@ def equal_models(
         raise UserError(
             f"--vary={vary} --equal={equal}: vary width, or steps of flops or seconds"
         )
-    if not Path(config.partition(":")[0]).is_file():
-        raise UserError(f"config file {config} does not exist")
     if ":" in config:
         raise UserError(f"--config={config}: without a model; those are in --models")
     cost, words = COSTS[equal]
-    experiments = [Experiment.of(f"{config}:{model}", {}) for model in models]
+    given = overrides or {}
+    experiments = [Experiment.of(f"{config}:{model}", given) for model in models]
     if target is None:
         target = cost(experiments[0].config({}))
     if vary == "steps":
@@ -190,16 +194,17 @@ def main() -> None:
             "another machine, other widths take as long",
             file=sys.stderr,
         )
-    target = parse_target(TO.value)
-    found = equal_models(CONFIG.value, models, EQUAL.value, target, VARY.value)
+    if CONFIG.value is None:
+        cli.fail("flag --config=FILE is missing")
+    config = config_flags.get_config_filename(flags.FLAGS["config"])
+    target, given = parse_target(TO.value), cli.overrides(CONFIG)
+    found = equal_models(config, models, EQUAL.value, target, VARY.value, given)
     words = COSTS[EQUAL.value][1]
     print(table(found, words))
     if OUTPUT.value:
         path = Path(OUTPUT.value).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            space_text(CONFIG.value, found, words, SEEDS.value), encoding="utf8"
-        )
+        path.write_text(space_text(config, found, words, SEEDS.value), encoding="utf8")
         print(path)
 
 

@@ -4,10 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-import tasks
 from analysis.importance import importances
-from assembly import find_module
-from configs import base
 from errors import UserError
 from training.run_directory import flattened
 
@@ -76,6 +73,9 @@ def is_sweep(path: str | Path) -> bool:
 
 def open_sweep(path: str | Path) -> SweepResults:
     """Raises UserError for what is no sweep's directory, or is damaged."""
+    import tasks  # seconds, with what they need
+    from assembly import find_module
+
     folder = Path(path).expanduser()
     try:
         what = json.loads((folder / "sweep.json").read_text("utf8"))
@@ -93,6 +93,8 @@ def open_sweep(path: str | Path) -> SweepResults:
 
 def config_text(config: dict, words: str) -> str:
     """A Python file that gives a resolved config: what differs from the defaults."""
+    from configs import base
+
     name = config["model"]["name"]
     defaults = flattened(base.get_config(name).to_dict())
     changes = {

@@ -1,11 +1,13 @@
 """Equal sizes: a solver against counting, and models that come near to a budget."""
 
 import functools
+import time
 
 import pytest
 from entry_points import ROOT, assert_refused, run
+from test_plan import config
 
-from analysis.budget import COSTS, equal_models, space_text, table
+from analysis.budget import COSTS, equal_models, space_text, table, training_seconds
 from analysis.equal_sizes import nearest, sizes, width_unit
 from configs import base
 from errors import UserError
@@ -78,6 +80,15 @@ def test_the_architectures_of_the_ready_made_space_are_equal():
     assert others == pytest.approx([first] * 2, rel=0.01)
 
 
+def test_keys_that_all_models_are_given_count():
+    [one] = equal_models(CLDR, MODELS[:1], "parameters")
+    given = {"data.vocab_size": 2000}
+    [more] = equal_models(CLDR, MODELS[:1], "parameters", overrides=given)
+    # Embeddings, which are the output's weights too, and a bias each.
+    assert one.point == more.point
+    assert more.cost - one.cost == 1000 * (one.point["model.width"] + 1)
+
+
 def test_sizes_keep_their_ratio_to_the_width():
     model = base.model("transformer", width=128, heads=4, feed_forward=512)
     assert sizes(model, 256) == {"model.width": 256, "model.feed_forward": 1024}
@@ -102,6 +113,15 @@ def test_steps_may_be_solved_for_with_sizes_as_they_are():
     for one in others:
         assert set(one.point) == {"steps"}
         assert abs(one.miss) < 0.001
+
+
+def test_time_is_that_of_steps_that_were_run():
+    cfg = config("language_modeling", "rnn")  # a small one
+    cfg.steps = 1000
+    begin = time.perf_counter()
+    told = training_seconds(cfg)
+    taken = time.perf_counter() - begin  # of six steps, the first with a compilation
+    assert 0 < told / cfg.steps < taken / 5
 
 
 def test_a_space_of_the_budget_is_one_that_sweeps_take(tmp_path):
