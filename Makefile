@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup setup-bench demo bench test test-slow lint format clean
+.PHONY: setup setup-bench demo compare bench test test-slow lint format clean
 
 setup: .venv/installed
 
@@ -22,6 +22,13 @@ setup-bench: .venv-bench/installed
 
 demo: setup
 	sh demo.sh $(BIN)/python
+
+# The three architectures made equal: make compare CONFIG=configs/multi30k.py EQUAL=flops
+CONFIG ?= configs/cldr.py
+EQUAL ?= parameters
+
+compare: setup
+	sh compare.sh $(CONFIG) $(EQUAL) $(BIN)/python
 
 # Peers take part where `make setup-bench` was run. Programs are compiled anew, since
 # that is part of what a process needs.

@@ -1,8 +1,13 @@
-"""Compares runs: a table on the console, and one HTML page with all the rest.
+"""Compares runs: a table on the console; a page, Markdown or JSON with all the rest.
 
-python report.py --runs=runs/rnn,runs/transformer --output=report.html
+python report.py --runs=runs/rnn,runs/transformer --output=report.html,report.md
+python report.py --runs=runs/sweep --output=sweep.html
+
+A sweep's directory stands for its trials; beside the report then lies the config of
+the best one, ready for train.py.
 """
 
+import importlib
 from pathlib import Path
 
 from absl import flags
@@ -11,33 +16,69 @@ import cli
 from errors import UserError
 
 RUNS = flags.DEFINE_list(
-    "runs", None, "Run directories, with commas between.", required=True
+    "runs", None, "Run or sweep directories, with commas between.", required=True
 )
-OUTPUT = flags.DEFINE_string("output", "report.html", "The page to write.")
+OUTPUT = flags.DEFINE_list(
+    "output", ["report.html"], "Files to write: .html, .md or .json."
+)
+CONTEXT = flags.DEFINE_list(
+    "context", [], "effective-context.json of the runs, or folders with one."
+)
+TESTS = flags.DEFINE_bool("significance", True, "Test systems in pairs.")
+
+ENDINGS = {".html": "report_page", ".md": "report_markdown", ".json": "report_json"}
 
 
 def main() -> None:
-    """Prints the table, then the page's path."""
-    from analysis import comparison, report_page, runs, score_table
-
+    """Prints the table, then the paths of what it wrote."""
     paths = [path.strip() for path in RUNS.value if path.strip()]
     if not paths:
         raise UserError("--runs is empty: name run directories, --runs=DIR1,DIR2")
-    output = Path(OUTPUT.value).expanduser()
-    if not OUTPUT.value or output.is_dir():
-        raise UserError(f"--output={OUTPUT.value} is a directory: name a file in it")
-    compared = comparison.Comparison.of(runs.read_runs(paths))
-    page = report_page.render(compared)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--output={output}: {error.filename} is a file") from error
-    output.write_text(page, encoding="utf8")
-    print(compared.title)
-    print(score_table.plain_table(score_table.score_rows(compared)))
-    for warning in compared.warnings():
+    outputs = [checked(name.strip()) for name in OUTPUT.value]
+    if not outputs:
+        raise UserError("--output is empty: name a file, --output=report.html")
+
+    from analysis import score_table
+    from analysis.report_content import Content
+
+    content = Content.of(paths, CONTEXT.value, is_tested=TESTS.value)
+    texts = {path: renderer(path)(content) for path in outputs}
+    texts |= {
+        outputs[0].parent / f"best-{sweep.path.resolve().name}.py": sweep.best_config()
+        for sweep in content.sweeps
+    }
+    for path, text in texts.items():
+        write(path, text)
+    print(content.comparison.title)
+    print(score_table.plain_table(content.rows))
+    for warning in content.warnings():
         print(f"warning: {warning}")
-    print(output)
+    for path in texts:
+        print(path)
+
+
+def checked(name: str) -> Path:
+    """A file that a report can be. Raises UserError for another."""
+    path = Path(name).expanduser()
+    if not name or path.is_dir():
+        raise UserError(f"--output={name} is a directory: name a file in it")
+    if path.suffix not in ENDINGS:
+        raise UserError(f"--output={name} ends in none of {', '.join(ENDINGS)}")
+    return path
+
+
+def renderer(path: Path):
+    """From a report's content to the text of such a file."""
+    return importlib.import_module(f"analysis.{ENDINGS[path.suffix]}").render
+
+
+def write(path: Path, text: str) -> None:
+    """Raises UserError where a folder of the path is a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--output={path}: {error.filename} is a file") from error
+    path.write_text(text, encoding="utf8")
 
 
 if __name__ == "__main__":

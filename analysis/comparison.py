@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+import sacrebleu
 
 from analysis.runs import Run, Scored
 from errors import UserError
 from training.run_directory import PLACES, flattened
 
+CHRF = sacrebleu.CHRF()
 SAMPLES = 12
 DISPUTED = 8  # of them, since the runs disagree; more where they rarely agree
 
@@ -45,12 +48,13 @@ class Comparison:
         if len(tasks) > 1:
             raise UserError(f"runs of different tasks do not compare: {told(tasks)}")
         splits = groups(runs, preferred_split)
-        if len(splits) > 1:
+        shared = set.intersection(*(set(run.scored) for run in runs))
+        if not shared:
             raise UserError(
                 f"runs scored on different splits do not compare: {told(splits)}. "
                 "Run eval.py --split=test on each"
             )
-        return cls(tuple(runs), next(iter(splits)))
+        return cls(tuple(runs), preferred(shared))
 
     @property
     def scored(self) -> tuple[Scored, ...]:
@@ -102,10 +106,15 @@ class Comparison:
             for key in keys
             if key not in PLACES
         ]
-        return [(key, values) for key, values in table if len(set(values)) > 1]
+        differing = [(key, values) for key, values in table if len(set(values)) > 1]
+        # What each of them has comes before what is peculiar to an architecture.
+        return sorted(differing, key=lambda item: "" in item[1])
 
     def samples(self) -> list[Sample]:
-        """Some sentences that all runs translated, most of them in dispute."""
+        """Some sentences that all runs translated, most of them in dispute.
+
+        Of those in dispute the ones on which the runs' chrF lies farthest apart.
+        """
         translations = [_translations(scored.samples) for scored in self.scored]
         common = [
             Sample(*pair, tuple(found[pair] for found in translations))
@@ -113,15 +122,21 @@ class Comparison:
             if all(pair in found for found in translations)
         ]
         agreed = [sample for sample in common if len(set(sample.hypotheses)) == 1]
-        disputed = [sample for sample in common if sample not in agreed]
-        chosen = spread(disputed, max(DISPUTED, SAMPLES - len(agreed)))
+        disputed = [sample for sample in common if len(set(sample.hypotheses)) > 1]
+        disputed = sorted(disputed, key=disagreement, reverse=True)
+        chosen = disputed[: max(DISPUTED, SAMPLES - len(agreed))]
         chosen += spread(agreed, SAMPLES - len(chosen))
         return [sample for sample in common if sample in chosen]
 
 
 def preferred_split(run: Run) -> str:
-    """The split a run is judged by: test, or validation, or whatever there is."""
-    return min(run.scored, key=lambda name: (name != "test", name != "validation"))
+    """The split a run is judged by."""
+    return preferred(run.scored)
+
+
+def preferred(splits: Iterable[str]) -> str:
+    """Test, or validation, or whatever there is."""
+    return min(splits, key=lambda name: (name != "test", name != "validation", name))
 
 
 def device(run: Run) -> str:
@@ -143,6 +158,15 @@ def groups(
 def told(grouped: dict[Hashable, list[str]]) -> str:
     """Such as `1a2b: rnn, transformer; 3c4d: transformer_xl`."""
     return "; ".join(f"{value}: {', '.join(who)}" for value, who in grouped.items())
+
+
+def disagreement(sample: Sample) -> float:
+    """How far apart the runs' sentence chrF lies, from 0 to 100."""
+    scores = [
+        CHRF.sentence_score(hypothesis, [sample.reference]).score
+        for hypothesis in set(sample.hypotheses)
+    ]
+    return max(scores) - min(scores)
 
 
 def spread(items: list, count: int) -> list:

@@ -5,9 +5,14 @@ import math
 from collections.abc import Sequence
 
 from analysis.runs import Run
+from analysis.spent import AXES
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
+
+COUNTS = ("{}, thousands", "{}, millions", "{}, billions")
+PREFIXES = ("training KFLOPs", "training MFLOPs", "training GFLOPs", "training TFLOPs")
+PREFIXES += ("training PFLOPs", "training EFLOPs", "training ZFLOPs")
 
 Tick = tuple[float, str]  # where, and what it says
 Point = tuple[float, float]
@@ -26,6 +31,7 @@ class Chart:
     """A picture of WIDTH by HEIGHT, its origin in the upper left corner."""
 
     title: str
+    x_title: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
@@ -34,21 +40,32 @@ class Chart:
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
 
 
-def learning_curves(runs: Sequence[Run], metric: str, title: str) -> Chart | None:
-    """A metric of the validation split against steps; None where none has it."""
-    found = {
-        number: [
-            (line["step"], line[metric])
-            for line in run.metrics.get("validation", [])
-            if line.get(metric) is not None
-        ]
-        for number, run in enumerate(runs)
-    }
+def curve_points(run: Run, metric: str, axis: str) -> list[Point]:
+    """A metric of the validation split, against one of AXES."""
+    lines = [
+        line
+        for line in run.metrics.get("validation", [])
+        if line.get(metric) is not None
+    ]
+    if axis == "step":
+        return [(line["step"], line[metric]) for line in lines]
+    if run.spent is None:
+        return []
+    places = [(run.spent.at(line["step"], axis), line[metric]) for line in lines]
+    return [(place, value) for place, value in places if place is not None]
+
+
+def learning_curves(
+    runs: Sequence[Run], metric: str, title: str, axis: str = "step"
+) -> Chart | None:
+    """A metric of the validation split, drawn; None where no run has it."""
+    found = {n: curve_points(run, metric, axis) for n, run in enumerate(runs)}
     everything = [point for points in found.values() for point in points]
     if not everything:
         return None
-    steps, values = zip(*everything, strict=True)
-    x_ticks, y_ticks = ticks(0, max(steps)), ticks(min(values), max(values))
+    places, values = zip(*everything, strict=True)
+    x_ticks, y_ticks = ticks(0, max(places)), ticks(min(values), max(values))
+    size, x_title = scale(x_ticks[-1], axis)
 
     def x(step: float) -> float:
         share = (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -60,7 +77,8 @@ def learning_curves(runs: Sequence[Run], metric: str, title: str) -> Chart | Non
 
     return Chart(
         title=title,
-        x_ticks=tuple((x(step), f"{step:,.10g}") for step in x_ticks),
+        x_title=x_title,
+        x_ticks=tuple((x(step), f"{step / size:,.10g}") for step in x_ticks),
         y_ticks=tuple((y(value), f"{value:,.10g}") for value in y_ticks),
         curves=tuple(
             Curve(number, tuple((x(step), y(value)) for step, value in points))
@@ -68,6 +86,15 @@ def learning_curves(runs: Sequence[Run], metric: str, title: str) -> Chart | Non
             if points
         ),
     )
+
+
+def scale(most: float, axis: str) -> tuple[float, str]:
+    """What an axis's numbers are divided by, to be short; and the title of it."""
+    words = {"tokens": COUNTS, "flops": PREFIXES}.get(axis)
+    if words is None or most < 1000:
+        return 1.0, AXES[axis]
+    power = min(3 * int(math.log10(most * (1 + 1e-9)) // 3), 3 * len(words))
+    return 10.0**power, words[power // 3 - 1].format(AXES[axis])
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

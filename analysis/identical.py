@@ -18,7 +18,7 @@ from training.event_files import records
 
 CLOCKS = (
     *("seconds", "lap", "waiting", "tokens_per_second"),
-    *("flops_per_second", "utilisation"),
+    *("flops_per_second", "utilisation", "peak_memory_bytes"),
 )
 
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import jinja2
 
-from analysis.comparison import Comparison, device
-from analysis.curves import learning_curves
-from analysis.runs import Run
-from analysis.score_table import score_rows
+from analysis.comparison import Comparison
+from analysis.report_content import Content
+from analysis.report_tables import importance_rows, not_tested, pair_rows, seed_rows
 
 TEMPLATE = "report.html.jinja"
-CURVES = {"loss": "validation loss, nats a token", "bleu": "validation BLEU"}
 
 
-def render(comparison: Comparison) -> str:
+def render(content: Content) -> str:
     """The page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -25,31 +23,14 @@ def render(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    runs = comparison.runs
-    charts = [learning_curves(runs, name, title) for name, title in CURVES.items()]
     return environment.get_template(TEMPLATE).render(
-        comparison=comparison,
-        rows=score_rows(comparison),
-        charts=[chart for chart in charts if chart],
-        origins=[origin(run) for run in runs],
-        maps=attention_maps(comparison),
+        content=content,
+        maps=attention_maps(content.comparison),
+        pairs=pair_rows(content.pairs),
+        not_tested=not_tested(content.pairs),
+        seeds=seed_rows(content.systems) if content.has_seeds else [],
+        importances=[importance_rows(sweep) for sweep in content.sweeps],
     )
-
-
-def origin(run: Run) -> dict[str, str]:
-    """Where a run's numbers come from."""
-    about = run.about
-    corpus = about.get("corpus", {})
-    commit = about.get("commit", "")
-    return {
-        "directory": str(run.path),
-        "corpus": f"{run.config['data']['name']} {corpus.get('version', '')}".strip(),
-        "model": run.config["model"]["name"],
-        "seed": str(run.config["seed"]),
-        "commit": commit[:12] + (" and changes" if commit.endswith("+") else ""),
-        "device": device(run),
-        "jax": about.get("versions", {}).get("jax", ""),
-    }
 
 
 def attention_maps(comparison: Comparison) -> list[dict]:

@@ -2,11 +2,14 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.spent import Spent
+from analysis.sweep_results import is_sweep, open_sweep
 from errors import UserError
 from places import resolved
 from training.run_directory import RunDirectory
@@ -61,6 +64,24 @@ class Run:
         return statistics.median(speeds) if speeds else None
 
     @property
+    def utilisation(self) -> float | None:
+        """The median share of what the devices could do at most."""
+        found = [line.get("utilisation") for line in self._train[1:]]
+        known = [share for share in found if share is not None]
+        return statistics.median(known) if known else None
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes, the most that any of the run's processes logged."""
+        sizes = [line.get("peak_memory_bytes", 0) for line in self._train]
+        return max(sizes, default=0) or None
+
+    @functools.cached_property
+    def spent(self) -> Spent | None:
+        """Tokens, seconds and FLOPs of training by step; None: nothing was logged."""
+        return Spent.of(self._train)
+
+    @property
     def _train(self) -> list[dict]:
         return self.metrics.get("train", [])
 
@@ -68,9 +89,14 @@ class Run:
 def read_runs(paths: Sequence[str]) -> list[Run]:
     """The runs of some directories, each with a label of its own.
 
-    Raises UserError for a path that is not a scored run, or stands twice.
+    A sweep's directory stands for its trials that came to their end.
+
+    Raises UserError for a path that is neither a scored run nor a sweep, or stands
+    twice.
     """
-    runs = [read_run(path) for path in paths]
+    runs = []
+    for path in paths:
+        runs += trials_of(path) if is_sweep(path) else [read_run(path)]
     places = collections.Counter(resolved(run.path) for run in runs)
     for run in runs:
         if places[resolved(run.path)] > 1:
@@ -92,8 +118,23 @@ def _with_path(run: Run) -> str:
     return f"{run.config['model']['name']} ({run.path})"
 
 
-def read_run(path: str) -> Run:
+def trials_of(path: str) -> list[Run]:
+    """The runs of a sweep, in the order of trials.
+
+    Raises UserError where none has come to its end.
+    """
+    sweep = open_sweep(path)
+    done = sorted(sweep.done, key=lambda trial: trial["trial"])
+    if not done:
+        raise UserError(f"{path}: no trial of the sweep is done yet")
+    return [read_run(str(sweep.run(one)), validated=one["step"]) for one in done]
+
+
+def read_run(path: str, *, validated: int | None = None) -> Run:
     """One run, labelled by its model.
+
+    Args:
+      validated: a step whose validation stands for a score card of that split.
 
     Raises UserError for a path that is not a run, or that holds no score card.
     """
@@ -105,6 +146,9 @@ def read_run(path: str) -> Run:
     config = read_object(directory.path / "config.json", "model", "task")
     about = directory.path / "about.json"
     scored = read_scored(directory.path)
+    metrics = read_metrics(directory.path / "metrics.jsonl")
+    if validated is not None and "validation" not in scored:
+        scored |= of_validation(metrics, validated)
     if not scored:
         raise UserError(
             f"{path} holds no score card: run eval.py --workdir={path} first"
@@ -114,9 +158,24 @@ def read_run(path: str) -> Run:
         label=config["model"]["name"],
         config=config,
         about=read_object(about) if about.exists() else {},
-        metrics=read_metrics(directory.path / "metrics.jsonl"),
+        metrics=metrics,
         scored=scored,
     )
+
+
+def of_validation(metrics: dict[str, list[dict]], step: int) -> dict[str, Scored]:
+    """What was logged of the validation at a step, or of the newest, as a card."""
+    lines = metrics.get("validation", [])
+    line = next((one for one in lines if one["step"] == step), (lines or [None])[-1])
+    if line is None:
+        return {}
+    scores = {
+        name: {"value": value}
+        for name, value in line.items()
+        if name not in ("step", "split") and value is not None
+    }
+    card = {"split": "validation", "step": line["step"], "scores": scores}
+    return {"validation": Scored(card, [], None)}
 
 
 def read_scored(path: Path) -> dict[str, Scored]:

@@ -18,6 +18,11 @@ SCORES = {  # by name: title, and digits after the point
     "bits_per_character": ("bits/character", 3),
     "bits_per_byte": ("bits/byte", 3),
 }
+INTERVALS = {"bleu": "95% interval", "loss": "95% interval of the loss"}  # titles
+COSTS = (  # titles
+    *("parameters", "tokens/s", "utilisation", "peak memory, MiB"),
+    *("training FLOPs", "training time", "steps", "scored step"),
+)
 FLOORS = {
     "copy": "copy the source",
     "nearest_neighbour": "nearest neighbour",
@@ -62,9 +67,12 @@ def score_rows(comparison: Comparison) -> list[Row]:
 def run_cells(run: Run, card: dict, names: Sequence[str]) -> dict[str, str]:
     """What is told of a run, by title."""
     scores = {name: score["value"] for name, score in card["scores"].items()}
-    return score_cells(scores, names, card["scores"].get("bleu", {})) | {
+    return score_cells(scores, names, card["scores"]) | {
         "parameters": _told(run.about.get("parameters"), "{:,}".format),
         "tokens/s": _told(run.tokens_per_second, "{:,.0f}".format),
+        "utilisation": _told(run.utilisation, "{:.0%}".format),
+        "peak memory, MiB": _told(run.peak_memory, lambda size: f"{size / 2**20:,.0f}"),
+        "training FLOPs": _told(flops(run), "{:.2e}".format),
         "training time": _told(run.seconds, duration),
         "steps": _told(run.steps, "{:,}".format),
         "scored step": f"{card['step']:,}",
@@ -72,23 +80,31 @@ def run_cells(run: Run, card: dict, names: Sequence[str]) -> dict[str, str]:
 
 
 def score_cells(
-    scores: dict[str, float], names: Sequence[str], bleu: dict | None = None
+    scores: dict[str, float], names: Sequence[str], intervals: dict | None = None
 ) -> dict[str, str]:
     """Scores as text, by title, blank where there is none.
 
     Args:
-      bleu: may have the `low` and the `high` of its interval.
+      intervals: by score, may have the `low` and the `high`.
     """
     cells = {}
     for name in names:
         title, digits = SCORES.get(name, (name.replace("_", " "), 3))
         cells[title] = number(scores[name], digits) if name in scores else ""
-        if name == "bleu":
-            known = bleu is not None and "low" in bleu
-            cells["95% interval"] = (
-                f"{bleu['low']:.1f} to {bleu['high']:.1f}" if known else ""
-            )
+        if name in INTERVALS:
+            found = (intervals or {}).get(name, {})
+            ends = [
+                number(found[end], digits)
+                for end in ("low", "high")
+                if found.get(end) is not None
+            ]
+            cells[INTERVALS[name]] = " to ".join(ends) if len(ends) == 2 else ""
     return cells
+
+
+def flops(run: Run) -> float | None:
+    """Of all its training, where that is known."""
+    return run.spent.at(run.steps, "flops") if run.spent else None
 
 
 def floors(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from analysis.comparison import Comparison
+from analysis.report_content import Content
 from analysis.report_page import render
 from analysis.runs import read_runs
 
@@ -118,8 +119,33 @@ def compare(*paths):
     return Comparison.of(read_runs(paths))
 
 
+def make_sweep(folder, count=16, *, direction="min"):
+    """A sweep over a rate, which decides, a width and an activation, which do not."""
+    trials = []
+    for number in range(count):
+        rate, value = (0.1, 0.2, 0.3, 0.4)[number % 4], number % 4 + number / 1000
+        run = make_run(
+            folder / "trials" / f"{number:04}", width=16 + number // 8, attention=None
+        )
+        (folder / "trials" / f"{number:04}" / "eval" / "test-4.json").unlink()
+        assert run.endswith(f"{number:04}")
+        point = {"optim.lr": rate, "model.width": 16 + number // 8}
+        trials.append({"trial": number, "state": "done", "point": point})
+        trials[-1] |= {"value": value, "step": 4}
+    trials.append({"trial": count, "state": "failed", "point": {}, "value": None})
+    space = {"metric": "loss", "direction": direction}
+    config = {"task": "translation", "keep": {"metric": None}}
+    write_json(folder / "sweep.json", {"config": config, "space": space})
+    write_lines(folder / "trials.jsonl", trials)
+    return str(folder)
+
+
+def content_of(*paths):
+    return Content.of(paths)
+
+
 def page_of(*paths):
-    page = render(compare(*paths))
+    page = render(content_of(*paths))
     return page, ElementTree.fromstring(page)
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from small_reports import ROOT, compare, make_run, two_runs
+from small_reports import ROOT, compare, content_of, make_run, make_sweep, two_runs
 
 from analysis.report_page import render
 from analysis.runs import read_run, read_runs
@@ -67,7 +67,7 @@ def test_the_program_writes_the_page_and_prints_the_table(two, tmp_path):
     assert lines[0] == "translation, toy/en-de, test split"
     assert lines[2].split()[:2] == ["rnn", "91.3"]
     assert lines[-1] == str(output)
-    assert output.read_text(encoding="utf8") == render(compare(*two))
+    assert output.read_text(encoding="utf8") == render(content_of(*two))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,19 @@ def test_the_program_tells_a_mistake_in_one_line(flags, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_program_writes_every_form_and_the_best_config_of_a_sweep(tmp_path):
+    sweep = make_sweep(tmp_path / "lr")
+    names = [tmp_path / "out" / f"page{ending}" for ending in (".html", ".md", ".json")]
+    done = report(f"--runs={sweep}", f"--output={','.join(map(str, names))}")
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "out" / "best-lr.py"
+    assert done.stdout.splitlines()[-4:] == [*map(str, names), str(best)]
+    assert sorted((tmp_path / "out").iterdir()) == sorted([*names, best])
+
+
 def test_an_output_that_cannot_be_is_refused(two, tmp_path):
-    for output in (tmp_path, tmp_path / "a" / "config.json" / "page.html"):
+    wrong = (tmp_path, tmp_path / "a" / "config.json" / "page.html", tmp_path / "a.pdf")
+    for output in wrong:
         done = report(f"--runs={two[0]}", f"--output={output}")
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1

@@ -6,6 +6,7 @@ from small_reports import (
     SAMPLES,
     TRANSLATION,
     compare,
+    content_of,
     make_run,
     page_of,
     text_of,
@@ -49,13 +50,15 @@ def test_only_sentences_that_all_runs_translated_are_shown(tmp_path):
 def test_the_page_is_well_formed_and_has_every_part(two):
     _, tree = page_of(*two)
     headings = [text_of(heading) for heading in tree.iter("h2")]
-    parts = ["Runs", "What differs", "Learning curves", "Samples", "Attention"]
-    assert headings == parts
+    assert headings == [
+        *("Cost", "Significance", "Runs", "What differs"),
+        *("Learning curves", "Samples", "Attention"),
+    ]
     assert text_of(tree.find("body/h1")) == "translation, toy/en-de, test split"
     table = tree.find(".//table[@class='numbers']")
     rows = [[text_of(cell) for cell in row] for row in table.iter("tr")]
     assert rows[1][:3] == ["rnn", "91.3", "90.1 to 92.4"]
-    assert {len(row) for row in rows} == {11}
+    assert {len(row) for row in rows} == {6}
 
 
 def test_exact_translations_are_marked(two):
@@ -98,16 +101,18 @@ def test_text_of_all_kinds_is_escaped(tmp_path):
 
 
 def test_the_same_runs_give_the_same_bytes(two):
-    assert render(compare(*two)) == render(compare(*two))
+    assert render(content_of(*two)) == render(content_of(*two))
 
 
 def test_a_run_keeps_its_colour_in_every_part(two):
     _, tree = page_of(*two)
     marks = [mark.get("class") for mark in tree.iter("svg")]
     marks = [mark.split()[1] for mark in marks if mark != "chart"]
-    assert marks == ["run0", "run1"] * 6  # scores, runs, keys, legend, samples, maps
+    # Scores, cost, runs, keys, legend, samples, maps.
+    assert marks == ["run0", "run1"] * 7
     curves = tree.findall(".//g")
-    assert [curve.get("class").split()[1] for curve in curves] == ["run0", "run1"] * 2
+    # Loss and BLEU against steps, tokens and seconds.
+    assert [curve.get("class").split()[1] for curve in curves] == ["run0", "run1"] * 6
     heat = tree.findall(".//table[@class]")
     kinds = [table.get("class") for table in heat if "heat" in table.get("class")]
     assert [kind.split()[1] for kind in kinds] == ["run0", "run1"]

@@ -79,7 +79,7 @@ def test_language_models_have_columns_of_their_own(tmp_path):
     assert "BLEU" not in row
     _, tree = page_of(path)
     headings = [text_of(heading) for heading in tree.iter("h2")]
-    assert headings == ["Runs", "Learning curves"]
+    assert headings == ["Cost", "Runs", "Learning curves"]
 
 
 def test_a_score_not_known_here_gets_a_column(tmp_path):

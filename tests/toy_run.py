@@ -158,5 +158,5 @@ class Toy:
 
 CLOCKS = (
     *("seconds", "lap", "waiting", "tokens_per_second"),
-    *("flops_per_second", "utilisation"),
+    *("flops_per_second", "utilisation", "peak_memory_bytes"),
 )

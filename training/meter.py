@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import jax
 
 from training.metrics import Pairs, added, means
+from training.peak_memory import peak_memory_bytes
 from training.progress import Progress
 from training.writers import Writers
 
@@ -92,6 +93,8 @@ class Meter:
         if self.ceiling is not None:
             metrics["flops_per_second"] = progress.flops / seconds
             metrics["utilisation"] = metrics["flops_per_second"] / self.ceiling
+        if (peak := peak_memory_bytes()) is not None:
+            metrics["peak_memory_bytes"] = peak
         metrics["seconds"] = progress.seconds
         self.writers.write(step, "train", metrics)
         progress.totals, progress.lap, progress.logged = {}, 0.0, step
