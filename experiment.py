@@ -47,6 +47,7 @@ from training.processes import (
     join,
     losses_explained,
 )
+from training.profiling import Profile, parse_steps
 from training.progress import Progress
 from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
@@ -158,27 +159,35 @@ class Training:
         return self.partitioner.read_batch(part, self.batches.num_rows(k))
 
 
-def train(cfg: ConfigDict, workdir: str, address: Address | None = None) -> Ending:
+def train(
+    cfg: ConfigDict,
+    workdir: str,
+    address: Address | None = None,
+    profile: str | None = None,
+) -> Ending:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Returns why training ended, with everything saved.
 
     Args:
       address: where the processes of this run meet; None: there is this one.
+      profile: "FROM:TO", the first and the last step to trace; None: none is.
     """
+    steps = parse_steps(profile) if profile else None
     try:
         with stop_at_once(), losses_explained():
             if address is not None:
                 join(address)
-            return _train(cfg, workdir)
+            return _train(cfg, workdir, steps)
     except StopRequested:  # before the first step
         return Ending.STOPPED
 
 
-def _train(cfg: ConfigDict, workdir: str) -> Ending:
+def _train(cfg: ConfigDict, workdir: str, steps: tuple[int, int] | None) -> Ending:
     if cfg.deterministic:
         make_deterministic()
     directory = RunDirectory(workdir)
+    profile = Profile(steps, directory.path / "profile")
     config = checked(cfg, directory)
     with first_before_others("data"):
         origin = open_run(cfg.init_from) if cfg.init_from else None
@@ -210,7 +219,7 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
         ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
         state = state.replace(params=params, ema=ema)
     run = Run(
-        step=training.compiled_step(state, carry),
+        step=profile.around(training.compiled_step(state, carry), int(state.step)),
         batch=training.batch,
         content=training.content,
         validate=validator(experiment, dataset),
@@ -233,7 +242,8 @@ def _train(cfg: ConfigDict, workdir: str) -> Ending:
         ceiling=ceiling(cfg.model.dtype),
         agree=None if is_alone() else Agreement(),
     )
-    _, ending = run.train(state, carry, progress)
+    with profile:
+        _, ending = run.train(state, carry, progress)
     if ending is Ending.NOT_FINITE and is_first():
         keep_skipped(directory, training, progress)
     return ending

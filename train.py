@@ -23,6 +23,7 @@ DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --plan: GB of ea
 REPLAY = flags.DEFINE_string(
     "replay", None, "Look at batches that a run kept because they were not finite."
 )
+PROFILE = flags.DEFINE_string("profile", None, "FROM:TO, steps to write a trace of.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
 PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
@@ -46,7 +47,7 @@ def main() -> int:
     import experiment
 
     address = experiment.Address(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    return experiment.train(CONFIG.value, workdir(), address)
+    return experiment.train(CONFIG.value, workdir(), address, PROFILE.value)
 
 
 def workdir() -> str:
