@@ -6,8 +6,8 @@ import jax
 import pytest
 from entry_points import ROOT, assert_refused, run
 
-from analysis import budget
-from analysis.budget import COSTS, equal_models, space_text, table
+from analysis import equal_models as equal
+from analysis.equal_models import COSTS, equal_models, space_text, table
 from analysis.equal_sizes import nearest, sizes, width_unit
 from analysis.plan_step import PlannedStep
 from configs import base
@@ -128,10 +128,10 @@ def test_time_is_the_median_of_steps_times_their_number(monkeypatch):
 
     times = iter([0, 1, 10, 12, 20, 23, 30, 90, 100, 104])  # a begin and an end each
     monkeypatch.setattr(PlannedStep, "of", lambda cfg: Step())
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(equal.time, "perf_counter", lambda: next(times))
     cfg = base.get_config("rnn")
     cfg.steps = 1000
-    assert budget.training_seconds(cfg) == 3 * 1000
+    assert equal.training_seconds(cfg) == 3 * 1000
 
 
 def test_a_space_of_the_budget_is_one_that_sweeps_take(tmp_path):
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_told_in_one_line():
 @pytest.mark.parametrize("text", ["-1", "0", "much", "inf", "nan"])
 def test_a_budget_is_a_number_above_zero(text):
     with pytest.raises(UserError, match=f"--to={text}"):
-        budget.parse_target(text)
+        equal.parse_target(text)
 
 
 def test_the_program_refuses_in_one_line():

@@ -1,6 +1,7 @@
 """Imports run downwards only; see the layout in README.md."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,20 @@ def test_only_partitioning_names_meshes_and_shardings():
         text = path.read_text(encoding="utf8")
         for word in ("NamedSharding", "pmap(", "make_mesh", "shard_map"):
             assert word not in text, f"{path.relative_to(ROOT)} names {word}"
+
+
+def test_no_two_modules_that_tests_import_define_the_same_flag():
+    # They would be one process's, where absl refuses the second.
+    defined = {}
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.ImportFrom) and node.col_offset == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                for module in (node.module, *names):
+                    file = ROOT / f"{module.replace('.', '/')}.py"
+                    if file.exists():
+                        text = file.read_text(encoding="utf8")
+                        for flag in re.findall(r'DEFINE_\w+\(\s*"(\w+)"', text):
+                            defined.setdefault(flag, set()).add(file.name)
+    assert defined  # there are some to be found
+    assert not {flag: files for flag, files in defined.items() if len(files) > 1}
