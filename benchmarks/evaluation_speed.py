@@ -17,7 +17,6 @@ so that a CPU can do it; `--layers=12 --width=512 --feed_forward=2048` is its en
 import argparse
 import functools
 import json
-import statistics
 import sys
 import time
 
@@ -28,6 +27,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from assembly import Experiment, assemble
+from benchmarks.protocol import spread
 from configs import base
 from data.encoding import Encoded
 from data.streams import TextOnce
@@ -182,12 +182,6 @@ def measure(length: int, options: argparse.Namespace) -> dict:
         "windows_at_once": rows,
         "rounds": options.rounds,
     }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "low": low, "high": high}
 
 
 def ratios(values: dict[str, float]) -> dict[str, float]:

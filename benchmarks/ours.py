@@ -25,7 +25,7 @@ from benchmarks.works import (
     training_products,
 )
 from configs import base
-from experiment import Training
+from experiment import Training, num_parameters
 from tasks.search import Search
 from training.surroundings import commit, num_threads
 
@@ -207,11 +207,6 @@ class VariedDecoding(Decoding):
     def facts(self) -> dict:
         """Also how many tokens of both sides count, and would if all rows were full."""
         return super().facts() | self.counts
-
-
-def num_parameters(tree) -> int:
-    """Numbers in all leaves."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def main() -> None:

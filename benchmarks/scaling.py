@@ -34,7 +34,7 @@ import numpy as np
 
 from analysis.plan_step import PlannedStep, is_text
 from benchmarks.collectives import collectives
-from benchmarks.evaluation_speed import spread
+from benchmarks.protocol import spread
 from benchmarks.slices import predictions
 from configs import base
 from errors import UserError
