@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from errors import UserError
+from heap import keep_memory
 
 USER_ERROR = 2
 
@@ -26,6 +27,7 @@ def start(main: Callable[[], int | None]) -> None:
 def _run(main, argv) -> None:
     logging.set_verbosity(logging.FATAL)  # what libraries log is raised as well
     sys.stdout.reconfigure(encoding="utf8")  # whatever the locale's is
+    keep_memory()
     if len(argv) > 1:
         fail(f"unexpected argument {argv[1]!r}: options are written --name=value")
     try:

@@ -23,6 +23,7 @@ from assembly import assemble
 from benchmarks.random_corpora import Text, words
 from configs import base
 from experiment import Training
+from heap import keep_memory
 from sweeps.population import Population
 from training.population import mask, numbers_of
 from training.population_partitioner import PopulationPartitioner
@@ -144,6 +145,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     """Prints one JSON line."""
+    keep_memory()
     options = parse(sys.argv[1:])
     about = {"benchmark": "population", **vars(options)}
     print(json.dumps({**about, **measured(options), **surroundings()}))
