@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from errors import UserError
-from heap import keep_memory
+from huge_pages import use_huge_pages
 
 USER_ERROR = 2
 
@@ -21,13 +21,14 @@ def start(main: Callable[[], int | None]) -> None:
     What the user can mend (a flag, a key, UserError, a full disk) is told in one
     line with exit code 2; anything else keeps its traceback.
     """
+    if "jax" not in sys.modules:  # else this process is a part of another program
+        use_huge_pages()
     app.run(lambda argv: _run(main, argv), flags_parser=_parse)
 
 
 def _run(main, argv) -> None:
     logging.set_verbosity(logging.FATAL)  # what libraries log is raised as well
     sys.stdout.reconfigure(encoding="utf8")  # whatever the locale's is
-    keep_memory()
     if len(argv) > 1:
         fail(f"unexpected argument {argv[1]!r}: options are written --name=value")
     try:

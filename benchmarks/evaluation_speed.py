@@ -33,7 +33,7 @@ from data.encoding import Encoded
 from data.streams import TextOnce
 from data.tokenizers import ByteTokenizer
 from errors import UserError
-from heap import keep_memory
+from huge_pages import use_huge_pages
 from tasks.likelihood import likelihood_loss
 from training.flops import flops_of
 from training.surroundings import surroundings
@@ -225,7 +225,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     """A JSON object a line."""
-    keep_memory()
     options = parse(sys.argv[1:])
     about = surroundings()
     keys = ("devices", "threads", "versions", "commit")
@@ -240,4 +239,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main())

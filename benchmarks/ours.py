@@ -26,7 +26,7 @@ from benchmarks.works import (
 )
 from configs import base
 from experiment import Training, num_parameters
-from heap import keep_memory
+from huge_pages import use_huge_pages
 from tasks.search import Search
 from training.surroundings import commit, num_threads
 
@@ -220,7 +220,6 @@ def main() -> None:
     parser.add_argument("--varied", action="store_true", help="lengths of sources")
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    keep_memory()
     work = WORKS[options.work]
     work = work.shrunk() if options.tiny else work
 
@@ -234,4 +233,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

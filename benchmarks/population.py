@@ -23,7 +23,7 @@ from assembly import assemble
 from benchmarks.random_corpora import Text, words
 from configs import base
 from experiment import Training
-from heap import keep_memory
+from huge_pages import use_huge_pages
 from sweeps.population import Population
 from training.population import mask, numbers_of
 from training.population_partitioner import PopulationPartitioner
@@ -145,7 +145,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     """Prints one JSON line."""
-    keep_memory()
     options = parse(sys.argv[1:])
     about = {"benchmark": "population", **vars(options)}
     print(json.dumps({**about, **measured(options), **surroundings()}))
@@ -153,4 +152,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main())

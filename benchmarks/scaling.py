@@ -39,7 +39,7 @@ from benchmarks.slices import predictions
 from configs import base
 from errors import UserError
 from experiment import Training, num_parameters
-from heap import keep_memory
+from huge_pages import use_huge_pages
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
 from training.surroundings import surroundings
@@ -247,7 +247,6 @@ def lines(options: argparse.Namespace, arguments: list[str]):
 
 def main() -> int:
     """A JSON object a line."""
-    keep_memory()
     arguments = sys.argv[1:]
     options = parse(arguments)
     try:
@@ -264,4 +263,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main())
