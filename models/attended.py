@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.dropout import Draw, Keys, thinned
-from models.positions import relative_shift
 from models.precision import Number, widened
+from models.products import met, met_distances, over_queries
+from models.relative_shift import relative_shift
 
 
 class Meeting(NamedTuple):
@@ -43,12 +44,10 @@ def scores_of(
       oldest: slot of the oldest key, where slots are a ring; else the first.
     """
     content, keys, position, distances = meeting
-    scores = jnp.einsum("BHTK,BHSK->BHTS", content, keys)
+    scores = met(content, keys)
     if distances is None:
         return scores
-    # By heads first, as the product makes it: rows of C follow one another.
-    by_distance = jnp.einsum("BHTK,CHK->HBTC", position, distances)
-    by_distance = jnp.swapaxes(by_distance, 0, 1)
+    by_distance = jnp.swapaxes(met_distances(position, distances), 0, 1)
     by_distance = relative_shift(by_distance, keys.shape[2])
     if oldest is not None:
         by_distance = jnp.roll(by_distance, oldest, axis=-1)
@@ -101,7 +100,7 @@ def _backward(saved, gradient):
     pull, powers, total, values, found, draw = saved
     gradient = gradient * _inverse(total).astype(values.dtype)
     seen = _dropped(powers, draw)
-    by_values = jnp.einsum("BHTS,BHTK->BHSK", seen, gradient)
+    by_values = over_queries(gradient, seen)
     by_power = jnp.einsum("BHTK,BHSK->BHTS", gradient, values)
     by_power = widened(_dropped(by_power, draw))
     mean = widened(gradient * found).sum(axis=-1, keepdims=True)

@@ -63,27 +63,6 @@ def rotate(
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
-def relative_shift(
-    scores: Float[Array, "... T C"], num_keys: int
-) -> Float[Array, "... T S"]:
-    """Turns columns of distances into columns of keys (Dai et al. 2019, appendix B).
-
-    Column c of `scores` belongs to a distance that falls by one from column to
-    column, such that the last query needs the columns from 0 on, the query
-    before it those from 1 on:
-
-        out[i, j] = scores[i, j + T - 1 - i]
-
-    Entries beyond the last column (keys after a causal query) hold values of
-    the next row; the causal mask removes them.
-    """
-    *rows, num_queries, columns = scores.shape
-    padded = jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(1, 0)])
-    flat = padded.reshape(*rows, num_queries * (columns + 1))
-    shifted = flat[..., num_queries:].reshape(*rows, num_queries, columns)
-    return shifted[..., :num_keys]
-
-
 class Places(nn.Module):
     """Adds to each token what an absolute scheme says of its place.
 

@@ -104,15 +104,18 @@ class Layer(nn.Module):
         Returns the output and the keys and values of all that was seen.
         """
         x = self._at_its_place(x, geometry.places)
-        content = x if memory is None else jnp.concatenate([memory, x], axis=1)
-        content = self.self_residual.enter(content)
-        kept = self.self_attention.keep(content, geometry.all_places)
-        if past is not None:
-            kept = tuple(
-                jnp.concatenate(pair, axis=2) for pair in zip(past, kept, strict=True)
-            )
+        y = self.self_residual.enter(x)
+        parts = [] if past is None else [past]
+        if (
+            memory is not None
+        ):  # apart from the text, since nothing is learnt through it
+            before = geometry.all_places[:, : memory.shape[1]]
+            parts.append(self.project_memory(memory, before))
+        places = geometry.all_places[:, -x.shape[1] :]
+        parts.append(self.self_attention.keep(y, places))
+        kept = tuple(jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True))
         y = self.self_attention(
-            content[:, content.shape[1] - x.shape[1] :],
+            y,
             kept,
             geometry.mask,
             geometry.places,

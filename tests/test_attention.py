@@ -16,7 +16,7 @@ from models.masks import (
     segment_mask,
 )
 from models.memory import Memory, empty_memory, extend_memory
-from models.positions import relative_shift, sinusoids
+from models.positions import sinusoids
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, M, H, K = 2, 3, 5, 4, 2, 6
@@ -125,17 +125,6 @@ def test_self_attention_is_each_paper_s_formula(scheme, nearest):
                 value = content[b, j] @ w["value"][:, h]
                 out += weights[j] * (value @ w["output"][h])
         np.testing.assert_allclose(found[b, t], out, atol=1e-4)
-
-
-def test_the_shift_puts_each_distance_under_its_key():
-    # Column c holds the distance M + T - 1 - c; every entry says its distance.
-    distances = np.arange(M + T - 1, -T, -1, dtype=np.float32)
-    scores = jnp.broadcast_to(jnp.asarray(distances), (T, len(distances)))
-    expected = M + np.arange(T)[:, None] - np.arange(M + T)
-    np.testing.assert_array_equal(relative_shift(scores, M + T), expected)
-    causal = relative_shift(scores[:, : M + T], M + T)
-    seen = np.asarray(causal_mask(T, M + T)[0])
-    np.testing.assert_array_equal(np.asarray(causal)[seen], expected[seen])
 
 
 def test_masks_say_who_may_look_at_whom():

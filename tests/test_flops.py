@@ -225,12 +225,12 @@ def test_a_transformer_is_counted_as_by_hand():
 
 # Counted by hand for other programs, three times the forward pass: translation of 32
 # and 64 tokens a side; of a Transformer-XL what is needed, that is without the
-# gradient for the memory's half of keys and values, which ours cuts off afterwards.
+# gradient for the memory in keys and values, which nothing is learnt through.
 HAND_COUNTED = {
     "small": (94.6, 0.001),
     "base": (328.2, 0.001),
     "rnn": (50.4, 0.002),
-    "transformer_xl": (80.3, 0.04),
+    "transformer_xl": (80.3, 0.003),
 }
 MODELS = {
     "small": {"layers": 3, "width": 256, "heads": 4, "feed_forward": 1024},
@@ -251,11 +251,9 @@ def test_known_models_are_near_what_was_counted_for_them(name):
     expected, share = HAND_COUNTED[name]
     assert found == pytest.approx(expected, rel=share)
     if name == "transformer_xl":
-        # Keys and values of 128 tokens, in 6 layers and 16 rows; the gradient for
-        # positions, which no parameter makes, ours leaves out.
-        memory = 2 * 2 * 6 * rows * length * 256 * 256 / 1e9
+        # The gradient for positions, which no parameter makes, ours leaves out.
         positions = 2 * 6 * (2 * length) * 256 * 256 / 1e9
-        assert found - memory + positions == pytest.approx(expected, rel=0.001)
+        assert found + positions == pytest.approx(expected, rel=0.001)
 
 
 def test_a_shape_of_batches_is_counted_once_and_without_rows_that_fill_it_up():
