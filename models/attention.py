@@ -100,8 +100,11 @@ class MultiHeadAttention(nn.Module):
         """What all heads find, through W^O; weights are made if they are asked for.
 
         Args:
+          mask: of keys in order.
           oldest: slot of the oldest key, where slots are a ring; else the first.
         """
+        if oldest is not None:
+            mask = jnp.roll(mask, oldest, axis=-1)
         if oldest is not None or self.is_mutable_collection("intermediates"):
             scores = scores_of(meeting, oldest)
             weights = self.weigh(scores, mask, train=train)
@@ -219,6 +222,10 @@ class SelfAttention(MultiHeadAttention):
           distances: in the order `relative_shift` describes.
           oldest: slot of the oldest key, where slots are a ring; else the first.
         """
+        if oldest is not None and x.shape[1] > 2 * self.head_width:
+            # What is smaller turns: keys and values, or the scores of all queries.
+            kept = tuple(jnp.roll(slots, -oldest, axis=2) for slots in kept)
+            oldest = None
         keys, values = kept
         content, position = self._ask_twice(x, places, biases)
         if distances is None:

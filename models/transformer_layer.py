@@ -106,9 +106,7 @@ class Layer(nn.Module):
         x = self._at_its_place(x, geometry.places)
         y = self.self_residual.enter(x)
         parts = [] if past is None else [past]
-        if (
-            memory is not None
-        ):  # apart from the text, since nothing is learnt through it
+        if memory is not None:  # apart, since nothing is learnt through it
             before = geometry.all_places[:, : memory.shape[1]]
             parts.append(self.project_memory(memory, before))
         places = geometry.all_places[:, -x.shape[1] :]

@@ -151,12 +151,7 @@ class LanguageModel(DecoderOnly):
                 f"{slots - carry.length}; see segment_length of initial_carry"
             )
         mask = self._mask(carry, length, slots)
-        geometry = self.stack.geometry(
-            jnp.roll(mask, carry.written + length, axis=-1),
-            length,
-            first=carry.written,
-            train=False,
-        )
+        geometry = self.stack.geometry(mask, length, first=carry.written, train=False)
         x = self.embed(tokens, geometry.places)
         x, kept = self.stack.stream(x, carry, geometry, self._prepared(slots))
         return x, carry.extended(kept, length)
