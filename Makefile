@@ -32,7 +32,7 @@ compare: setup
 
 # Peers take part where `make setup-bench` was run. Programs are compiled anew, since
 # that is part of what a process needs.
-BENCHMARKS := train_step decode data startup
+BENCHMARKS := train_step decode evaluation_speed data startup scaling
 
 bench: setup
 	for name in $(BENCHMARKS); do \

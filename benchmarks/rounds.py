@@ -28,11 +28,11 @@ class Plan:
       patience: seconds to wait, before a chunk, for others to be done.
     """
 
-    rounds: int = 5
-    steps: int = 3
+    rounds: int = 4
+    steps: int = 2
     threshold: float = 0.06
-    tries: int = 4
-    warm: int = 4
+    tries: int = 3
+    warm: int = 3
     patience: float = 0.0
 
 
