@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup setup-bench demo compare bench test test-slow lint format clean
+.PHONY: setup setup-bench demo compare bench results test test-slow lint format clean
 
 setup: .venv/installed
 
@@ -38,6 +38,10 @@ bench: setup
 	for name in $(BENCHMARKS); do \
 	  env -u JAX_COMPILATION_CACHE_DIR $(BIN)/python -m benchmarks.$$name $(BENCHFLAGS) || exit 1; \
 	done
+
+# The tables of RESULTS.md, of the runs kept in results/.
+results: setup
+	$(BIN)/python -m analysis.results
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile

@@ -1,0 +1,62 @@
+"""Penn Treebank, characters (Mikolov et al. 2012): 5,017,482 of 50 kinds to train on.
+
+    python train.py --config=configs/ptb_char.py:transformer_xl --workdir=runs/ptb-char
+
+Without a network: --config.data.source_dir=DIR with ptb.char.{train,valid,test}.txt.
+Bits a character and time: see RESULTS.md.
+
+`:rnn` has the sizes of the AWD-LSTM of Merity et al. (2018, "An Analysis of Neural
+Language Modeling at Multiple Scales", 1.175 bits a character), with the deviations that
+configs/recipes/words.py names. Dropouts, and the sizes of the others, are ours.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+STACK = {
+    "layers": 8,
+    "width": 384,
+    "heads": 8,
+    "norm": "pre",
+    "dropout": 0.25,
+    "attention_dropout": 0.1,
+}
+
+MODELS = {
+    "rnn": {
+        "cell": "lstm",
+        "layers": 3,
+        "width": 1000,
+        "embedding_width": 200,
+        "readout": "none",
+        "memory_length": 0,
+        "tie_embeddings": True,
+        "dropout": 0.1,
+        "dropout_input": 0.1,
+        "dropout_hidden": 0.25,
+        "weight_dropout": 0.5,
+        "variational": True,
+    },
+    "transformer": {**STACK, "feed_forward": 1536},
+    "transformer_xl": {**STACK, "feed_forward": 1536, "memory_length": 256},
+}
+
+
+def get_config(model: str = "transformer_xl") -> ConfigDict:
+    """The experiment for one of the MODELS."""
+    cfg = base.get_config(model)
+    cfg.task = "language_modeling"
+    cfg.model.update(MODELS[model])
+    cfg.steps = 60_000
+    cfg.data.name = "ptb_char"
+    cfg.data.tokenizer = "word"  # characters stand between spaces
+    cfg.data.batch_rows = 128 if model == "rnn" else 32
+    cfg.data.segment_length = 150 if model == "rnn" else 256
+    cfg.optim.lr = 2e-3 if model == "rnn" else 5e-4
+    cfg.optim.warmup = 0 if model == "rnn" else 1000
+    cfg.optim.weight_decay = 1.2e-6 if model == "rnn" else 0.0
+    cfg.optim.clip = 0.25
+    cfg.every.eval = 1000
+    cfg.every.checkpoint = 1000
+    return cfg

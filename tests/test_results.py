@@ -1,0 +1,63 @@
+"""What is kept of runs, and the tables that RESULTS.md has of them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from small_reports import SAMPLES, make_run
+
+from analysis.results import keep, with_tables
+from errors import UserError
+
+TEXT = "before\n<!-- results/toy -->\n{}<!-- end -->\nafter\n"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The folder of a text beside the kept run of a rung."""
+    run = Path(make_run(tmp_path / "runs" / "rnn"))
+    lines = "".join(f"{sample['hypothesis']}\n" for sample in SAMPLES)
+    (run / "samples" / "test-4.hypotheses.txt").write_text(lines)
+    (run / "samples" / "test-4.references.txt").write_text("the corpus's\n")
+    (run / "checkpoints").mkdir()
+    keep(str(run), tmp_path / "results" / "toy")
+    return tmp_path
+
+
+def test_a_kept_run_has_no_text_of_the_corpus_and_no_folder_of_the_machine(kept):
+    folder = kept / "results" / "toy"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert files == {
+        *("rnn/about.json", "rnn/config.json", "rnn/metrics.jsonl"),
+        *("rnn/eval/test-4.json", "rnn/samples/test-4.hypotheses.txt"),
+    }
+    for path in folder.rglob("*.json*"):
+        assert str(kept) not in path.read_text()
+    assert json.loads((folder / "rnn/config.json").read_text())["data"]["dir"] is None
+
+
+def test_a_table_is_made_anew_and_the_rest_stays(kept):
+    first = with_tables(TEXT.format(""), kept)
+    assert first.startswith("before\n")
+    assert first.endswith("<!-- end -->\nafter\n")
+    assert re.search(r"\| rnn \| 91\.3 \| 90\.1 to 92\.4 \|", first)
+    assert with_tables(first, kept) == first
+    assert with_tables(first.replace("91.3", "99.9"), kept) == first
+
+
+def test_kept_again_a_run_is_as_it_is_now(kept):
+    run = kept / "runs" / "rnn"
+    (run / "eval" / "test-4.json").rename(run / "eval" / "test-5.json")
+    keep(str(run), kept / "results" / "toy")
+    names = [path.name for path in (kept / "results/toy/rnn/eval").iterdir()]
+    assert names == ["test-5.json"]
+
+
+def test_what_cannot_be_is_told(kept):
+    with pytest.raises(UserError, match="there is no <!-- results/NAME -->"):
+        with_tables("nothing", kept)
+    with pytest.raises(UserError, match="holds no runs"):
+        with_tables(TEXT.replace("toy", "tay").format(""), kept)
+    with pytest.raises(UserError, match="is not a run directory with a score card"):
+        keep(str(kept), kept / "results" / "toy")
