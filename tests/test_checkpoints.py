@@ -163,3 +163,18 @@ def test_a_run_without_checkpoints_says_so(tmp_path):
         checkpoints.find("best")
     assert checkpoints.restore_newest(content(0.0)) is None
     checkpoints.close()
+
+
+def test_no_file_is_too_large_to_be_carried_away(tmp_path):
+    # A table of 53 MB; noise, which does not compress.
+    table = jax.random.normal(jax.random.key(0), (33_280, 400))
+    state = {"state": {"params": {"table": table}}, "carry": ()}
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, state, {}, None)
+    checkpoints.close()
+    sizes = [path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()]
+    assert table.nbytes / 2 < sum(sizes)
+    assert max(sizes) < 16 * 2**20
+    like = {"state": {"params": {"table": jnp.zeros_like(table)}}, "carry": ()}
+    found, _ = Checkpoints(tmp_path / "checkpoints").restore(1, like)
+    np.testing.assert_array_equal(found["state"]["params"]["table"], table)

@@ -21,6 +21,7 @@ from training.digests import damage, write_digests
 
 NOT_SCORED = -1e30
 CONTENT, PROGRESS = "content", "progress"  # folders of a checkpoint
+FILE_BYTES = 8 * 2**20  # of a file, about: many places take none above 16 MiB
 
 
 class Checkpoints:
@@ -68,7 +69,9 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
-                    content=ocp.args.StandardSave(content),
+                    content=ocp.args.PyTreeSave(
+                        content, ocdbt_target_data_file_size=FILE_BYTES
+                    ),
                     progress=ocp.args.JsonSave(progress),
                 ),
                 metrics={"goodness": goodness if scored else NOT_SCORED},
@@ -152,17 +155,19 @@ class Checkpoints:
         Raises UserError for a checkpoint of another version of this code.
         """
 
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
         def describe(leaf):
-            return jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
-            )
+            sharding = getattr(leaf, "sharding", None) or here
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
         abstract = jax.tree.map(describe, like)
+        how = ocp.checkpoint_utils.construct_restore_args(abstract)
         try:
             found = self.manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    content=ocp.args.StandardRestore(abstract),
+                    content=ocp.args.PyTreeRestore(abstract, restore_args=how),
                     progress=ocp.args.JsonRestore(),
                 ),
             )
