@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_reports import SAMPLES, make_run
 
-from analysis.results import keep, with_tables
+from analysis.kept_runs import keep, with_tables
 from errors import UserError
 
 TEXT = "before\n<!-- results/toy -->\n{}<!-- end -->\nafter\n"

@@ -1,0 +1,71 @@
+"""Runs of which figures stay, without checkpoints, corpora or folders' names."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from analysis.report_content import Content
+from analysis.report_markdown import section, table
+from analysis.report_tables import curve_rows, seed_rows
+from errors import UserError
+from training.run_directory import RunDirectory
+
+KEPT = ("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz")
+HYPOTHESES = "samples/*.hypotheses.txt"
+PLACES = ("dir", "source_dir", "cache_dir", "vocabulary")  # of cfg.data
+MARKED = re.compile(r"(<!-- (results/[\w./-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def keep(path: str, folder: Path) -> Path:
+    """Copies what figures need of a run; returns where to.
+
+    Raises UserError for what is no run directory with a score card.
+    """
+    run = RunDirectory(path)
+    if not run.exists or not list(run.path.glob("eval/*.json")):
+        raise UserError(f"{path} is not a run directory with a score card")
+    kept = folder / run.path.resolve().name
+    if kept.exists():
+        shutil.rmtree(kept)
+    files = [file for pattern in (*KEPT, HYPOTHESES) for file in run.path.glob(pattern)]
+    for file in files:
+        copy = kept / file.relative_to(run.path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    config = run.read_json("config.json")
+    for key in PLACES:
+        config["data"][key] = None
+    (kept / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return kept
+
+
+def with_tables(text: str, root: Path) -> str:
+    """A text with its tables made anew. Raises UserError where there are none."""
+    if not MARKED.search(text):
+        raise UserError("there is no <!-- results/NAME --> with an <!-- end --> after")
+    return MARKED.sub(
+        lambda found: f"{found[1]}\n{tables(root / found[2])}\n\n{found[3]}", text
+    )
+
+
+def tables(folder: Path) -> str:
+    """Scores, costs, origins and curves of the runs kept in a folder."""
+    paths = sorted(str(path) for path in folder.glob("*") if path.is_dir())
+    if not paths:
+        raise UserError(f"{folder} holds no runs")
+    content = Content.of(paths, is_tested=False)
+    parts = [
+        *(f"**Warning:** {text}." for text in content.warnings()),
+        table([{"model": row.label, **row.cells} for row in content.scores]),
+        table([{"model": row.label, **row.cells} for row in content.costs]),
+        section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
+        table([without_place(row) for row in content.origins]),
+        table([row for run in content.runs for row in curve_rows(run)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def without_place(row: dict[str, str]) -> dict[str, str]:
+    """Where a run comes from, but for its folder here."""
+    return {title: text for title, text in row.items() if title != "directory"}
