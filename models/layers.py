@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from models.dropout import Dropout
 from models.precision import DType, Number
+from models.products import linear
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -72,7 +73,7 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(init, self.axes), shape
         )
-        y = jnp.tensordot(x, kernel.astype(x.dtype), self.num_inputs)
+        y = linear(x, jnp.asarray(kernel, x.dtype), self.num_inputs)
         if not self.use_bias:
             return y
         bias_init = nn.with_logical_partitioning(zeros, self.axes[self.num_inputs :])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.products import met, met_distances, over_queries
+from models.products import linear, met, met_distances, over_queries
 
 # All different, so that a swapped axis cannot pass.
 B, H, T, S, K, C = 2, 3, 5, 7, 11, 13
@@ -13,6 +13,20 @@ DEFINITIONS = {
     met: ("BHTK,BHSK->BHTS", (B, H, T, K), (B, H, S, K)),
     met_distances: ("BHTK,CHK->HBTC", (B, H, T, K), (C, H, K)),
     over_queries: ("BHTK,BHTS->BHSK", (B, H, T, K), (B, H, T, S)),
+}
+
+
+def one_axis(x, kernel):
+    return linear(x, kernel, 1)
+
+
+def two_axes(x, kernel):
+    return linear(x, kernel, 2)
+
+
+DEFINITIONS |= {  # more comes out than goes in, and less
+    one_axis: ("BTK,KHC->BTHC", (B, T, K), (K, H, C)),
+    two_axes: ("BTHC,HCK->BTK", (B, T, H, C), (H, C, K)),
 }
 
 
