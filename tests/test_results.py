@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from entry_points import ROOT
 from small_reports import SAMPLES, make_run
 
-from analysis.kept_runs import keep, with_tables
+from analysis.kept_runs import MARKED, keep, with_tables
 from errors import UserError
 
 TEXT = "before\n<!-- results/toy -->\n{}<!-- end -->\nafter\n"
@@ -61,3 +62,9 @@ def test_what_cannot_be_is_told(kept):
         with_tables(TEXT.replace("toy", "tay").format(""), kept)
     with pytest.raises(UserError, match="is not a run directory with a score card"):
         keep(str(kept), kept / "results" / "toy")
+
+
+def test_the_tables_of_this_project_are_those_of_its_kept_runs():
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf8")
+    assert MARKED.search(text)
+    assert with_tables(text, ROOT) == text
