@@ -129,7 +129,10 @@ def _backward(saved, gradients):
         by_logit = by_score[..., None] * target + (by_log_z - by_score)[..., None] * p
         by_bias = by_logit.sum(axis=(0, 1))
         by_logit = by_logit.astype(hidden.dtype)
-        by_table = jnp.einsum("BTW,BTD->WD", by_logit, hidden, **wide)
+        if hidden.dtype == wide["preferred_element_type"]:  # see models/products.py
+            by_table = jnp.einsum("BTD,BTW->DW", hidden, by_logit).T
+        else:  # of which XLA's CPU client has no such product
+            by_table = jnp.einsum("BTW,BTD->WD", by_logit, hidden, **wide)
         narrow = rows.table.astype(hidden.dtype)
         by_hidden += jnp.einsum("BTW,WD->BTD", by_logit, narrow, **wide)
         return by_hidden, (by_table, by_bias)

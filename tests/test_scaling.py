@@ -125,13 +125,14 @@ def test_a_tiny_run_measures_and_predicts(monkeypatch, capsys):
     seconds = measured["seconds_per_step"]
     assert 0 < seconds["low"] <= seconds["median"] <= seconds["high"]
     assert measured["versions"]["jax"]
-    # Gradients are all that is added up over devices: each parameter's, and a tied
-    # table's once for each of its uses. Metrics and weights are a few numbers more.
+    # Gradients are all that is added up over devices: each parameter's, once for each
+    # of its uses where it has two: a tied table's, and those of keys and values, of a
+    # memory and of the text. Metrics and weights are a few numbers more.
     weights = measured["parameter_bytes"]
-    table = 50 * TINY["width"] * 4
+    again = (50 + 2 * TINY["width"]) * TINY["width"] * 4
     sent = measured["collectives"]["result_bytes"]
     assert sent.keys() == {"all-reduce"}
-    assert weights < sent["all-reduce"] <= weights + table + 64
+    assert weights < sent["all-reduce"] <= weights + again + 64
     assert measured["collectives"]["loops_of_unknown_length"] == 0
     assert [line["chips"] for line in predicted] == [8] * 4
     for line in predicted:
