@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from errors import UserError
-from huge_pages import use_huge_pages
+from working_memory import keep_working_memory
 
 USER_ERROR = 2
 
@@ -22,7 +22,7 @@ def start(main: Callable[[], int | None]) -> None:
     line with exit code 2; anything else keeps its traceback.
     """
     if "jax" not in sys.modules:  # else this process is a part of another program
-        use_huge_pages()
+        keep_working_memory()
     app.run(lambda argv: _run(main, argv), flags_parser=_parse)
 
 

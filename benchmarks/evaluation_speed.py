@@ -33,10 +33,10 @@ from data.encoding import Encoded
 from data.streams import TextOnce
 from data.tokenizers import ByteTokenizer
 from errors import UserError
-from huge_pages import use_huge_pages
 from tasks.likelihood import likelihood_loss
 from training.flops import flops_of
 from training.surroundings import surroundings
+from working_memory import keep_working_memory
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
@@ -239,5 +239,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    keep_working_memory()
     sys.exit(main())

@@ -26,9 +26,9 @@ from benchmarks.works import (
 )
 from configs import base
 from experiment import Training, num_parameters
-from huge_pages import use_huge_pages
 from tasks.search import Search
 from training.surroundings import commit, num_threads
+from working_memory import keep_working_memory
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
@@ -233,5 +233,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    keep_working_memory()
     main()

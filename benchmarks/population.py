@@ -23,11 +23,11 @@ from assembly import assemble
 from benchmarks.random_corpora import Text, words
 from configs import base
 from experiment import Training
-from huge_pages import use_huge_pages
 from sweeps.population import Population
 from training.population import mask, numbers_of
 from training.population_partitioner import PopulationPartitioner
 from training.surroundings import surroundings
+from working_memory import keep_working_memory
 
 GOAL = 5.0  # times as many trials an hour, on a GPU
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
@@ -152,5 +152,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    keep_working_memory()
     sys.exit(main())

@@ -39,10 +39,10 @@ from benchmarks.slices import predictions
 from configs import base
 from errors import UserError
 from experiment import Training, num_parameters
-from huge_pages import use_huge_pages
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
 from training.surroundings import surroundings
+from working_memory import keep_working_memory
 
 ROOT = Path(__file__).parent.parent
 MODES = {  # what `cfg.parallel` says of so many devices
@@ -263,5 +263,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    keep_working_memory()
     sys.exit(main())

@@ -32,7 +32,7 @@ DEVICES = (
 )
 
 # What a file of each place may import of ours, beside its own package and the three
-# that all may import: errors, huge_pages and places.
+# that all may import: errors, working_memory and places.
 ALLOWED = {
     "models": (),
     "data": ("cli",),
@@ -50,7 +50,7 @@ ALLOWED = {
     "experiment": ("assembly", "checks", "trained_run", "tasks", "data", "training"),
     "cli": (),
     "errors": (),
-    "huge_pages": (),
+    "working_memory": (),
     "places": (),
     "entry points": (
         "cli",
@@ -89,7 +89,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(("path", "place"), list(files()), ids=lambda x: str(x))
 def test_imports_run_downwards(path, place):
-    allowed = {*ALLOWED[place], place, "errors", "huge_pages", "places"}
+    allowed = {*ALLOWED[place], place, "errors", "working_memory", "places"}
     forbidden = (imported(path) & ours()) - allowed
     assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
 

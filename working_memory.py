@@ -1,0 +1,38 @@
+"""Working memory that is kept, in pages of 2 MiB.
+
+XLA's CPU client takes a program's working memory from the C library at each call and
+gives it back after it, and the kernel zeroes page after page of it: a fifth of a
+training step. glibc can keep what it was given and ask for huge pages, but only in a
+process that is told so before it begins
+(https://www.gnu.org/software/libc/manual/html_node/Tunables.html), so an entry point
+starts itself once more, as the same process, with TUNABLES in its environment.
+
+The price: blocks that are kept may not fit the next program, so that a process may hold
+its working memory twice. GLIBC_TUNABLES=glibc.malloc.hugetlb=0, or anything else said
+of huge pages, leaves the C library as it is. Where it is not glibc, nothing happens.
+"""
+
+import os
+import platform
+import sys
+
+HUGE_PAGES = "glibc.malloc.hugetlb"
+TUNABLES = {
+    HUGE_PAGES: 1,  # of the kernel where it gives them on request
+    "glibc.malloc.arena_max": 1,  # one heap: only the first can hold large blocks
+    "glibc.malloc.mmap_threshold": 2**30,  # bytes; larger blocks stand apart as before
+    "glibc.malloc.trim_threshold": 2**31 - 1,  # the heap is kept
+}
+
+
+def keep_working_memory() -> None:
+    """Starts this program once more, so that it keeps the memory that it works in.
+
+    To be called before anything is read from standard input.
+    """
+    told = os.environ.get("GLIBC_TUNABLES", "")
+    if HUGE_PAGES in told or platform.libc_ver()[0] != "glibc":
+        return
+    settings = [f"{name}={value}" for name, value in TUNABLES.items()]
+    os.environ["GLIBC_TUNABLES"] = ":".join([*filter(None, [told]), *settings])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
