@@ -94,7 +94,7 @@ def told(solved: Solved, words: Callable[[float], str]) -> str:
     number, _, unit = words(solved.cost).partition(" ")
     wanted = words(solved.target).partition(" ")[0]
     line = f"{number} of {wanted} {unit}, {solved.miss:+.1%}"
-    return line if solved.is_near else f"{line}: the nearest that divides by its heads"
+    return line if solved.is_near else f"{line}: the nearest that was found"
 
 
 def table(found: Sequence[Solved], words: Callable[[float], str]) -> str:
