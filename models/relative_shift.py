@@ -43,7 +43,7 @@ def by_folding(
 ) -> Float[Array, "... T S"]:
     """The paper's: rows one longer, folded anew at the old length.
 
-    On accelerators, which have no fast slices at a place of each row's own.
+    On accelerators, where the two were not compared.
     """
     *rows, num_queries, columns = scores.shape
     padded = jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(1, 0)])
