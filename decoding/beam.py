@@ -155,7 +155,9 @@ def begin(
     )
     finished = Hypotheses(tokens, nothing, jnp.zeros(shape, jnp.int32))
     done = jnp.zeros(shape[0], bool)
-    return Loop(jnp.zeros((), jnp.int32), widen(state, beam), live, finished, done)
+    return Loop(
+        jnp.zeros((), jnp.int32), widen(state, beam, related=True), live, finished, done
+    )
 
 
 def continuations(
@@ -170,8 +172,8 @@ def continuations(
     """
     count = 2 * logits.shape[1]
     total = jax.nn.logsumexp(logits, axis=-1)
-    open_logits = jnp.where(allowed[:, None], logits, -jnp.inf)
-    best, tokens = top_tokens(open_logits, min(count, logits.shape[-1]))
+    most = min(count, logits.shape[-1])
+    best, tokens = top_tokens(logits, most, allowed[:, None])
     scores = best + (log_prob - total)[..., None]
     scores, places = jax.lax.top_k(scores.reshape(len(scores), -1), count)
     token = jnp.take_along_axis(tokens.reshape(len(scores), -1), places, axis=1)

@@ -26,13 +26,19 @@ class Hypotheses(NamedTuple):
     lengths: Int[Array, "B K"]
 
 
-def widen(state: PyTree, count: int) -> PyTree:
-    """The state of one hypothesis a row as that of `count` equal ones."""
+def widen(state: PyTree, count: int, *, related: bool) -> PyTree:
+    """The state of one hypothesis a row as that of `count` equal ones.
+
+    Args:
+      related: whether they may go on from one another, see `reorder`.
+    """
 
     def repeat(leaf):
+        if is_its_own(leaf):
+            return leaf.widened(count, related=related)
         return jnp.repeat(leaf, count, axis=1) if jnp.ndim(leaf) else leaf
 
-    return jax.tree.map(repeat, state)
+    return jax.tree.map(repeat, state, is_leaf=is_its_own)
 
 
 def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
@@ -44,6 +50,8 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
     """
 
     def gather(leaf):
+        if is_its_own(leaf):
+            return leaf.reordered(parents)
         if not leaf.ndim:
             return leaf
         rows, num = leaf.shape[:2]
@@ -51,7 +59,15 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
         whole = leaf.reshape(rows * num, *leaf.shape[2:])
         return whole.at[places].get(mode="promise_in_bounds")
 
-    return jax.tree.map(gather, tree)
+    return jax.tree.map(gather, tree, is_leaf=is_its_own)
+
+
+def is_its_own(node: PyTree) -> bool:
+    """Whether a part of a state says itself how hypotheses stand in it.
+
+    It has methods `widened(count, *, related)` and `reordered(parents)`.
+    """
+    return hasattr(node, "reordered")
 
 
 def lengths_of(tokens: Int[Array, "B K L"], end: int) -> Int[Array, "B K"]:

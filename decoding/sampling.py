@@ -105,7 +105,7 @@ def sample(
     shape = (rows, count)
     loop = Loop(
         jnp.zeros((), jnp.int32),
-        widen(state, count),
+        widen(state, count, related=False),
         jnp.repeat(first.astype(jnp.int32)[:, None], count, axis=1),
         jnp.full((*shape, rules.max_steps), rules.end, jnp.int32),
         jnp.zeros(shape),

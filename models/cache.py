@@ -1,8 +1,12 @@
 """What generation remembers of its prefix.
 
-What all hypotheses of a row share (a memory, a prompt) stands once a row and is
-only read; what each has written since stands in caches of [B, N, H, L, Dh]: N
-hypotheses a sentence, L slots, all rows filled up to the same slot.
+What all hypotheses of a row share (a memory, a prompt) stands once a row and is only
+read. What they have written since stands in caches that belong to families: G
+hypotheses of a row that may go on from one another, each with a slot of its own at
+each of L steps. Whose slots are a hypothesis's past is kept apart, so that a search
+that goes on with other hypotheses moves no keys and no values.
+
+Keys stand turned here, as products with few queries read them soonest.
 """
 
 from typing import NamedTuple
@@ -11,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.attention import Projected, Turned
+from models.families import by_family
 from models.precision import DType
-
-LayerCache = tuple[Float[Array, "B N H L Dh"], Float[Array, "B N H L Dh"]]
-LayerPast = tuple[Float[Array, "B H C Dh"], Float[Array, "B H C Dh"]]
 
 
 class Past(NamedTuple):
@@ -26,7 +29,19 @@ class Past(NamedTuple):
       places: of the first token that is generated, a row.
     """
 
-    kept: tuple[LayerPast, ...]
+    kept: tuple[Projected, ...]
+    seen: Bool[Array, "B C"]
+    places: Int[Array, "B"]
+
+    def turned(self) -> "TurnedPast":
+        """As generation reads it."""
+        return TurnedPast(tuple(map(turned, self.kept)), self.seen, self.places)
+
+
+class TurnedPast(NamedTuple):
+    """The same with keys turned."""
+
+    kept: tuple[Turned, ...]
     seen: Bool[Array, "B C"]
     places: Int[Array, "B"]
 
@@ -36,23 +51,10 @@ class Past(NamedTuple):
         return self.seen.shape[1]
 
 
-class View(NamedTuple):
-    """Who a token sees of C slots before and L of its hypothesis, and how far.
-
-    Attributes:
-      distances: the projected distances of the slots, where they matter.
-    """
-
-    mask: Bool[Array, "B 1 S"]
-    places: Int[Array, "B 1"]
-    distances: Float[Array, "S H Dh"] | None
-
-
-class State(NamedTuple):
-    """A layer's cache each, and the next free slot of all rows."""
-
-    caches: tuple[LayerCache, ...]
-    slot: Int[Array, ""]
+def turned(projected: Projected) -> Turned:
+    """Keys as [B, H, Dh, S], and values."""
+    keys, values = projected
+    return jnp.swapaxes(keys, 2, 3), values
 
 
 def no_past(
@@ -68,50 +70,126 @@ def no_past(
     return Past(((empty, empty),) * layers, seen, jnp.zeros(batch_size, jnp.int32))
 
 
-def empty_state(past: Past, max_steps: int) -> State:
+class State(NamedTuple):
+    """What N hypotheses a row have written, in families of G.
+
+    Attributes:
+      caches: a layer's keys [F, H, Dh, L G] and values [F, H, L G, Dh] each, for F
+        families; the slots of a step stand side by side.
+      lineage: which member of its family wrote a hypothesis's token at each step.
+      step: the next one's number, of all rows.
+    """
+
+    caches: tuple[Turned, ...]
+    lineage: Int[Array, "B N L"]
+    step: Int[Array, ""]
+
+    @property
+    def members(self) -> int:
+        """G."""
+        return self.caches[0][1].shape[2] // self.lineage.shape[2]
+
+    def widened(self, count: int, *, related: bool) -> "State":
+        """One hypothesis a row as `count` equal ones: one family, or each its own."""
+        axes = (3, 2) if related else (0, 0)
+        caches = tuple(
+            (jnp.repeat(keys, count, axes[0]), jnp.repeat(values, count, axes[1]))
+            for keys, values in self.caches
+        )
+        return State(caches, jnp.repeat(self.lineage, count, axis=1), self.step)
+
+    def reordered(self, parents: Int[Array, "B K"]) -> "State":
+        """With hypotheses that go on from others of their family."""
+        lineage = jnp.take_along_axis(self.lineage, parents[:, :, None], axis=1)
+        return self._replace(lineage=lineage)
+
+    def opened(self) -> "State":
+        """With the step's slots given to those who write into them now."""
+        members = jnp.arange(self.lineage.shape[1]) % self.members
+        members = jnp.broadcast_to(members, self.lineage.shape[:2])
+        lineage = jax.lax.dynamic_update_index_in_dim(
+            self.lineage, members, self.step, axis=2
+        )
+        return self._replace(lineage=lineage)
+
+    def closed(self, caches: tuple[Turned, ...]) -> "State":
+        """After the step, which has written into the caches."""
+        return self._replace(caches=caches, step=self.step + 1)
+
+
+def empty_state(past: TurnedPast, max_steps: int) -> State:
     """One hypothesis a row that has written nothing yet, with room to."""
-    keys = past.kept[0][0]
-    rows, heads, _, head_width = keys.shape
-    empty = jnp.zeros((rows, 1, heads, max_steps, head_width), keys.dtype)
-    return State(((empty, empty),) * len(past.kept), jnp.zeros((), jnp.int32))
+    values = past.kept[0][1]
+    rows, heads, _, head_width = values.shape
+    empty = jnp.zeros((rows, heads, max_steps, head_width), values.dtype)
+    lineage = jnp.zeros((rows, 1, max_steps), jnp.int32)
+    caches = (turned((empty, empty)),) * len(past.kept)
+    return State(caches, lineage, jnp.zeros((), jnp.int32))
 
 
 def write_cache(
-    cache: LayerCache,
+    cache: tuple[Float[Array, "F H Dh S"], Float[Array, "F H S Dh"]],
     new: tuple[Float[Array, "B H N Dh"], Float[Array, "B H N Dh"]],
-    slot: Int[Array, ""],
-) -> LayerCache:
-    """Puts one token's key and value into a slot."""
+    step: Int[Array, ""],
+) -> tuple[Float[Array, "F H Dh S"], Float[Array, "F H S Dh"]]:
+    """Puts one token's key and value of each hypothesis into its slot of a step."""
+    keys, values = cache
+    new_keys, new_values = (by_family(each, len(keys)) for each in new)
+    first = step * new_values.shape[2]
+    put = jax.lax.dynamic_update_slice_in_dim
+    return (
+        put(keys, jnp.swapaxes(new_keys, 2, 3), first, axis=3),
+        put(values, new_values, first, axis=2),
+    )
 
-    def put(slots, one):
-        one = jnp.swapaxes(one, 1, 2)
-        return jax.lax.dynamic_update_index_in_dim(slots, one, slot, axis=3)
 
-    return put(cache[0], new[0]), put(cache[1], new[1])
+class View(NamedTuple):
+    """Who a token sees of C slots before and L G of its family, and how far.
+
+    Attributes:
+      mask: of both, S in all.
+      distances: the projected distances of the C slots and L steps, where they
+        matter.
+    """
+
+    mask: Bool[Array, "B #N S"]
+    places: Int[Array, "B 1"]
+    distances: Float[Array, "_ H Dh"] | None
 
 
 def views(
-    past: Past, state: State, distances: tuple, window: Int[Array, ""]
+    past: TurnedPast, state: State, distances: tuple, window: Int[Array, ""]
 ) -> tuple[View, ...]:
-    """What the next token of each hypothesis sees, a layer.
+    """What the token of each hypothesis sees that its slot was opened for, a layer.
 
     Args:
       distances: a layer's projected distances C + L - 1 to 0 each, or None.
       window: keys at this distance or farther are not seen.
     """
-    num_before, max_steps = past.slots, state.caches[0][0].shape[3]
+    num_before, max_steps = past.slots, state.lineage.shape[2]
     total = num_before + max_steps
-    away = num_before + state.slot - jnp.arange(total)
-    mask = (away >= 0) & (away < window)
-    seen = jnp.pad(past.seen, ((0, 0), (0, max_steps)), constant_values=True)
-    mask = (mask & seen)[:, None]
-    places = (past.places + state.slot)[:, None]
+    away = num_before + state.step - jnp.arange(total)
+    near = (away >= 0) & (away < window)
+    before, since = jnp.split(near, [num_before])
+    own = own_slots(state) & jnp.repeat(since, state.members)
+    before = jnp.broadcast_to(
+        (past.seen & before)[:, None], (*own.shape[:2], num_before)
+    )
+    mask = jnp.concatenate([before, own], axis=-1)
+    places = (past.places + state.step)[:, None]
 
     def falling(projected):
         if projected is None:
             return None
         later = jnp.pad(projected, ((0, max_steps - 1), (0, 0), (0, 0)))
-        start = max_steps - 1 - state.slot
+        start = max_steps - 1 - state.step
         return jax.lax.dynamic_slice_in_dim(later, start, total)
 
     return tuple(View(mask, places, falling(projected)) for projected in distances)
+
+
+def own_slots(state: State) -> Bool[Array, "B N S"]:
+    """Which of its family's L G slots are a hypothesis's past, if they are filled."""
+    members = jnp.arange(state.members)
+    own = state.lineage[..., None] == members
+    return own.reshape(*state.lineage.shape[:2], -1)

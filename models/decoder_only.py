@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.cache import Past, State, empty_state, views
+from models.cache import Past, State, TurnedPast, empty_state, views
 from models.heads import Predictor
 from models.masks import EVERYTHING, causal_mask, near_mask, pad_right
 from models.positions import Places
@@ -27,7 +27,7 @@ class Context(NamedTuple):
       window: keys this far away or farther are not seen.
     """
 
-    past: Past
+    past: TurnedPast
     distances: tuple
     window: Int[Array, ""]
 
@@ -89,7 +89,7 @@ class DecoderOnly(Predictor):
         turn = jax.vmap(lambda row, by: jnp.roll(row, by, axis=-2))
         kept = jax.tree.map(lambda slots: turn(slots, padding), kept)
         seen = turn(seen[..., None], padding)[..., 0]
-        past = Past(kept, seen, before.places + length - padding)
+        past = Past(kept, seen, before.places + length - padding).turned()
         distances = self.stack.project_distances(past.slots + max_steps - 1)
         window = jnp.asarray(self.window(carry))
         return Context(past, distances, window), empty_state(past, max_steps)
@@ -98,8 +98,8 @@ class DecoderOnly(Predictor):
         self, context: Context, state: State, token: Int[Array, "B N"]
     ) -> tuple[State, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
-        past = context.past
+        past, state = context.past, state.opened()
         seen = views(past, state, context.distances, context.window)
         x = self.embed(token, seen[0].places)
-        x, caches = self.stack.step(x, past.kept, state.caches, state.slot, seen)
-        return State(caches, state.slot + 1), self.logits(x)
+        x, caches = self.stack.step(x, past.kept, state.caches, state.step, seen)
+        return state.closed(caches), self.logits(x)

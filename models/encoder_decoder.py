@@ -8,8 +8,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import ProjectedSource
-from models.cache import Past, State, empty_state, no_past, views
+from models.attention import Turned
+from models.cache import (
+    Past,
+    State,
+    TurnedPast,
+    empty_state,
+    no_past,
+    turned,
+    views,
+)
 from models.heads import Predictor
 from models.masks import EVERYTHING, causal_mask, filled_mask
 from models.memory import Memory
@@ -29,9 +37,9 @@ class SourceContext(NamedTuple):
       distances: a layer's projected distances each, the same for all rows.
     """
 
-    source: tuple[ProjectedSource, ...]
+    source: tuple[Turned, ...]
     mask: Bool[Array, "B 1 E"]
-    past: Past
+    past: TurnedPast
     distances: tuple
 
 
@@ -136,8 +144,9 @@ class EncoderDecoder(Predictor):
                 config.size_of_head,
                 config.compute_type,
             )
+        past = past.turned()
         distances = self.decoder.project_distances(past.slots + max_steps - 1)
-        projected = self.decoder.project_source(encoded)
+        projected = tuple(map(turned, self.decoder.project_source(encoded)))
         context = SourceContext(projected, source_mask[:, None], past, distances)
         return context, empty_state(past, max_steps)
 
@@ -145,13 +154,13 @@ class EncoderDecoder(Predictor):
         self, context: SourceContext, state: State, token: Int[Array, "B N"]
     ) -> tuple[State, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
-        past = context.past
+        past, state = context.past, state.opened()
         seen = views(past, state, context.distances, jnp.asarray(EVERYTHING))
         x = self.embed_target(token, seen[0].places)
         x, caches = self.decoder.step(
-            x, past.kept, state.caches, state.slot, seen, context.source, context.mask
+            x, past.kept, state.caches, state.step, seen, context.source, context.mask
         )
-        return State(caches, state.slot + 1), self.logits(x)
+        return state.closed(caches), self.logits(x)
 
     def alignment(self, intermediates: dict) -> Float[Array, "B T S"]:
         """The last layer's attention to the source of what was sown, over all heads."""

@@ -134,14 +134,14 @@ class Stack(nn.Module):
             kept.append(slots)
         return self._finish(x, train=False), tuple(kept)
 
-    def step(self, x, past, caches, slot, views, source=None, source_mask=None):
+    def step(self, x, past, caches, number, views, source=None, source_mask=None):
         """One token of each hypothesis through all layers and their caches."""
         written = []
         for layer, before, cache, view, encoded in self._each(
             past, caches, views, source
         ):
             seen = (encoded, source_mask) if self.cross else None
-            x, cache = layer.step(x, before, cache, slot, view, self.biases, seen)
+            x, cache = layer.step(x, before, cache, number, view, self.biases, seen)
             written.append(cache)
         return self._finish(x, train=False), tuple(written)
 

@@ -17,8 +17,9 @@ from models.attention import (
     Projected,
     ProjectedSource,
     SelfAttention,
+    Turned,
 )
-from models.cache import LayerCache, write_cache
+from models.cache import write_cache
 from models.layers import Embedding, FeedForward, Residual, normal
 from models.memory import write_slots
 from models.stack_config import StackConfig
@@ -150,17 +151,24 @@ class Layer(nn.Module):
         x = self.self_residual.leave(x, y, train=False)
         return self._rest(x, None, train=False), slots
 
-    def step(self, x, past, cache: LayerCache, slot, view, biases, source=None):
-        """One token of each of N hypotheses, [B, N, D]."""
+    def step(self, x, past, cache: Turned, number, view, biases, source=None):
+        """One token of each of N hypotheses, [B, N, D], their `number`-th.
+
+        Args:
+          source: an encoder's output as keys, turned, and values, and its mask.
+        """
         x = self._at_its_place(x, view.places)
         y = self.self_residual.enter(x)
         new = self.self_attention.keep(y, view.places)
-        cache = write_cache(cache, new, slot)
+        cache = write_cache(cache, new, number)
         y = self.self_attention.step(
             y, past, cache, view.mask, view.places, view.distances, biases
         )
         x = self.self_residual.leave(x, y, train=False)
-        return self._rest(x, source, train=False), cache
+        if self.cross:
+            y = self.cross_attention.ask_turned(self.cross_residual.enter(x), *source)
+            x = self.cross_residual.leave(x, y, train=False)
+        return self._transformed(x, train=False), cache
 
     def _distances(self, geometry):
         return self.self_attention.project_distances(
@@ -174,11 +182,14 @@ class Layer(nn.Module):
         return x + self.places(places, x.dtype)
 
     def _rest(self, x, source, *, train):
-        """Cross-attention and feed-forward; hypotheses are queries of their row."""
+        """Cross-attention and feed-forward."""
         if self.cross:
             projected, mask = source
             y = self.cross_residual.enter(x)
             y = self.cross_attention(y, projected, mask, train=train)
             x = self.cross_residual.leave(x, y, train=train)
+        return self._transformed(x, train=train)
+
+    def _transformed(self, x, *, train):
         y = self.transform(self.transform_residual.enter(x), train=train)
         return self.transform_residual.leave(x, y, train=train)

@@ -326,16 +326,24 @@ def test_what_cannot_be_is_refused(options, message):
         find(tables(1), np.asarray([LENGTH]), **options)
 
 
+@pytest.mark.parametrize("count", [1, 6])
 @pytest.mark.parametrize("values", [3, 10**6])
 @pytest.mark.parametrize("size", [100, 1000, 1024])
-def test_top_tokens_are_those_of_a_sorted_vocabulary(size, values):
+def test_top_tokens_are_those_of_a_sorted_vocabulary(size, values, count):
     """With few different values, of equal ones the first."""
-    scores = jax.random.randint(jax.random.key(size), (2, 3, size), 0, values)
-    scores = scores.astype(jnp.float32).at[1, 1, 5:].set(-jnp.inf)
-    best, tokens = jax.jit(functools.partial(top_tokens, count=6))(scores)
-    order = np.argsort(-np.asarray(scores), axis=-1, kind="stable")[..., :6]
-    there = np.asarray(best) > -np.inf
-    np.testing.assert_array_equal(np.asarray(tokens)[there], order[there])
-    expected = np.take_along_axis(np.asarray(scores), order, axis=-1)
-    np.testing.assert_array_equal(best, expected)
-    assert np.asarray(tokens).max() < size
+    draw = np.random.default_rng(size)
+    scores = draw.integers(0, values, (2, 3, size)).astype(np.float32)
+    scores[1, 1, 5:] = -np.inf
+    allowed = draw.random((2, 1, size)) < 0.8
+    allowed[1] |= np.arange(size) < 5
+    for mask in (None, allowed):
+        expected = scores if mask is None else np.where(mask, scores, -np.inf)
+        best, tokens = jax.jit(functools.partial(top_tokens, count=count))(
+            jnp.asarray(scores), allowed=mask
+        )
+        order = np.argsort(-expected, axis=-1, kind="stable")[..., :count]
+        there = np.asarray(best) > -np.inf
+        np.testing.assert_array_equal(np.asarray(tokens)[there], order[there])
+        expected = np.take_along_axis(expected, order, axis=-1)
+        np.testing.assert_array_equal(best, expected)
+        assert np.asarray(tokens).max() < size

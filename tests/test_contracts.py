@@ -18,6 +18,8 @@ from architectures import (
     tokens,
 )
 
+from decoding.hypotheses import reorder, widen
+
 NAMES = names()
 REMEMBERING = ("rnn", "transformer_xl")
 language_model = functools.cache(LanguageModelCase)
@@ -62,6 +64,25 @@ def slopes_of_translation(name):
         return case.run(variables=variables)[0][row, position].sum()
 
     return jax.jit(functools.partial(gradients, hidden, case.variables))
+
+
+def check_exchanges(case, context, state, count=3, steps=3):
+    """Each of N that go on from one another scores as one alone with its history."""
+    draw = np.random.default_rng(0)
+    wide, histories = widen(state, count, related=True), np.zeros((B, count, 0), int)
+    for t in range(steps):
+        token = draw.integers(2, V, (B, count))
+        wide, together = case.step(context, wide, jnp.asarray(token))
+        histories = np.concatenate([histories, token[:, :, None]], axis=2)
+        for k in range(count):
+            alone = state
+            for past in range(t + 1):
+                token = jnp.asarray(histories[:, k, past, None])
+                alone, logits = case.step(context, alone, token)
+            np.testing.assert_allclose(together[:, k], logits[:, 0], atol=1e-4)
+        parents = draw.integers(0, count, (B, count))
+        histories = np.take_along_axis(histories, parents[:, :, None], axis=1)
+        wide = reorder(wide, jnp.asarray(parents))
 
 
 def test_there_are_the_three_architectures():
@@ -164,18 +185,11 @@ class TestLanguageModel:
         for ours, theirs in zip(*results, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
-    def test_hypotheses_do_not_see_each_other(self, name):
+    @pytest.mark.parametrize("related", [True, False])
+    def test_hypotheses_do_not_see_each_other(self, name, related):
         case, text = language_model(name), tokens((B, T))
         context, state = case.start(text, jnp.ones((B, T), bool), case.carry(B))
-        assert all(
-            leaf.ndim == 0 or leaf.shape[:2] == (B, 1)
-            for leaf in jax.tree.leaves(state)
-        )
-
-        def repeat(leaf):
-            return jnp.repeat(leaf, 3, axis=1) if leaf.ndim else leaf
-
-        wide = jax.tree.map(repeat, state)
+        wide = widen(state, 3, related=related)
         choices = tokens((B, 6), seed=9).reshape(B, 2, 3)
         together = []
         for t in range(2):
@@ -186,6 +200,13 @@ class TestLanguageModel:
             for t in range(2):
                 alone, logits = case.step(context, alone, choices[:, t, k : k + 1])
                 np.testing.assert_allclose(together[t][:, k], logits[:, 0], atol=1e-4)
+
+    @pytest.mark.parametrize("memory_length", [0, 6])
+    def test_hypotheses_go_on_from_others(self, name, memory_length):
+        case, text = language_model(name), tokens((B, T))
+        carry = case.run(text, case.carry(B, memory_length=memory_length))[2]
+        context, state = case.start(text, jnp.ones((B, T), bool), carry, max_steps=4)
+        check_exchanges(case, context, state)
 
     def test_rows_do_not_see_each_other(self, name):
         case, text = language_model(name), tokens((B, T))
@@ -290,15 +311,20 @@ class TestSeq2Seq:
         carry = case.carry(B, memory_length=0)
         context, state = case.start(case.source, case.source_mask, carry, max_steps=4)
 
-        def repeat(leaf):
-            return jnp.repeat(leaf, 3, axis=1) if leaf.ndim else leaf
-
         choices = tokens((B, 3), seed=9)
-        _, together = case.step(context, jax.tree.map(repeat, state), choices)
-        assert together.shape == (B, 3, V)
-        for k in range(3):
-            _, alone = case.step(context, state, choices[:, k : k + 1])
-            np.testing.assert_allclose(together[:, k], alone[:, 0], atol=1e-4)
+        for related in (True, False):
+            wide = widen(state, 3, related=related)
+            _, together = case.step(context, wide, choices)
+            assert together.shape == (B, 3, V)
+            for k in range(3):
+                _, alone = case.step(context, state, choices[:, k : k + 1])
+                np.testing.assert_allclose(together[:, k], alone[:, 0], atol=1e-4)
+
+    def test_hypotheses_go_on_from_others(self, name):
+        case = seq2seq(name)
+        carry = case.carry(B, memory_length=0)
+        context, state = case.start(case.source, case.source_mask, carry, max_steps=4)
+        check_exchanges(case, context, state)
 
     def test_training_draws_dropout_and_evaluation_does_not(self, name):
         case = seq2seq(name, dropout=0.5)

@@ -1,0 +1,22 @@
+"""How hypotheses stand by rows and by families, which models/cache.py describes."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def by_family(x: Float[Array, "B H N _"], families: int) -> Float[Array, "F H G _"]:
+    """Those of each of B rows as those of each of F families, in the same order."""
+    rows, heads, _, size = x.shape
+    if families == rows:
+        return x
+    parts = x.reshape(rows, heads, families // rows, -1, size)
+    return jnp.swapaxes(parts, 1, 2).reshape(families, heads, -1, size)
+
+
+def by_row(x: Float[Array, "F H G _"], rows: int) -> Float[Array, "B H N _"]:
+    """The other way round."""
+    families, heads, _, size = x.shape
+    if families == rows:
+        return x
+    parts = x.reshape(rows, families // rows, heads, -1, size)
+    return jnp.swapaxes(parts, 1, 2).reshape(rows, heads, -1, size)
