@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import working_memory
-from working_memory import HUGE_PAGES, TUNABLES, keep_working_memory
+from working_memory import HUGE_PAGES, TUNABLES, keep_working_memory, settle
 
 PAGES = 2**24 * 4 // os.sysconf("SC_PAGE_SIZE")  # of the array below
 PROGRAM = """
@@ -30,11 +30,37 @@ print(faults, os.getpid(), sys.stdin.read())
 """
 
 
+GAPS = """
+import sys
+from working_memory import keep_working_memory, settle
+keep_working_memory()
+
+def resident():
+    (line,) = (l for l in open("/proc/self/status") if l.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+blocks = [bytearray(2**20) for _ in range(64)]
+blocks = blocks[::8]  # gaps of 7 MiB
+found = []
+for number in map(int, sys.argv[1].split(",")):
+    settle(number)
+    found.append(resident())
+print(*found)
+"""
+
+
 def run(how: str) -> tuple[float, bool, str]:
     """Pages an array of 64 MiB, whether the process stayed the same, its input."""
+    found, is_same = output_of(PROGRAM, how)
+    faults, pid, text = found.split(maxsplit=2)
+    return float(faults), is_same(pid), text.strip()
+
+
+def output_of(program: str, argument: str):
+    """What it prints, and whether a number is its process's."""
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, how],
+        [sys.executable, "-c", program, argument],
         cwd=Path(__file__).parent.parent,
         env=environment,
         stdin=subprocess.PIPE,
@@ -42,8 +68,7 @@ def run(how: str) -> tuple[float, bool, str]:
         text=True,
     )
     found, _ = process.communicate("as it came")
-    faults, pid, text = found.split(maxsplit=2)
-    return float(faults), int(pid) == process.pid, text.strip()
+    return found, lambda number: int(number) == process.pid
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
@@ -53,6 +78,22 @@ def test_arrays_cost_few_pages_in_the_same_process():
     assert is_same
     assert text == "as it came"
     assert run("given back")[0] > PAGES / 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_gaps_are_given_back_after_few_calls_and_then_kept():
+    three, four, six = map(float, output_of(GAPS, "3,4,6")[0].split())
+    assert 40 < three - four < 60  # MiB, of 56
+    assert abs(four - six) < 2
+
+
+def test_a_heap_that_is_not_kept_is_left_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(working_memory.ctypes, "CDLL", calls.append)
+    for told in ("", f"{HUGE_PAGES}=0"):
+        monkeypatch.setenv("GLIBC_TUNABLES", told)
+        settle(1)
+    assert not calls
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from training.progress import Progress
 from training.signals import StopRequested, stop_requests
 from training.step import Step, TrainState
 from training.writers import Writers
+from working_memory import settle
 
 
 class Ending(enum.IntEnum):
@@ -71,7 +72,7 @@ class Run:
         Returns the state, which is on disk by then, and why this is the end.
         """
         meter = Meter(progress, self.writers, self.log_every, self.ceiling)
-        done = int(state.step)
+        done = begun = int(state.step)
         with (
             stop_requests() as stopped,
             Prefetch(self.batch, done, self.steps) as batches,
@@ -86,6 +87,7 @@ class Run:
                 state, carry, pairs = self.step(state, carry, batch)
                 done += 1
                 meter.push(done, pairs, batches.lap(), flops)
+                settle(done - begun)
                 broken = len(progress.in_a_row) >= self.max_skipped
                 stopping = self._stops(stopped)
                 if self._saves(done) or stopping or broken:

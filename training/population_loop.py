@@ -20,6 +20,7 @@ from training.progress import Progress
 from training.signals import StopRequested, stop_requests
 from training.step import TrainState
 from training.writers import Writers
+from working_memory import settle
 
 
 @dataclasses.dataclass
@@ -86,7 +87,7 @@ class PopulationRun:
             if behind and self._validates(done):  # was cut short
                 state = self._keep(done, state, carry, behind, set(), stopped)
             self._settle(done, set(self.active) if stopped.is_set() else set())
-            active = None
+            active, begun = None, done
             while self.active:
                 if active != self.active:
                     active = self.active
@@ -97,6 +98,7 @@ class PopulationRun:
                 done += 1
                 self._read()
                 self._sent = done, pairs, batches.lap(), flops
+                settle(done - begun)
                 leaving = self._leaving(stopped)
                 keeping = self.active if self._saves(done) else leaving | self._broken()
                 if keeping:
