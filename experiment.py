@@ -198,7 +198,7 @@ def _train(cfg: ConfigDict, workdir: str, steps: tuple[int, int] | None) -> Endi
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
     check_patterns(cfg.optim, state.params)
-    facts = about(state, dataset)
+    facts = about(state, dataset, training.steps)
     if is_first():
         begin(directory, config, facts, dataset)
 
@@ -327,11 +327,16 @@ def keep_skipped(
     )
 
 
-def about(state: TrainState, dataset: Dataset) -> dict:
-    """What a run's numbers depend on beside its config."""
+def about(state: TrainState, dataset: Dataset, steps: int | None) -> dict:
+    """What a run's numbers depend on beside its config.
+
+    Args:
+      steps: of its whole training; None where it was trained elsewhere.
+    """
     corpus = dataset.corpus
     return {
         **surroundings(),
+        "steps": steps,
         "parameters": num_parameters(state.params),
         "hashes": dataset.hashes,
         "corpus": {"name": corpus.name, "version": corpus.version},

@@ -84,10 +84,11 @@ class Comparison:
                 "tokens/s and training time do not compare"
             )
         for run in self.runs:
-            if run.steps is not None and run.steps < run.config["steps"]:
+            done, planned = run.steps, run.planned_steps
+            if done is not None and planned is not None and done < planned:
                 found.append(
                     f"{run.label} is not trained to the end: "
-                    f"step {run.steps:,} of {run.config['steps']:,}"
+                    f"step {done:,} of {planned:,}"
                 )
         return found
 

@@ -64,4 +64,4 @@ def about_run(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
         return {**surroundings(), "parameters": number, "hashes": {}, "languages": []}
     dataset = open_dataset(cfg.data, {"text": tokenizer})
     checks.check_corpus(cfg, dataset)
-    return experiment.about(state, dataset)
+    return experiment.about(state, dataset, None)

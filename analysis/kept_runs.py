@@ -9,11 +9,11 @@ from analysis.report_content import Content
 from analysis.report_markdown import section, table
 from analysis.report_tables import curve_rows, seed_rows
 from errors import UserError
-from training.run_directory import RunDirectory
+from training.run_directory import PLACES, RunDirectory
 
 KEPT = ("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz")
 HYPOTHESES = "samples/*.hypotheses.txt"
-PLACES = ("dir", "source_dir", "cache_dir", "vocabulary")  # of cfg.data
+FOLDERS = (*(key for key in PLACES if key.startswith("data.")), "data.vocabulary")
 MARKED = re.compile(r"(<!-- (results/[\w./-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,8 +34,8 @@ def keep(path: str, folder: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
     config = run.read_json("config.json")
-    for key in PLACES:
-        config["data"][key] = None
+    for key in FOLDERS:
+        config["data"][key.removeprefix("data.")] = None
     (kept / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     return kept
 

@@ -53,6 +53,13 @@ class Run:
         return self._train[-1]["step"] if self._train else None
 
     @property
+    def planned_steps(self) -> int | None:
+        """Those of the whole training; None where the run does not say."""
+        if self.about.get("steps"):
+            return self.about["steps"]
+        return None if self.config.get("epochs") else self.config["steps"]
+
+    @property
     def seconds(self) -> float | None:
         """Seconds of training, those before an interruption included."""
         return self._train[-1]["seconds"] if self._train else None

@@ -14,6 +14,7 @@ SCORES = {  # by name: title, and digits after the point
     "exact_match": ("exact match, %", 1),
     "loss": ("loss", 3),
     "perplexity": ("perplexity", 2),
+    "bits_per_token": ("bits/token", 3),
     "word_perplexity": ("word perplexity", 2),
     "bits_per_character": ("bits/character", 3),
     "bits_per_byte": ("bits/byte", 3),

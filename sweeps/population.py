@@ -222,7 +222,7 @@ def _train(configs, workdirs, asked, ended) -> None:
     state, carry = population.init()
     first = population.partitioner.member(state, 0)
     check_patterns(cfg.optim, first.params)
-    facts = about(first, dataset)
+    facts = about(first, dataset, population.training.steps)
     for directory, document in zip(directories, documents, strict=True):
         begin(directory, document, facts, dataset)
     keep = {"last": cfg.keep.last, "best": cfg.keep.best}

@@ -34,6 +34,7 @@ class Task(TextGenerator):
         (
             "loss",
             "perplexity",
+            "bits_per_token",
             "word_perplexity",
             "bits_per_character",
             "bits_per_byte",
@@ -184,6 +185,7 @@ def scores_of(loss: float, tokens: float, text) -> dict[str, float]:
     return {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
+        "bits_per_token": loss / math.log(2),
         "word_perplexity": math.exp(min(total / text.words, 700.0)),
         "bits_per_character": bits / text.characters,
         "bits_per_byte": bits / text.size,

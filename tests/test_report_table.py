@@ -14,6 +14,7 @@ from small_reports import (
     two_runs,
 )
 
+from analysis.comparison import Comparison
 from analysis.runs import read_run, read_runs
 from analysis.score_table import duration, number, plain_table, score_rows
 
@@ -124,6 +125,19 @@ def test_other_data_and_devices_and_an_early_end_are_warned_of(tmp_path):
     page, _ = page_of(one, two, three)
     assert page.count('class="warning"') == 3
     assert not compare(one).warnings()
+
+
+def test_a_run_of_epochs_ends_where_it_says(tmp_path):
+    def warnings(name, about, config=(("steps", 8), ("epochs", 2.0))):
+        run = read_run(make_run(tmp_path / name))  # of 4 steps
+        run.config.update(config)
+        run.about.update(about)
+        return Comparison.of([run]).warnings()
+
+    assert not warnings("all", {"steps": 4})
+    assert warnings("half", {"steps": 6})[0].endswith("step 4 of 6")
+    assert not warnings("unknown", {})
+    assert warnings("steps", {}, {"steps": 8})[0].endswith("step 4 of 8")
 
 
 def test_numbers_and_times_are_legible():

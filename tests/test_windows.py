@@ -104,6 +104,7 @@ def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
     expected = {
         "loss": blocks.total.sum() / size,
         "perplexity": np.exp(blocks.total.sum() / size),
+        "bits_per_token": bits / size,
         "word_perplexity": np.exp(blocks.total.sum() / (size // 2)),
         "bits_per_character": bits / (3 * size),
         "bits_per_byte": bits / (5 * size),
