@@ -22,8 +22,8 @@ HUGE_PAGES = "glibc.malloc.hugetlb"
 TUNABLES = {
     HUGE_PAGES: 1,  # of the kernel where it gives them on request
     "glibc.malloc.arena_max": 1,  # one heap: only the first can hold large blocks
-    "glibc.malloc.mmap_threshold": 2**30,  # bytes; larger blocks stand apart as before
-    "glibc.malloc.trim_threshold": 2**31 - 1,  # the heap is kept
+    "glibc.malloc.mmap_threshold": 2**40,  # bytes; no block stands apart
+    "glibc.malloc.trim_threshold": 2**40,  # the heap is kept
 }
 SETTINGS = ":".join(f"{name}={value}" for name, value in TUNABLES.items())
 
