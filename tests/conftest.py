@@ -1,8 +1,14 @@
-"""What all tests share: one compilation cache, and programs compiled in haste."""
+"""What all tests share: a compilation cache, programs compiled in haste, a server."""
 
+import functools
 import gc
+import http.server
 import os
+import socket
+import threading
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,3 +27,33 @@ import jax  # noqa: E402, F401
 # Tracing makes many objects and little garbage.
 gc.freeze()
 gc.set_threshold(100_000)
+
+
+@pytest.fixture
+def serve():
+    """Serves a folder on loopback; returns its address."""
+    servers = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    def start(folder):
+        handler = functools.partial(Handler, directory=folder)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def nowhere():
+    """An address at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"

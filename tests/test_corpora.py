@@ -1,34 +1,38 @@
+"""Preparing corpora, and what is refused."""
+
 import errno
-import functools
 import gzip
 import hashlib
-import http.server
-import importlib.util
 import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import textwrap
-import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
-import tensorflow_datasets as tfds
+from refused_corpora import refusal
 
-from data.builders import multi30k, ptb, python_stdlib, sources, wikitext2
+from data.builders import multi30k, ptb, sources, wikitext2
 from data.corpora import open_corpus, own_corpora
 from errors import UserError
 
 # One line holds a separator that is not "\n", one ends in a space.
 ENGLISH = ["A man.", "Two\u2028dogs. ", "A hat.", "A red\x85bus.", "A tree."]
+
+
 GERMAN = ["Ein Mann.", "Zwei Hunde.", "Ein Hut.", "Ein roter Bus.", "Ein Baum."]
+
+
 PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
+
+
 ARTICLE = "\n = Dogs = \n\n A dog is <unk> . \n\n Dogs bark . \n"
+
+
 SENTENCES = " no it was n't <unk> \n N dogs said \n so \n it is \n N times N \n"
 
 
@@ -77,47 +81,8 @@ def articles(monkeypatch):
         monkeypatch.setitem(wikitext2.FILES, split, (names, sha256(ARTICLE)))
 
 
-@pytest.fixture
-def serve():
-    """Serves a folder on loopback; returns its address."""
-    servers = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    def start(folder):
-        handler = functools.partial(Handler, directory=folder)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def nowhere():
-    """An address at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
-
-
 def pairs_of(stem):
     return [(f"{stem}: {english}", f"{stem}: {german}") for english, german in PAIRS]
-
-
-def refusal(*args, **kwargs):
-    """The message of the one-line error that `open_corpus` ends in."""
-    with pytest.raises(UserError) as caught:
-        open_corpus(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_a_parallel_corpus_comes_back_whole_and_in_order(captions, tmp_path):
@@ -436,118 +401,6 @@ def test_a_copy_that_only_tensorflow_reads_is_refused(words, tmp_path):
     message = refusal("ptb", tmp_path)
     assert "only TensorFlow reads" in message
     assert "--config.data.dir" in message
-
-
-class LoopbackPairs(tfds.core.GeneratorBasedBuilder):
-    """Stands for a corpus of TFDS: an archive, configs, split names of its own."""
-
-    VERSION = tfds.core.Version("1.2.3")
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name="en_to_de"),
-        tfds.core.BuilderConfig(name="de_to_en"),
-    ]
-    address = ""
-
-    def _info(self):
-        features = tfds.features.Translation(["de", "en"])
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _split_generators(self, dl_manager):
-        folder = dl_manager.download_and_extract(f"{self.address}/pairs.zip")
-        return {"dev": self._generate_examples(folder / "pairs.tsv")}
-
-    def _generate_examples(self, path):
-        for key, line in enumerate(path.read_text("utf-8").splitlines()):
-            yield key, dict(zip(["en", "de"], line.split("\t"), strict=True))
-
-
-def test_a_corpus_of_tfds_is_prepared_without_tensorflow(serve, tmp_path, monkeypatch):
-    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as archive:
-        archive.writestr("pairs.tsv", "A man.\tEin Mann.\nÜ\tÄ\n")
-    monkeypatch.setattr(LoopbackPairs, "address", serve(tmp_path))
-    corpus = open_corpus("loopback_pairs/en_to_de", tmp_path / "data")
-    assert (corpus.kind, corpus.languages) == ("parallel", ("en", "de"))
-    assert (corpus.version, corpus.splits) == ("1.2.3", {"dev": 2})
-    assert set(corpus.read("dev")) == {("A man.", "Ein Mann."), ("Ü", "Ä")}
-    corpus = open_corpus("loopback_pairs/de_to_en", tmp_path / "data")
-    assert ("Ein Mann.", "A man.") in corpus.read("dev")
-
-
-def test_a_corpus_of_tfds_out_of_reach_says_so_at_once(nowhere, tmp_path, monkeypatch):
-    monkeypatch.setattr(LoopbackPairs, "address", nowhere)
-    start = time.monotonic()
-    message = refusal("loopback_pairs/en_to_de", tmp_path)
-    assert time.monotonic() - start < 5
-    assert "cannot download loopback_pairs/en_to_de" in message
-    assert "/pairs.zip" in message
-    assert "--config.data.source_dir=DIR" in message
-
-
-def test_a_module_that_a_builder_of_tfds_lacks_is_named(tmp_path, monkeypatch):
-    def needs_more(self, dl_manager):
-        importlib.import_module("no_such_module")
-
-    monkeypatch.setattr(LoopbackPairs, "_split_generators", needs_more)
-    message = refusal("loopback_pairs/en_to_de", tmp_path)
-    assert "No module named 'no_such_module'" in message
-
-
-@pytest.fixture(scope="module")
-def stdlib(tmp_path_factory):
-    return open_corpus("python_stdlib", tmp_path_factory.mktemp("data"))
-
-
-def test_the_standard_library_holds_the_text_of_its_modules(stdlib):
-    texts = {text for split in stdlib.splits for (text,) in stdlib.read(split)}
-    for module in [json, textwrap, shutil]:
-        with open(module.__file__, encoding="utf-8") as file:
-            assert file.read() in texts
-    assert stdlib.kind == "text"
-
-
-def test_the_standard_librarys_splits_share_no_text(stdlib):
-    texts = [text for split in stdlib.splits for (text,) in stdlib.read(split)]
-    assert len(texts) == len(set(texts)) == sum(stdlib.splits.values())
-    assert stdlib.splits["train"] > 0.8 * len(texts)
-    assert min(stdlib.splits.values()) > 0.02 * len(texts)
-
-
-def test_the_standard_librarys_name_holds_pythons_version(stdlib, tmp_path):
-    version = ".".join(map(str, sys.version_info[:3]))
-    assert stdlib.name.startswith(f"python_stdlib/{version}")
-    message = refusal("python_stdlib/2.7.18", tmp_path)
-    assert f"no config '2.7.18'; it has {version}" in message
-
-
-def make_library(folder):
-    files = {
-        "json/decoder.py": b"x = 1\n",
-        "abc.py": b"# coding: latin-1\nx = '\xe9'\r\n",
-        "ast.py": b"x = '\xe9'\n",  # not UTF-8, and says no other
-        "bdb.py": b"x = 1\n",  # json/decoder.py, sorted before it
-        "cmd.py": b"",
-        "json/tests/test_json.py": b"x = 2\n",
-        "site-packages/numpy.py": b"x = 3\n",
-        "sitecustomize.py": b"x = 4\n",
-        "test/test_abc.py": b"x = 5\n",
-    }
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-
-def test_only_the_librarys_own_decodable_unrepeated_modules_are_read(tmp_path):
-    make_library(tmp_path)
-    found = list(python_stdlib.read_library(tmp_path))
-    assert found == [
-        ("abc.py", "# coding: latin-1\nx = 'é'\n"),
-        ("bdb.py", "x = 1\n"),
-    ]
-
-
-def test_a_python_without_its_librarys_source_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"holds no \.py file"):
-        list(python_stdlib.read_library(tmp_path))
 
 
 def test_importing_corpora_does_not_import_tfds():
