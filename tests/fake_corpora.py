@@ -3,9 +3,7 @@
 import numpy as np
 
 from data.encoding import Encoded
-from data.tokenizers import (
-    EOS,
-)
+from data.tokenizers import EOS
 
 
 class FakeCorpus:

@@ -10,10 +10,7 @@ from fake_corpora import FakeCorpus
 from data import encoder
 from data.encoding import open_encoded
 from data.storage import written_whole
-from data.tokenizers import (
-    EOS,
-    train_tokenizer,
-)
+from data.tokenizers import EOS, train_tokenizer
 from data.vocabularies import open_tokenizers
 
 

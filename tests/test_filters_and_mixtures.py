@@ -10,11 +10,7 @@ from data.encoding import Encoded
 from data.filters import kept_pairs
 from data.mixtures import mix, parts_of
 from data.normalization import Normalizer
-from data.tokenizers import (
-    dump_tokenizer,
-    parse_tokenizer,
-    train_tokenizer,
-)
+from data.tokenizers import dump_tokenizer, parse_tokenizer, train_tokenizer
 from errors import UserError
 
 FILTERS = {

@@ -10,10 +10,7 @@ from data.bucket_shapes import bucket_numbers
 from data.buckets import make_plan, open_plan
 from data.permutation import Permutation
 from data.sentences import SentenceBatches
-from data.tokenizers import (
-    BOS,
-    PAD,
-)
+from data.tokenizers import BOS, PAD
 
 
 class TestSentences:
