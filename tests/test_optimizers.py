@@ -1,64 +1,31 @@
 """Optimisers: each against its paper's formula, and what all of them promise."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from architectures import B, LanguageModelCase, T, names, tokens
-from jax.sharding import PartitionSpec as P
+from architectures import LanguageModelCase, names
+from optimizer_cases import (
+    B1,
+    B2,
+    DECAY,
+    EPS,
+    GRADS,
+    LR,
+    MU,
+    PARAMS,
+    RHO,
+    by_name,
+    optim,
+    updates_of,
+)
 
-from configs import base
 from errors import UserError
-from training.averaging import observe, told
-from training.checkpoints import Checkpoints
-from training.jit_partitioner import Partitioner
 from training.matrices import hidden, input_axes
 from training.muon import orthogonalized
 from training.optimizers import RULES, learning_rate, make_optimizer
-from training.parameter_groups import names_of
-from training.step import make_state
-
-SHAPES = {
-    "embedding": {"table": (5, 4)},
-    "attention": {
-        "query": {"kernel": (4, 2, 3), "bias": (2, 3)},
-        "output": {"kernel": (2, 3, 4), "bias": (4,)},
-    },
-    "score": {"kernel": (7, 1)},
-    "cell": {"recurrent": (4, 12)},
-}
-LR, DECAY, B1, B2, EPS, RHO, MU = 0.1, 0.3, 0.8, 0.95, 1e-3, 0.9, 0.7
-UPDATES = 3
-
-
-def optim(**changes):
-    cfg = base.get_config().optim
-    cfg.update({"schedule": "constant"} | changes)
-    return cfg
-
-
-def random_tree(seed):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda shape: rng.normal(size=shape).astype(np.float32),
-        SHAPES,
-        is_leaf=lambda node: isinstance(node, tuple),
-    )
-
-
-PARAMS = random_tree(0)
-GRADS = [random_tree(1 + k) for k in range(UPDATES)]
-
-
-def by_name(tree):
-    return dict(zip(names_of(tree), jax.tree.leaves(tree), strict=True))
-
-
-# The papers' formulas: gradients of one parameter -> updates before rate and decay.
 
 
 def adam(grads, name):
@@ -156,22 +123,6 @@ FORMULAS = {
     "muon": (muon, decays),
     "nt_asgd": (plain_sgd, lambda name: True),
 }
-
-
-@functools.cache
-def updates_of(name, **changes):
-    """The parameters after each of the GRADS, at rates that fall."""
-    numbers = {"b1": B1, "b2": B2, "eps": EPS, "rho": RHO, "lr": LR}
-    numbers |= {"momentum": MU, "muon_momentum": MU, "weight_decay": DECAY}
-    cfg = optim(name=name, clip=0.0, **numbers | {"schedule": "linear"} | changes)
-    optimizer, _ = make_optimizer(cfg, 10)
-    update = jax.jit(optimizer.update)
-    params, state, found = PARAMS, optimizer.init(PARAMS), []
-    for k, grads in enumerate(GRADS):
-        updates, state = update(grads, state, params, step=k)
-        params = optax.apply_updates(params, updates)
-        found.append(params)
-    return found, state
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -295,168 +246,3 @@ def test_numbers_that_no_optimiser_can_have_are_refused(change):
     [(key, value)] = change.items()
     with pytest.raises(UserError, match=rf"optim\.{key}={value}: it must be"):
         make_optimizer(optim(**change), 10)
-
-
-POPULATION = {
-    "lr": [0.1, 0.2],
-    "weight_decay": [0.0, 0.3],
-    "b1": [0.9, 0.5],
-    "b2": [0.9, 0.99],
-    "eps": [1e-3, 1e-6],
-    "momentum": [0.5, 0.0],
-    "clip": [0.1, 3.0],
-    "plateau_factor": [0.5, 0.1],
-}
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_numbers_may_be_traced_so_that_many_runs_are_one_program(name):
-    keys = {"name": name, "schedule": "plateau", "plateau_patience": 1, "warmup": 2}
-
-    def run(numbers):
-        cfg = types.SimpleNamespace(**optim(**keys).to_dict() | numbers)
-        optimizer, _ = make_optimizer(cfg, 10)
-        params, state = PARAMS, optimizer.init(PARAMS)
-        for k, grads in enumerate(GRADS):
-            updates, state = optimizer.update(grads, state, params, step=k)
-            params = optax.apply_updates(params, updates)
-            state = told(state, jnp.float32(k))
-        return params
-
-    together = jax.jit(jax.vmap(run))(
-        jax.tree.map(jnp.asarray, POPULATION, is_leaf=is_list)
-    )
-    for i in range(2):
-        alone = jax.jit(lambda i=i: run({k: v[i] for k, v in POPULATION.items()}))()
-        jax.tree.map(
-            lambda many, one, i=i: np.testing.assert_allclose(
-                many[i], one, rtol=1e-4, atol=1e-5
-            ),
-            together,
-            alone,
-        )
-
-
-def is_list(node):
-    return isinstance(node, list)
-
-
-@functools.cache
-def boxed_shapes():
-    """Shapes of some of a Transformer's parameters, with the names of their axes."""
-    model = LanguageModelCase("transformer")
-    found = jax.eval_shape(model.init, tokens((B, T)), model.carry(B))["params"]
-    layer = found["stack"]["layers_0"]
-    kept = ("self_attention", "transform", "self_residual")
-    return {"embedding": found["embedding"]} | {name: layer[name] for name in kept}
-
-
-FROZEN = "self_attention/value/bias"
-
-
-@functools.cache
-def first_state(name):
-    """A partitioner, and a state that it laid out."""
-    partitioner = Partitioner(base.get_config().parallel)
-    changes = {"schedule": "plateau", "freeze": FROZEN}
-    optimizer, _ = make_optimizer(optim(name=name, momentum=MU, **changes), 10)
-
-    def make():
-        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), boxed_shapes())
-        return make_state(ones, optimizer)
-
-    return partitioner, optimizer, partitioner.shardings(make), partitioner.init(make)
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_moments_lie_where_their_parameters_lie(name):
-    _, _, shardings, state = first_state(name)
-    same = jax.tree.map(lambda leaf, place: leaf.sharding == place, state, shardings)
-    assert all(jax.tree.leaves(same))
-    specs = by_name(jax.tree.map(lambda leaf: leaf.sharding.spec, state.params))
-    assert specs["self_attention/query/kernel"] == P("fsdp", "tensor", None)
-    with_moments = set()
-    for key, leaf in by_name(state.opt_state).items():
-        [owner] = [name for name in specs if name in key] or [None]
-        expected = specs.get(owner, P())
-        if owner is None:
-            assert leaf.shape in ((), (5,)), key  # counts, and losses of nt_asgd
-        elif key.endswith("rows"):
-            expected = P(*expected[: leaf.ndim])
-        elif key.endswith("columns"):
-            expected = P(*expected[-leaf.ndim :])
-        assert leaf.sharding.spec == expected, key
-        with_moments.add(owner)
-    assert with_moments >= set(specs) - {FROZEN} - {None}
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_a_step_keeps_the_layout_of_the_state_and_changes_only_what_trains(name):
-    partitioner, optimizer, _, state = first_state(name)
-
-    def step(state, carry, batch):
-        updates, opt_state = optimizer.update(
-            batch, state.opt_state, state.params, step=state.step
-        )
-        params = optax.apply_updates(state.params, updates)
-        return state.replace(params=params, opt_state=opt_state), carry, {}
-
-    grads = jax.tree.map(jnp.ones_like, state.params)
-    compiled = partitioner.compile(step, state, (), shapes=1)
-    copy = jax.tree.map(jnp.copy, state)
-    after, _, _ = compiled(copy, (), grads)
-    after = after.replace(opt_state=observe(after.opt_state, 1.0))
-    same = jax.tree.map(
-        lambda a, b: a.shape == b.shape and a.sharding == b.sharding, after, state
-    )
-    assert all(jax.tree.leaves(same))
-    for key, leaf in by_name(after.params).items():
-        moved = not np.array_equal(leaf, by_name(state.params)[key])
-        assert moved == (key != FROZEN), key
-
-
-def test_the_state_of_every_optimiser_is_saved_and_restored(tmp_path):
-    states = {name: updates_of(name)[1] for name in RULES}
-    states["frozen"] = first_state("muon")[-1].opt_state
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, {"state": states, "carry": ()}, {}, None)
-    zeros = jax.tree.map(jnp.zeros_like, states)
-    content, _ = checkpoints.restore(1, {"state": zeros, "carry": ()})
-    found = content["state"]
-    assert jax.tree.structure(found) == jax.tree.structure(states)
-    jax.tree.map(np.testing.assert_array_equal, found, states)
-    checkpoints.close()
-
-
-def first_trigger(losses, n):
-    """Algorithm 1 of Merity et al. (2017): the validation that starts averaging."""
-    logs = []
-    for t, loss in enumerate(losses):
-        if t > n and loss > min(logs[: t - n]):
-            return t
-        logs.append(loss)
-    return None
-
-
-LOSSES = {
-    "falls": ([9, 8, 7, 6, 5, 4, 3, 2], None),
-    "rises": ([5, 6, 7, 8, 9, 10, 11, 12], 3),
-    "stalls": ([9, 8, 5, 6, 4, 6, 6, 6], 5),
-    "is equal": ([5, 5, 5, 5, 5, 5, 5, 5], None),
-    "is nan": ([9, 8, 7, 6, float("nan"), 5, 4, 3], 4),
-}
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_averaging_begins_where_the_published_algorithm_begins(name):
-    losses, expected = LOSSES[name]
-    optimizer, _ = make_optimizer(optim(name="nt_asgd", non_monotone_interval=2), 10)
-    state = optimizer.init({"x": jnp.zeros(2)})
-    begun = []
-    for loss in losses:
-        state = observe(state, loss)
-        begun.append(bool(state.average.begun))
-    assert (begun.index(True) if any(begun) else None) == expected
-    assert begun == sorted(begun)
-    if name != "is nan":
-        assert first_trigger(losses, 2) == expected
