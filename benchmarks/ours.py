@@ -120,8 +120,7 @@ class TrainStep(Ours):
         found = self.compiled(self.state, self.carry, batch)
         self.state, self.carry, self.pairs = jax.block_until_ready(found)
         self.number += 1
-        if self.number < 4:  # warm-up; in a run later ones are too rare to matter
-            settle(self.number)
+        settle(self.number)
 
     def compilations(self) -> int:
         """Of the step."""
