@@ -279,7 +279,9 @@ def begin(directory: RunDirectory, config: dict, facts: dict, dataset: Dataset) 
     """Writes what a run directory begins with, or checks what one began with."""
     if directory.is_complete:
         check_data(directory, dataset)
-        for line in different_keys(directory.read_json("about.json"), facts):
+        there = directory.read_json("about.json")
+        known = {key: facts[key] for key in there if key in facts}
+        for line in different_keys(there, known):
             print(f"resuming although {line}", file=sys.stderr)
         return
     directory.write_json("config.json", config)

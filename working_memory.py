@@ -8,9 +8,10 @@ process that is told so before it begins
 starts itself once more, as the same process, with TUNABLES in its environment.
 
 The price: where a small block has come to lie in a gap of the heap, the next program's
-working memory does not fit it any more, and the gap is held beside it. `settle` gives
-such gaps back. GLIBC_TUNABLES=glibc.malloc.hugetlb=0, or anything else said of huge
-pages, leaves the C library as it is. Where it is not glibc, nothing happens.
+working memory does not fit it any more, and the gap is held beside it. Training gives
+such gaps back (`give_back_gaps`). GLIBC_TUNABLES=glibc.malloc.hugetlb=0, or anything
+else said of huge pages, leaves the C library as it is. Where it is not glibc, nothing
+happens.
 """
 
 import ctypes
@@ -40,12 +41,13 @@ def keep_working_memory() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def settle(number: int) -> None:
+def give_back_gaps(number: int) -> None:
     """Gives the kernel what is free in a kept heap after call 1, 2, 4, 8 and so on.
 
     Small blocks settle in the first calls of a program; afterwards it finds the gap
-    that it left. What it needs itself it is given anew, which costs about a tenth of a
-    second for 500 MB: nothing after few calls, and too much after each.
+    that it left, mostly. A call that is under way keeps its working memory; the next
+    one after a call that is done is given its own anew, a tenth of a second for 500 MB,
+    which is little a few times and too much each time.
     """
     is_power = number > 0 and number & (number - 1) == 0
     if is_power and SETTINGS in os.environ.get("GLIBC_TUNABLES", ""):

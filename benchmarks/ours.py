@@ -28,7 +28,7 @@ from configs import base
 from experiment import Training, num_parameters
 from tasks.search import Search
 from training.surroundings import commit, num_threads
-from working_memory import keep_working_memory, settle
+from working_memory import give_back_gaps, keep_working_memory
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
@@ -120,7 +120,7 @@ class TrainStep(Ours):
         found = self.compiled(self.state, self.carry, batch)
         self.state, self.carry, self.pairs = jax.block_until_ready(found)
         self.number += 1
-        settle(self.number)
+        give_back_gaps(self.number)
 
     def compilations(self) -> int:
         """Of the step."""

@@ -34,15 +34,17 @@ def widen(state: PyTree, count: int, *, related: bool) -> PyTree:
     """
 
     def repeat(leaf):
-        if is_its_own(leaf):
+        if has_own_order(leaf):
             return leaf.widened(count, related=related)
         return jnp.repeat(leaf, count, axis=1) if jnp.ndim(leaf) else leaf
 
-    return jax.tree.map(repeat, state, is_leaf=is_its_own)
+    return jax.tree.map(repeat, state, is_leaf=has_own_order)
 
 
 def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
     """Leaves [B, N, ...] with the hypotheses that `parents` names; others as is.
+
+    Of a state that was widened as related; parts with an order of their own see to it.
 
     Rows and hypotheses are made one axis first, and no place is checked, since each is
     that of a hypothesis: XLA then copies whole hypotheses, which on a CPU takes half
@@ -50,7 +52,7 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
     """
 
     def gather(leaf):
-        if is_its_own(leaf):
+        if has_own_order(leaf):
             return leaf.reordered(parents)
         if not leaf.ndim:
             return leaf
@@ -59,11 +61,11 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
         whole = leaf.reshape(rows * num, *leaf.shape[2:])
         return whole.at[places].get(mode="promise_in_bounds")
 
-    return jax.tree.map(gather, tree, is_leaf=is_its_own)
+    return jax.tree.map(gather, tree, is_leaf=has_own_order)
 
 
-def is_its_own(node: PyTree) -> bool:
-    """Whether a part of a state says itself how hypotheses stand in it.
+def has_own_order(node: PyTree) -> bool:
+    """Whether a part of a state sees itself to how hypotheses stand in it.
 
     It has methods `widened(count, *, related)` and `reordered(parents)`.
     """

@@ -18,7 +18,7 @@ def top_tokens(
     is best (of equal blocks, in the first), so only these need to be searched.
 
     Args:
-      allowed: others score -inf, without a pass over all that writes it down.
+      allowed: others score -inf; of a large vocabulary no scores are written anew.
     """
     size = scores.shape[-1]
     blocks = -(-size // WIDTH)

@@ -3,8 +3,8 @@
 Masks are True where a query may look; a query that may look nowhere gets zeros.
 Keys and values stand as [B, H, S, Dh], the order in which a product reads them,
 so that a memory is never rearranged. Where a token at a time meets them keys stand
-turned, [B, H, Dh, S], which XLA for CPUs multiplies with few queries in half of the
-time (with one query in as much).
+turned, [B, H, Dh, S]: XLA for CPUs multiplies these with several queries in half of
+the time, and with one in the same.
 """
 
 import flax.linen as nn
@@ -22,6 +22,7 @@ from models.precision import DType, Number, widened
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
 ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
 Turned = tuple[Float[Array, "B H Dh S"], Float[Array, "B H S Dh"]]
+Written = tuple[Float[Array, "F H Dh _"], Float[Array, "F H _ Dh"]]
 Biases = tuple[Float[Array, "H Dh"], Float[Array, "H Dh"]]
 
 
@@ -250,8 +251,8 @@ class SelfAttention(MultiHeadAttention):
         self,
         x: Float[Array, "B N D"],
         past: tuple[Float[Array, "B H Dh C"], Float[Array, "B H C Dh"]],
-        own: tuple[Float[Array, "F H Dh _"], Float[Array, "F H _ Dh"]],
-        mask: Bool[Array, "B #N S"],
+        own: Written,
+        mask: Bool[Array, "B N S"],
         places: Int[Array, "#B 1"],
         distances: Float[Array, "_ H Dh"] | None = None,
         biases: Biases | None = None,
@@ -259,26 +260,31 @@ class SelfAttention(MultiHeadAttention):
         """What one token of each of N hypotheses finds.
 
         In a past that all hypotheses of a row share, C slots, and in what the
-        members of its family have written since, a slot each a step; S in all.
+        members of its family have written since, a slot each a step, of which the
+        mask leaves a hypothesis its own line; S in all.
 
         Args:
           distances: those of the C slots, then of the steps.
         """
         (keys, values), (own_keys, own_values) = past, own
-        num_before, (families, *_) = values.shape[2], own_keys.shape
-        members = x.shape[0] * x.shape[1] // families
+        num_before, num_families = values.shape[2], len(own_keys)
+        num_members = x.shape[0] * x.shape[1] // num_families
         content, position = self._ask_twice(x, places, biases)
-        since = jnp.einsum("FHGK,FHKS->FHGS", by_family(content, families), own_keys)
+        since = jnp.einsum(
+            "FHGK,FHKS->FHGS", by_family(content, num_families), own_keys
+        )
         scores = [jnp.einsum("BHNK,BHKC->BHNC", content, keys), by_row(since, len(x))]
         if distances is not None:
             by_distance = jnp.einsum("BHNK,SHK->BHNS", position, distances)
             before, since = jnp.split(by_distance, [num_before], axis=-1)
             scores[0] += before
-            scores[1] += jnp.repeat(since, members, axis=-1)
+            scores[1] += jnp.repeat(since, num_members, axis=-1)
         weights = self.weigh(jnp.concatenate(scores, axis=-1), mask, train=False)
         before, since = jnp.split(weights, [num_before], axis=-1)
         found = jnp.einsum("BHNC,BHCK->BHNK", before, values)
-        by_own = jnp.einsum("FHGS,FHSK->FHGK", by_family(since, families), own_values)
+        by_own = jnp.einsum(
+            "FHGS,FHSK->FHGK", by_family(since, num_families), own_values
+        )
         return self.collect(found + by_row(by_own, len(x)))
 
 

@@ -4,9 +4,10 @@ What all hypotheses of a row share (a memory, a prompt) stands once a row and is
 read. What they have written since stands in caches that belong to families: G
 hypotheses of a row that may go on from one another, each with a slot of its own at
 each of L steps. Whose slots are a hypothesis's past is kept apart, so that a search
-that goes on with other hypotheses moves no keys and no values.
+that goes on with other hypotheses moves no keys and no values. The price: a member's
+query meets all L G slots of its family, of which the mask leaves it L.
 
-Keys stand turned here, as products with few queries read them soonest.
+Keys stand turned here, as CPUs multiply them with few queries soonest.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention import Projected, Turned
+from models.attention import Projected, Turned, Written
 from models.families import by_family
 from models.precision import DType
 
@@ -80,12 +81,12 @@ class State(NamedTuple):
       step: the next one's number, of all rows.
     """
 
-    caches: tuple[Turned, ...]
+    caches: tuple[Written, ...]
     lineage: Int[Array, "B N L"]
     step: Int[Array, ""]
 
     @property
-    def members(self) -> int:
+    def num_members(self) -> int:
         """G."""
         return self.caches[0][1].shape[2] // self.lineage.shape[2]
 
@@ -99,20 +100,31 @@ class State(NamedTuple):
         return State(caches, jnp.repeat(self.lineage, count, axis=1), self.step)
 
     def reordered(self, parents: Int[Array, "B K"]) -> "State":
-        """With hypotheses that go on from others of their family."""
+        """With hypotheses that go on from others of a row.
+
+        Raises ValueError where those of a row are several families.
+        """
+        if self.num_members != self.lineage.shape[1]:
+            raise ValueError(
+                "hypotheses that each are a family do not go on from one another: "
+                "widen the state with related=True"
+            )
         lineage = jnp.take_along_axis(self.lineage, parents[:, :, None], axis=1)
         return self._replace(lineage=lineage)
 
     def opened(self) -> "State":
         """With the step's slots given to those who write into them now."""
-        members = jnp.arange(self.lineage.shape[1]) % self.members
-        members = jnp.broadcast_to(members, self.lineage.shape[:2])
+        num = self.lineage.shape[1]
+        writers = jnp.arange(num, dtype=self.lineage.dtype) % self.num_members
         lineage = jax.lax.dynamic_update_index_in_dim(
-            self.lineage, members, self.step, axis=2
+            self.lineage,
+            jnp.broadcast_to(writers, self.lineage.shape[:2]),
+            self.step,
+            axis=2,
         )
         return self._replace(lineage=lineage)
 
-    def closed(self, caches: tuple[Turned, ...]) -> "State":
+    def closed(self, caches: tuple[Written, ...]) -> "State":
         """After the step, which has written into the caches."""
         return self._replace(caches=caches, step=self.step + 1)
 
@@ -127,11 +139,7 @@ def empty_state(past: TurnedPast, max_steps: int) -> State:
     return State(caches, lineage, jnp.zeros((), jnp.int32))
 
 
-def write_cache(
-    cache: tuple[Float[Array, "F H Dh S"], Float[Array, "F H S Dh"]],
-    new: tuple[Float[Array, "B H N Dh"], Float[Array, "B H N Dh"]],
-    step: Int[Array, ""],
-) -> tuple[Float[Array, "F H Dh S"], Float[Array, "F H S Dh"]]:
+def write_cache(cache: Written, new: Projected, step: Int[Array, ""]) -> Written:
     """Puts one token's key and value of each hypothesis into its slot of a step."""
     keys, values = cache
     new_keys, new_values = (by_family(each, len(keys)) for each in new)
@@ -152,7 +160,7 @@ class View(NamedTuple):
         matter.
     """
 
-    mask: Bool[Array, "B #N S"]
+    mask: Bool[Array, "B N S"]
     places: Int[Array, "B 1"]
     distances: Float[Array, "_ H Dh"] | None
 
@@ -171,7 +179,7 @@ def views(
     away = num_before + state.step - jnp.arange(total)
     near = (away >= 0) & (away < window)
     before, since = jnp.split(near, [num_before])
-    own = own_slots(state) & jnp.repeat(since, state.members)
+    own = own_slots(state) & jnp.repeat(since, state.num_members)
     before = jnp.broadcast_to(
         (past.seen & before)[:, None], (*own.shape[:2], num_before)
     )
@@ -190,6 +198,5 @@ def views(
 
 def own_slots(state: State) -> Bool[Array, "B N S"]:
     """Which of its family's L G slots are a hypothesis's past, if they are filled."""
-    members = jnp.arange(state.members)
-    own = state.lineage[..., None] == members
+    own = state.lineage[..., None] == jnp.arange(state.num_members)
     return own.reshape(*state.lineage.shape[:2], -1)

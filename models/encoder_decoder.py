@@ -9,15 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention import Turned
-from models.cache import (
-    Past,
-    State,
-    TurnedPast,
-    empty_state,
-    no_past,
-    turned,
-    views,
-)
+from models.cache import Past, State, TurnedPast, empty_state, no_past, turned, views
 from models.heads import Predictor
 from models.masks import EVERYTHING, causal_mask, filled_mask
 from models.memory import Memory

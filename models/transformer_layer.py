@@ -17,7 +17,7 @@ from models.attention import (
     Projected,
     ProjectedSource,
     SelfAttention,
-    Turned,
+    Written,
 )
 from models.cache import write_cache
 from models.layers import Embedding, FeedForward, Residual, normal
@@ -151,7 +151,7 @@ class Layer(nn.Module):
         x = self.self_residual.leave(x, y, train=False)
         return self._rest(x, None, train=False), slots
 
-    def step(self, x, past, cache: Turned, number, view, biases, source=None):
+    def step(self, x, past, cache: Written, number, view, biases, source=None):
         """One token of each of N hypotheses, [B, N, D], their `number`-th.
 
         Args:

@@ -36,12 +36,19 @@ def test_no_keys_and_no_values_move_when_hypotheses_do(kind):
     np.testing.assert_array_equal(moved[1], [[2, 0, 0], [4, 4, 5]])
 
 
+def test_strangers_do_not_go_on_from_one_another():
+    wide = widen(started("text")[2], 3, related=False)
+    with pytest.raises(ValueError, match="related=True"):
+        reorder(wide, jnp.zeros((B, 3), jnp.int32))
+    reorder(widen(started("text")[2], 1, related=True), jnp.zeros((B, 1), jnp.int32))
+
+
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("related", [True, False])
 def test_hypotheses_take_no_more_room_than_one_each(kind, related):
     state = started(kind)[2]
     wide = widen(state, 3, related=related)
-    assert wide.members == (3 if related else 1)
+    assert wide.num_members == (3 if related else 1)
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(s.caches)) for s in (state, wide)
     ]

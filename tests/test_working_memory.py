@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import working_memory
-from working_memory import HUGE_PAGES, TUNABLES, keep_working_memory, settle
+from working_memory import HUGE_PAGES, TUNABLES, give_back_gaps, keep_working_memory
 
 PAGES = 2**24 * 4 // os.sysconf("SC_PAGE_SIZE")  # of the array below
 PROGRAM = """
@@ -32,7 +32,7 @@ print(faults, os.getpid(), sys.stdin.read())
 
 GAPS = """
 import sys
-from working_memory import keep_working_memory, settle
+from working_memory import keep_working_memory, give_back_gaps
 keep_working_memory()
 
 def resident():
@@ -43,7 +43,7 @@ blocks = [bytearray(2**20) for _ in range(64)]
 blocks = blocks[::8]  # gaps of 7 MiB
 found = []
 for number in map(int, sys.argv[1].split(",")):
-    settle(number)
+    give_back_gaps(number)
     found.append(resident())
 print(*found)
 """
@@ -92,7 +92,7 @@ def test_a_heap_that_is_not_kept_is_left_alone(monkeypatch):
     monkeypatch.setattr(working_memory.ctypes, "CDLL", calls.append)
     for told in ("", f"{HUGE_PAGES}=0"):
         monkeypatch.setenv("GLIBC_TUNABLES", told)
-        settle(1)
+        give_back_gaps(1)
     assert not calls
 
 

@@ -16,7 +16,7 @@ from training.progress import Progress
 from training.signals import StopRequested, stop_requests
 from training.step import Step, TrainState
 from training.writers import Writers
-from working_memory import settle
+from working_memory import give_back_gaps
 
 
 class Ending(enum.IntEnum):
@@ -87,7 +87,7 @@ class Run:
                 state, carry, pairs = self.step(state, carry, batch)
                 done += 1
                 meter.push(done, pairs, batches.lap(), flops)
-                settle(done - begun)
+                give_back_gaps(done - begun)
                 broken = len(progress.in_a_row) >= self.max_skipped
                 stopping = self._stops(stopped)
                 if self._saves(done) or stopping or broken:

@@ -20,7 +20,7 @@ from training.progress import Progress
 from training.signals import StopRequested, stop_requests
 from training.step import TrainState
 from training.writers import Writers
-from working_memory import settle
+from working_memory import give_back_gaps
 
 
 @dataclasses.dataclass
@@ -98,7 +98,7 @@ class PopulationRun:
                 done += 1
                 self._read()
                 self._sent = done, pairs, batches.lap(), flops
-                settle(done - begun)
+                give_back_gaps(done - begun)
                 leaving = self._leaving(stopped)
                 keeping = self.active if self._saves(done) else leaving | self._broken()
                 if keeping:
