@@ -11,6 +11,11 @@ from small_reports import SAMPLES, make_run
 from analysis.kept_runs import MARKED, keep, with_tables
 from errors import UserError
 
+FIRST_TABLE = (
+    ("cldr", "bleu", 1),
+    ("python_stdlib", "bits_per_byte", 3),
+    ("multi30k", "bleu", 1),
+)
 TEXT = "before\n<!-- results/toy -->\n{}<!-- end -->\nafter\n"
 
 
@@ -68,3 +73,14 @@ def test_the_tables_of_this_project_are_those_of_its_kept_runs():
     text = (ROOT / "RESULTS.md").read_text(encoding="utf8")
     assert MARKED.search(text)
     assert with_tables(text, ROOT) == text
+
+
+@pytest.mark.parametrize("model", ["rnn", "transformer", "transformer_xl"])
+def test_the_first_table_of_the_readme_is_that_of_the_kept_cards(model):
+    shown = []
+    for rung, score, digits in FIRST_TABLE:
+        (card,) = (ROOT / "results" / rung / model).glob("eval/test-*.json")
+        value = json.loads(card.read_text())["scores"][score]["value"]
+        shown.append(f"{value:.{digits}f}")
+    line = f"| {model} | {' | '.join(shown)} |"
+    assert line in (ROOT / "README.md").read_text().splitlines()
