@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.encoding import Encoded
-from data.tokenizers import EOS
+from data.tokenizers import EOS, PAD
 
 
 class FakeCorpus:
@@ -28,3 +28,16 @@ def encoded(lengths, seed=0):
     tokens = np.random.default_rng(seed).integers(4, 99, offsets[-1]).astype(np.uint16)
     tokens[offsets[1:] - 1] = EOS
     return Encoded(tokens, offsets, 0, 0, 0)
+
+
+def labels_of(batches, batch, row):
+    """A row's labels; both of its sides are those of its pair, and padding."""
+    for name, side, mask in [
+        ("source", batches.source, "source_mask"),
+        ("labels", batches.target, "target_mask"),
+    ]:
+        there = batch[name][row][batch[mask][row]]
+        start, end = side.offsets[batch["ids"][row] : batch["ids"][row] + 2]
+        np.testing.assert_array_equal(there, side.tokens[start:end])
+        assert (batch[name][row][~batch[mask][row]] == PAD).all()
+    return there

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from fake_corpora import labels_of
 
 from data.documents import DocumentBatches, choose_shapes
 from data.encoding import Encoded
@@ -49,14 +50,7 @@ class TestEpochs:
                     assert (batch["source"][row] == PAD).all()
                     continue
                 seen[number] += 1
-                for name, side, mask in [
-                    ("source", batches.source, "source_mask"),
-                    ("labels", batches.target, "target_mask"),
-                ]:
-                    there = batch[name][row][batch[mask][row]]
-                    start, end = side.offsets[number : number + 2]
-                    np.testing.assert_array_equal(there, side.tokens[start:end])
-                    assert (batch[name][row][~batch[mask][row]] == PAD).all()
+                there = labels_of(batches, batch, row)
                 before = [BOS, *there[:-1]]
                 assert batch["target_in"][row].tolist()[: len(there)] == before
         assert seen == Counter(range(N))

@@ -4,13 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fake_corpora import encoded
+from fake_corpora import encoded, labels_of
 
 from data.bucket_shapes import bucket_numbers
 from data.buckets import make_plan, open_plan
 from data.permutation import Permutation
 from data.sentences import SentenceBatches
-from data.tokenizers import BOS, PAD
+from data.tokenizers import BOS
 
 
 class TestSentences:
@@ -32,14 +32,7 @@ class TestSentences:
                     assert batch["weights"][row].sum() == 0
                     continue
                 seen[number] += 1
-                for name, side, mask in [
-                    ("source", batches.source, "source_mask"),
-                    ("labels", batches.target, "target_mask"),
-                ]:
-                    there = batch[name][row][batch[mask][row]]
-                    start, end = side.offsets[number : number + 2]
-                    np.testing.assert_array_equal(there, side.tokens[start:end])
-                    assert (batch[name][row][~batch[mask][row]] == PAD).all()
+                labels_of(batches, batch, row)
         assert seen == Counter(range(300))
 
     def test_the_decoder_reads_what_it_should_have_said(self):
