@@ -28,6 +28,7 @@ STACK = {
     "tie_projections": True,  # from vectors to width and back, of rarer clusters
     "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
     "attention_dropout": 0.0,  # of attention weights
+    "attention_kernel": "full",  # or "blocks", "pallas" (TPU), "cudnn" (GPU)
     "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
     "remat": False,  # the backward pass computes each layer again: less memory
     "scan_layers": False,  # layers as a loop: programs of many compile faster

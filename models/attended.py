@@ -8,6 +8,7 @@ not yet normalised; the division by their sum is of what is found, not of weight
     ds_j  = e_j / l * (g . v_j - g . found)
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -76,44 +77,58 @@ def attended(
     Args:
       dropout_keys: of the dropout of weights; None: no weight is left out.
     """
-    draw = None if dropout_keys is None else Draw.of(dropout_keys, dropout)
-    return _attended(meeting, values, mask, draw)
+    draw = draw_of(dropout_keys, dropout)
+    return attended_by_some(meeting, values, mask, draw, meeting.content.shape[2])
 
 
-@jax.custom_vjp
-def _attended(meeting, values, mask, draw):
-    """Args: draw: of the dropout of weights, or None."""
-    return _forward(meeting, values, mask, draw)[0]
+def draw_of(dropout_keys: Keys | None, dropout: Number) -> Draw | None:
+    """Of the dropout of weights, or None."""
+    return None if dropout_keys is None else Draw.of(dropout_keys, dropout)
 
 
-def _forward(meeting, values, mask, draw):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attended_by_some(
+    meeting: Meeting,
+    values: Float[Array, "B H S Dh"],
+    mask: Bool[Array, "#B 1 #T S"],
+    draw: Draw | None,
+    num_queries: int,
+) -> Float[Array, "B H T Dh"]:
+    """The same, of T queries out of `num_queries`, for whose weights the draw is."""
+    return _forward(meeting, values, mask, draw, num_queries)[0]
+
+
+def _forward(meeting, values, mask, draw, num_queries):
     scores, pull = jax.vjp(scores_of, meeting)
     powers, total = powers_of(widened(scores * values.shape[-1] ** -0.5), mask)
     powers = powers.astype(values.dtype)
-    seen = _dropped(powers, draw)
+    seen = _dropped(powers, draw, num_queries)
     found = jnp.einsum("BHTS,BHSK->BHTK", seen, values)
     found = found * _inverse(total).astype(values.dtype)
     return found, (pull, powers, total, values, found, draw)
 
 
-def _backward(saved, gradient):
+def _backward(num_queries, saved, gradient):
     pull, powers, total, values, found, draw = saved
     gradient = gradient * _inverse(total).astype(values.dtype)
-    seen = _dropped(powers, draw)
+    seen = _dropped(powers, draw, num_queries)
     by_values = over_queries(gradient, seen)
     by_power = jnp.einsum("BHTK,BHSK->BHTS", gradient, values)
-    by_power = widened(_dropped(by_power, draw))
+    by_power = widened(_dropped(by_power, draw, num_queries))
     mean = widened(gradient * found).sum(axis=-1, keepdims=True)
     by_score = powers * (by_power - mean) * values.shape[-1] ** -0.5
     (by_meeting,) = pull(by_score.astype(values.dtype))
     return by_meeting, by_values, None, None
 
 
-_attended.defvjp(_forward, _backward)
+attended_by_some.defvjp(_forward, _backward)
 
 
-def _dropped(x, draw):
-    return x if draw is None else thinned(x, draw, x.shape)
+def _dropped(x, draw, num_queries):
+    if draw is None:
+        return x
+    rows, heads, _, keys = x.shape
+    return thinned(x, draw, x.shape, (rows, heads, num_queries, keys))
 
 
 def _inverse(total):

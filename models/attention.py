@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attended import Meeting, attended, scores_of
+from models.attended import Meeting, scores_of
+from models.attention_kernels import kernel_of
 from models.dropout import Dropout, is_off
 from models.families import by_family, by_row
 from models.layers import Dense, Embedding, Initializer, normal
@@ -47,6 +48,7 @@ class MultiHeadAttention(nn.Module):
       width: D, of what comes out.
       head_width: Dh of a query, a key and a value.
       shared: one matrix makes queries, keys and values.
+      kernel: one of `models.attention_kernels.KERNELS`.
     """
 
     heads: int
@@ -55,6 +57,7 @@ class MultiHeadAttention(nn.Module):
     dropout: Number
     use_bias: bool = True
     shared: bool = False
+    kernel: str = "full"
     kernel_init: Initializer | None = None
 
     def setup(self):
@@ -124,6 +127,7 @@ class MultiHeadAttention(nn.Module):
             weights = self.weigh(scores, mask, train=train)
             return self.collect(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
         keys = self.drop.keys() if train and not is_off(self.dropout) else None
+        attended = kernel_of(self.kernel)
         return self.collect(
             attended(meeting, values, mask[:, None], keys, self.dropout)
         )

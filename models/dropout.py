@@ -29,12 +29,36 @@ GOLDEN = 0x9E3779B9  # odd, so that places stay apart
 
 def hashed(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """32 bits for each place of an array; beyond 2^32 entries they repeat."""
+    return mixed(keys, places(shape, shape))
+
+
+def places(shape: tuple[int, ...], whole: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """A number for each place of an array: row by row, in steps of GOLDEN.
+
+    Args:
+      shape: of a part that begins where the whole does.
+    """
     place = jnp.zeros(shape, jnp.uint32)
-    stride = GOLDEN
-    for axis in reversed(range(len(shape))):
+    for axis, stride in enumerate(strides(whole)):
         count = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         place += count * jnp.uint32(stride)
-        stride = stride * shape[axis] % SCALE
+    return place
+
+
+def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """By how much a place grows along each axis, modulo 2^32."""
+    found, stride = [], GOLDEN
+    for size in reversed(shape):
+        found.append(stride)
+        stride = stride * size % SCALE
+    return tuple(reversed(found))
+
+
+def mixed(
+    keys: Keys | tuple[UInt32[Array, ""], UInt32[Array, ""]],
+    place: UInt32[Array, "..."],
+) -> UInt32[Array, "..."]:
+    """The hash of places."""
     bits = place + keys[0]
     bits = (bits ^ (bits >> 17) ^ keys[1]) * jnp.uint32(0xED5AD4BB)
     bits = (bits ^ (bits >> 11)) * jnp.uint32(0xAC4C1B51)
@@ -74,7 +98,7 @@ def dropped(
     x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Number
 ) -> Float[Array, "..."]:
     """x where a mask of `shape` keeps it, divided by 1 - rate; 0 elsewhere."""
-    return thinned(x, Draw.of(keys, rate), shape)
+    return thinned(x, Draw.of(keys, rate), shape, shape)
 
 
 class Draw(NamedTuple):
@@ -94,21 +118,31 @@ class Draw(NamedTuple):
         """The one that leaves out a share."""
         return cls(keys, threshold(rate), 1 / (1 - rate))
 
+    def moved(self, place: UInt32[Array, ""]) -> "Draw":
+        """The same mask, seen from another place of it."""
+        return self._replace(keys=self.keys.at[0].add(place))
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def thinned(
-    x: Float[Array, "..."], draw: Draw, shape: tuple[int, ...]
+    x: Float[Array, "..."], draw: Draw, shape: tuple[int, ...], whole: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    """x where the mask keeps it, times its factor."""
-    return jnp.where(hashed(draw.keys, shape) >= draw.least, x * draw.factor, 0)
+    """x where the mask keeps it, times its factor.
+
+    Args:
+      shape: of the mask, which x's broadcasts with.
+      whole: that of the array of which x is a part.
+    """
+    stays = mixed(draw.keys, places(shape, whole)) >= draw.least
+    return jnp.where(stays, x * draw.factor, 0)
 
 
-def _forward(x, draw, shape):
-    return thinned(x, draw, shape), draw
+def _forward(x, draw, shape, whole):
+    return thinned(x, draw, shape, whole), draw
 
 
-def _backward(shape, draw, gradient):
-    return thinned(gradient, draw, shape), None
+def _backward(shape, whole, draw, gradient):
+    return thinned(gradient, draw, shape, whole), None
 
 
 thinned.defvjp(_forward, _backward)

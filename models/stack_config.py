@@ -4,9 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 from models.adaptive import cluster_widths, clusters
-from models.dropout import where_on
+from models.attention_kernels import KERNELS
+from models.dropout import is_off, where_on
 from models.layers import ACTIVATIONS, Initializer, check_sizes, normal
-from models.positions import SCHEMES
+from models.positions import BY_DISTANCE, SCHEMES
 from models.precision import DTYPES, DType, Number
 
 
@@ -36,6 +37,7 @@ class StackConfig:
     tie_projections: bool
     dropout: float
     attention_dropout: float
+    attention_kernel: str
     dtype: str
     remat: bool
     scan_layers: bool
@@ -54,6 +56,7 @@ class StackConfig:
             "norm": ("pre", "post"),
             "positions": SCHEMES,
             "activation": tuple(ACTIVATIONS),
+            "attention_kernel": tuple(KERNELS),
             "dtype": tuple(DTYPES),
         }
         for key, known in choices.items():
@@ -67,6 +70,8 @@ class StackConfig:
                 f"model.head_width={self.size_of_head}: rotary positions turn pairs, "
                 "so it must be even"
             )
+        if self.attention_kernel == "cudnn":
+            self._check_cudnn()
 
     def _check_tables(self) -> None:
         """Raises ValueError for cut-offs that no vocabulary has."""
@@ -77,6 +82,25 @@ class StackConfig:
         clusters(max(self.cutoffs, default=0) + 1, self.cutoffs)
         width = self.embedding_width or self.width
         cluster_widths(width, self.div_val, len(self.cutoffs) + 1)
+
+    def _check_cudnn(self) -> None:
+        """Raises ValueError for what cuDNN's attention has not."""
+        size = self.size_of_head
+        missing = {
+            f"model.positions={self.positions!r}": self.positions in BY_DISTANCE,
+            f"model.attention_dropout={self.attention_dropout}": not is_off(
+                self.weights_dropout
+            ),
+            f"model.dtype={self.dtype!r}": self.dtype != "bfloat16",
+            f"model.head_width={size}": size % 8 or size > 128,
+        }
+        for what, is_missing in missing.items():
+            if is_missing:
+                raise ValueError(
+                    f"{what}: model.attention_kernel='cudnn' has neither distances "
+                    "nor attention_dropout, computes in bfloat16, and takes heads of "
+                    "multiples of 8 up to 128; use 'full' or 'blocks'"
+                )
 
     @property
     def size_of_head(self) -> int:

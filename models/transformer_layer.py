@@ -58,6 +58,7 @@ class Layer(nn.Module):
             "dropout": config.weights_dropout,
             "use_bias": config.attention_bias,
             "shared": config.shared_projections,
+            "kernel": config.attention_kernel,
             "kernel_init": config.kernel_init,
         }
         self.self_attention = SelfAttention(

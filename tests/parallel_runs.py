@@ -29,6 +29,7 @@ from analysis import plan, plan_memory  # noqa: E402
 from analysis.plan_step import PlannedStep  # noqa: E402
 from configs import base  # noqa: E402
 from experiment import Training  # noqa: E402
+from models import attention_kernels  # noqa: E402
 from training.checkpoints import Checkpoints  # noqa: E402
 from training.optimizers import make_optimizer  # noqa: E402
 from training.partitioning import make_partitioner  # noqa: E402
@@ -258,6 +259,27 @@ def planned(case, layout):
     return there, (plans.parameters, plans.optimizer, plans.carry)
 
 
+def of_kernel():
+    """How far steps of a TPU's kernel, interpreted, are from those of all scores.
+
+    With the dropout of weights, on one device and with rows and heads spread.
+    """
+    attention_kernels.ONLY.pop("pallas")
+    changes = ("dropout", 0.3), ("attention_dropout", 0.5)
+    layouts = "one device", "data=2 x fsdp=2 x tensor=2"
+
+    def runs(kernel):
+        keys = (*changes, ("attention_kernel", kernel))
+        case = Case(*FAST[1][:2], "sgd", dtype="float32", changes=keys)
+        return [case.run(layout, 3) for layout in layouts]
+
+    (plain, _), found = runs("full"), runs("pallas")
+    return {
+        layout: differences(run, plain)
+        for layout, run in zip(layouts, found, strict=True)
+    }
+
+
 def main(which, folder):
     cases = {"fast": FAST, "all": ALL}[which]
     xl = FAST[1]
@@ -277,6 +299,7 @@ def main(which, folder):
         few = ("one device", "data=8", "pmap=8")
         found["float32"] = compared(float32, LAYOUTS if which == "all" else few)
         found["resumed, float32"] = resumed(float32, Path(folder, "float32"))
+        found["kernel"] = of_kernel()
     print(json.dumps(found))
 
 

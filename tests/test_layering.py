@@ -29,6 +29,7 @@ DEVICES = (
     "pmap_partitioner.py",
     "population_partitioner.py",
     "checkpoints.py",
+    "device_parts.py",
 )
 
 # What a file of each place may import of ours, beside its own package and the three

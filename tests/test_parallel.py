@@ -65,6 +65,12 @@ def test_dropout_does_not_depend_on_the_number_of_devices(found):
     assert found["dropout matters"] > 1e-3
 
 
+def test_a_kernel_on_each_device_gives_what_one_gives(found):
+    assert len(found["kernel"]) == 2
+    for layout, quantities in found["kernel"].items():
+        assert max(quantities.values()) < 1e-5, (layout, quantities)
+
+
 def test_a_plan_tells_what_a_device_holds_to_the_byte(found):
     assert len(found["planned"]) == 1 + len(LAYOUTS)
     for there, planned in found["planned"]:

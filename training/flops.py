@@ -22,6 +22,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
 from training.gradients import Loss, total_loss
+from training.meshes import as_for_a_cpu
 
 Active = list[bool]  # of values: whether they depend on a parameter
 
@@ -54,7 +55,8 @@ def flops_of(function: Callable, params: PyTree, *inputs: PyTree) -> Flops:
 
     Raises ValueError for products in a loop whose length the trace does not tell.
     """
-    closed = jax.make_jaxpr(function)(params, *inputs)
+    with as_for_a_cpu():
+        closed = jax.make_jaxpr(function)(params, *inputs)
     jaxpr, used = partial_eval.dce_jaxpr(
         closed.jaxpr, [True] * len(closed.jaxpr.outvars)
     )

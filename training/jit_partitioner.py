@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from training.meshes import ROWS, Devices, make_mesh, places_of
+from training.meshes import ROWS, Devices, make_mesh, places_of, surroundings
 from training.rows import first_rows
 from training.step import Step
 
@@ -108,7 +108,7 @@ class Partitioner:
 
     def _surroundings(self) -> AbstractContextManager:
         """Of a call."""
-        return jax.set_mesh(self.mesh)
+        return surroundings(self.mesh)
 
     def padded(self, rows: int) -> int:
         """The next number of rows that the mesh and the parts divide."""

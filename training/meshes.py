@@ -4,12 +4,14 @@ Rows of a batch and of a carry are spread over data x fsdp, parameters and optim
 state by the names of their logical axes. One device is the mesh 1 x 1 x 1.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import flax.linen as nn
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
@@ -31,7 +33,22 @@ RULES = (
     ("heads", "tensor"),
     ("kv", None),
     ("norm", None),
+    ("rows", ROWS),  # of a batch, where a kernel asks (models/device_parts.py)
 )
+
+
+@contextlib.contextmanager
+def surroundings(mesh: Mesh) -> Iterator[None]:
+    """Of a program's trace: its devices, and what lies on which of their axes."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
+
+
+def as_for_a_cpu() -> AbstractContextManager:
+    """Of a trace that no accelerator's kernels, which hide their work, are part of."""
+    device = AbstractDevice("cpu", None, "cpu")
+    empty = AbstractMesh((), (), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(empty)
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, devices: Devices = None) -> AnyMesh:

@@ -1,0 +1,34 @@
+"""Ways to compute the same attention: `cfg.model.attention_kernel`.
+
+    full     scores of all queries at once; where no accelerator's kernel is
+    blocks   so many queries at a time, made again in the backward pass: less memory
+    pallas   TPUs: no scores in memory at all, with distances and dropout
+    cudnn    NVIDIA GPUs: the same by cuDNN, which knows neither of the two
+
+A run may go from device to device: what is of another kind takes `full`. They differ
+in how sums are rounded.
+"""
+
+from collections.abc import Callable
+
+from models.attended import attended
+from models.attended_by_cudnn import attended_by_cudnn
+from models.attended_in_blocks import attended_in_blocks
+from models.attended_on_tpu import attended_on_tpu
+from models.device_parts import platform
+
+Kernel = Callable  # with the arguments and the result of `attended`
+
+KERNELS: dict[str, Kernel] = {
+    "full": attended,
+    "blocks": attended_in_blocks,
+    "pallas": attended_on_tpu,
+    "cudnn": attended_by_cudnn,
+}
+ONLY = {"pallas": "tpu", "cudnn": "gpu"}
+
+
+def kernel_of(name: str) -> Kernel:
+    """One of the KERNELS, or "full" where a program is not for such a device."""
+    needed = ONLY.get(name)
+    return KERNELS["full" if needed and needed != platform() else name]
