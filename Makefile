@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup setup-bench demo compare bench results test test-slow lint format clean
+.PHONY: setup setup-bench setup-targets demo compare bench results test test-slow lint format clean
 
 setup: .venv/installed
 
@@ -18,6 +18,14 @@ setup-bench: .venv-bench/installed
 .venv-bench/installed: requirements-bench.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
+# The compiler of TPUs, for train.py --plan --target=v5e:4x4 on any machine.
+setup-targets: .venv-targets/installed
+
+.venv-targets/installed: requirements-targets.txt requirements.txt
+	$(PYTHON) -m venv .venv-targets
+	.venv-targets/bin/pip install --quiet --disable-pip-version-check -r requirements-targets.txt
 	touch $@
 
 demo: setup
@@ -58,4 +66,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-bench .cache runs
+	rm -rf .venv .venv-bench .venv-targets .cache runs

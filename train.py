@@ -1,7 +1,7 @@
 """Trains the experiment of a config file; the same command again resumes.
 
 python train.py --config=configs/cldr.py:rnn --workdir=runs/rnn
-python train.py --config=configs/cldr.py:rnn --plan
+python train.py --config=configs/cldr.py:rnn --plan --target=v5e:2x2
 
 Several processes are one run on all their devices: on TPU pods, under Slurm and
 Kubernetes they find each other; elsewhere each is given --coordinator,
@@ -18,6 +18,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
 PLAN = flags.DEFINE_bool("plan", False, "Print what a run takes; train nothing.")
+TARGET = flags.DEFINE_string(
+    "target", None, "With --plan: compile for such devices (v5e:4x4, h100:8, cpu)."
+)
 DEVICES = flags.DEFINE_integer("devices", None, "With --plan: on how many.")
 DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --plan: GB of each.")
 REPLAY = flags.DEFINE_string(
@@ -41,7 +44,7 @@ def main() -> int:
     if PLAN.value:
         from analysis import plan_report
 
-        asked = DEVICES.value, DEVICE_MEMORY.value
+        asked = DEVICES.value, DEVICE_MEMORY.value, TARGET.value
         print(plan_report.report(CONFIG.value, *asked))
         return 0
     import experiment

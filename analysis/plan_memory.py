@@ -13,6 +13,7 @@ from analysis.live_arrays import peak_bytes
 from analysis.plan_step import PlannedStep
 from errors import UserError
 from training.jit_partitioner import Partitioner
+from training.meshes import Devices
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
 from training.step import make_state
@@ -45,8 +46,11 @@ def num_devices(cfg: ConfigDict, asked: int | None) -> int:
     return asked
 
 
-def partitioner_of(cfg: ConfigDict, devices: int) -> Partitioner:
-    """Raises UserError where `cfg.parallel` does not make so many."""
+def partitioner_of(cfg: ConfigDict, devices: Devices) -> Partitioner:
+    """Over so many devices, or these.
+
+    Raises UserError where `cfg.parallel` does not make so many.
+    """
     return make_partitioner(cfg.parallel, parts=cfg.accumulate, devices=devices)
 
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from analysis import plan
+from analysis.compiled_step import CompiledStep
 from analysis.plan_memory import held, num_devices, partitioner_of, working_bytes
 from analysis.plan_step import PlannedStep, is_text
+from analysis.targets import devices_of, memory_of
 from errors import UserError
 from training.jit_partitioner import Partitioner
 from training.meshes import AXES
@@ -18,29 +21,49 @@ LARGE = 0.01  # of all parameters: what is told where it lies
 
 
 def report(
-    cfg: ConfigDict, devices: int | None = None, capacity: float | None = None
+    cfg: ConfigDict,
+    devices: int | None = None,
+    capacity: float | None = None,
+    target: str | None = None,
 ) -> str:
-    """The whole plan of a config; nothing is prepared, compiled or needs a device.
+    """The whole plan of a config; nothing is prepared or needs a device.
 
     Args:
-      devices: None: as few as `cfg.parallel` makes do with.
+      devices: None: as few as `cfg.parallel` makes do with, or all of the target's.
       capacity: GB of memory a device; None: unknown.
+      target: devices that a step is compiled for, see analysis/targets.py; None: it
+        is not compiled.
 
     Raises UserError for what cannot be.
     """
     if capacity is not None and not 0 < capacity < math.inf:
         raise UserError(f"--device_memory={capacity:g}: it is GB, and more than 0")
-    count = num_devices(cfg, devices)
-    partitioner = partitioner_of(cfg, count)
+    there = None if target is None else some_devices(target, devices)
+    count = num_devices(cfg, devices) if there is None else len(there)
+    partitioner = partitioner_of(cfg, there or count)
     step = PlannedStep.of(cfg)
     parts = [
         plan.table(cfg, step.params),
         step_table(step),
         memory_table(step, partitioner, capacity),
     ]
+    if target is not None:
+        room = capacity or memory_of(target)
+        parts.append(compiled_table(step, partitioner, room))
     if count > 1:
         parts.append(places_table(step, partitioner))
     return "\n\n".join(parts)
+
+
+def some_devices(target: str, count: int | None) -> Sequence[jax.Device]:
+    """The first so many of a target; None: all.
+
+    Raises UserError where it has not as many.
+    """
+    there = devices_of(target)
+    if count is not None and not 1 <= count <= len(there):
+        raise UserError(f"--devices={count}: --target={target} has {len(there)}")
+    return there[:count]
 
 
 def step_table(step: PlannedStep) -> str:
@@ -82,6 +105,31 @@ def memory_table(
     lines.append(f"{'in all':11} {total / 1e9:10.4f}")
     if capacity is not None:
         lines.append(verdict(exact.total / 1e9, total / 1e9, capacity))
+    return "\n".join(lines)
+
+
+def compiled_table(
+    step: PlannedStep, partitioner: Partitioner, capacity: float | None
+) -> str:
+    """What the compiler says that a device holds, and whether it fits."""
+    kind = partitioner.mesh.devices.flat[0].device_kind
+    head = f"compiled for {partitioner.mesh.size} x {kind}, in GB on each"
+    try:
+        found = CompiledStep.of(step, partitioner)
+    except MemoryError as error:
+        return f"{head}\ndoes not fit: {error}"
+    lines = [
+        head,
+        f"{'held':11} {found.held / 1e9:10.4f}  parameters, optimizer, carry and batch",
+        f"{'working':11} {found.working / 1e9:10.4f}",
+        f"{'in all':11} {found.total / 1e9:10.4f}  compiled in {found.seconds:.1f} s",
+    ]
+    if capacity is not None:
+        left = capacity - found.total / 1e9
+        told = f"fits into {capacity:g} GB: {left:.4f} are left"
+        if left < 0:
+            told = f"does not fit into {capacity:g} GB: {-left:.4f} too much"
+        lines.append(told)
     return "\n".join(lines)
 
 

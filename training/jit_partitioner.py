@@ -85,12 +85,7 @@ class Partitioner:
           shapes: of batches, and so the number of programs. More of them are a
             mistake of ours, which stops a run rather than make it slow.
         """
-        places = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
-        jitted = jax.jit(
-            self._spread(step, carry),
-            donate_argnums=(0, 1),
-            out_shardings=(*places, self.replicated),
-        )
+        jitted = self._jitted(step, state, carry)
 
         def call(state, carry, batch):
             with self._surroundings():
@@ -101,6 +96,29 @@ class Partitioner:
 
         call.cache_size = jitted._cache_size
         return call
+
+    def lower(
+        self, step: Step, state: PyTree, carry: PyTree, batch: PyTree
+    ) -> jax.stages.Lowered:
+        """The same for shapes that say where they lie; their devices need not exist."""
+        with self._surroundings():
+            return self._jitted(step, state, carry).lower(state, carry, batch)
+
+    def _jitted(self, step, state, carry):
+        places = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
+        return jax.jit(
+            self._spread(step, carry),
+            donate_argnums=(0, 1),
+            out_shardings=(*places, self.replicated),
+        )
+
+    def laid_state(self, boxed: PyTree) -> PyTree:
+        """Shapes of a state where they lie, from those with the names of axes."""
+        return jax.tree.map(_laid, nn.meta.unbox(boxed), self.shardings_of(boxed))
+
+    def laid_rows(self, shapes: PyTree) -> PyTree:
+        """Shapes of a carry or a batch of padded rows, where they lie."""
+        return jax.tree.map(lambda leaf: _laid(leaf, self._place(leaf)), shapes)
 
     def _spread(self, step: Step, carry: PyTree) -> Step:
         """The step as all devices take it together."""
@@ -184,22 +202,25 @@ class Partitioner:
 
     def _jit(self, make: Callable) -> Callable:
         """Compiled, results with rows spread over the devices if those divide them."""
-
-        def place(leaf):
-            divides = leaf.ndim and leaf.shape[0] % self._num_row_shards == 0
-            return self.rows if divides else self.replicated
-
         compiled = None
 
         def call(*inputs):
             nonlocal compiled
             if compiled is None:
-                places = jax.tree.map(place, jax.eval_shape(make, *inputs))
+                places = jax.tree.map(self._place, jax.eval_shape(make, *inputs))
                 compiled = jax.jit(make, out_shardings=places)
             return compiled(*inputs)
 
         return call
 
+    def _place(self, leaf) -> NamedSharding:
+        divides = leaf.ndim and leaf.shape[0] % self._num_row_shards == 0
+        return self.rows if divides else self.replicated
+
     @property
     def _num_row_shards(self) -> int:
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+
+def _laid(leaf, place) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

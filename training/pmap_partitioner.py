@@ -55,5 +55,12 @@ class MappedPartitioner(Partitioner):
 
         return call
 
+    def lower(self, step, state, carry, batch) -> jax.stages.Lowered:
+        """Raises UserError: pmap makes its program when it is called."""
+        raise UserError(
+            "parallel.mode='pmap' is not compiled for devices that are not there; "
+            "parallel.mode='jit' is"
+        )
+
     def _surroundings(self) -> AbstractContextManager:
         return nullcontext()  # pmap has a mesh of its own

@@ -1,0 +1,77 @@
+"""What a device holds of a step, by the compiler's own count; it need not be there."""
+
+import dataclasses
+import time
+
+import jax
+
+from analysis.plan_step import PlannedStep, batch_of
+from training.jit_partitioner import Partitioner
+from training.optimizers import make_optimizer
+from training.step import make_state, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A program, and bytes on each device.
+
+    Attributes:
+      held: of parameters, optimiser, carry and batch.
+      working: of what stands only while a step is made.
+      seconds: that compiling took.
+    """
+
+    program: jax.stages.Compiled
+    held: int
+    working: int
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """Of both."""
+        return self.held + self.working
+
+    @classmethod
+    def of(cls, step: PlannedStep, partitioner: Partitioner) -> "CompiledStep":
+        """The step on the largest batch.
+
+        Raises MemoryError where a compiler says that it does not fit, and UserError
+        under pmap.
+        """
+        lowered = lower(step, partitioner)
+        begin = time.perf_counter()
+        try:
+            program = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            reason = str(error).splitlines()[0].partition(": ")[2]
+            raise MemoryError(reason) from error
+        seconds = time.perf_counter() - begin
+        sizes = program.memory_analysis()
+        held = sizes.argument_size_in_bytes
+        new = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        return cls(program, held, sizes.temp_size_in_bytes + max(new, 0), seconds)
+
+
+def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:
+    """The program of a step on the largest batch, for the partitioner's devices."""
+    cfg = step.cfg
+    optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
+    made = make_step(
+        step.loss,
+        optimizer,
+        schedule,
+        cfg.seed,
+        accumulate=cfg.accumulate,
+        ema=cfg.optim.ema,
+        axis_name=partitioner.axis_name,
+    )
+    state = jax.eval_shape(
+        lambda params: make_state(params, optimizer, ema=cfg.optim.ema), step.params
+    )
+    rows = partitioner.padded(step.rows)
+    carry = jax.eval_shape(lambda: step.carry(rows))
+    batch = batch_of(cfg, rows, step.length)
+    laid = [partitioner.laid_rows(shapes) for shapes in (carry, batch)]
+    return partitioner.lower(made, partitioner.laid_state(state), *laid)
