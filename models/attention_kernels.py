@@ -25,10 +25,9 @@ KERNELS: dict[str, Kernel] = {
     "pallas": attended_on_tpu,
     "cudnn": attended_by_cudnn,
 }
-ONLY = {"pallas": "tpu", "cudnn": "gpu"}
+AT_HOME = {"blocks": ("cpu", "gpu", "tpu"), "pallas": ("tpu",), "cudnn": ("gpu",)}
 
 
 def kernel_of(name: str) -> Kernel:
     """One of the KERNELS, or "full" where a program is not for such a device."""
-    needed = ONLY.get(name)
-    return KERNELS["full" if needed and needed != platform() else name]
+    return KERNELS[name if platform() in AT_HOME.get(name, ()) else "full"]

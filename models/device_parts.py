@@ -18,7 +18,7 @@ ROWS, HEADS = "rows", "heads"  # of which no result of one depends on another
 
 
 def platform() -> str:
-    """Of the devices that a program is traced for: "cpu", "gpu" or "tpu"."""
+    """Of the devices that a program is traced for: "cpu", "gpu", "tpu", or another."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     found = jax.default_backend() if device is None else device.platform
     return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)

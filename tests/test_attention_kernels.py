@@ -16,7 +16,7 @@ from models.attended_in_blocks import attended_in_blocks as in_blocks
 from models.attended_on_tpu import attended_on_tpu
 from models.device_parts import platform
 from models.masks import causal_mask, near_mask
-from training.meshes import as_for_a_cpu
+from training.meshes import on_no_device
 
 DRAW = jnp.array([7, 9], jnp.uint32)
 # Rows, heads, queries, keys, width of a head; who is seen; whether distances count.
@@ -154,7 +154,7 @@ def test_blocks_never_hold_all_scores(monkeypatch):
 @pytest.mark.parametrize("kind", ["blocks", "pallas"])
 def test_a_model_may_take_any(monkeypatch, name, kind):
     monkeypatch.setattr(attended_in_blocks, "BLOCK", 2)
-    monkeypatch.setattr(attention_kernels, "ONLY", {})
+    monkeypatch.setitem(attention_kernels.AT_HOME, "pallas", ("cpu",))
     text, calls = tokens((2, T)), []
     found = []
     for one in ("full", kind):
@@ -196,8 +196,7 @@ def test_what_cudnn_is_handed_is_the_same_attention(monkeypatch, name):
 
 def test_where_a_kernel_is_not_at_home_all_scores_are_made():
     assert platform() == "cpu"
-    for name, needed in attention_kernels.ONLY.items():
-        assert needed != "cpu"
+    for name in ("pallas", "cudnn"):
         assert attention_kernels.kernel_of(name) is attended
     assert attention_kernels.kernel_of("blocks") is in_blocks
 
@@ -208,8 +207,9 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
     with jax.sharding.use_abstract_mesh(mesh):
         assert attention_kernels.kernel_of("pallas") is attended_on_tpu
         assert attention_kernels.kernel_of("cudnn") is attended
-        with as_for_a_cpu():
+        with on_no_device():
             assert attention_kernels.kernel_of("pallas") is attended
+            assert attention_kernels.kernel_of("blocks") is attended
 
 
 @pytest.mark.parametrize(

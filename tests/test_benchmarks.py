@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from printed_lines import lines_of
 
-from benchmarks import comparison, data, decode, startup, train_step
+from benchmarks import comparison, data, decode, published, startup, train_step
 from benchmarks.comparison import OURS
 from benchmarks.works import WORKS
 
@@ -44,6 +44,27 @@ def test_a_tiny_search_has_exactly_as_many_tokens_as_asked(quick, capsys):
     assert varied["lengths"] == "varied"
     assert 0 < saved["avoidable"] < 1
     assert saved["avoided"] < 1
+
+
+def test_a_tiny_published_step_is_timed_and_a_kernel_it_cannot_have_is_told(
+    quick, capsys
+):
+    flags = "--works=xl_base", "--kernels=blocks,cudnn", "--dtype=float32"
+    quick(published, *flags, "--steps=2")
+    ours, refused = lines_of(capsys)
+    assert ours["skipped"] == 0
+    assert ours["tokens_per_second"] == pytest.approx(ours["tokens"] / ours["seconds"])
+    share = ours["flops"] / ours["seconds"] / ours["ceiling"]
+    assert ours["share_of_ceiling"] == pytest.approx(share)
+    assert ours["met"] == (ours["tokens_per_second"] >= 180_000)
+    assert "positions='relative'" in refused["refused"]
+
+
+def test_a_published_step_that_is_none_is_refused(capsys):
+    for flag in ("--works=huge", "--kernels=flash", "--steps=0"):
+        with pytest.raises(SystemExit, match="2"):
+            published.parse([flag])
+        assert flag.split("=")[0] in capsys.readouterr().err
 
 
 def test_tiny_batches_are_counted(quick, capsys):

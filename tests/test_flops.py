@@ -12,6 +12,7 @@ import pytest
 import assembly
 from analysis import plan
 from configs import base
+from models import attended_in_blocks, attention_kernels
 from training.flops import Flops, StepFlops, flops_of, flops_of_step
 from training.gradients import total_loss
 
@@ -210,6 +211,17 @@ def test_what_is_computed_again_counts_once(task, model, monkeypatch):
 def test_the_type_of_numbers_does_not_change_the_count():
     narrow = Case(*CASES[4], **SMALL, dtype="bfloat16")
     assert narrow.count() == Case(*CASES[4], **SMALL).count()
+
+
+@pytest.mark.parametrize("kernel", ["blocks", "pallas"])
+def test_the_kernel_of_attention_does_not_change_the_count(monkeypatch, kernel):
+    monkeypatch.setattr(attended_in_blocks, "BLOCK", 2)
+    monkeypatch.setitem(attention_kernels.AT_HOME, "pallas", ("cpu",))
+    key = "language_modeling", "transformer_xl"
+    plain, other = (
+        Case(*key, **SMALL, attention_kernel=one).count() for one in ("full", kernel)
+    )
+    assert plain.total == other.total > 0
 
 
 def test_a_transformer_is_counted_as_by_hand():

@@ -22,7 +22,7 @@ from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
 from training.gradients import Loss, total_loss
-from training.meshes import as_for_a_cpu
+from training.meshes import on_no_device
 
 Active = list[bool]  # of values: whether they depend on a parameter
 
@@ -55,7 +55,7 @@ def flops_of(function: Callable, params: PyTree, *inputs: PyTree) -> Flops:
 
     Raises ValueError for products in a loop whose length the trace does not tell.
     """
-    with as_for_a_cpu():
+    with on_no_device():
         closed = jax.make_jaxpr(function)(params, *inputs)
     jaxpr, used = partial_eval.dce_jaxpr(
         closed.jaxpr, [True] * len(closed.jaxpr.outvars)

@@ -44,9 +44,9 @@ def surroundings(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def as_for_a_cpu() -> AbstractContextManager:
-    """Of a trace that no accelerator's kernels, which hide their work, are part of."""
-    device = AbstractDevice("cpu", None, "cpu")
+def on_no_device() -> AbstractContextManager:
+    """Of a trace that is to be read: no kernel, which hides its work, is part of it."""
+    device = AbstractDevice("none", None, "none")
     empty = AbstractMesh((), (), abstract_device=device)
     return jax.sharding.use_abstract_mesh(empty)
 

@@ -1,0 +1,211 @@
+"""Training steps of published models, at their sizes, on the accelerator at hand.
+
+python -m benchmarks.published --works=big,xl_large,rnnsearch --kernels=full,blocks
+
+One JSON line a work and kernel of attention: tokens a second, FLOP/s by the model's
+mathematics, their share of what a large product of matrices reaches in the same
+process, memory, and whether that meets the goal, which is of one H200 in bfloat16.
+Parameters and tokens are random; batches are for one device, and full.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from analysis.compiled_step import CompiledStep
+from analysis.plan import vocabularies
+from analysis.plan_memory import partitioner_of
+from analysis.plan_step import PlannedStep
+from models.attention_kernels import KERNELS
+from training.ceilings import measured
+from training.optimizers import make_optimizer
+from training.step import make_state
+from training.surroundings import surroundings
+from working_memory import keep_working_memory
+
+SHARE, TOKENS = "share_of_ceiling", "tokens_per_second"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A config, a batch of it for one device, and what a step should reach."""
+
+    config: str
+    model: str
+    batch: dict
+    goal: tuple[str, float] | None = None
+
+
+WORKS = {
+    "base": Published("wmt14", "base", {"batch_tokens": 12_800}),
+    "big": Published("wmt14", "big", {"batch_tokens": 12_800}, (SHARE, 0.5)),
+    "xl_base": Published(
+        "wikitext103", "standard", {"batch_rows": 60}, (TOKENS, 180_000)
+    ),
+    "xl_large": Published("wikitext103", "large", {"batch_rows": 16}, (SHARE, 0.5)),
+    "rnnsearch": Published("wmt14", "rnnsearch50", {}),
+}
+TINY = {
+    "model.layers": 1,
+    "model.width": 32,
+    "model.heads": 2,
+    "model.head_width": 16,
+    "model.feed_forward": 32,
+    "model.embedding_width": 32,
+    "model.attention_width": 16,
+    "model.maxout_width": 16,
+    "model.memory_length": 4,
+    "model.cutoffs": (),
+    "data.vocab_size": 64,
+    "data.batch_rows": 2,
+    "data.batch_tokens": 16,
+    "data.segment_length": 8,
+    "data.max_length": 8,
+}
+
+
+def config(work: Published, kernel: str, options: argparse.Namespace) -> ConfigDict:
+    """The experiment whose step is timed."""
+    module = importlib.import_module(f"configs.{work.config}")
+    cfg = module.get_config(work.model)
+    cfg.data.update(work.batch)
+    cfg.model.dtype = options.dtype
+    if "attention_kernel" in cfg.model:
+        cfg.model.attention_kernel = kernel
+    if not options.dropout and "attention_dropout" in cfg.model:
+        cfg.model.attention_dropout = 0.0
+    if options.tiny:
+        for key, size in TINY.items():
+            section, _, name = key.partition(".")
+            if name in cfg[section]:
+                cfg[section][name] = size
+    return cfg
+
+
+class Timed:
+    """A compiled step with something to work on."""
+
+    def __init__(self, cfg: ConfigDict):
+        self.step = step = PlannedStep.of(cfg)
+        partitioner = partitioner_of(cfg, jax.devices()[:1])
+        self.compiled = CompiledStep.of(step, partitioner)
+        optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
+        params, rows = partitioner.laid_state(step.params), step.rows
+        random = np.random.default_rng(0)
+        sizes = vocabularies(cfg)
+
+        def drawn(leaf):
+            values = 0.02 * random.standard_normal(leaf.shape, np.float32)
+            return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+
+        start = jax.tree.map(drawn, params)
+        self.state = jax.jit(
+            lambda params: make_state(params, optimizer, ema=cfg.optim.ema)
+        )(start)
+        self.carry = partitioner.init_carry(step.carry, rows)
+        _, _, shapes = step.inputs(rows)
+        smallest = min(tokenizer.vocab_size for tokenizer in sizes.values())
+        self.batch = partitioner.put_batch(
+            {name: full(leaf, smallest, random) for name, leaf in shapes.items()}
+        )
+
+    def seconds(self) -> float:
+        """Of one more step."""
+        begin = time.perf_counter()
+        found = self.compiled.program(self.state, self.carry, self.batch)
+        self.state, self.carry, self.pairs = jax.block_until_ready(found)
+        return time.perf_counter() - begin
+
+
+def full(leaf: jax.ShapeDtypeStruct, vocabulary: int, random) -> np.ndarray:
+    """An array of a batch in which nothing is padding and no stream begins anew."""
+    if leaf.dtype == jnp.int32:
+        return random.integers(5, vocabulary, leaf.shape, np.int32)
+    return np.full(leaf.shape, leaf.ndim > 1, leaf.dtype)
+
+
+def timed(name: str, kernel: str, options: argparse.Namespace) -> dict:
+    """The line of a work."""
+    work = WORKS[name]
+    about = {"benchmark": "published", "work": name, "kernel": kernel}
+    try:
+        subject = Timed(config(work, kernel, options))
+    except (ValueError, MemoryError) as error:
+        return about | {"refused": str(error)}
+    for _ in range(options.warm):
+        subject.seconds()
+    laps = [subject.seconds() for _ in range(options.steps)]
+    quartiles = np.quantile(laps, (0.25, 0.75)).tolist()
+    second, flops = statistics.median(laps), subject.step.flops()
+    top = measured(options.dtype)
+    found = {
+        "seconds": second,
+        "quartiles": quartiles,
+        TOKENS: subject.step.tokens / second,
+        "tokens": subject.step.tokens,
+        "flops": flops,
+        "flops_per_second": flops / second,
+        "ceiling": top,
+        SHARE: flops / second / top,
+        "held_bytes": subject.compiled.held,
+        "working_bytes": subject.compiled.working,
+        "compile_seconds": subject.compiled.seconds,
+        "skipped": float(subject.pairs["skipped"][0]),
+    }
+    if statistics_ := jax.devices()[0].memory_stats():
+        found["peak_bytes"] = statistics_["peak_bytes_in_use"]
+    if work.goal:
+        key, least = work.goal
+        found |= {"goal": {key: least}, "met": found[key] >= least}
+    return about | {"dtype": options.dtype} | found
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; argparse refuses what is none with exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--works", default="big,xl_base,xl_large,rnnsearch")
+    parser.add_argument("--kernels", default="full", help=", ".join(KERNELS))
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--warm", type=int, default=3, help="steps before any counts")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
+    parser.add_argument(
+        "--no-attention-dropout",
+        dest="dropout",
+        action="store_false",
+        help="which cuDNN has not",
+    )
+    parser.add_argument("--tiny", action="store_true", help="small models, for tests")
+    options = parser.parse_args(arguments)
+    for key, known in (("works", WORKS), ("kernels", KERNELS)):
+        chosen = getattr(options, key).split(",")
+        if unknown := [name for name in chosen if name not in known]:
+            parser.error(f"--{key}={unknown[0]}: there are {', '.join(known)}")
+        setattr(options, key, chosen)
+    if options.steps < 1:
+        parser.error(f"--steps={options.steps}: one or more are timed")
+    return options
+
+
+def main() -> int:
+    """Prints the lines."""
+    options = parse(sys.argv[1:])
+    about = surroundings()
+    for name in options.works:
+        has_kernels = WORKS[name].model != "rnnsearch50"
+        for kernel in options.kernels if has_kernels else options.kernels[:1]:
+            print(json.dumps(timed(name, kernel, options) | about), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    keep_working_memory()
+    sys.exit(main())
