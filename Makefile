@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup setup-bench setup-targets demo compare bench results test test-slow lint format clean
+.PHONY: setup setup-bench setup-targets demo compare bench bench-gpu results test test-slow lint format clean
 
 setup: .venv/installed
 
@@ -46,6 +46,15 @@ bench: setup
 	for name in $(BENCHMARKS); do \
 	  env -u JAX_COMPILATION_CACHE_DIR $(BIN)/python -m benchmarks.$$name $(BENCHFLAGS) || exit 1; \
 	done
+
+# What is owed of a GPU, in bfloat16; PEERS is a Python whose torch sees it.
+PEERS ?= python3
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.published --kernels=full,blocks
+	$(BIN)/python -m benchmarks.published --works=base,big --kernels=full,cudnn --no-attention-dropout
+	$(BIN)/python -m benchmarks.train_step --work=rnnsearch,base,xl_small --dtype=bfloat16 --peers=$(PEERS)
+	$(BIN)/python -m benchmarks.population --members=16 --dtype=bfloat16
 
 # The tables of RESULTS.md, of the runs kept in results/.
 results: setup

@@ -23,7 +23,7 @@ from benchmarks.comparison import (
     ours,
     peer,
 )
-from benchmarks.works import ORIGINAL, WORKS, Work, training_products
+from benchmarks.works import ORIGINAL, USUAL, WORKS, Work, training_products
 
 PEERS = {  # by the model of a work: names, and modules of benchmarks/peers
     "transformer": {
@@ -43,7 +43,8 @@ PEERS = {  # by the model of a work: names, and modules of benchmarks/peers
 def commands(work: Work, options: argparse.Namespace) -> Commands:
     """Of all subjects, ours first."""
     flags = [f"--work={work.name}", *(["--tiny"] if options.tiny else [])]
-    found = ours("train", *flags, f"--dtype={options.dtype}")
+    flags.append(f"--dtype={options.dtype}")
+    found = ours("train", *flags)
     for name, (module, *more) in PEERS[work.model].items():
         found[name] = peer(options.peers, module, *more, *flags)
     return chosen(found, options)
@@ -52,8 +53,8 @@ def commands(work: Work, options: argparse.Namespace) -> Commands:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options; argparse refuses what is none with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", default=",".join(WORKS))
-    parser.add_argument("--dtype", default="float32", help="of what ours computes")
+    parser.add_argument("--work", default=",".join(USUAL), help=", ".join(WORKS))
+    parser.add_argument("--dtype", default="float32", help="of what is computed")
     add_options(parser)
     options = checked(parser, arguments)
     options.work = choices(parser, "work", options.work, list(WORKS))

@@ -19,6 +19,7 @@ class Work:
       memory: tokens a language model remembers.
       goals: how many times as fast as the fastest peer, or a named one, ours should
         be.
+      on_accelerators: whether it is too large for processors.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Work:
     feed_forward: int
     memory: int = 0
     goals: tuple[tuple[str, float], ...] = ()
+    on_accelerators: bool = False
 
     @property
     def tokens(self) -> int:
@@ -106,8 +108,22 @@ WORKS = {
             feed_forward=256,
             goals=((FASTEST, 1.4),),
         ),
+        Work(  # as wide and as long as Bahdanau et al. (2015)
+            name="rnnsearch",
+            model="rnn",
+            rows=80,
+            length=50,
+            vocabulary=30000,
+            layers=1,
+            width=1000,
+            heads=1,
+            feed_forward=1000,
+            goals=((FASTEST, 5.0),),
+            on_accelerators=True,
+        ),
     )
 }
+USUAL = tuple(name for name, work in WORKS.items() if not work.on_accelerators)
 
 
 class Product(NamedTuple):

@@ -25,6 +25,7 @@ def parsed(kind: str = "") -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--variant", default="")
     parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
     work = WORKS[options.work]
     options.work = work.shrunk() if options.tiny else work
@@ -46,7 +47,10 @@ class TorchSubject:
 
     Attributes:
       packages: whose versions matter.
+      dtype: of what is computed; parameters are float32.
     """
+
+    dtype = "float32"
 
     def __init__(
         self, model: torch.nn.Module, products: list[Product], packages: tuple = ()
@@ -57,8 +61,9 @@ class TorchSubject:
     def multiplier(self, product: Product, times: int) -> Callable[[], None]:
         """See `Subject`."""
         batch, rows, inner, columns, _ = product
-        left = torch.ones(batch, rows, inner, device=DEVICE)
-        right = torch.ones(batch, inner, columns, device=DEVICE)
+        options = {"device": DEVICE, "dtype": getattr(torch, self.dtype)}
+        left = torch.ones(batch, rows, inner, **options)
+        right = torch.ones(batch, inner, columns, **options)
         if batch == 1:
             left, right = left[0], right[0]
 
@@ -112,7 +117,10 @@ class TorchTraining(TorchSubject):
     def step(self) -> None:
         """Forwards, backwards, update."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(self.batches[self.number % len(self.batches)]).backward()
+        half = self.dtype == "bfloat16"
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
+            loss = self.loss(self.batches[self.number % len(self.batches)])
+        loss.backward()
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
@@ -156,4 +164,10 @@ def sinusoids(length: int, width: int) -> torch.Tensor:
 def run(make: Callable[[argparse.Namespace], TorchSubject]) -> None:
     """Parses the flags and serves what is made of them."""
     options = parsed()
-    serve(lambda: make(options))
+
+    def made():
+        subject = make(options)
+        subject.dtype = options.dtype
+        return subject
+
+    serve(made)
