@@ -1,19 +1,13 @@
 """The glue: from a config to data, model, task, optimiser and a trained run.
 
-With `assembly.py` and `trained_run.py` the only file that knows all packages.
+With `assembly.py`, `trainable.py` and `trained_run.py` all that knows all packages.
 """
 
-import dataclasses
-import functools
 import json
-import math
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 import tasks
@@ -22,6 +16,7 @@ from checks import check_config, check_corpus
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer
 from errors import UserError
+from trainable import Training, num_parameters
 from trained_run import (
     TrainedRun,
     check_data,
@@ -32,13 +27,9 @@ from trained_run import (
 from training.averaging import evaluation_params
 from training.ceilings import ceiling
 from training.checkpoints import Checkpoints
-from training.flops import StepFlops
-from training.jit_partitioner import Partitioner
 from training.loop import Ending, Run
-from training.meshes import Devices
-from training.optimizers import make_optimizer
 from training.parameter_groups import check_patterns
-from training.partitioning import Agreement, at_hand, make_partitioner
+from training.partitioning import Agreement, at_hand
 from training.processes import (
     Address,
     first_before_others,
@@ -52,111 +43,10 @@ from training.progress import Progress
 from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
 from training.signals import Interruptible, StopRequested, stop_at_once
-from training.step import Step, TrainState, make_state, make_step
+from training.step import TrainState
 from training.surroundings import make_deterministic, surroundings
 from training.transfer import transferred
 from training.writers import Writers
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """All that is needed to make steps, but for the state.
-
-    Attributes:
-      steps: the one that is the last.
-    """
-
-    experiment: Experiment
-    partitioner: Partitioner
-    batches: Any
-    optimizer: Any
-    schedule: Any
-    steps: int
-
-    @classmethod
-    def of(
-        cls, experiment: Experiment, dataset: Dataset, devices: Devices = None
-    ) -> "Training":
-        """The training that a config describes, on all devices or these."""
-        cfg = experiment.cfg
-        batches = dataset.train_batches()
-        steps = cfg.steps
-        if cfg.epochs:
-            steps = math.ceil(cfg.epochs * batches.epoch_length)
-        width = cfg.model.width
-        optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
-        partitioner = make_partitioner(
-            cfg.parallel, parts=cfg.accumulate, devices=devices
-        )
-        return cls(experiment, partitioner, batches, optimizer, schedule, steps)
-
-    def loss(self, variables: PyTree, carry: PyTree, batch: PyTree, rng):
-        """Pairs (sum, weight) and the next carry."""
-        task, model = self.experiment.task, self.experiment.model
-        return task.loss(model, variables, carry, batch, rng, train=True)
-
-    def make_state(self) -> TrainState:
-        """The first state, parameters with the names of their axes."""
-        cfg, task = self.experiment.cfg, self.experiment.task
-        batch = jax.tree.map(jnp.asarray, self.batches[0])
-        variables = task.init(self.experiment.model, jax.random.key(cfg.seed), batch)
-        return make_state(variables["params"], self.optimizer, ema=cfg.optim.ema)
-
-    @property
-    def rows(self) -> int:
-        """Of a carry; what has none lasts for one batch alone."""
-        return getattr(self.batches, "rows", 1)
-
-    def initial_carry(self, rows: int) -> PyTree:
-        """What the first batch of so many rows finds."""
-        task, model = self.experiment.task, self.experiment.model
-        return task.initial_carry(model, rows, train=True)
-
-    def make_carry(self) -> PyTree:
-        """The same of the rows of all batches, on the devices."""
-        return self.partitioner.init_carry(self.initial_carry, self.rows)
-
-    def content(self, state: TrainState, carry: PyTree) -> dict:
-        """What a checkpoint holds, the same for all devices and modes."""
-        return {
-            "state": state,
-            "carry": self.partitioner.stored_carry(carry, self.rows),
-        }
-
-    def restored(self, content: dict, carry: PyTree) -> tuple[TrainState, PyTree]:
-        """State and carry of a checkpoint on these devices.
-
-        Args:
-          carry: what `make_carry` gives.
-        """
-        stored = content["carry"]
-        return content["state"], self.partitioner.restored_carry(stored, carry)
-
-    @property
-    def step(self) -> Step:
-        """The step as a function, not compiled."""
-        cfg = self.experiment.cfg
-        options = {
-            "accumulate": cfg.accumulate,
-            "ema": cfg.optim.ema,
-            "axis_name": self.partitioner.axis_name,
-        }
-        return make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
-
-    def compiled_step(self, state: TrainState, carry: PyTree):
-        """The step on the partitioner's devices, for what lies as these do."""
-        shapes = len(self.batches.shapes)
-        return self.partitioner.compile(self.step, state, carry, shapes=shapes)
-
-    def flops(self, state: TrainState):
-        """From a batch's number and the batch to the operations of its step."""
-        count = StepFlops(self.loss, state.params, self.initial_carry)
-        return lambda k, batch: count(batch, self.batches.num_rows(k))
-
-    def batch(self, k: int) -> PyTree:
-        """Batch k on the devices."""
-        part = functools.partial(self.batches.part, k)
-        return self.partitioner.read_batch(part, self.batches.num_rows(k))
 
 
 def train(
@@ -346,8 +236,3 @@ def about(state: TrainState, dataset: Dataset, steps: int | None) -> dict:
         "examples": dict(corpus.splits),
         "dropped": dataset.dropped,
     }
-
-
-def num_parameters(params: PyTree) -> int:
-    """How many numbers a model learns."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

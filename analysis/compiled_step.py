@@ -6,9 +6,10 @@ import time
 import jax
 
 from analysis.plan_step import PlannedStep, batch_of
+from trainable import Training
 from training.jit_partitioner import Partitioner
 from training.optimizers import make_optimizer
-from training.step import make_state, make_step
+from training.step import make_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +59,7 @@ def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:
     """The program of a step on the largest batch, for the partitioner's devices."""
     cfg = step.cfg
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-    made = make_step(
-        step.loss,
-        optimizer,
-        schedule,
-        cfg.seed,
-        accumulate=cfg.accumulate,
-        ema=cfg.optim.ema,
-        axis_name=partitioner.axis_name,
-    )
+    made = Training(step.built, partitioner, None, optimizer, schedule, cfg.steps).step
     state = jax.eval_shape(
         lambda params: make_state(params, optimizer, ema=cfg.optim.ema), step.params
     )

@@ -14,10 +14,10 @@ TIMED = 5  # steps, after the one that compiles
 
 def parameters(cfg) -> int:
     """Numbers that a config's model learns."""
-    import experiment
+    import trainable
     from analysis import plan
 
-    return experiment.num_parameters(plan.parameters(cfg))
+    return trainable.num_parameters(plan.parameters(cfg))
 
 
 def training_flops(cfg) -> int:

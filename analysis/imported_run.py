@@ -12,6 +12,7 @@ import experiment
 from data.dataset import open_dataset
 from data.tokenizers import KINDS, Tokenizer, dump_tokenizer
 from errors import UserError
+from trainable import num_parameters
 from training.checkpoints import Checkpoints
 from training.run_directory import RunDirectory
 from training.step import TrainState
@@ -60,7 +61,7 @@ def about_run(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
     eval.py scores a run on the corpus it knows, and on no other.
     """
     if not cfg.data.name:
-        number = experiment.num_parameters(state.params)
+        number = num_parameters(state.params)
         return {**surroundings(), "parameters": number, "hashes": {}, "languages": []}
     dataset = open_dataset(cfg.data, {"text": tokenizer})
     checks.check_corpus(cfg, dataset)

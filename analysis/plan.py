@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 import assembly
-import experiment
+import trainable
 from data.tokenizers import ByteTokenizer, Tokenizer
 
 LETTER = re.compile(r"_(\d+)(?=/|$)")  # of layers_3: which of equals a part is
@@ -105,7 +105,7 @@ def table(cfg: ConfigDict, params: PyTree = None) -> str:
         (name, " x ".join(map(str, shape)), f"x{count}", f"{total:,}")
         for name, shape, count, total in rows(params)
     ]
-    total = experiment.num_parameters(params)
+    total = trainable.num_parameters(params)
     lines.append(("parameters", "", "", f"{total:,}"))
     first, second, third, fourth = (max(map(len, c)) for c in zip(*lines, strict=True))
     text = [

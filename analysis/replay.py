@@ -6,7 +6,7 @@ python train.py --workdir=runs/rnn --replay=runs/rnn/replay/steps-12-21.npz
 import jax
 import jax.numpy as jnp
 
-import experiment
+import trainable
 from data.dataset import open_dataset
 from errors import UserError
 from trained_run import open_run
@@ -23,7 +23,7 @@ def table(workdir: str, path: str) -> str:
     run = open_run(workdir, "last")
     cfg = run.experiment.cfg
     dataset = open_dataset(cfg.data, run.experiment.tokenizers)
-    training = experiment.Training.of(run.experiment, dataset)
+    training = trainable.Training.of(run.experiment, dataset)
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
     checkpoints = Checkpoints(run.directory.checkpoints)
     found = checkpoints.restore_newest(training.content(state, carry))

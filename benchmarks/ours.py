@@ -25,8 +25,8 @@ from benchmarks.works import (
     training_products,
 )
 from configs import base
-from experiment import Training, num_parameters
 from tasks.search import Search
+from trainable import Training, num_parameters
 from training.surroundings import commit, num_threads
 from working_memory import give_back_gaps, keep_working_memory
 
@@ -99,7 +99,7 @@ class Ours:
 
 
 class TrainStep(Ours):
-    """A step of `experiment.Training`, batches on the device."""
+    """A step of `trainable.Training`, batches on the device."""
 
     def __init__(self, work: Work, dtype: str = "float32"):
         self.dtype = dtype

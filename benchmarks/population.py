@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 from assembly import assemble
 from benchmarks.random_corpora import Text, words
 from configs import base
-from experiment import Training
 from sweeps.population import Population
+from trainable import Training
 from training.population import mask, numbers_of
 from training.population_partitioner import PopulationPartitioner
 from training.surroundings import surroundings

@@ -38,7 +38,7 @@ from benchmarks.protocol import spread
 from benchmarks.slices import predictions
 from configs import base
 from errors import UserError
-from experiment import Training, num_parameters
+from trainable import Training, num_parameters
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
 from training.surroundings import surroundings

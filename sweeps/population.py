@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from errors import UserError
 from experiment import (
     Dataset,
-    Training,
     about,
     assemble,
     begin,
@@ -30,6 +29,7 @@ from experiment import (
     open_dataset,
     validator,
 )
+from trainable import Training
 from training.ceilings import ceiling
 from training.checkpoints import Checkpoints
 from training.digests import damage

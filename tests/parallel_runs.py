@@ -28,8 +28,8 @@ import assembly  # noqa: E402
 from analysis import plan, plan_memory  # noqa: E402
 from analysis.plan_step import PlannedStep  # noqa: E402
 from configs import base  # noqa: E402
-from experiment import Training  # noqa: E402
 from models import attention_kernels  # noqa: E402
+from trainable import Training  # noqa: E402
 from training.checkpoints import Checkpoints  # noqa: E402
 from training.optimizers import make_optimizer  # noqa: E402
 from training.partitioning import make_partitioner  # noqa: E402

@@ -14,8 +14,8 @@ import parallel_runs  # sets float64 and 8 virtual devices, before the first is 
 
 import assembly
 from analysis import plan
-from experiment import Training
 from sweeps.population import Population
+from trainable import Training
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
 from training.population import mask, numbers_of

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import assembly
-import experiment
+import trainable
 import trained_run
 from data.builders import cldr, python_stdlib
 from data.dataset import open_dataset
@@ -71,7 +71,7 @@ class ShortRun:
         self.experiment = assembly.assemble(
             cfg, self.dataset.tokenizers, self.dataset.corpus.languages
         )
-        training = experiment.Training.of(self.experiment, self.dataset)
+        training = trainable.Training.of(self.experiment, self.dataset)
         self.state = training.partitioner.init(training.make_state)
         carry = training.make_carry()
         step = training.compiled_step(self.state, carry)

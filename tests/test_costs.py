@@ -15,8 +15,8 @@ import pytest
 from benchmarks.ours import experiment
 from benchmarks.random_corpora import Sentences, Text
 from benchmarks.works import WORKS
-from experiment import Training
 from models import vocabulary_loss
+from trainable import Training
 
 SMALLER = {"rows": 8, "length": 16, "vocabulary": 512, "layers": 2}
 SIZES = {"width": 64, "heads": 4, "feed_forward": 128}

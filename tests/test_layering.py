@@ -19,7 +19,7 @@ PACKAGES = (
 )
 SPACES = ROOT / "configs" / "sweeps"
 PURE = ("distributions", "halton", "points", "spaces", "devices", "leases", "ledger")
-GLUE = ("assembly", "checks", "trained_run", "experiment")
+GLUE = ("assembly", "checks", "trained_run", "trainable", "experiment")
 
 # Who may name meshes and shardings: training/partitioning.py and its parts.
 DEVICES = (
@@ -43,12 +43,13 @@ ALLOWED = {
     "spaces": ("sweeps",),
     "tasks": ("decoding",),
     "analysis": ("cli", *GLUE, *PACKAGES),
-    "sweeps": ("cli", "assembly", "experiment", "tasks", "training"),
+    "sweeps": ("cli", "assembly", "trainable", "experiment", "tasks", "training"),
     "benchmarks": ("cli", "analysis", *GLUE, *PACKAGES),
     "assembly": ("models", "tasks", "data"),
     "checks": ("assembly", "models", "tasks", "data", "training"),
     "trained_run": ("assembly", "checks", "tasks", "data", "training", "configs"),
-    "experiment": ("assembly", "checks", "trained_run", "tasks", "data", "training"),
+    "trainable": ("assembly", "data", "training"),
+    "experiment": (*GLUE, "tasks", "data", "training"),
     "cli": (),
     "errors": (),
     "working_memory": (),

@@ -5,7 +5,7 @@ import importlib
 import pytest
 from architectures import parameters_of
 
-import experiment
+import trainable
 from analysis import plan
 
 # Config, the paper's figure in millions, and how far ours may be, in percent.
@@ -42,14 +42,14 @@ def config(name):
 def test_a_published_config_has_the_published_number_of_parameters(name):
     millions, percent = PUBLISHED[name]
     params = parameters_of(*name.split(":"))
-    found = experiment.num_parameters(params) / 1e6
+    found = trainable.num_parameters(params) / 1e6
     assert abs(found / millions - 1) <= percent / 100, f"{found:.1f}M"
 
 
 def test_the_standard_transformer_xl_has_the_authors_number_of_parameters():
     # 151,123,537 in fairseq's port: 9 special tokens more, u and v a layer.
     params = parameters_of("wikitext103", "standard")
-    ours = experiment.num_parameters(params)
+    ours = trainable.num_parameters(params)
     extra_tokens = (267_735 + 9) - 267_739
     extra_biases = 15 * 2 * 410
     assert ours + extra_tokens * 411 + extra_biases == 151_123_537

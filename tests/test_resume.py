@@ -7,6 +7,7 @@ import pytest
 from small_runs import config, small_corpora
 
 import experiment
+import trainable
 from analysis.identical import differences, stored
 from training.loop import Ending
 
@@ -39,7 +40,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
     cfg = config(corpus, model, data_dir, steps=STEPS, **changes)
     assert experiment.train(cfg, tmp_path / "whole") is Ending.FINISHED
 
-    compile_step = experiment.Training.compiled_step
+    compile_step = trainable.Training.compiled_step
     calls = []
 
     def stopping(*args):
@@ -54,7 +55,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         return counted
 
     with monkeypatch.context() as inner:
-        inner.setattr(experiment.Training, "compiled_step", stopping)
+        inner.setattr(trainable.Training, "compiled_step", stopping)
         assert experiment.train(cfg, tmp_path / "parts") is Ending.STOPPED
     assert len(calls) == STOP
     assert experiment.train(cfg, tmp_path / "parts") is Ending.FINISHED
