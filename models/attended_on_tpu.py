@@ -66,10 +66,10 @@ def attended_on_tpu(
         drops=draw is not None,
         interpret=platform() != "tpu",
     )
-    seeds, factor = jnp.zeros(3, jnp.uint32), jnp.ones(1)
+    seeds, factor = jnp.zeros((1, 3), jnp.uint32), jnp.ones((1, 1))
     if draw is not None:
-        seeds = jnp.append(draw.keys, draw.least)
-        factor = jnp.asarray(draw.factor, jnp.float32).reshape(1)
+        seeds = jnp.append(draw.keys, draw.least)[None]
+        factor = jnp.full((1, 1), draw.factor, jnp.float32)
     seen = mask[:, 0].astype(jnp.int8)
     given = Given(seen, tiling.bounds(mask), seeds, factor)
     return _attended(inputs, given, kernel)[:, :, tiling.spare :]
@@ -108,7 +108,7 @@ def _launch(program, kernel, inputs, given, more):
     def run(corner, inputs, given, more):
         by_row, by_head, *_ = (jnp.uint32(stride) for stride in kernel.strides)
         row, head = (jnp.asarray(place, jnp.uint32) for place in corner)
-        seeds = given.seeds.at[0].add(row * by_row + head * by_head)
+        seeds = given.seeds.at[0, 0].add(row * by_row + head * by_head)
         return program(kernel, inputs, given._replace(seeds=seeds), more)
 
     of_rows = (ROWS,) if len(given.mask) > 1 else (None,)

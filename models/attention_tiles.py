@@ -36,14 +36,15 @@ class Given(NamedTuple):
     Attributes:
       mask: 1 where a query sees a key; axes of 1 stand for all alike.
       bounds: see `Tiling.bounds`.
-      seeds: the keys of a draw and its least hash.
+      seeds: the keys of a draw and its least hash. A row, of which there may be more
+        under vmap: a TPU takes whole rows of scalars.
       factor: its factor.
     """
 
     mask: Int8[Array, "b t J"]
     bounds: Int[Array, "b R"]
-    seeds: UInt32[Array, "3"]
-    factor: Float[Array, "1"]
+    seeds: UInt32[Array, "1 3"]
+    factor: Float[Array, "1 1"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Row:
         """Of what belongs to a tile's weights what dropout leaves."""
         if not self.kernel.drops:
             return x
-        tiling, seeds = self.kernel.tiling, self.given.seeds
+        tiling, seeds = self.kernel.tiling, [self.given.seeds[0, i] for i in range(3)]
         corner = (
             *self.place[:2],
             self.place[2] * tiling.queries - tiling.spare,
@@ -157,7 +158,7 @@ class Row:
         shape = (tiling.num_queries, tiling.num_keys)
         place = places((tiling.queries, tiling.keys), shape) + first
         stays = mixed((seeds[0], seeds[1]), place) >= seeds[2]
-        return jnp.where(stays, x * self.given.factor[0], 0)
+        return jnp.where(stays, x * self.given.factor[0, 0], 0)
 
 
 def forward_tiles(kernel: Kernel, *refs) -> None:

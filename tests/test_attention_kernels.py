@@ -126,6 +126,24 @@ def test_bounds_leave_out_tiles_that_nobody_sees(monkeypatch):
     np.testing.assert_array_equal(tiling.bounds(nothing), [[0, 0, 0, 0]])
 
 
+def test_members_of_a_population_may_each_drop_a_share_of_their_own(kernel):
+    meeting, values, mask, weights = meeting_of("after a memory")
+    keys = jnp.arange(6, dtype=jnp.uint32).reshape(3, 2)
+    rates = jnp.array([0.1, 0.4, 0.7])
+
+    def outcomes(kernel):
+        def number(values, keys, rate):
+            found = kernel(meeting, values, mask, keys, rate)
+            return (found * weights).sum()
+
+        gradient = jax.vmap(jax.value_and_grad(number), (None, 0, 0))
+        return jax.jit(gradient)(values, keys, rates)
+
+    for one, other in zip(outcomes(kernel), outcomes(attended), strict=True):
+        assert len(np.unique(np.round(other, 4), axis=0)) == len(rates)
+        np.testing.assert_allclose(one, other, atol=4e-5)
+
+
 def arrays_of(kernel, name):
     """Shapes of all arrays in the compiled program of a gradient."""
     meeting, values, mask, _ = meeting_of(name)

@@ -134,6 +134,25 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
         assert (scores in text) == (name == "full")
 
 
+def test_a_tpus_kernel_is_lowered_for_a_population():
+    device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+
+    def number(text, keys, rate):
+        mask = jnp.ones((1, 1, 128, 128), bool)
+        return kernel_of("pallas")(Meeting(text, text), text, mask, keys, rate).sum()
+
+    members = jax.jit(jax.vmap(jax.grad(number)))
+    inputs = (
+        jax.ShapeDtypeStruct((3, 2, 2, 128, 64), jnp.float32),
+        jax.ShapeDtypeStruct((3, 2), jnp.uint32),
+        jax.ShapeDtypeStruct((3,), jnp.float32),
+    )
+    with jax.sharding.use_abstract_mesh(mesh):
+        text = members.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILERS.exists(), reason="needs make setup-targets")
 @pytest.mark.parametrize(
