@@ -28,12 +28,13 @@ from models.attention_tiles import (
     backward_tiles,
     forward_tiles,
 )
-from models.device_parts import HEADS, ROWS, on_each_device, platform
+from models.device_parts import HEADS, ROWS, kind_of_device, on_each_device
 from models.dropout import Keys
 from models.precision import Number
 from models.tiles import Tiling
 
 BY_HEAD = (ROWS, HEADS)
+FAST_MEMORY = 60 << 20  # bytes that a program may take; a TPU v5p has the least, 64
 
 
 def attended_on_tpu(
@@ -64,7 +65,7 @@ def attended_on_tpu(
         width**-0.5,
         relative=distances is not None,
         drops=draw is not None,
-        interpret=platform() != "tpu",
+        interpret=kind_of_device() != "tpu",
     )
     seeds, factor = jnp.zeros((1, 3), jnp.uint32), jnp.ones((1, 1))
     if draw is not None:
@@ -212,7 +213,8 @@ class Specs(NamedTuple):
         options = {
             "grid": (heads, rows, tiling.rows),
             "compiler_params": pltpu.CompilerParams(
-                dimension_semantics=("parallel", "arbitrary", "arbitrary")
+                dimension_semantics=("parallel", "arbitrary", "arbitrary"),
+                vmem_limit_bytes=FAST_MEMORY,
             ),
         }
         return cls(

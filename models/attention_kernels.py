@@ -2,7 +2,7 @@
 
     full     scores of all queries at once; where no accelerator's kernel is
     blocks   so many queries at a time, made again in the backward pass: less memory
-    pallas   TPUs: no scores in memory at all, with distances and dropout
+    pallas   TPUs from v5 on: no scores in memory, with distances and dropout
     cudnn    NVIDIA GPUs: the same by cuDNN, which knows neither of the two
 
 A run may go from device to device: what is of another kind takes `full`. They differ
@@ -15,7 +15,7 @@ from models.attended import attended
 from models.attended_by_cudnn import attended_by_cudnn
 from models.attended_in_blocks import attended_in_blocks
 from models.attended_on_tpu import attended_on_tpu
-from models.device_parts import platform
+from models.device_parts import kind_of_device
 
 Kernel = Callable  # with the arguments and the result of `attended`
 
@@ -25,9 +25,13 @@ KERNELS: dict[str, Kernel] = {
     "pallas": attended_on_tpu,
     "cudnn": attended_by_cudnn,
 }
-AT_HOME = {"blocks": ("cpu", "gpu", "tpu"), "pallas": ("tpu",), "cudnn": ("gpu",)}
+AT_HOME = {
+    "blocks": ("cpu", "gpu", "tpu", "old tpu"),
+    "pallas": ("tpu",),
+    "cudnn": ("gpu",),
+}
 
 
 def kernel_of(name: str) -> Kernel:
     """One of the KERNELS, or "full" where a program is not for such a device."""
-    return KERNELS[name if platform() in AT_HOME.get(name, ()) else "full"]
+    return KERNELS[name if kind_of_device() in AT_HOME.get(name, ()) else "full"]

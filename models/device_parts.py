@@ -15,13 +15,15 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 ROWS, HEADS = "rows", "heads"  # of which no result of one depends on another
+BEFORE_V5 = ("TPU v2", "TPU v3", "TPU v4")
 
 
-def platform() -> str:
-    """Of the devices that a program is traced for: "cpu", "gpu", "tpu", or another."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    found = jax.default_backend() if device is None else device.platform
-    return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
+def kind_of_device() -> str:
+    """What a program is traced for: "cpu", "gpu", "tpu", "old tpu", or another."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    if device.device_kind.startswith(BEFORE_V5):
+        return "old tpu"
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
 
 
 def on_each_device(

@@ -14,7 +14,7 @@ from models.attended import Meeting, attended
 from models.attended_by_cudnn import attended_by_cudnn
 from models.attended_in_blocks import attended_in_blocks as in_blocks
 from models.attended_on_tpu import attended_on_tpu
-from models.device_parts import platform
+from models.device_parts import kind_of_device
 from models.masks import causal_mask, near_mask
 from training.meshes import on_no_device
 
@@ -213,7 +213,7 @@ def test_what_cudnn_is_handed_is_the_same_attention(monkeypatch, name):
 
 
 def test_where_a_kernel_is_not_at_home_all_scores_are_made():
-    assert platform() == "cpu"
+    assert kind_of_device() == "cpu"
     for name in ("pallas", "cudnn"):
         assert attention_kernels.kernel_of(name) is attended
     assert attention_kernels.kernel_of("blocks") is in_blocks
@@ -225,6 +225,10 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
     with jax.sharding.use_abstract_mesh(mesh):
         assert attention_kernels.kernel_of("pallas") is attended_on_tpu
         assert attention_kernels.kernel_of("cudnn") is attended
+        old = jax.sharding.AbstractDevice("TPU v4", 2, "tpu")
+        with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=old)):
+            assert attention_kernels.kernel_of("pallas") is attended
+            assert attention_kernels.kernel_of("blocks") is in_blocks
         with on_no_device():
             assert attention_kernels.kernel_of("pallas") is attended
             assert attention_kernels.kernel_of("blocks") is attended
