@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import tasks
-from assembly import Experiment, assemble, find_module
+from assembly import assemble, find_module
 from checks import check_config, check_corpus
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer
@@ -112,7 +112,7 @@ def _train(cfg: ConfigDict, workdir: str, steps: tuple[int, int] | None) -> Endi
         step=profile.around(training.compiled_step(state, carry), int(state.step)),
         batch=training.batch,
         content=training.content,
-        validate=validator(experiment, dataset),
+        validate=validator(training, dataset),
         best=best_metric(cfg),
         steps=training.steps,
         log_every=cfg.every.log,
@@ -187,18 +187,21 @@ def best_metric(cfg: ConfigDict) -> tuple[str, str]:
     return name, task.better[name]
 
 
-def validator(experiment: Experiment, dataset: Dataset):
+def validator(training: Training, dataset: Dataset):
     """From a state to the scores of the validation split, by name."""
+    experiment = training.experiment
     batches, extra = evaluation_input(experiment, dataset, "validation")
 
     def validate(state: TrainState, stopped) -> dict[str, float]:
-        card = experiment.task.evaluate(
-            experiment.evaluation_model,
-            {"params": at_hand(evaluation_params(state))},
-            Interruptible(batches, stopped),
-            experiment.cfg,
-            **extra,
-        )
+        params = at_hand(evaluation_params(state))
+        with training.partitioner.evaluation():
+            card = experiment.task.evaluate(
+                experiment.evaluation_model,
+                {"params": params},
+                Interruptible(batches, stopped),
+                experiment.cfg,
+                **extra,
+            )
         return {name: score["value"] for name, score in card["scores"].items()}
 
     return validate

@@ -46,13 +46,21 @@ class CompiledStep:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            reason = str(error).splitlines()[0].partition(": ")[2]
-            raise MemoryError(reason) from error
+            raise MemoryError(reason_of(str(error))) from error
         seconds = time.perf_counter() - begin
         sizes = program.memory_analysis()
         held = sizes.argument_size_in_bytes
         new = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         return cls(program, held, sizes.temp_size_in_bytes + max(new, 0), seconds)
+
+
+def reason_of(error: str) -> str:
+    """Of a compiler's many lines the one that says which memory ran out."""
+    lines = [line for line in error.splitlines() if "memory" in line]
+    reason = lines[0].removeprefix("RESOURCE_EXHAUSTED: ") if lines else error
+    if any(kind in reason for kind in ("vmem", "smem")):
+        return f"a kernel's fast memory, not the device's: {reason[:200]}"
+    return reason
 
 
 def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from analysis.live_arrays import peak_bytes
 from analysis.plan_step import PlannedStep
 from errors import UserError
+from models.attention_kernels import AT_HOME
 from training.jit_partitioner import Partitioner
 from training.meshes import Devices
 from training.optimizers import make_optimizer
@@ -76,8 +77,13 @@ def working_bytes(step: PlannedStep, partitioner: Partitioner) -> int:
     parameters do; what an axis over `tensor` spreads beside them counts whole, and
     parameters that `fsdp` gathers for a layer do not count. What XLA reserves for
     small models of each architecture is 0.7 to 1.1 times the estimate on a CPU; with
-    `remat` it is more there, since XLA for CPUs undoes it.
+    `remat` it is more there, since XLA for CPUs undoes it. Kernels of accelerators are
+    taken for attention in blocks.
     """
+    if step.cfg.model.get("attention_kernel") in AT_HOME:
+        cfg = step.cfg.copy_and_resolve_references()
+        cfg.model.attention_kernel = "blocks"
+        step = PlannedStep.of(cfg)
     shape = partitioner.mesh.shape
     rows = partitioner.padded(step.rows) // (shape["data"] * shape["fsdp"])
     inputs = (*step.inputs(rows), jax.ShapeDtypeStruct((), jnp.uint32))

@@ -126,10 +126,14 @@ def compiled_table(
     ]
     if capacity is not None:
         left = capacity - found.total / 1e9
-        told = f"fits into {capacity:g} GB: {left:.4f} are left"
+        told = f"fits into {capacity:.4g} GB: {left:.4f} are left"
         if left < 0:
-            told = f"does not fit into {capacity:g} GB: {-left:.4f} too much"
+            told = f"does not fit into {capacity:.4g} GB: {-left:.4f} too much"
         lines.append(told)
+        if partitioner.mesh.devices.flat[0].platform in ("cuda", "gpu"):
+            lines.append(
+                "JAX takes 0.75 of a GPU's memory, or XLA_PYTHON_CLIENT_MEM_FRACTION"
+            )
     return "\n".join(lines)
 
 

@@ -27,6 +27,7 @@ QUIET = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # others may compile beside this process
 }
 PLUGINS = ("xla_cuda13", "xla_cuda12")
 
@@ -41,7 +42,7 @@ class Card:
       shared: bytes of shared memory of one, of which a block may have all but 1,024.
       cache: bytes of the second level.
       clock: in GHz, at most.
-      memory: in GiB.
+      memory: in MiB.
       bandwidth: of memory, in bytes a second.
     """
 
@@ -56,9 +57,13 @@ class Card:
 
 
 CARDS = {
-    "a100": Card("NVIDIA A100-SXM4-80GB", 8, 108, 167936, 40 << 20, 1.41, 80, 2.039e12),
-    "h100": Card("NVIDIA H100 80GB HBM3", 9, 132, 233472, 50 << 20, 1.98, 80, 3.352e12),
-    "h200": Card("NVIDIA H200", 9, 132, 233472, 50 << 20, 1.98, 141, 4.8e12),
+    "a100": Card(
+        "NVIDIA A100-SXM4-80GB", 8, 108, 167936, 40 << 20, 1.41, 81920, 2.039e12
+    ),
+    "h100": Card(
+        "NVIDIA H100 80GB HBM3", 9, 132, 233472, 50 << 20, 1.98, 81559, 3.352e12
+    ),
+    "h200": Card("NVIDIA H200", 9, 132, 233472, 50 << 20, 1.98, 143771, 4.8e12),
 }
 # XLA's GpuTargetConfigProto.
 DESCRIPTION = """
@@ -102,7 +107,7 @@ def devices_of(target: str) -> Sequence[jax.Device]:
 def memory_of(target: str) -> float | None:
     """GB of a device; None: unknown, or its compiler refuses what does not fit."""
     card = CARDS.get(target.partition(":")[0])
-    return None if card is None else card.memory * 2**30 / 1e9
+    return None if card is None else card.memory * 2**20 / 1e9
 
 
 def _tpus(target):
@@ -113,7 +118,12 @@ def _tpus(target):
         )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    return _described(target, target, platform="tpu")
+    options = {"platform": "tpu"}
+    if target.startswith("v4:"):  # whose two cores are one device to JAX
+        options["chip_config_name"] = "megacore"
+    if set(target.partition(":")[2].split("x")) == {"1"}:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    return _described(target, target, **options)
 
 
 def _gpus(target, card, count):
@@ -140,7 +150,7 @@ def described_to_xla(card: Card, cuda: int) -> str:
         optin=card.shared - 1024,
         fpus=128 if card.major > 8 else 64,
         bandwidth=int(card.bandwidth),
-        memory=card.memory << 30,
+        memory=card.memory << 20,
         cuda=cuda,
     )
 
@@ -149,5 +159,5 @@ def _described(target, name, **options):
     try:
         return topologies.get_topology_desc(name, **options).devices
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise UserError(f"--target={target}: {reason}") from error

@@ -4,7 +4,7 @@ python -m benchmarks.published --works=big,xl_large,rnnsearch --kernels=full,blo
 
 One JSON line a work and kernel of attention: tokens a second, FLOP/s by the model's
 mathematics, their share of what a large product of matrices reaches in the same
-process, memory, and whether that meets the goal, which is of one H200 in bfloat16.
+process, memory by the compiler, and on an H200 in bfloat16 whether that is the goal.
 Parameters and tokens are random; batches are for one device, and full.
 """
 
@@ -21,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from analysis.compiled_step import CompiledStep
+from analysis.compiled_step import CompiledStep, reason_of
 from analysis.plan import vocabularies
 from analysis.plan_memory import partitioner_of
 from analysis.plan_step import PlannedStep
-from models.attention_kernels import KERNELS
+from checks import check_config
+from errors import UserError
+from models.attention_kernels import KERNELS, kernel_of
 from training.ceilings import measured
 from training.optimizers import make_optimizer
 from training.step import make_state
@@ -73,7 +75,9 @@ TINY = {
 }
 
 
-def config(work: Published, kernel: str, options: argparse.Namespace) -> ConfigDict:
+def config(
+    work: Published, kernel: str | None, options: argparse.Namespace
+) -> ConfigDict:
     """The experiment whose step is timed."""
     module = importlib.import_module(f"configs.{work.config}")
     cfg = module.get_config(work.model)
@@ -133,14 +137,26 @@ def full(leaf: jax.ShapeDtypeStruct, vocabulary: int, random) -> np.ndarray:
     return np.full(leaf.shape, leaf.ndim > 1, leaf.dtype)
 
 
-def timed(name: str, kernel: str, options: argparse.Namespace) -> dict:
-    """The line of a work."""
-    work = WORKS[name]
+def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
+    """Of a work by a kernel, or why there is none."""
     about = {"benchmark": "published", "work": name, "kernel": kernel}
+    about |= {"dtype": options.dtype, "attention_dropout": options.dropout}
+    if kernel and kernel_of(kernel) is not KERNELS[kernel]:
+        return about | {"refused": f"{kernel} is not made for such a device"}
+    cfg = config(WORKS[name], kernel, options)
     try:
-        subject = Timed(config(work, kernel, options))
-    except (ValueError, MemoryError) as error:
+        check_config(cfg)
+        return about | timed(WORKS[name], Timed(cfg), options)
+    except (UserError, MemoryError) as error:
         return about | {"refused": str(error)}
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return about | {"refused": reason_of(str(error))}
+
+
+def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
+    """What a work's steps took."""
     for _ in range(options.warm):
         subject.seconds()
     laps = [subject.seconds() for _ in range(options.steps)]
@@ -161,12 +177,11 @@ def timed(name: str, kernel: str, options: argparse.Namespace) -> dict:
         "compile_seconds": subject.compiled.seconds,
         "skipped": float(subject.pairs["skipped"][0]),
     }
-    if statistics_ := jax.devices()[0].memory_stats():
-        found["peak_bytes"] = statistics_["peak_bytes_in_use"]
-    if work.goal:
+    as_meant = options.dtype == "bfloat16" and options.dropout and not options.tiny
+    if work.goal and as_meant and "H200" in jax.devices()[0].device_kind:
         key, least = work.goal
         found |= {"goal": {key: least}, "met": found[key] >= least}
-    return about | {"dtype": options.dtype} | found
+    return found
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -201,8 +216,8 @@ def main() -> int:
     about = surroundings()
     for name in options.works:
         has_kernels = WORKS[name].model != "rnnsearch50"
-        for kernel in options.kernels if has_kernels else options.kernels[:1]:
-            print(json.dumps(timed(name, kernel, options) | about), flush=True)
+        for kernel in options.kernels if has_kernels else [None]:
+            print(json.dumps(line(name, kernel, options) | about), flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Attention by cuDNN, NVIDIA's library: no scores in memory.
+"""Attention by cuDNN, NVIDIA's library: no scores in memory, but a mask of all heads.
 
 It has neither distances nor dropout of weights (`models/stack_config.py` refuses both
 in a config), computes in bfloat16, and takes even lengths alone, so that odd ones are

@@ -44,7 +44,7 @@ def attended_on_tpu(
     dropout_keys: Keys | None,
     dropout: Number,
 ) -> Float[Array, "B H T Dh"]:
-    """What `attended` finds, with the same dropout; only sums are rounded otherwise."""
+    """What `attended` finds, with the same dropout; sums are rounded to float32."""
     rows, heads, num_queries, width = meeting.content.shape
     tiling = Tiling.of(num_queries, values.shape[2])
     mask, position, distances = tiling.with_mask(mask), None, None
@@ -72,7 +72,7 @@ def attended_on_tpu(
         seeds = jnp.append(draw.keys, draw.least)[None]
         factor = jnp.full((1, 1), draw.factor, jnp.float32)
     seen = mask[:, 0].astype(jnp.int8)
-    given = Given(seen, tiling.bounds(mask), seeds, factor)
+    given = Given(seen, tiling.bounds(mask)[:, None], seeds, factor)
     return _attended(inputs, given, kernel)[:, :, tiling.spare :]
 
 
@@ -209,6 +209,11 @@ class Specs(NamedTuple):
             lambda h, b, r: (b * by_row, r * by_query, 0),
         )
         scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
+        bounds = pl.BlockSpec(
+            (None, 1, given.bounds.shape[2]),
+            lambda h, b, r: (b * by_row, 0, 0),
+            memory_space=pltpu.SMEM,
+        )
         both = (queries, distances) if kernel.relative else (None, None)
         options = {
             "grid": (heads, rows, tiling.rows),
@@ -223,6 +228,6 @@ class Specs(NamedTuple):
             row,
             pl.BlockSpec((None, None, columns, width), lambda h, b, r: (0, h, 0, 0)),
             (queries, keys, keys, *both),
-            Given(mask, scalars, scalars, scalars),
+            Given(mask, bounds, scalars, scalars),
             options,
         )

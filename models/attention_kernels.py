@@ -5,8 +5,9 @@
     pallas   TPUs from v5 on: no scores in memory, with distances and dropout
     cudnn    NVIDIA GPUs: the same by cuDNN, which knows neither of the two
 
-A run may go from device to device: what is of another kind takes `full`. They differ
-in how sums are rounded.
+A run may go from device to device: what is of another kind takes `full`, and so does
+what asks for weights or reads a ring of keys (a Transformer-XL's evaluation). They
+differ in how sums are rounded.
 """
 
 from collections.abc import Callable
@@ -34,4 +35,5 @@ AT_HOME = {
 
 def kernel_of(name: str) -> Kernel:
     """One of the KERNELS, or "full" where a program is not for such a device."""
-    return KERNELS[name if kind_of_device() in AT_HOME.get(name, ()) else "full"]
+    wanted = KERNELS[name]
+    return wanted if kind_of_device() in AT_HOME.get(name, ()) else KERNELS["full"]

@@ -35,14 +35,14 @@ class Given(NamedTuple):
 
     Attributes:
       mask: 1 where a query sees a key; axes of 1 stand for all alike.
-      bounds: see `Tiling.bounds`.
+      bounds: see `Tiling.bounds`; a row of the batch at a time is where scalars are.
       seeds: the keys of a draw and its least hash. A row, of which there may be more
         under vmap: a TPU takes whole rows of scalars.
       factor: its factor.
     """
 
     mask: Int8[Array, "b t J"]
-    bounds: Int[Array, "b R"]
+    bounds: Int[Array, "b 1 R"]
     seeds: UInt32[Array, "1 3"]
     factor: Float[Array, "1 1"]
 
@@ -109,10 +109,8 @@ class Row:
     @property
     def bounds(self) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """Of the tiles in which something is seen."""
-        bounds = self.given.bounds
-        one = self.place[0] if bounds.shape[0] > 1 else 0
         first = 2 * self.place[2]
-        return bounds[one, first], bounds[one, first + 1]
+        return self.given.bounds[0, first], self.given.bounds[0, first + 1]
 
     def keys(self, column: Int[Array, ""]) -> pl.Slice:
         """Of a tile."""

@@ -23,7 +23,7 @@ def kind_of_device() -> str:
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
     if device.device_kind.startswith(BEFORE_V5):
         return "old tpu"
-    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+    return {"cuda": "gpu"}.get(device.platform, device.platform)
 
 
 def on_each_device(

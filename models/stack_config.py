@@ -72,6 +72,11 @@ class StackConfig:
             )
         if self.attention_kernel == "cudnn":
             self._check_cudnn()
+        if (self.attention_kernel, self.dtype) == ("pallas", "float64"):
+            raise ValueError(
+                "model.dtype='float64': model.attention_kernel='pallas' adds up in "
+                "float32; use 'full' or 'blocks'"
+            )
 
     def _check_tables(self) -> None:
         """Raises ValueError for cut-offs that no vocabulary has."""

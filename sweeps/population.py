@@ -236,7 +236,7 @@ def _train(configs, workdirs, asked, ended) -> None:
         step=population.compiled_step(),
         batch=population.batch,
         content=training.content,
-        validate=validator(training.experiment, dataset),
+        validate=validator(training, dataset),
         best=best_metric(cfg),
         steps=training.steps,
         eval_every=cfg.every.eval,

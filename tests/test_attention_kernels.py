@@ -3,6 +3,7 @@
 import functools
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from models.attended_in_blocks import attended_in_blocks as in_blocks
 from models.attended_on_tpu import attended_on_tpu
 from models.device_parts import kind_of_device
 from models.masks import causal_mask, near_mask
-from training.meshes import on_no_device
+from training.meshes import AXES, RULES, on_no_device
 
 DRAW = jnp.array([7, 9], jnp.uint32)
 # Rows, heads, queries, keys, width of a head; who is seen; whether distances count.
@@ -234,6 +235,24 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
             assert attention_kernels.kernel_of("blocks") is attended
 
 
+def test_a_kernel_is_handed_the_rows_and_heads_of_a_device():
+    meeting, values, mask, _ = meeting_of("within a window")  # 2 rows, 2 heads
+    sizes, kinds = (2, 1, 2), (jax.sharding.AxisType.Auto,) * 3
+    mesh = jax.sharding.AbstractMesh(sizes, AXES, axis_types=kinds)
+
+    def shapes_of():
+        jaxpr = jax.make_jaxpr(attended_on_tpu)(meeting, values, mask, DRAW, 0.4)
+        return {
+            shape
+            for shape in re.findall(r"f32\[(\d,\d),128,4\]", str(jaxpr))
+            if "pallas_call" in str(jaxpr)
+        }
+
+    with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(RULES):
+        assert "1,1" in shapes_of()
+    assert shapes_of() == {"2,2"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -257,6 +276,13 @@ def test_what_cudnn_has_not_is_refused(changes):
         small_config("transformer", **able | changes)
 
 
+def test_a_tpus_kernel_is_refused_float64():
+    with pytest.raises(ValueError, match="float64"):
+        small_config("transformer", attention_kernel="pallas", dtype="float64")
+
+
 def test_a_kernel_that_is_none_is_refused():
+    with pytest.raises(KeyError, match="flash"):
+        attention_kernels.kernel_of("flash")
     with pytest.raises(ValueError, match="blocks, pallas, cudnn"):
         small_config("transformer", attention_kernel="flash")

@@ -1,18 +1,26 @@
 """What a config asks of training, done by the whole of it on a small corpus."""
 
+import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
 import pytest
 from small_runs import config, small_corpora
 
+import assembly
 import experiment
-from analysis import replay
+import trainable
+from analysis import plan, replay
+from configs import base
 from errors import UserError
 from trained_run import open_run
 from training.loop import Ending
+from training.optimizers import make_optimizer
+from training.partitioning import make_partitioner
+from training.step import make_state
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
 
@@ -101,3 +109,22 @@ def test_a_run_directory_of_another_version_is_named(origin, tmp_path):
     (tmp_path / "old" / "about.json").unlink()
     with pytest.raises(UserError, match=r"about\.json is of another version"):
         open_run(tmp_path / "old")
+
+
+def test_a_validation_knows_the_devices_that_the_state_lies_on():
+    def evaluate(model, variables, batches, cfg):
+        axes = jax.sharding.get_abstract_mesh().axis_names
+        return {"scores": {"axes": {"value": axes}}}
+
+    cfg = base.get_config("rnn")
+    task = types.SimpleNamespace(evaluate=evaluate)
+    made = assembly.assemble(cfg, plan.vocabularies(cfg))
+    made = dataclasses.replace(made, task=task)
+    dataset = types.SimpleNamespace(
+        evaluation_batches=lambda *_, **__: [], is_parallel=False
+    )
+    partitioner = make_partitioner(cfg.parallel)
+    training = trainable.Training(made, partitioner, None, None, None, 1)
+    state = make_state({}, make_optimizer(cfg.optim, 1)[0])
+    found = experiment.validator(training, dataset)(state, lambda: False)
+    assert found == {"axes": ("data", "fsdp", "tensor")}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import flax.linen as nn
 import jax
@@ -127,6 +127,10 @@ class Partitioner:
     def _surroundings(self) -> AbstractContextManager:
         """Of a call."""
         return surroundings(self.mesh)
+
+    def evaluation(self) -> AbstractContextManager:
+        """Of a trace that uses parameters that lie here, see `at_hand`."""
+        return surroundings(self.mesh) if jax.process_count() == 1 else nullcontext()
 
     def padded(self, rows: int) -> int:
         """The next number of rows that the mesh and the parts divide."""
