@@ -42,16 +42,18 @@ def get_config(model: str = "transformer") -> ConfigDict:
     """The experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
-    cfg.steps = 8000
     cfg.label_smoothing = 0.1
     cfg.data.name = "multi30k/en-de"
-    cfg.data.batch_tokens = 4096
-    cfg.data.buckets = 10  # 11% padding
     cfg.data.max_length = 64
-    cfg.optim.lr = 1e-3 if model == "rnn" else 5e-3
-    cfg.optim.schedule = "rsqrt"
-    cfg.optim.warmup = 2000
-    cfg.every.eval = 500
+    cfg.data.batch_tokens = 2048
+    cfg.optim.schedule = "cosine"
+    if model == "rnn":
+        cfg.epochs = 16  # its validation loss is flat from 12 on
+        cfg.optim.update({"lr": 1e-3, "warmup": 300})
+    else:
+        cfg.epochs = 40
+        cfg.optim.update({"lr": 4e-3, "warmup": 1500})
+    cfg.every.eval = 1000
     cfg.every.checkpoint = 500
     cfg.decode.max_length = 64
     return cfg
