@@ -42,7 +42,7 @@ class CompiledStep:
         lowered = lower(step, partitioner)
         begin = time.perf_counter()
         try:
-            program = lowered.compile()
+            program = compiled(lowered)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -52,6 +52,19 @@ class CompiledStep:
         held = sizes.argument_size_in_bytes
         new = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         return cls(program, held, sizes.temp_size_in_bytes + max(new, 0), seconds)
+
+
+def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """The program; products are cuBLAS's where XLA has no tiles of its own for one.
+
+    It tries them on a GPU; where none is there it may find none that is allowed.
+    """
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "find output tile sizes" not in str(error):
+            raise
+        return lowered.compile({"xla_gpu_enable_triton_gemm": False})
 
 
 def reason_of(error: str) -> str:

@@ -69,6 +69,19 @@ def test_what_a_compiler_refuses_for_memory_is_told_in_a_line(compiled, monkeypa
     assert told.endswith("\ndoes not fit: the memory of 191.52G exceeds 15.75G.")
 
 
+def test_products_without_tiles_are_left_to_the_library():
+    class Lowered:
+        def compile(self, options=None):
+            if options is None:
+                raise jax.errors.JaxRuntimeError(
+                    "INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot"
+                )
+            return options
+
+    found = compiled_step.compiled(Lowered())
+    assert found == {"xla_gpu_enable_triton_gemm": False}
+
+
 def test_memory_of_a_kernel_that_runs_out_is_told_apart():
     error = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory "
     told = compiled_step.reason_of(error + "in memory space vmem while ...\nmore")
