@@ -18,9 +18,7 @@ from models.attended_in_blocks import attended_in_blocks
 from models.attended_on_tpu import attended_on_tpu
 from models.device_parts import kind_of_device
 
-Kernel = Callable  # with the arguments and the result of `attended`
-
-KERNELS: dict[str, Kernel] = {
+KERNELS: dict[str, Callable] = {  # with the arguments and the result of `attended`
     "full": attended,
     "blocks": attended_in_blocks,
     "pallas": attended_on_tpu,
@@ -33,7 +31,7 @@ AT_HOME = {
 }
 
 
-def kernel_of(name: str) -> Kernel:
+def kernel_of(name: str) -> Callable:
     """One of the KERNELS, or "full" where a program is not for such a device."""
     wanted = KERNELS[name]
     return wanted if kind_of_device() in AT_HOME.get(name, ()) else KERNELS["full"]

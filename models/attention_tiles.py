@@ -140,10 +140,10 @@ class Row:
         mask = self.given.mask[:, self.keys(column)].astype(jnp.int32)
         return jnp.broadcast_to(mask, (tiling.queries, tiling.keys)) != 0
 
-    def dropped(self, x: Float[Array, "Q J"], column: Int[Array, ""]):
-        """Of what belongs to a tile's weights what dropout leaves."""
+    def dropout(self, column: Int[Array, ""]) -> Float[Array, "Q J"] | float:
+        """What multiplies a tile's weights: 0, or the factor of those that stay."""
         if not self.kernel.drops:
-            return x
+            return 1.0
         tiling, seeds = self.kernel.tiling, [self.given.seeds[0, i] for i in range(3)]
         corner = (
             *self.place[:2],
@@ -156,7 +156,7 @@ class Row:
         shape = (tiling.num_queries, tiling.num_keys)
         place = places((tiling.queries, tiling.keys), shape) + first
         stays = mixed((seeds[0], seeds[1]), place) >= seeds[2]
-        return jnp.where(stays, x * self.given.factor[0, 0], 0)
+        return jnp.where(stays, self.given.factor[0, 0], 0)
 
 
 def forward_tiles(kernel: Kernel, *refs) -> None:
@@ -171,11 +171,12 @@ def forward_tiles(kernel: Kernel, *refs) -> None:
 
     def turn(column, state):
         largest, total, found = state
-        scores = jnp.where(row.seen(column), row.scores(column), LOWEST)
+        seen = row.seen(column)
+        scores = jnp.where(seen, row.scores(column), LOWEST)
         new = jnp.maximum(largest, scores.max(axis=1, keepdims=True))
-        powers = jnp.where(row.seen(column), jnp.exp(scores - new), 0)
+        powers = jnp.where(seen, jnp.exp(scores - new), 0)
         before = jnp.exp(largest - new)
-        weighed = row.dropped(powers, column).astype(values.dtype)
+        weighed = (powers * row.dropout(column)).astype(values.dtype)
         more = product(weighed, values[row.keys(column)], (1, 0))
         total = total * before + powers.sum(axis=1, keepdims=True)
         return new, total, found * before + more
@@ -220,11 +221,11 @@ def backward_tiles(kernel: Kernel, *refs) -> None:
 
     def turn(column, sums):
         keys, distances = row.keys(column), row.distances(column)
-        powers = jnp.exp(row.scores(column) - logsum)
+        powers, dropout = jnp.exp(row.scores(column) - logsum), row.dropout(column)
         weights = jnp.where(row.seen(column), powers, 0)
         by_weight = product(gradient[...], inputs.values[keys], (1, 1))
-        by_score = weights * (row.dropped(by_weight, column) - mean) * kernel.scale
-        weighed = row.dropped(weights, column).astype(kind)
+        by_score = weights * (by_weight * dropout - mean) * kernel.scale
+        weighed = (weights * dropout).astype(kind)
         value_sums[keys] += product(weighed, gradient[...], (0, 0))
         rounded = by_score.astype(kind)
         key_sums[keys] += product(rounded, inputs.content[...], (0, 0))

@@ -123,10 +123,15 @@ def test_the_memory_of_gpus_is_known_and_of_others_not():
     assert targets.memory_of("v5e:2x2") is targets.memory_of("cpu") is None
 
 
-def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
-    rows, heads, queries, keys, width = 2, 2, 256, 512, 64
+def for_a_tpu():
+    """The surroundings of a trace for one."""
     device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
+    rows, heads, queries, keys, width = 2, 2, 256, 512, 64
 
     def number(kernel, content, keys, distances):
         meeting = Meeting(content, keys, content, distances)
@@ -144,19 +149,16 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
     )
     scores = f"{rows}x{heads}x{queries}x{keys}x"
     for name, calls in (("full", 0), ("pallas", 2)):
-        with jax.sharding.use_abstract_mesh(mesh):
+        with for_a_tpu():
             kernel = kernel_of(name)
         gradient = jax.jit(jax.grad(lambda *x: number(kernel, *x), (0, 1, 2)))  # noqa: B023
-        with jax.sharding.use_abstract_mesh(mesh):
+        with for_a_tpu():
             text = gradient.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
         assert text.count("@tpu_custom_call") == calls
         assert (scores in text) == (name == "full")
 
 
 def test_a_tpus_kernel_is_lowered_for_a_population():
-    device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
-
     def number(text, keys, rate):
         mask = jnp.ones((1, 1, 128, 128), bool)
         return kernel_of("pallas")(Meeting(text, text), text, mask, keys, rate).sum()
@@ -167,7 +169,7 @@ def test_a_tpus_kernel_is_lowered_for_a_population():
         jax.ShapeDtypeStruct((3, 2), jnp.uint32),
         jax.ShapeDtypeStruct((3,), jnp.float32),
     )
-    with jax.sharding.use_abstract_mesh(mesh):
+    with for_a_tpu():
         text = members.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
     assert text.count("@tpu_custom_call") == 2
 
