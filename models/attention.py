@@ -8,31 +8,22 @@ the time, and with one in the same.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attended import Meeting, scores_of
+from models.attended_by_tokens import Tokens, View, attended_by_tokens
 from models.attention_kernels import kernel_of
 from models.dropout import Dropout, is_off
-from models.families import by_family, by_row
 from models.layers import Dense, Embedding, Initializer, normal
+from models.masks import masked_softmax
 from models.positions import rotate
-from models.precision import DType, Number, widened
+from models.precision import DType, Number
+from models.written import Turned, Written
 
 Projected = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
 ProjectedSource = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
-Turned = tuple[Float[Array, "B H Dh S"], Float[Array, "B H S Dh"]]
-Written = tuple[Float[Array, "F H Dh _"], Float[Array, "F H _ Dh"]]
 Biases = tuple[Float[Array, "H Dh"], Float[Array, "H Dh"]]
-
-
-def masked_softmax(
-    scores: Float[Array, "... S"], mask: Bool[Array, "... #S"]
-) -> Float[Array, "... S"]:
-    """Softmax over the keys a mask leaves, in float32; zeros where it leaves none."""
-    exact = jax.nn.softmax(widened(scores), axis=-1, where=mask)
-    return exact.astype(scores.dtype)
 
 
 class MultiHeadAttention(nn.Module):
@@ -254,42 +245,14 @@ class SelfAttention(MultiHeadAttention):
     def step(
         self,
         x: Float[Array, "B N D"],
-        past: tuple[Float[Array, "B H Dh C"], Float[Array, "B H C Dh"]],
-        own: Written,
-        mask: Bool[Array, "B N S"],
-        places: Int[Array, "#B 1"],
-        distances: Float[Array, "_ H Dh"] | None = None,
+        past: Turned,
+        written: Written,
+        view: View,
         biases: Biases | None = None,
     ) -> Float[Array, "B N D"]:
-        """What one token of each of N hypotheses finds.
-
-        In a past that all hypotheses of a row share, C slots, and in what the
-        members of its family have written since, a slot each a step, of which the
-        mask leaves a hypothesis its own line; S in all.
-
-        Args:
-          distances: those of the C slots, then of the steps.
-        """
-        (keys, values), (own_keys, own_values) = past, own
-        num_before, num_families = values.shape[2], len(own_keys)
-        num_members = x.shape[0] * x.shape[1] // num_families
-        content, position = self._ask_twice(x, places, biases)
-        since = jnp.einsum(
-            "FHGK,FHKS->FHGS", by_family(content, num_families), own_keys
-        )
-        scores = [jnp.einsum("BHNK,BHKC->BHNC", content, keys), by_row(since, len(x))]
-        if distances is not None:
-            by_distance = jnp.einsum("BHNK,SHK->BHNS", position, distances)
-            before, since = jnp.split(by_distance, [num_before], axis=-1)
-            scores[0] += before
-            scores[1] += jnp.repeat(since, num_members, axis=-1)
-        weights = self.weigh(jnp.concatenate(scores, axis=-1), mask, train=False)
-        before, since = jnp.split(weights, [num_before], axis=-1)
-        found = jnp.einsum("BHNC,BHCK->BHNK", before, values)
-        by_own = jnp.einsum(
-            "FHGS,FHSK->FHGK", by_family(since, num_families), own_values
-        )
-        return self.collect(found + by_row(by_own, len(x)))
+        """What one token of each of N hypotheses finds."""
+        tokens = Tokens(*self._ask_twice(x, view.places, biases))
+        return self.collect(attended_by_tokens(tokens, past, written, view))
 
 
 def make_biases(module: nn.Module, init: Initializer, shape: tuple[int, int]) -> Biases:

@@ -5,7 +5,8 @@ read. What they have written since stands in caches that belong to families: G
 hypotheses of a row that may go on from one another, each with a slot of its own at
 each of L steps. Whose slots are a hypothesis's past is kept apart, so that a search
 that goes on with other hypotheses moves no keys and no values. The price: a member's
-query meets all L G slots of its family, of which the mask leaves it L.
+query meets the slots of all its family (`models/written.py`), of which the mask leaves
+it one a step.
 
 Keys stand turned here, as CPUs multiply them with few queries soonest.
 """
@@ -14,11 +15,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
-from models.attention import Projected, Turned, Written
-from models.families import by_family
+from models.attended_by_tokens import View
+from models.attention import Projected
 from models.precision import DType
+from models.written import (
+    Turned,
+    Written,
+    empty_blocks,
+    num_slots,
+    reached,
+    repeated,
+)
 
 
 class Past(NamedTuple):
@@ -75,8 +84,8 @@ class State(NamedTuple):
     """What N hypotheses a row have written, in families of G.
 
     Attributes:
-      caches: a layer's keys [F, H, Dh, L G] and values [F, H, L G, Dh] each, for F
-        families; the slots of a step stand side by side.
+      caches: a layer's keys and values each, of F families; the slots of a step stand
+        side by side.
       lineage: which member of its family wrote a hypothesis's token at each step.
       step: the next one's number, of all rows.
     """
@@ -88,15 +97,11 @@ class State(NamedTuple):
     @property
     def num_members(self) -> int:
         """G."""
-        return self.caches[0][1].shape[2] // self.lineage.shape[2]
+        return num_slots(self.caches[0]) // self.lineage.shape[2]
 
     def widened(self, count: int, *, related: bool) -> "State":
         """One hypothesis a row as `count` equal ones: one family, or each its own."""
-        axes = (3, 2) if related else (0, 0)
-        caches = tuple(
-            (jnp.repeat(keys, count, axes[0]), jnp.repeat(values, count, axes[1]))
-            for keys, values in self.caches
-        )
+        caches = tuple(repeated(each, count, related=related) for each in self.caches)
         return State(caches, jnp.repeat(self.lineage, count, axis=1), self.step)
 
     def reordered(self, parents: Int[Array, "B K"]) -> "State":
@@ -131,38 +136,10 @@ class State(NamedTuple):
 
 def empty_state(past: TurnedPast, max_steps: int) -> State:
     """One hypothesis a row that has written nothing yet, with room to."""
-    values = past.kept[0][1]
-    rows, heads, _, head_width = values.shape
-    empty = jnp.zeros((rows, heads, max_steps, head_width), values.dtype)
+    rows = len(past.seen)
     lineage = jnp.zeros((rows, 1, max_steps), jnp.int32)
-    caches = (turned((empty, empty)),) * len(past.kept)
+    caches = (empty_blocks(past.kept[0], max_steps),) * len(past.kept)
     return State(caches, lineage, jnp.zeros((), jnp.int32))
-
-
-def write_cache(cache: Written, new: Projected, step: Int[Array, ""]) -> Written:
-    """Puts one token's key and value of each hypothesis into its slot of a step."""
-    keys, values = cache
-    new_keys, new_values = (by_family(each, len(keys)) for each in new)
-    first = step * new_values.shape[2]
-    put = jax.lax.dynamic_update_slice_in_dim
-    return (
-        put(keys, jnp.swapaxes(new_keys, 2, 3), first, axis=3),
-        put(values, new_values, first, axis=2),
-    )
-
-
-class View(NamedTuple):
-    """Who a token sees of C slots before and L G of its family, and how far.
-
-    Attributes:
-      mask: of both, S in all.
-      distances: the projected distances of the C slots and L steps, where they
-        matter.
-    """
-
-    mask: Bool[Array, "B N S"]
-    places: Int[Array, "B 1"]
-    distances: Float[Array, "_ H Dh"] | None
 
 
 def views(
@@ -193,7 +170,10 @@ def views(
         start = max_steps - 1 - state.step
         return jax.lax.dynamic_slice_in_dim(later, start, total)
 
-    return tuple(View(mask, places, falling(projected)) for projected in distances)
+    last = reached(state.step, max_steps)
+    return tuple(
+        View(mask, places, last, falling(projected)) for projected in distances
+    )
 
 
 def own_slots(state: State) -> Bool[Array, "B N S"]:

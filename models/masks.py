@@ -3,8 +3,11 @@
 Every mask broadcasts to [B, T, S]; masks combine with `&`.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from models.precision import widened
 
 EVERYTHING = 2**30  # a window wider than any text
 
@@ -67,3 +70,11 @@ def segment_mask(
       queries, keys: the number of the text that each token belongs to.
     """
     return queries[:, :, None] == keys[:, None]
+
+
+def masked_softmax(
+    scores: Float[Array, "... S"], mask: Bool[Array, "... #S"]
+) -> Float[Array, "... S"]:
+    """Softmax over the keys a mask leaves, in float32; zeros where it leaves none."""
+    exact = jax.nn.softmax(widened(scores), axis=-1, where=mask)
+    return exact.astype(scores.dtype)

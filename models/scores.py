@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from models.attention import masked_softmax
 from models.layers import Dense, Initializer
+from models.masks import masked_softmax
 
 SCORES = ("additive", "dot", "scaled_dot", "bilinear")
 

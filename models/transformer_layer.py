@@ -17,12 +17,11 @@ from models.attention import (
     Projected,
     ProjectedSource,
     SelfAttention,
-    Written,
 )
-from models.cache import write_cache
 from models.layers import Embedding, FeedForward, Residual, normal
 from models.memory import write_slots
 from models.stack_config import StackConfig
+from models.written import Written, write
 
 
 class Geometry(NamedTuple):
@@ -152,7 +151,7 @@ class Layer(nn.Module):
         x = self.self_residual.leave(x, y, train=False)
         return self._rest(x, None, train=False), slots
 
-    def step(self, x, past, cache: Written, number, view, biases, source=None):
+    def step(self, x, past, written: Written, number, view, biases, source=None):
         """One token of each of N hypotheses, [B, N, D], their `number`-th.
 
         Args:
@@ -161,15 +160,13 @@ class Layer(nn.Module):
         x = self._at_its_place(x, view.places)
         y = self.self_residual.enter(x)
         new = self.self_attention.keep(y, view.places)
-        cache = write_cache(cache, new, number)
-        y = self.self_attention.step(
-            y, past, cache, view.mask, view.places, view.distances, biases
-        )
+        written = write(written, new, number)
+        y = self.self_attention.step(y, past, written, view, biases)
         x = self.self_residual.leave(x, y, train=False)
         if self.cross:
             y = self.cross_attention.ask_turned(self.cross_residual.enter(x), *source)
             x = self.cross_residual.leave(x, y, train=False)
-        return self._transformed(x, train=False), cache
+        return self._transformed(x, train=False), written
 
     def _distances(self, geometry):
         return self.self_attention.project_distances(

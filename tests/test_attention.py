@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import MultiHeadAttention, SelfAttention, masked_softmax
+from models.attention import MultiHeadAttention, SelfAttention
 from models.masks import (
     causal_mask,
     filled_mask,
+    masked_softmax,
     near_mask,
     pad_left,
     pad_right,

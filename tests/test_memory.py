@@ -201,8 +201,11 @@ def test_generation_copies_no_memory(hypotheses):
     donated = jax.jit(step, donate_argnums=2)
     lowered = donated.lower(case.variables, context, state, token)
     compiled = as_users_compile(lowered)
-    past, own = context.past.kept[0][0], state.caches[0][0]
+    past, (*early, last) = context.past.kept[0][0], state.caches[0]
     assert made(compiled, past.size) == []
-    assert sorted(made(compiled, own.size)) == ["fusion", "fusion"]
+    sizes = [values.size for _, values in early]
+    for size in {*sizes, last[1].size}:  # the first two blocks are of one size
+        count = 2 * (sizes.count(size) or 1)
+        assert made(compiled, size) == ["fusion"] * count
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.caches))
     assert compiled.memory_analysis().alias_size_in_bytes >= size
