@@ -10,6 +10,7 @@ import tasks
 from assembly import evaluation_config, find_module, model_config
 from data.dataset import Dataset
 from errors import UserError
+from models.attention_kernels import is_at_home
 from tasks.search import check_decode
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
@@ -36,6 +37,17 @@ def check_config(cfg: ConfigDict) -> None:
     make_optimizer(cfg.optim, cfg.steps)
     make_partitioner(cfg.parallel)
     check_patterns(cfg)
+
+
+def has_no_effect_here(cfg: ConfigDict) -> list[str]:
+    """Lines about what a config asks of another device than this."""
+    kernel = cfg.model.get("attention_kernel", "full")
+    if is_at_home(kernel):
+        return []
+    return [
+        f"model.attention_kernel={kernel!r} is not made for this device: "
+        "attention is computed by 'full'"
+    ]
 
 
 def check_patterns(cfg: ConfigDict) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 import tasks
 from assembly import assemble, find_module
-from checks import check_config, check_corpus
+from checks import check_config, check_corpus, has_no_effect_here
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer
 from errors import UserError
@@ -91,6 +91,8 @@ def _train(cfg: ConfigDict, workdir: str, steps: tuple[int, int] | None) -> Endi
     facts = about(state, dataset, training.steps)
     if is_first():
         begin(directory, config, facts, dataset)
+        for line in has_no_effect_here(cfg):
+            print(line, file=sys.stderr)
 
     checkpoints = Checkpoints(
         directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best

@@ -27,7 +27,7 @@ from analysis.plan_memory import partitioner_of
 from analysis.plan_step import PlannedStep
 from checks import check_config
 from errors import UserError
-from models.attention_kernels import KERNELS, kernel_of
+from models.attention_kernels import KERNELS, is_at_home
 from training.ceilings import measured
 from training.optimizers import make_optimizer
 from training.step import make_state
@@ -141,7 +141,7 @@ def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
     """Of a work by a kernel, or why there is none."""
     about = {"benchmark": "published", "work": name, "kernel": kernel}
     about |= {"dtype": options.dtype, "attention_dropout": options.dropout}
-    if kernel and kernel_of(kernel) is not KERNELS[kernel]:
+    if kernel and not is_at_home(kernel):
         return about | {"refused": f"{kernel} is not made for such a device"}
     cfg = config(WORKS[name], kernel, options)
     try:

@@ -25,13 +25,17 @@ KERNELS: dict[str, Callable] = {  # with the arguments and the result of `attend
     "cudnn": attended_by_cudnn,
 }
 AT_HOME = {
-    "blocks": ("cpu", "gpu", "tpu", "old tpu"),
+    "blocks": ("cpu", "gpu", "amd gpu", "tpu", "old tpu"),
     "pallas": ("tpu",),
     "cudnn": ("gpu",),
 }
 
 
+def is_at_home(name: str) -> bool:
+    """Whether a program for this device has the kernel, or "full" in its place."""
+    return name == "full" or kind_of_device() in AT_HOME[name]
+
+
 def kernel_of(name: str) -> Callable:
     """One of the KERNELS, or "full" where a program is not for such a device."""
-    wanted = KERNELS[name]
-    return wanted if kind_of_device() in AT_HOME.get(name, ()) else KERNELS["full"]
+    return KERNELS[name if is_at_home(name) else "full"]

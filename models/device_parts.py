@@ -16,13 +16,19 @@ from jaxtyping import PyTree
 
 ROWS, HEADS = "rows", "heads"  # of which no result of one depends on another
 BEFORE_V5 = ("TPU v2", "TPU v3", "TPU v4")
+OF_AMD = ("AMD", "gfx")  # JAX's platform is "gpu" with them too
 
 
 def kind_of_device() -> str:
-    """What a program is traced for: "cpu", "gpu", "tpu", "old tpu", or another."""
+    """What a program is traced for.
+
+    One of "cpu", "gpu" (NVIDIA's), "amd gpu", "tpu" and "old tpu", or another.
+    """
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
     if device.device_kind.startswith(BEFORE_V5):
         return "old tpu"
+    if device.device_kind.startswith(OF_AMD):
+        return "amd gpu"
     return {"cuda": "gpu"}.get(device.platform, device.platform)
 
 

@@ -253,6 +253,10 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=old)):
             assert attention_kernels.kernel_of("pallas") is attended
             assert attention_kernels.kernel_of("blocks") is in_blocks
+        amd = jax.sharding.AbstractDevice("AMD Instinct MI300X", 1, "gpu")
+        with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=amd)):
+            assert attention_kernels.kernel_of("cudnn") is attended
+            assert attention_kernels.kernel_of("blocks") is in_blocks
         with on_no_device():
             assert attention_kernels.kernel_of("pallas") is attended
             assert attention_kernels.kernel_of("blocks") is attended

@@ -101,6 +101,15 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
     assert not (data_dir / "none").exists()
 
 
+def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, capsys):
+    for kernel in ("pallas", "blocks"):
+        changes = {**SMALL, "model.attention_kernel": kernel}
+        cfg = config("cldr", "transformer", data_dir, steps=1, **changes)
+        experiment.train(cfg, tmp_path / kernel)
+        told = "model.attention_kernel='pallas' is not made for this device"
+        assert (told in capsys.readouterr().err) == (kernel == "pallas")
+
+
 def test_a_run_directory_of_another_version_is_named(origin, tmp_path):
     shutil.copytree(origin, tmp_path / "old")
     (tmp_path / "old" / "about.json").write_text("{}")
