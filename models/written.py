@@ -3,6 +3,9 @@
 The first block has room for 16 steps, each later one for as many as stand before it.
 A token meets the blocks that are reached, so at most twice as many slots as are
 filled (of the first steps 16), however many there is room for.
+
+So it is on CPUs. Programs of accelerators have one block: XLA for TPUs copies what a
+branch reads, and how fast it would be was not measured.
 """
 
 import itertools
@@ -11,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from models.device_parts import kind_of_device
 from models.families import by_family
 
 FIRST = 16  # steps; smaller first blocks were not faster
@@ -22,6 +26,8 @@ Written = tuple[Block, ...]
 
 def steps_of_blocks(max_steps: int) -> tuple[int, ...]:
     """How many steps each block has room for, `max_steps` in all."""
+    if kind_of_device() != "cpu":
+        return (max_steps,)
     sizes = [min(FIRST, max_steps)]
     while (room := max_steps - sum(sizes)) > 0:
         sizes.append(min(sum(sizes), room))
@@ -76,7 +82,7 @@ def write(
     blocks = []
     for old_keys, old_values in written:
         steps = old_values.shape[2] // num_members
-        inside = (step >= first) & (step < first + steps)
+        inside = len(written) == 1 or (step >= first) & (step < first + steps)
         start = jnp.clip(step - first, 0, steps - 1) * num_members
         blocks.append(
             (

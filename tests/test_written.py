@@ -34,6 +34,14 @@ def test_each_step_stands_in_a_block_that_begins_at_half_of_it_or_later(max_step
         assert ends[block] <= max(FIRST, 2 * step)  # what is met
 
 
+def test_accelerators_have_one_block():
+    device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert steps_of_blocks(L) == (L,)
+    assert len(steps_of_blocks(L)) == 3
+
+
 @pytest.mark.parametrize("related", [True, False])
 def test_slots_lie_side_by_side_by_steps(related):
     heads, head_width = 3, 4
