@@ -6,7 +6,9 @@ for the LSTM, a pair of them. Parameters of a cell are
 
     input.kernel [E, G D], input.bias [G D], recurrent [D, G D]
 
-with the G gates side by side in the order of the formulas, which is PyTorch's.
+with the G gates side by side in the order of the formulas, which is PyTorch's. What is
+projected has a gate an array: XLA for CPUs takes a number at a time where one operation
+reads several parts of an array that a loop hands in.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ from models.layers import Dense, Initializer, normal, zeros
 from models.precision import DType, Number
 
 State = PyTree[Float[Array, "..."]]
+Gates = tuple[Float[Array, "... D"], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,15 +98,19 @@ class Cell(nn.Module):
         """What of a state others see."""
         return state
 
-    def project(self, x: Float[Array, "... E"]) -> Float[Array, "... G"]:
+    def project(self, x: Float[Array, "... E"]) -> Gates:
         """W x + b for all gates: what of a step does not need the state."""
-        return self.input(x)
+        return self.apart(self.input(x))
+
+    def apart(self, x: Float[Array, "... _"]) -> Gates:
+        """The gates that stand side by side."""
+        return tuple(jnp.split(x, self.gates, axis=-1))
 
     def step(
         self,
         state: State,
-        projected: Float[Array, "... G"],
-        recurrent: Float[Array, "D G"],
+        projected: Gates,
+        recurrent: Float[Array, "D _"],
     ) -> State:
         """The next state; `recurrent` is U, some of it perhaps left out."""
         raise NotImplementedError
@@ -122,13 +129,14 @@ class Cell(nn.Module):
 
         def one(state, inputs):
             projected, keep = inputs
-            new = self.step(state, projected, recurrent.astype(projected.dtype))
+            new = self.step(state, projected, recurrent.astype(x.dtype))
             state = jax.tree.map(
                 lambda new, old: jnp.where(keep[:, None], new, old), new, state
             )
             return state, self.output(state)
 
-        inputs = (jnp.moveaxis(self.project(x), 1, 0), mask.T)
+        projected = [jnp.moveaxis(gate, 1, 0) for gate in self.project(x)]
+        inputs = (tuple(projected), mask.T)
         last, outputs = jax.lax.scan(one, state, inputs, reverse=reverse)
         return jnp.moveaxis(outputs, 0, 1), last
 
@@ -154,12 +162,12 @@ class GRU(Cell):
     def step(
         self,
         state: State,
-        projected: Float[Array, "... G"],
-        recurrent: Float[Array, "D G"],
+        projected: Gates,
+        recurrent: Float[Array, "D _"],
     ) -> State:
         """The next state."""
-        reset, update, candidate = jnp.split(projected, 3, axis=-1)
-        from_state = jnp.split(state @ recurrent, 3, axis=-1)
+        reset, update, candidate = projected
+        from_state = self.apart(state @ recurrent)
         reset = nn.sigmoid(reset + from_state[0])
         update = nn.sigmoid(update + from_state[1])
         bias = self.candidate_bias.astype(state.dtype)
@@ -180,11 +188,11 @@ class GRUBefore(Cell):
     def step(
         self,
         state: State,
-        projected: Float[Array, "... G"],
-        recurrent: Float[Array, "D G"],
+        projected: Gates,
+        recurrent: Float[Array, "D _"],
     ) -> State:
         """The next state."""
-        reset, update, candidate = jnp.split(projected, 3, axis=-1)
+        reset, update, candidate = projected
         gates, from_reset = jnp.split(recurrent, [2 * self.width], axis=1)
         from_state = jnp.split(state @ gates, 2, axis=-1)
         reset = nn.sigmoid(reset + from_state[0])
@@ -217,12 +225,13 @@ class LSTM(Cell):
     def step(
         self,
         state: State,
-        projected: Float[Array, "... G"],
-        recurrent: Float[Array, "D G"],
+        projected: Gates,
+        recurrent: Float[Array, "D _"],
     ) -> State:
         """The next (h, c)."""
         hidden, memory = state
-        gates = jnp.split(projected + hidden @ recurrent, 4, axis=-1)
+        pairs = zip(projected, self.apart(hidden @ recurrent), strict=True)
+        gates = [given + from_state for given, from_state in pairs]
         enter, keep, leave = (nn.sigmoid(gates[gate]) for gate in (0, 1, 3))
         memory = keep * memory + enter * jnp.tanh(gates[2])
         return leave * jnp.tanh(memory), memory

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from models.dropout import Dropout
 from models.layers import Dense
 from models.precision import Number
-from models.recurrent import CELLS, INITIALIZATIONS, Readout, State
+from models.recurrent import CELLS, INITIALIZATIONS, Gates, Readout, State
 from models.scores import SingleHeadAttention, make_score
 
 
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         states = tuple(cell.begin(output) for cell in self.cells)
         return DecoderState(states, fed if self.input_feeding else ())
 
-    def project(self, embedded: Float[Array, "B T E"]) -> Float[Array, "B T G"]:
+    def project(self, embedded: Float[Array, "B T E"]) -> Gates:
         """W y of the first layer: the part of a step that needs no state."""
         return self.cells[0].project(embedded)
 
@@ -124,7 +124,7 @@ class Decoder(nn.Module):
         self,
         state: DecoderState,
         embedded: Float[Array, "B N E"],
-        projected: Float[Array, "B N G"],
+        projected: Gates,
         source: Source,
         *,
         train: bool,
@@ -134,15 +134,15 @@ class Decoder(nn.Module):
         context, weights = self.alignment(
             query, source.keys, source.annotations, source.mask[:, None]
         )
-        projected = projected + self.from_context(context)
+        projected = self._add(projected, self.from_context(context))
         if self.input_feeding:
-            projected = projected + self.from_fed(state.fed)
+            projected = self._add(projected, self.from_fed(state.fed))
         new = []
         for depth, (cell, old) in enumerate(zip(self.cells, state.states, strict=True)):
             if depth:
                 below = self.drop(cell.output(new[-1]), deterministic=not train)
                 projected = cell.project(below)
-            recurrent = cell.recurrent.astype(projected.dtype)
+            recurrent = cell.recurrent.astype(context.dtype)
             new.append(cell.step(old, projected, recurrent))
         top = state.states[-1] if self.readout == "maxout" else new[-1]
         seen = Seen(self.cells[-1].output(top), context, weights)
@@ -150,6 +150,11 @@ class Decoder(nn.Module):
         if self.input_feeding:
             fed = self.read_out(seen.top, context, embedded, train=train)
         return DecoderState(tuple(new), fed), seen
+
+    def _add(self, projected, more):
+        """Gates and what stands side by side."""
+        pairs = zip(projected, self.cells[0].apart(more), strict=True)
+        return tuple(one + other for one, other in pairs)
 
     def read_out(
         self,
@@ -188,7 +193,7 @@ class Decoder(nn.Module):
         watched = self.is_mutable_collection("intermediates")
 
         def one(decoder, state, word):
-            word = [part[:, None] for part in word]
+            word = jax.tree.map(lambda part: part[:, None], word)
             state, seen = decoder.advance(state, *word, source, train=train)
             found = state.fed if decoder.input_feeding else (seen.top, seen.context)
             weights = seen.weights if watched else ()
