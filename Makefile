@@ -31,7 +31,7 @@ setup-targets: .venv-targets/installed
 demo: setup
 	sh demo.sh $(BIN)/python
 
-# The three architectures made equal: make compare CONFIG=configs/multi30k.py EQUAL=flops
+# The three architectures made equal: make compare CONFIG=configs/python_stdlib.py EQUAL=flops
 CONFIG ?= configs/cldr.py
 EQUAL ?= parameters
 

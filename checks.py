@@ -75,6 +75,7 @@ def check_lengths(cfg: ConfigDict) -> None:
         "data.segment_length": cfg.data.segment_length,
         "data.buckets": cfg.data.buckets,
         "data.max_length": cfg.data.max_length,
+        "data.vocab_size": cfg.data.vocab_size,
         "eval.batch_rows": cfg.eval.batch_rows,
         "decode.max_length": cfg.decode.max_length,
     }

@@ -3,6 +3,7 @@
 With `assembly.py`, `trainable.py` and `trained_run.py` all that knows all packages.
 """
 
+import contextlib
 import json
 import sys
 
@@ -42,6 +43,7 @@ from training.profiling import Profile, parse_steps
 from training.progress import Progress
 from training.replay import save_batches
 from training.run_directory import RunDirectory, different_keys
+from training.run_lock import alone_in
 from training.signals import Interruptible, StopRequested, stop_at_once
 from training.step import TrainState
 from training.surroundings import make_deterministic, surroundings
@@ -65,15 +67,20 @@ def train(
     """
     steps = parse_steps(profile) if profile else None
     try:
-        with stop_at_once(), losses_explained():
+        with stop_at_once(), losses_explained(), contextlib.ExitStack() as held:
             if address is not None:
                 join(address)
-            return _train(cfg, workdir, steps)
+            return _train(cfg, workdir, steps, held)
     except StopRequested:  # before the first step
         return Ending.STOPPED
 
 
-def _train(cfg: ConfigDict, workdir: str, steps: tuple[int, int] | None) -> Ending:
+def _train(
+    cfg: ConfigDict,
+    workdir: str,
+    steps: tuple[int, int] | None,
+    held: contextlib.ExitStack,
+) -> Ending:
     if cfg.deterministic:
         make_deterministic()
     directory = RunDirectory(workdir)
@@ -90,6 +97,7 @@ def _train(cfg: ConfigDict, workdir: str, steps: tuple[int, int] | None) -> Endi
     check_patterns(cfg.optim, state.params)
     facts = about(state, dataset, training.steps)
     if is_first():
+        held.enter_context(alone_in(directory.path))
         begin(directory, config, facts, dataset)
         for line in has_no_effect_here(cfg):
             print(line, file=sys.stderr)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from assembly import Experiment, assemble
 from checks import check_lengths
 from configs import base
-from data.dataset import Dataset, open_dataset
+from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
 from tasks.ensembles import Ensemble, ensemble_variables
@@ -94,6 +94,8 @@ def open_runs(
 
     Raises UserError for runs of unlike tasks or vocabularies, or as `open_run`.
     """
+    if not workdirs:
+        raise UserError("--workdir is empty: name a run directory")
     runs = [open_run(workdir, checkpoint, changes) for workdir in workdirs]
     first = runs[0]
     if len(runs) == 1:
@@ -140,15 +142,24 @@ def _check_together(one: TrainedRun, other: TrainedRun) -> None:
 def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
     """A run's tokenizers by side; a joint vocabulary is one and the same object."""
     documents = directory.read_tokenizers()
-    known = {text: parse_tokenizer(text) for text in documents.values()}
+    if set(documents) not in map(set, SIDES.values()):
+        there = ", ".join(documents) or "nothing"
+        raise UserError(
+            f"{directory.path}/tokenizer holds {there}, and not all vocabularies of a "
+            "run: it is damaged"
+        )
+    try:
+        known = {text: parse_tokenizer(text) for text in documents.values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory.path}/tokenizer is damaged: {error}") from error
     return {side: known[text] for side, text in documents.items()}
 
 
 def read_config(directory: RunDirectory) -> ConfigDict:
     """A run's config, on top of today's defaults."""
     stored = directory.read_config()
-    cfg = base.get_config(stored["model"]["name"])
     try:
+        cfg = base.get_config(stored["model"]["name"])
         cfg.update(stored)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

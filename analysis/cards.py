@@ -1,6 +1,7 @@
 """Score cards with what `eval.py` left beside them, and how their protocols differ."""
 
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,14 +58,19 @@ def open_card(place: str, split: str) -> Card:
         raise UserError(f"{place}: there is no such score card or run directory")
     content = read_object(path, "split", "step", "scores")
     samples = path.parent.parent / "samples"
+    if not isinstance(content["scores"], dict):
+        raise UserError(f"{path} is damaged: its scores are none")
     lines = read_lines(samples / f"{path.stem}.jsonl")
-    references = samples / f"{path.stem}.references.txt"
+    kept = samples / f"{path.stem}.references.txt"
+    references = text_lines(kept) if kept.exists() else []
+    if references and len(references) != len(lines):
+        raise UserError(
+            f"{samples}: {path.stem}.jsonl has {len(lines)} hypotheses for "
+            f"{len(references)} references: run eval.py again"
+        )
+    hypotheses = [line["hypothesis"] for line in lines]
     return Card(
-        path,
-        content,
-        [line["hypothesis"] for line in lines],
-        text_lines(references) if references.exists() else [],
-        read_blocks(path.with_suffix(".npz")),
+        path, content, hypotheses, references, read_blocks(path.with_suffix(".npz"))
     )
 
 
@@ -91,8 +97,11 @@ def read_blocks(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Sums and weights that `eval.py` kept."""
     if not path.exists():
         return None
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-        return kept["total"], kept["weight"]
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return kept["total"], kept["weight"]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged: run eval.py again") from error
 
 
 def unlike(cards: Sequence[Card]) -> list[str]:

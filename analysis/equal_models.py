@@ -82,11 +82,24 @@ def equal_models(
     cost, words = COSTS[equal]
     given = overrides or {}
     experiments = [Experiment.of(f"{config}:{model}", given) for model in models]
+    if equal != "parameters":
+        for one in experiments:
+            check_steps(one, equal)
     if target is None:
         target = cost(experiments[0].config({}))
     if vary == "steps":
         return [solve_steps(one, cost, target) for one in experiments]
     return [solve_width(one, cost, target, words) for one in experiments]
+
+
+def check_steps(experiment: Experiment, equal: str) -> None:
+    """Raises UserError where only the corpus says how many steps a training has."""
+    if epochs := experiment.config({}).epochs:
+        raise UserError(
+            f"--equal={equal}: {experiment.model} trains for epochs={epochs:g}, of as "
+            "many steps as the corpus has batches: set --config.epochs=0 "
+            "--config.steps=N, here and for sweep.py (make compare: CONFIGFLAGS=)"
+        )
 
 
 def told(solved: Solved, words: Callable[[float], str]) -> str:

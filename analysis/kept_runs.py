@@ -20,23 +20,31 @@ MARKED = re.compile(r"(<!-- (results/[\w./-]+) -->\n).*?(<!-- end -->)", re.DOTA
 def keep(path: str, folder: Path) -> Path:
     """Copies what figures need of a run; returns where to.
 
-    Raises UserError for what is no run directory with a score card.
+    What was kept of a run of that name before goes when all of this one is there.
+
+    Raises UserError for what is no run directory with a score card, and for a run
+    that is kept already where it would go to.
     """
     run = RunDirectory(path)
     if not run.exists or not list(run.path.glob("eval/*.json")):
         raise UserError(f"{path} is not a run directory with a score card")
     kept = folder / run.path.resolve().name
-    if kept.exists():
-        shutil.rmtree(kept)
+    if kept.resolve() == run.path.resolve():
+        raise UserError(f"{path} is kept there already: name the run it was made of")
+    draft = kept.with_name(f".{kept.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
     files = [file for pattern in (*KEPT, HYPOTHESES) for file in run.path.glob(pattern)]
     for file in files:
-        copy = kept / file.relative_to(run.path)
+        copy = draft / file.relative_to(run.path)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    config = run.read_json("config.json")
+    config = run.read_config()
     for key in FOLDERS:
         config["data"][key.removeprefix("data.")] = None
-    (kept / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    config["init_from"] = None
+    (draft / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    shutil.rmtree(kept, ignore_errors=True)
+    draft.rename(kept)
     return kept
 
 
@@ -51,7 +59,7 @@ def with_tables(text: str, root: Path) -> str:
 
 def tables(folder: Path) -> str:
     """Scores, costs, origins and curves of the runs kept in a folder."""
-    paths = sorted(str(path) for path in folder.glob("*") if path.is_dir())
+    paths = sorted(str(path) for path in folder.glob("[!.]*") if path.is_dir())
     if not paths:
         raise UserError(f"{folder} holds no runs")
     content = Content.of(paths, is_tested=False)

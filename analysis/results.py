@@ -28,6 +28,12 @@ def main() -> None:
         raise UserError("--keep=DIR1,DIR2 and --into=results/NAME go together")
     from analysis.kept_runs import keep, with_tables
 
+    names = [Path(path).resolve().name for path in KEEP.value]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"--keep={','.join(KEEP.value)}: runs are kept by the names of their "
+            "directories, and some have the same"
+        )
     for path in KEEP.value:
         print(keep(path, Path(INTO.value)))
     if KEEP.value:

@@ -217,11 +217,15 @@ def read_lines(path: Path) -> list[dict]:
     """One object a line; a line that is not whole, as of a live run, is left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1]]
-    except json.JSONDecodeError as error:
+        lines = path.read_text(encoding="utf8").split("\n")
+        rows = [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path} is damaged: line {number} is no object")
+    return rows
 
 
 def read_object(path: Path, *keys: str) -> dict:

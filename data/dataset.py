@@ -13,7 +13,7 @@ from data.buckets import make_plan
 from data.corpora import TRAIN, Corpus, open_corpus
 from data.documents import DocumentBatches
 from data.encoding import Encoded, open_copy, open_encoded
-from data.mixtures import Mixture, mix, parts_of
+from data.mixtures import Mixture, check_filters, mix, parts_of
 from data.remote import local_root
 from data.sentences import CopiesInTurn, SentenceBatches
 from data.storage import short_hash
@@ -190,6 +190,7 @@ def open_dataset(
     ]
     corpus = parts[0][0]
     if len(parts) > 1 or parts[0][1] > 1:
+        check_filters(cfg, parts)
         corpus = mix(parts, tagged=cfg.target_tag)
     if cfg.reverse:
         corpus = corpus.reversed()

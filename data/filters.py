@@ -31,10 +31,9 @@ def kept_pairs(
     ]
     longer, shorter = np.maximum(*lengths), np.minimum(*lengths)
     faults = {f"longer than data.max_length={cfg.max_length}": longer > cfg.max_length}
-    if cfg.min_length > 1:
-        # The end of the sentence is a token, but not one that is asked for here.
-        few = shorter - 1 < cfg.min_length
-        faults[f"shorter than data.min_length={cfg.min_length}"] = few
+    # The end of the sentence is a token, but not one that is asked for here.
+    few = shorter - 1 < cfg.min_length
+    faults[f"shorter than data.min_length={cfg.min_length}"] = few
     if cfg.max_ratio:
         far = longer > cfg.max_ratio * shorter
         faults[f"lengths differ more than data.max_ratio={cfg.max_ratio}"] = far

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Iterator
 
+from ml_collections import ConfigDict
+
 from data.corpora import Corpus
 from data.normalization import language_tag
 from errors import UserError
@@ -106,6 +108,24 @@ def parts_of(name: str) -> list[tuple[str, int]]:
             )
         found.append((corpus, int(times) if colon else 1))
     return found
+
+
+def check_filters(cfg: ConfigDict, parts: list[tuple[Corpus, int]]) -> None:
+    """Raises UserError for filters of pairs that a mixture would have undone.
+
+    Args:
+      cfg: the experiment's `cfg.data`.
+    """
+    if cfg.drop_duplicates and any(times > 1 for _, times in parts):
+        raise UserError(
+            f"data.drop_duplicates leaves nothing of the weights in {cfg.name!r}: a "
+            "pair that comes several times is seen before; set it to False"
+        )
+    if cfg.drop_identical and cfg.target_tag:
+        raise UserError(
+            "data.drop_identical finds none in a mixture whose sources begin with a "
+            "tag (data.target_tag): set one of the two to False"
+        )
 
 
 def mix(parts: list[tuple[Corpus, int]], *, tagged: bool) -> Mixture:

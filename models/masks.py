@@ -1,5 +1,7 @@
 """Who may look at whom: boolean masks, True where a query may attend a key.
 
+`masked_softmax` is what they are for.
+
 Every mask broadcasts to [B, T, S]; masks combine with `&`.
 """
 

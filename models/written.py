@@ -1,8 +1,8 @@
 """What hypotheses have written, in blocks of slots that a search reaches in turn.
 
-The first block has room for 16 steps, each later one for as many as stand before it.
-A token meets the blocks that are reached, so at most twice as many slots as are
-filled (of the first steps 16), however many there is room for.
+The first block has room for 16 steps, each later one for as many as stand before it or
+as are left. A token meets the blocks that are reached: at most twice as many slots as
+are filled, and at least those of 16 steps, however many there is room for.
 
 So it is on CPUs. Programs of accelerators have one block: XLA for TPUs copies what a
 branch reads, and how fast it would be was not measured.
@@ -20,7 +20,9 @@ from models.families import by_family
 FIRST = 16  # steps; smaller first blocks were not faster
 
 Turned = tuple[Float[Array, "B H Dh S"], Float[Array, "B H S Dh"]]
-Block = tuple[Float[Array, "_ H Dh _"], Float[Array, "_ H _ Dh"]]  # F, l G slots
+Block = tuple[
+    Float[Array, "_ H Dh _"], Float[Array, "_ H _ Dh"]
+]  # F families, some slots
 Written = tuple[Block, ...]
 
 
@@ -73,8 +75,8 @@ def write(
 ) -> Written:
     """Puts one token's key and value of each hypothesis into its slot of a step.
 
-    Of each block something is written anew, in all but one what stands there: so none
-    is copied, which a choice among blocks would do.
+    Every block is written to, those the step is not in with what stands there already:
+    a branch that leaves them alone would copy them.
     """
     num_families = len(written[0][0])
     keys, values = (by_family(each, num_families) for each in new)

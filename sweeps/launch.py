@@ -86,7 +86,7 @@ def _run(plan, directory, devices, name, url, stopped, population) -> int:
     objective = objective_of(cfg, plan.space)
     directory.begin(plan.describe())
     study = make_study(plan, directory, objective, name, url, stopped)
-    table = Table(objective.metric, cfg.steps, len(devices) * population)
+    table = Table(objective.metric, steps_of(cfg), len(devices) * population)
     parts = study, plan.experiment, objective, directory, devices, table, stopped
     if population > 1:
         from sweeps.population_worker import PopulationSweep
@@ -126,10 +126,15 @@ def make_study(
         plan.count,
         objective,
         plan.describe(),
-        steps=cfg.steps,
+        steps=steps_of(cfg),
         first_rung=cfg.every.eval or cfg.steps,
         patient=Patient(place, stopped),
     )
+
+
+def steps_of(cfg) -> int | None:
+    """Of a trial; None: as many as its epochs have, which the corpus says."""
+    return None if cfg.epochs else cfg.steps
 
 
 def objective_of(cfg, space: Space) -> Objective:

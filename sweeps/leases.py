@@ -98,7 +98,7 @@ def began(process: int) -> str | None:
     """When a process began, as its machine says it; None: there is none."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ends just now
         if Path("/proc/self/stat").exists():
             return None
         return _began_elsewhere(process)

@@ -31,7 +31,7 @@ class Attempt:
       attempt: its place in the slot's row, from 0.
       outcome: one of ENDED, INTERRUPTED or LOST; None: it runs, or died.
       value: of the objective, and the step it was at.
-      seconds: it took.
+      seconds: it took; None: nobody knows when it ended.
     """
 
     number: int

@@ -32,17 +32,21 @@ class Metric:
         """Times a value: larger is better."""
         return 1 if self.direction == "max" else -1
 
-    def series(self, path: Path) -> dict[int, float]:
-        """Its finite values by step, of a metrics.jsonl that may be growing."""
+    def values(self, path: Path) -> dict[int, float | None]:
+        """By step, of a metrics.jsonl that may be growing; None: not finite."""
         if not path.exists():
             return {}
         lines = path.read_text(encoding="utf8").split("\n")[:-1]  # whole ones
         rows = [json.loads(line) for line in lines]
         return {
-            row["step"]: row[self.name]
+            row["step"]: row[self.name] if _is_finite(row[self.name]) else None
             for row in rows
-            if row["split"] == self.split and _is_finite(row.get(self.name))
+            if row["split"] == self.split and self.name in row
         }
+
+    def series(self, path: Path) -> dict[int, float]:
+        """The finite ones."""
+        return {k: v for k, v in self.values(path).items() if v is not None}
 
     def best(self, series: Mapping[int, float]) -> tuple[int, float]:
         """Step and value; the first of equals."""
@@ -79,13 +83,13 @@ class Objective:
         return cls(metric, space.value, pruning)
 
     def judge(self, path: Path) -> tuple[int, float] | None:
-        """Step and value of a run's metrics.jsonl; None: it has none."""
+        """Step and value of a run's metrics.jsonl; None: none, or none at the last."""
+        values = self.metric.values(path)
+        if self.value == "last":
+            last = max(values, default=None)
+            return None if values.get(last) is None else (last, values[last])
         series = self.metric.series(path)
-        if not series:
-            return None
-        if self.value == "best":
-            return self.metric.best(series)
-        return max(series.items())
+        return self.metric.best(series) if series else None
 
 
 def _metric(words: str, direction: str | None, better: Mapping[str, str]) -> Metric:

@@ -58,7 +58,7 @@ class PopulationSweep(Sweep):
         """Open trials that can train together, as many as there are seats."""
         claims: list[Claim] = []
         while len(claims) < self.population and not self.stopped.is_set():
-            fits = self._fits(claims[0]) if claims else None
+            fits = self._fits(claims) if claims else None
             claim = self.study.claim(fits)
             if claim is None:
                 break
@@ -70,17 +70,16 @@ class PopulationSweep(Sweep):
                 claims.append(claim)
         return claims
 
-    def _fits(self, claim: Claim) -> Callable[[Slot], bool]:
-        """From a slot to whether it can train together with a claim."""
-        wanted = common_part(claim.point)
-        steps = self._steps(claim.slot)
+    def _fits(self, claims: Sequence[Claim]) -> Callable[[Slot], bool]:
+        """From a slot to whether it can train together with all of some claims."""
+        wanted = common_part(claims[0].point)
+        steps = [self._steps(claim.slot) for claim in claims]
 
         def fits(slot):
             point = slot.last.point if slot.last else None
             found = common_part(point or self.study.space.point(slot.number))
-            others = self._steps(slot.number)
             same = found is not None and found == wanted
-            return same and can_go_on(steps, others)
+            return same and can_go_on(*steps, self._steps(slot.number))
 
         return fits
 
@@ -94,13 +93,15 @@ class PopulationSweep(Sweep):
         return Order(self.experiment, claim.point, workdir, log)
 
 
-def can_go_on(steps: set[str], others: set[str]) -> bool:
-    """Whether two trials with these checkpoints may go on together.
+def can_go_on(*steps: set[str]) -> bool:
+    """Whether trials with these checkpoints may go on together.
 
-    They have a step in common; or one was killed before its first checkpoint was
-    whole, so that the other loses no more than its own first.
+    All have a step in common; or one was killed before its first checkpoint was
+    whole, so that the others lose no more than their own first.
     """
-    return bool(steps & others) or (not (steps and others) and len(steps | others) < 2)
+    if set.intersection(*steps):
+        return True
+    return not all(steps) and len(set.union(*steps)) < 2
 
 
 def common_part(point: Point) -> dict | None:

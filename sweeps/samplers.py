@@ -1,4 +1,4 @@
-"""Spaces in Optuna's terms: its samplers, pruners and distributions."""
+"""Spaces in Optuna's terms: its samplers and distributions."""
 
 import warnings
 
@@ -10,10 +10,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from errors import UserError
 from sweeps.distributions import Choice, Distribution, Integers, LogUniform
 from sweeps.points import Point
-from sweeps.spaces import Pruning, Space
+from sweeps.spaces import Space
 
 PLAIN = (bool, int, float, str, type(None))  # what Optuna takes as a choice
 
@@ -24,25 +23,6 @@ def make_sampler(space: Space, slot: int) -> optuna.samplers.BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         seed = (space.seed * 1_000_003 + slot) % 2**32
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def make_pruner(
-    pruning: Pruning | None, steps: int, first_rung: int
-) -> optuna.pruners.BasePruner:
-    """Args: steps: of a trial. first_rung: the step of the first validation."""
-    if pruning is None:
-        return optuna.pruners.NopPruner()
-    least = pruning.min_steps or first_rung
-    if pruning.how == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=least, reduction_factor=pruning.factor
-        )
-    most = pruning.max_steps or steps
-    if least > most:
-        raise UserError(f"hyperband: min_steps={least} is more than max_steps={most}")
-    return optuna.pruners.HyperbandPruner(
-        min_resource=least, max_resource=most, reduction_factor=pruning.factor
-    )
 
 
 def suggested(trial: optuna.Trial, key: str, value) -> object:

@@ -6,6 +6,7 @@ stands in the attribute "result", which is the truth; Optuna's state follows fro
 """
 
 import dataclasses
+import datetime
 import uuid
 from collections.abc import Callable
 
@@ -18,7 +19,8 @@ from sweeps.leases import Lease, Watch
 from sweeps.ledger import Attempt, Slot
 from sweeps.measures import Objective
 from sweeps.points import Point
-from sweeps.samplers import as_parameters, make_pruner, make_sampler, suggested
+from sweeps.pruners import make_pruner
+from sweeps.samplers import as_parameters, make_sampler, suggested
 from sweeps.spaces import Space
 from sweeps.storage import Patient
 from sweeps.sweep_directory import check_same
@@ -66,7 +68,7 @@ class Study:
         objective: Objective,
         description: dict,
         *,
-        steps: int,
+        steps: int | None,
         first_rung: int,
         patient: Patient,
         watch: Watch | None = None,
@@ -76,7 +78,8 @@ class Study:
         Args:
           storage: opens where it is kept.
           description: the config and the space, as JSON: what may not change.
-          steps, first_rung: of a trial and to its first validation, for pruning.
+          steps, first_rung: of a trial, if that is known, and to its first validation,
+            for pruning.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.count, self.objective = space, count, objective
@@ -202,7 +205,9 @@ class Study:
 
     def end(self, claim: Claim, outcome: str, **result) -> None:
         """Writes down what came of an attempt. Raises TakenAway."""
-        trial, result = claim.trial, {"outcome": outcome, **result}
+        trial = claim.trial
+        took = datetime.datetime.now() - trial.datetime_start
+        result = {"outcome": outcome, "seconds": took.total_seconds(), **result}
         self._own(trial.set_user_attr, "result", result)
         self.patient(self._tell, trial.number, result)
 
@@ -244,9 +249,6 @@ def attempt_of(trial: FrozenTrial) -> Attempt:
     """What a trial of Optuna's says."""
     known = trial.user_attrs
     lease, result = known.get("lease"), known.get("result", {})
-    seconds = None
-    if trial.datetime_complete and trial.datetime_start:
-        seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
     return Attempt(
         number=trial.number,
         slot=known["slot"],
@@ -258,5 +260,5 @@ def attempt_of(trial: FrozenTrial) -> Attempt:
         step=result.get("step"),
         error=result.get("error"),
         began=trial.datetime_start,
-        seconds=seconds,
+        seconds=result.get("seconds"),
     )

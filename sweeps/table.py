@@ -40,12 +40,16 @@ class Table:
     """Writes only what is new.
 
     Attributes:
-      steps: of a trial.
+      steps: of a trial; None: nobody knows.
       workers: trials at once, here.
     """
 
     def __init__(
-        self, metric: Metric, steps: int, workers: int, out: TextIO | None = None
+        self,
+        metric: Metric,
+        steps: int | None,
+        workers: int,
+        out: TextIO | None = None,
     ):
         self.metric, self.steps, self.workers = metric, steps, workers
         self.out = out or sys.stdout
@@ -57,7 +61,7 @@ class Table:
         self, slots: Sequence[Slot], progress: Mapping[int, Progress | None]
     ) -> None:
         """Args: progress: of this process's trials, by slot."""
-        shares = [(p.step if p else 0) / self.steps for p in progress.values()]
+        shares = [self._share(found) for found in progress.values()]
         head = summary(slots, self.metric, self.workers, shares)
         if not self.live:
             key = head.rpartition(",")[0]  # without the time, which always changes
@@ -71,6 +75,12 @@ class Table:
         print(back + "\n".join(line[:120] for line in lines), file=self.out, flush=True)
         self.height = len(lines)
 
+    def _share(self, progress: Progress | None) -> float:
+        """Of a trial, what is done; a point may have other steps than the config."""
+        if progress is None or self.steps is None:
+            return 0.0
+        return min(1.0, progress.step / self.steps)
+
     def _row(self, slot: Slot, progress: Progress | None) -> str:
         """A line for a trial that runs."""
         if slot.state != ledger.RUNNING:
@@ -78,7 +88,8 @@ class Table:
         point = point_in_words(slot.last.point or {})
         where = "elsewhere, or starting"
         if progress:
-            where = f"step {progress.step}/{self.steps}  {progress.words}"
+            of = "" if self.steps is None else f"/{self.steps}"
+            where = f"step {progress.step}{of}  {progress.words}"
         return f"  {slot.number:>4}  {point}  {where}"
 
 

@@ -152,6 +152,15 @@ def test_what_cannot_be_is_told_in_one_line():
         equal_models(CLDR, MODELS, "parameters", 100.0, "steps")
 
 
+def test_epochs_are_no_number_of_steps():
+    multi30k = str(ROOT / "configs" / "multi30k.py")
+    with pytest.raises(UserError, match=r"--config\.epochs=0 --config\.steps=N"):
+        equal_models(multi30k, MODELS, "flops", 1e12)
+    given = {"epochs": 0.0, "steps": 10}
+    [one] = equal_models(multi30k, ["rnn"], "flops", None, "steps", given)
+    assert one.point == {"steps": 10}
+
+
 @pytest.mark.parametrize("text", ["-1", "0", "much", "inf", "nan"])
 def test_a_budget_is_a_number_above_zero(text):
     with pytest.raises(UserError, match=f"--to={text}"):

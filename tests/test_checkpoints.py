@@ -116,6 +116,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, tmp_path, c
     checkpoints.close()
 
 
+@pytest.mark.parametrize("left", [b"", b"\xff{"])
+def test_scores_that_are_no_json_do_not_keep_a_run_from_going_on(
+    two, tmp_path, capsys, left
+):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(two, folder)
+    (folder / "2" / "metrics" / "metrics").write_bytes(left)
+    checkpoints = Checkpoints(folder)  # where orbax reads them all
+    assert checkpoints.steps() == [1]
+    assert checkpoints.restore_newest(content(0.0))[1] == {"logged": 1}
+    assert "warning: checkpoint 2 is damaged" in capsys.readouterr().err
+    assert (tmp_path / "damaged" / "2").exists()
+    checkpoints.close()
+
+
 def test_where_all_are_damaged_a_run_begins_anew(two, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     shutil.copytree(two, folder)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from data.encoder import Side
 from data.encoding import Encoded
 from data.filters import kept_pairs
-from data.mixtures import mix, parts_of
+from data.mixtures import check_filters, mix, parts_of
 from data.normalization import Normalizer
 from data.tokenizers import dump_tokenizer, parse_tokenizer, train_tokenizer
 from errors import UserError
@@ -26,6 +26,7 @@ FILTERS = {
     ("change", "kept", "reason"),
     [
         ({}, [0, 1, 2, 3, 4], "longer than data.max_length=9"),
+        ({}, [0, 1, 2, 3, 4], "shorter than data.min_length=1"),
         ({"min_length": 2}, [0, 1, 2, 3], "shorter than data.min_length=2"),
         ({"max_ratio": 2.5}, [0, 1, 2, 4], "data.max_ratio=2.5"),
         ({"drop_identical": True}, [0, 1, 3, 4], "identical"),
@@ -36,7 +37,7 @@ def test_pairs_are_left_out_for_a_reason_and_counted(change, kept, reason):
     tokenizer = train_tokenizer("word", ["a b c d e f g h i"], 99, 1)
     pairs = [
         *(("a b", "c d"), ("a b", "c d"), ("e f", "e f"), ("a b c d e f g", "h i")),
-        *(("a", "b"), ("a b c d e f g h i", "a")),
+        *(("a", "b"), ("a b c d e f g h i", "a"), ("", "a")),
     ]
     sides = [Side(tokenizer) for _ in range(2)]
     for pair in pairs:
@@ -94,6 +95,19 @@ class TestMixtures:
     def test_several_targets_need_tags(self):
         with pytest.raises(UserError, match="target languages de, fr"):
             self.mixture(tagged=False)
+
+    def test_filters_that_it_would_undo_are_refused(self):
+        parts = [(FakeCorpus(), 1), (OtherCorpus(), 2)]
+        names = {"name": "a+b:2", "drop_identical": False, "target_tag": True}
+        cfg = ConfigDict({**names, "drop_duplicates": True})
+        with pytest.raises(UserError, match="nothing of the weights in 'a\\+b:2'"):
+            check_filters(cfg, parts)
+        check_filters(cfg, [(corpus, 1) for corpus, _ in parts])
+        cfg.update({"drop_duplicates": False, "drop_identical": True})
+        with pytest.raises(UserError, match="begin with a tag"):
+            check_filters(cfg, parts)
+        cfg.target_tag = False
+        check_filters(cfg, parts)
 
     def test_names_say_how_often_a_corpus_comes(self):
         assert parts_of("a/en-de+b/en-de:3") == [("a/en-de", 1), ("b/en-de", 3)]

@@ -25,6 +25,18 @@ def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
     assert rows[-1] == {"step": 3, "split": "train", "loss": None}
 
 
+def test_lines_that_are_damaged_do_not_go_without_a_word(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    lines = [b'{"step": %d, "split": "train"}\n' % step for step in (1, 2, 3, 4)]
+    lines[1:3] = [b"a\xff\n", b"[1]\n"]
+    path.write_bytes(b"".join(lines) + b'{"step": 5')
+    MetricsFile(path, {"train": 4})
+    assert path.read_bytes() == lines[0] + lines[3]
+    assert f"2 lines of {path} are damaged" in capsys.readouterr().err
+    MetricsFile(path, {"train": 4})
+    assert not capsys.readouterr().err
+
+
 def written(folder):
     return [
         (event.step, value.tag)

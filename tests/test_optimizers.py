@@ -240,6 +240,7 @@ def test_an_unknown_optimiser_is_refused_with_those_there_are():
         {"plateau_patience": 0},
         {"non_monotone_interval": 0},
         {"weight_decay": float("nan")},
+        {"lr": float("inf")},
     ],
 )
 def test_numbers_that_no_optimiser_can_have_are_refused(change):

@@ -130,6 +130,13 @@ def test_trials_go_on_together_that_have_a_step_in_common(one, other, expected):
     assert can_go_on(one, other) is can_go_on(other, one) is expected
 
 
+def test_three_go_on_together_that_have_one_step_in_common():
+    assert can_go_on({"1", "2"}, {"2", "3"}, {"2"})
+    assert not can_go_on({"1", "3"}, {"1", "2"}, {"2", "3"})  # though any two do
+    assert can_go_on({"1"}, {"1"}, set())
+    assert not can_go_on({"1"}, {"2"}, set())
+
+
 def test_points_of_tpe_train_together_too(tmp_path):
     space = Space(tpe({"optim.lr": log_uniform(1e-4, 1e-2)}, 6), seed=1)
     assert sweep(tmp_path, space, population=3).run() == 0

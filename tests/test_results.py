@@ -2,10 +2,11 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
-from entry_points import ROOT
+from entry_points import ROOT, assert_refused, run
 from small_reports import SAMPLES, make_run
 
 from analysis.kept_runs import MARKED, keep, with_tables
@@ -53,11 +54,30 @@ def test_a_table_is_made_anew_and_the_rest_stays(kept):
 
 
 def test_kept_again_a_run_is_as_it_is_now(kept):
-    run = kept / "runs" / "rnn"
-    (run / "eval" / "test-4.json").rename(run / "eval" / "test-5.json")
-    keep(str(run), kept / "results" / "toy")
+    made = kept / "runs" / "rnn"
+    (made / "eval" / "test-4.json").rename(made / "eval" / "test-5.json")
+    keep(str(made), kept / "results" / "toy")
     names = [path.name for path in (kept / "results/toy/rnn/eval").iterdir()]
     assert names == ["test-5.json"]
+
+
+def test_what_is_kept_is_not_lost_when_it_is_kept_in_its_own_place(kept):
+    folder = kept / "results" / "toy"
+    with pytest.raises(UserError, match="is kept there already"):
+        keep(str(folder / "rnn"), folder)
+    assert (folder / "rnn" / "config.json").exists()
+    (kept / "runs" / "rnn" / "config.json").write_text("nothing")
+    with pytest.raises(UserError):
+        keep(str(kept / "runs" / "rnn"), folder)
+    assert json.loads((folder / "rnn" / "config.json").read_text())
+    assert with_tables(TEXT.format(""), kept)  # what was begun is not taken for a run
+
+
+def test_runs_of_one_name_do_not_take_each_other_s_place(kept):
+    twice = f"--keep={kept / 'runs/rnn'},{kept / 'results/toy/rnn'}"
+    done = run("analysis/results.py", twice, f"--into={kept / 'results/new'}")
+    assert_refused(done, "have the same")
+    assert not (kept / "results" / "new").exists()
 
 
 def test_what_cannot_be_is_told(kept):
@@ -79,8 +99,17 @@ def test_the_tables_of_this_project_are_those_of_its_kept_runs():
 def test_the_first_table_of_the_readme_is_that_of_the_kept_cards(model):
     shown = []
     for rung, score, digits in FIRST_TABLE:
-        (card,) = (ROOT / "results" / rung / model).glob("eval/test-*.json")
-        value = json.loads(card.read_text())["scores"][score]["value"]
-        shown.append(f"{value:.{digits}f}")
+        seeds = re.compile(rf"{model}(-\d+)?")
+        folders = (ROOT / "results" / rung).iterdir()
+        runs = [folder for folder in folders if seeds.fullmatch(folder.name)]
+        cards = [card for run in runs for card in run.glob("eval/test-*.json")]
+        assert len(cards) == len(runs) >= 1
+        values = [
+            json.loads(card.read_text())["scores"][score]["value"] for card in cards
+        ]
+        told = f"{statistics.mean(values):.{digits}f}"
+        if len(values) > 1:
+            told += f" ± {statistics.stdev(values):.{digits}f}"
+        shown.append(told)
     line = f"| {model} | {' | '.join(shown)} |"
     assert line in (ROOT / "README.md").read_text().splitlines()

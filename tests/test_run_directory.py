@@ -4,6 +4,7 @@ import pytest
 
 from errors import UserError
 from training.run_directory import RunDirectory
+from training.run_lock import alone_in
 
 
 def test_a_run_directory_of_another_config_is_refused_key_by_key(tmp_path):
@@ -22,6 +23,26 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path):
         RunDirectory(tmp_path).check_config({})
     with pytest.raises(UserError, match="no run in"):
         RunDirectory(tmp_path).read_config()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for content in (b"{", b"\xff"):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"config\.json is damaged"):
+            directory.read_config()
+
+
+def test_one_process_trains_in_a_directory(tmp_path):
+    folder = tmp_path / "run"
+    with (
+        alone_in(folder),
+        pytest.raises(UserError, match="another process trains"),
+        alone_in(folder),
+    ):
+        pass
+    with alone_in(folder):  # free again
+        assert not list(folder.iterdir())
 
 
 def test_a_run_that_was_killed_while_it_began_may_begin_again(tmp_path):

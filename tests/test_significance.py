@@ -140,6 +140,30 @@ def test_the_newest_card_of_a_directory_is_read_with_all_beside_it(tmp_path):
         open_card(tmp_path, "validation")
 
 
+def test_a_card_with_damaged_neighbours_is_refused(tmp_path):
+    make_card(tmp_path, step=40)
+    path = tmp_path / "eval" / "test-40.json"
+    samples = tmp_path / "samples" / "test-40.jsonl"
+    blocks, whole = path.with_suffix(".npz"), samples.read_text()
+    samples.write_text("".join(whole.splitlines(keepends=True)[:3]))
+    with pytest.raises(UserError, match="has 3 hypotheses for 40 references"):
+        open_card(path, "test")
+    samples.write_text("[1]\n")
+    with pytest.raises(UserError, match="line 1 is no object"):
+        open_card(path, "test")
+    samples.write_bytes(b"a\xff\n")
+    with pytest.raises(UserError, match=r"test-40\.jsonl is damaged"):
+        open_card(path, "test")
+    samples.write_text(whole)
+    for junk in (b"junk", blocks.read_bytes()[:-9], b""):
+        blocks.write_bytes(junk)
+        with pytest.raises(UserError, match=r"test-40\.npz is damaged"):
+            open_card(path, "test")
+    path.write_text('{"split": "test", "step": 1, "scores": "x"}')
+    with pytest.raises(UserError, match="its scores are none"):
+        open_card(path, "test")
+
+
 def test_what_does_not_pair_is_named_and_left_out(tmp_path):
     one, other = (open_card(make_card(tmp_path / name), "test") for name in "ab")
     assert pairs_of(one, other)[0].keys() == {"bleu", "chrf", "loss"}

@@ -11,7 +11,7 @@ from errors import UserError
 from sweeps import ledger
 from sweeps.leases import Watch
 from sweeps.measures import Objective
-from sweeps.samplers import make_pruner
+from sweeps.pruners import make_pruner
 from sweeps.spaces import (
     Pruning,
     Space,
@@ -82,6 +82,19 @@ def test_a_dead_process_s_trial_goes_to_another_with_its_point(tmp_path):
     assert (taken.slot, taken.point) == (first.slot, first.point)
     states = [trial.state.name for trial in heir.study.trials]
     assert states[12:] == ["FAIL", "COMPLETE", "RUNNING"]
+
+
+def test_time_in_which_nobody_ran_does_not_count(tmp_path, monkeypatch):
+    found = study(tmp_path)
+    found.claim()
+    assert found.slots()[0].seconds == 0
+    monkeypatch.setattr(found, "watch", Everyone())
+    claim = found.claim()
+    dead, _ = found.slots()[claim.slot].attempts
+    assert (dead.outcome, dead.seconds) == (ledger.INTERRUPTED, None)
+    found.end(claim, ledger.DONE, value=1.0, step=1)
+    assert 0 < found.slots()[claim.slot].seconds < 5
+    assert found.slots()[claim.slot].last.seconds == found.slots()[claim.slot].seconds
 
 
 def test_a_process_taken_for_dead_learns_it_at_its_next_word(opened):
@@ -190,6 +203,29 @@ def test_a_trial_that_does_worse_than_all_others_is_stopped(tmp_path, pruning):
     assert sum(pruned) >= 8
 
 
+@pytest.mark.parametrize("pruning", [asha(factor=3), hyperband(factor=3, max_steps=1)])
+def test_attempts_that_others_followed_are_no_rivals(tmp_path, pruning):
+    """A trial that was interrupted is as good as one that was not."""
+
+    def kept(path, interruptions):
+        path.mkdir()
+        found = study(path, Space(seeds(9), pruning=pruning))
+        for _ in range(interruptions):
+            claim = found.claim(lambda slot: slot.number == 0)
+            found.report(claim, {1: 1.0})
+            found.end(claim, ledger.INTERRUPTED)
+        lives = []
+        for number in (0, 3, 4, 5, 6, 7, 8, 1, 2):
+            loss = 1.0 + number
+            claim = found.claim(lambda slot, number=number: slot.number == number)
+            if not found.report(claim, {1: loss}):
+                lives.append(number)
+            found.end(claim, ledger.DONE, value=loss, step=1)
+        return lives
+
+    assert kept(tmp_path / "a", 0) == kept(tmp_path / "b", 4) == [0, 1, 2]
+
+
 def test_loss_may_prune_where_bleu_is_looked_for(tmp_path):
     space = Space(seeds(4), pruning=asha(factor=2, metric="loss"))
     found = study(tmp_path, space)
@@ -207,6 +243,8 @@ def test_loss_may_prune_where_bleu_is_looked_for(tmp_path):
 def test_a_rung_beyond_the_end_is_refused():
     with pytest.raises(UserError, match="min_steps=20"):
         make_pruner(Pruning("hyperband", min_steps=20), 10, 1)
+    with pytest.raises(UserError, match="max_steps=N"):
+        make_pruner(Pruning("hyperband"), None, 1)
 
 
 def test_another_space_is_refused_with_what_changed(tmp_path):
@@ -252,4 +290,8 @@ def test_the_best_or_the_last_value_counts(tmp_path):
     assert Objective(LOSS, "best", LOSS).judge(path) == (2, 1.0)
     assert Objective(LOSS, "last", LOSS).judge(path) == (4, 2.0)
     assert Objective(LOSS, "last", LOSS).judge(tmp_path / "none") is None
+    with path.open("a") as file:
+        file.write('ss": 1}\n{"step": 6, "split": "validation", "loss": null}\n')
+    assert Objective(LOSS, "best", LOSS).judge(path) == (2, 1.0)
+    assert Objective(LOSS, "last", LOSS).judge(path) is None
     assert TWELVE.num_trials(None) == 12

@@ -16,10 +16,11 @@ import trainable
 from analysis import plan, replay
 from configs import base
 from errors import UserError
-from trained_run import open_run
+from trained_run import open_run, open_runs
 from training.loop import Ending
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
+from training.run_lock import alone_in
 from training.step import make_state
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
@@ -92,6 +93,7 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
     for key, value, said in [
         ("keep.metric", "blue", "translation has bleu, chrf, exact_match, loss"),
         ("init_params", "(", r"init_params='\('"),
+        ("data.vocab_size", -1, "data.vocab_size=-1: it must be 1 or more"),
         ("accumulate", 0, "accumulate=0: it must be 1 or more"),
         ("init_from", str(tmp_path), "no run in"),
     ]:
@@ -99,6 +101,37 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
         with pytest.raises(UserError, match=said):
             experiment.train(cfg, tmp_path / "run")
     assert not (data_dir / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("config.json", "[]", "of another version of this code"),
+        ("tokenizer/source.json", "junk", "tokenizer is damaged"),
+        ("tokenizer/source.json", "{}", "tokenizer is damaged"),
+        ("tokenizer/source.json", None, "tokenizer holds target"),
+    ],
+)
+def test_what_is_damaged_of_a_run_is_named(origin, tmp_path, file, content, told):
+    run = tmp_path / "run"
+    shutil.copytree(origin, run)
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_text(content)
+    with pytest.raises(UserError, match=told):
+        open_run(run)
+
+
+def test_no_run_is_no_ensemble():
+    with pytest.raises(UserError, match="--workdir is empty"):
+        open_runs([])
+
+
+def test_two_do_not_train_in_one_directory(data_dir, origin):
+    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+    with alone_in(origin), pytest.raises(UserError, match="another process trains"):
+        experiment.train(cfg, origin)
+    assert experiment.train(cfg, origin) is Ending.FINISHED
 
 
 def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, capsys):

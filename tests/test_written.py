@@ -64,8 +64,8 @@ def test_slots_lie_side_by_side_by_steps(related):
         np.testing.assert_array_equal(values[family, :, slot], expected[1])
 
 
-def begun(name):
-    case = LanguageModelCase(name)
+def begun(name, **changes):
+    case = LanguageModelCase(name, **changes)
     prompt = tokens((B, T))
     _, _, carry = case.run(prompt, case.carry(B))
     mask = jnp.ones((B, T), bool)
@@ -95,10 +95,19 @@ def test_blocks_that_are_not_reached_are_not_met(name, step, block):
     assert np.isnan(found).any()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_line_through_all_blocks_equals_one_pass(name):
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("transformer", {}),
+        ("transformer", {"positions": "shaw"}),
+        ("transformer", {"positions": "rotary"}),
+        ("transformer_xl", {}),
+        ("transformer_xl", {"same_length": True, "memory_length": 7}),
+    ],
+)
+def test_a_line_through_all_blocks_equals_one_pass(name, changes):
     """Hypotheses go on from one another; each is then read alone, as a whole."""
-    case, carry, context, state = begun(name)
+    case, carry, context, state = begun(name, **changes)
     state = widen(state, N, related=True)
     rng = np.random.default_rng(0)
     lines = jnp.zeros((B, N, 0), jnp.int32)

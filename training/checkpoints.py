@@ -1,6 +1,7 @@
 """Checkpoints of a run, by orbax: the newest and the best."""
 
 import contextlib
+import json
 import math
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class Checkpoints:
         """Args: last, best: how many of the newest and of the best to keep."""
         self.folder = epath.Path(resolved(folder))
         self._saving = 0
+        self._move_unreadable()
         policies = [preservation.LatestN(last)]
         if best:
             policies.append(preservation.BestN(get_metric_fn=_goodness, n=best))
@@ -130,22 +132,34 @@ class Checkpoints:
             self.manager.reload()
         return None if step is None else self.restore(step, like)
 
+    def _move_unreadable(self) -> None:
+        """Moves checkpoints aside whose scores are broken: orbax reads those of all."""
+        if jax.process_index() or not self.folder.exists():
+            return
+        for folder in self.folder.iterdir():
+            scores = folder / "metrics" / "metrics"
+            if folder.name.isdigit() and scores.exists() and not _is_json(scores):
+                self._move_aside(int(folder.name), f"{scores} is no JSON")
+
+    def _move_aside(self, step: int, wrong: str) -> None:
+        aside = self.folder.parent / "damaged" / str(step)
+        print(
+            f"warning: checkpoint {step} is damaged ({wrong}); going on from the "
+            f"one before, and moving it to {aside}",
+            file=sys.stderr,
+        )
+        if aside.exists():
+            aside.rmtree()
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / str(step)).rename(aside)
+
     def _newest_whole(self) -> int | None:
         """Its step; those after it are moved aside, with a warning."""
         for step in reversed(self.steps()):
             wrong = damage(self.folder / str(step))
             if wrong is None:
                 return step
-            aside = self.folder.parent / "damaged" / str(step)
-            print(
-                f"warning: checkpoint {step} is damaged ({wrong}); going on from the "
-                f"one before, and moving it to {aside}",
-                file=sys.stderr,
-            )
-            if aside.exists():
-                aside.rmtree()
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / str(step)).rename(aside)
+            self._move_aside(step, wrong)
             self.manager.reload()
         return None
 
@@ -220,6 +234,14 @@ class Checkpoints:
         with _full_disk_explained():
             self.manager.wait_until_finished()
             self.manager.close()
+
+
+def _is_json(path: epath.Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def _goodness(metrics: dict[str, float]) -> float:

@@ -81,9 +81,11 @@ def check_numbers(cfg: ConfigDict) -> None:
         **{key: (value, 0, math.nextafter(1, 0)) for key, value in shares.items()},
     }
     for key, (value, low, high) in ranges.items():
-        if isinstance(value, int | float) and not low <= value <= high:
-            most = "at most 1" if high == 1 else "less than 1"
-            bounds = f"{low} or more" + (f" and {most}" if high < math.inf else "")
+        if isinstance(value, int | float) and not (
+            low <= value <= high and value < math.inf
+        ):
+            most = {1: "at most 1", math.inf: "finite"}.get(high, "less than 1")
+            bounds = f"{low} or more and {most}"
             raise UserError(f"optim.{key}={value}: it must be {bounds}")
 
 

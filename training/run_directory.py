@@ -77,8 +77,12 @@ class RunDirectory:
         return self.read_json("config.json")
 
     def read_json(self, name: str) -> dict:
-        """What `write_json` wrote."""
-        return json.loads((self.path / name).read_text(encoding="utf8"))
+        """What `write_json` wrote. Raises UserError for a file that is damaged."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf8"))
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise UserError(f"{path} is damaged: {error}") from error
 
     def write_json(self, name: str, content: dict) -> Path | epath.Path:
         """Writes a file whole or not at all."""

@@ -28,8 +28,17 @@ class MetricsFile:
           last: by split, the newest step that is known; of others nothing is.
         """
         if path.exists():
-            lines = path.read_text(encoding="utf8").splitlines(keepends=True)
-            kept = [line for line in lines if _is_known(line, last)]
+            content = path.read_text(encoding="utf8", errors="replace")
+            lines = content.splitlines(keepends=True)
+            rows = [_row(line) for line in lines]
+            if damaged := sum(row is None for row in rows[:-1]):
+                told = f"{damaged} lines of {path} are damaged, and left out"
+                print(f"warning: {told}", file=sys.stderr)
+            kept = [
+                line
+                for line, row in zip(lines, rows, strict=True)
+                if row and row["step"] <= last.get(row["split"], -1)
+            ]
             if kept != lines:
                 draft = path.with_suffix(".draft")
                 draft.write_text("".join(kept), encoding="utf8")
@@ -50,13 +59,14 @@ class MetricsFile:
         self.file.flush()
 
 
-def _is_known(line: str, last: dict[str, int]) -> bool:
-    """Whether a line is whole and of a step that is known."""
+def _row(line: str) -> dict | None:
+    """What a line says; None where it is damaged, or not whole."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
-        return False
-    return line.endswith("\n") and row["step"] <= last.get(row["split"], -1)
+        return None
+    is_row = isinstance(row, dict) and {"step", "split"} <= row.keys()
+    return row if is_row and line.endswith("\n") else None
 
 
 class Console:
