@@ -15,6 +15,7 @@ from sacrebleu.significance import PairedTest
 
 TRIALS = 10_000  # of randomisation
 SAMPLES = 1000  # of the bootstrap
+FEWEST = 20  # blocks; of fewer the bootstrap sees differences that are none
 PART = 64  # trials that are made at once
 
 
@@ -24,12 +25,12 @@ class Paired:
 
     Attributes:
       difference: of their scores, the second less the first.
-      bootstrap, randomisation: two-sided p values.
+      bootstrap, randomisation: two-sided p values; None where it is not known.
       interval: 95%, of the difference, by the bootstrap; () where it is not known.
     """
 
     difference: float
-    bootstrap: float
+    bootstrap: float | None
     randomisation: float
     interval: tuple[float, ...] = ()
 
@@ -67,6 +68,8 @@ def compare_losses(first: np.ndarray, second: np.ndarray, weight: np.ndarray) ->
     """
     change = np.asarray(second, float) - np.asarray(first, float)
     difference = change.sum() / weight.sum()
+    if len(change) < FEWEST:
+        return Paired(float(difference), None, randomisation(change))
     random = np.random.default_rng(0)
     means = np.empty(SAMPLES)
     for number in range(SAMPLES):

@@ -109,9 +109,9 @@ def spent_words(value: float, axis: str) -> str:
     return f"{value:.3g}" if axis == "flops" else f"{value:,.0f}"
 
 
-def p_value(value: float) -> str:
+def p_value(value: float | None) -> str:
     """To four places."""
-    return f"{value:.4f}"
+    return "too few" if value is None else f"{value:.4f}"
 
 
 def title_of(name: str) -> str:

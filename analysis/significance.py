@@ -100,7 +100,8 @@ def pairs_table(first: Card, second: Card) -> list[str]:
     lines.append("  {:21} {:>10} {:>12} {:>16}".format(*title))
     tested, left_out = pairs_of(first, second)
     for name, found in tested.items():
-        line = f"  {name:21} {found.difference:+10.4f} {found.bootstrap:12.4f}"
+        p = "too few" if found.bootstrap is None else f"{found.bootstrap:.4f}"
+        line = f"  {name:21} {found.difference:+10.4f} {p:>12}"
         line += f" {found.randomisation:16.4f}"
         if found.interval:
             line += "  [{:+.4f}, {:+.4f}]".format(*found.interval)

@@ -43,7 +43,10 @@ class Blocks:
         return float(self.total.sum() / self.weight.sum())
 
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the mean: percentiles of means of resampled blocks."""
+        """The 95% interval of the mean: percentiles of means of resampled blocks.
+
+        Too narrow where blocks are few: of five about 0.85 of such intervals hold.
+        """
         means = resampled_means(self.total, self.weight)
         low, high = np.percentile(means, [2.5, 97.5])
         return float(low), float(high)

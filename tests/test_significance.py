@@ -63,6 +63,15 @@ def test_a_known_shift_of_losses_is_found_though_blocks_differ_far_more():
     assert 0 < low < found.difference < high < 0.1
 
 
+def test_of_few_blocks_there_is_no_bootstrap():
+    one, other, weight = (part[:19] for part in losses(0.05, seed=0))
+    found = compare_losses(one, other, weight)
+    assert (found.bootstrap, found.interval) == (None, ())
+    assert found.randomisation == randomisation(other - one)
+    alone = compare_losses(one[:1], other[:1], weight[:1])
+    assert (alone.bootstrap, alone.randomisation) == (None, 1.0)
+
+
 def test_equal_systems_are_told_apart_no_oftener_than_by_chance():
     found = [compare_losses(*losses(0.0, seed=seed)) for seed in range(20)]
     for name in ("bootstrap", "randomisation"):
