@@ -1,12 +1,13 @@
 """How a sweep goes is told in a line, a live table and a last table."""
 
 import io
+import re
 
 from toy_sweep import LOSS
 
 from sweeps import ledger
 from sweeps.ledger import Attempt, Slot
-from sweeps.table import Table, best_slot, final_table, summary, time_left
+from sweeps.table import Progress, Table, best_slot, final_table, summary, time_left
 
 
 def slot(number, state, value=None, seconds=None):
@@ -74,3 +75,12 @@ def test_elsewhere_a_line_is_written_only_for_news():
     for _ in range(3):
         table.show(SLOTS, {4: None})
     assert len(out.getvalue().splitlines()) == 1
+
+
+def test_a_trial_of_epochs_or_of_more_steps_leaves_no_time_below_zero():
+    for steps, told in ((None, "step 30  "), (10, "step 30/10  ")):
+        out = Terminal()
+        Table(LOSS, steps, 1, out).show(SLOTS, {4: Progress(30, "train loss 1.0")})
+        assert told in out.getvalue()
+        (left,) = re.findall(r"(\S+) left", out.getvalue())
+        assert not left.startswith("-")
