@@ -28,7 +28,7 @@ class MetricsFile:
           last: by split, the newest step that is known; of others nothing is.
         """
         if path.exists():
-            content = path.read_text(encoding="utf8", errors="replace")
+            content = path.read_bytes().decode(errors="replace")
             lines = content.splitlines(keepends=True)
             rows = [_row(line) for line in lines]
             if damaged := sum(row is None for row in rows[:-1]):
