@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import assembly
 from analysis import plan
-from checks import check_lengths
+from checks import check_lengths, check_patterns
 from training.flops import flops_of_step
 from training.gradients import gradients
 
@@ -38,6 +38,7 @@ class PlannedStep:
     def of(cls, cfg: ConfigDict) -> "PlannedStep":
         """Raises UserError for a config that cannot be."""
         check_lengths(cfg)
+        check_patterns(cfg)
         built = assembly.assemble(cfg, plan.vocabularies(cfg))
         data, params = cfg.data, plan.parameters_of(cfg, built)
         if is_text(cfg):

@@ -188,9 +188,15 @@ def test_the_command_prints_a_plan():
     assert next(iter(lines_of(text))).count("/")  # parameters come first
 
 
-@pytest.mark.parametrize("flag", ["--devices=0", "--device_memory=-2", "--devices=x"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--devices=0", "--device_memory=-2", "--devices=x"),
+        *("--config.init_params=(", "--config.data.vocab_size=-1"),
+    ],
+)
 def test_the_command_refuses_a_mistake_in_one_line(flag):
-    assert_refused(run(*PLAN, flag), flag.split("=")[0].strip("-"))
+    assert_refused(run(*PLAN, flag), re.split("[.=]", flag.strip("-"))[-2])
 
 
 def test_a_mesh_of_other_devices_is_refused_in_one_line():
