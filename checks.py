@@ -39,7 +39,7 @@ def check_config(cfg: ConfigDict) -> None:
     check_patterns(cfg)
 
 
-def has_no_effect_here(cfg: ConfigDict) -> list[str]:
+def without_effect_here(cfg: ConfigDict) -> list[str]:
     """Lines about what a config asks of another device than this."""
     kernel = cfg.model.get("attention_kernel", "full")
     if is_at_home(kernel):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 import tasks
 from assembly import assemble, find_module
-from checks import check_config, check_corpus, has_no_effect_here
+from checks import check_config, check_corpus, without_effect_here
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers import Tokenizer, dump_tokenizer
 from errors import UserError
@@ -99,7 +99,7 @@ def _train(
     if is_first():
         held.enter_context(alone_in(directory.path))
         begin(directory, config, facts, dataset)
-        for line in has_no_effect_here(cfg):
+        for line in without_effect_here(cfg):
             print(line, file=sys.stderr)
 
     checkpoints = Checkpoints(

@@ -57,9 +57,9 @@ def open_card(place: str, split: str) -> Card:
     if not path.is_file():
         raise UserError(f"{place}: there is no such score card or run directory")
     content = read_object(path, "split", "step", "scores")
-    samples = path.parent.parent / "samples"
     if not isinstance(content["scores"], dict):
         raise UserError(f"{path} is damaged: its scores are none")
+    samples = path.parent.parent / "samples"
     lines = read_lines(samples / f"{path.stem}.jsonl")
     kept = samples / f"{path.stem}.references.txt"
     references = text_lines(kept) if kept.exists() else []

@@ -25,7 +25,8 @@ class Paired:
 
     Attributes:
       difference: of their scores, the second less the first.
-      bootstrap, randomisation: two-sided p values; None where it is not known.
+      bootstrap, randomisation: two-sided p values; the former None where there are
+        too few blocks for it.
       interval: 95%, of the difference, by the bootstrap; () where it is not known.
     """
 

@@ -12,7 +12,8 @@ from etils import epath
 from errors import UserError
 from places import is_remote
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
+# EBADF: NFS locks only what is open to be written, which a folder never is.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextlib.contextmanager
