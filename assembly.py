@@ -11,6 +11,8 @@ import pkgutil
 import typing
 from typing import Any
 
+import jax
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 import models
@@ -34,6 +36,32 @@ class Experiment:
         """The model as `cfg.eval` changes it; its parameters are the same."""
         config = evaluation_config(self.model.config, self.cfg.eval)
         return self.model.clone(config=config)
+
+    def parameters(self) -> PyTree:
+        """Shapes of all parameters, with the names of their axes."""
+        variables = jax.eval_shape(
+            lambda batch: self.task.init(self.model, jax.random.key(0), batch),
+            small_batch(self.cfg),
+        )
+        return variables["params"]
+
+
+def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's arrays without their numbers."""
+
+    def array(length, dtype="int32"):
+        return jax.ShapeDtypeStruct((2, length), dtype)
+
+    if cfg.task == "language_modeling":
+        length = cfg.data.segment_length
+        return {"tokens": array(length), "labels": array(length)}
+    return {
+        "source": array(9),
+        "source_mask": array(9, "bool"),
+        "target_in": array(7),
+        "target_mask": array(7, "bool"),
+        "labels": array(7),
+    }
 
 
 def assemble(

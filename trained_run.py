@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -17,6 +19,7 @@ from errors import UserError
 from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.floors import MOST_PAIRS
 from training.checkpoints import Checkpoints
+from training.parameter_groups import names_of
 from training.run_directory import RunDirectory
 from training.surroundings import commit
 
@@ -74,7 +77,29 @@ def open_run(
     steps = checkpoints.find(checkpoint)
     params = checkpoints.restore_params(*steps)
     checkpoints.close()
+    _check_parameters(directory, experiment, params)
     return TrainedRun(directory, experiment, {"params": params}, steps)
+
+
+def _check_parameters(directory: RunDirectory, built: Experiment, params) -> None:
+    """Raises UserError where a model's parameters are not those of a checkpoint."""
+
+    def shapes(params):
+        leaves = jax.tree.leaves(params)
+        return {
+            name: leaf.shape
+            for name, leaf in zip(names_of(params), leaves, strict=True)
+        }
+
+    there, here = shapes(params), shapes(nn.meta.unbox(built.parameters()))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"{directory.path}: its checkpoint is not of the model that its "
+                "config.json describes, which was changed, or it is of another version "
+                f"of this code: {name} is {there.get(name, 'missing')} there and "
+                f"{here.get(name, 'missing')} here"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,39 +41,12 @@ def vocabularies(cfg: ConfigDict) -> dict[str, Tokenizer]:
     }
 
 
-def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch's arrays without their numbers."""
-
-    def array(length, dtype="int32"):
-        return jax.ShapeDtypeStruct((2, length), dtype)
-
-    if cfg.task == "language_modeling":
-        length = cfg.data.segment_length
-        return {"tokens": array(length), "labels": array(length)}
-    return {
-        "source": array(9),
-        "source_mask": array(9, "bool"),
-        "target_in": array(7),
-        "target_mask": array(7, "bool"),
-        "labels": array(7),
-    }
-
-
 def parameters(cfg: ConfigDict) -> PyTree:
     """Shapes of all parameters of a config's model.
 
     Raises UserError for a model that cannot be.
     """
-    return parameters_of(cfg, assembly.assemble(cfg, vocabularies(cfg)))
-
-
-def parameters_of(cfg: ConfigDict, built: assembly.Experiment) -> PyTree:
-    """The same of what is put together, with the names of their axes."""
-    variables = jax.eval_shape(
-        lambda batch: built.task.init(built.model, jax.random.key(0), batch),
-        small_batch(cfg),
-    )
-    return variables["params"]
+    return assembly.assemble(cfg, vocabularies(cfg)).parameters()
 
 
 def rows(params: PyTree) -> list[tuple[str, tuple[int, ...], int, int]]:

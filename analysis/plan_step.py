@@ -40,7 +40,7 @@ class PlannedStep:
         check_lengths(cfg)
         check_patterns(cfg)
         built = assembly.assemble(cfg, plan.vocabularies(cfg))
-        data, params = cfg.data, plan.parameters_of(cfg, built)
+        data, params = cfg.data, built.parameters()
         if is_text(cfg):
             return cls(cfg, built, params, data.batch_rows, data.segment_length, 1)
         rows = data.batch_rows

@@ -59,7 +59,7 @@ class Case:
         cfg.task, cfg.data.vocab_size = task, vocabulary
         built = assembly.assemble(cfg, plan.vocabularies(cfg))
         self.task, self.model = built.task, built.model
-        self.params = nn.meta.unbox(plan.parameters_of(cfg, built))
+        self.params = nn.meta.unbox(built.parameters())
         self.carry = jax.eval_shape(lambda: self.first(rows))
         self.batch = batch_of(task, rows, length)
 

@@ -153,6 +153,27 @@ def test_a_run_directory_of_another_version_is_named(origin, tmp_path):
         open_run(tmp_path / "old")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("width", 24, r"kernel is \(.*\) there and \(.*\) here"),
+        ("layers", 2, "is missing there and"),
+        ("tie_embeddings", False, "is missing there and"),
+    ],
+)
+def test_a_config_that_is_not_the_checkpoint_s_is_told(
+    origin, tmp_path, key, value, told
+):
+    shutil.copytree(origin, tmp_path / "changed")
+    file = tmp_path / "changed" / "config.json"
+    document = json.loads(file.read_text())
+    assert document["model"][key] != value
+    document["model"][key] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=rf"config\.json describes.*{told}"):
+        open_run(tmp_path / "changed")
+
+
 def test_a_validation_knows_the_devices_that_the_state_lies_on():
     def evaluate(model, variables, batches, cfg):
         axes = jax.sharding.get_abstract_mesh().axis_names
