@@ -5,10 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import sacrebleu
 from entry_points import assert_refused, run
 
+from analysis import paired_tests
 from analysis.cards import open_card, unlike
-from analysis.paired_tests import compare_losses, compare_texts, randomisation
+from analysis.paired_tests import compare_losses, compare_texts, score_of
 from analysis.significance import differences, open_systems, over_seeds, pairs_of
 from errors import UserError
 
@@ -24,6 +26,12 @@ def sentences(count, seed, *, errors=0.0):
         bad = wrong.random(7) < errors
         texts.append(" ".join(np.where(bad, wrong.choice(WORDS, 7), words)))
     return texts
+
+
+def randomisation(change):
+    """How often blocks whose losses differ by so much differ as much when swapped."""
+    weight = np.full(len(change), 9)
+    return compare_losses(np.zeros(len(change)), change, weight).randomisation
 
 
 def test_few_blocks_are_swapped_in_every_way_there_is():
@@ -97,6 +105,50 @@ def test_texts_with_more_errors_score_worse_and_equal_ones_alike():
     for one in compare_texts(good, alike, references, tokenize="13a").values():
         assert one.randomisation > 0.05
         assert one.bootstrap > 0.05
+
+
+def better_in(count):
+    """Two systems' texts with their references, the second better in `count` of 300."""
+    references = sentences(300, 0)
+    first = sentences(300, 5, errors=0.2)
+    places = [i for i in range(300) if first[i] != references[i]][:count]
+    second = [references[i] if i in places else first[i] for i in range(300)]
+    return first, second, references
+
+
+def test_texts_that_differ_in_a_few_sentences_are_swapped_in_all_their_ways():
+    # As large a difference needs all of them swapped alike: 2 ways of 2^k.
+    for count, p in ((0, 1.0), (1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625)):
+        for one in compare_texts(*better_in(count), tokenize="13a").values():
+            assert (one.difference > 0) == (count > 0)
+            assert one.randomisation == pytest.approx(p, abs=0.02)
+            low, high = one.interval
+            assert 0 <= low <= one.difference <= high
+    [same, _] = compare_texts(*better_in(0), tokenize="13a").values()
+    assert (same.bootstrap, same.randomisation, same.interval) == (1.0, 1.0, (0, 0))
+
+
+def test_equal_systems_texts_are_told_apart_no_oftener_than_by_chance(monkeypatch):
+    monkeypatch.setattr(paired_tests, "TRIALS", 300)
+    monkeypatch.setattr(paired_tests, "SAMPLES", 300)
+    references = sentences(60, 0)
+    found = []
+    for seed in range(60):
+        texts = [sentences(60, 2 * seed + i, errors=0.2) for i in (101, 102)]
+        found.append(compare_texts(*texts, references, tokenize="13a")["bleu"])
+    for name in ("bootstrap", "randomisation"):
+        p = np.asarray([getattr(one, name) for one in found])
+        assert (p < 0.1).sum() <= 11  # of 60 fair ones more in 1 of 50 draws
+        assert 0.35 < p.mean() < 0.65
+    assert sum(one.interval[0] <= 0 <= one.interval[1] for one in found) >= 53
+
+
+@pytest.mark.parametrize("metric", [sacrebleu.BLEU(), sacrebleu.CHRF()])
+def test_what_sentences_give_a_score_adds_up_to_that_of_the_corpus(metric):
+    first, _, references = better_in(0)
+    counted = np.asarray(metric._extract_corpus_statistics(first, [references]), float)
+    whole = metric.corpus_score(first, [references]).score
+    assert score_of(metric)(counted.sum(0)) == pytest.approx(whole, rel=1e-9)
 
 
 def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
