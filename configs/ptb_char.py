@@ -50,7 +50,7 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.model.update(MODELS[model])
     cfg.steps = 60_000
     cfg.data.name = "ptb_char"
-    cfg.data.tokenizer = "word"  # characters stand between spaces
+    cfg.data.tokenizer = "char"
     cfg.data.batch_rows = 128 if model == "rnn" else 32
     cfg.data.segment_length = 150 if model == "rnn" else 256
     cfg.optim.lr = 2e-3 if model == "rnn" else 5e-4

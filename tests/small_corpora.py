@@ -82,7 +82,7 @@ def small_ptb_char(monkeypatch, address):
         plain[name] = text(f"{' '.join(split)} ", " < u n k > _ N ") + b" "
         members[f"simple-examples/data/{name}"] = plain[name]
         monkeypatch.setitem(ptb_char.FILES, split, (name, checksum(plain[name])))
-        expected[split] = rows(" ".join(split), "< u n k > _ N")
+        expected[split] = rows(split, "<unk> N")
     monkeypatch.setattr(ptb_char, "ADDRESS", f"{address}/simple-examples.tgz")
     files = {"simple-examples.tgz": pack("simple-examples.tgz", members)}
     return Case("ptb_char", files, plain, expected, "simple-examples.tgz")

@@ -12,6 +12,7 @@ from loopback import checksum, pack, serving, text, write
 from served_corpora import check, prepare, served
 from small_corpora import CORPORA, small_multi30k, small_wmt14
 
+from configs.ptb_char import get_config
 from data.builders import (
     enwik8,
     iwslt14,
@@ -28,7 +29,8 @@ from data.builders import (
 )
 from data.builders.published import Published, Store
 from data.corpora import own_corpora
-from data.tokenizers import ByteTokenizer
+from data.encoded_parts import Side
+from data.tokenizers import ByteTokenizer, train_tokenizer
 from errors import UserError
 
 BUILDERS = (
@@ -188,6 +190,18 @@ def test_every_builder_has_its_name_a_version_and_keeps_the_published_order():
         assert builder.__module__ == f"data.builders.{name}"  # not TFDS's of that name
         assert builder.VERSION
         assert "source_dir" in builder.__doc__
+
+
+def test_a_token_of_penn_treebank_as_characters_is_a_character(
+    monkeypatch, server, tmp_path
+):
+    served(CORPORA["ptb_char"], monkeypatch, server)
+    texts = [text for (text,) in prepare("ptb_char", tmp_path).read("train")]
+    kind = get_config("rnn").data.tokenizer
+    side = Side(train_tokenizer(kind, texts, vocab_size=100, min_count=1))
+    side.add_all(texts)
+    assert side.counts["characters"] == len(side.tokens) > 10
+    assert len(set(side.tokens)) > 5
 
 
 def test_addresses_are_those_of_public_hosts():

@@ -1,5 +1,7 @@
 """Penn Treebank as characters, Mikolov's split: 50 different symbols."""
 
+import tensorflow_datasets as tfds
+
 from data.builders import sources
 from data.builders.public import PublicText
 
@@ -23,16 +25,18 @@ FILES = {
 
 
 class PtbChar(PublicText):
-    """Penn Treebank as symbols (Mikolov et al. 2012), for the "word" tokenizer.
+    """Penn Treebank as symbols (Mikolov et al. 2012), for the "char" tokenizer.
 
-    An example is a line as published: one symbol between two spaces, "_" for a space
-    of the text. Every line ends in one more, `<eos>`; with it there are 5,017,482
-    training symbols of 50 kinds.
+    A published line has one symbol between two spaces and "_" for a space of the text;
+    an example is that text, so that what is counted as a character is a symbol. Every
+    line ends in one more, `<eos>`; with it there are 5,017,482 training symbols of 50
+    kinds.
 
     Attributes:
       source_dir: folder with the published files or archive; None downloads it.
     """
 
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 gave lines as they are published
     HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
     LICENSE = "LDC User Agreement"
 
@@ -47,4 +51,4 @@ class PtbChar(PublicText):
     def _generate_examples(self, text):
         # The published files end in a space of no line.
         for key, line in enumerate(sources.split_lines(text.rstrip(" "))):
-            yield key, {"text": line.strip()}
+            yield key, {"text": "".join(line.split()).replace("_", " ")}
