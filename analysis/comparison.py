@@ -14,6 +14,7 @@ CHRF = sacrebleu.CHRF()
 SAMPLES = 12
 DISPUTED = 8  # of them, since the runs disagree; more where they rarely agree
 
+SCORED = "scored: "  # before a key of a protocol
 # Of a score card's protocol, what is no choice of how to score.
 NOT_COMPARED = ("checkpoint", "commit", "config", "data", "vocabulary")
 
@@ -77,6 +78,13 @@ class Comparison:
                 f"different data ({told(data)}): the texts or the tokens of these "
                 "runs are not the same, so their scores do not compare"
             )
+        unlike = [key for key, _ in self.differences() if key.startswith(SCORED)]
+        if unlike:
+            keys = ", ".join(key.removeprefix(SCORED) for key in unlike)
+            found.append(
+                f"scored differently ({keys}): scores compare only where that is the "
+                "question"
+            )
         devices = groups(self.runs, device)
         if len(devices) > 1:
             found.append(
@@ -93,12 +101,13 @@ class Comparison:
         return found
 
     def _data(self, run: Run) -> str:
-        return run.scored[self.split].card.get("protocol", {}).get("data", "unknown")
+        known = run.scored[self.split].card.get("protocol", {}).get("data")
+        return known or run.about.get("hashes", {}).get("data", "unknown")
 
     def differences(self) -> list[tuple[str, list[str]]]:
         """Keys of config and protocol that differ, each with every run's value."""
         settings = [
-            flattened(run.config) | flattened(_protocol(scored.card), "scored: ")
+            flattened(run.config) | flattened(_protocol(scored.card), SCORED)
             for run, scored in zip(self.runs, self.scored, strict=True)
         ]
         keys = dict.fromkeys(key for values in settings for key in values)

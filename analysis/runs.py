@@ -23,11 +23,13 @@ class Scored:
       card: the score card.
       samples: sentences with their hypotheses; none for a text.
       attention: what `analysis/attention_maps.py` drew, if it did.
+      file: of the card; None where a line of the log stands for one.
     """
 
     card: dict
     samples: list[dict]
     attention: dict | None
+    file: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,21 +189,22 @@ def of_validation(metrics: dict[str, list[dict]], step: int) -> dict[str, Scored
 
 def read_scored(path: Path) -> dict[str, Scored]:
     """The latest step that was scored, by split."""
-    cards: dict[str, dict] = {}
+    cards: dict[str, tuple[Path, dict]] = {}
     for file in sorted((path / "eval").glob("*.json")):
         card = read_object(file, "split", "step", "scores")
-        if card["step"] >= cards.get(card["split"], card)["step"]:
-            cards[card["split"]] = card
-    return {split: _scored(path, card) for split, card in cards.items()}
+        if card["step"] >= cards.get(card["split"], (file, card))[1]["step"]:
+            cards[card["split"]] = file, card
+    return {split: _scored(path, *found) for split, found in cards.items()}
 
 
-def _scored(path: Path, card: dict) -> Scored:
-    name = f"{card['split']}-{card['step']}"
+def _scored(path: Path, file: Path, card: dict) -> Scored:
+    name = file.stem  # with "-average-N" where it is a mean of checkpoints
     attention = path / "plots" / f"attention-{name}.json"
     return Scored(
         card=card,
         samples=read_lines(path / "samples" / f"{name}.jsonl"),
         attention=read_object(attention) if attention.exists() else None,
+        file=file,
     )
 
 

@@ -1,5 +1,6 @@
 """Runs as systems: seeds of one belong together, and systems are tested in pairs."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -17,7 +18,7 @@ EVERY_PAIR = 4  # systems; of more each is tested against the first alone
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ in nothing but their seed, scored alike.
 
     Attributes:
       scores: mean and deviation over the runs; no deviation of one run.
@@ -50,11 +51,16 @@ class Pair:
 
 
 def systems(comparison: Comparison) -> list[System]:
-    """In the order of their first runs."""
-    found: dict[str, list[Run]] = {}
+    """In the order of their first runs; one that repeats a seed is another."""
+    found: dict[tuple, list[tuple[Run, Card]]] = {}
+    times = collections.Counter()
     for run in comparison.runs:
-        found.setdefault(_without_seed(run), []).append(run)
-    return [_system(runs, comparison.split) for runs in found.values()]
+        card = card_of(run, comparison.split)
+        same = _without_seed(run), json.dumps(card.settings, sort_keys=True)
+        seed = *same, run.config["seed"]
+        found.setdefault((*same, times[seed]), []).append((run, card))
+        times[seed] += 1
+    return [_system(*zip(*members, strict=True)) for members in found.values()]
 
 
 def _without_seed(run: Run) -> str:
@@ -66,21 +72,19 @@ def _without_seed(run: Run) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def _system(runs: Sequence[Run], split: str) -> System:
+def _system(runs: tuple[Run, ...], cards: tuple[Card, ...]) -> System:
     label = runs[0].label
     if len(runs) > 1:
         label += f" and {len(runs) - 1} more seed" + "s" * (len(runs) > 2)
-    cards = tuple(card_of(run, split) for run in runs)
-    return System(label, tuple(runs), cards, over_seeds(list(cards)))
+    return System(label, runs, cards, over_seeds(list(cards)))
 
 
 def card_of(run: Run, split: str) -> Card:
     """The score card, or what stands for one in a trial that was not scored."""
-    content = run.scored[split].card
-    path = run.path / "eval" / f"{split}-{content['step']}.json"
-    if path.exists():
-        return open_card(str(path), split)
-    return Card(run.path, content, [], [], None)
+    scored = run.scored[split]
+    if scored.file is not None:
+        return open_card(str(scored.file), split)
+    return Card(run.path, scored.card, [], [], None)
 
 
 def pairs(found: Sequence[System]) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,31 @@ def test_runs_equal_but_for_the_seed_are_one_system(seeds):
     assert one.label == "rnn (a0) and 2 more seeds"
     assert one.scores["loss"] == (2.0, 1.0)
     assert other.scores["loss"] == (5.0, None)
+
+
+def test_runs_that_repeat_a_seed_or_were_scored_otherwise_are_systems_apart(seeds):
+    path = Path(seeds[1]) / "eval" / "test-4.json"
+    card = json.loads(path.read_text())
+    card["protocol"]["search"] = "beam"
+    write_json(path, card)
+    reseeded(Path(seeds[2]), 0)
+    content = content_of(*seeds[:3])
+    found = systems(content.comparison)
+    assert [system.seeds for system in found] == [[0], [1], [0]]
+    assert [system.scores["loss"] for system in found] == [(v, None) for v in (1, 2, 3)]
+    [warning] = content.comparison.warnings()
+    assert warning.startswith("scored differently (search)")
+
+
+def test_runs_of_averaged_checkpoints_have_all_that_lies_beside_their_cards(seeds):
+    for path in map(Path, seeds):
+        for folder in ("eval", "samples", "plots"):
+            for file in (path / folder).glob("*test-4.*"):
+                file.rename(file.with_stem(f"{file.stem}-average-2"))
+    content = content_of(seeds[0], seeds[3])
+    [pair] = pairs(systems(content.comparison))
+    assert (pair.tested.keys(), pair.left_out) == ({"loss"}, ())
+    assert all(scored.attention for scored in content.comparison.scored)
 
 
 def test_systems_are_tested_by_what_eval_left_beside_their_cards(seeds):

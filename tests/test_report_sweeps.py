@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,17 @@ def test_what_is_no_whole_sweep_is_told_in_one_line(tmp_path):
     assert is_sweep(tmp_path / "broken")
     with pytest.raises(UserError, match="damaged sweep"):
         read_runs([str(tmp_path / "broken")])
+
+
+def test_trials_of_other_data_are_warned_of(tmp_path):
+    sweep = make_sweep(tmp_path / "sizes")
+    for number, data in ((0, "aaaa"), (1, "bbbb")):
+        about = Path(sweep) / "trials" / f"{number:04}" / "about.json"
+        write_json(about, json.loads(about.read_text()) | {"hashes": {"data": data}})
+    told = content_of(sweep).comparison.warnings()[0]
+    assert told.startswith("different data (")
+    assert "aaaa" in told
+    assert "bbbb" in told
 
 
 def test_a_sweep_and_a_run_of_one_split_stand_together(sweep, tmp_path):
