@@ -53,6 +53,8 @@ def make_plan(
     found = read_space(space)
     experiment = Experiment.of(config, overrides)
     experiment.check(found)
+    if found.pruning is not None:
+        found.pruning.rungs(*_steps(experiment.config({})))
     return Plan(experiment, found, found.num_trials(trials))
 
 
@@ -117,7 +119,7 @@ def make_study(
     from sweeps.storage import Patient, open_storage, shown
     from sweeps.study import Study
 
-    cfg = plan.experiment.config({})
+    steps, first_rung = _steps(plan.experiment.config({}))
     place = shown(url) if url else str(directory.journal)
     return Study(
         lambda: open_storage(url, directory.journal),
@@ -126,8 +128,8 @@ def make_study(
         plan.count,
         objective,
         plan.describe(),
-        steps=steps_of(cfg),
-        first_rung=cfg.every.eval or cfg.steps,
+        steps=steps,
+        first_rung=first_rung,
         patient=Patient(place, stopped),
     )
 
@@ -135,6 +137,11 @@ def make_study(
 def steps_of(cfg) -> int | None:
     """Of a trial; None: as many as its epochs have, which the corpus says."""
     return None if cfg.epochs else cfg.steps
+
+
+def _steps(cfg) -> tuple[int | None, int]:
+    """Of a trial, and of its first validation."""
+    return steps_of(cfg), cfg.every.eval or cfg.steps
 
 
 def objective_of(cfg, space: Space) -> Objective:

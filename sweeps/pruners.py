@@ -7,7 +7,6 @@ trials to Optuna, whose pruners would count the first as a rival of the second.
 import optuna
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
-from errors import UserError
 from sweeps.spaces import Pruning
 
 
@@ -50,27 +49,12 @@ class Hyperband(HyperbandPruner):
 def make_pruner(
     pruning: Pruning | None, steps: int | None, first_rung: int
 ) -> optuna.pruners.BasePruner:
-    """Of a space.
-
-    Args:
-      steps: of a trial; None: nobody knows.
-      first_rung: the step of the first validation.
-
-    Raises UserError for what has no rungs.
-    """
+    """Of a space; see `Pruning.rungs`."""
     if pruning is None:
         return optuna.pruners.NopPruner()
-    least = pruning.min_steps or first_rung
+    least, most = pruning.rungs(steps, first_rung)
     if pruning.how == "asha":
         return Asha(min_resource=least, reduction_factor=pruning.factor)
-    most = pruning.max_steps or steps
-    if most is None:
-        raise UserError(
-            "hyperband: with epochs=... only the corpus says how many steps a trial "
-            "has; give hyperband(max_steps=N), or epochs=0 and steps=N"
-        )
-    if least > most:
-        raise UserError(f"hyperband: min_steps={least} is more than max_steps={most}")
     return Hyperband(
         min_resource=least, max_resource=most, reduction_factor=pruning.factor
     )

@@ -48,6 +48,28 @@ class Pruning:
         if self.factor < 2:
             raise UserError(f"factor={self.factor}: at least 2, one in so many goes on")
 
+    def rungs(self, steps: int | None, first_rung: int) -> tuple[int, int | None]:
+        """The first step at which trials are compared, and the last of a whole trial.
+
+        Args:
+          steps: of a trial; None: nobody knows.
+          first_rung: the step of the first validation.
+
+        Raises UserError for a Hyperband without an end, or that ends before it begins.
+        """
+        least, most = self.min_steps or first_rung, self.max_steps or steps
+        if self.how == "hyperband" and most is None:
+            raise UserError(
+                "hyperband: with epochs=... only the corpus says how many steps a "
+                "trial has; give hyperband(max_steps=N), or --config.epochs=0 and "
+                "--config.steps=N"
+            )
+        if self.how == "hyperband" and least > most:
+            raise UserError(
+                f"hyperband: min_steps={least} is more than max_steps={most}"
+            )
+        return least, most
+
 
 def asha(**options) -> Pruning:
     """See Pruning."""

@@ -1,5 +1,6 @@
 """The command sweep.py: what it lists and what it refuses."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -76,6 +77,32 @@ def test_a_value_of_a_wrong_type_is_refused_before_a_trial_begins(
     text = f"from sweeps.spaces import *\nget_space = lambda: Space({points})\n"
     space.write_text(text)
     assert_refused(refused(tmp_path, space, "--dry_run"), *words)
+
+
+def test_rungs_that_cannot_be_are_refused_before_anything_is_written(tmp_path):
+    space, workdir = tmp_path / "space.py", f"--workdir={tmp_path / 'w'}"
+    points = "Space(seeds(2), pruning=hyperband())"
+    space.write_text(f"from sweeps.spaces import *\nget_space = lambda: {points}\n")
+    for flags in (["--dry_run"], [workdir]):
+        done = refused(tmp_path, space, "--config.epochs=3", *flags)
+        assert_refused(done, "hyperband(max_steps=N), or --config.epochs=0")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_command_that_a_space_names_can_be_planned(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    [line] = [line for line in text.splitlines() if "python sweep.py" in line]
+    given = dict(word[2:].split("=") for word in line.split() if word.startswith("--"))
+    overrides = {
+        key.removeprefix("config."): ast.literal_eval(value)
+        for key, value in given.items()
+        if key.startswith("config.")
+    }
+    trials = int(given["trials"]) if "trials" in given else None
+    assert given["space"] == f"configs/sweeps/{path.name}"
+    plan = make_plan(given["config"], overrides, given["space"], trials)
+    assert plan.table().endswith(f"{plan.count} trials")
 
 
 def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):

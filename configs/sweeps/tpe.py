@@ -1,6 +1,7 @@
 """Values that earlier results suggest; bad trials end early.
 
     python sweep.py --config=configs/multi30k.py:transformer \
+        --config.epochs=0 --config.steps=10_000 \
         --space=configs/sweeps/tpe.py --workdir=runs/tpe --trials=40
 
 The tree-structured Parzen estimator (Bergstra et al. 2011) with Hyperband (Li et al.
