@@ -84,16 +84,19 @@ def overrides(holder) -> dict:
 
 
 def lines_of(stream: BinaryIO) -> Iterator[str]:
-    """Lines of UTF-8 text without their ends, as they come; a terminal is prompted.
+    r"""Lines of UTF-8 text, ended by "\n" or "\r\n", as they come; without a BOM.
+
+    A terminal is prompted.
 
     Raises UserError for a line that is not UTF-8.
     """
     read = _asked_for(stream) if stream.isatty() else stream
     for number, line in enumerate(read, start=1):
         try:
-            yield line.decode().rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf8")
         except UnicodeDecodeError as error:
             raise UserError(f"line {number} of the input is not UTF-8") from error
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def _asked_for(terminal: BinaryIO) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ whose source is most like the source at hand.
 """
 
 import collections
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse
@@ -14,20 +15,28 @@ from tasks.bleu import exact_match, score_text
 MOST_PAIRS = 200_000  # with more to look through, callers hand in none
 
 Pair = tuple[str, str]
+Writes = Callable[[str], str]
 
 
-def floors(train: list[Pair], split: list[Pair], language: str) -> dict[str, dict]:
+def floors(
+    train: list[Pair],
+    split: list[Pair],
+    language: str,
+    written: tuple[Writes, Writes] = (str, str),
+) -> dict[str, dict]:
     """BLEU and exact match of each floor on a split, by its name.
 
     Args:
       train: the pairs to look for neighbours in; none, and only copying is scored.
+      written: a source and a target as models that are compared with it write them.
     """
+    as_source, as_target = written
     sources = [source for source, _ in split]
-    found = {"copy": sources}
+    found = {"copy": [as_source(source) for source in sources]}
     if train:
         nearest = nearest_neighbours([source for source, _ in train], sources)
-        found["nearest_neighbour"] = [train[i][1] for i in nearest]
-    references = [target for _, target in split]
+        found["nearest_neighbour"] = [as_target(train[i][1]) for i in nearest]
+    references = [as_target(target) for _, target in split]
     return {
         name: {
             "bleu": score_text(texts, references, language)[0]["bleu"]["value"],

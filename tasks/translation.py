@@ -112,9 +112,7 @@ class Task(LineTranslator):
         sources = [source for source, _ in texts]
         found = self._translations(model, variables, batches, options, sources)
         hypotheses = [one_line(found[i]) for i in range(len(texts))]
-        references = [
-            one_line(self.target.normal.comparable(target)) for _, target in texts
-        ]
+        references = [self._reference(target) for _, target in texts]
         scores, signatures = score_text(
             hypotheses, references, self.languages[1], intervals=intervals
         )
@@ -187,4 +185,9 @@ class Task(LineTranslator):
         self, train: list[tuple[str, str]], split: list[tuple[str, str]]
     ) -> dict[str, dict]:
         """Scores of translations that need no learning; see tasks/floors.py."""
-        return floors(train, split, self.languages[1])
+        written = self.source.normal.comparable, self._reference
+        return floors(train, split, self.languages[1], written)
+
+    def _reference(self, target: str) -> str:
+        """A line that a perfect model would write."""
+        return one_line(self.target.normal.comparable(target))

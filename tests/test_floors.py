@@ -2,7 +2,10 @@
 
 import pytest
 
+from data.normalization import Normalizer
+from data.tokenizers import ByteTokenizer
 from tasks.floors import floors, nearest_neighbours
+from tasks.translation import Task
 
 TRAIN = [
     ("the red house is big", "das rote Haus ist groß"),
@@ -27,6 +30,27 @@ def test_floors_score_copies_and_neighbours():
     assert found["copy"]["exact_match"] == 0
     assert found["nearest_neighbour"]["bleu"] == pytest.approx(100)
     assert found["copy"]["bleu"] < 50
+
+
+@pytest.mark.parametrize("tag", ["", "<2de>"])
+def test_floors_are_held_to_the_references_that_models_are_held_to(tag):
+    """Lower-cased ones; the tag before a source is no part of what is copied."""
+    train = [(f"{tag} {source}".strip(), target) for source, target in TRAIN]
+    split = [
+        (f"{tag} ONE of the cats".strip(), "One OF the cats"),
+        (f"{tag} the red house is big".strip(), "das rote haus ist GROSS"),
+    ]
+    vocabulary = ByteTokenizer()
+    source = vocabulary.with_normal(Normalizer("en", True, True, tag))
+    target = vocabulary.with_normal(Normalizer("de", True, True))
+    task = Task({"source": source, "target": target}, languages=("en", "de"))
+    found = task.floors(train, split)
+    assert found["copy"]["exact_match"] == 50
+    plain = [(s.removeprefix(f"{tag} ").lower(), t.lower()) for s, t in split]
+    lowered = [(s.removeprefix(f"{tag} "), t.lower()) for s, t in train]
+    expected = floors(lowered, plain, "de")
+    assert found["copy"] == expected["copy"]
+    assert found["nearest_neighbour"] == expected["nearest_neighbour"]
 
 
 def test_without_pairs_to_look_through_only_copying_is_scored():

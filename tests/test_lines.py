@@ -198,4 +198,6 @@ def test_a_terminal_is_prompted_before_each_line(capsys):
     assert list(lines) == ["two"]
     assert capsys.readouterr().err == "> > \n"
     assert list(cli.lines_of(io.BytesIO(b"one\ntwo"))) == ["one", "two"]
+    windows = b"\xef\xbb\xbfone\r\n\r\ntwo\r\r\n"
+    assert list(cli.lines_of(io.BytesIO(windows))) == ["one", "", "two\r"]
     assert not capsys.readouterr().err

@@ -19,7 +19,7 @@ from data.builders import plain_text
 from data.corpora import open_corpus
 from errors import UserError
 
-ENGLISH = ["A man.", "Two\u2028dogs. ", "", " A red\x85bus.\r"]
+ENGLISH = ["A man.", "Two\u2028dogs. ", "", " A red\x85\rbus."]
 GERMAN = ["Ein Mann.", "Zwei Hunde.", "(leer)", "Ein roter Bus."]
 PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
 DOCUMENTS = ["a", "a", "b", "a"]
@@ -44,6 +44,18 @@ def source(tmp_path):
         write(folder / f"{stem}.de", GERMAN)
     write(folder / "mono.en", ["one-sided, so no split"])
     return folder
+
+
+def test_lines_and_files_of_windows_are_read_as_those_of_others(tmp_path, data):
+    folder = tmp_path / "source"
+    english, german = "Hello world\nGood day\n\nLong", "Hallo Welt\nGuten Tag\n\nLang"
+    windows = b"\xef\xbb\xbf" + english.replace("\n", "\r\n").encode()
+    for split in ("train", "valid"):
+        write(folder / f"{split}.en", windows)
+        write(folder / f"{split}.de", german)
+    corpus = open_corpus("parallel_text/en-de", data, folder)
+    pairs = list(zip(english.split("\n"), german.split("\n"), strict=True))
+    assert list(corpus.read("train")) == pairs
 
 
 @pytest.fixture
@@ -405,7 +417,8 @@ class TestPreparing:
         name = open_corpus("plain_text", data, text).name
         shutil.rmtree(data)
         data.mkdir()
-        lock = data / f".{name.replace('/', '-')}-1.0.0.lock"
+        version = plain_text.PlainText.VERSION
+        lock = data / f".{name.replace('/', '-')}-{version}.lock"
         code = "import fcntl, sys, time; file = open(sys.argv[1], 'a')\n"
         code += "fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
         command = [sys.executable, "-c", code, str(lock)]

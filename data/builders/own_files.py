@@ -36,7 +36,7 @@ class Config(tfds.core.BuilderConfig):
 class OwnText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Prepares what `layout` finds. `find_config` makes the config to open it with."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 kept "\r" at ends of lines
 
     @classmethod
     def wanted(cls, config: str) -> str:
@@ -123,8 +123,11 @@ class OwnText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(f"{self.name}'s files changed while they were read")
 
     def read(self, paths: tuple[Path, ...], whole: bool) -> Iterator[str]:
-        r"""The texts of one column; lines end in "\n" alone."""
+        r"""The texts of one column; lines end in "\n" or "\r\n", and no BOM is read."""
         for path in paths:
             with unpack(path) as file:
-                for text in [file.read()] if whole else file:
-                    yield text.decode() if whole else text.decode().removesuffix("\n")
+                for number, content in enumerate([file.read()] if whole else file):
+                    text = content.decode("utf8" if number else "utf-8-sig")
+                    if not whole:
+                        text = text.removesuffix("\n").removesuffix("\r")
+                    yield text
