@@ -8,6 +8,7 @@ the best one, ready for train.py.
 """
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
@@ -43,10 +44,9 @@ def main() -> None:
 
     content = Content.of(paths, CONTEXT.value, is_tested=TESTS.value)
     texts = {path: renderer(path)(content) for path in outputs}
-    texts |= {
-        outputs[0].parent / f"best-{sweep.path.resolve().name}.py": sweep.best_config()
-        for sweep in content.sweeps
-    }
+    folder = outputs[0].parent
+    for name, sweep in zip(best_names(content.sweeps), content.sweeps, strict=True):
+        texts[folder / f"best-{name}.py"] = sweep.best_config()
     for path, text in texts.items():
         write(path, text)
     print(content.comparison.title)
@@ -55,6 +55,15 @@ def main() -> None:
         print(f"warning: {warning}")
     for path in texts:
         print(path)
+
+
+def best_names(sweeps: Iterable) -> list[str]:
+    """Of sweeps: those of their folders, with those above where two are the same."""
+    parts = [sweep.path.resolve().parts[1:] for sweep in sweeps]
+    length = 1
+    while len({part[-length:] for part in parts}) < len(set(parts)):
+        length += 1
+    return ["-".join(part[-length:]) for part in parts]
 
 
 def checked(name: str) -> Path:

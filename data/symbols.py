@@ -66,7 +66,9 @@ class ListTokenizer(Tokenizer):
     def __init__(self, symbols: Sequence[str]):
         self.symbols = list(symbols)
         self.vocab_size = len(self.symbols)
-        self.ids = {symbol: i for i, symbol in enumerate(self.symbols)}
+        # A text that names another special symbol does not end or pad anything.
+        named = (i for i in range(self.vocab_size) if i not in (PAD, EOS, BOS))
+        self.ids = {self.symbols[i]: i for i in named}
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
@@ -108,7 +110,7 @@ class ListTokenizer(Tokenizer):
 
 
 class WordTokenizer(ListTokenizer):
-    """What stands between white space. `<unk>` in a text is the unknown word."""
+    """What stands between white space. Special words in a text are unknown ones."""
 
     kind: ClassVar = "word"
     joiner = " "

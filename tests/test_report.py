@@ -91,6 +91,14 @@ def test_the_program_writes_every_form_and_the_best_config_of_a_sweep(tmp_path):
     assert sorted((tmp_path / "out").iterdir()) == sorted([*names, best])
 
 
+def test_best_configs_of_sweeps_of_one_name_are_kept_apart(tmp_path):
+    runs = ",".join(make_sweep(tmp_path / place / "lr") for place in ("a", "b"))
+    done = report(f"--runs={runs}", f"--output={tmp_path}/out/page.md")
+    assert done.returncode == 0, done.stderr
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["best-a-lr.py", "best-b-lr.py", "page.md"]
+
+
 def test_an_output_that_cannot_be_is_refused(two, tmp_path):
     wrong = (tmp_path, tmp_path / "a" / "config.json" / "page.html", tmp_path / "a.pdf")
     for output in wrong:

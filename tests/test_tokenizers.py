@@ -62,6 +62,13 @@ def test_rare_words_are_unknown_and_so_is_the_symbol_for_it():
     assert tokenizer.vocab_size == len(SPECIAL) + 1
 
 
+def test_a_text_with_a_special_word_neither_ends_there_nor_is_padded():
+    tokenizer = train_tokenizer("word", ["a <pad> b <eos> c <bos>"], 99, 1)
+    numbers = tokenizer.encode("a <pad> b <eos> c <bos>")
+    assert [number for number in numbers if number < len(SPECIAL)] == [UNK] * 3
+    assert tokenizer.decode(numbers) == "a <unk> b <unk> c <unk>"
+
+
 def test_a_vocabulary_keeps_the_most_frequent():
     tokenizer = train_tokenizer("word", ["c c c b b a"], len(SPECIAL) + 2, 1)
     assert tokenizer.symbols == [*SPECIAL, "c", "b"]
