@@ -73,7 +73,7 @@ def open_run(
         )
     languages = tuple(about["languages"])
     experiment = assemble(cfg, read_tokenizers(directory), languages)
-    checkpoints = Checkpoints(directory.checkpoints)
+    checkpoints = Checkpoints(directory.checkpoints, is_reader=True)
     steps = checkpoints.find(checkpoint)
     params = checkpoints.restore_params(*steps)
     checkpoints.close()

@@ -25,7 +25,7 @@ def table(workdir: str, path: str) -> str:
     dataset = open_dataset(cfg.data, run.experiment.tokenizers)
     training = trainable.Training.of(run.experiment, dataset)
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
-    checkpoints = Checkpoints(run.directory.checkpoints)
+    checkpoints = Checkpoints(run.directory.checkpoints, is_reader=True)
     found = checkpoints.restore_newest(training.content(state, carry))
     checkpoints.close()
     if found is None:

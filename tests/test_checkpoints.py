@@ -63,6 +63,44 @@ def test_a_step_saved_again_is_replaced(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_kill_while_a_step_is_saved_again_loses_nothing(tmp_path, monkeypatch, last):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, last=last, best=0)
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+    checkpoints.close()
+    checkpoints = Checkpoints(folder, last=last, best=0)
+    before = checkpoints.steps()
+
+    def killed(*_, **__):
+        raise SystemExit
+
+    monkeypatch.setattr(checkpoints.manager, "save", killed)
+    with pytest.raises(SystemExit):
+        save(checkpoints, 2, 5.0)
+    assert 2 not in Checkpoints(folder, is_reader=True).steps()
+    checkpoints = Checkpoints(folder, last=last, best=0)
+    assert checkpoints.steps() == before
+    assert damage(folder / "2") is None
+    save(checkpoints, 2, 5.0)
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+
+
+def test_who_reads_leaves_alone_what_another_process_is_writing(tmp_path):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    save(checkpoints, 1)
+    checkpoints.close()
+    draft = folder / "2.orbax-checkpoint-tmp"
+    draft.mkdir()
+    assert Checkpoints(folder, is_reader=True).steps() == [1]
+    assert draft.exists()
+    Checkpoints(folder).close()
+    assert not draft.exists()
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """A folder with checkpoints 1 and 2."""

@@ -19,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 from errors import UserError
 from places import resolved
 from training.digests import damage, write_digests
+from training.processes import first_before_others, is_first
 
 NOT_SCORED = -1e30
 CONTENT, PROGRESS = "content", "progress"  # folders of a checkpoint
@@ -33,10 +34,26 @@ class Checkpoints:
     arrays, progress as JSON, and digests of all files.
     """
 
-    def __init__(self, folder: epath.Path | Path, *, last: int = 2, best: int = 1):
-        """Args: last, best: how many of the newest and of the best to keep."""
+    def __init__(
+        self,
+        folder: epath.Path | Path,
+        *,
+        last: int = 2,
+        best: int = 1,
+        is_reader: bool = False,
+    ):
+        """Opens it.
+
+        Args:
+          last, best: how many of the newest and of the best to keep.
+          is_reader: whether nothing is saved. Another process may save then, whose
+            drafts are left alone.
+        """
         self.folder = epath.Path(resolved(folder))
+        self.replaced = self.folder.parent / "replaced"
         self._saving = 0
+        if not is_reader:
+            self._bring_back()
         self._move_unreadable()
         policies = [preservation.LatestN(last)]
         if best:
@@ -46,7 +63,7 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 best_fn=_goodness,
                 best_mode="max",
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not is_reader,
                 preservation_policy=preservation.AnyPreservationPolicy(policies),
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
@@ -65,8 +82,9 @@ class Checkpoints:
         scored = goodness is not None and math.isfinite(goodness)
         with _full_disk_explained():
             self.manager.wait_until_finished()
+            self._drop_replaced()
             if step in self.manager.all_steps():
-                self.manager.delete(step)
+                self._replace(step)
             self._saving = step
             self.manager.save(
                 step,
@@ -79,6 +97,28 @@ class Checkpoints:
                 metrics={"goodness": goodness if scored else NOT_SCORED},
                 force=True,
             )
+
+    def _replace(self, step: int) -> None:
+        """Moves a checkpoint to where it stays until the step is saved anew."""
+        with first_before_others(f"replace checkpoint {step}"):
+            if is_first():
+                self.replaced.mkdir(parents=True, exist_ok=True)
+                (self.folder / str(step)).rename(self.replaced / str(step))
+            self.manager.reload()
+
+    def _drop_replaced(self) -> None:
+        if is_first() and self.replaced.exists():
+            self.replaced.rmtree()
+
+    def _bring_back(self) -> None:
+        """Undoes what a kill left of replacing a checkpoint."""
+        if not is_first() or not self.replaced.exists():
+            return
+        for kept in self.replaced.iterdir():
+            place = self.folder / kept.name
+            if not place.exists():
+                kept.rename(place)
+        self._drop_replaced()
 
     def _seal(self) -> None:
         """Just before a checkpoint gets its name: notes what its files are."""
@@ -125,7 +165,7 @@ class Checkpoints:
         Args:
           like: content with the shapes, types and shardings to restore.
         """
-        step = self._newest_whole() if jax.process_index() == 0 else None
+        step = self._newest_whole() if is_first() else None
         if jax.process_count() > 1:
             step = int(broadcast_one_to_all(np.int32(-1 if step is None else step)))
             step = None if step < 0 else step
@@ -234,6 +274,8 @@ class Checkpoints:
         with _full_disk_explained():
             self.manager.wait_until_finished()
             self.manager.close()
+        if self._saving:
+            self._drop_replaced()
 
 
 def _is_json(path: epath.Path) -> bool:
