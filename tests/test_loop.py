@@ -164,6 +164,17 @@ def test_too_many_in_a_row_end_the_run_with_their_numbers(tmp_path):
     assert toy.stored()[9][1]["skipped"] == 5
 
 
+@pytest.mark.parametrize("first", range(4, 8))
+def test_so_many_end_the_run_also_if_the_step_under_way_is_finite(tmp_path, first):
+    broken = tuple(range(first, first + 3))
+    toy = Toy(tmp_path, steps=30, broken=broken, max_skipped=3)
+    state, ending = toy.go()
+    assert ending is Ending.NOT_FINITE
+    assert int(state.step) == first + 4
+    state, ending = toy.go()  # another chance
+    assert (int(state.step), ending) == (30, Ending.FINISHED)
+
+
 def test_a_stop_is_not_swallowed_by_what_catches_exceptions():
     def importing():
         with contextlib.suppress(Exception):

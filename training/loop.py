@@ -88,12 +88,14 @@ class Run:
                 done += 1
                 meter.push(done, pairs, batches.lap(), flops)
                 give_back_gaps(done - begun)
-                broken = len(progress.in_a_row) >= self.max_skipped
+                skipped = progress.in_a_row
+                broken = len(skipped) >= self.max_skipped
                 stopping = self._stops(stopped)
                 if self._saves(done) or stopping or broken:
                     state = self._keep(done, state, carry, meter, stopped, stopping)
                     stopping |= self._stops(stopped)
-                if broken:
+                if broken:  # also where the step under way was not skipped
+                    progress.in_a_row = progress.in_a_row or skipped
                     break
             self.checkpoints.close()
         if len(progress.in_a_row) >= self.max_skipped:

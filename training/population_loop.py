@@ -86,7 +86,8 @@ class PopulationRun:
             ]
             if behind and self._validates(done):  # was cut short
                 state = self._keep(done, state, carry, behind, set(), stopped)
-            self._settle(done, set(self.active) if stopped.is_set() else set())
+            active = set(self.active)
+            self._settle(done, active if stopped.is_set() else set(), active)
             active, begun = None, done
             while self.active:
                 if active != self.active:
@@ -100,11 +101,15 @@ class PopulationRun:
                 self._sent = done, pairs, batches.lap(), flops
                 give_back_gaps(done - begun)
                 leaving = self._leaving(stopped)
-                keeping = self.active if self._saves(done) else leaving | self._broken()
+                skipped = {k: self.members[k].progress.in_a_row for k in self._broken()}
+                keeping = self.active if self._saves(done) else leaving | set(skipped)
                 if keeping:
                     state = self._keep(done, state, carry, keeping, leaving, stopped)
                     leaving |= self._leaving(stopped) & set(keeping)
-                    self._settle(done, leaving)
+                    for k, steps in skipped.items():  # the one under way may not be
+                        progress = self.members[k].progress
+                        progress.in_a_row = progress.in_a_row or steps
+                    self._settle(done, leaving, set(keeping))
         return state
 
     def _leaving(self, stopped: threading.Event) -> set[int]:
@@ -120,9 +125,13 @@ class PopulationRun:
             if len(self.members[k].progress.in_a_row) >= self.max_skipped
         }
 
-    def _settle(self, done: int, leaving: set[int]) -> None:
-        """Ends those members whose end it is; what they did is on disk then."""
-        broken = self._broken()
+    def _settle(self, done: int, leaving: set[int], kept: set[int]) -> None:
+        """Ends those members whose end it is; what they did is on disk then.
+
+        Args:
+          kept: the members that were just saved.
+        """
+        broken = self._broken() & kept
         for k in self.active:
             progress = self.members[k].progress
             impatient = 0 < self.patience <= progress.stale
