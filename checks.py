@@ -102,6 +102,8 @@ def check_lengths(cfg: ConfigDict) -> None:
             least = f"it must be {low} or more"
             bounds = least if high == math.inf else f"it must be in {low} to {high}"
             raise UserError(f"{key}={value}: {bounds}")
+    if not cfg.loss_share:
+        raise UserError("loss_share=0.0 leaves no token to train on; 1 is all of them")
     if cfg.eval.stride and not cfg.eval.window:
         raise UserError(
             f"eval.stride={cfg.eval.stride} moves a window: set eval.window too"

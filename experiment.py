@@ -87,7 +87,8 @@ def _train(
     profile = Profile(steps, directory.path / "profile")
     config = checked(cfg, directory)
     with first_before_others("data"):
-        origin = open_run(cfg.init_from) if cfg.init_from else None
+        is_new = cfg.init_from and not directory.is_complete
+        origin = open_run(cfg.init_from) if is_new else None
         dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
     check_corpus(cfg, dataset)
     experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
@@ -114,7 +115,8 @@ def _train(
         progress.in_a_row = []  # what stopped a run is given another chance
         if is_first():
             print(f"resuming at step {int(state.step)}")
-    elif origin:
+    elif cfg.init_from:  # a run that goes on needs it no more
+        origin = origin or open_run(cfg.init_from)
         params = transferred(state.params, origin.variables["params"], cfg.init_params)
         ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
         state = state.replace(params=params, ema=ema)
@@ -201,12 +203,13 @@ def validator(training: Training, dataset: Dataset):
     """From a state to the scores of the validation split, by name."""
     experiment = training.experiment
     batches, extra = evaluation_input(experiment, dataset, "validation")
+    model = experiment.evaluation_model  # here, so that it is refused before training
 
     def validate(state: TrainState, stopped) -> dict[str, float]:
         params = at_hand(evaluation_params(state))
         with training.partitioner.evaluation():
             card = experiment.task.evaluate(
-                experiment.evaluation_model,
+                model,
                 {"params": params},
                 Interruptible(batches, stopped),
                 experiment.cfg,

@@ -147,7 +147,8 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.optim.momentum = 0.0  # sgd
     cfg.optim.muon_momentum = 0.95  # muon, of matrices; b1, b2, eps of all others
     cfg.optim.weight_decay = 0.0  # adamw, adafactor, lion, muon; nt_asgd: of all
-    cfg.optim.decay = "(^|/)(kernel|table|recurrent)$"  # names of what it acts on
+    # Names of what it acts on.
+    cfg.optim.decay = r"(^|/)(kernel|(cluster_)?table|projection|recurrent)(_\d+)?$"
     cfg.optim.non_monotone_interval = 5  # nt_asgd: validations it waits for a better
     cfg.optim.ema = 0.0  # decay of a mean of parameters, evaluated instead; 0: none
     cfg.optim.clip = 1.0  # global norm of the gradient; 0: never

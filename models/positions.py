@@ -17,9 +17,11 @@ and `none` tells nothing.
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from models.layers import Embedding, normal
+from models.precision import widened
 
 ABSOLUTE = ("sinusoidal", "learned", "learned_per_layer")
 SCHEMES = (*ABSOLUTE, "relative", "shaw", "rotary", "none")
@@ -55,9 +57,16 @@ def rotate(
     The pair (x_i, x_{i + Dh/2}) turns by place * 10000^(-2i/Dh), so that the dot
     product of a query and a key depends on the difference of their places only.
     The paper pairs neighbours, which permutes the axis.
+
+    Angles are counted in 2^-32 of a turn, and whole turns fall out of 32 bits: however
+    far into a text, a difference of places is the same difference of angles.
     """
-    waves = sinusoids(places, x.shape[-1], interleaved=False)[:, None]
-    sines, cosines = jnp.split(waves, 2, axis=-1)
+    width = x.shape[-1]
+    rates = 10000.0 ** (-np.arange(0, width, 2) / width)
+    steps = np.round(rates / (2 * np.pi) * 2**32).astype(np.uint32)
+    turns = (places[..., None].astype(jnp.uint32) * steps).astype(jnp.int32)
+    angles = turns[:, None].astype(widened(x).dtype) * (np.pi / 2**31)
+    sines, cosines = jnp.sin(angles), jnp.cos(angles)
     left, right = jnp.split(x, 2, axis=-1)
     turned = (left * cosines - right * sines, right * cosines + left * sines)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

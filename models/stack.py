@@ -59,7 +59,8 @@ class Stack(nn.Module):
         if config.positions != "relative":
             return None
         if config.clamp_length:
-            distances = jnp.minimum(distances, config.clamp_length)
+            farthest = config.clamp_length  # to both sides, where both are seen
+            distances = jnp.clip(distances, -farthest, farthest)
         encodings = sinusoids(distances, config.width, interleaved=False)
         return self.drop(encodings.astype(config.compute_type), deterministic=not train)
 

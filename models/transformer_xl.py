@@ -19,6 +19,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from errors import UserError
 from models.cache import Past, State, no_past
 from models.decoder_only import DecoderOnly
 from models.encoder_decoder import EncoderDecoder, SourceContext
@@ -204,9 +205,20 @@ class Seq2Seq(EncoderDecoder):
 
     Its memories are hidden states in evaluation too, since sentences of a batch
     differ in length and so do the slots that they fill.
+
+    Raises UserError for what only a text's memory can be asked for.
     """
 
     config: Config
+
+    def __post_init__(self):
+        for key in ("same_length", "attend_empty_memory"):
+            if getattr(self.config, key):
+                raise UserError(
+                    f"{key}=True (of model or eval) is for language models; in "
+                    "translation all that is remembered is seen, and nothing else"
+                )
+        super().__post_init__()
 
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None

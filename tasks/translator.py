@@ -104,7 +104,7 @@ class Translator:
             variables, *sentence, carry, max_steps=max_steps, method="start"
         )
         prefix = (batch["prefix"], batch["prefix_mask"]) if "prefix" in batch else None
-        never = (self.target.pad, self.target.bos)
+        never = (self.target.pad, self.target.bos, *self.target.tags.values())
         rules = Rules(
             limits, max_steps, self.target.eos, search.min_length, never, prefix
         )
@@ -163,7 +163,10 @@ class Translator:
         ]
         texts = []
         for row, (line, hypotheses) in enumerate(zip(lines, sentences, strict=True)):
-            words = self.source.words(line)
+            words = [
+                None if word in self.source.tags else word
+                for word in self.source.words(line)
+            ]
             pairs = zip(hypotheses, looked_at, strict=True)
             texts.append(
                 [

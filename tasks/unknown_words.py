@@ -9,28 +9,27 @@ from collections.abc import Sequence
 
 
 def replace_unknown(
-    tokenizer, ids: Sequence[int], looked_at: Sequence[int], words: Sequence[str]
+    tokenizer, ids: Sequence[int], looked_at: Sequence[int], words: Sequence[str | None]
 ) -> str:
     """The text of a translation, its unknown words replaced.
 
-    An unknown word stays where the model looks at the end of the source.
+    An unknown word stays where the model looks at the end or the tag of the source.
 
     Args:
       tokenizer: the target's.
       ids: the translation without its end.
       looked_at: place in the source of what each token looked at most.
-      words: the source's, each that of a token; without its end.
+      words: the source's, each that of a token, None for a tag; without its end.
     """
-    parts = tokenizer.text(ids).split(tokenizer.unknown)
-    places = [
-        place
-        for token, place in zip(ids, looked_at, strict=True)
-        if token == tokenizer.unk
-    ]
+    tags = tokenizer.tags.values()
+    pairs = [pair for pair in zip(ids, looked_at, strict=True) if pair[0] not in tags]
+    text = tokenizer.text([token for token, _ in pairs])
+    parts = text.split(tokenizer.unknown)
+    places = [place for token, place in pairs if token == tokenizer.unk]
     if len(parts) != len(places) + 1:  # the sign stands for something else too
         return tokenizer.decode(ids)
     text = parts[0]
     for place, part in zip(places, parts[1:], strict=True):
-        text += words[place] if place < len(words) else tokenizer.unknown
-        text += part
+        word = words[place] if place < len(words) else None
+        text += (word or tokenizer.unknown) + part
     return tokenizer.normal.undo(text)

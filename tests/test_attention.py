@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from architectures import small_config
 
 from models.attention import MultiHeadAttention, SelfAttention
 from models.masks import (
@@ -17,7 +18,8 @@ from models.masks import (
     segment_mask,
 )
 from models.memory import Memory, empty_memory, extend_memory
-from models.positions import sinusoids
+from models.positions import rotate, sinusoids
+from models.stack import Stack
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, M, H, K = 2, 3, 5, 4, 2, 6
@@ -190,3 +192,37 @@ def test_sinusoids_are_the_paper_s_interleaved_and_the_code_s_halves():
     halves = sinusoids(positions, 6, interleaved=False)
     np.testing.assert_array_equal(halves[:, :3], waves[:, 0::2])
     np.testing.assert_array_equal(halves[:, 3:], waves[:, 1::2])
+
+
+@pytest.mark.parametrize("read", [0, 150_000, 15_000_000])
+def test_rotary_positions_are_as_exact_far_into_a_text(read):
+    """Scores by distance alone, of a head as wide as in practice."""
+    draw = np.random.default_rng(0)
+    query, key = jnp.asarray(draw.normal(size=(2, 1, 1, 4, 64)), jnp.float32)
+    places = jnp.arange(4)[None] * 500
+
+    def scores(first):
+        turned = rotate(query, places + first + 2000), rotate(key, places + first)
+        return jnp.einsum("BHTK,BHSK->BHTS", *turned)
+
+    rates = 10000.0 ** (-np.arange(0, 64, 2) / 64)
+    angles = (np.arange(4)[:, None] - np.arange(4)[None] + 4)[..., None] * 500 * rates
+    one, two = (np.asarray(x[0, 0], np.float64) for x in (query, key))
+    as_complex = [x[:, :32] + 1j * x[:, 32:] for x in (one, two)]
+    exact = np.einsum(
+        "tk,sk,tsk->ts", *as_complex[:1], as_complex[1].conj(), np.exp(1j * angles)
+    ).real
+    np.testing.assert_allclose(scores(read)[0, 0], exact, atol=2e-4)
+
+
+def test_distances_are_clamped_to_both_sides():
+    changes = {"memory_length": 0, "clamp_length": 2, "untie_biases": True}
+    config = small_config("transformer_xl", **changes)
+    stack = Stack(config, cross=False)
+    distances = jnp.arange(6, -7, -1)
+    found = np.asarray(stack.bind({})._encode(distances, train=False))
+    by_distance = dict(zip(distances.tolist(), found, strict=True))
+    for far in (3, 6):
+        np.testing.assert_array_equal(by_distance[far], by_distance[2])
+        np.testing.assert_array_equal(by_distance[-far], by_distance[-2])
+    assert len(np.unique(found, axis=0)) == 5

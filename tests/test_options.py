@@ -1,5 +1,6 @@
 """Every option of the two Transformers keeps the contract."""
 
+import dataclasses
 import functools
 import re
 
@@ -8,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import B, LanguageModelCase, Seq2SeqCase, T, V, small_config, tokens
+
+from errors import UserError
+from models import transformer_xl
 
 ADAPTIVE = {"cutoffs": (7, 19), "div_val": 2, "tie_embeddings": True}
 
@@ -106,3 +110,12 @@ def test_what_a_model_cannot_have_is_named_with_its_value(model, change, said):
 def test_cutoffs_beyond_the_vocabulary_are_refused():
     with pytest.raises(ValueError, match=r"model.cutoffs=\(7, 40\)"):
         LanguageModelCase("transformer", cutoffs=(7, 40))
+
+
+@pytest.mark.parametrize("key", ["same_length", "attend_empty_memory"])
+def test_what_a_translation_s_memory_has_not_is_refused(key):
+    config = small_config("transformer_xl")
+    transformer_xl.Seq2Seq(config, V, V, shared_vocab=False)
+    asked = dataclasses.replace(config, **{key: True})
+    with pytest.raises(UserError, match=f"{key}=True .* is for language models"):
+        transformer_xl.Seq2Seq(asked, V, V, shared_vocab=False)

@@ -37,14 +37,22 @@ def updates_of(cfg, grads=ONES, params=PARAMS):
     return dict(zip(names_of(updates), jax.tree.leaves(updates), strict=True)), state
 
 
-@pytest.mark.parametrize("name", names())
-def test_biases_and_gains_of_a_model_do_not_decay(name):
-    params = jax.eval_shape(lambda: LanguageModelCase(name).variables["params"])
+CLUSTERS = {"cutoffs": (8, 16), "div_val": 2, "tie_embeddings": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [*((name, {}) for name in names()), ("transformer", CLUSTERS)],
+)
+def test_biases_and_gains_of_a_model_do_not_decay_and_all_else_does(name, changes):
+    case = jax.eval_shape(lambda: LanguageModelCase(name, **changes).variables)
+    params = case["params"]
     decays = matching(base.get_config().optim.decay)(params)
     flat = jax.tree_util.tree_leaves_with_path(decays)
     kept = {path[-1].key for path, decay in flat if not decay}
-    gains = {"bias", "scale", "candidate_bias", "content_bias", "position_bias"}
-    assert {"bias"} <= kept <= gains
+    parts = {"candidate_bias", "content_bias", "position_bias", "cluster_bias"}
+    parts |= {f"bias_{cluster}" for cluster in range(3)}
+    assert {"bias"} <= kept <= {"bias", "scale"} | parts
 
 
 def test_the_names_of_boxed_parameters_are_those_of_the_parameters_inside():

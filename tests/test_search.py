@@ -234,6 +234,34 @@ def test_unknown_words_are_those_the_model_looks_at():
     assert replace_unknown(words, ids[1:3], [0, 0], source) == "is here"
 
 
+def test_tags_are_neither_part_of_a_text_nor_a_word_for_an_unknown_one():
+    plain = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", "is", "here"])
+    words = plain.with_tags(["<2de>"])
+    tag, unknown, here = words.tags["<2de>"], words.unk, words.find("here")
+    source = [None, "hallo"]
+    assert replace_unknown(words, [here, tag, unknown], [0, 0, 1], source) == (
+        "here hallo"
+    )
+    assert replace_unknown(words, [unknown, here], [0, 1], source) == "<unk> here"
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_a_search_never_writes_a_tag(method):
+    case, _ = translator()
+    symbols = ["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, V))]
+    target = WordTokenizer(symbols[:-1]).with_tags(["<2de>"])
+    assert target.tags == {"<2de>": V - 1}
+    source = WordTokenizer([*symbols[:4], *map(str, range(4, W))])
+    task = translation.Task({"source": source, "target": target})
+    head = case.variables["params"]["head"]
+    head = head | {"bias": head["bias"].at[V - 1].add(50.0)}
+    variables = {"params": case.variables["params"] | {"head": head}}
+    found = task.predict_all(case.model, variables, ["5 7"], options(method=method))
+    [[(text, score), *_]] = found
+    assert text
+    assert score < -20  # what is likeliest is not for it to choose
+
+
 def test_a_translation_takes_unknown_words_from_the_source():
     case, _ = translator()
     special = ["<pad>", "<eos>", "<unk>", "<bos>"]

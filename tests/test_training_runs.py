@@ -61,6 +61,18 @@ def test_a_run_begins_with_the_parameters_and_vocabulary_of_another(
     assert not all(np.array_equal(a, b) for a, b in zip(*decoder, strict=True))
 
 
+def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin):
+    shutil.copytree(origin, tmp_path / "origin")
+    changes = {**SMALL, "init_from": str(tmp_path / "origin")}
+    cfg = config("cldr", "rnn", data_dir, steps=2, **changes)
+    cfg.every.checkpoint = 1
+    assert experiment.train(cfg, tmp_path / "run") is Ending.FINISHED
+    shutil.rmtree(tmp_path / "origin")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
+    assert experiment.train(cfg, tmp_path / "run") is Ending.FINISHED
+    assert open_run(tmp_path / "run", "last").step == 2
+
+
 def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
     cfg = config("cldr", "rnn", data_dir, epochs=0.02, **SMALL)
     assert experiment.train(cfg, tmp_path) is Ending.FINISHED
