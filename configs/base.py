@@ -192,7 +192,8 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.eval.segment_length = placeholder(int)  # text; None: data.segment_length
     cfg.eval.window = placeholder(int)  # text: tokens read at once, each time anew
     cfg.eval.stride = placeholder(int)  # tokens a window moves on by; None: all of it
-    cfg.eval.memory_length = placeholder(int)  # None: model.memory_length
-    cfg.eval.same_length = placeholder(bool)  # None: model.same_length
-    cfg.eval.clamp_length = placeholder(int)  # None: model.clamp_length
+    # Text, documents; None: as cfg.model has them.
+    cfg.eval.memory_length = placeholder(int)
+    cfg.eval.same_length = placeholder(bool)
+    cfg.eval.clamp_length = placeholder(int)
     return cfg.lock()

@@ -22,7 +22,8 @@ def likelihood_loss(
 ) -> tuple[Pairs, PyTree]:
     """Pairs (sum, weight) and the next carry.
 
-    `loss` is the negative log likelihood of the labels in nats and nothing else.
+    `loss` is the negative log likelihood of the labels in nats, smoothed as is asked
+    for, and nothing else.
     What a model sows in "losses" while it trains stands beside it under
     auxiliary/<name>, as does, under auxiliary/z_loss, z log^2 Z of each token
     (Chowdhery et al. 2022, section 5), which keeps the softmax's normaliser Z near 1.

@@ -1,8 +1,9 @@
 """When NT-ASGD begins to average the parameters, and the average.
 
 Non-monotonically triggered averaged SGD (Merity et al. 2017, "Regularizing and
-Optimizing LSTM Language Models", algorithm 1): SGD goes on as it is; once a
-validation loss v_t is worse than the best of those older than the last n,
+Optimizing LSTM Language Models", algorithm 1, judged as in the authors' program): SGD
+goes on as it is; once a validation loss v_t is worse than the best of those older than
+the last n,
 
     v_t > min(v_0 .. v_(t-n-1)),   t > n
 
