@@ -18,6 +18,12 @@ from training.partitioning import make_partitioner
 
 def check_config(cfg: ConfigDict) -> None:
     """Raises UserError for what cannot be, before anything is prepared."""
+    check_anywhere(cfg)
+    make_partitioner(cfg.parallel)
+
+
+def check_anywhere(cfg: ConfigDict) -> None:
+    """The same, but for the devices that are here, none of which is taken."""
     check_lengths(cfg)
     find_module(tasks, cfg.task, "Task", "task")
     module = find_module(models, cfg.model.name, "Config", "model.name")
@@ -35,7 +41,6 @@ def check_config(cfg: ConfigDict) -> None:
         )
     check_decode(cfg.decode)
     make_optimizer(cfg.optim, cfg.steps)
-    make_partitioner(cfg.parallel)
     check_patterns(cfg)
 
 

@@ -112,7 +112,7 @@ def _train(
         content, document = found
         state, carry = training.restored(content, carry)
         progress = Progress.of_json(document)
-        progress.in_a_row = []  # what stopped a run is given another chance
+        progress.begin_again(cfg.max_skipped)
         if is_first():
             print(f"resuming at step {int(state.step)}")
     elif cfg.init_from:  # a run that goes on needs it no more

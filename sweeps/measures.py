@@ -34,13 +34,9 @@ class Metric:
 
     def values(self, path: Path) -> dict[int, float | None]:
         """By step, of a metrics.jsonl that may be growing; None: not finite."""
-        if not path.exists():
-            return {}
-        lines = path.read_text(encoding="utf8").split("\n")[:-1]  # whole ones
-        rows = [json.loads(line) for line in lines]
         return {
             row["step"]: row[self.name] if _is_finite(row[self.name]) else None
-            for row in rows
+            for row in rows_of(path)
             if row["split"] == self.split and self.name in row
         }
 
@@ -101,6 +97,25 @@ def _metric(words: str, direction: str | None, better: Mapping[str, str]) -> Met
             'whether direction="min" or "max" is better'
         )
     return Metric(split or "validation", name, direction)
+
+
+def rows_of(path: Path) -> list[dict]:
+    """Whole lines of a metrics.jsonl; none where there is no file.
+
+    Damaged ones are left out, as they are where the run goes on (training/writers.py).
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf8", errors="replace").split("\n")[:-1]
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: str) -> dict | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and {"step", "split"} <= row.keys() else None
 
 
 def _is_finite(value: object) -> bool:

@@ -48,6 +48,7 @@ from training.population_loop import Member, PopulationRun
 from training.population_partitioner import PopulationPartitioner
 from training.progress import Progress
 from training.run_directory import RunDirectory
+from training.run_lock import alone_in
 from training.signals import StopRequested, stop_at_once
 from training.step import TrainState
 from training.surroundings import make_deterministic
@@ -189,7 +190,8 @@ def train(
     with contextlib.suppress(StopRequested), stop_at_once():  # before the first step
         if left:
             chosen = [configs[k] for k in left], [workdirs[k] for k in left]
-            _train(*chosen, asked_of_left, ended)
+            with contextlib.ExitStack() as held:
+                _train(*chosen, asked_of_left, ended, held)
     return [endings.get(k, Ending.STOPPED) for k in range(len(configs))]
 
 
@@ -208,7 +210,7 @@ def note_end(workdir: Path, ending: Ending) -> None:
     draft.replace(workdir / name)
 
 
-def _train(configs, workdirs, asked, ended) -> None:
+def _train(configs, workdirs, asked, ended, held) -> None:
     cfg = configs[0]
     if cfg.deterministic:
         make_deterministic()
@@ -224,6 +226,7 @@ def _train(configs, workdirs, asked, ended) -> None:
     check_patterns(cfg.optim, first.params)
     facts = about(first, dataset, population.training.steps)
     for directory, document in zip(directories, documents, strict=True):
+        held.enter_context(alone_in(directory.path))
         begin(directory, document, facts, dataset)
     keep = {"last": cfg.keep.last, "best": cfg.keep.best}
     stores = [Checkpoints(it.checkpoints, **keep) for it in directories]
@@ -292,7 +295,7 @@ def resumed(
     members = [training.restored(content, fresh) for content in contents]
     progresses = [Progress.of_json(document) for document in documents]
     for progress in progresses:
-        progress.in_a_row = []  # what stopped a run is given another chance
+        progress.begin_again(training.experiment.cfg.max_skipped)
     return step, *partitioner.joined(members), progresses
 
 

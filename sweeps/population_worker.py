@@ -1,12 +1,14 @@
 """A sweep whose workers train many trials at once: those that differ in numbers."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from checks import check_anywhere
 from errors import UserError
 from sweeps import ledger
 from sweeps.devices import Share
-from sweeps.distributions import Distribution
+from sweeps.distributions import Choice, Distribution, Integers
 from sweeps.ledger import Slot
 from sweeps.points import Point
 from sweeps.population_trial import PopulationProcess
@@ -63,8 +65,8 @@ class PopulationSweep(Sweep):
             if claim is None:
                 break
             try:
-                self.experiment.config(claim.point)
-            except UserError as error:  # a key that this trial's model does not have
+                check_anywhere(self.experiment.config(claim.point))
+            except UserError as error:  # it would take the others with it
                 self.study.end(claim, ledger.FAILED, error=str(error))
             else:
                 claims.append(claim)
@@ -107,16 +109,25 @@ def can_go_on(*steps: set[str]) -> bool:
 def common_part(point: Point) -> dict | None:
     """What members of a population have in common, of what a point sets.
 
-    None where results will suggest it: then it is not known whether it fits.
+    None where results will suggest it: then it is not known whether it fits. As JSON,
+    in which a storage gives points back: tuples are lists there.
     """
     fixed = {key: value for key, value in point.items() if key not in NUMBERS}
     if any(isinstance(value, Distribution) for value in fixed.values()):
         return None
     switched = {key: _is_on(point[key]) for key in SWITCHES if key in point}
-    return fixed | switched
+    if None in switched.values():
+        return None
+    return json.loads(json.dumps(fixed)) | switched
 
 
-def _is_on(value: object) -> bool:
+def _is_on(value: object) -> bool | None:
+    """Whether a number is not 0; None: results will suggest it."""
+    if isinstance(value, Choice):
+        found = set(map(bool, value.values))
+        return found.pop() if len(found) == 1 else None
+    if isinstance(value, Integers) and 0 in value:
+        return None
     return True if isinstance(value, Distribution) else bool(value)
 
 

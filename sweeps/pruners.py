@@ -4,6 +4,8 @@ An attempt that was interrupted is followed by another of the same trial. Both a
 trials to Optuna, whose pruners would count the first as a rival of the second.
 """
 
+import types
+
 import optuna
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
@@ -41,6 +43,11 @@ class Asha(SuccessiveHalvingPruner):
 
 class Hyperband(HyperbandPruner):
     """Several of them, which begin at different steps (Li et al. 2018)."""
+
+    def _get_bracket_id(self, study, trial) -> int:
+        """By the slot: later attempts are of the bracket of the first."""
+        slot = trial.user_attrs.get("slot", trial.number)
+        return super()._get_bracket_id(study, types.SimpleNamespace(number=slot))
 
     def _create_bracket_study(self, study, bracket_id):
         return Newest(super()._create_bracket_study(study, bracket_id), study)

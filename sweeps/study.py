@@ -44,12 +44,14 @@ class Claim:
     Attributes:
       trial: Optuna's.
       reported: the newest step it was told of.
+      judged: the newest that an earlier attempt at the slot was compared at.
     """
 
     slot: int
     point: Point
     trial: optuna.Trial
     reported: int = -1
+    judged: int = -1
 
 
 class Study:
@@ -150,7 +152,10 @@ class Study:
             if attempt.outcome is None:  # its process died
                 dead = next(t for t in trials if t.number == attempt.number)
                 self.patient(self._close, dead, {"outcome": ledger.INTERRUPTED})
-        return self.patient(self._begin, slot, mine)
+        claim = self.patient(self._begin, slot, mine)
+        before = [t.last_step for t in _attempts_before(trials, slot, mine.number)]
+        claim.judged = max((s for s in before if s is not None), default=-1)
+        return claim
 
     def _template(self, slot: Slot, number: int, token: str) -> FrozenTrial:
         """An attempt to be: with its point, if that is known."""
@@ -201,7 +206,11 @@ class Study:
         for step, value in sorted(new.items()):
             self._own(claim.trial.report, factor * value, step)
             claim.reported = step
-        return self.patient(claim.trial.should_prune)
+            # At each: a rung keeps the value of the step that is reported last.
+            worse = self.patient(claim.trial.should_prune)
+            if worse and step >= claim.judged:  # before it went on from there
+                return True
+        return False
 
     def end(self, claim: Claim, outcome: str, **result) -> None:
         """Writes down what came of an attempt. Raises TakenAway."""
@@ -230,6 +239,12 @@ class Study:
         state = STATES.get(result["outcome"], TrialState.FAIL)
         values = result["value"] if state == TrialState.COMPLETE else None
         self.study.tell(number, values, state=state, skip_if_finished=True)
+
+
+def _attempts_before(trials, slot: Slot, most: int) -> list[FrozenTrial]:
+    """At a slot, before Optuna's trial `most`."""
+    numbers = {attempt.number for attempt in slot.attempts}
+    return [t for t in trials if t.number in numbers and t.number < most]
 
 
 def _open(storage, name: str, direction: str, pruner) -> optuna.Study:

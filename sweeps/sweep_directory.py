@@ -8,7 +8,7 @@ journal.log     Optuna's journal, unless --storage names a database
 """
 
 import json
-import os
+import uuid
 from pathlib import Path
 
 from errors import UserError
@@ -67,9 +67,9 @@ class SweepDirectory:
         self._write("trials.jsonl", "".join(lines))
 
     def _write(self, name: str, text: str) -> None:
-        """Whole or not at all; several processes may write at once."""
+        """Whole or not at all; several machines' processes may write at once."""
         self.path.mkdir(parents=True, exist_ok=True)
-        draft = self.path / f"{name}.{os.getpid()}.draft"
+        draft = self.path / f"{name}.{uuid.uuid4().hex}.draft"
         draft.write_text(text, encoding="utf8")
         draft.replace(self.path / name)
 

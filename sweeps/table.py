@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TextIO
 
 from sweeps import ledger
 from sweeps.ledger import Slot
-from sweeps.measures import Metric
+from sweeps.measures import Metric, rows_of
 from sweeps.trial_configs import point_in_words, value_in_words
 
 
@@ -25,12 +24,9 @@ class Progress:
     @classmethod
     def of(cls, path: Path) -> "Progress | None":
         """None: nothing was logged yet."""
-        if not path.exists():
+        if not (rows := rows_of(path)):
             return None
-        lines = path.read_text(encoding="utf8").split("\n")[:-1]
-        if not lines:
-            return None
-        row = json.loads(lines[-1])
+        row = rows[-1]
         return cls(
             row["step"], f"{row['split']} loss {row.get('loss') or 'not finite'}"
         )

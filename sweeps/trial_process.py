@@ -30,8 +30,15 @@ def main() -> int:
 
     code = experiment.train(cfg, order["workdir"])
     if code in FINAL:
-        (Path(order["workdir"]) / "exit_code").write_text(f"{int(code)}\n")
+        note_end(Path(order["workdir"]), code)
     return code
+
+
+def note_end(workdir: Path, code: int) -> None:
+    """Says that a run is over; whole or not at all, should the disk be full."""
+    draft = workdir / "exit_code.draft"
+    draft.write_text(f"{int(code)}\n", encoding="utf8")
+    draft.replace(workdir / "exit_code")
 
 
 def read_line() -> bytes:

@@ -19,6 +19,7 @@ from trained_run import evaluate, open_run
 from training.checkpoints import Checkpoints
 from training.loop import Ending
 from training.population import numbers_of, shared_part
+from training.run_lock import alone_in
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,6 +148,13 @@ def test_what_was_stopped_goes_on_from_the_step_all_have(whole, data_dir, tmp_pa
             assert list(ours) == list(theirs)
             np.testing.assert_allclose(list(ours.values()), list(theirs.values()), 1e-5)
     assert population.train(configs, workdirs) == endings  # nothing is left to do
+
+
+def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
+    workdirs = [tmp_path / str(k) for k in range(2)]
+    configs = [trial(data_dir, k) for k in range(2)]
+    with alone_in(workdirs[1]), pytest.raises(UserError, match="another process trai"):
+        population.train(configs, workdirs)
 
 
 @pytest.mark.parametrize(

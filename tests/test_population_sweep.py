@@ -16,7 +16,7 @@ from benchmarks import population as benchmark
 from sweeps.devices import Share
 from sweeps.population_trial import PopulationProcess
 from sweeps.population_worker import PopulationSweep, can_go_on, common_part
-from sweeps.spaces import Space, asha, grid, listed, log_uniform, tpe, uniform
+from sweeps.spaces import Space, asha, choice, grid, listed, log_uniform, tpe, uniform
 from sweeps.sweep_directory import SweepDirectory
 from sweeps.table import Table
 from sweeps.trial_configs import Experiment
@@ -114,6 +114,27 @@ def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
         "optim.clip": False,
         "z_loss": 1.0,
     }
+
+
+def test_a_switch_that_results_suggest_may_be_on_in_one_and_off_in_another():
+    undecided = {"optim.clip": choice(0.0, 1.0)}
+    assert common_part(undecided) is None
+    assert common_part({"optim.clip": choice(0.5, 1.0)}) == {"optim.clip": True}
+
+
+def test_keys_with_tuples_are_common_to_all(tmp_path):
+    points = {"optim.lr_scales": [(("embedding", 0.1),)], "seed": [0, 1, 2]}
+    assert sweep(tmp_path, Space(grid(points))).run() == 0
+    assert [together(tmp_path, n) for n in range(3)] == [[3]] * 3
+
+
+def test_a_point_that_cannot_be_fails_alone(tmp_path):
+    space = Space(grid({"optim.lr": [1e-3, -1.0, 2e-3]}), retries=0)
+    assert sweep(tmp_path, space).run() == 0
+    rows = results(tmp_path)
+    assert [row["state"] for row in rows] == ["done", "failed", "done"]
+    assert "optim.lr=-1.0" in rows[1]["error"]
+    assert [together(tmp_path, n) for n in (0, 2)] == [[2]] * 2
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,49 @@ def test_attempts_that_others_followed_are_no_rivals(tmp_path, pruning):
     assert kept(tmp_path / "a", 0) == kept(tmp_path / "b", 4) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("looks", ["one by one", "at once", "interrupted"])
+def test_rungs_keep_the_values_of_their_steps_however_they_are_reported(
+    tmp_path, looks
+):
+    """A trial that falls from 9 to 2 is at its first rung no rival of one with 8."""
+    found = study(tmp_path, Space(seeds(2), pruning=asha(factor=2)))
+    curve = {step: 10.0 - step for step in range(1, 9)}
+    claim = found.claim()
+    if looks == "interrupted":
+        found.report(claim, {step: curve[step] for step in range(1, 8)})
+        found.end(claim, ledger.INTERRUPTED)
+        claim = found.claim()
+    if looks == "one by one":
+        for step, value in curve.items():
+            assert not found.report(claim, {step: value})
+    else:
+        assert not found.report(claim, curve)
+    other = found.claim()
+    assert (claim.slot, other.slot) == (0, 1)
+    assert not found.report(other, {1: 8.0})
+
+
+def test_an_interruption_changes_no_bracket(tmp_path):
+    def brackets(path, interruptions):
+        path.mkdir()
+        pruning = hyperband(factor=3, max_steps=9)
+        found = study(path, Space(seeds(9), pruning=pruning))
+        drawn = {}
+        for number in range(9):
+            for _ in range(interruptions if number == 0 else 0):
+                found.end(found.claim(), ledger.INTERRUPTED)
+            claim = found.claim()
+            found.report(claim, {1: 1.0})
+            trial = found.study.trials[claim.trial.number]
+            drawn[claim.slot] = found.study.pruner._get_bracket_id(found.study, trial)
+            found.end(claim, ledger.DONE, value=1.0, step=1)
+        return drawn
+
+    without = brackets(tmp_path / "a", 0)
+    assert len(set(without.values())) > 1
+    assert brackets(tmp_path / "b", 1) == without
+
+
 def test_loss_may_prune_where_bleu_is_looked_for(tmp_path):
     space = Space(seeds(4), pruning=asha(factor=2, metric="loss"))
     found = study(tmp_path, space)

@@ -1,13 +1,19 @@
-"""How a sweep goes is told in a line, a live table and a last table."""
+"""How a sweep goes is told in a line, a live table and a last table, and on disk."""
 
 import io
+import json
 import re
+from pathlib import Path
 
+import pytest
 from toy_sweep import LOSS
 
 from sweeps import ledger
 from sweeps.ledger import Attempt, Slot
+from sweeps.measures import Metric
+from sweeps.sweep_directory import SweepDirectory
 from sweeps.table import Progress, Table, best_slot, final_table, summary, time_left
+from sweeps.trial_process import note_end
 
 
 def slot(number, state, value=None, seconds=None):
@@ -84,3 +90,44 @@ def test_a_trial_of_epochs_or_of_more_steps_leaves_no_time_below_zero():
         assert told in out.getvalue()
         (left,) = re.findall(r"(\S+) left", out.getvalue())
         assert not left.startswith("-")
+
+
+def test_damaged_lines_of_a_log_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    whole = [
+        json.dumps({"step": step, "split": "validation", "loss": 3.0 - step})
+        for step in (1, 2)
+    ]
+    path.write_text(f'{whole[0]}\n\0\0\0\n[1]\n{{"step": 9}}\n{whole[1]}\n\0\0\n{{"st')
+    assert Metric("validation", "loss", "min").values(path) == {1: 2.0, 2: 1.0}
+    assert Progress.of(path).step == 2
+    path.write_text("\0\n")
+    assert Progress.of(path) is None
+
+
+def test_two_machines_may_write_at_once(tmp_path, monkeypatch):
+    replace, others = Path.replace, ["other\n"]
+
+    def slow(draft, target):
+        if others:
+            SweepDirectory(tmp_path)._write("trials.jsonl", others.pop())
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", slow)
+    SweepDirectory(tmp_path)._write("trials.jsonl", "own\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.jsonl"]
+    assert (tmp_path / "trials.jsonl").read_text() == "own\n"
+
+
+def test_the_end_of_a_trial_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(path, text, **_):
+        path.touch()
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="no space"):
+            note_end(tmp_path, 0)
+    assert not (tmp_path / "exit_code").exists()
+    note_end(tmp_path, 3)
+    assert (tmp_path / "exit_code").read_text() == "3\n"

@@ -76,6 +76,7 @@ class Toy:
         if found := checkpoints.restore_newest({"state": state, "carry": carry}):
             state, carry = found[0]["state"], found[0]["carry"]
             progress = Progress.of_json(found[1])
+            progress.begin_again(self.max_skipped)
 
         def moment(kind, k):
             if (kind, k) == at:

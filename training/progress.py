@@ -40,6 +40,11 @@ class Progress:
         """For a checkpoint; a copy."""
         return dataclasses.asdict(self)
 
+    def begin_again(self, most: int) -> None:
+        """What stopped a run, `most` skipped steps, is given another chance."""
+        if len(self.in_a_row) >= most:
+            self.in_a_row = []
+
     def judge(self, step: int, goodness: float) -> None:
         """After a validation; larger is better, what is not finite never."""
         self.validated = step
