@@ -46,13 +46,18 @@ class Experiment:
         return variables["params"]
 
 
+def reads_text(cfg: ConfigDict) -> bool:
+    """Whether batches are segments of running text, and not of pairs."""
+    return find_module(tasks, cfg.task, "Task", "task").Task.corpus_kind == "text"
+
+
 def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch's arrays without their numbers."""
 
     def array(length, dtype="int32"):
         return jax.ShapeDtypeStruct((2, length), dtype)
 
-    if cfg.task == "language_modeling":
+    if reads_text(cfg):
         length = cfg.data.segment_length
         return {"tokens": array(length), "labels": array(length)}
     return {

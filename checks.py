@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 import models
 import tasks
-from assembly import evaluation_config, find_module, model_config
+from assembly import evaluation_config, find_module, model_config, reads_text
 from data.dataset import Dataset
 from errors import UserError
 from models.attention_kernels import is_at_home
@@ -109,6 +109,13 @@ def check_lengths(cfg: ConfigDict) -> None:
             raise UserError(f"{key}={value}: {bounds}")
     if not cfg.loss_share:
         raise UserError("loss_share=0.0 leaves no token to train on; 1 is all of them")
+    if cfg.eval.window and not reads_text(cfg):
+        raise UserError(f"eval.window={cfg.eval.window}: only texts have windows")
+    if cfg.data.documents and reads_text(cfg):
+        raise UserError(
+            "data.documents=True is for translation; what a model of texts remembers "
+            "goes from segment to segment anyway"
+        )
     if cfg.eval.stride and not cfg.eval.window:
         raise UserError(
             f"eval.stride={cfg.eval.stride} moves a window: set eval.window too"

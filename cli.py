@@ -53,8 +53,16 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _key_error(error: KeyError | AttributeError) -> str:
-    told = str(error.args[0]).replace("\\n", ": ").replace("\\'", "")
-    return told.strip("'").replace('"', "'")
+    told = error.args[0]
+    while isinstance(told, Exception):
+        told = told.args[0]
+    key, _, hint = str(told).replace('"', "'").partition("\n")
+    if " " in key:
+        return key
+    key = key.strip("'")
+    if hint:
+        return f"{key}: {hint}"
+    return f"{key}: there is no such key or name here; configs/base.py has all keys"
 
 
 def config_section(name: str, section: ConfigDict):

@@ -96,6 +96,10 @@ def _train(
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
     check_patterns(cfg.optim, state.params)
+    # What a run could not go on with is refused before it begins.
+    validate = validator(training, dataset)
+    if origin:
+        state = begun_from(origin, state, cfg)
     facts = about(state, dataset, training.steps)
     if is_first():
         held.enter_context(alone_in(directory.path))
@@ -115,16 +119,13 @@ def _train(
         progress.begin_again(cfg.max_skipped)
         if is_first():
             print(f"resuming at step {int(state.step)}")
-    elif cfg.init_from:  # a run that goes on needs it no more
-        origin = origin or open_run(cfg.init_from)
-        params = transferred(state.params, origin.variables["params"], cfg.init_params)
-        ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
-        state = state.replace(params=params, ema=ema)
+    elif cfg.init_from and not origin:  # killed before its first checkpoint
+        state = begun_from(open_run(cfg.init_from), state, cfg)
     run = Run(
         step=profile.around(training.compiled_step(state, carry), int(state.step)),
         batch=training.batch,
         content=training.content,
-        validate=validator(training, dataset),
+        validate=validate,
         best=best_metric(cfg),
         steps=training.steps,
         log_every=cfg.every.log,
@@ -149,6 +150,13 @@ def _train(
     if ending is Ending.NOT_FINITE and is_first():
         keep_skipped(directory, training, progress)
     return ending
+
+
+def begun_from(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
+    """A first state with the parameters of another run."""
+    params = transferred(state.params, origin.variables["params"], cfg.init_params)
+    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
+    return state.replace(params=params, ema=ema)
 
 
 def checked(cfg: ConfigDict, directory: RunDirectory) -> dict:
@@ -203,7 +211,7 @@ def validator(training: Training, dataset: Dataset):
     """From a state to the scores of the validation split, by name."""
     experiment = training.experiment
     batches, extra = evaluation_input(experiment, dataset, "validation")
-    model = experiment.evaluation_model  # here, so that it is refused before training
+    model = experiment.evaluation_model
 
     def validate(state: TrainState, stopped) -> dict[str, float]:
         params = at_hand(evaluation_params(state))

@@ -1,6 +1,7 @@
 """A run directory, opened to be used: scored, or asked for texts."""
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from data.tokenizers import Tokenizer, dump_tokenizer, parse_tokenizer
 from errors import UserError
 from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.floors import MOST_PAIRS
+from tasks.language_modeling import check_windows
 from training.checkpoints import Checkpoints
 from training.parameter_groups import names_of
-from training.run_directory import RunDirectory
+from training.run_directory import RunDirectory, different_keys
 from training.surroundings import commit
 
 
@@ -205,7 +207,10 @@ def check_data(directory: RunDirectory, dataset: Dataset) -> None:
 
 
 def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
-    """A split's batches, and what else its task needs to score it."""
+    """A split's batches, and what else its task needs to score it.
+
+    Raises UserError for windows where a model carries something.
+    """
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
         split,
@@ -214,6 +219,8 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
         window=cfg.window,
         stride=cfg.stride,
     )
+    if not dataset.is_parallel:
+        check_windows(experiment.evaluation_model, batches)
     return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}
 
 
@@ -244,7 +251,25 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
         train_texts = dataset.texts("train") if few else []
         found |= experiment.task.floors(train_texts, extra["texts"])
     card = {"split": split, "step": run.step, **card, "floors": found}
+    tell_what_is_replaced(run, split, card)
     return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
+
+
+def tell_what_is_replaced(run: TrainedRun, split: str, card: dict) -> None:
+    """Warns where the card before it was made by another protocol."""
+    name = f"eval/{run.name(split)}.json"
+    if not (run.directory.path / name).exists():
+        return
+    before = run.directory.read_json(name).get("protocol", {})
+    unlike = different_keys(
+        before | {"commit": card["protocol"]["commit"]}, card["protocol"]
+    )
+    if unlike:
+        print(
+            f"replacing {name}, of another protocol: {'; '.join(unlike)} (python -m "
+            "analysis.results --keep keeps a card)",
+            file=sys.stderr,
+        )
 
 
 def write_details(directory: RunDirectory, name: str, card: dict) -> None:

@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from analysis import plan
 from analysis.compiled_step import CompiledStep
 from analysis.plan_memory import held, num_devices, partitioner_of, working_bytes
-from analysis.plan_step import PlannedStep, is_text
+from analysis.plan_step import PlannedStep
 from analysis.targets import devices_of, memory_of
+from assembly import reads_text
 from errors import UserError
 from training.jit_partitioner import Partitioner
 from training.meshes import AXES
@@ -70,7 +71,7 @@ def step_table(step: PlannedStep) -> str:
     """Shapes of batches, tokens and operations of a step."""
     flops = step.flops()
     shape = f"{step.rows:,} rows of {step.length:,} tokens"
-    if is_text(step.cfg):
+    if reads_text(step.cfg):
         shapes, tokens = f"1 shape of batches, so 1 program: {shape}", ""
     else:
         shapes = f"at most {step.programs} shapes of batches, so as many programs"

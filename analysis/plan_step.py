@@ -41,7 +41,7 @@ class PlannedStep:
         check_patterns(cfg)
         built = assembly.assemble(cfg, plan.vocabularies(cfg))
         data, params = cfg.data, built.parameters()
-        if is_text(cfg):
+        if assembly.reads_text(cfg):
             return cls(cfg, built, params, data.batch_rows, data.segment_length, 1)
         rows = data.batch_rows
         if not data.documents:
@@ -51,7 +51,7 @@ class PlannedStep:
     @property
     def has_streams(self) -> bool:
         """Whether a carry's rows go on from batch to batch."""
-        return is_text(self.cfg) or self.cfg.data.documents
+        return assembly.reads_text(self.cfg) or self.cfg.data.documents
 
     @property
     def tokens(self) -> int:
@@ -82,11 +82,6 @@ class PlannedStep:
         return gradients(self.loss, params, carry, batch, rng, parts=parts)
 
 
-def is_text(cfg: ConfigDict) -> bool:
-    """Whether batches are segments of running text."""
-    return cfg.task == "language_modeling"
-
-
 def batch_of(cfg: ConfigDict, rows: int, length: int) -> Batch:
     """A batch's arrays without their numbers."""
 
@@ -99,7 +94,7 @@ def batch_of(cfg: ConfigDict, rows: int, length: int) -> Batch:
         "weights": whole(dtype="float32"),
         "reset": array(rows, dtype="bool"),
     }
-    if is_text(cfg):
+    if assembly.reads_text(cfg):
         return found | {"tokens": whole()}
     masks = dict.fromkeys(("source_mask", "target_mask"), whole(dtype="bool"))
     return found | masks | dict.fromkeys(("source", "target_in"), whole())

@@ -32,7 +32,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from analysis.plan_step import PlannedStep, is_text
+from analysis.plan_step import PlannedStep
+from assembly import reads_text
 from benchmarks.collectives import collectives
 from benchmarks.protocol import spread
 from benchmarks.slices import predictions
@@ -193,7 +194,7 @@ def work_of(config: str) -> dict:
         "length": step.length,
         "tokens": step.tokens,
         "parameters": num_parameters(step.params),
-        "padding": "none" if is_text(cfg) else "not counted",
+        "padding": "none" if reads_text(cfg) else "not counted",
     }
 
 

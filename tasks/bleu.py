@@ -43,11 +43,21 @@ def score_text(
     return scores, signatures
 
 
+class ChrF(sacrebleu.CHRF):
+    """sacrebleu's, of which a bootstrap can also hold samples without a match.
+
+    Its own are float32 but for those, which are float, and have no mean together.
+    """
+
+    def _compute_f_score(self, statistics) -> float:
+        return float(super()._compute_f_score(statistics))
+
+
 def metrics_of(language: str) -> dict:
     """sacrebleu's metrics by name, each for texts as `prepared` gives them."""
     metrics = {
         "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(language, "13a")),
-        "chrf": sacrebleu.CHRF(),
+        "chrf": ChrF(),
     }
     if language not in TOKENIZERS:
         # Forced, or sacrebleu warns of texts that are tokenised already.

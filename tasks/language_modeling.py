@@ -118,14 +118,9 @@ class Task(TextGenerator):
 
         Raises UserError for windows where a model carries something.
         """
+        check_windows(model, batches)
         carry = model.evaluation_carry(batches.rows, batches.length)
         stride = getattr(batches, "stride", None)
-        if stride and jax.tree.leaves(carry):
-            raise UserError(
-                f"eval.window={batches.length}: this model reads on from what it "
-                "carries, so windows are not for it; leave eval.window out, or set "
-                "eval.memory_length=0 where that is a key of it"
-            )
         blocks = self._losses(model, variables, carry, batches)
         text, tokens = batches.text, float(blocks.weight.sum())
         low_high = blocks.interval() if intervals else ()
@@ -172,6 +167,19 @@ class Task(TextGenerator):
     @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
     def _score(self, model, variables, carry, batch):
         return token_losses(model, variables, (batch["tokens"], carry), batch)
+
+
+def check_windows(model, batches) -> None:
+    """Raises UserError for windows where a model carries something."""
+    if not getattr(batches, "stride", None):
+        return
+    carry = jax.eval_shape(lambda: model.evaluation_carry(batches.rows, batches.length))
+    if jax.tree.leaves(carry):
+        raise UserError(
+            f"eval.window={batches.length}: this model reads on from what it "
+            "carries, so windows are not for it; leave eval.window out, or set "
+            "eval.memory_length=0 where that is a key of it"
+        )
 
 
 def scores_of(loss: float, tokens: float, text) -> dict[str, float]:

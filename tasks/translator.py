@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from decoding.hypotheses import Hypotheses
 from decoding.rules import Rules
+from tasks.bleu import one_line
 from tasks.carries import reset_rows
 from tasks.likelihood import token_losses
 from tasks.precision import narrowed
@@ -144,7 +145,7 @@ class Translator:
     def _texts(
         self, model, variables, carry, batch, found, options, lines
     ) -> list[list[str]]:
-        """Each row's hypotheses as text."""
+        """Each row's hypotheses as text, of one line each."""
         tokens, lengths = jax.device_get((found.tokens, found.lengths))
         sentences = [
             [
@@ -154,7 +155,9 @@ class Translator:
             for row in zip(tokens, lengths, strict=True)
         ]
         if not options.decode.replace_unknown:
-            return [[self.target.decode(ids) for ids in row] for row in sentences]
+            return [
+                [one_line(self.target.decode(ids)) for ids in row] for row in sentences
+            ]
         names = ("source", "source_mask", "reset")
         given = {name: batch[name] for name in names}
         looked_at = [
@@ -170,7 +173,11 @@ class Translator:
             pairs = zip(hypotheses, looked_at, strict=True)
             texts.append(
                 [
-                    replace_unknown(self.target, ids, places[row, : len(ids)], words)
+                    one_line(
+                        replace_unknown(
+                            self.target, ids, places[row, : len(ids)], words
+                        )
+                    )
                     for ids, places in pairs
                 ]
             )

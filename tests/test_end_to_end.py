@@ -176,7 +176,7 @@ def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
     vocabulary = other / "tokenizer" / "target.json"
     vocabulary.write_text('{"kind": "byte"}')
     done = run("predict.py", f"--workdir={workdir},{other}")
-    assert_refused(done, "target vocabularies differ", "260")
+    assert_refused(done, f"{other}: its checkpoint is not of the model")
 
 
 def sacrebleu_alone(workdir, metric):
@@ -194,6 +194,8 @@ def sacrebleu_alone(workdir, metric):
     ("flag", "words"),
     [
         ("--config.model.dropuot=0.2", ["dropuot", "dropout"]),
+        ("--config.model.heads=2", ["heads: there is no such key"]),
+        ("--config.nonsense=3", ["nonsense: there is no such key"]),
         ("--config.steps=many", ["steps", "many"]),
         ("--config.steps=0", ["steps=0"]),
         ("--config.data.name=cldr/en-xx", ["cldr", "en-xx"]),

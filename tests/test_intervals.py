@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import sacrebleu
 
 from tasks.bleu import one_line, score_text
 from tasks.intervals import Blocks, resampled_means
@@ -83,6 +84,11 @@ def test_the_older_bleu_is_of_moses_tokens_in_lower_case():
 def test_it_costs_nothing_while_training_and_is_not_for_unspaced_languages():
     texts = ["a b c d e"]
     assert "bleu_moses_lowercase" not in score_text(texts, texts, "de")[0]
+    # Of most samples of these nothing matches.
+    poor = ["a b"] + ["x"] * 11
+    found, _ = score_text(poor, ["a b"] + ["y"] * 11, "de", intervals=True)
+    expected = sacrebleu.corpus_chrf(poor, [["a b"] + ["y"] * 11]).score
+    assert found["chrf"]["value"] == pytest.approx(expected)
     found, _ = score_text(texts, texts, "ja", intervals=True)
     assert found.keys() == {"bleu", "chrf"}
 

@@ -10,6 +10,7 @@ import pytest
 from entry_points import assert_refused, run
 from test_flops import SMALL, Case
 
+import tasks
 from analysis.live_arrays import peak_bytes
 from analysis.plan_memory import held, partitioner_of, working_bytes
 from analysis.plan_report import report, verdict
@@ -178,6 +179,17 @@ def test_a_plan_that_cannot_be_is_refused(name):
 
 
 PLAN = ("train.py", "--config=configs/cldr.py:rnn", "--plan")
+
+
+def test_a_task_of_ones_own_on_texts_is_planned_as_those(tmp_path, monkeypatch):
+    own = "from tasks import language_modeling\n\n\n"
+    own += 'class Task(language_modeling.Task):\n    """The same."""\n'
+    (tmp_path / "own_text.py").write_text(own)
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    cfg = config("language_modeling", "rnn")
+    expected = report(cfg)
+    cfg.task = "own_text"
+    assert report(cfg) == expected
 
 
 def test_the_command_prints_a_plan():

@@ -245,6 +245,18 @@ def test_tags_are_neither_part_of_a_text_nor_a_word_for_an_unknown_one():
     assert replace_unknown(words, [unknown, here], [0, 1], source) == "<unk> here"
 
 
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_translation_is_one_line(replaces):
+    case, _ = translator()
+    symbols = ["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, W))]
+    target = WordTokenizer([*symbols[:4], *(f"a\n{n}" for n in range(4, V))])
+    task = translation.Task({"source": WordTokenizer(symbols), "target": target})
+    cfg = options(replace_unknown=replaces)
+    (found,) = task.predict(case.model, case.variables, ["5 7"], cfg)
+    assert found.startswith("a ")
+    assert "\n" not in found
+
+
 @pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_a_search_never_writes_a_tag(method):
     case, _ = translator()

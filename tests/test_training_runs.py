@@ -16,7 +16,7 @@ import trainable
 from analysis import plan, replay
 from configs import base
 from errors import UserError
-from trained_run import open_run, open_runs
+from trained_run import evaluate, open_run, open_runs
 from training.loop import Ending
 from training.optimizers import make_optimizer
 from training.partitioning import make_partitioner
@@ -71,6 +71,44 @@ def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
     assert experiment.train(cfg, tmp_path / "run") is Ending.FINISHED
     assert open_run(tmp_path / "run", "last").step == 2
+
+
+def test_an_ensemble_of_unlike_vocabularies_is_refused(data_dir, tmp_path, origin):
+    changes = {**SMALL, "data.vocab_size": 400}
+    cfg = config("cldr", "rnn", data_dir, steps=1, **changes)
+    experiment.train(cfg, tmp_path / "other")
+    with pytest.raises(UserError, match=r"vocabularies differ \(500 and 400 tokens\)"):
+        open_runs([origin, tmp_path / "other"])
+
+
+def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
+    for length, told in ((2, ""), (3, "decode.max_length is 2 there and 3 here")):
+        for again in range(2):
+            changes = {"decode": {"max_length": length}}
+            evaluate(open_run(origin, "last", changes), "test")
+            err = capsys.readouterr().err
+            assert ("replacing eval/test-2.json" in err) == bool(told and not again)
+            assert told in err or again
+
+
+def test_what_a_first_state_cannot_be_leaves_no_directory(data_dir, tmp_path, origin):
+    changes = {**SMALL, "init_from": str(origin), "model.attention_width": 20}
+    cfg = config("cldr", "rnn", data_dir, steps=1, **changes)
+    with pytest.raises(UserError, match="leave them out of init_params"):
+        experiment.train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    cfg.init_params = "embedding"
+    assert experiment.train(cfg, tmp_path / "run") is Ending.FINISHED
+
+
+def test_windows_that_a_model_cannot_read_are_refused_before_training(
+    data_dir, tmp_path
+):
+    changes = {"steps": 2, "eval.window": 8}
+    cfg = config("python_stdlib", "transformer_xl", data_dir, **changes)
+    with pytest.raises(UserError, match=r"eval\.window=8: this model reads on"):
+        experiment.train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):

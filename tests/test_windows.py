@@ -124,11 +124,13 @@ def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
         ({"eval.window": 0}, "eval.window=0: it must be 1 or more"),
         ({"eval.window": 4, "eval.stride": 5}, "eval.stride=5: it must be in 1 to 4"),
         ({"eval.stride": 5}, "eval.stride=5 moves a window: set eval.window"),
+        ({"eval.window": 4, "task": "translation"}, "only texts have windows"),
+        ({"data.documents": True}, "data.documents=True is for translation"),
         ({"loss_share": 0.0}, "loss_share=0.0 leaves no token to train on"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(changes, message):
     cfg = base.get_config()
-    cfg.update_from_flattened_dict(changes)
+    cfg.update_from_flattened_dict({"task": "language_modeling"} | changes)
     with pytest.raises(UserError, match=message):
         check_lengths(cfg)
