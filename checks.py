@@ -44,6 +44,21 @@ def check_anywhere(cfg: ConfigDict) -> None:
     check_patterns(cfg)
 
 
+def check_alone(cfg: ConfigDict) -> None:
+    """Raises UserError for what members of a population cannot have."""
+    parallel = cfg.parallel
+    if parallel.mode != "jit" or (parallel.fsdp, parallel.tensor) != (1, 1):
+        raise UserError(
+            f"parallel.mode={parallel.mode!r}, fsdp={parallel.fsdp}, tensor="
+            f"{parallel.tensor}: each member of a population is on one device, with "
+            "mode='jit', fsdp=1 and tensor=1"
+        )
+    if cfg.init_from:
+        raise UserError(
+            f"init_from={cfg.init_from!r}: a population begins with fresh parameters"
+        )
+
+
 def without_effect_here(cfg: ConfigDict) -> list[str]:
     """Lines about what a config asks of another device than this."""
     kernel = cfg.model.get("attention_kernel", "full")

@@ -69,6 +69,10 @@ def run(
     """
     if population < 1:
         raise UserError(f"--population={population}: at least 1")
+    if population > 1:
+        from checks import check_alone  # seconds, with what it needs
+
+        check_alone(plan.experiment.config({}))
     with stop_requests() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()

@@ -15,7 +15,7 @@ from flax.core import meta
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from errors import UserError
+from checks import check_alone
 from experiment import (
     Dataset,
     about,
@@ -142,21 +142,6 @@ def make_population(
     shared = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
     training = Training.of(shared, dataset, devices=[partitioner.first])
     return Population(training, numbers, partitioner)
-
-
-def check_alone(cfg: ConfigDict) -> None:
-    """Raises UserError for what needs more than a device a member."""
-    parallel = cfg.parallel
-    if parallel.mode != "jit" or (parallel.fsdp, parallel.tensor) != (1, 1):
-        raise UserError(
-            f"parallel.mode={parallel.mode!r}, fsdp={parallel.fsdp}, tensor="
-            f"{parallel.tensor}: each member of a population is on one device, with "
-            "mode='jit', fsdp=1 and tensor=1"
-        )
-    if cfg.init_from:
-        raise UserError(
-            f"init_from={cfg.init_from!r}: a population begins with fresh parameters"
-        )
 
 
 def train(

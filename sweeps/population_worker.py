@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from checks import check_anywhere
+from checks import check_alone, check_anywhere
 from errors import UserError
 from sweeps import ledger
 from sweeps.devices import Share
@@ -65,7 +65,9 @@ class PopulationSweep(Sweep):
             if claim is None:
                 break
             try:
-                check_anywhere(self.experiment.config(claim.point))
+                cfg = self.experiment.config(claim.point)
+                check_anywhere(cfg)
+                check_alone(cfg)
             except UserError as error:  # it would take the others with it
                 self.study.end(claim, ledger.FAILED, error=str(error))
             else:

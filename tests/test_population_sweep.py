@@ -175,6 +175,19 @@ def test_fewer_than_one_are_refused(tmp_path):
     assert_refused(done, "--population=0: at least 1")
 
 
+def test_what_a_population_cannot_have_is_refused_before_anything_is_written(tmp_path):
+    done = run(
+        "sweep.py",
+        "--config=configs/cldr.py:rnn",
+        "--config.init_from=somewhere",
+        "--space=configs/sweeps/seeds.py",
+        f"--workdir={tmp_path / 'w'}",
+        "--population=2",
+    )
+    assert_refused(done, "init_from='somewhere'", "fresh parameters")
+    assert not (tmp_path / "w").exists()
+
+
 def test_the_benchmark_says_how_many_trials_an_hour_there_are(monkeypatch, capsys):
     flags = ["--tiny", "--members=2", "--repeats=2", "--steps=10"]
     monkeypatch.setattr(sys, "argv", ["population", *flags])
