@@ -215,7 +215,8 @@ class Study:
     def end(self, claim: Claim, outcome: str, **result) -> None:
         """Writes down what came of an attempt. Raises TakenAway."""
         trial = claim.trial
-        took = datetime.datetime.now() - trial.datetime_start
+        # Optuna's time has no zone: in one, the clocks' turns do not count.
+        took = datetime.datetime.now().astimezone() - trial.datetime_start.astimezone()
         result = {"outcome": outcome, "seconds": took.total_seconds(), **result}
         self._own(trial.set_user_attr, "result", result)
         self.patient(self._tell, trial.number, result)

@@ -194,8 +194,7 @@ class Sweep:
         running = [one for one in self.running if one is not None]
         for one in running:
             one.process.stop()
-        for one in running:
-            one.process.close()
+        self._wait(running, renews=record)
         self.running = [None] * len(self.running)
         if not record:
             return
@@ -206,6 +205,19 @@ class Sweep:
                     self._settle(one, one.process.code())
             slots = self.study.slots()
             self.directory.write_results([slot.to_json() for slot in slots])
+
+    def _wait(self, running: Sequence[Running], *, renews: bool) -> None:
+        """Until all have saved and ended, however long it takes; then closes them."""
+        while alive := [one for one in running if one.process.code() is None]:
+            for one in alive if renews else ():
+                now = time.monotonic()
+                if now - one.renewed > HEARTBEAT:
+                    one.renewed = now
+                    with contextlib.suppress(StopRequested, TakenAway, UserError):
+                        self.study.renew(one.claim)
+            time.sleep(POLL / 4)
+        for one in running:
+            one.process.close()
 
 
 def _size(path: Path) -> int:

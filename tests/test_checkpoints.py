@@ -101,6 +101,12 @@ def test_who_reads_leaves_alone_what_another_process_is_writing(tmp_path):
     assert not draft.exists()
 
 
+def test_a_run_without_checkpoints_is_named(tmp_path):
+    reader = Checkpoints(tmp_path / "run" / "checkpoints", is_reader=True)
+    with pytest.raises(UserError, match="/run has no checkpoint yet"):
+        reader.find("best")
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """A folder with checkpoints 1 and 2."""

@@ -19,6 +19,7 @@ from sweeps import ledger
 from sweeps.spaces import Space, asha, grid, listed, log_uniform, tpe
 from sweeps.storage import Patient
 from sweeps.trial import meaning
+from sweeps.worker import Running
 
 
 def lines(folder, slot, name):
@@ -256,3 +257,31 @@ def test_who_was_taken_for_dead_ends_its_trial_at_once(tmp_path, capsys):
 )
 def test_exit_codes_mean_what_they_do_for_a_run(code, asked, outcome):
     assert meaning(code, asked) == outcome
+
+
+class Saving:
+    """The process of a trial that takes three looks to save and end."""
+
+    def __init__(self, folder):
+        self.metrics, self.stopping, self.looks = folder / "metrics.jsonl", False, 0
+
+    def code(self):
+        self.looks += 1
+        return None if self.looks <= 3 else 75
+
+    def stop(self):
+        self.stopping = True
+
+    def close(self):
+        assert self.looks > 3
+
+
+def test_a_lease_is_renewed_while_a_trial_saves_after_a_signal(tmp_path, monkeypatch):
+    found, renewed = toy_sweep(tmp_path, workers=1), []
+    claim = found.study.claim()
+    found.running = [Running(claim, Saving(tmp_path), time.monotonic() - 60)]
+    monkeypatch.setattr(found.study, "renew", renewed.append)
+    found.stopped.set()
+    assert found.run() == 75
+    assert renewed == [claim]
+    assert found.study.slots()[0].state == ledger.OPEN

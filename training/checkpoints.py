@@ -140,7 +140,9 @@ class Checkpoints:
         """
         steps = self.steps()
         if not steps:
-            raise UserError("this run has no checkpoint yet: train it first")
+            raise UserError(
+                f"{self.folder.parent} has no checkpoint yet: train it first"
+            )
         if which == "last":
             return (steps[-1],)
         if which == "best":
