@@ -111,7 +111,7 @@ class Task(LineTranslator):
         blocks = self._losses(model, variables, batches, len(texts))
         sources = [source for source, _ in texts]
         found = self._translations(model, variables, batches, options, sources)
-        hypotheses = [one_line(found[i]) for i in range(len(texts))]
+        hypotheses = [found[i] for i in range(len(texts))]
         references = [self._reference(target) for _, target in texts]
         scores, signatures = score_text(
             hypotheses, references, self.languages[1], intervals=intervals

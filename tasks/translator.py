@@ -154,31 +154,29 @@ class Translator:
             ]
             for row in zip(tokens, lengths, strict=True)
         ]
-        if not options.decode.replace_unknown:
-            return [
-                [one_line(self.target.decode(ids)) for ids in row] for row in sentences
+        if options.decode.replace_unknown:
+            given = {name: batch[name] for name in ("source", "source_mask", "reset")}
+            looked_at = [
+                np.asarray(self._look(model, variables, carry, given, one))
+                for one in np.swapaxes(tokens, 0, 1)
             ]
-        names = ("source", "source_mask", "reset")
-        given = {name: batch[name] for name in names}
-        looked_at = [
-            np.asarray(self._look(model, variables, carry, given, one))
-            for one in np.swapaxes(tokens, 0, 1)
-        ]
+            texts = self._replaced(sentences, looked_at, lines)
+        else:
+            texts = [[self.target.decode(ids) for ids in row] for row in sentences]
+        return [[one_line(text) for text in row] for row in texts]
+
+    def _replaced(self, sentences, looked_at, lines) -> list[list[str]]:
+        """Texts whose unknown words are those that were looked at."""
         texts = []
         for row, (line, hypotheses) in enumerate(zip(lines, sentences, strict=True)):
             words = [
                 None if word in self.source.tags else word
                 for word in self.source.words(line)
             ]
-            pairs = zip(hypotheses, looked_at, strict=True)
             texts.append(
                 [
-                    one_line(
-                        replace_unknown(
-                            self.target, ids, places[row, : len(ids)], words
-                        )
-                    )
-                    for ids, places in pairs
+                    replace_unknown(self.target, ids, places[row, : len(ids)], words)
+                    for ids, places in zip(hypotheses, looked_at, strict=True)
                 ]
             )
         return texts
