@@ -122,14 +122,15 @@ def model_config(schema: type, cfg: ConfigDict):
             close = difflib.get_close_matches(key, types, 1) or list(types)
             raise UserError(f"model.{key}: no such key, did you mean {close[0]!r}?")
         wanted = types[key]
-        if wanted is float and isinstance(value, int):
+        if wanted in (float, float | None) and isinstance(value, int):
             values[key] = float(value)
         elif wanted is tuple and isinstance(value, list):
             values[key] = tuple(value)
         elif not isinstance(value, wanted) or isinstance(value, bool) != (
             wanted is bool
         ):
-            raise UserError(f"model.{key}={value!r} is not of type {wanted.__name__}")
+            kind = wanted.__name__ if isinstance(wanted, type) else wanted
+            raise UserError(f"model.{key}={value!r} is not of type {kind}")
     missing = types.keys() - values.keys()
     if missing:
         raise UserError(f"model.{min(missing)} is not set")

@@ -28,6 +28,7 @@ STACK = {
     "tie_projections": True,  # from vectors to width and back, of rarer clusters
     "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
     "attention_dropout": 0.0,  # of attention weights
+    "feed_forward_dropout": None,  # a rate after its inner layer; None: dropout
     "attention_kernel": "full",  # or "blocks", "pallas" (TPU), "cudnn" (GPU)
     "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
     "remat": False,  # the backward pass computes each layer again: less memory
@@ -46,6 +47,7 @@ MODELS = {
         "readout": "tanh",  # or "maxout" (as published), "none" (without attention)
         "maxout_width": 256,  # of what a "maxout" readout gives
         "input_feeding": False,  # translation: what predicted a word enters with it
+        "conditional": False,  # translation: it attends between two cells a word
         "initialization": "default",  # or "published", of Bahdanau et al.
         "tie_embeddings": True,  # output weights = embeddings
         "dropout": 0.1,  # wherever no key below says else; 0 switches off all dropout
@@ -79,7 +81,11 @@ def model(name: str, **changes) -> ConfigDict:
     """The keys of one architecture, some of them changed."""
     if name not in MODELS:
         raise KeyError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    cfg = ConfigDict({"name": name, **MODELS[name]}).lock()
+    keys = {  # a placeholder is its config's own: what is set in one shows in all
+        key: placeholder(float) if value is None else value
+        for key, value in MODELS[name].items()
+    }
+    cfg = ConfigDict({"name": name, **keys}).lock()
     cfg.update(changes)
     return cfg
 

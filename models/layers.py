@@ -28,14 +28,16 @@ MAY_BE_ZERO = ("memory_length", "clamp_length", "head_width", "embedding_width")
 def check_sizes(config) -> None:
     """Raises ValueError for a number that no architecture can have.
 
-    Sizes are 1 or more, those that MAY_BE_ZERO 0 or more, rates in 0 to 1.
+    Sizes are 1 or more, those that MAY_BE_ZERO 0 or more, rates in 0 to 1, or None
+    where that stands for another rate.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         least = 0 if field.name in MAY_BE_ZERO else 1
         if field.type is int and value < least:
             raise ValueError(f"model.{field.name}={value}: it must be {least} or more")
-        if field.type is float and not 0 <= value < 1:
+        is_rate = field.type in (float, float | None) and value is not None
+        if is_rate and not 0 <= value < 1:
             raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
 
 
@@ -168,8 +170,9 @@ class FeedForward(nn.Module):
 
     or, gated (Shazeer 2020, eq. 6), W_2 (f(W_1 x + b_1) * (V x + c)) + b_2.
 
-    Deviations: dropout after the inner layer, as in the authors' code; Shazeer's
-    gated layers have no biases.
+    Deviations: dropout after the inner layer, as in the authors' code
+    (`feed_forward_dropout=0`: without, as in the paper); Shazeer's gated layers have
+    no biases.
 
     Attributes:
       activation: one of ACTIVATIONS.

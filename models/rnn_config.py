@@ -38,6 +38,7 @@ class RNNConfig:
     readout: str
     maxout_width: int
     input_feeding: bool
+    conditional: bool
     initialization: str
     tie_embeddings: bool
     dropout: float

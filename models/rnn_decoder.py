@@ -53,9 +53,16 @@ class Decoder(nn.Module):
     al. 2015, section 3.3) the cell also sees t_{i-1}, zero at first. There the
     context is that of the new state; here it stays that of the old.
 
+    A conditional decoder (Sennrich et al. 2017, "Nematus", section 3.1) looks for
+    the context when it knows the last word, between two cells of the first layer:
+
+        s'_i = cell(s_{i-1}; y_{i-1}),  c_i = attention(s'_i; h)
+        s_i = cell'(s'_i; c_i)
+
     Attributes:
       cell, score, readout, initialization: names, as in `Config`.
       readout_width: O, of what predicts a word.
+      conditional: whether the attention stands between two cells.
       remat: whether the backward pass computes scores again.
     """
 
@@ -67,6 +74,7 @@ class Decoder(nn.Module):
     readout: str
     readout_width: int
     input_feeding: bool
+    conditional: bool
     initialization: str
     dropout: Number
     remat: bool = False
@@ -87,7 +95,10 @@ class Decoder(nn.Module):
         self.alignment = SingleHeadAttention(score, self.remat)
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
-        self.from_context = Dense(size, ("embed", "gates"), **into)
+        if self.conditional:
+            self.second = cell(self.width, kernel_init=init.kernel)
+        else:
+            self.from_context = Dense(size, ("embed", "gates"), **into)
         if self.input_feeding:
             self.from_fed = Dense(size, ("embed", "gates"), **into)
         self.first_state = Dense(
@@ -130,26 +141,40 @@ class Decoder(nn.Module):
         train: bool,
     ) -> tuple[DecoderState, Seen]:
         """One word of each of N hypotheses; `projected` is W y of the first layer."""
-        query = self.cells[0].output(state.states[0])
-        context, weights = self.alignment(
-            query, source.keys, source.annotations, source.mask[:, None]
-        )
-        projected = self._add(projected, self.from_context(context))
         if self.input_feeding:
             projected = self._add(projected, self.from_fed(state.fed))
-        new = []
-        for depth, (cell, old) in enumerate(zip(self.cells, state.states, strict=True)):
-            if depth:
-                below = self.drop(cell.output(new[-1]), deterministic=not train)
-                projected = cell.project(below)
-            recurrent = cell.recurrent.astype(context.dtype)
-            new.append(cell.step(old, projected, recurrent))
+        first, context, weights = self._first(state.states[0], projected, source)
+        new = [first]
+        for cell, old in zip(self.cells[1:], state.states[1:], strict=True):
+            below = self.drop(cell.output(new[-1]), deterministic=not train)
+            new.append(self._moved(cell, old, cell.project(below)))
         top = state.states[-1] if self.readout == "maxout" else new[-1]
         seen = Seen(self.cells[-1].output(top), context, weights)
         fed = ()
         if self.input_feeding:
             fed = self.read_out(seen.top, context, embedded, train=train)
         return DecoderState(tuple(new), fed), seen
+
+    def _first(self, state, projected, source):
+        """The first layer's next state, the context and where it was looked for."""
+        cell = self.cells[0]
+        if self.conditional:
+            state = self._moved(cell, state, projected)
+        context, weights = self.alignment(
+            cell.output(state), source.keys, source.annotations, source.mask[:, None]
+        )
+        if self.conditional:
+            new = self._moved(self.second, state, self.second.project(context))
+        else:
+            projected = self._add(projected, self.from_context(context))
+            new = self._moved(cell, state, projected)
+        return new, context, weights
+
+    @staticmethod
+    def _moved(cell, state, projected):
+        """A cell's next state."""
+        recurrent = cell.recurrent.astype(projected[0].dtype)
+        return cell.step(state, projected, recurrent)
 
     def _add(self, projected, more):
         """Gates and what stands side by side."""

@@ -37,6 +37,7 @@ class StackConfig:
     tie_projections: bool
     dropout: float
     attention_dropout: float
+    feed_forward_dropout: float | None
     attention_kernel: str
     dtype: str
     remat: bool
@@ -131,3 +132,10 @@ class StackConfig:
     def weights_dropout(self) -> Number:
         """Dropout of attention weights; `dropout=0` switches it off too."""
         return where_on(self.dropout, self.attention_dropout)
+
+    @property
+    def inner_dropout(self) -> Number:
+        """Dropout after the inner feed-forward layer; `dropout=0` switches it off."""
+        if self.feed_forward_dropout is None:
+            return self.dropout
+        return where_on(self.dropout, self.feed_forward_dropout)

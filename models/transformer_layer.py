@@ -74,7 +74,7 @@ class Layer(nn.Module):
         self.transform = FeedForward(
             config.width,
             config.feed_forward,
-            config.dropout,
+            config.inner_dropout,
             config.activation,
             config.kernel_init,
         )

@@ -114,13 +114,22 @@ def common_part(point: Point) -> dict | None:
     None where results will suggest it: then it is not known whether it fits. As JSON,
     in which a storage gives points back: tuples are lists there.
     """
-    fixed = {key: value for key, value in point.items() if key not in NUMBERS}
+    fixed = {
+        key: value
+        for key, value in point.items()
+        if key not in NUMBERS or _may_be_none(value)
+    }
     if any(isinstance(value, Distribution) for value in fixed.values()):
         return None
     switched = {key: _is_on(point[key]) for key in SWITCHES if key in point}
     if None in switched.values():
         return None
     return json.loads(json.dumps(fixed)) | switched
+
+
+def _may_be_none(value: object) -> bool:
+    """Whether no number may stand there."""
+    return value is None or (isinstance(value, Choice) and None in value.values)
 
 
 def _is_on(value: object) -> bool | None:

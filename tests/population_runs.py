@@ -33,7 +33,10 @@ CHANGES = {
 }
 OF_MODELS = {
     "rnn": {"model.dropout_input": [0.2, 0.1, 0.0, 0.1]},
-    "transformer": {"model.attention_dropout": [0.1, 0.1, 0.0, 0.2]},
+    "transformer": {
+        "model.attention_dropout": [0.1, 0.1, 0.0, 0.2],
+        "model.feed_forward_dropout": [0.0, 0.1, 0.0, 0.3],
+    },
     "transformer_xl": {"model.attention_dropout": [0.1, 0.1, 0.0, 0.2]},
 }
 

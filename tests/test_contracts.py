@@ -226,7 +226,8 @@ class TestLanguageModel:
         assert not np.allclose(one, run()[1])
 
     def test_dropout_of_zero_switches_off_every_dropout(self, name):
-        case = language_model(name, dropout=0.0, attention_dropout=0.5)
+        others = {"attention_dropout": 0.5, "feed_forward_dropout": 0.5}
+        case = language_model(name, dropout=0.0, **others)
         run = functools.partial(case.run, tokens((B, T)), case.carry(B))
         trained = run(train=True, dropout=jax.random.key(1))[1]
         np.testing.assert_allclose(trained, run()[1], atol=1e-6)

@@ -1,9 +1,12 @@
 """Dropout's masks are near those of independent coins, and cost no memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from architectures import LanguageModelCase, tokens
 
 from models.dropout import Dropout, dropped, hashed, kept
 
@@ -98,3 +101,36 @@ def test_the_backward_pass_keeps_no_mask():
     x = jnp.ones((16, 16))
     _, pull = jax.vjp(lambda x: dropped(x, keys(0), x.shape, 0.1), x)
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) < 16
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
+def test_an_inner_layer_has_the_dropout_of_the_rest_or_its_own(name):
+    text, rng = tokens((2, 5)), jax.random.key(1)
+
+    def trained(**rates):
+        case = LanguageModelCase(name, **rates)
+        return case.run(text, case.carry(2), train=True, dropout=rng)[1]
+
+    like_the_rest = trained(dropout=0.3)
+    own = trained(dropout=0.3, feed_forward_dropout=0.3)
+    np.testing.assert_array_equal(own, like_the_rest)
+    without = trained(dropout=0.3, feed_forward_dropout=0.0)
+    assert np.abs(without - like_the_rest).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
+def test_dropout_of_inner_layers_meets_nothing_else(name):
+    rates = {"dropout": 1e-9, "feed_forward_dropout": 0.5}  # on, and nothing dropped
+    case, text = LanguageModelCase(name, **rates), tokens((2, 5))
+
+    def differs(variables):
+        rng = jax.random.key(1)
+        run = functools.partial(case.run, text, case.carry(2), variables)
+        return np.abs(run(train=True, dropout=rng)[1] - run()[1]).max()
+
+    def shut(path, leaf):
+        is_outer = "outer" in jax.tree_util.keystr(path)
+        return jnp.zeros_like(leaf) if is_outer else leaf
+
+    assert differs(case.variables) > 0.1
+    assert differs(jax.tree_util.tree_map_with_path(shut, case.variables)) == 0

@@ -86,6 +86,11 @@ def test_without_positions_one_layer_reads_a_bag_of_words():
         ("transformer", {"positions": "rotary", "head_width": 5}, "model.head_width=5"),
         ("transformer", {"positions": "upside down"}, "model.positions="),
         ("transformer", {"activation": "step"}, "model.activation='step'"),
+        (
+            "transformer",
+            {"feed_forward_dropout": 1.0},
+            "model.feed_forward_dropout=1.0: it must be in 0 to 1",
+        ),
         ("transformer", {"cutoffs": (19, 7)}, "model.cutoffs=(19, 7)"),
         ("transformer", {"cutoffs": ("a",)}, "model.cutoffs=('a',)"),
         (

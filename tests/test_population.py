@@ -163,6 +163,10 @@ def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
         ({"model.width": 32}, "model.width is 64 and 32"),
         ({"data.seed": 3}, "data.seed is 0 and 3"),
         ({"steps": 7}, "steps is 6 and 7 .*the same for all"),
+        (
+            {"model.feed_forward_dropout": 0.1},
+            "model.feed_forward_dropout is None and 'a number' .*the same for all",
+        ),
         ({"optim.clip": 1.0}, "optim.clip is False and True .*0 for all or for none"),
     ],
 )

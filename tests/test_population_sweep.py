@@ -122,6 +122,13 @@ def test_a_switch_that_results_suggest_may_be_on_in_one_and_off_in_another():
     assert common_part({"optim.clip": choice(0.5, 1.0)}) == {"optim.clip": True}
 
 
+def test_a_rate_that_stands_for_another_is_not_a_number():
+    key = "model.feed_forward_dropout"
+    assert common_part({key: None}) == {key: None}
+    assert common_part({key: 0.0}) == common_part({key: choice(0.1, 0.2)}) == {}
+    assert common_part({key: choice(None, 0.2)}) is None
+
+
 def test_keys_with_tuples_are_common_to_all(tmp_path):
     points = {"optim.lr_scales": [(("embedding", 0.1),)], "seed": [0, 1, 2]}
     assert sweep(tmp_path, Space(grid(points))).run() == 0

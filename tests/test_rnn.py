@@ -49,7 +49,12 @@ PUBLISHED = {
     "initialization": "published",
 }
 FEEDING = {"cell": "lstm", "score": "dot", "input_feeding": True, "layers": 1}
-TRANSLATORS = {"published": PUBLISHED, "feeding": FEEDING}
+CONDITIONAL = {**FEEDING, "conditional": True}
+TRANSLATORS = {
+    "published": PUBLISHED,
+    "feeding": FEEDING,
+    "conditional": CONDITIONAL,
+}
 
 
 def shapes(model, *inputs):
@@ -149,12 +154,13 @@ def test_padding_does_not_matter_and_single_words_equal_one_pass(name):
 
 @pytest.mark.parametrize("name", TRANSLATORS)
 def test_a_decoder_is_the_papers_formulas(name):
-    case, feeding = translator(name), name == "feeding"
+    case, feeding = translator(name), name != "published"
     params = jax.tree.map(np.asarray, case.variables["params"])
     decoder, width = params["decoder"], case.model.config.width
     kernel = {key: part.get("kernel") for key, part in decoder.items()}
     cell = {k: v for k, v in decoder["cells_0"].items() if k != "input"}
     w, b = (decoder["cells_0"]["input"][key] for key in ("kernel", "bias"))
+    second = decoder.get("second", {})
     _, found, _ = case.run()
 
     def encode(model, source, mask):
@@ -169,6 +175,9 @@ def test_a_decoder_is_the_papers_formulas(name):
         memory, fed = np.zeros(width), np.zeros(case.model.config.output_width)
         for t in range(T - row):
             y = params["target_embedding"]["table"][int(case.target[row, t])]
+            bias = b + fed @ kernel["from_fed"] if feeding else b
+            if second:
+                s, memory = lstm((s, memory), y, w, bias, cell["recurrent"], cell)
             if feeding:
                 scores = (h[:, :width] + h[:, width:]) @ s
             else:
@@ -177,12 +186,15 @@ def test_a_decoder_is_the_papers_formulas(name):
                 scores = np.tanh(meeting) @ look["score"]["kernel"][:, 0]
             weights = np.exp(scores) / np.exp(scores).sum()
             context = weights @ h
-            bias = b + context @ kernel["from_context"]
-            if feeding:
-                bias = bias + fed @ kernel["from_fed"]
-            if feeding:
+            if second:
+                again = (second["input"][key] for key in ("kernel", "bias"))
+                again = (*again, second["recurrent"], second)
+                new, memory = lstm((s, memory), context, *again)
+            elif feeding:
+                bias = bias + context @ kernel["from_context"]
                 new, memory = lstm((s, memory), y, w, bias, cell["recurrent"], cell)
             else:
+                bias = bias + context @ kernel["from_context"]
                 new = gru_before(s, y, w, bias, cell["recurrent"], cell)
             join = decoder["read"]["join"]
             seen = np.concatenate([new if feeding else s, y, context])

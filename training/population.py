@@ -24,7 +24,8 @@ NUMBERS = frozenset(
     {
         "seed",
         "label_smoothing",
-        *(f"model.{key}" for key in ("dropout", "attention_dropout")),
+        "model.dropout",
+        *(f"model.{place}_dropout" for place in ("attention", "feed_forward")),
         *(f"model.dropout_{place}" for place in ("input", "hidden", "embedding")),
         "model.weight_dropout",
         *(f"optim.{key}" for key in ("lr", "warmup", "lr_end", "weight_decay")),
@@ -42,7 +43,7 @@ StackedNumbers = dict[str, Array]  # [K] each
 def shared_part(config: dict) -> dict[str, Any]:
     """What members of a population have in common, of a config's keys or some."""
     flat = flattened(config)
-    fixed = {key: value for key, value in flat.items() if key not in NUMBERS}
+    fixed = {k: v for k, v in flat.items() if k not in NUMBERS or v is None}
     switched = {key: bool(flat[key]) for key in SWITCHES if key in flat}
     return fixed | switched
 
@@ -55,11 +56,12 @@ def numbers_of(configs: Sequence[ConfigDict]) -> Numbers:
     first, *others = [shared_part(cfg.to_dict()) for cfg in configs]
     for other in others:
         for key in {**first, **other}:
-            if first.get(key) != other.get(key):
+            one, another = (part.get(key, "a number") for part in (first, other))
+            if one != another:
                 why = "0 for all or for none" if key in SWITCHES else "the same for all"
                 raise UserError(
-                    f"{key} is {first.get(key)!r} and {other.get(key)!r} in one "
-                    f"population: it must be {why}"
+                    f"{key} is {one!r} and {another!r} in one population: it must "
+                    f"be {why}"
                 )
     found = [flattened(cfg.to_dict()) for cfg in configs]
     values = {key: [flat[key] for flat in found] for key in found[0] if key in NUMBERS}
