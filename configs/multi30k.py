@@ -15,6 +15,7 @@ MODELS = {
         "width": 256,
         "embedding_width": 256,
         "attention_width": 256,
+        "conditional": True,
         "input_feeding": True,
         "dropout": 0.4,
     },
@@ -26,6 +27,7 @@ MODELS = {
         "norm": "pre",
         "dropout": 0.3,
         "attention_dropout": 0.0,
+        "feed_forward_dropout": 0.0,
     },
     "transformer_xl": {
         "layers": 4,
@@ -34,6 +36,7 @@ MODELS = {
         "feed_forward": 256,
         "norm": "pre",
         "dropout": 0.3,
+        "feed_forward_dropout": 0.0,
         "memory_length": 0,  # captions come in no order
     },
 }
