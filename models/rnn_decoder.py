@@ -53,7 +53,7 @@ class Decoder(nn.Module):
     al. 2015, section 3.3) the cell also sees t_{i-1}, zero at first. There the
     context is that of the new state; here it stays that of the old.
 
-    A conditional decoder (Sennrich et al. 2017, "Nematus", section 3.1) looks for
+    A conditional decoder (Sennrich et al. 2017, "Nematus", section 2) looks for
     the context when it knows the last word, between two cells of the first layer:
 
         s'_i = cell(s_{i-1}; y_{i-1}),  c_i = attention(s'_i; h)
