@@ -85,7 +85,7 @@ def assemble(
         tokenizers,
         label_smoothing=cfg.label_smoothing,
         z_loss=cfg.z_loss,
-        loss_share=cfg.loss_share,
+        loss_fraction=cfg.loss_fraction,
         documents=cfg.data.documents,
         **options,
     )

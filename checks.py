@@ -73,9 +73,11 @@ def without_effect_here(cfg: ConfigDict) -> list[str]:
 def check_patterns(cfg: ConfigDict) -> None:
     """Raises UserError for what is no regular expression, or no known metric."""
     try:
-        re.compile(cfg.init_params)
+        re.compile(cfg.init_params_pattern)
     except re.error as error:
-        raise UserError(f"init_params={cfg.init_params!r}: {error}") from error
+        raise UserError(
+            f"init_params_pattern={cfg.init_params_pattern!r}: {error}"
+        ) from error
     better = find_module(tasks, cfg.task, "Task", "task").Task.better
     if cfg.keep.metric and cfg.keep.metric not in better:
         raise UserError(
@@ -87,8 +89,8 @@ def check_lengths(cfg: ConfigDict) -> None:
     """Raises UserError for sizes that cannot be."""
     positive = {
         "steps": cfg.steps,
-        "accumulate": cfg.accumulate,
-        "max_skipped": cfg.max_skipped,
+        "grad_accum_steps": cfg.grad_accum_steps,
+        "max_nonfinite_steps": cfg.max_nonfinite_steps,
         "keep.last": cfg.keep.last,
         "data.batch_rows": cfg.data.batch_rows,
         "data.batch_tokens": cfg.data.batch_tokens,
@@ -102,7 +104,7 @@ def check_lengths(cfg: ConfigDict) -> None:
     ranges = {
         "label_smoothing": (cfg.label_smoothing, 0, 1),
         "z_loss": (cfg.z_loss, 0, math.inf),
-        "loss_share": (cfg.loss_share, 0, 1),
+        "loss_fraction": (cfg.loss_fraction, 0, 1),
         "epochs": (cfg.epochs, 0, math.inf),
         "keep.best": (cfg.keep.best, 0, math.inf),
         "keep.patience": (cfg.keep.patience, 0, math.inf),
@@ -122,8 +124,10 @@ def check_lengths(cfg: ConfigDict) -> None:
             least = f"it must be {low} or more"
             bounds = least if high == math.inf else f"it must be in {low} to {high}"
             raise UserError(f"{key}={value}: {bounds}")
-    if not cfg.loss_share:
-        raise UserError("loss_share=0.0 leaves no token to train on; 1 is all of them")
+    if not cfg.loss_fraction:
+        raise UserError(
+            "loss_fraction=0.0 leaves no token to train on; 1 is all of them"
+        )
     if cfg.eval.window and not reads_text(cfg):
         raise UserError(f"eval.window={cfg.eval.window}: only texts have windows")
     if cfg.data.documents and reads_text(cfg):

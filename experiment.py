@@ -116,7 +116,7 @@ def _train(
         content, document = found
         state, carry = training.restored(content, carry)
         progress = Progress.of_json(document)
-        progress.begin_again(cfg.max_skipped)
+        progress.begin_again(cfg.max_nonfinite_steps)
         if is_first():
             print(f"resuming at step {int(state.step)}")
     elif cfg.init_from and not origin:  # killed before its first checkpoint
@@ -132,7 +132,7 @@ def _train(
         eval_every=cfg.every.eval,
         save_every=cfg.every.checkpoint,
         patience=cfg.keep.patience,
-        max_skipped=cfg.max_skipped,
+        max_nonfinite_steps=cfg.max_nonfinite_steps,
         checkpoints=checkpoints,
         writers=Writers(
             directory.path,
@@ -154,7 +154,9 @@ def _train(
 
 def begun_from(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
     """A first state with the parameters of another run."""
-    params = transferred(state.params, origin.variables["params"], cfg.init_params)
+    params = transferred(
+        state.params, origin.variables["params"], cfg.init_params_pattern
+    )
     ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
     return state.replace(params=params, ema=ema)
 

@@ -49,7 +49,7 @@ class Training:
         width = cfg.model.width
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
         partitioner = make_partitioner(
-            cfg.parallel, parts=cfg.accumulate, devices=devices
+            cfg.parallel, parts=cfg.grad_accum_steps, devices=devices
         )
         return cls(experiment, partitioner, batches, optimizer, schedule, steps)
 
@@ -100,7 +100,7 @@ class Training:
         """The step as a function, not compiled."""
         cfg = self.experiment.cfg
         options = {
-            "accumulate": cfg.accumulate,
+            "grad_accum_steps": cfg.grad_accum_steps,
             "ema": cfg.optim.ema,
             "axis_name": self.partitioner.axis_name,
         }

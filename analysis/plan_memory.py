@@ -52,7 +52,7 @@ def partitioner_of(cfg: ConfigDict, devices: Devices) -> Partitioner:
 
     Raises UserError where `cfg.parallel` does not make so many.
     """
-    return make_partitioner(cfg.parallel, parts=cfg.accumulate, devices=devices)
+    return make_partitioner(cfg.parallel, parts=cfg.grad_accum_steps, devices=devices)
 
 
 def held(step: PlannedStep, partitioner: Partitioner) -> Held:

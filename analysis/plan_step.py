@@ -78,7 +78,7 @@ class PlannedStep:
 
     def gradient(self, params: PyTree, carry: PyTree, batch: PyTree, seed):
         """What a device computes of a step before it changes its parameters."""
-        rng, parts = jax.random.key(seed), self.cfg.accumulate
+        rng, parts = jax.random.key(seed), self.cfg.grad_accum_steps
         return gradients(self.loss, params, carry, batch, rng, parts=parts)
 
 

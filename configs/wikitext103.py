@@ -110,7 +110,7 @@ def published() -> ConfigDict:
 def ablation(name: str) -> ConfigDict:
     """A row of table 6."""
     cfg = standard("transformer_xl")
-    changes, cfg.loss_share = ABLATIONS[name]
+    changes, cfg.loss_fraction = ABLATIONS[name]
     cfg.model.update(changes)
     cfg.data.segment_length = 128
     return cfg

@@ -230,7 +230,7 @@ def _train(configs, workdirs, asked, ended, held) -> None:
         eval_every=cfg.every.eval,
         save_every=cfg.every.checkpoint,
         patience=cfg.keep.patience,
-        max_skipped=cfg.max_skipped,
+        max_nonfinite_steps=cfg.max_nonfinite_steps,
         flops=training.flops(first),
         asked=asked,
         ended=ended,
@@ -280,7 +280,7 @@ def resumed(
     members = [training.restored(content, fresh) for content in contents]
     progresses = [Progress.of_json(document) for document in documents]
     for progress in progresses:
-        progress.begin_again(training.experiment.cfg.max_skipped)
+        progress.begin_again(training.experiment.cfg.max_nonfinite_steps)
     return step, *partitioner.joined(members), progresses
 
 

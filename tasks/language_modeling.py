@@ -48,13 +48,13 @@ class Task(TextGenerator):
         *,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
-        loss_share: float = 1.0,
+        loss_fraction: float = 1.0,
         **_,
     ):
         super().__init__(tokenizers["text"])
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
-        self.loss_share = loss_share
+        self.loss_fraction = loss_fraction
 
     def make_model(self, module, config) -> nn.Module:
         """The model of an architecture for this task's vocabulary."""
@@ -97,7 +97,7 @@ class Task(TextGenerator):
     def _last_part(self, weights):
         """Weights of the tokens that count (half loss in Dai et al. 2019, table 6)."""
         length = weights.shape[1]
-        first = length - math.ceil(self.loss_share * length)
+        first = length - math.ceil(self.loss_fraction * length)
         return weights * (jnp.arange(length) >= first)
 
     def evaluate(

@@ -41,13 +41,15 @@ class Task(LineTranslator):
         *,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
-        loss_share: float = 1.0,
+        loss_fraction: float = 1.0,
         languages: tuple[str, ...] = ("", ""),
         documents: bool = False,
     ):
         """With `documents` a batch goes on where the one before it stopped."""
-        if loss_share != 1:
-            raise UserError(f"loss_share={loss_share}: sentences count whole, so 1.0")
+        if loss_fraction != 1:
+            raise UserError(
+                f"loss_fraction={loss_fraction}: sentences count whole, so 1.0"
+            )
         super().__init__(tokenizers, documents=documents)
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss

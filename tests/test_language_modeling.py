@@ -33,7 +33,7 @@ def batch(k=0):
 def test_only_the_last_part_of_a_segment_trains(share, first):
     case, one = LanguageModelCase("transformer", layers=1), batch()
     call = (case.model, case.variables, (), one, jax.random.key(0))
-    total, weight = task(loss_share=share).loss(*call, train=True)[0]["loss"]
+    total, weight = task(loss_fraction=share).loss(*call, train=True)[0]["loss"]
     hidden, _, _ = case.run(one["tokens"], ())
     nll = -case.log_prob(hidden, one["labels"])
     assert weight == B * (T - first)
@@ -43,7 +43,7 @@ def test_only_the_last_part_of_a_segment_trains(share, first):
 def test_z_loss_stands_beside_the_loss_of_training_alone():
     case, one = LanguageModelCase("transformer", layers=1), batch()
     call = (case.model, case.variables, (), one, jax.random.key(0))
-    plain, with_z = task(loss_share=0.5), task(loss_share=0.5, z_loss=0.25)
+    plain, with_z = task(loss_fraction=0.5), task(loss_fraction=0.5, z_loss=0.25)
     pairs, _ = with_z.loss(*call, train=True)
     expected = plain.loss(*call, train=True)[0]["loss"]
     np.testing.assert_array_equal(pairs["loss"], expected)

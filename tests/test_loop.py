@@ -166,10 +166,12 @@ def test_too_many_in_a_row_end_the_run_with_their_numbers(tmp_path):
 
 @pytest.mark.parametrize("stopped", [5, 6, 7])
 def test_skipped_steps_are_counted_on_after_a_stop(tmp_path, stopped):
-    whole = Toy(tmp_path / "whole", steps=30, broken=(5, 6, 7, 8, 9, 10), max_skipped=5)
+    whole = Toy(
+        tmp_path / "whole", steps=30, broken=(5, 6, 7, 8, 9, 10), max_nonfinite_steps=5
+    )
     state, ending = whole.go()
     assert (int(state.step), ending) == (11, Ending.NOT_FINITE)
-    toy = Toy(tmp_path / "toy", steps=30, broken=whole.broken, max_skipped=5)
+    toy = Toy(tmp_path / "toy", steps=30, broken=whole.broken, max_nonfinite_steps=5)
     assert toy.go(("step", stopped), terminate)[1] is Ending.STOPPED
     state, ending = toy.go()
     assert (int(state.step), ending) == (11, Ending.NOT_FINITE)
@@ -178,7 +180,7 @@ def test_skipped_steps_are_counted_on_after_a_stop(tmp_path, stopped):
 @pytest.mark.parametrize("first", range(4, 8))
 def test_so_many_end_the_run_also_if_the_step_under_way_is_finite(tmp_path, first):
     broken = tuple(range(first, first + 3))
-    toy = Toy(tmp_path, steps=30, broken=broken, max_skipped=3)
+    toy = Toy(tmp_path, steps=30, broken=broken, max_nonfinite_steps=3)
     state, ending = toy.go()
     assert ending is Ending.NOT_FINITE
     assert int(state.step) == first + 4

@@ -204,7 +204,7 @@ def test_the_command_prints_a_plan():
     "flag",
     [
         *("--devices=0", "--device_memory=-2", "--devices=x"),
-        *("--config.init_params=(", "--config.data.vocab_size=-1"),
+        *("--config.init_params_pattern=(", "--config.data.vocab_size=-1"),
     ],
 )
 def test_the_command_refuses_a_mistake_in_one_line(flag):

@@ -62,7 +62,7 @@ SMALL = {
     "every.checkpoint": 3,
     "decode.max_length": 2,
     "data.batch_rows": 4,
-    "max_skipped": 2,
+    "max_nonfinite_steps": 2,
     "model.dropout": 0.1,
     "model.layers": 1,
     "optim.warmup": 0,

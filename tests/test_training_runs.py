@@ -47,7 +47,7 @@ def test_a_run_begins_with_the_parameters_and_vocabulary_of_another(
 ):
     changes = {"optim.lr": 0.0, "init_from": str(origin), "data.vocab_size": 400}
     cfg = config("cldr", "rnn", data_dir, steps=1, **{**SMALL, **changes})
-    cfg.init_params = "embedding"
+    cfg.init_params_pattern = "embedding"
     experiment.train(cfg, tmp_path / "run")
     ours, theirs = open_run(tmp_path / "run"), open_run(origin)
     assert ours.experiment.tokenizers["source"].vocab_size == 500
@@ -94,10 +94,10 @@ def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
 def test_what_a_first_state_cannot_be_leaves_no_directory(data_dir, tmp_path, origin):
     changes = {**SMALL, "init_from": str(origin), "model.attention_width": 20}
     cfg = config("cldr", "rnn", data_dir, steps=1, **changes)
-    with pytest.raises(UserError, match="leave them out of init_params"):
+    with pytest.raises(UserError, match="leave them out of init_params_pattern"):
         experiment.train(cfg, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    cfg.init_params = "embedding"
+    cfg.init_params_pattern = "embedding"
     assert experiment.train(cfg, tmp_path / "run") is Ending.FINISHED
 
 
@@ -128,7 +128,9 @@ def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
         "optim.warmup": 0,
         "optim.clip": 0,
     }
-    cfg = config("cldr", "rnn", data_dir, steps=30, max_skipped=3, **SMALL, **changes)
+    cfg = config(
+        "cldr", "rnn", data_dir, steps=30, max_nonfinite_steps=3, **SMALL, **changes
+    )
     assert experiment.train(cfg, tmp_path / "run") is Ending.NOT_FINITE
     [file] = (tmp_path / "run" / "replay").iterdir()
     assert f"--replay={file}" in capsys.readouterr().err
@@ -142,9 +144,9 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
 ):
     for key, value, said in [
         ("keep.metric", "blue", "translation has bleu, chrf, exact_match, loss"),
-        ("init_params", "(", r"init_params='\('"),
+        ("init_params_pattern", "(", r"init_params_pattern='\('"),
         ("data.vocab_size", -1, "data.vocab_size=-1: it must be 1 or more"),
-        ("accumulate", 0, "accumulate=0: it must be 1 or more"),
+        ("grad_accum_steps", 0, "grad_accum_steps=0: it must be 1 or more"),
         ("init_from", str(tmp_path), "no run in"),
     ]:
         cfg = config("cldr", "rnn", data_dir / "none", **{key: value})

@@ -57,7 +57,7 @@ class Toy:
     steps: int = 12
     ema: float = 0.9
     patience: int = 0
-    max_skipped: int = 3
+    max_nonfinite_steps: int = 3
     broken: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()  # of the validations; else those of x
 
@@ -76,7 +76,7 @@ class Toy:
         if found := checkpoints.restore_newest({"state": state, "carry": carry}):
             state, carry = found[0]["state"], found[0]["carry"]
             progress = Progress.of_json(found[1])
-            progress.begin_again(self.max_skipped)
+            progress.begin_again(self.max_nonfinite_steps)
 
         def moment(kind, k):
             if (kind, k) == at:
@@ -108,7 +108,7 @@ class Toy:
             eval_every=3,
             save_every=5,
             patience=self.patience,
-            max_skipped=self.max_skipped,
+            max_nonfinite_steps=self.max_nonfinite_steps,
             checkpoints=checkpoints,
             writers=Writers(self.folder, progress, step=0, steps=self.steps),
             flops=lambda k, batch: 1000 + k,

@@ -40,7 +40,7 @@ class Run:
       best: the metric that chooses checkpoints, and "min" or "max".
       log_every, eval_every, save_every: in steps; 0 is never.
       patience: validations without a better score that end training; 0: none do.
-      max_skipped: steps in a row that may be skipped.
+      max_nonfinite_steps: steps in a row that may be skipped.
       flops: from a batch and its number to those of its step; None: unknown.
       ceiling: FLOP/s of all devices at most.
       agree: of several processes, from whether one was asked to stop to whether all
@@ -57,7 +57,7 @@ class Run:
     eval_every: int
     save_every: int
     patience: int
-    max_skipped: int
+    max_nonfinite_steps: int
     checkpoints: Checkpoints
     writers: Writers
     flops: Callable[[int, PyTree], int] | None = None
@@ -89,7 +89,7 @@ class Run:
                 meter.push(done, pairs, batches.lap(), flops)
                 give_back_gaps(done - begun)
                 skipped = progress.in_a_row
-                broken = len(skipped) >= self.max_skipped
+                broken = len(skipped) >= self.max_nonfinite_steps
                 stopping = self._stops(stopped)
                 if self._saves(done) or stopping or broken:
                     state = self._keep(done, state, carry, meter, stopped, stopping)
@@ -98,7 +98,7 @@ class Run:
                     progress.in_a_row = progress.in_a_row or skipped
                     break
             self.checkpoints.close()
-        if len(progress.in_a_row) >= self.max_skipped:
+        if len(progress.in_a_row) >= self.max_nonfinite_steps:
             return state, Ending.NOT_FINITE
         ended = self._ended(done, progress) and progress.validated == done
         return state, Ending.FINISHED if ended else Ending.STOPPED

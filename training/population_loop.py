@@ -61,7 +61,7 @@ class PopulationRun:
     eval_every: int
     save_every: int
     patience: int
-    max_skipped: int
+    max_nonfinite_steps: int
     flops: Callable[[int, PyTree], int]
     asked: Callable[[], Iterable[int]] = tuple
     ended: Callable[[int, Ending], None] = lambda k, ending: None
@@ -122,7 +122,7 @@ class PopulationRun:
         return {
             k
             for k in self.active
-            if len(self.members[k].progress.in_a_row) >= self.max_skipped
+            if len(self.members[k].progress.in_a_row) >= self.max_nonfinite_steps
         }
 
     def _settle(self, done: int, leaving: set[int], kept: set[int]) -> None:

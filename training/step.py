@@ -49,7 +49,7 @@ def make_step(
     schedule: optax.Schedule,
     seed: int,
     *,
-    accumulate: int = 1,
+    grad_accum_steps: int = 1,
     ema: float = 0.0,
     axis_name: str | None = None,
 ) -> Step:
@@ -61,11 +61,11 @@ def make_step(
     Args:
       loss: (variables, carry, batch, rng) -> (pairs, carry).
       seed: random numbers of step k are fold_in(seed, k).
-      accumulate: parts of a batch that are gone through one after another.
+      grad_accum_steps: parts of a batch that are gone through one after another.
       ema: decay of the mean of the parameters; 0: none is kept.
       axis_name: see `gradients`.
     """
-    options = {"parts": accumulate, "axis_name": axis_name}
+    options = {"parts": grad_accum_steps, "axis_name": axis_name}
 
     def step(state, carry, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -37,8 +37,8 @@ def transferred(params: PyTree, given: PyTree, pattern: str) -> PyTree:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise UserError(
             f"init_from: {'; '.join(wrong[:SHOWN])}{more}: leave them out of "
-            f"init_params={pattern!r}"
+            f"init_params_pattern={pattern!r}"
         )
     if not taken:
-        raise UserError(f"init_params={pattern!r} matches no parameter")
+        raise UserError(f"init_params_pattern={pattern!r} matches no parameter")
     return chosen
