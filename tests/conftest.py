@@ -9,15 +9,16 @@ import threading
 from pathlib import Path
 
 import pytest
+from xla_options import FAST_COMPILATION, as_flags, known_options
 
 ROOT = Path(__file__).parent.parent
 
-# Compiling is the cost here, and fusion emitters are most of it; a program in one part
-# takes two thirds of the time of one in many. Small programs are kept too: there are
-# hundreds, and each process needs them anew. By the environment, so that what tests
-# start as programs of their own inherits it.
-HASTE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HASTE}".strip()
+# By the environment, so that what tests start as programs of their own inherits it, and
+# so do workers of pytest-xdist. Small programs are cached too: there are hundreds, and
+# each process needs them again.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    flags = as_flags(known_options(FAST_COMPILATION))
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"

@@ -9,11 +9,6 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "goldens"
 
-# Compiles gradients in a third of the time.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False}
-)
-
 
 class Golden:
     """One file: its arrays by group, as tests/goldens/README.md names them."""
@@ -65,7 +60,7 @@ def compare(file: Golden, loss: Callable, convert: Callable, inputs: dict) -> di
       loss: of parameters and inputs gives the loss and all other outputs.
       convert: gives a group's parameters, or their gradients, as ours.
     """
-    run = jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     (total, found), gradients = run(convert("parameters"), inputs)
     theirs, far = file.group("outputs"), Distances()
     far.add("loss", total, theirs.pop("loss"))

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import numpy as np
-from golden_files import Distances, golden, jit
+from golden_files import Distances, golden
 
 from analysis.transformer_xl_weights import convert
 from configs import base
@@ -80,13 +80,13 @@ class Case:
         """
         if self.start != "fresh":
             return case(self.golden.name, "fresh").learn
-        return jit(jax.value_and_grad(self.segment, has_aux=True))
+        return jax.jit(jax.value_and_grad(self.segment, has_aux=True))
 
     @functools.cached_property
     def read(self):
         """`segment`, compiled."""
         if self.start != "fresh":
-            return jit(self.segment)
+            return jax.jit(self.segment)
         return lambda *given: self.learn(*given)[0]
 
     def watch(self, segments: int, params=None, *, anew: bool = False):
@@ -95,7 +95,7 @@ class Case:
         Args:
           anew: whether to compile what a test has changed.
         """
-        run = jit(lambda *given: self.segment(*given)) if anew else self.read
+        run = jax.jit(lambda *given: self.segment(*given)) if anew else self.read
         carry, seen = self.carry(), []
         for n in range(segments):
             arguments = (self.tokens[n], self.labels[n], carry)
@@ -113,7 +113,7 @@ class Case:
             memory_length=sizes["mem_len"],
             segment_length=sizes["length"],
         )
-        call = jit(functools.partial(self.model.apply, train=False))
+        call = jax.jit(functools.partial(self.model.apply, train=False))
         for tokens in self.tokens:
             hidden, carry = call({"params": self.params}, tokens, carry)
             yield hidden, carry

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_files import jit
 from golden_transformer_xl import case
 from original_weights import WORDS, config, original, refusal, safetensors
 
@@ -80,7 +80,7 @@ def test_words_keep_their_probabilities_when_special_ones_move_to_the_front():
 def predicted(cfg, size, params, tokens):
     model = transformer_xl.LanguageModel(cfg, size)
 
-    @jit
+    @jax.jit
     def run(params, tokens, carry):
         def call(model):
             return model.logits(model(tokens, carry, train=False)[0])

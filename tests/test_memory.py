@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from architectures import LanguageModelCase, V, tokens
+from xla_options import known_options
 
 from decoding.hypotheses import widen
 from models.memory import ProjectedMemory
@@ -148,7 +149,7 @@ def as_users_compile(lowered):
         "xla_backend_optimization_level": 3,
         "xla_llvm_disable_expensive_passes": False,
     }
-    return lowered.compile(compiler_options=options)
+    return lowered.compile(known_options(options))
 
 
 def made(compiled, size):
