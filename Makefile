@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup setup-bench setup-targets demo compare bench bench-gpu results test test-slow lint format clean
+.PHONY: setup setup-bench setup-targets demo compare bench bench-gpu results test test-slow test-pythons lint format clean
 
 setup: .venv/installed
 
@@ -66,6 +66,10 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# Tests and lint with each of python3.11 to python3.14, and with the lowest versions.
+test-pythons:
+	sh scripts/test_pythons.sh
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -75,4 +79,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-bench .venv-targets .cache runs
+	rm -rf .venv .venv-* .cache runs
