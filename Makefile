@@ -51,8 +51,8 @@ bench: setup
 PEERS ?= python3
 
 bench-gpu: setup
-	$(BIN)/python -m benchmarks.published --kernels=full,blocks
-	$(BIN)/python -m benchmarks.published --works=base,big --kernels=full,cudnn --no-attention-dropout
+	$(BIN)/python -m benchmarks.published --kernels=xla,blockwise
+	$(BIN)/python -m benchmarks.published --works=base,big --kernels=xla,cudnn --no-attention-dropout
 	$(BIN)/python -m benchmarks.train_step --work=rnnsearch,base,xl_small --dtype=bfloat16 --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.population --members=16 --dtype=bfloat16
 

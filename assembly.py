@@ -146,6 +146,7 @@ def evaluation_config(config, options: ConfigDict):
     Raises UserError for what the model does not have or cannot have.
     """
     given = {
+        "attention_window": options.attention_window,
         "memory_length": options.memory_length,
         "same_length": options.same_length,
         "clamp_length": options.clamp_length,

@@ -61,12 +61,12 @@ def check_alone(cfg: ConfigDict) -> None:
 
 def without_effect_here(cfg: ConfigDict) -> list[str]:
     """Lines about what a config asks of another device than this."""
-    kernel = cfg.model.get("attention_kernel", "full")
+    kernel = cfg.model.get("attention_impl", "xla")
     if is_at_home(kernel):
         return []
     return [
-        f"model.attention_kernel={kernel!r} is not made for this device: "
-        "attention is computed by 'full'"
+        f"model.attention_impl={kernel!r} is not made for this device: "
+        "attention is computed by 'xla'"
     ]
 
 
@@ -114,6 +114,7 @@ def check_lengths(cfg: ConfigDict) -> None:
         "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
         "eval.window": (cfg.eval.window, 1, math.inf),
         "eval.stride": (cfg.eval.stride, 1, cfg.eval.window or math.inf),
+        "eval.attention_window": (cfg.eval.attention_window, 0, math.inf),
         "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
         "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
         "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),

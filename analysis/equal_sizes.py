@@ -10,7 +10,7 @@ from sweeps.trial_configs import Experiment
 
 # Sizes that keep their ratio to the width; of 0 they follow it by themselves.
 ALONG = (
-    *("feed_forward", "embedding_width", "head_width"),
+    *("feed_forward", "embedding_width", "head_dim"),
     *("attention_width", "maxout_width"),
 )
 NEAR = 0.01  # of the budget: farther off is said
@@ -106,9 +106,9 @@ def _guess(cost: float, target: float) -> float:
 
 def width_unit(model) -> int:
     """What every width of a model must be a multiple of."""
-    heads = 1 if model.get("head_width") else model.get("heads", 1)
-    pairs = model.get("positions") in ("sinusoidal", "relative", "rotary")
-    if model.get("positions") == "rotary":  # turns pairs within a head
+    heads = 1 if model.get("head_dim") else model.get("heads", 1)
+    pairs = model.get("position_encoding") in ("sinusoidal", "relative", "rotary")
+    if model.get("position_encoding") == "rotary":  # turns pairs within a head
         return 2 * heads
     return math.lcm(heads, 2) if pairs else heads
 
@@ -120,6 +120,6 @@ def sizes(model, width: int) -> dict[str, int]:
     for key in ALONG:
         if (size := model.get(key, 0)) and key not in unused:
             scaled = max(1, round(size * width / model.width))
-            even = key == "head_width" and scaled % 2
+            even = key == "head_dim" and scaled % 2
             found[f"model.{key}"] = scaled + bool(even)
     return found

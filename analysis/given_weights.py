@@ -68,7 +68,7 @@ class Sizes:
     layers: int
     width: int
     heads: int
-    head_width: int
+    head_dim: int
     feed_forward: int
     untie_biases: bool
     embedding_width: int
@@ -99,7 +99,7 @@ def measure(given: Given, cutoffs: tuple[int, ...]) -> Sizes:
     numbers = [re.match(r"layers\.(\d+)\.", name) for name in given.weights]
     untied = "r_w_bias" not in given.weights
     content_bias = "layers.0.dec_attn.r_w_bias" if untied else "r_w_bias"
-    heads, head_width = given.shape(content_bias, 2)
+    heads, head_dim = given.shape(content_bias, 2)
     tables = sum(name.startswith("word_emb.emb_layers.") for name in given.weights)
     names = [f"word_emb.emb_layers.{i}.weight" for i in range(max(tables, 1))]
     rows, widths = zip(*(given.shape(name, 2) for name in names), strict=True)
@@ -107,7 +107,7 @@ def measure(given: Given, cutoffs: tuple[int, ...]) -> Sizes:
         layers=1 + max((int(found[1]) for found in numbers if found), default=0),
         width=given.shape("layers.0.dec_attn.layer_norm.weight", 1)[0],
         heads=heads,
-        head_width=head_width,
+        head_dim=head_dim,
         feed_forward=given.shape("layers.0.pos_ff.CoreNet.0.weight", 2)[0],
         untie_biases=untied,
         embedding_width=widths[0],

@@ -80,9 +80,9 @@ def working_bytes(step: PlannedStep, partitioner: Partitioner) -> int:
     `remat` it is more there, since XLA for CPUs undoes it. Kernels of accelerators are
     taken for attention in blocks.
     """
-    if step.cfg.model.get("attention_kernel") in AT_HOME:
+    if step.cfg.model.get("attention_impl") in AT_HOME:
         cfg = step.cfg.copy_and_resolve_references()
-        cfg.model.attention_kernel = "blocks"
+        cfg.model.attention_impl = "blockwise"
         step = PlannedStep.of(cfg)
     shape = partitioner.mesh.shape
     rows = partitioner.padded(step.rows) // (shape["data"] * shape["fsdp"])

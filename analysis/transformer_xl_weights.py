@@ -62,23 +62,23 @@ def layer(given: Given, number: int, sizes: Sizes) -> dict:
 
 def self_attention(given: Given, name: str, sizes: Sizes) -> dict:
     """Kernels [D, H, Dh], the one of the output [H, Dh, D]."""
-    heads, head_width, width = sizes.heads, sizes.head_width, sizes.width
-    inner = heads * head_width
+    heads, head_dim, width = sizes.heads, sizes.head_dim, sizes.width
+    inner = heads * head_dim
     three = given.take(f"{name}.qkv_net.weight", 3 * inner, width)
     rows = (*np.split(three, 3), given.take(f"{name}.r_net.weight", inner, width))
-    kernels = [one.T.reshape(width, heads, head_width) for one in rows]
+    kernels = [one.T.reshape(width, heads, head_dim) for one in rows]
     names = ("query", "key", "value", "position")
     output = given.take(f"{name}.o_net.weight", width, inner)
     return {
         **{part: {"kernel": one} for part, one in zip(names, kernels, strict=True)},
-        "output": {"kernel": output.T.reshape(heads, head_width, width)},
+        "output": {"kernel": output.T.reshape(heads, head_dim, width)},
         **(biases(given, f"{name}.", sizes) if sizes.untie_biases else {}),
     }
 
 
 def biases(given: Given, prefix: str, sizes: Sizes) -> dict:
     """u and v."""
-    shape = (sizes.heads, sizes.head_width)
+    shape = (sizes.heads, sizes.head_dim)
     return {
         "content_bias": given.take(f"{prefix}r_w_bias", *shape),
         "position_bias": given.take(f"{prefix}r_r_bias", *shape),

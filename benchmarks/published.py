@@ -1,6 +1,6 @@
 """Training steps of published models, at their sizes, on the accelerator at hand.
 
-python -m benchmarks.published --works=big,xl_large,rnnsearch --kernels=full,blocks
+python -m benchmarks.published --works=big,xl_large,rnnsearch --kernels=xla,blockwise
 
 One JSON line a work and kernel of attention: tokens a second, FLOP/s by the model's
 mathematics, their share of what a large product of matrices reaches in the same
@@ -60,11 +60,12 @@ TINY = {
     "model.layers": 1,
     "model.width": 32,
     "model.heads": 2,
-    "model.head_width": 16,
+    "model.head_dim": 16,
     "model.feed_forward": 32,
     "model.embedding_width": 32,
     "model.attention_width": 16,
     "model.maxout_width": 16,
+    "model.attention_window": 4,
     "model.memory_length": 4,
     "model.cutoffs": (),
     "data.vocab_size": 64,
@@ -83,8 +84,8 @@ def config(
     cfg = module.get_config(work.model)
     cfg.data.update(work.batch)
     cfg.model.dtype = options.dtype
-    if "attention_kernel" in cfg.model:
-        cfg.model.attention_kernel = kernel
+    if "attention_impl" in cfg.model:
+        cfg.model.attention_impl = kernel
     if not options.dropout and "attention_dropout" in cfg.model:
         cfg.model.attention_dropout = 0.0
     if options.tiny:
@@ -188,7 +189,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options; argparse refuses what is none with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--works", default="big,xl_base,xl_large,rnnsearch")
-    parser.add_argument("--kernels", default="full", help=", ".join(KERNELS))
+    parser.add_argument("--kernels", default="xla", help=", ".join(KERNELS))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--warm", type=int, default=3, help="steps before any counts")
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed")

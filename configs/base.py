@@ -10,17 +10,17 @@ from ml_collections.config_dict import placeholder
 STACK = {
     "layers": 6,  # of the encoder and of the decoder, or of the language model
     "width": 512,  # D
-    "heads": 8,  # must divide width, unless head_width says otherwise
-    "head_width": 0,  # Dh; 0: width / heads
+    "heads": 8,  # must divide width, unless head_dim says otherwise
+    "head_dim": 0,  # Dh; 0: width / heads
     "feed_forward": 2048,  # F
     "activation": "relu",  # or "gelu"; gated "reglu", "geglu", "swiglu"
     "norm": "post",  # "post" as published, or "pre": trains without much care
     "final_norm": True,  # with norm="pre": once more after the last layer
     "max_positions": 1024,  # places of learned positions; later ones share the last
-    "max_distance": 16,  # at which positions="shaw" clips
-    "clamp_length": 0,  # positions="relative": farther is as far; 0: never
-    "untie_biases": False,  # positions="relative": u and v of each layer, not of all
-    "shared_projections": False,  # one matrix for queries, keys and values
+    "max_distance": 16,  # at which position_encoding="shaw" clips
+    "clamp_length": 0,  # position_encoding="relative": farther is as far; 0: never
+    "untie_biases": False,  # position_encoding="relative": u and v of each layer
+    "share_qkv": False,  # one matrix for queries, keys and values
     "tie_embeddings": True,  # output weights = embeddings
     "embedding_width": 0,  # E of a token; 0: width
     "cutoffs": (),  # first tokens of rarer clusters: adaptive embedding and softmax
@@ -29,7 +29,7 @@ STACK = {
     "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
     "attention_dropout": 0.0,  # of attention weights
     "feed_forward_dropout": None,  # a rate after its inner layer; None: dropout
-    "attention_kernel": "full",  # or "blocks", "pallas" (TPU), "cudnn" (GPU)
+    "attention_impl": "xla",  # or "blockwise", "pallas" (TPU), "cudnn" (GPU)
     "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
     "remat": False,  # the backward pass computes each layer again: less memory
     "scan_layers": False,  # layers as a loop: programs of many compile faster
@@ -37,17 +37,17 @@ STACK = {
 
 MODELS = {
     "rnn": {
-        "cell": "gru",  # or "gru_before" (reset gate as published), "lstm"
+        "cell": "gru",  # or "gru_reset_before" (reset gate as published), "lstm"
         "layers": 1,  # of the encoder and of the decoder, or of the language model
         "width": 256,  # of a recurrent state, a direction
         "embedding_width": 256,  # of a token, and of what a "tanh" readout gives
         "score": "additive",  # of the attention; "dot", "scaled_dot", "bilinear"
         "attention_width": 256,  # additive: the layer in which a query meets a key
-        "memory_length": 10,  # language models: own last outputs to attend to
+        "attention_window": 10,  # language models: own last outputs to attend to
         "readout": "tanh",  # or "maxout" (as published), "none" (without attention)
         "maxout_width": 256,  # of what a "maxout" readout gives
         "input_feeding": False,  # translation: what predicted a word enters with it
-        "conditional": False,  # translation: it attends between two cells a word
+        "conditional_gru": False,  # translation: it attends between two cells a word
         "initialization": "default",  # or "published", of Bahdanau et al.
         "tie_embeddings": True,  # output weights = embeddings
         "dropout": 0.1,  # wherever no key below says else; 0 switches off all dropout
@@ -55,7 +55,7 @@ MODELS = {
         "dropout_hidden": 0.1,  # language models: between layers
         "dropout_embedding": 0.0,  # language models: of whole words of the table
         "weight_dropout": 0.0,  # language models: of recurrent weights
-        "variational": False,  # language models: one mask for all steps of a segment
+        "variational_dropout": False,  # language models: one mask for all steps
         "activation_regularization": 0.0,  # language models: AR, alpha
         "temporal_activation_regularization": 0.0,  # language models: TAR, beta
         "dtype": "float32",  # or "bfloat16": of what is computed, not of parameters
@@ -63,12 +63,12 @@ MODELS = {
     },
     "transformer": {
         **STACK,
-        "positions": "sinusoidal",  # or another of models/positions.py
+        "position_encoding": "sinusoidal",  # or another of models/positions.py
         "attention_dropout": 0.1,
     },
     "transformer_xl": {
         **STACK,
-        "positions": "relative",  # or another of models/positions.py
+        "position_encoding": "relative",  # or another of models/positions.py
         "attention_dropout": 0.0,
         "memory_length": 128,  # M: remembered tokens a layer, in training
         "same_length": False,  # each query sees M keys, not those of its segment more
@@ -199,6 +199,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.eval.window = placeholder(int)  # text: tokens read at once, each time anew
     cfg.eval.stride = placeholder(int)  # tokens a window moves on by; None: all of it
     # Text, documents; None: as cfg.model has them.
+    cfg.eval.attention_window = placeholder(int)
     cfg.eval.memory_length = placeholder(int)
     cfg.eval.same_length = placeholder(bool)
     cfg.eval.clamp_length = placeholder(int)

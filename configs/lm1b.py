@@ -31,7 +31,7 @@ MODELS = {
         "width": 2048,
         "embedding_width": 512,
         "readout": "none",
-        "memory_length": 0,
+        "attention_window": 0,
         "dropout": 0.1,
     },
     "transformer": {**STANDARD, "attention_dropout": 0.0},

@@ -15,7 +15,7 @@ MODELS = {
         "width": 256,
         "embedding_width": 256,
         "attention_width": 256,
-        "conditional": True,
+        "conditional_gru": True,
         "input_feeding": True,
         "dropout": 0.4,
     },

@@ -24,7 +24,7 @@ MODELS = {
         "width": 918,
         "embedding_width": 256,
         "readout": "none",
-        "memory_length": 0,
+        "attention_window": 0,
         "dropout": 0.1,
     },
     # Wider inside, for the parameters that relative positions cost the other.

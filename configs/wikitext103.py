@@ -51,7 +51,7 @@ MODELS = {
         "width": 1024,
         "embedding_width": 410,
         "readout": "none",
-        "memory_length": 0,
+        "attention_window": 0,
         "dropout": 0.1,
     },
     "transformer": {**STANDARD, "attention_dropout": 0.0},
@@ -59,15 +59,15 @@ MODELS = {
 }
 
 REMEMBERS, FORGETS = {"memory_length": 128}, {"memory_length": 0}
-SHAW = {"positions": "shaw", "max_distance": 128}
+SHAW = {"position_encoding": "shaw", "max_distance": 128}
 ABLATIONS = {  # what differs from the standard model, and the share of the loss
     "ablation": (REMEMBERS, 1.0),
     "ablation_half_loss": (REMEMBERS, 0.5),
     "ablation_shaw": ({**REMEMBERS, **SHAW}, 1.0),
     "ablation_no_recurrence": (FORGETS, 1.0),
     "ablation_no_recurrence_shaw": ({**FORGETS, **SHAW}, 1.0),
-    "ablation_vaswani": ({**FORGETS, "positions": "sinusoidal"}, 0.5),
-    "ablation_al_rfou": ({**FORGETS, "positions": "learned_per_layer"}, 0.5),
+    "ablation_vaswani": ({**FORGETS, "position_encoding": "sinusoidal"}, 0.5),
+    "ablation_al_rfou": ({**FORGETS, "position_encoding": "learned_per_layer"}, 0.5),
 }
 VARIANTS = ("standard", "large", *ABLATIONS)  # what `get_config` takes beside MODELS
 

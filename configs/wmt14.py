@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from configs import base
 
 RNNSEARCH = {  # Bahdanau et al. (2015), appendices A.2 and B
-    "cell": "gru_before",
+    "cell": "gru_reset_before",
     "layers": 1,
     "width": 1000,
     "embedding_width": 620,

@@ -37,22 +37,22 @@ class MultiHeadAttention(nn.Module):
     Attributes:
       heads: H.
       width: D, of what comes out.
-      head_width: Dh of a query, a key and a value.
+      head_dim: Dh of a query, a key and a value.
       shared: one matrix makes queries, keys and values.
       kernel: one of `models.attention_kernels.KERNELS`.
     """
 
     heads: int
     width: int
-    head_width: int
+    head_dim: int
     dropout: Number
     use_bias: bool = True
     shared: bool = False
-    kernel: str = "full"
+    kernel: str = "xla"
     kernel_init: Initializer | None = None
 
     def setup(self):
-        split = (self.heads, self.head_width)
+        split = (self.heads, self.head_dim)
         options = {"use_bias": self.use_bias, "kernel_init": self.kernel_init}
         axes = ("embed", "heads", "kv")
         self.query = Dense(split, axes, **options)
@@ -131,7 +131,7 @@ class MultiHeadAttention(nn.Module):
         train: bool,
     ) -> Float[Array, "B H T S"]:
         """From raw scores to weights: scale, softmax, dropout."""
-        weights = masked_softmax(scores * self.head_width**-0.5, mask[:, None])
+        weights = masked_softmax(scores * self.head_dim**-0.5, mask[:, None])
         self.sow("intermediates", "attention", weights)
         return self.drop(weights, deterministic=not train)
 
@@ -167,7 +167,7 @@ class SelfAttention(MultiHeadAttention):
 
     def setup(self):
         super().setup()
-        shape = (self.heads, self.head_width)
+        shape = (self.heads, self.head_dim)
         init = self.kernel_init or normal(0.02)
         if self.scheme == "relative":
             self.position = Dense(
@@ -175,7 +175,7 @@ class SelfAttention(MultiHeadAttention):
             )
         if self.scheme == "shaw":
             rows = 2 * self.max_distance + 1
-            self.distance = Embedding(rows, self.head_width, init, (None, "kv"))
+            self.distance = Embedding(rows, self.head_dim, init, (None, "kv"))
         if self.own_biases:
             self.biases = make_biases(self, init, shape)
 
@@ -231,7 +231,7 @@ class SelfAttention(MultiHeadAttention):
           distances: in the order `relative_shift` describes.
           oldest: slot of the oldest key, where slots are a ring; else the first.
         """
-        if oldest is not None and x.shape[1] > 2 * self.head_width:
+        if oldest is not None and x.shape[1] > 2 * self.head_dim:
             # What is smaller turns: keys and values, or the scores of all queries.
             kept = tuple(jnp.roll(slots, -oldest, axis=2) for slots in kept)
             oldest = None

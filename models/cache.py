@@ -71,11 +71,11 @@ def no_past(
     batch_size: int,
     layers: int,
     heads: int,
-    head_width: int,
+    head_dim: int,
     dtype: DType = jnp.float32,
 ) -> Past:
     """Where nothing stands before."""
-    empty = jnp.zeros((batch_size, heads, 0, head_width), dtype)
+    empty = jnp.zeros((batch_size, heads, 0, head_dim), dtype)
     seen = jnp.zeros((batch_size, 0), bool)
     return Past(((empty, empty),) * layers, seen, jnp.zeros(batch_size, jnp.int32))
 

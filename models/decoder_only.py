@@ -41,7 +41,9 @@ class DecoderOnly(Predictor):
     def setup(self):
         config = self.config
         self.embedding = make_embedding(config, self.vocab_size)
-        self.places = Places(config.positions, config.width, config.max_positions)
+        self.places = Places(
+            config.position_encoding, config.width, config.max_positions
+        )
         self.stack = Stack(config, cross=False)
         tied = self.embedding if config.tie_embeddings else None
         self.head = make_head(config, self.vocab_size, tied)

@@ -55,7 +55,7 @@ class EncoderDecoder(Predictor):
             self.source_embedding = self.target_embedding
         else:
             self.source_embedding = make_embedding(config, self.source_vocab_size)
-        place = (config.positions, config.width, config.max_positions)
+        place = (config.position_encoding, config.width, config.max_positions)
         self.source_places, self.target_places = Places(*place), Places(*place)
         self.encoder = Stack(config, cross=False)
         self.decoder = Stack(config, cross=True)

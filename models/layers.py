@@ -22,7 +22,10 @@ zeros = nn.initializers.zeros
 normal = nn.initializers.normal
 
 
-MAY_BE_ZERO = ("memory_length", "clamp_length", "head_width", "embedding_width")
+MAY_BE_ZERO = (
+    *("attention_window", "memory_length", "clamp_length"),
+    *("head_dim", "embedding_width"),
+)
 
 
 def check_sizes(config) -> None:

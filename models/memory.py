@@ -112,12 +112,12 @@ def empty_projected_memory(
     segment_length: int,
     layers: int,
     heads: int,
-    head_width: int,
+    head_dim: int,
     dtype: DType = jnp.float32,
 ) -> ProjectedMemory:
     """A memory of nothing, for segments of at most `segment_length` tokens."""
     check_length(length)
-    shape = (batch_size, heads, length + segment_length, head_width)
+    shape = (batch_size, heads, length + segment_length, head_dim)
     kept = tuple(
         (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(layers)
     )

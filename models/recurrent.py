@@ -237,7 +237,7 @@ class LSTM(Cell):
         return leave * jnp.tanh(memory), memory
 
 
-CELLS = {"gru": GRU, "gru_before": GRUBefore, "lstm": LSTM}
+CELLS = {"gru": GRU, "gru_reset_before": GRUBefore, "lstm": LSTM}
 
 
 def first_state(cell: str, rows: int, width: int, dtype: DType = jnp.float32) -> State:

@@ -34,11 +34,11 @@ class RNNConfig:
     embedding_width: int
     score: str
     attention_width: int
-    memory_length: int
+    attention_window: int
     readout: str
     maxout_width: int
     input_feeding: bool
-    conditional: bool
+    conditional_gru: bool
     initialization: str
     tie_embeddings: bool
     dropout: float
@@ -46,7 +46,7 @@ class RNNConfig:
     dropout_hidden: float
     dropout_embedding: float
     weight_dropout: float
-    variational: bool
+    variational_dropout: bool
     activation_regularization: Penalty
     temporal_activation_regularization: Penalty
     dtype: str
@@ -64,11 +64,11 @@ class RNNConfig:
                 raise ValueError(f"model.{field.name}={value}: it must be 0 or more")
         if self.embedding_width < 1:
             raise ValueError("model.embedding_width=0: it must be 1 or more")
-        if self.readout == "none" and self.memory_length:
+        if self.readout == "none" and self.attention_window:
             raise ValueError(
                 f"model.readout='none' has no room for the attention that "
-                f"model.memory_length={self.memory_length} asks for: set it to 0, "
-                "or readout to 'tanh' or 'maxout'"
+                f"model.attention_window={self.attention_window} asks for: "
+                "set it to 0, or readout to 'tanh' or 'maxout'"
             )
         if self.tie_embeddings and self.output_width != self.embedding_width:
             raise ValueError(

@@ -62,7 +62,7 @@ class Decoder(nn.Module):
     Attributes:
       cell, score, readout, initialization: names, as in `Config`.
       readout_width: O, of what predicts a word.
-      conditional: whether the attention stands between two cells.
+      conditional_gru: whether the attention stands between two cells.
       remat: whether the backward pass computes scores again.
     """
 
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
     readout: str
     readout_width: int
     input_feeding: bool
-    conditional: bool
+    conditional_gru: bool
     initialization: str
     dropout: Number
     remat: bool = False
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         self.alignment = SingleHeadAttention(score, self.remat)
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
-        if self.conditional:
+        if self.conditional_gru:
             self.second = cell(self.width, kernel_init=init.kernel)
         else:
             self.from_context = Dense(size, ("embed", "gates"), **into)
@@ -158,12 +158,12 @@ class Decoder(nn.Module):
     def _first(self, state, projected, source):
         """The first layer's next state, the context and where it was looked for."""
         cell = self.cells[0]
-        if self.conditional:
+        if self.conditional_gru:
             state = self._moved(cell, state, projected)
         context, weights = self.alignment(
             cell.output(state), source.keys, source.annotations, source.mask[:, None]
         )
-        if self.conditional:
+        if self.conditional_gru:
             new = self._moved(self.second, state, self.second.project(context))
         else:
             projected = self._add(projected, self.from_context(context))

@@ -40,7 +40,7 @@ class LanguageModel(Predictor):
 
     Dropout and penalties are those of Merity et al. (2017, section 4): of whole
     words of the table, of what enters, between layers, of what leaves, and of
-    recurrent weights; `variational` draws one mask a row for all steps of a
+    recurrent weights; `variational_dropout` draws one mask a row for all steps of a
     segment. The penalties are sown in "losses", a (sum, weight) a row.
     """
 
@@ -66,7 +66,7 @@ class LanguageModel(Predictor):
             self.readout = Readout(config.readout, config.output_width, init.kernel)
         tied = self.embedding if config.tie_embeddings else None
         self.head = Head(self.vocab_size, config.output_width, init.table, tied)
-        all_steps = (1,) if config.variational else ()
+        all_steps = (1,) if config.variational_dropout else ()
         self.drop_words = Dropout(config.rate("dropout_embedding"))
         self.drop_input = Dropout(config.rate("dropout_input"), all_steps)
         self.drop_hidden = Dropout(config.rate("dropout_hidden"), all_steps)
@@ -75,9 +75,9 @@ class LanguageModel(Predictor):
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> Carry:
-        """States of zero and none to attend to; N = `memory_length`."""
+        """States of zero and none to attend to; N = the window by default."""
         config = self.config
-        length = config.memory_length if memory_length is None else memory_length
+        length = config.attention_window if memory_length is None else memory_length
         dtype = config.compute_type
         states = tuple(
             first_state(config.cell, batch_size, width, dtype)

@@ -54,7 +54,7 @@ class Seq2Seq(Predictor):
             readout=config.readout,
             readout_width=config.output_width,
             input_feeding=config.input_feeding,
-            conditional=config.conditional,
+            conditional_gru=config.conditional_gru,
             initialization=config.initialization,
             dropout=config.dropout,
             remat=config.remat,

@@ -23,7 +23,7 @@ class Stack(nn.Module):
     def setup(self):
         config = self.config
         self.layers = [Layer(config, self.cross) for _ in range(config.layers)]
-        if config.positions == "relative" and not config.untie_biases:
+        if config.position_encoding == "relative" and not config.untie_biases:
             init = config.kernel_init or normal(0.02)
             self.biases = make_biases(self, init, (config.heads, config.size_of_head))
         else:
@@ -56,7 +56,7 @@ class Stack(nn.Module):
     def _encode(self, distances, *, train):
         """R (Dai et al. 2019, section 3.3), farther ones as if at clamp_length."""
         config = self.config
-        if config.positions != "relative":
+        if config.position_encoding != "relative":
             return None
         if config.clamp_length:
             farthest = config.clamp_length  # to both sides, where both are seen

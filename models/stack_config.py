@@ -19,17 +19,17 @@ class StackConfig:
     layers: int
     width: int
     heads: int
-    head_width: int
+    head_dim: int
     feed_forward: int
     activation: str
     norm: str
     final_norm: bool
-    positions: str
+    position_encoding: str
     max_positions: int
     max_distance: int
     clamp_length: int
     untie_biases: bool
-    shared_projections: bool
+    share_qkv: bool
     tie_embeddings: bool
     embedding_width: int
     cutoffs: tuple
@@ -38,7 +38,7 @@ class StackConfig:
     dropout: float
     attention_dropout: float
     feed_forward_dropout: float | None
-    attention_kernel: str
+    attention_impl: str
     dtype: str
     remat: bool
     scan_layers: bool
@@ -48,16 +48,16 @@ class StackConfig:
 
     def __post_init__(self):
         check_sizes(self)
-        if not self.head_width and self.width % self.heads:
+        if not self.head_dim and self.width % self.heads:
             raise ValueError(
                 f"model.width={self.width} is not a multiple of "
-                f"model.heads={self.heads}; or set model.head_width"
+                f"model.heads={self.heads}; or set model.head_dim"
             )
         choices = {
             "norm": ("pre", "post"),
-            "positions": SCHEMES,
+            "position_encoding": SCHEMES,
             "activation": tuple(ACTIVATIONS),
-            "attention_kernel": tuple(KERNELS),
+            "attention_impl": tuple(KERNELS),
             "dtype": tuple(DTYPES),
         }
         for key, known in choices.items():
@@ -66,17 +66,17 @@ class StackConfig:
                     f"model.{key}={getattr(self, key)!r}: there are {', '.join(known)}"
                 )
         self._check_tables()
-        if self.positions == "rotary" and self.size_of_head % 2:
+        if self.position_encoding == "rotary" and self.size_of_head % 2:
             raise ValueError(
-                f"model.head_width={self.size_of_head}: rotary positions turn pairs, "
+                f"model.head_dim={self.size_of_head}: rotary positions turn pairs, "
                 "so it must be even"
             )
-        if self.attention_kernel == "cudnn":
+        if self.attention_impl == "cudnn":
             self._check_cudnn()
-        if (self.attention_kernel, self.dtype) == ("pallas", "float64"):
+        if (self.attention_impl, self.dtype) == ("pallas", "float64"):
             raise ValueError(
-                "model.dtype='float64': model.attention_kernel='pallas' adds up in "
-                "float32; use 'full' or 'blocks'"
+                "model.dtype='float64': model.attention_impl='pallas' adds up in "
+                "float32; use 'xla' or 'blockwise'"
             )
 
     def _check_tables(self) -> None:
@@ -91,27 +91,27 @@ class StackConfig:
 
     def _check_cudnn(self) -> None:
         """Raises ValueError for what cuDNN's attention has not."""
-        size = self.size_of_head
+        size, encoding = self.size_of_head, self.position_encoding
         missing = {
-            f"model.positions={self.positions!r}": self.positions in BY_DISTANCE,
+            f"model.position_encoding={encoding!r}": encoding in BY_DISTANCE,
             f"model.attention_dropout={self.attention_dropout}": not is_off(
                 self.weights_dropout
             ),
             f"model.dtype={self.dtype!r}": self.dtype != "bfloat16",
-            f"model.head_width={size}": size % 8 or size > 128,
+            f"model.head_dim={size}": size % 8 or size > 128,
         }
         for what, is_missing in missing.items():
             if is_missing:
                 raise ValueError(
-                    f"{what}: model.attention_kernel='cudnn' has neither distances "
+                    f"{what}: model.attention_impl='cudnn' has neither distances "
                     "nor attention_dropout, computes in bfloat16, and takes heads of "
-                    "multiples of 8 up to 128; use 'full' or 'blocks'"
+                    "multiples of 8 up to 128; use 'xla' or 'blockwise'"
                 )
 
     @property
     def size_of_head(self) -> int:
         """Dh."""
-        return self.head_width or self.width // self.heads
+        return self.head_dim or self.width // self.heads
 
     @property
     def compute_type(self) -> DType:

@@ -53,18 +53,18 @@ class Layer(nn.Module):
         attention = {
             "heads": config.heads,
             "width": config.width,
-            "head_width": config.size_of_head,
+            "head_dim": config.size_of_head,
             "dropout": config.weights_dropout,
             "use_bias": config.attention_bias,
-            "shared": config.shared_projections,
-            "kernel": config.attention_kernel,
+            "shared": config.share_qkv,
+            "kernel": config.attention_impl,
             "kernel_init": config.kernel_init,
         }
         self.self_attention = SelfAttention(
             **attention,
-            scheme=config.positions,
+            scheme=config.position_encoding,
             max_distance=config.max_distance,
-            own_biases=config.untie_biases and config.positions == "relative",
+            own_biases=config.untie_biases and config.position_encoding == "relative",
             dtype=config.compute_type,
         )
         self.self_residual = Residual(config.norm, config.dropout)
@@ -79,7 +79,7 @@ class Layer(nn.Module):
             config.kernel_init,
         )
         self.transform_residual = Residual(config.norm, config.dropout)
-        if config.positions == "learned_per_layer":
+        if config.position_encoding == "learned_per_layer":
             self.places = Embedding(config.max_positions, config.width, normal(0.02))
 
     def project_source(self, encoded: Float[Array, "B E D"]) -> ProjectedSource:
@@ -174,7 +174,7 @@ class Layer(nn.Module):
         )
 
     def _at_its_place(self, x, places):
-        if self.config.positions != "learned_per_layer":
+        if self.config.position_encoding != "learned_per_layer":
             return x
         places = jnp.minimum(places, self.config.max_positions - 1)
         return x + self.places(places, x.dtype)

@@ -52,11 +52,11 @@ class Config(StackConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.positions in ABSOLUTE and self.memory_length:
+        if self.position_encoding in ABSOLUTE and self.memory_length:
             raise ValueError(
                 f"model.memory_length={self.memory_length}: places counted from the "
-                f"start of a segment (model.positions={self.positions!r}) mean "
-                "nothing in a memory; set it to 0"
+                "start of a segment (model.position_encoding="
+                f"{self.position_encoding!r}) mean nothing in a memory; set it to 0"
             )
 
     @property

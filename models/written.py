@@ -39,10 +39,10 @@ def steps_of_blocks(max_steps: int) -> tuple[int, ...]:
 def empty_blocks(like: Turned, max_steps: int) -> Written:
     """Room for one hypothesis a row, beside a past of such keys and values."""
     _, values = like
-    rows, heads, _, head_width = values.shape
+    rows, heads, _, head_dim = values.shape
 
     def block(steps):
-        keys = jnp.zeros((rows, heads, head_width, steps), values.dtype)
+        keys = jnp.zeros((rows, heads, head_dim, steps), values.dtype)
         return keys, jnp.swapaxes(keys, 2, 3)
 
     return tuple(block(steps) for steps in steps_of_blocks(max_steps))

@@ -21,7 +21,8 @@ from tasks.intervals import BLOCK, Blocks
 from tasks.likelihood import Pairs, likelihood_loss, token_losses
 from tasks.text_generator import TextGenerator
 
-REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
+# Of a model's config.
+REACH = ("attention_window", "memory_length", "same_length", "clamp_length")
 
 
 class Task(TextGenerator):

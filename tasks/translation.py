@@ -145,8 +145,6 @@ class Task(LineTranslator):
     def _reach(self, model, batches) -> dict:
         """What a score card says of how documents were read."""
         found = {key: getattr(model.config, key, 0) for key in REACH}
-        if not jax.tree.leaves(self._first_carry(model, batches)):
-            found["memory_length"] = 0  # whatever a text model of this config has
         return {"documents": True, "rows": batches.rows, **found}
 
     def _losses(self, model, variables, batches, count: int) -> Blocks:

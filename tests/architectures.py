@@ -22,6 +22,7 @@ SMALL = {
     "heads": 3,
     "feed_forward": 22,
     "attention_width": 14,
+    "attention_window": 2 * T,
     "memory_length": 2 * T,
     "dropout": 0.0,
     "attention_dropout": 0.0,

@@ -128,7 +128,7 @@ def make_config(file: Golden) -> Config:
         **same,
         norm="pre" if sizes["is_pre_norm"] else "post",
         activation="gelu" if sizes["is_exact_gelu"] else "relu",
-        positions="none",
+        position_encoding="none",
     )
     return Config(**values)
 

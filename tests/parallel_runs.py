@@ -67,6 +67,7 @@ SIZES = {
     "feed_forward": 16,
     "attention_width": 8,
     "embedding_width": 16,
+    "attention_window": 4,
     "memory_length": 4,
     "dropout": 0.0,
     "dropout_input": 0.0,
@@ -269,11 +270,11 @@ def of_kernel():
     layouts = "one device", "data=2 x fsdp=2 x tensor=2"
 
     def runs(kernel):
-        keys = (*changes, ("attention_kernel", kernel))
+        keys = (*changes, ("attention_impl", kernel))
         case = Case(*FAST[1][:2], "sgd", dtype="float32", changes=keys)
         return [case.run(layout, 3) for layout in layouts]
 
-    (plain, _), found = runs("full"), runs("pallas")
+    (plain, _), found = runs("xla"), runs("pallas")
     return {
         layout: differences(run, plain)
         for layout, run in zip(layouts, found, strict=True)

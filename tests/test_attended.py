@@ -15,7 +15,7 @@ B, T, M, D, H = 2, 5, 3, 12, 3
 
 def layer(dropout):
     return SelfAttention(
-        heads=H, width=D, head_width=4, dropout=dropout, scheme="relative",
+        heads=H, width=D, head_dim=4, dropout=dropout, scheme="relative",
         own_biases=True,
     )  # fmt: skip
 

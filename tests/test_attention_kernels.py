@@ -170,13 +170,13 @@ def test_blocks_never_hold_all_scores(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
-@pytest.mark.parametrize("kind", ["blocks", "pallas"])
+@pytest.mark.parametrize("kind", ["blockwise", "pallas"])
 def test_a_model_may_take_any(monkeypatch, name, kind):
     monkeypatch.setattr(attended_in_blocks, "BLOCK", 2)
     monkeypatch.setitem(attention_kernels.AT_HOME, "pallas", ("cpu",))
     text, calls = tokens((2, T)), []
     found = []
-    for one in ("full", kind):
+    for one in ("xla", kind):
         kernel = attention_kernels.KERNELS[one]
 
         def noted(*inputs, one=one, kernel=kernel):
@@ -185,13 +185,13 @@ def test_a_model_may_take_any(monkeypatch, name, kind):
 
         monkeypatch.setitem(attention_kernels.KERNELS, one, noted)
         case = LanguageModelCase(
-            name, attention_kernel=one, dropout=0.2, attention_dropout=0.5
+            name, attention_impl=one, dropout=0.2, attention_dropout=0.5
         )
         rng = jax.random.key(5)
         _, logits, _ = case.run(text, case.carry(2), train=True, dropout=rng)
         found.append(logits)
         assert logits.shape == (2, T, V)
-    assert set(calls) == {"full", kind}
+    assert set(calls) == {"xla", kind}
     np.testing.assert_allclose(*found, atol=1e-5)
 
 
@@ -214,13 +214,13 @@ def test_what_cudnn_is_handed_is_the_same_attention(monkeypatch, name):
 
 
 @pytest.mark.parametrize("way", ["remat", "scan_layers"])
-@pytest.mark.parametrize("kind", ["blocks", "pallas"])
+@pytest.mark.parametrize("kind", ["blockwise", "pallas"])
 def test_gradients_are_the_same_however_layers_are_gone_through(monkeypatch, kind, way):
     monkeypatch.setattr(attended_in_blocks, "BLOCK", 2)
     monkeypatch.setitem(attention_kernels.AT_HOME, "pallas", ("cpu",))
     text, found = tokens((2, T)), []
-    for one in ("full", kind):
-        changes = {"attention_kernel": one, way: True, "attention_dropout": 0.5}
+    for one in ("xla", kind):
+        changes = {"attention_impl": one, way: True, "attention_dropout": 0.5}
         case = LanguageModelCase("transformer_xl", dropout=0.2, **changes)
 
         def number(variables, case=case):
@@ -240,7 +240,7 @@ def test_where_a_kernel_is_not_at_home_all_scores_are_made():
     assert kind_of_device() == "cpu"
     for name in ("pallas", "cudnn"):
         assert attention_kernels.kernel_of(name) is attended
-    assert attention_kernels.kernel_of("blocks") is in_blocks
+    assert attention_kernels.kernel_of("blockwise") is in_blocks
 
 
 def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
@@ -252,14 +252,14 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
         old = jax.sharding.AbstractDevice("TPU v4", 2, "tpu")
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=old)):
             assert attention_kernels.kernel_of("pallas") is attended
-            assert attention_kernels.kernel_of("blocks") is in_blocks
+            assert attention_kernels.kernel_of("blockwise") is in_blocks
         amd = jax.sharding.AbstractDevice("AMD Instinct MI300X", 1, "gpu")
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=amd)):
             assert attention_kernels.kernel_of("cudnn") is attended
-            assert attention_kernels.kernel_of("blocks") is in_blocks
+            assert attention_kernels.kernel_of("blockwise") is in_blocks
         with on_no_device():
             assert attention_kernels.kernel_of("pallas") is attended
-            assert attention_kernels.kernel_of("blocks") is attended
+            assert attention_kernels.kernel_of("blockwise") is attended
 
 
 def test_a_kernel_is_handed_the_rows_and_heads_of_a_device():
@@ -279,20 +279,20 @@ def test_a_kernel_is_handed_the_rows_and_heads_of_a_device():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"positions": "relative"},
-        {"positions": "shaw"},
+        {"position_encoding": "relative"},
+        {"position_encoding": "shaw"},
         {"attention_dropout": 0.1, "dropout": 0.1},
         {"dtype": "float32"},
-        {"head_width": 12},
-        {"head_width": 136},
+        {"head_dim": 12},
+        {"head_dim": 136},
     ],
 )
 def test_what_cudnn_has_not_is_refused(changes):
     able = {
-        "attention_kernel": "cudnn",
-        "positions": "sinusoidal",
+        "attention_impl": "cudnn",
+        "position_encoding": "sinusoidal",
         "dtype": "bfloat16",
-        "head_width": 8,
+        "head_dim": 8,
     }
     small_config("transformer", **able)
     with pytest.raises(ValueError, match="cudnn"):
@@ -301,11 +301,11 @@ def test_what_cudnn_has_not_is_refused(changes):
 
 def test_a_tpus_kernel_is_refused_float64():
     with pytest.raises(ValueError, match="float64"):
-        small_config("transformer", attention_kernel="pallas", dtype="float64")
+        small_config("transformer", attention_impl="pallas", dtype="float64")
 
 
 def test_a_kernel_that_is_none_is_refused():
     with pytest.raises(KeyError, match="flash"):
         attention_kernels.kernel_of("flash")
-    with pytest.raises(ValueError, match="blocks, pallas, cudnn"):
-        small_config("transformer", attention_kernel="flash")
+    with pytest.raises(ValueError, match="xla, blockwise, pallas, cudnn"):
+        small_config("transformer", attention_impl="flash")

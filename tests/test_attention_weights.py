@@ -42,7 +42,8 @@ def case_of(kind, name):
 
 def trained(case, name, task, evaluation=None):
     """A run, as if it had been opened."""
-    asked = {"memory_length": None, "same_length": None, "clamp_length": None}
+    keys = "attention_window", "memory_length", "same_length", "clamp_length"
+    asked = dict.fromkeys(keys)
     cfg = ConfigDict({"model": {"name": name}, "eval": {**asked, **(evaluation or {})}})
     experiment = Experiment(cfg, task(), case.model, {})
     return TrainedRun(RunDirectory("runs/a"), experiment, case.variables, (7,))
@@ -135,7 +136,7 @@ def test_layers_that_are_scanned_are_looked_at_one_by_one():
 
 
 def test_a_model_without_attention_is_refused():
-    case = LanguageModelCase("rnn", readout="none", memory_length=0)
+    case = LanguageModelCase("rnn", readout="none", attention_window=0)
     with pytest.raises(UserError, match="no attention"):
         views(trained(case, "rnn", TextTask), ["a b"])
 

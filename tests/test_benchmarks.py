@@ -50,7 +50,7 @@ def test_a_tiny_search_has_exactly_as_many_tokens_as_asked(quick, capsys):
 def test_a_tiny_published_step_is_timed_and_a_kernel_it_cannot_have_is_told(
     quick, capsys
 ):
-    flags = "--works=xl_base", "--kernels=blocks,cudnn", "--dtype=float32"
+    flags = "--works=xl_base", "--kernels=blockwise,cudnn", "--dtype=float32"
     quick(published, *flags, "--steps=2")
     ours, refused = lines_of(capsys)
     assert ours["skipped"] == 0

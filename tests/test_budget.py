@@ -100,7 +100,11 @@ def test_sizes_keep_their_ratio_to_the_width():
 
 @pytest.mark.parametrize(
     ("changes", "unit"),
-    [({"heads": 3}, 6), ({"heads": 4}, 4), ({"heads": 3, "positions": "rotary"}, 6)],
+    [
+        ({"heads": 3}, 6),
+        ({"heads": 4}, 4),
+        ({"heads": 3, "position_encoding": "rotary"}, 6),
+    ],
 )
 def test_widths_divide_by_heads_and_positions_in_pairs(changes, unit):
     assert width_unit(base.model("transformer", **changes)) == unit

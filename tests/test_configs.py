@@ -113,6 +113,7 @@ def test_values_a_model_cannot_have_are_named(change, said):
         {"z_loss": -0.1},
         {"optim.warmup": -5},
         {"eval.memory_length": -1},
+        {"eval.attention_window": -1},
         {"eval.segment_length": -4},
         {"decode.length_factor": -1.0},
         {"data.batch_rows": 0},
@@ -142,9 +143,10 @@ def test_an_unknown_model_or_task_is_refused_with_those_there_are():
     [
         ("transformer", {"eval.memory_length": 9}, "eval.memory_length=9: a transf"),
         ("rnn", {"eval.same_length": True}, "eval.same_length=True: a rnn"),
+        ("rnn", {"eval.memory_length": 9}, "eval.memory_length=9: a rnn"),
         (
             "transformer_xl",
-            {"model.positions": "learned", "model.memory_length": 0}
+            {"model.position_encoding": "learned", "model.memory_length": 0}
             | {"eval.memory_length": 5},
             "eval.memory_length=5: places",
         ),

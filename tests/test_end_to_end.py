@@ -283,10 +283,10 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
         "--config.decode.max_length=5",
     )
     assert done.returncode == 0, done.stderr.decode()
-    done = run("eval.py", f"--workdir={workdir}", "--eval.memory_length=3")
+    done = run("eval.py", f"--workdir={workdir}", "--eval.attention_window=3")
     assert done.returncode == 0, done.stderr.decode()
     card = json.loads((workdir / "eval" / "test-4.json").read_text())
-    assert card["protocol"]["memory_length"] == 3
+    assert card["protocol"]["attention_window"] == 3
     assert card["protocol"]["tokens"] == card["protocol"]["bytes"]
     assert {"perplexity", "bits_per_byte"} <= card["scores"].keys()
     loss = card["scores"]["loss"]

@@ -24,6 +24,7 @@ SMALL = {
     "feed_forward": 14,
     "embedding_width": 8,
     "attention_width": 6,
+    "attention_window": 4,
     "memory_length": 4,
 }
 CASES = [
@@ -213,13 +214,13 @@ def test_the_type_of_numbers_does_not_change_the_count():
     assert narrow.count() == Case(*CASES[4], **SMALL).count()
 
 
-@pytest.mark.parametrize("kernel", ["blocks", "pallas"])
+@pytest.mark.parametrize("kernel", ["blockwise", "pallas"])
 def test_the_kernel_of_attention_does_not_change_the_count(monkeypatch, kernel):
     monkeypatch.setattr(attended_in_blocks, "BLOCK", 2)
     monkeypatch.setitem(attention_kernels.AT_HOME, "pallas", ("cpu",))
     key = "language_modeling", "transformer_xl"
     plain, other = (
-        Case(*key, **SMALL, attention_kernel=one).count() for one in ("full", kernel)
+        Case(*key, **SMALL, attention_impl=one).count() for one in ("xla", kernel)
     )
     assert plain.total == other.total > 0
 

@@ -77,9 +77,11 @@ class Segments:
         return batch(k)
 
 
-@pytest.mark.parametrize("name", ["rnn", "transformer_xl"])
-def test_an_evaluation_hands_the_memory_on(name):
-    case = LanguageModelCase(name, memory_length=7, layers=1)
+@pytest.mark.parametrize(
+    ("name", "key"), [("rnn", "attention_window"), ("transformer_xl", "memory_length")]
+)
+def test_an_evaluation_hands_the_memory_on(name, key):
+    case = LanguageModelCase(name, **{key: 7}, layers=1)
     card = task().evaluate(case.model, case.variables, Segments(), ConfigDict())
     total, carry = 0.0, case.carry(B)
     for k in range(SEGMENTS):
@@ -87,4 +89,4 @@ def test_an_evaluation_hands_the_memory_on(name):
         total -= float(case.log_prob(hidden, batch(k)["labels"]).sum())
     expected = total / (SEGMENTS * B * T)
     np.testing.assert_allclose(card["scores"]["loss"]["value"], expected, rtol=1e-5)
-    assert card["protocol"]["memory_length"] == 7
+    assert card["protocol"][key] == 7

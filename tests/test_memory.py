@@ -20,9 +20,9 @@ VARIANTS = {
     "published": {},
     "pre-norm, own biases": {"norm": "pre", "untie_biases": True},
     "same length, clamped": {"same_length": True, "clamp_length": 4},
-    "shaw": {"positions": "shaw", "max_distance": 4},
-    "rotary": {"positions": "rotary", "norm": "pre"},
-    "no positions": {"positions": "none"},
+    "shaw": {"position_encoding": "shaw", "max_distance": 4},
+    "rotary": {"position_encoding": "rotary", "norm": "pre"},
+    "no positions": {"position_encoding": "none"},
     "zeros are seen": {"attend_empty_memory": True},
 }
 
@@ -188,7 +188,7 @@ def test_no_memory_is_copied_or_projected_again():
 @pytest.mark.parametrize("hypotheses", [1, 4])
 def test_generation_copies_no_memory(hypotheses):
     # As large as users have them: small products are laid out in other ways.
-    sizes = {"heads": 2, "head_width": 64, "memory_length": 500}
+    sizes = {"heads": 2, "head_dim": 64, "memory_length": 500}
     case = LanguageModelCase("transformer_xl", layers=1, **sizes)
     carry = case.model.evaluation_carry(B, T)
     prompt, mask = tokens((B, T)), jnp.ones((B, T), bool)

@@ -17,12 +17,20 @@ ADAPTIVE = {"cutoffs": (7, 19), "div_val": 2, "tie_embeddings": True}
 
 # Together they have every position, activation and kind of table.
 OPTIONS = {
-    "learned": {"positions": "learned", "activation": "swiglu", "max_positions": 16},
-    "learned_per_layer": {"positions": "learned_per_layer", **ADAPTIVE},
-    "shaw": {"positions": "shaw", "max_distance": 2, "activation": "gelu"},
-    "rotary": {"positions": "rotary", "head_width": 6, "activation": "geglu"},
-    "relative": {"positions": "relative", "embedding_width": 10, "untie_biases": True},
-    "none": {"positions": "none", "shared_projections": True, "activation": "reglu"},
+    "learned": {
+        "position_encoding": "learned",
+        "activation": "swiglu",
+        "max_positions": 16,
+    },
+    "learned_per_layer": {"position_encoding": "learned_per_layer", **ADAPTIVE},
+    "shaw": {"position_encoding": "shaw", "max_distance": 2, "activation": "gelu"},
+    "rotary": {"position_encoding": "rotary", "head_dim": 6, "activation": "geglu"},
+    "relative": {
+        "position_encoding": "relative",
+        "embedding_width": 10,
+        "untie_biases": True,
+    },
+    "none": {"position_encoding": "none", "share_qkv": True, "activation": "reglu"},
 }
 language_model = functools.cache(functools.partial(LanguageModelCase, "transformer"))
 seq2seq = functools.cache(functools.partial(Seq2SeqCase, "transformer"))
@@ -83,8 +91,16 @@ def test_without_positions_one_layer_reads_a_bag_of_words():
 @pytest.mark.parametrize(
     ("model", "change", "said"),
     [
-        ("transformer", {"positions": "rotary", "head_width": 5}, "model.head_width=5"),
-        ("transformer", {"positions": "upside down"}, "model.positions="),
+        (
+            "transformer",
+            {"position_encoding": "rotary", "head_dim": 5},
+            "model.head_dim=5",
+        ),
+        (
+            "transformer",
+            {"position_encoding": "upside down"},
+            "model.position_encoding=",
+        ),
         ("transformer", {"activation": "step"}, "model.activation='step'"),
         (
             "transformer",
@@ -102,7 +118,7 @@ def test_without_positions_one_layer_reads_a_bag_of_words():
         ("transformer_xl", {"clamp_length": -1}, "model.clamp_length=-1"),
         (
             "transformer_xl",
-            {"positions": "sinusoidal", "memory_length": 4},
+            {"position_encoding": "sinusoidal", "memory_length": 4},
             "model.memory_length=4",
         ),
     ],

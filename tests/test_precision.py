@@ -29,18 +29,18 @@ KINDS = {"language model": LanguageModelCase, "translation": Seq2SeqCase}
 PLAIN = {f"{name}, {kind}": (kind, name, {}) for name in names() for kind in KINDS}
 OPTIONS = {
     "adaptive": ("transformer", {"cutoffs": (7, 19), "div_val": 2}),
-    "narrow": ("transformer", {"embedding_width": 10, "positions": "rotary"}),
-    "per layer": ("transformer", {"positions": "learned_per_layer"}),
-    "shaw": ("transformer", {"positions": "shaw", "max_distance": 2}),
+    "narrow": ("transformer", {"embedding_width": 10, "position_encoding": "rotary"}),
+    "per layer": ("transformer", {"position_encoding": "learned_per_layer"}),
+    "shaw": ("transformer", {"position_encoding": "shaw", "max_distance": 2}),
     "untied biases": ("transformer_xl", {"untie_biases": True}),
-    "published": ("rnn", {"cell": "gru_before", "score": "dot"}),
+    "published": ("rnn", {"cell": "gru_reset_before", "score": "dot"}),
     "awd": (
         "rnn",
         {
             "cell": "lstm",
             "readout": "none",
-            "memory_length": 0,
-            "variational": True,
+            "attention_window": 0,
+            "variational_dropout": True,
             "weight_dropout": 0.2,
             "dropout_embedding": 0.2,
             "activation_regularization": 1.0,
@@ -53,14 +53,14 @@ CASES = PLAIN | {
     key: ("translation" if key == "feeding" else "language model", *option)
     for key, option in OPTIONS.items()
 }
-SIZES = {"rotary": {"head_width": 6}}
+SIZES = {"rotary": {"head_dim": 6}}
 
 
 @functools.cache
 def case(key, dtype="bfloat16", **changes):
     """Gelu, because a gradient jumps where rounding crosses the bend of a relu."""
     kind, name, own = CASES[key]
-    even = SIZES.get(own.get("positions"), {})
+    even = SIZES.get(own.get("position_encoding"), {})
     return KINDS[kind](name, dtype=dtype, activation="gelu", **own, **even, **changes)
 
 

@@ -39,7 +39,7 @@ def gru(h, x, w, b, u, params):
     return (1 - z) * n + z * h
 
 
-def gru_before(h, x, w, b, u, params):
+def gru_reset_before(h, x, w, b, u, params):
     """Bahdanau et al., A.1.1: the reset gate first, z the share of the new."""
     (wr, wz, wn), (br, bz, bn), (ur, uz, un) = (
         np.split(m, 3, axis=-1) for m in (w, b, u)
@@ -58,7 +58,7 @@ def lstm(state, x, w, b, u, params):
     return sigmoid(o) * np.tanh(c), c
 
 
-ORACLES = {"gru": gru, "gru_before": gru_before, "lstm": lstm}
+ORACLES = {"gru": gru, "gru_reset_before": gru_reset_before, "lstm": lstm}
 NAMES = tuple(CELLS)
 
 
@@ -92,7 +92,7 @@ def expected(name, x, state, steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "reverse"), [("gru", False), ("gru_before", True), ("lstm", False)]
+    ("name", "reverse"), [("gru", False), ("gru_reset_before", True), ("lstm", False)]
 )
 def test_a_cell_is_its_formula_whichever_way_it_reads(name, reverse):
     _, _, x, state = make(name)
@@ -173,7 +173,7 @@ def test_weights_that_stay_grow_so_that_their_mean_is_kept():
     assert not there.all()
 
 
-@pytest.mark.parametrize("name", ["gru_before", "lstm"])
+@pytest.mark.parametrize("name", ["gru_reset_before", "lstm"])
 def test_an_encoder_joins_a_reading_each_way(name):
     encoder = Bidirectional(name, 1, D, 0.0)
     x, mask = random(B, T, E, seed=1), jnp.arange(T) < jnp.asarray([[T], [T - 1]])

@@ -18,7 +18,7 @@ from architectures import (
     small_config,
     tokens,
 )
-from test_recurrent import gru_before, lstm
+from test_recurrent import gru_reset_before, lstm
 
 from configs import ptb, wikitext2, wmt14
 from errors import UserError
@@ -32,24 +32,24 @@ LANGUAGE_MODELS = {
         "score": "bilinear",
         "readout": "maxout",
         "maxout_width": 9,
-        "memory_length": 3,
+        "attention_window": 3,
     },
     "awd": {
         "cell": "lstm",
         "readout": "none",
-        "memory_length": 0,
+        "attention_window": 0,
         "tie_embeddings": True,
     },
 }
 PUBLISHED = {
-    "cell": "gru_before",
+    "cell": "gru_reset_before",
     "layers": 1,
     "readout": "maxout",
     "maxout_width": 9,
     "initialization": "published",
 }
 FEEDING = {"cell": "lstm", "score": "dot", "input_feeding": True, "layers": 1}
-CONDITIONAL = {**FEEDING, "conditional": True}
+CONDITIONAL = {**FEEDING, "conditional_gru": True}
 TRANSLATORS = {
     "published": PUBLISHED,
     "feeding": FEEDING,
@@ -195,7 +195,7 @@ def test_a_decoder_is_the_papers_formulas(name):
                 new, memory = lstm((s, memory), y, w, bias, cell["recurrent"], cell)
             else:
                 bias = bias + context @ kernel["from_context"]
-                new = gru_before(s, y, w, bias, cell["recurrent"], cell)
+                new = gru_reset_before(s, y, w, bias, cell["recurrent"], cell)
             join = decoder["read"]["join"]
             seen = np.concatenate([new if feeding else s, y, context])
             u = seen @ join["kernel"] + join["bias"]
@@ -242,7 +242,9 @@ def test_embedding_dropout_leaves_out_whole_words_wherever_they_stand():
 
 @pytest.mark.parametrize("variational", [False, True])
 def test_variational_dropout_draws_one_mask_a_row_for_all_steps(variational):
-    model, variables = awd(dropout=0.1, dropout_input=0.5, variational=variational)
+    model, variables = awd(
+        dropout=0.1, dropout_input=0.5, variational_dropout=variational
+    )
     kept = embedded(model, variables, tokens((B, 20)))
     assert set(np.unique(kept.round(4))) == {0.0, 2.0}
     same = np.ptp(kept, axis=1).max() < 1e-4
@@ -358,14 +360,14 @@ def test_every_variant_of_a_config_has_a_model(module):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"cell": "gruu"}, "model.cell='gruu': there are gru, gru_before, lstm"),
+        ({"cell": "gruu"}, "model.cell='gruu': there are gru, gru_reset_before, lstm"),
         ({"score": "cosine"}, "model.score='cosine': there are additive, dot"),
         ({"readout": "relu"}, "model.readout='relu': there are tanh, maxout, none"),
         ({"initialization": "he"}, "model.initialization='he': there are default"),
         ({"activation_regularization": -1.0}, "model.activation_regularization=-1.0"),
         ({"weight_dropout": 1.0}, "model.weight_dropout=1.0"),
         ({"embedding_width": 0}, "model.embedding_width=0"),
-        ({"readout": "none", "memory_length": 3}, "model.memory_length=3"),
+        ({"readout": "none", "attention_window": 3}, "model.attention_window=3"),
         (
             {"readout": "maxout", "maxout_width": 9, "tie_embeddings": True},
             "model.maxout_width=9 is not model.embedding_width=10",
@@ -378,6 +380,6 @@ def test_what_cannot_be_is_refused_by_its_key(change, said):
 
 
 def test_a_translation_without_a_readout_is_refused():
-    config = small_config("rnn", readout="none", memory_length=0)
+    config = small_config("rnn", readout="none", attention_window=0)
     with pytest.raises(UserError, match="is for language models"):
         Seq2Seq(config, W, V, shared_vocab=False)

@@ -26,9 +26,9 @@ CASES = {
     "places a layer": (
         LanguageModelCase,
         "transformer",
-        {"positions": "learned_per_layer", "remat": True},
+        {"position_encoding": "learned_per_layer", "remat": True},
     ),
-    "shaw": (LanguageModelCase, "transformer", {"positions": "shaw"}),
+    "shaw": (LanguageModelCase, "transformer", {"position_encoding": "shaw"}),
     "translation": (Seq2SeqCase, "transformer", {}),
     "translation, memory": (Seq2SeqCase, "transformer_xl", {"remat": True}),
 }

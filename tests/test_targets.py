@@ -148,14 +148,14 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
         array(keys, heads, width),
     )
     scores = f"{rows}x{heads}x{queries}x{keys}x"
-    for name, calls in (("full", 0), ("pallas", 2)):
+    for name, calls in (("xla", 0), ("pallas", 2)):
         with for_a_tpu():
             kernel = kernel_of(name)
         gradient = jax.jit(jax.grad(lambda *x: number(kernel, *x), (0, 1, 2)))  # noqa: B023
         with for_a_tpu():
             text = gradient.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
         assert text.count("@tpu_custom_call") == calls
-        assert (scores in text) == (name == "full")
+        assert (scores in text) == (name == "xla")
 
 
 def test_a_tpus_kernel_is_lowered_for_a_population():
@@ -189,10 +189,10 @@ SLICES = {  # with how many devices, and how JAX names them
     ("model", "kernel", "target"),
     [
         ("rnn", None, "v5e:1x1"),
-        ("transformer", "full", "v5e:2x2"),
-        ("transformer", "blocks", "v3:2x2"),
+        ("transformer", "xla", "v5e:2x2"),
+        ("transformer", "blockwise", "v3:2x2"),
         ("transformer", "pallas", "v6e:2x4"),
-        ("transformer_xl", "full", "v6e:2x4"),
+        ("transformer_xl", "xla", "v6e:2x4"),
         ("transformer_xl", "pallas", "v5e:2x2"),
         ("transformer_xl", "pallas", "v4:2x2x1"),
     ],
@@ -200,7 +200,7 @@ SLICES = {  # with how many devices, and how JAX names them
 def test_every_architecture_compiles_for_slices_of_tpus(model, kernel, target):
     flags = [f"--config.parallel.fsdp={1 if target == 'v5e:1x1' else 2}"]
     if kernel:
-        flags.append(f"--config.model.attention_kernel={kernel}")
+        flags.append(f"--config.model.attention_impl={kernel}")
     name = f"--config=configs/cldr.py:{model}"
     done = subprocess.run(
         [COMPILERS, "train.py", "--plan", name, f"--target={target}", *flags],

@@ -187,11 +187,11 @@ def test_two_do_not_train_in_one_directory(data_dir, origin):
 
 
 def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, capsys):
-    for kernel in ("pallas", "blocks"):
-        changes = {**SMALL, "model.attention_kernel": kernel}
+    for kernel in ("pallas", "blockwise"):
+        changes = {**SMALL, "model.attention_impl": kernel}
         cfg = config("cldr", "transformer", data_dir, steps=1, **changes)
         experiment.train(cfg, tmp_path / kernel)
-        told = "model.attention_kernel='pallas' is not made for this device"
+        told = "model.attention_impl='pallas' is not made for this device"
         assert (told in capsys.readouterr().err) == (kernel == "pallas")
 
 

@@ -44,12 +44,12 @@ def test_accelerators_have_one_block():
 
 @pytest.mark.parametrize("related", [True, False])
 def test_slots_lie_side_by_side_by_steps(related):
-    heads, head_width = 3, 4
-    past = jnp.zeros((B, heads, head_width, 0)), jnp.zeros((B, heads, 0, head_width))
+    heads, head_dim = 3, 4
+    past = jnp.zeros((B, heads, head_dim, 0)), jnp.zeros((B, heads, 0, head_dim))
     written = repeated(empty_blocks(past, L), N, related=related)
     members, families = (N, B) if related else (1, B * N)
     assert num_slots(written) == L * members
-    new = jax.random.normal(jax.random.key(0), (2, L, B, heads, N, head_width))
+    new = jax.random.normal(jax.random.key(0), (2, L, B, heads, N, head_dim))
     for step in range(L):
         written = write(written, (new[0, step], new[1, step]), jnp.asarray(step))
     keys = jnp.concatenate([keys for keys, _ in written], axis=3)
@@ -99,8 +99,8 @@ def test_blocks_that_are_not_reached_are_not_met(name, step, block):
     ("name", "changes"),
     [
         ("transformer", {}),
-        ("transformer", {"positions": "shaw"}),
-        ("transformer", {"positions": "rotary"}),
+        ("transformer", {"position_encoding": "shaw"}),
+        ("transformer", {"position_encoding": "rotary"}),
         ("transformer_xl", {}),
         ("transformer_xl", {"same_length": True, "memory_length": 7}),
     ],

@@ -13,7 +13,7 @@ MODELS = {
         "width": 1840,
         "embedding_width": 400,
         "readout": "none",
-        "memory_length": 0,
+        "attention_window": 0,
         "dropout": 0.1,
     },
     "transformer": {**STACK, "attention_dropout": 0.0},

@@ -46,13 +46,13 @@ AWD_LSTM = {  # Merity et al. (2017), section 5; names of their code behind the 
     "layers": 3,
     "width": 1150,
     "embedding_width": 400,
-    "memory_length": 0,
+    "attention_window": 0,
     "readout": "none",
     "tie_embeddings": True,
     "dropout": 0.4,
     "dropout_embedding": 0.1,  # dropoute
     "weight_dropout": 0.5,  # wdrop
-    "variational": True,
+    "variational_dropout": True,
     "activation_regularization": 2.0,  # alpha
     "temporal_activation_regularization": 1.0,  # beta
 }
@@ -60,7 +60,7 @@ AWD_LSTM = {  # Merity et al. (2017), section 5; names of their code behind the 
 RECIPES = {
     "awd_lstm": AWD_LSTM,
     "awd_lstm_attention": AWD_LSTM
-    | {"readout": "tanh", "memory_length": 10, "attention_width": 400},
+    | {"readout": "tanh", "attention_window": 10, "attention_width": 400},
 }
 
 
