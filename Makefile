@@ -8,35 +8,35 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
 setup: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements/dev.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
 
 setup-bench: .venv-bench/installed
 
-.venv-bench/installed: requirements-bench.txt
+.venv-bench/installed: requirements/bench.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	touch $@
 
 # The compiler of TPUs, for train.py --plan --target=v5e:4x4 on any machine.
 setup-targets: .venv-targets/installed
 
-.venv-targets/installed: requirements-targets.txt requirements.txt
+.venv-targets/installed: requirements/targets.txt requirements.txt
 	$(PYTHON) -m venv .venv-targets
-	.venv-targets/bin/pip install --quiet --disable-pip-version-check -r requirements-targets.txt
+	.venv-targets/bin/pip install --quiet --disable-pip-version-check -r requirements/targets.txt
 	touch $@
 
 demo: setup
-	sh demo.sh $(BIN)/python
+	sh scripts/demo.sh $(BIN)/python
 
 # The three architectures made equal: make compare CONFIG=configs/python_stdlib.py EQUAL=flops
 CONFIG ?= configs/cldr.py
 EQUAL ?= parameters
 
 compare: setup
-	sh compare.sh $(CONFIG) $(EQUAL) $(BIN)/python
+	sh scripts/compare.sh $(CONFIG) $(EQUAL) $(BIN)/python
 
 # Peers take part where `make setup-bench` was run. Programs are compiled anew, since
 # that is part of what a process needs.
@@ -56,9 +56,9 @@ bench-gpu: setup
 	$(BIN)/python -m benchmarks.train_step --work=rnnsearch,base,xl_small --dtype=bfloat16 --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.population --members=16 --dtype=bfloat16
 
-# The tables of RESULTS.md, of the runs kept in results/.
+# The tables of docs/results.md, of the runs kept in results/.
 results: setup
-	$(BIN)/python -m analysis.results
+	$(BIN)/python -m analysis.publish_results
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile

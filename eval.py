@@ -5,8 +5,8 @@ python eval.py --workdir=runs/rnn --split=test
 
 from absl import flags
 
-import cli
 from configs import base
+from utils import cli
 
 DEFAULTS = base.get_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
@@ -20,12 +20,12 @@ EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 def main() -> None:
     """Prints the score card as a table."""
-    import trained_run
-    from analysis import attention_maps
+    from analysis.attention import maps
+    from experiment import restore
 
     changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
-    run = trained_run.open_run(WORKDIR.value, CHECKPOINT.value, changes)
-    card, path = trained_run.evaluate(run, SPLIT.value)
+    run = restore.open_run(WORKDIR.value, CHECKPOINT.value, changes)
+    card, path = restore.evaluate(run, SPLIT.value)
     print(f"{card['split']} at step {card['step']}")
     for name, score in card["scores"].items():
         interval = ""
@@ -35,7 +35,7 @@ def main() -> None:
     for floor, scores in card["floors"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"  floor: {floor:13} {named}")
-    if picture := attention_maps.write(run, card["split"]):
+    if picture := maps.write(run, card["split"]):
         print(picture)
     print(path)
 

@@ -18,8 +18,8 @@ import sys
 
 from absl import flags
 
-import cli
 from configs import base
+from utils import cli
 
 WORKDIR = flags.DEFINE_list(
     "workdir", None, "Run directory; several, with commas: an ensemble.", required=True
@@ -39,24 +39,24 @@ def main() -> None:
     """Lines in, lines out."""
     if SCORE.value and (SCORES.value or PREFIX.value or N_BEST.value):
         cli.fail("--score reads targets and searches for none: leave the others out")
-    import trained_run
+    from experiment import restore
 
     decode = cli.overrides(DECODE)
     if N_BEST.value is not None:
         decode["n_best"] = N_BEST.value
-    run = trained_run.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
+    run = restore.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
     how = {"documents": DOCUMENTS.value} | ({"size": 1} if sys.stdin.isatty() else {})
     lines = cli.lines_of(sys.stdin.buffer)
     if SCORE.value:
-        for scored in trained_run.predict_scores(run, lines, **how):
+        for scored in restore.predict_scores(run, lines, **how):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
         return
     how["column"] = "prefix" if PREFIX.value else ""
     if not SCORES.value and run.experiment.cfg.decode.n_best == 1:
-        for text in trained_run.predict(run, lines, **how):
+        for text in restore.predict(run, lines, **how):
             print(text, flush=True)
         return
-    for found in trained_run.predict_all(run, lines, **how):
+    for found in restore.predict_all(run, lines, **how):
         print_all(found, run.experiment.cfg.decode.n_best, scores=SCORES.value)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-import cli
-from errors import UserError
+from utils import cli
+from utils.errors import UserError
 
 RUNS = flags.DEFINE_list(
     "runs", None, "Run or sweep directories, with commas between.", required=True
@@ -27,7 +27,7 @@ CONTEXT = flags.DEFINE_list(
 )
 TESTS = flags.DEFINE_bool("significance", True, "Test systems in pairs.")
 
-ENDINGS = {".html": "report_page", ".md": "report_markdown", ".json": "report_json"}
+ENDINGS = {".html": "page", ".md": "markdown", ".json": "json_report"}
 
 
 def main() -> None:
@@ -39,8 +39,8 @@ def main() -> None:
     if not outputs:
         raise UserError("--output is empty: name a file, --output=report.html")
 
-    from analysis import score_table
-    from analysis.report_content import Content
+    from analysis.report import score_table
+    from analysis.report.content import Content
 
     content = Content.of(paths, CONTEXT.value, is_tested=TESTS.value)
     texts = {path: renderer(path)(content) for path in outputs}
@@ -78,7 +78,7 @@ def checked(name: str) -> Path:
 
 def renderer(path: Path):
     """From a report's content to the text of such a file."""
-    return importlib.import_module(f"analysis.{ENDINGS[path.suffix]}").render
+    return importlib.import_module(f"analysis.report.{ENDINGS[path.suffix]}").render
 
 
 def write(path: Path, text: str) -> None:

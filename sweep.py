@@ -10,8 +10,8 @@ sweep. Where they do not see the same files, --storage=URL names a database.
 from absl import flags
 from ml_collections import config_flags
 
-import cli
 from sweeps import launch
+from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True

@@ -11,7 +11,7 @@ Kubernetes they find each other; elsewhere each is given --coordinator,
 from absl import flags
 from ml_collections import config_flags
 
-import cli
+from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
@@ -42,15 +42,15 @@ def main() -> int:
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
     if PLAN.value:
-        from analysis import plan_report
+        from analysis.plan import report
 
         asked = DEVICES.value, DEVICE_MEMORY.value, TARGET.value
-        print(plan_report.report(CONFIG.value, *asked))
+        print(report.report(CONFIG.value, *asked))
         return 0
-    import experiment
+    from experiment import train
 
-    address = experiment.Address(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    return experiment.train(CONFIG.value, workdir(), address, PROFILE.value)
+    address = train.Address(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    return train.train(CONFIG.value, workdir(), address, PROFILE.value)
 
 
 def workdir() -> str:

@@ -5,11 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
-from analysis.report_content import Content
-from analysis.report_markdown import section, table
-from analysis.report_tables import curve_rows, seed_rows
-from errors import UserError
-from training.run_directory import PLACES, RunDirectory
+from analysis.report.content import Content
+from analysis.report.markdown import section, table
+from analysis.report.tables import curve_rows, seed_rows
+from training.run_dir import PLACES, RunDirectory
+from utils.errors import UserError
 
 KEPT = ("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz")
 HYPOTHESES = "samples/*.hypotheses.txt"

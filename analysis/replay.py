@@ -6,12 +6,12 @@ python train.py --workdir=runs/rnn --replay=runs/rnn/replay/steps-12-21.npz
 import jax
 import jax.numpy as jnp
 
-import trainable
 from data.dataset import open_dataset
-from errors import UserError
-from trained_run import open_run
-from training.checkpoints import Checkpoints
-from training.replay import examine, load_batches
+from experiment import setup
+from experiment.restore import open_run
+from training.checkpoint import Checkpoints
+from training.nonfinite import examine, load_batches
+from utils.errors import UserError
 
 
 def table(workdir: str, path: str) -> str:
@@ -23,7 +23,7 @@ def table(workdir: str, path: str) -> str:
     run = open_run(workdir, "last")
     cfg = run.experiment.cfg
     dataset = open_dataset(cfg.data, run.experiment.tokenizers)
-    training = trainable.Training.of(run.experiment, dataset)
+    training = setup.Training.of(run.experiment, dataset)
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
     checkpoints = Checkpoints(run.directory.checkpoints, is_reader=True)
     found = checkpoints.restore_newest(training.content(state, carry))

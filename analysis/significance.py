@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-import cli
-from analysis.cards import Card, open_card, unlike
 from analysis.paired_tests import Paired, compare_losses, compare_texts
-from errors import UserError
+from analysis.report.cards import Card, open_card, unlike
+from utils import cli
+from utils.errors import UserError
 
 CARDS = flags.DEFINE_list(
     "cards", None, "Score cards or run directories.", required=True

@@ -11,7 +11,7 @@ the training step's tokens per second beside `tokens_per_second` here.
 import argparse
 import sys
 
-from benchmarks.comparison import (
+from benchmarks.harness.comparison import (
     OURS,
     add_options,
     checked,
@@ -20,7 +20,7 @@ from benchmarks.comparison import (
     compare,
     peer,
 )
-from benchmarks.works import CORPORA
+from benchmarks.harness.workloads import CORPORA
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def main() -> int:
         corpus = CORPORA[kind].shrunk() if options.tiny else CORPORA[kind]
         flags = [f"--kind={kind}", *(["--tiny"] if options.tiny else [])]
         commands = {
-            OURS: [sys.executable, "-m", "benchmarks.our_batches", *flags],
+            OURS: [sys.executable, "-m", "benchmarks.harness.our_batches", *flags],
             "torch_loader": peer(options.peers, "torch_loader", *flags),
         }
         about = {"benchmark": "data", "kind": kind, "batches": corpus.batches}

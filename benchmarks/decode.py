@@ -2,7 +2,7 @@
 
 python -m benchmarks.decode --beams=1,4
 
-The small encoder-decoder of benchmarks/works.py with random parameters translates a
+The small encoder-decoder of the harness, with random parameters, translates a
 batch of full sources into exactly as many tokens, greedily and with a beam of 4, with
 a cache. A JSON line a subject and a summary a beam, as benchmarks/train_step.py.
 
@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 
-from benchmarks.comparison import (
+from benchmarks.harness.comparison import (
     OURS,
     Commands,
     add_options,
@@ -25,8 +25,8 @@ from benchmarks.comparison import (
     ours,
     peer,
 )
-from benchmarks.random_corpora import BATCHES
-from benchmarks.works import FASTEST, WORKS, decoding_products
+from benchmarks.harness.random_corpora import BATCHES
+from benchmarks.harness.workloads import FASTEST, WORKS, decoding_products
 
 GOALS = {1: ((FASTEST, 1.7),), 4: ((FASTEST, 2.2),)}
 WORK = "small"

@@ -26,17 +26,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from assembly import Experiment, assemble
-from benchmarks.protocol import spread
+from benchmarks.harness.protocol import spread
 from configs import base
-from data.encoding import Encoded
-from data.streams import TextOnce
-from data.tokenizers import ByteTokenizer
-from errors import UserError
-from tasks.likelihood import likelihood_loss
-from training.flops import flops_of
-from training.surroundings import surroundings
-from working_memory import keep_working_memory
+from data.batching.stream import TextOnce
+from data.token_cache.reader import Encoded
+from data.tokenizers.serialization import ByteTokenizer
+from experiment.build import Experiment, assemble
+from tasks.losses import likelihood_loss
+from training.profiling.environment import surroundings
+from training.profiling.flops import flops_of
+from utils.allocator import keep_working_memory
+from utils.errors import UserError
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
@@ -177,7 +177,7 @@ def measure(length: int, options: argparse.Namespace) -> dict:
         "ratio": ratios(medians),
         "flops_per_token": flops,
         "flop_ratio": ratios(flops),
-        "flops_are": "of products, 2 a multiplication, by training/flops.py",
+        "flops_are": "of products, 2 a multiplication, by training/profiling/flops.py",
         "model": options.sizes,
         "segment": options.segment,
         "windows_at_once": rows,

@@ -1,4 +1,4 @@
-"""One process of a run that `benchmarks.faults` kills: training, with its moment told.
+"""A run for `benchmarks.fault_injection` to kill: training that tells its moment.
 
 What it does at a moment stands in a file of one word, which whoever kills it reads.
 `--without` leaves something out of what is restored, to see that it is missed.
@@ -13,9 +13,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-import cli
-import experiment
-from training import checkpoints, loop
+from experiment import train
+from training import checkpoint, loop
+from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
@@ -62,7 +62,7 @@ class Moment:
 
 def observed(moment: Moment) -> None:
     """Makes the parts of a run tell their moments."""
-    save, train = checkpoints.Checkpoints.save, loop.Run.train
+    save, train = checkpoint.Checkpoints.save, loop.Run.train
 
     def saving(self, *arguments):
         with moment.of("save"):
@@ -86,12 +86,12 @@ def observed(moment: Moment) -> None:
         self.step, self.validate = stepping, validating
         return train(self, state, carry, progress)
 
-    checkpoints.Checkpoints.save, loop.Run.train = saving, training
+    checkpoint.Checkpoints.save, loop.Run.train = saving, training
 
 
 def forgetful(what: str) -> None:
     """Makes restoring leave something as a new run has it."""
-    restore = checkpoints.Checkpoints.restore
+    restore = checkpoint.Checkpoints.restore
 
     def restoring(self, step, like):
         content, progress = restore(self, step, like)
@@ -104,7 +104,7 @@ def forgetful(what: str) -> None:
             progress = {**progress, "best": None, "stale": 0}
         return content, progress
 
-    checkpoints.Checkpoints.restore = restoring
+    checkpoint.Checkpoints.restore = restoring
 
 
 def main() -> int:
@@ -113,7 +113,7 @@ def main() -> int:
     observed(moment)
     if WITHOUT.value:
         forgetful(WITHOUT.value)
-    ending = experiment.train(CONFIG.value, WORKDIR.value)
+    ending = train.train(CONFIG.value, WORKDIR.value)
     moment.become("end")
     Path(f"{MOMENT.value}.json").write_text(json.dumps(moment.seconds))
     return ending

@@ -19,15 +19,15 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from assembly import assemble
-from benchmarks.random_corpora import Text, words
+from benchmarks.harness.random_corpora import Text, words
 from configs import base
-from sweeps.population import Population
-from trainable import Training
-from training.population import mask, numbers_of
-from training.population_partitioner import PopulationPartitioner
-from training.surroundings import surroundings
-from working_memory import keep_working_memory
+from experiment.build import assemble
+from experiment.setup import Training
+from sweeps.vmapped_trials.population import Population
+from training.profiling.environment import surroundings
+from training.vmapped_trials.partitioner import PopulationPartitioner
+from training.vmapped_trials.step import mask, numbers_of
+from utils.allocator import keep_working_memory
 
 GOAL = 5.0  # times as many trials an hour, on a GPU
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}

@@ -21,18 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from analysis.compiled_step import CompiledStep, reason_of
-from analysis.plan import vocabularies
-from analysis.plan_memory import partitioner_of
-from analysis.plan_step import PlannedStep
-from checks import check_config
-from errors import UserError
-from models.attention_kernels import KERNELS, is_at_home
-from training.ceilings import measured
-from training.optimizers import make_optimizer
+from analysis.plan.aot_compile import CompiledStep, reason_of
+from analysis.plan.memory import partitioner_of
+from analysis.plan.parameters import vocabularies
+from analysis.plan.step import PlannedStep
+from experiment.validate import check_config
+from models.attention.dispatch import KERNELS, is_at_home
+from training.optim.optimizers import make_optimizer
+from training.profiling.environment import surroundings
+from training.profiling.peak_flops import measured
 from training.step import make_state
-from training.surroundings import surroundings
-from working_memory import keep_working_memory
+from utils.allocator import keep_working_memory
+from utils.errors import UserError
 
 SHARE, TOKENS = "share_of_ceiling", "tokens_per_second"
 

@@ -10,7 +10,7 @@ each stands what its devices send each other, read off the program that ran
 (benchmarks/collectives.py).
 
 Predicted: a step of the configs in --predict on 8 to 256 chips, the batch as a whole
-always the config's (benchmarks/slices.py tells the arithmetic). What is sent follows
+always the config's (the arithmetic is in tpu_roofline.py). What is sent follows
 from the size of the parameters, each sent once. In the programs measured that is so,
 but for a few numbers, under "pmap". Under "data" XLA for CPUs adds the gradient of a
 table that is tied to the output layer up over devices once for each of its uses, and
@@ -32,20 +32,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from analysis.plan_step import PlannedStep
-from assembly import reads_text
+from analysis.plan.step import PlannedStep
 from benchmarks.collectives import collectives
-from benchmarks.protocol import spread
-from benchmarks.slices import predictions
+from benchmarks.harness.protocol import spread
+from benchmarks.tpu_roofline import predictions
 from configs import base
-from errors import UserError
-from trainable import Training, num_parameters
-from training.optimizers import make_optimizer
-from training.partitioning import make_partitioner
-from training.surroundings import surroundings
-from working_memory import keep_working_memory
+from experiment.build import reads_text
+from experiment.setup import Training, num_parameters
+from training.optim.optimizers import make_optimizer
+from training.parallel.partitioning import make_partitioner
+from training.profiling.environment import surroundings
+from utils.allocator import keep_working_memory
+from utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 MODES = {  # what `cfg.parallel` says of so many devices
     "data": lambda count: {"data": count},
     "fsdp": lambda count: {"data": 1, "fsdp": count},

@@ -14,10 +14,10 @@ import sys
 import tempfile
 import time
 
-from benchmarks.comparison import OURS, add_options, checked, choices
-from benchmarks.protocol import Missing, Process, spread
+from benchmarks.harness.comparison import OURS, add_options, checked, choices
+from benchmarks.harness.protocol import Missing, Process, spread
+from benchmarks.harness.workloads import WORKS
 from benchmarks.train_step import commands
-from benchmarks.works import WORKS
 
 KEPT = {  # what a folder holds: all that compiles
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -12,7 +12,7 @@ goal. Flax's own WMT example is no package, so it is not among the peers.
 import argparse
 import sys
 
-from benchmarks.comparison import (
+from benchmarks.harness.comparison import (
     OURS,
     Commands,
     add_options,
@@ -23,7 +23,7 @@ from benchmarks.comparison import (
     ours,
     peer,
 )
-from benchmarks.works import ORIGINAL, USUAL, WORKS, Work, training_products
+from benchmarks.harness.workloads import ORIGINAL, USUAL, WORKS, Work, training_products
 
 PEERS = {  # by the model of a work: names, and modules of benchmarks/peers
     "transformer": {

@@ -63,12 +63,12 @@ MODELS = {
     },
     "transformer": {
         **STACK,
-        "position_encoding": "sinusoidal",  # or another of models/positions.py
+        "position_encoding": "sinusoidal",  # or another of models/attention/positions.py
         "attention_dropout": 0.1,
     },
     "transformer_xl": {
         **STACK,
-        "position_encoding": "relative",  # or another of models/positions.py
+        "position_encoding": "relative",  # or another of models/attention/positions.py
         "attention_dropout": 0.0,
         "memory_length": 128,  # M: remembered tokens a layer, in training
         "same_length": False,  # each query sees M keys, not those of its segment more
@@ -136,9 +136,9 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.data.segment_length = 128  # text: tokens a stream moves on by a step
 
     cfg.optim = ConfigDict()
-    cfg.optim.name = "adamw"  # or another of RULES in training/optimizers.py
+    cfg.optim.name = "adamw"  # or another of RULES in training/optim/optimizers.py
     cfg.optim.lr = 1e-3  # the highest; "noam": a factor
-    cfg.optim.schedule = "cosine"  # or another of training/schedules.py
+    cfg.optim.schedule = "cosine"  # or another of training/optim/schedules.py
     cfg.optim.warmup = 0  # steps of linear rise from 0
     cfg.optim.lr_end = 0.0  # cosine, linear, wsd, plateau: the lowest, a share of lr
     cfg.optim.decay_share = 0.2  # wsd: of all steps, the last, in which the rate falls

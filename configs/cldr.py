@@ -3,7 +3,7 @@
     python train.py --config=configs/cldr.py:rnn --workdir=runs/cldr-rnn
 
 Made on the spot by Babel, so it needs no network; any two of en de fr es zh ja
-ru: --config.data.name=cldr/ja-fr. Minutes, device and BLEU: see RESULTS.md.
+ru: --config.data.name=cldr/ja-fr. Minutes, device and BLEU: see docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
     python train.py --config=configs/multi30k.py:transformer --workdir=runs/m30k
 
 Any two of en de fr cs: --config.data.name=multi30k/en-fr. Without a network, the
-files of the corpus: --config.data.source_dir=DIR. BLEU and time: see RESULTS.md.
+files of the corpus: --config.data.source_dir=DIR. BLEU and time: see docs/results.md.
 """
 
 from ml_collections import ConfigDict

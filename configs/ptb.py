@@ -3,7 +3,7 @@
     python train.py --config=configs/ptb.py:rnn --workdir=runs/ptb-rnn
 
 Without a network: --config.data.source_dir=DIR with ptb.{train,valid,test}.txt.
-Perplexity and time: see RESULTS.md.
+Perplexity and time: see docs/results.md.
 
 `:awd_lstm` is the AWD-LSTM of Merity et al. (2017), 24M parameters, and
 `:awd_lstm_attention` the same with attention over its last 10 outputs; deviations are

@@ -3,7 +3,7 @@
     python train.py --config=configs/ptb_char.py:transformer_xl --workdir=runs/ptb-char
 
 Without a network: --config.data.source_dir=DIR with ptb.char.{train,valid,test}.txt.
-Bits a character and time: see RESULTS.md.
+Bits a character and time: see docs/results.md.
 
 `:rnn` has the sizes of the AWD-LSTM of Merity et al. (2018, "An Analysis of Neural
 Language Modeling at Multiple Scales", 1.175 bits a character), with the deviations that

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/python_stdlib.py --workdir=runs/stdlib
 
-Needs no network. Bits per byte and time: see RESULTS.md.
+Needs no network. Bits per byte and time: see docs/results.md.
 """
 
 from ml_collections import ConfigDict

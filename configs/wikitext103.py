@@ -4,7 +4,7 @@
 
 `:standard` and `:large` are Transformer-XL's rows of Dai et al. (2019, table 1),
 published at perplexity 24.0 and 18.3, by the authors' scripts. The large script makes
-285M parameters, not the table's 257M: see tests/test_published.py.
+285M parameters, not the table's 257M: see tests/experiment/test_published_configs.py.
 
 The ablations of table 6 (published with a 128M model whose sizes were not released;
 here with the standard one, segments of 128 tokens):

@@ -3,7 +3,7 @@
     python train.py --config=configs/wikitext2.py:rnn --workdir=runs/wt2-rnn
 
 Without a network: --config.data.source_dir=DIR with wiki.{train,valid,test}.tokens.
-Perplexity and time: see RESULTS.md.
+Perplexity and time: see docs/results.md.
 
 `:awd_lstm` is the AWD-LSTM of Merity et al. (2017), 33M parameters, and
 `:awd_lstm_attention` the same with attention over its last 10 outputs; deviations are

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.bpe_dropout import dropouts
-from data.buckets import make_plan
-from data.corpora import TRAIN, Corpus, open_corpus
-from data.documents import DocumentBatches
-from data.encoding import Encoded, open_copy, open_encoded
+from data.batching.bucketed import CopiesInTurn, SentenceBatches
+from data.batching.buckets import make_plan
+from data.batching.documents import DocumentBatches
+from data.batching.stream import TextBatches, TextOnce
+from data.batching.windows import SlidingWindows
+from data.corpus import TRAIN, Corpus, open_corpus
 from data.mixtures import Mixture, check_filters, mix, parts_of
 from data.remote import local_root
-from data.sentences import CopiesInTurn, SentenceBatches
 from data.storage import short_hash
-from data.streams import TextBatches, TextOnce
-from data.tokenizers import Tokenizer, dump_tokenizer
+from data.token_cache.reader import Encoded, open_copy, open_encoded
+from data.tokenizers.bpe_dropout import dropouts
+from data.tokenizers.build import find_tokenizers
+from data.tokenizers.serialization import Tokenizer, dump_tokenizer
 from data.training_pairs import TrainingPairs
-from data.vocabularies import find_tokenizers
-from data.windows import SlidingWindows
-from errors import UserError
+from utils.errors import UserError
 
 SIDES = {"parallel": ("source", "target"), "text": ("text",)}  # by kind of corpus
 

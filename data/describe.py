@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from ml_collections import config_flags
 
-import cli
 from data.dataset import Dataset, open_dataset
-from data.encoding import Encoded
-from data.tokenizers import UNK, Tokenizer
+from data.token_cache.reader import Encoded
+from data.tokenizers.serialization import UNK, Tokenizer
+from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.encoding import Encoded
+from data.token_cache.reader import Encoded
 
 ODD = np.uint64(0x9E3779B97F4A7C15)  # makes (a, b) and (b, a) two different pairs
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from data.corpora import Corpus
-from data.normalization import language_tag
-from errors import UserError
+from data.corpus import Corpus
+from data.tokenizers.normalization import language_tag
+from utils.errors import UserError
 
 PLUS, TIMES = "+", ":"
 

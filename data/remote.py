@@ -17,7 +17,7 @@ from pathlib import Path
 
 from etils import epath
 
-from places import is_remote, place
+from utils.paths import is_remote, place
 
 ORIGIN = ".copy-of"  # in the local root: the address
 LIST = ".files.json"  # in a bucket's folder: sizes of its files by name

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data.corpora import Corpus
+from data.corpus import Corpus
 
 PROBES = 16  # examples that tell how long the others are
 RUNS = 1000  # of examples behind one another, in a sample

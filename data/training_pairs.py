@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.buckets import Plan, make_plans, open_plan
-from data.encoding import Encoded
+from data.batching.bucketed import CopiesInTurn, SentenceBatches
+from data.batching.buckets import Plan, make_plans, open_plan
 from data.filters import kept_pairs
-from data.sentences import CopiesInTurn, SentenceBatches
 from data.storage import short_hash
-from errors import UserError
+from data.token_cache.reader import Encoded
+from utils.errors import UserError
 
 PLANNING = (  # what the shapes of training's batches depend on, beside the tokens
     *("buckets", "batch_tokens", "max_length", "min_length", "max_ratio"),

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from decoding.blockwise_top_k import top_tokens
+from decoding.constraints import Rules
 from decoding.hypotheses import Hypotheses, Step, reorder, widen
-from decoding.rules import Rules
-from decoding.top_tokens import top_tokens
 
 
 class Scoring(NamedTuple):

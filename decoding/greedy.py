@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from decoding.blockwise_top_k import top_tokens
+from decoding.constraints import Rules
 from decoding.hypotheses import Step
-from decoding.rules import Rules
-from decoding.top_tokens import top_tokens
 
 
 def greedy(

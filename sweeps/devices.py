@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from errors import UserError
+from utils.errors import UserError
 
 GPU_MEMORY = 0.9  # share of a GPU that its workers take together
 TPU_PORT = 8476  # the first

@@ -4,15 +4,15 @@ import dataclasses
 import threading
 from typing import Any
 
-from errors import UserError
 from sweeps.devices import shares, this_machine
-from sweeps.distributions import Distribution, told
-from sweeps.measures import Objective
-from sweeps.points import Point
-from sweeps.spaces import Space, read_space
-from sweeps.sweep_directory import SweepDirectory
+from sweeps.objective import Objective
+from sweeps.search_space.distributions import Distribution, told
+from sweeps.search_space.points import Point
+from sweeps.search_space.spaces import Space, read_space
+from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import Experiment, point_in_words
 from training.signals import StopRequested, stop_requests
+from utils.errors import UserError
 
 STOPPED = 75  # exit code: the same command goes on
 
@@ -70,7 +70,7 @@ def run(
     if population < 1:
         raise UserError(f"--population={population}: at least 1")
     if population > 1:
-        from checks import check_alone  # seconds, with what it needs
+        from experiment.validate import check_alone  # seconds, with what it needs
 
         check_alone(plan.experiment.config({}))
     with stop_requests() as stopped:
@@ -85,7 +85,7 @@ def run(
 
 
 def _run(plan, directory, devices, name, url, stopped, population) -> int:
-    from sweeps.table import Table, final_table  # seconds, with what they need
+    from sweeps.progress import Table, final_table  # seconds, with what they need
     from sweeps.worker import DONE, Sweep
 
     cfg = plan.experiment.config({})
@@ -95,7 +95,7 @@ def _run(plan, directory, devices, name, url, stopped, population) -> int:
     table = Table(objective.metric, steps_of(cfg), len(devices) * population)
     parts = study, plan.experiment, objective, directory, devices, table, stopped
     if population > 1:
-        from sweeps.population_worker import PopulationSweep
+        from sweeps.vmapped_trials.worker import PopulationSweep
 
         sweep = PopulationSweep(*parts, population=population)
     else:
@@ -150,10 +150,9 @@ def _steps(cfg) -> tuple[int | None, int]:
 
 def objective_of(cfg, space: Space) -> Objective:
     """What a sweep of this config looks for."""
-    import tasks
-    from assembly import find_module
+    from experiment.build import task_class
 
-    task = find_module(tasks, cfg.task, "Task", "task").Task
+    task = task_class(cfg.task)
     return Objective.of(space, cfg.keep.metric or task.best, task.better)
 
 

@@ -9,7 +9,7 @@ import types
 import optuna
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
-from sweeps.spaces import Pruning
+from sweeps.search_space.spaces import Pruning
 
 
 class Newest:

@@ -10,9 +10,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sweeps.distributions import Choice, Distribution, Integers, LogUniform
-from sweeps.points import Point
-from sweeps.spaces import Space
+from sweeps.search_space.distributions import Choice, Distribution, Integers, LogUniform
+from sweeps.search_space.points import Point
+from sweeps.search_space.spaces import Space
 
 PLAIN = (bool, int, float, str, type(None))  # what Optuna takes as a choice
 

@@ -21,8 +21,8 @@ from optuna.storages.journal import (
     JournalFileSymlinkLock,
 )
 
-from errors import UserError
 from training.signals import StopRequested
+from utils.errors import UserError
 
 AWAY = (
     sqlalchemy.exc.DBAPIError,  # what drivers raise

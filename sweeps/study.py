@@ -14,16 +14,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps import ledger
-from sweeps.distributions import Distribution
 from sweeps.leases import Lease, Watch
 from sweeps.ledger import Attempt, Slot
-from sweeps.measures import Objective
-from sweeps.points import Point
+from sweeps.objective import Objective
 from sweeps.pruners import make_pruner
 from sweeps.samplers import as_parameters, make_sampler, suggested
-from sweeps.spaces import Space
+from sweeps.search_space.distributions import Distribution
+from sweeps.search_space.points import Point
+from sweeps.search_space.spaces import Space
 from sweeps.storage import Patient
-from sweeps.sweep_directory import check_same
+from sweeps.sweep_dir import check_same
 
 DIRECTIONS = {"min": "minimize", "max": "maximize"}
 STATES = {

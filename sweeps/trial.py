@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sweeps import ledger
 from sweeps.devices import Share
-from sweeps.points import Point
+from sweeps.search_space.points import Point
 from sweeps.trial_configs import Experiment
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "sweeps.trial_process")
 NOT_FINITE, STOPPED = 3, 75  # exit codes of train.py
 ASKED = (STOPPED, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)

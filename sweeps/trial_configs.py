@@ -13,11 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from errors import UserError
-from sweeps.distributions import Choice
-from sweeps.points import Point
-from sweeps.spaces import Space
-from training.run_directory import flattened
+from sweeps.search_space.distributions import Choice
+from sweeps.search_space.points import Point
+from sweeps.search_space.spaces import Space
+from training.run_dir import flattened
+from utils.errors import UserError
 
 MODEL = "model"  # the key that is no section here, but what follows the colon
 

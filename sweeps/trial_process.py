@@ -14,8 +14,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import cli
 from sweeps.trial_configs import Experiment
+from utils import cli
 
 FINAL = (0, 3)  # exit codes after which there is nothing left to do
 
@@ -26,9 +26,9 @@ def main() -> int:
     threading.Thread(target=die_with_parent, daemon=True).start()
     keep_to(order["cores"])
     cfg = Experiment(**order["experiment"]).config(order["point"])
-    import experiment
+    from experiment import train
 
-    code = experiment.train(cfg, order["workdir"])
+    code = train.train(cfg, order["workdir"])
     if code in FINAL:
         note_end(Path(order["workdir"]), code)
     return code

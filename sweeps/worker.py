@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from errors import UserError
 from sweeps import ledger
 from sweeps.devices import Share
 from sweeps.leases import HEARTBEAT
 from sweeps.ledger import Slot
-from sweeps.measures import Objective
+from sweeps.objective import Objective
+from sweeps.progress import Progress, Table
 from sweeps.study import Claim, Study, TakenAway
-from sweeps.sweep_directory import SweepDirectory
-from sweeps.table import Progress, Table
+from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial import Order, TrialProcess, last_words, meaning
 from sweeps.trial_configs import Experiment
 from training.signals import StopRequested
+from utils.errors import UserError
 
 DONE, STOPPED = 0, 75  # exit codes
 POLL = 0.2  # seconds between two looks at the trials

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from errors import UserError
+from tasks.bootstrap import BLOCK, Blocks
 from tasks.carries import reset_rows
-from tasks.intervals import BLOCK, Blocks
-from tasks.likelihood import Pairs, likelihood_loss, token_losses
-from tasks.text_generator import TextGenerator
+from tasks.generation import TextGenerator
+from tasks.losses import Pairs, likelihood_loss, token_losses
+from utils.errors import UserError
 
 # Of a model's config.
 REACH = ("attention_window", "memory_length", "same_length", "clamp_length")
@@ -81,7 +81,7 @@ class Task(TextGenerator):
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[Pairs, PyTree]:
-        """Pairs (sum, weight), and the next carry; see tasks/likelihood.py."""
+        """Pairs (sum, weight), and the next carry; see tasks/losses.py."""
         initial = model.initial_carry(len(batch["tokens"]), train=train)
         carry = reset_rows(carry, initial, batch["reset"])
         return likelihood_loss(

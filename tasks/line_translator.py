@@ -7,8 +7,8 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tasks.lines import CHUNK, by_document, by_length, read_lines
-from tasks.translator import Scored, Translator
+from tasks.inference_batches import CHUNK, by_document, by_length, read_lines
+from tasks.translation_inference import Scored, Translator
 
 
 class LineTranslator(Translator):

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from errors import UserError
+from decoding.config import protocol
+from tasks.baselines import floors
 from tasks.bleu import exact_match, one_line, score_text
-from tasks.floors import floors
-from tasks.intervals import Blocks
-from tasks.likelihood import Pairs, likelihood_loss, token_losses
+from tasks.bootstrap import Blocks
 from tasks.line_translator import LineTranslator
-from tasks.search import protocol
+from tasks.losses import Pairs, likelihood_loss, token_losses
 from tasks.translation_inputs import inputs
+from utils.errors import UserError
 
 REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
 
@@ -77,7 +77,7 @@ class Task(LineTranslator):
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[Pairs, PyTree]:
-        """Pairs (sum, weight), and the next carry; see tasks/likelihood.py."""
+        """Pairs (sum, weight), and the next carry; see tasks/losses.py."""
         carry = self.begin(model, carry, batch["reset"], train=train)
         smoothing = self.label_smoothing if train else 0.0
         return likelihood_loss(
@@ -186,7 +186,7 @@ class Task(LineTranslator):
     def floors(
         self, train: list[tuple[str, str]], split: list[tuple[str, str]]
     ) -> dict[str, dict]:
-        """Scores of translations that need no learning; see tasks/floors.py."""
+        """Scores of translations that need no learning; see tasks/baselines.py."""
         written = self.source.normal.comparable, self._reference
         return floors(train, split, self.languages[1], written)
 

@@ -9,9 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from xla_options import FAST_COMPILATION, as_flags, known_options
 
-ROOT = Path(__file__).parent.parent
+from helpers.xla_options import FAST_COMPILATION, as_flags, known_options
+
+ROOT = Path(__file__).parents[1]
 
 # By the environment, so that what tests start as programs of their own inherits it, and
 # so do workers of pytest-xdist. Small programs are cached too: there are hundreds, and

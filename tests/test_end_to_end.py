@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from entry_points import ROOT, assert_refused, command, run, start
-from small_runs import small_corpora
 
-from data.corpora import open_corpus
+from data.corpus import open_corpus
+from helpers.entry_points import ROOT, assert_refused, command, run, start
+from helpers.small_runs import small_corpora
 
 SMALL = (
     "--config.model.width=16",
@@ -266,7 +266,7 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
     workdir, texts = tmp_path / "run", tmp_path / "texts"
     texts.mkdir()
     for split in ("train", "valid", "test"):
-        shutil.copy(ROOT / "cli.py", texts / f"{split}.txt")
+        shutil.copy(ROOT / "utils/cli.py", texts / f"{split}.txt")
     done = run(
         "train.py",
         "--config=configs/python_stdlib.py:rnn",

@@ -6,102 +6,102 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PACKAGES = (
+    "utils",
     "models",
     "data",
     "training",
     "decoding",
     "tasks",
+    "experiment",
     "configs",
     "analysis",
     "sweeps",
 )
 SPACES = ROOT / "configs" / "sweeps"
-PURE = ("distributions", "halton", "points", "spaces", "devices", "leases", "ledger")
-GLUE = ("assembly", "checks", "trained_run", "trainable", "experiment")
-
-# Who may name meshes and shardings: training/partitioning.py and its parts.
-DEVICES = (
-    "partitioning.py",
-    "meshes.py",
-    "jit_partitioner.py",
-    "pmap_partitioner.py",
-    "population_partitioner.py",
-    "checkpoints.py",
-    "device_parts.py",
+PURE = (
+    "search_space/distributions",
+    "search_space/halton",
+    "search_space/points",
+    "search_space/spaces",
+    "devices",
+    "leases",
+    "ledger",
 )
 
-# What a file of each place may import of ours, beside its own package and the three
-# that all may import: errors, working_memory and places.
+# Who may name meshes and shardings: training/parallel/ and these.
+DEVICES = (
+    "training/parallel",
+    "training/vmapped_trials/partitioner.py",
+    "training/checkpoint.py",
+    "models/common/devices.py",
+)
+
+# The packages that a file of each package may import, beside its own and `utils`.
 ALLOWED = {
+    "utils": (),
     "models": (),
-    "data": ("cli",),
+    "data": (),
     "training": (),
     "decoding": (),
     "configs": (),
-    "spaces": ("sweeps",),
+    "search spaces": ("sweeps",),
     "tasks": ("decoding",),
-    "analysis": ("cli", *GLUE, *PACKAGES),
-    "sweeps": (
-        "cli",
-        "assembly",
-        "checks",
-        "trainable",
-        "experiment",
-        "tasks",
-        "training",
-    ),
-    "benchmarks": ("cli", "analysis", *GLUE, *PACKAGES),
-    "assembly": ("models", "tasks", "data"),
-    "checks": ("assembly", "models", "tasks", "data", "training"),
-    "trained_run": ("assembly", "checks", "tasks", "data", "training", "configs"),
-    "trainable": ("assembly", "data", "training"),
-    "experiment": (*GLUE, "tasks", "data", "training"),
-    "cli": (),
-    "errors": (),
-    "working_memory": (),
-    "places": (),
-    "entry points": (
-        "cli",
-        "experiment",
-        "trained_run",
-        "analysis",
-        "configs",
-        "sweeps",
-    ),
+    "experiment": ("configs", "data", "decoding", "models", "tasks", "training"),
+    "sweeps": ("experiment", "tasks", "training"),
+    "analysis": PACKAGES,
+    "benchmarks": (*PACKAGES, "benchmarks"),
+    "entry points": ("analysis", "configs", "experiment", "sweeps"),
 }
 
-
-def ours() -> set[str]:
-    modules = {path.stem for path in ROOT.glob("*.py")}
-    return modules | {*PACKAGES, "benchmarks"}
+# The same inside of `models`, whose registry names modules as strings.
+MODELS = {
+    "common": (),
+    "attention": ("common",),
+    "rnn": ("common",),
+    "transformer": ("common", "attention"),
+    "transformer_xl": ("common", "attention", "transformer"),
+}
 
 
 def files():
     for path in sorted(ROOT.glob("*.py")):
-        yield path, path.stem if path.stem in ALLOWED else "entry points"
+        yield path, "entry points"
     for package in (*PACKAGES, "benchmarks"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield path, "spaces" if path.parent == SPACES else package
+            yield path, "search spaces" if path.parent == SPACES else package
 
 
-def imported(path: Path) -> set[str]:
+def modules(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
-            names.add(node.module.split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def imported(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in modules(path)}
 
 
 @pytest.mark.parametrize(("path", "place"), list(files()), ids=lambda x: str(x))
 def test_imports_run_downwards(path, place):
-    allowed = {*ALLOWED[place], place, "errors", "working_memory", "places"}
-    forbidden = (imported(path) & ours()) - allowed
+    allowed = {*ALLOWED[place], place, "utils"}
+    entry_points = {file.stem for file in ROOT.glob("*.py")}
+    forbidden = (imported(path) & {*PACKAGES, "benchmarks", *entry_points}) - allowed
     assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("package", MODELS)
+def test_imports_inside_models_run_downwards(package):
+    for path in (ROOT / "models" / package).rglob("*.py"):
+        names = {name for name in modules(path) if name.startswith("models.")}
+        found = {name.split(".")[1] for name in names}
+        assert found <= {package, *MODELS[package]}, path.relative_to(ROOT)
 
 
 def test_configs_import_nothing_of_ours_but_the_base():
@@ -129,7 +129,7 @@ def test_nothing_imports_tensorflow():
 
 def test_only_partitioning_names_meshes_and_shardings():
     for path, _ in files():
-        if path.name in DEVICES:
+        if path.relative_to(ROOT).as_posix().startswith(DEVICES):
             continue
         text = path.read_text(encoding="utf8")
         for word in ("NamedSharding", "pmap(", "make_mesh", "shard_map"):
@@ -139,7 +139,7 @@ def test_only_partitioning_names_meshes_and_shardings():
 def test_no_two_modules_that_tests_import_define_the_same_flag():
     # They would be one process's, where absl refuses the second.
     defined = {}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             if isinstance(node, ast.ImportFrom) and node.col_offset == 0:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]

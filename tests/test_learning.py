@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from small_runs import ShortRun, config, forget, shuffle_sources, small_corpora
 
 from data.dataset import open_dataset
+from helpers.small_runs import ShortRun, config, forget, shuffle_sources, small_corpora
 
 MODELS = ("rnn", "transformer", "transformer_xl")
 # A recurrent model, or a memory, needs longer to be used than words' frequencies do.

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 from jaxtyping import PyTree
 
-from training.averaging import observe
-from training.checkpoints import Checkpoints
-from training.meter import Meter
+from training.checkpoint import Checkpoints
+from training.metric_logger import Meter
+from training.metric_writers import Writers
+from training.optim.nt_asgd import observe
 from training.prefetch import Prefetch
 from training.progress import Progress
 from training.signals import StopRequested, stop_requests
 from training.step import Step, TrainState
-from training.writers import Writers
-from working_memory import give_back_gaps
+from utils.allocator import give_back_gaps
 
 
 class Ending(enum.IntEnum):

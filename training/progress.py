@@ -13,7 +13,7 @@ class Progress:
       logged, validated: the last step that was.
       seconds: of training, not of validation and saving.
       lap: those since the last line of the log.
-      flops: of the steps since then; see training/flops.py.
+      flops: of the steps since then; see training/profiling/flops.py.
       skipped: steps whose loss or gradient was not finite.
       in_a_row: the numbers of those since the last that was.
       best: the best score of a validation so far, larger being better.

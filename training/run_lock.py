@@ -9,8 +9,8 @@ from pathlib import Path
 
 from etils import epath
 
-from errors import UserError
-from places import is_remote
+from utils.errors import UserError
+from utils.paths import is_remote
 
 # EBADF: NFS locks only what is open to be written, which a folder never is.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)

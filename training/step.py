@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from training.gradients import Loss, gradients
 from training.metrics import Pairs
-from training.optimizers import learning_rate
+from training.optim.optimizers import learning_rate
 
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, Pairs]]
 

@@ -3,6 +3,7 @@
 import torch
 from transformers import MarianConfig, MarianMTModel
 
+from benchmarks.harness.workloads import Work, decoding_products
 from benchmarks.peers.torch_subject import (
     DEVICE,
     DROPOUT,
@@ -14,7 +15,6 @@ from benchmarks.peers.torch_subject import (
     run,
     smoothed,
 )
-from benchmarks.works import Work, decoding_products
 
 
 def model_of(work: Work) -> MarianMTModel:

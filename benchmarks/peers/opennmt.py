@@ -10,8 +10,8 @@ from onmt.models import NMTModel
 from onmt.modules import Embeddings
 from torch import nn
 
+from benchmarks.harness.workloads import Work
 from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, smoothed
-from benchmarks.works import Work
 
 
 class Model(nn.Module):

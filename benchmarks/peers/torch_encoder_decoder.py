@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.harness.workloads import Work
 from benchmarks.peers.torch_subject import (
     DROPOUT,
     TorchTraining,
@@ -15,7 +16,6 @@ from benchmarks.peers.torch_subject import (
     sinusoids,
     smoothed,
 )
-from benchmarks.works import Work
 
 
 class Attention(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.protocol import serve
-from benchmarks.works import CORPORA, Corpus
+from benchmarks.harness.protocol import serve
+from benchmarks.harness.workloads import CORPORA, Corpus
 
 
 class Pairs(Dataset):

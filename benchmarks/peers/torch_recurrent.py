@@ -7,8 +7,8 @@ loop. Source, target and output have a table each.
 import torch
 from torch import nn
 
+from benchmarks.harness.workloads import Work
 from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, smoothed
-from benchmarks.works import Work
 
 
 class Model(nn.Module):

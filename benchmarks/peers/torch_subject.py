@@ -8,8 +8,8 @@ from importlib import metadata
 
 import torch
 
-from benchmarks.protocol import serve
-from benchmarks.works import WORKS, Product, Work, flops, training_products
+from benchmarks.harness.protocol import serve
+from benchmarks.harness.workloads import WORKS, Product, Work, flops, training_products
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SPECIAL = 4  # first numbers of a vocabulary, which random data leaves out

@@ -6,8 +6,8 @@ too, and gradients that nothing needs; the loss leaves out a segment's first tok
 
 from transformers import TransfoXLConfig, TransfoXLLMHeadModel
 
+from benchmarks.harness.workloads import Product, Work, training_products, transposed
 from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run
-from benchmarks.works import Product, Work, training_products, transposed
 
 
 def products_of(work: Work) -> list[Product]:

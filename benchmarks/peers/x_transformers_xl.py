@@ -7,8 +7,8 @@ which let it use PyTorch's fused attention. The memory is the paper's.
 from torch.nn import functional
 from x_transformers import Decoder, TransformerWrapper
 
+from benchmarks.harness.workloads import Work, training_products
 from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run
-from benchmarks.works import Work, training_products
 
 
 class Training(TorchTraining):

@@ -7,7 +7,14 @@ Bergstra and Bengio (2012). Trial n is the same in every sweep, so that more --t
 go on where fewer stopped.
 """
 
-from sweeps.spaces import Space, choice, integers, log_uniform, random, uniform
+from sweeps.search_space.spaces import (
+    Space,
+    choice,
+    integers,
+    log_uniform,
+    random,
+    uniform,
+)
 
 
 def get_space() -> Space:

@@ -9,7 +9,15 @@ The tree-structured Parzen estimator (Bergstra et al. 2011) with Hyperband (Li e
 is suggested depends on which trials have ended, so on how many run at once.
 """
 
-from sweeps.spaces import Space, chained, hyperband, listed, log_uniform, tpe, uniform
+from sweeps.search_space.spaces import (
+    Space,
+    chained,
+    hyperband,
+    listed,
+    log_uniform,
+    tpe,
+    uniform,
+)
 
 
 def get_space() -> Space:

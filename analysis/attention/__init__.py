@@ -1,0 +1,1 @@
+"""Attention weights of a trained model as pages and pictures."""

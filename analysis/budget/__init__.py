@@ -1,0 +1,1 @@
+"""Model sizes at equal parameters, FLOPs or seconds."""

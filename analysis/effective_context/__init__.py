@@ -1,0 +1,1 @@
+"""Loss by context length and relative effective context length (RECL)."""

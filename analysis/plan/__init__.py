@@ -1,0 +1,1 @@
+"""Memory and compute of a training step, before it runs."""

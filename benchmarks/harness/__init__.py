@@ -1,0 +1,1 @@
+"""Workloads, protocol and timing shared by the benchmarks."""

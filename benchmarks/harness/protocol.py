@@ -1,0 +1,192 @@
+"""How the process that measures talks to those that are measured: lines of JSON.
+
+    -> warm 3                 <- [5.1, 0.7, 0.7]     seconds; the first compiles
+    -> go 4                   <- [0.7, 0.7, 0.7, 0.7]
+    -> products               <- seconds of each of the work's matrix products
+    -> facts                  <- {"peak_bytes": ..., "device": ..., ...}
+
+All processes live at once and only one computes. Standard library only: peers run
+where JAX is not.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.harness.workloads import Product
+
+ROOT = Path(__file__).parents[2]
+TRIES = 5  # measurements of a product, of which the shortest is its ceiling
+SHORT = 2e8  # FLOPs below which a product is repeated within a measurement
+
+
+class Subject(Protocol):
+    """What a measured process can do."""
+
+    products: list[Product]
+
+    def step(self) -> None:
+        """What is timed; returns when it is done."""
+
+    def multiplier(self, product: Product, times: int) -> Callable[[], None]:
+        """A call that computes a product so often, and returns when it is done."""
+
+    def facts(self) -> dict:
+        """Device, versions, number of compilations and the like."""
+
+
+def serve(make: Callable[[], Subject]) -> None:
+    """Answers the process that measures until it has no more to ask.
+
+    What libraries print goes to the standard error, so that answers stand alone.
+    A module that is not there is the answer {"missing": its name}.
+    """
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    imported = peak_bytes()
+    try:
+        subject = make()
+    except ImportError as error:
+        print(json.dumps({"missing": str(error)}), file=answers)
+        return
+    print(json.dumps({"ready": True}), file=answers)
+    for line in sys.stdin:
+        found = answer(subject, *line.split())
+        if isinstance(found, dict):  # facts: what a process has before any work
+            found["imported_bytes"] = imported
+        print(json.dumps(found), file=answers)
+
+
+def answer(subject: Subject, command: str, count: str = "1") -> list | dict:
+    """To one line."""
+    if command in ("warm", "go"):
+        return [seconds_of(subject.step) for _ in range(int(count))]
+    if command == "products":
+        return [product_seconds(subject, one) for one in subject.products]
+    if command == "facts":
+        return {"peak_bytes": peak_bytes(), **subject.facts()}
+    raise ValueError(f"no such command: {command}")
+
+
+def seconds_of(call: Callable[[], None]) -> float:
+    """That a call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def product_seconds(subject: Subject, product: Product) -> float:
+    """Of `count` times a product, at its fastest."""
+    one = product.flops / product.count
+    times = min(product.count, max(1, int(SHORT / one)))
+    call = subject.multiplier(product, times)
+    call()
+    fastest = min(seconds_of(call) for _ in range(TRIES))
+    return fastest / times * product.count
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had, its imports included."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
+class Missing(Exception):
+    """A subject that is not installed, or that failed; the text says why."""
+
+
+class Process:
+    """A measured process, seen from the one that measures.
+
+    Attributes:
+      name: of the subject.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        threads: int,
+        environment: dict[str, str] | None = None,
+    ):
+        """Starts it. Raises Missing where its program is not there."""
+        self.name = name
+        self.told = tempfile.TemporaryFile()  # noqa: SIM115, as long as the process
+        settings = {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # peers need room too
+            "TOKENIZERS_PARALLELISM": "false",
+            **(environment or {}),
+        }
+        try:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | settings,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.told,
+                text=True,
+            )
+        except OSError as error:
+            raise Missing(f"{command[0]}: {error.strerror}") from error
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+    def begin(self) -> "Process":
+        """Waits until it can be asked. Raises Missing where it cannot."""
+        self._read()
+        return self
+
+    def ask(self, *words) -> list | dict:
+        """The answer to a command. Raises Missing where there is none."""
+        try:
+            self.process.stdin.write(" ".join(map(str, words)) + "\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise Missing(self._last_words()) from error
+        return self._read()
+
+    def close(self) -> None:
+        """Ends it."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.told.close()
+
+    def _read(self) -> list | dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise Missing(self._last_words())
+        found = json.loads(line)
+        if isinstance(found, dict) and "missing" in found:
+            raise Missing(found["missing"])
+        return found
+
+    def _last_words(self) -> str:
+        self.process.wait()
+        self.told.seek(0)
+        lines = self.told.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.process.returncode}"
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}

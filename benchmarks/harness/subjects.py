@@ -1,0 +1,244 @@
+"""Our own subjects: a training step and a search, as a run makes them.
+
+python -m benchmarks.harness.subjects train --work=small
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from importlib import metadata
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.harness.protocol import serve
+from benchmarks.harness.random_corpora import (
+    BATCHES,
+    Sentences,
+    Text,
+    VariedSentences,
+    words,
+)
+from benchmarks.harness.workloads import (
+    WORKS,
+    Product,
+    Work,
+    decoding_products,
+    training_products,
+)
+from configs import base
+from decoding.config import Search
+from experiment.build import Experiment, assemble
+from experiment.setup import Training, num_parameters
+from training.profiling.environment import commit, num_threads
+from utils.allocator import give_back_gaps, keep_working_memory
+
+VERSIONS = ("jax", "jaxlib", "flax", "numpy")
+
+
+def config(work: Work, dtype: str = "float32") -> ConfigDict:
+    """The experiment that a work is."""
+    cfg = base.get_config(work.model)
+    cfg.model.update({"width": work.width, "layers": work.layers, "dtype": dtype})
+    if work.model == "rnn":
+        sizes = dict.fromkeys(("embedding_width", "attention_width"), work.width)
+        cfg.model.update({**sizes, "tie_embeddings": False})
+    else:
+        cfg.model.update({"heads": work.heads, "feed_forward": work.feed_forward})
+    if work.is_translation:
+        cfg.label_smoothing = 0.1
+    else:
+        cfg.task = "language_modeling"
+        cfg.model.memory_length = work.memory
+    cfg.optim.update({"name": "adam", "lr": 1e-4, "schedule": "constant"})
+    cfg.optim.update(
+        {"b1": 0.9, "b2": 0.98, "clip": 0.0 if work.is_translation else 0.25}
+    )
+    return cfg
+
+
+def experiment(work: Work, dtype: str = "float32") -> Experiment:
+    """The same, put together."""
+    vocabulary = words(work.vocabulary)
+    sides = ("source", "target") if work.is_translation else ("text",)
+    return assemble(config(work, dtype), dict.fromkeys(sides, vocabulary))
+
+
+class Ours:
+    """What all our subjects share."""
+
+    def multiplier(self, product: Product, times: int) -> Callable[[], None]:
+        """See `Subject`; both factors lie in memory row by row."""
+        batch, rows, inner, columns, _ = product
+        left, right = (
+            jnp.ones(shape, self.dtype)
+            for shape in ((batch, rows, inner), (batch, inner, columns))
+        )
+        if batch == 1:
+            left, right = left[0], right[0]
+        compiled = jax.jit(jnp.matmul).lower(left, right).compile()
+
+        def call():
+            found = [compiled(left, right) for _ in range(times)]
+            jax.block_until_ready(found)
+
+        return call
+
+    def facts(self) -> dict:
+        """See `Subject`; on an accelerator its memory counts, not the process's."""
+        device = jax.devices()[0]
+        found = {
+            "device": device.device_kind,
+            "threads": num_threads(),
+            "versions": {name: metadata.version(name) for name in VERSIONS},
+            "commit": commit(),
+            "compilations": self.compilations(),
+            "compilation_cache": bool(jax.config.jax_compilation_cache_dir),
+            "parameters": self.parameters,
+        }
+        if statistics := device.memory_stats():
+            found["peak_bytes"] = statistics["peak_bytes_in_use"]
+        return found
+
+
+class TrainStep(Ours):
+    """A step of `trainable.Training`, batches on the device."""
+
+    def __init__(self, work: Work, dtype: str = "float32"):
+        self.dtype = dtype
+        self.products = training_products(work)
+        kind = Sentences if work.is_translation else Text
+        dataset = kind(work.rows, work.length, work.vocabulary)
+        training = Training.of(experiment(work, dtype), dataset)
+        self.state = training.partitioner.init(training.make_state)
+        self.carry = training.make_carry()
+        self.compiled = training.compiled_step(self.state, self.carry)
+        self.batches = [training.batch(k) for k in range(4)]
+        self.number = 0
+        self.parameters = num_parameters(self.state.params)
+
+    def step(self) -> None:
+        """Forwards, backwards, update."""
+        batch = self.batches[self.number % len(self.batches)]
+        found = self.compiled(self.state, self.carry, batch)
+        self.state, self.carry, self.pairs = jax.block_until_ready(found)
+        self.number += 1
+        give_back_gaps(self.number)
+
+    def compilations(self) -> int:
+        """Of the step."""
+        return self.compiled.cache_size()
+
+
+class Decoding(Ours):
+    """A batch of sources translated by random parameters, as `eval.py` does it.
+
+    With `beam` 1 it is greedy. All targets have exactly as many tokens as sources.
+    """
+
+    def __init__(self, work: Work, beam: int, dtype: str = "float32"):
+        self.dtype = dtype
+        self.products = decoding_products(work, beam)
+        self.found = found = experiment(work, dtype)
+        self.model = found.evaluation_model
+        dataset = Sentences(work.rows, work.length, work.vocabulary)
+        batch = dataset.train_batches()[0]
+        init = jax.jit(functools.partial(found.task.init, found.model))
+        self.variables = nn.meta.unbox(init(jax.random.key(0), batch))
+        names = ("source", "source_mask", "reset", "ids")
+        self.batch = {name: batch[name] for name in names}
+        self.carry = found.task.initial_carry(self.model, 1, train=False)
+        cfg = found.cfg
+        method = "beam" if beam > 1 else "greedy"
+        cfg.decode.update({"method": method, "beam": beam})
+        # Ends cannot come before the last token, and have to come then.
+        cfg.decode.update({"max_length": work.length, "min_length": work.length - 1})
+        self.search = Search.of(cfg.decode).best_alone
+        self.parameters = num_parameters(self.variables)
+        self.compiled = found.task._search
+
+    def step(self) -> None:
+        """A search."""
+        found, _ = self.found.task.search(
+            self.model,
+            self.variables,
+            self.carry,
+            self.batch,
+            self.found.cfg,
+            self.search,
+        )
+        self.lengths = np.asarray(found.lengths)
+
+    def compilations(self) -> int:
+        """Of the search."""
+        return self.compiled._cache_size()
+
+    def facts(self) -> dict:
+        """Also how many tokens came out."""
+        return super().facts() | {
+            "new_tokens": sorted({*self.lengths.ravel().tolist()})
+        }
+
+
+class VariedDecoding(Decoding):
+    """The same over sentences of many lengths, in the batches of an evaluation.
+
+    A translation ends at the latest some tokens after what its source's length says,
+    so rows end at different times and short sentences meet in small batches.
+    """
+
+    def __init__(self, work: Work, beam: int, dtype: str = "float32"):
+        super().__init__(work, beam, dtype)
+        self.products = []
+        dataset = VariedSentences(BATCHES * work.rows, work.length, work.vocabulary)
+        self.found.cfg.decode.length_factor = dataset.factor
+        names = ("source", "source_mask", "reset", "ids")
+        batches = dataset.evaluation_batches(work.rows * work.length)
+        self.all = [
+            {name: batches[k][name] for name in names} for k in range(len(batches))
+        ]
+        self.counts = {
+            "tokens": int(dataset.limits.sum()),
+            "needed": int((dataset.lengths + dataset.limits).sum()),
+            "places": 2 * dataset.rows * dataset.length,
+        }
+
+    def step(self) -> None:
+        """A search in each batch."""
+        for batch in self.all:
+            self.batch = batch
+            super().step()
+
+    def facts(self) -> dict:
+        """Also how many tokens of both sides count, and would if all rows were full."""
+        return super().facts() | self.counts
+
+
+def main() -> None:
+    """One subject, until it is asked nothing more."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=("train", "decode"))
+    parser.add_argument("--work", choices=WORKS, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--varied", action="store_true", help="lengths of sources")
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    work = WORKS[options.work]
+    work = work.shrunk() if options.tiny else work
+
+    def make():
+        if options.kind == "train":
+            return TrainStep(work, options.dtype)
+        kind = VariedDecoding if options.varied else Decoding
+        return kind(work, options.beam, options.dtype)
+
+    serve(make)
+
+
+if __name__ == "__main__":
+    keep_working_memory()
+    main()

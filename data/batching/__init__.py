@@ -1,0 +1,1 @@
+"""Batches as a function of their number: buckets, documents and streams."""

@@ -1,1 +1,0 @@
-"""TFDS builders; one file a corpus."""

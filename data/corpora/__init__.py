@@ -1,0 +1,1 @@
+"""TFDS builders of the corpora and the files they read."""

@@ -1,0 +1,93 @@
+"""The source text of the running Python's standard library: long text, no download."""
+
+import hashlib
+import io
+import platform
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from utils.errors import UserError
+
+TESTS = {"test", "tests", "idle_test"}
+SHARES = 20  # of all files: one for validation, one for test, the others for training
+
+
+class PythonStdlib(tfds.core.GeneratorBasedBuilder):
+    """One example a file, sorted by path; tests and repeated files left out.
+
+    The config is Python's version, so that another Python prepares another corpus. A
+    file's split depends on its path alone.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        tfds.core.BuilderConfig(name=platform.python_version())
+    ]
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
+            homepage="https://docs.python.org/3/library",
+            license="PSF License Agreement",
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        texts = {"train": [], "validation": [], "test": []}
+        for path, text in read_library(Path(sysconfig.get_path("stdlib"))):
+            texts[choose_split(path)].append(text)
+        return {split: self._generate_examples(texts[split]) for split in texts}
+
+    def _generate_examples(self, texts):
+        for key, text in enumerate(texts):
+            yield key, {"text": text}
+
+
+def choose_split(path: str) -> str:
+    """The split of the file at `path`, relative to the library."""
+    share = int(hashlib.sha256(path.encode()).hexdigest(), 16) % SHARES
+    return {0: "validation", 1: "test"}.get(share, "train")
+
+
+def read_library(library: Path) -> Iterator[tuple[str, str]]:
+    """(path, text) of every module of `library`, sorted by path, no text twice.
+
+    Raises UserError where no module has source text.
+    """
+    seen = set()
+    for path in sorted(path.as_posix() for path in find_modules(library)):
+        text = decode_source((library / path).read_bytes())
+        if text.strip() and text not in seen:
+            seen.add(text)
+            yield path, text
+    if not seen:
+        raise UserError(
+            f"{library} holds no .py file: this Python comes without its library's "
+            "source text, use another Python"
+        )
+
+
+def find_modules(library: Path) -> Iterator[Path]:
+    """The library's own .py files: nothing installed, generated or for tests."""
+    for entry in library.iterdir():
+        if entry.stem in sys.stdlib_module_names:
+            for path in entry.rglob("*.py") if entry.is_dir() else [entry]:
+                path = path.relative_to(library)
+                if path.suffix == ".py" and TESTS.isdisjoint(path.parts):
+                    yield path
+
+
+def decode_source(source: bytes) -> str:
+    """The text of a module, in the encoding it declares; empty if that fails."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        text = source.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError):
+        return ""
+    return text.replace("\r\n", "\n")

@@ -1,0 +1,1 @@
+"""Token ids of a corpus, stored once and mapped from disk."""

@@ -1,0 +1,1 @@
+"""Building, validating, training and restoring the experiment of a config."""

@@ -1,0 +1,166 @@
+"""From a config to task and model.
+
+`experiment/train.py` trains what is built here; `experiment/restore.py` opens it again.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import typing
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from data.tokenizers.serialization import Tokenizer
+from decoding.config import check_decode
+from models.registry import ARCHITECTURES
+from tasks.registry import TASKS
+from utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config and its tokenizers determine."""
+
+    cfg: ConfigDict
+    task: Any
+    model: Any
+    tokenizers: dict[str, Tokenizer]
+
+    @property
+    def evaluation_model(self):
+        """The model as `cfg.eval` changes it; its parameters are the same."""
+        config = evaluation_config(self.model.config, self.cfg.eval)
+        return self.model.clone(config=config)
+
+    def parameters(self) -> PyTree:
+        """Shapes of all parameters, with the names of their axes."""
+        variables = jax.eval_shape(
+            lambda batch: self.task.init(self.model, jax.random.key(0), batch),
+            small_batch(self.cfg),
+        )
+        return variables["params"]
+
+
+def reads_text(cfg: ConfigDict) -> bool:
+    """Whether batches are segments of running text, and not of pairs."""
+    return task_class(cfg.task).corpus_kind == "text"
+
+
+def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's arrays without their numbers."""
+
+    def array(length, dtype="int32"):
+        return jax.ShapeDtypeStruct((2, length), dtype)
+
+    if reads_text(cfg):
+        length = cfg.data.segment_length
+        return {"tokens": array(length), "labels": array(length)}
+    return {
+        "source": array(9),
+        "source_mask": array(9, "bool"),
+        "target_in": array(7),
+        "target_mask": array(7, "bool"),
+        "labels": array(7),
+    }
+
+
+def assemble(
+    cfg: ConfigDict,
+    tokenizers: dict[str, Tokenizer],
+    languages: tuple[str, ...] = (),
+) -> Experiment:
+    """Task and model of a config.
+
+    Raises UserError for a task or model that does not exist or does not fit, and for
+    a search that the vocabulary is too small for.
+    """
+    options = {"languages": languages} if languages else {}
+    task = task_class(cfg.task)(
+        tokenizers,
+        label_smoothing=cfg.label_smoothing,
+        z_loss=cfg.z_loss,
+        loss_fraction=cfg.loss_fraction,
+        documents=cfg.data.documents,
+        **options,
+    )
+    module = architecture(cfg.model.name)
+    model = task.make_model(module, model_config(module.Config, cfg.model))
+    predicted = tokenizers.get("target", tokenizers.get("text"))
+    check_decode(cfg.decode, predicted.vocab_size)
+    return Experiment(cfg, task, model, tokenizers)
+
+
+def task_class(name: str) -> type:
+    """Returns the class `Task` of a task in `tasks.registry.TASKS`."""
+    return _lookup(TASKS, name, "task").Task
+
+
+def architecture(name: str):
+    """Returns the module of an architecture in `models.registry.ARCHITECTURES`."""
+    return _lookup(ARCHITECTURES, name, "model.name")
+
+
+def _lookup(registry: dict[str, str], name: str, key: str):
+    """Imports the module that a registry has under a name.
+
+    Raises UserError for a name that is not registered.
+    """
+    if name not in registry:
+        raise UserError(f"Unknown {key} {name!r}; choose one of {', '.join(registry)}")
+    return importlib.import_module(registry[name])
+
+
+def model_config(schema: type, cfg: ConfigDict):
+    """`cfg.model` as the dataclass that a model module calls Config.
+
+    Raises UserError for a key that is unknown, missing or of another type, and
+    for values the dataclass refuses.
+    """
+    hints = typing.get_type_hints(schema)
+    types = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    values = cfg.to_dict()
+    for key, value in values.items():
+        if key not in types:
+            close = difflib.get_close_matches(key, types, 1) or list(types)
+            raise UserError(f"model.{key}: no such key, did you mean {close[0]!r}?")
+        wanted = types[key]
+        if wanted in (float, float | None) and isinstance(value, int):
+            values[key] = float(value)
+        elif wanted is tuple and isinstance(value, list):
+            values[key] = tuple(value)
+        elif not isinstance(value, wanted) or isinstance(value, bool) != (
+            wanted is bool
+        ):
+            kind = wanted.__name__ if isinstance(wanted, type) else wanted
+            raise UserError(f"model.{key}={value!r} is not of type {kind}")
+    missing = types.keys() - values.keys()
+    if missing:
+        raise UserError(f"model.{min(missing)} is not set")
+    try:
+        return schema(**values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def evaluation_config(config, options: ConfigDict):
+    """A model's Config with the keys of `cfg.eval` that it has too.
+
+    Raises UserError for what the model does not have or cannot have.
+    """
+    given = {
+        "attention_window": options.attention_window,
+        "memory_length": options.memory_length,
+        "same_length": options.same_length,
+        "clamp_length": options.clamp_length,
+    }
+    asked = {key: value for key, value in given.items() if value is not None}
+    for key, value in asked.items():
+        if not hasattr(config, key):
+            raise UserError(f"eval.{key}={value}: a {config.name} has no such key")
+    try:
+        return dataclasses.replace(config, **asked)
+    except ValueError as error:
+        raise UserError(str(error).replace("model.", "eval.", 1)) from error

@@ -1,0 +1,263 @@
+"""The glue: from a config to data, model, task, optimiser and a trained run.
+
+`experiment/` is the only package that knows all others.
+"""
+
+import contextlib
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from data.dataset import SIDES, Dataset, open_dataset
+from data.tokenizers.serialization import Tokenizer, dump_tokenizer
+from experiment.build import assemble, task_class
+from experiment.restore import (
+    TrainedRun,
+    check_data,
+    evaluation_input,
+    open_run,
+    read_tokenizers,
+)
+from experiment.setup import Training, num_parameters
+from experiment.validate import check_config, check_corpus, without_effect_here
+from training.checkpoint import Checkpoints
+from training.init_from import transferred
+from training.loop import Ending, Run
+from training.metric_writers import Writers
+from training.nonfinite import save_batches
+from training.optim.nt_asgd import evaluation_params
+from training.optim.param_groups import check_patterns
+from training.parallel.distributed import (
+    Address,
+    first_before_others,
+    is_alone,
+    is_first,
+    join,
+    losses_explained,
+)
+from training.parallel.partitioning import Agreement, at_hand
+from training.profiling.environment import make_deterministic, surroundings
+from training.profiling.peak_flops import ceiling
+from training.profiling.trace import Profile, parse_steps
+from training.progress import Progress
+from training.run_dir import RunDirectory, different_keys
+from training.run_lock import alone_in
+from training.signals import Interruptible, StopRequested, stop_at_once
+from training.step import TrainState
+from utils.errors import UserError
+
+
+def train(
+    cfg: ConfigDict,
+    workdir: str,
+    address: Address | None = None,
+    profile: str | None = None,
+) -> Ending:
+    """Trains to the end, from the newest checkpoint if there is one.
+
+    Returns why training ended, with everything saved.
+
+    Args:
+      address: where the processes of this run meet; None: there is this one.
+      profile: "FROM:TO", the first and the last step to trace; None: none is.
+    """
+    steps = parse_steps(profile) if profile else None
+    try:
+        with stop_at_once(), losses_explained(), contextlib.ExitStack() as held:
+            if address is not None:
+                join(address)
+            return _train(cfg, workdir, steps, held)
+    except StopRequested:  # before the first step
+        return Ending.STOPPED
+
+
+def _train(
+    cfg: ConfigDict,
+    workdir: str,
+    steps: tuple[int, int] | None,
+    held: contextlib.ExitStack,
+) -> Ending:
+    if cfg.deterministic:
+        make_deterministic()
+    directory = RunDirectory(workdir)
+    profile = Profile(steps, directory.path / "profile")
+    config = checked(cfg, directory)
+    with first_before_others("data"):
+        is_new = cfg.init_from and not directory.is_complete
+        origin = open_run(cfg.init_from) if is_new else None
+        dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
+    check_corpus(cfg, dataset)
+    experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
+    training = Training.of(experiment, dataset)
+    state = training.partitioner.init(training.make_state)
+    carry = training.make_carry()
+    check_patterns(cfg.optim, state.params)
+    # What a run could not go on with is refused before it begins.
+    validate = validator(training, dataset)
+    if origin:
+        state = begun_from(origin, state, cfg)
+    facts = about(state, dataset, training.steps)
+    if is_first():
+        held.enter_context(alone_in(directory.path))
+        begin(directory, config, facts, dataset)
+        for line in without_effect_here(cfg):
+            print(line, file=sys.stderr)
+
+    checkpoints = Checkpoints(
+        directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best
+    )
+    progress = Progress()
+    found = checkpoints.restore_newest(training.content(state, carry))
+    if found:
+        content, document = found
+        state, carry = training.restored(content, carry)
+        progress = Progress.of_json(document)
+        progress.begin_again(cfg.max_nonfinite_steps)
+        if is_first():
+            print(f"resuming at step {int(state.step)}")
+    elif cfg.init_from and not origin:  # killed before its first checkpoint
+        state = begun_from(open_run(cfg.init_from), state, cfg)
+    run = Run(
+        step=profile.around(training.compiled_step(state, carry), int(state.step)),
+        batch=training.batch,
+        content=training.content,
+        validate=validate,
+        best=best_metric(cfg),
+        steps=training.steps,
+        log_every=cfg.every.log,
+        eval_every=cfg.every.eval,
+        save_every=cfg.every.checkpoint,
+        patience=cfg.keep.patience,
+        max_nonfinite_steps=cfg.max_nonfinite_steps,
+        checkpoints=checkpoints,
+        writers=Writers(
+            directory.path,
+            progress,
+            step=int(state.step),
+            steps=training.steps,
+            silent=not is_first(),
+        ),
+        flops=training.profiling.flops(state),
+        ceiling=ceiling(cfg.model.dtype),
+        agree=None if is_alone() else Agreement(),
+    )
+    with profile:
+        _, ending = run.train(state, carry, progress)
+    if ending is Ending.NOT_FINITE and is_first():
+        keep_skipped(directory, training, progress)
+    return ending
+
+
+def begun_from(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
+    """A first state with the parameters of another run."""
+    params = transferred(
+        state.params, origin.variables["params"], cfg.init_params_pattern
+    )
+    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
+    return state.replace(params=params, ema=ema)
+
+
+def checked(cfg: ConfigDict, directory: RunDirectory) -> dict:
+    """A config as JSON. Raises UserError for one that cannot be, or not there."""
+    config = json.loads(cfg.to_json_best_effort())
+    directory.check_config(config)
+    check_config(cfg)
+    return config
+
+
+def known_tokenizers(
+    cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None
+) -> dict[str, Tokenizer] | None:
+    """Those of a run that goes on, or of the one whose parameters it takes."""
+    if directory.is_complete:
+        return read_tokenizers(directory)
+    if origin is None or cfg.data.vocabulary:
+        return None
+    sides = SIDES[task_class(cfg.task).corpus_kind]
+    if set(sides) != set(origin.experiment.tokenizers):
+        raise UserError(
+            f"init_from={cfg.init_from!r} has vocabularies for "
+            f"{', '.join(origin.experiment.tokenizers)}, and task={cfg.task!r} needs "
+            f"others: set data.vocabulary"
+        )
+    return origin.experiment.tokenizers
+
+
+def begin(directory: RunDirectory, config: dict, facts: dict, dataset: Dataset) -> None:
+    """Writes what a run directory begins with, or checks what one began with."""
+    if directory.is_complete:
+        check_data(directory, dataset)
+        there = directory.read_json("about.json")
+        known = {key: facts[key] for key in there if key in facts}
+        for line in different_keys(there, known):
+            print(f"resuming although {line}", file=sys.stderr)
+        return
+    directory.write_json("config.json", config)
+    documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
+    directory.write_tokenizers(documents)
+    directory.write_json("about.json", facts)  # the last: makes it complete
+
+
+def best_metric(cfg: ConfigDict) -> tuple[str, str]:
+    """The validation score that chooses checkpoints, and "min" or "max"."""
+    task = task_class(cfg.task)
+    name = cfg.keep.metric or task.best
+    return name, task.better[name]
+
+
+def validator(training: Training, dataset: Dataset):
+    """From a state to the scores of the validation split, by name."""
+    experiment = training.experiment
+    batches, extra = evaluation_input(experiment, dataset, "validation")
+    model = experiment.evaluation_model
+
+    def validate(state: TrainState, stopped) -> dict[str, float]:
+        params = at_hand(evaluation_params(state))
+        with training.partitioner.evaluation():
+            card = experiment.task.evaluate(
+                model,
+                {"params": params},
+                Interruptible(batches, stopped),
+                experiment.cfg,
+                **extra,
+            )
+        return {name: score["value"] for name, score in card["scores"].items()}
+
+    return validate
+
+
+def keep_skipped(
+    directory: RunDirectory, training: Training, progress: Progress
+) -> None:
+    """Says which steps were not finite, and keeps their batches."""
+    steps = progress.in_a_row
+    batches = {step: training.batches[step - 1] for step in steps}
+    path = directory.path / "replay" / f"steps-{steps[0]}-{steps[-1]}.npz"
+    save_batches(path, batches)
+    print(
+        f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; look at "
+        f"their batches with: train.py --workdir={directory.path} --replay={path}",
+        file=sys.stderr,
+    )
+
+
+def about(state: TrainState, dataset: Dataset, steps: int | None) -> dict:
+    """What a run's numbers depend on beside its config.
+
+    Args:
+      steps: of its whole training; None where it was trained elsewhere.
+    """
+    corpus = dataset.corpus
+    return {
+        **surroundings(),
+        "steps": steps,
+        "parameters": num_parameters(state.params),
+        "hashes": dataset.hashes,
+        "corpus": {"name": corpus.name, "version": corpus.version},
+        "languages": list(corpus.languages),
+        "examples": dict(corpus.splits),
+        "dropped": dataset.dropped,
+    }

@@ -1,0 +1,1 @@
+"""Multi-head dot-product attention, its implementations and its key/value cache."""

@@ -1,0 +1,1 @@
+"""Fused attention for TPUs, written in Pallas."""

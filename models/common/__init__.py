@@ -1,0 +1,1 @@
+"""Layers, dtypes and output distributions shared by all architectures."""

@@ -1,0 +1,331 @@
+"""Embeddings and softmax for large vocabularies: rare words cost less.
+
+The vocabulary is sorted by frequency and cut into clusters. Cluster 0 is the
+shortlist of frequent words, the others are the tail. Word vectors of cluster i
+have width E // div_val^i, input and output alike (Baevski and Auli 2019), as in
+Transformer-XL (Dai et al. 2019).
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from models.common.blockwise_cross_entropy import Scores, vocabulary_scores
+from models.common.dtypes import DType, Number, make_logits
+from models.common.layers import Initializer, zeros
+from utils.errors import UserError
+
+Axes = tuple[str | None, ...]
+
+
+def clusters(vocab_size: int, cutoffs: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """First word and end of each cluster; no cut-offs make one cluster of all.
+
+    Raises UserError for cut-offs that leave a cluster empty.
+    """
+    named = f"model.cutoffs={tuple(cutoffs)}"
+    if any(left >= right for left, right in pairwise(cutoffs)):
+        raise UserError(f"{named}: cut-offs must rise")
+    if cutoffs and cutoffs[0] < 1:
+        raise UserError(f"{named}: they must be 1 or more")
+    if cutoffs and cutoffs[-1] >= vocab_size:
+        raise UserError(
+            f"{named}: they must lie below the vocabulary size {vocab_size}"
+        )
+    return tuple(pairwise((0, *cutoffs, vocab_size)))
+
+
+def cluster_widths(
+    embedding_width: int, div_val: int, num_clusters: int
+) -> tuple[int, ...]:
+    """E // div_val^i of each cluster i.
+
+    Raises UserError where nothing is left for the last cluster.
+    """
+    least = div_val ** (num_clusters - 1)
+    if embedding_width < least:
+        raise UserError(
+            f"model.embedding_width={embedding_width}: {num_clusters} clusters with "
+            f"model.div_val={div_val} need {least} or more"
+        )
+    return tuple(embedding_width // div_val**i for i in range(num_clusters))
+
+
+class Clustered(nn.Module):
+    """What the two ends of a model share: the clusters and their parameters.
+
+    Attributes:
+      width: D of the hidden states.
+      embedding_width: E of the shortlist's word vectors.
+      cutoffs: the first word of each tail cluster.
+      div_val: each cluster's word vectors are this many times narrower than
+        those of the one before. With 1, and E = D, nothing is projected.
+      projection_init: of the maps between word vectors and hidden states.
+      init: of word vectors.
+    """
+
+    vocab_size: int
+    width: int
+    embedding_width: int
+    cutoffs: tuple[int, ...]
+    div_val: int
+    projection_init: Initializer
+    init: Initializer
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Words of each cluster."""
+        spans = clusters(self.vocab_size, self.cutoffs)
+        return tuple(stop - start for start, stop in spans)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each cluster's word vectors."""
+        return cluster_widths(self.embedding_width, self.div_val, len(self.cutoffs) + 1)
+
+    @property
+    def has_projections(self) -> bool:
+        """As in the authors' code, clusters that narrow project even if E = D."""
+        return self.div_val > 1 or self.embedding_width != self.width
+
+    def make_param(self, name: str, init: Initializer, axes: Axes, shape) -> Array:
+        """A parameter with logical axes."""
+        return self.param(name, nn.with_logical_partitioning(init, axes), shape)
+
+    def make_tables(self) -> tuple[Float[Array, "..."], ...]:
+        """`table_0`, `table_1`, ...: the word vectors of each cluster."""
+        shapes = zip(self.sizes, self.widths, strict=True)
+        return tuple(
+            self.make_param(f"table_{i}", self.init, ("vocab", "embed"), shape)
+            for i, shape in enumerate(shapes)
+        )
+
+    def make_projections(self, number: int) -> tuple[Float[Array, "_ D"] | None, ...]:
+        """`projection_0`, ... of the first `number` clusters; None where none is."""
+        if not self.has_projections:
+            return (None,) * number
+        return tuple(
+            self.make_param(
+                f"projection_{i}",
+                self.projection_init,
+                (None, "embed"),
+                (width, self.width),
+            )
+            for i, width in enumerate(self.widths[:number])
+        )
+
+
+class AdaptiveEmbedding(Clustered):
+    """Adaptive input representations (Baevski and Auli 2019, section 3).
+
+        E(w) = T_i[w - start_i] P_i      for w in cluster i
+
+    Parameters: `table_i` [words of cluster i, E // div_val^i] and `projection_i`
+    [E // div_val^i, D]; with div_val = 1 all clusters share `projection_0`. The
+    caller scales by sqrt(D). A token beyond the vocabulary is the zero vector.
+    """
+
+    def setup(self):
+        self.tables = self.make_tables()
+        number = len(self.sizes)
+        if self.div_val == 1:
+            self.projections = self.make_projections(1) * number
+        else:
+            self.projections = self.make_projections(number)
+
+    def __call__(
+        self, tokens: Int[Array, "..."], dtype: DType = jnp.float32
+    ) -> Float[Array, "... D"]:
+        # A table's answer to words of other clusters is zero, so answers add up.
+        vectors = [
+            table.at[tokens - start]
+            .get(mode="fill", fill_value=0, wrap_negative_indices=False)
+            .astype(dtype)
+            for table, start in zip(self.tables, (0, *self.cutoffs), strict=True)
+        ]
+        if not self.has_projections:
+            return sum(vectors)
+        if self.div_val == 1:
+            return sum(vectors) @ self.projections[0].astype(dtype)
+        projections = (matrix.astype(dtype) for matrix in self.projections)
+        return sum(map(jnp.matmul, vectors, projections))
+
+
+class Softmax(NamedTuple):
+    """A softmax over one cluster: softmax(T P h + b).
+
+    Attributes:
+      projection: P as the embedding has it, from the table's width to D, or None.
+    """
+
+    projection: Float[Array, "E D"] | None
+    table: Float[Array, "N E"]
+    bias: Float[Array, "N"]
+
+    def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... E"]:
+        """P h."""
+        if self.projection is None:
+            return hidden
+        return hidden @ self.projection.astype(hidden.dtype).T
+
+    def log_probs(self, hidden: Float[Array, "... D"]) -> Float[Array, "... N"]:
+        """Log probabilities of all entries, float32."""
+        logits = make_logits(self.project(hidden), self.table, self.bias)
+        return nn.log_softmax(logits)
+
+    def log_prob(
+        self, hidden: Float[Array, "B T D"], entries: Int[Array, "B T"]
+    ) -> Float[Array, "B T"]:
+        """Log probability of one entry a token, float32."""
+        return self.scores(hidden, entries)[0]
+
+    def scores(
+        self,
+        hidden: Float[Array, "B T D"],
+        entries: Int[Array, "B T"],
+        smoothing: Number = 0.0,
+    ) -> Scores:
+        """The same, as of a `Head`, and log Z."""
+        hidden = self.project(hidden)
+        return vocabulary_scores(hidden, entries, self.table, self.bias, smoothing)
+
+
+def adaptive_log_prob(
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
+    softmaxes: tuple[Softmax, ...],
+    cutoffs: tuple[int, ...],
+) -> Float[Array, "B T"]:
+    """Log probability of each label; see `AdaptiveHead`."""
+    first, *tails = softmaxes
+    shortlist = len(first.bias) - len(tails)
+    number = sum((labels >= cutoff for cutoff in cutoffs), jnp.zeros_like(labels))
+    entries = jnp.where(number == 0, labels, shortlist + number - 1)
+    total = first.log_prob(hidden, entries)
+    for i, (tail, start) in enumerate(zip(tails, cutoffs, strict=True), start=1):
+        inside = number == i
+        within = tail.log_prob(hidden, jnp.where(inside, labels - start, 0))
+        total += jnp.where(inside, within, 0)
+    return total
+
+
+class AdaptiveHead(Clustered):
+    """Adaptive softmax (Grave et al. 2017), projected as in Dai et al. 2019.
+
+        log p(w) = log p_0(w)                              w in the shortlist
+        log p(w) = log p_0(cluster i) + log p_i(w)         w in tail cluster i
+        p_0 = softmax over [words of the shortlist ; tail clusters 1, 2, ...]
+        p_i = softmax(T_i P_i h + b_i)
+
+    Every cluster is computed for every token, because shapes are
+    static; the authors' code gathers a cluster's tokens first, which gives the
+    same numbers. Its columns of the tail clusters stand in reverse order, cluster
+    1 last: whoever imports weights reverses `cluster_table` and `cluster_bias`.
+
+    Parameters: `table_i` and `bias_i` of each cluster's words, `projection_i`
+    [E // div_val^i, D], `cluster_table` [tail clusters, E] and `cluster_bias`.
+
+    Attributes:
+      embedding: its tables are also this layer's weights (Press and Wolf 2017);
+        with None the head has its own.
+      tie_projections: whether tail clusters use the embedding's projections,
+        transposed; the shortlist's is the head's own in any case.
+    """
+
+    embedding: AdaptiveEmbedding | None = None
+    tie_projections: bool = False
+
+    def setup(self):
+        if self.tie_projections and self.embedding is None:
+            raise UserError(
+                "model.tie_projections=True: there are none to share; "
+                "set it to False or tie the embeddings"
+            )
+        if self.embedding is None:
+            self.own_tables = self.make_tables()
+        own = 1 if self.tie_projections else len(self.sizes)
+        self.own_projections = self.make_projections(own)
+        self.biases = tuple(
+            self.make_param(f"bias_{i}", zeros, ("vocab",), (size,))
+            for i, size in enumerate(self.sizes)
+        )
+        if self.cutoffs:
+            shape = (len(self.cutoffs), self.embedding_width)
+            self.cluster_table = self.make_param(
+                "cluster_table", self.init, (None, "embed"), shape
+            )
+            self.cluster_bias = self.make_param(
+                "cluster_bias", zeros, (None,), shape[:1]
+            )
+
+    @property
+    def tables(self) -> tuple[Float[Array, "..."], ...]:
+        """The weights: a row a word, one table a cluster."""
+        return self.own_tables if self.embedding is None else self.embedding.tables
+
+    @property
+    def projections(self) -> tuple[Float[Array, "_ D"] | None, ...]:
+        """One a cluster."""
+        own = self.own_projections
+        if not self.tie_projections:
+            return own
+        return own + self.embedding.projections[len(own) :]
+
+    @property
+    def softmaxes(self) -> tuple[Softmax, ...]:
+        """The softmax p_0 with the columns of the tail clusters, then each p_i."""
+        parts = zip(self.projections, self.tables, self.biases, strict=True)
+        first, *tails = (Softmax(*part) for part in parts)
+        if self.cutoffs:
+            first = first._replace(
+                table=jnp.concatenate([first.table, self.cluster_table]),
+                bias=jnp.concatenate([first.bias, self.cluster_bias]),
+            )
+        return first, *tails
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Log probabilities of all words, normalised, float32."""
+        first, *tails = (softmax.log_probs(hidden) for softmax in self.softmaxes)
+        columns = first[..., self.sizes[0] :]
+        words = [columns[..., i, None] + tail for i, tail in enumerate(tails)]
+        return jnp.concatenate([first[..., : self.sizes[0]], *words], axis=-1)
+
+    def log_prob(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: Number = 0.0,
+    ) -> Float[Array, "B T"]:
+        """Log probability of the labels, in nats.
+
+        Raises UserError for label smoothing over more than one cluster, which
+        would need all V of them.
+        """
+        if not self.cutoffs:
+            return self.scores(hidden, labels, smoothing=smoothing)[0]
+        if smoothing:
+            raise UserError(
+                f"label_smoothing={smoothing}: an adaptive softmax has none; "
+                "set it to 0"
+            )
+        return adaptive_log_prob(hidden, labels, self.softmaxes, self.cutoffs)
+
+    def scores(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: Number = 0.0,
+    ) -> Scores:
+        """What `log_prob` gives and log Z; see `Head.scores`.
+
+        Raises UserError for more than one cluster, of which each has a Z of its own.
+        """
+        if self.cutoffs:
+            raise UserError("z_loss: an adaptive softmax has no one Z; set it to 0")
+        [only] = self.softmaxes
+        return only.scores(hidden, labels, smoothing)

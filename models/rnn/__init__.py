@@ -1,0 +1,1 @@
+"""RNN encoder-decoder with additive attention (Bahdanau et al. 2015)."""

@@ -1,0 +1,193 @@
+"""One layer of the stacks that Transformer and Transformer-XL are made of.
+
+It meets its text in four ways: whole (training), whole after projected keys and
+values (the prompt of a generation), a segment after a ring of them (`stream`,
+evaluation), and a token at a time (`step`, generation). What it does around
+attention is the same in all.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from models.attention.kv_blocks import Written, write
+from models.attention.multi_head import (
+    MultiHeadAttention,
+    Projected,
+    ProjectedSource,
+    SelfAttention,
+)
+from models.common.layers import Embedding, FeedForward, Residual, normal
+from models.transformer.config import StackConfig
+from models.transformer.memory import write_slots
+
+
+class Geometry(NamedTuple):
+    """Who sees whom in a text, and how far apart they are.
+
+    Attributes:
+      mask: which of S keys each query sees.
+      places: of the queries, counted from the first key.
+      all_places: of what is projected together with the queries.
+      distances: i - j for each column of `relative_shift`.
+      encodings: R of these distances, for the scheme "relative".
+    """
+
+    mask: Bool[Array, "#B #T S"]
+    places: Int[Array, "#B T"]
+    all_places: Int[Array, "#B S"]
+    distances: Int[Array, "C"]
+    encodings: Float[Array, "C D"] | None = None
+
+
+class Layer(nn.Module):
+    """A layer of the encoder or, with `cross`, of the decoder."""
+
+    config: StackConfig
+    cross: bool
+
+    def setup(self):
+        config = self.config
+        attention = {
+            "heads": config.heads,
+            "width": config.width,
+            "head_dim": config.size_of_head,
+            "dropout": config.weights_dropout,
+            "use_bias": config.attention_bias,
+            "shared": config.share_qkv,
+            "kernel": config.attention_impl,
+            "kernel_init": config.kernel_init,
+        }
+        self.self_attention = SelfAttention(
+            **attention,
+            scheme=config.position_encoding,
+            max_distance=config.max_distance,
+            own_biases=config.untie_biases and config.position_encoding == "relative",
+            dtype=config.compute_type,
+        )
+        self.self_residual = Residual(config.norm, config.dropout)
+        if self.cross:
+            self.cross_attention = MultiHeadAttention(**attention)
+            self.cross_residual = Residual(config.norm, config.dropout)
+        self.transform = FeedForward(
+            config.width,
+            config.feed_forward,
+            config.inner_dropout,
+            config.activation,
+            config.kernel_init,
+        )
+        self.transform_residual = Residual(config.norm, config.dropout)
+        if config.position_encoding == "learned_per_layer":
+            self.places = Embedding(config.max_positions, config.width, normal(0.02))
+
+    def project_source(self, encoded: Float[Array, "B E D"]) -> ProjectedSource:
+        """Keys and values of the encoder's output, once a sentence."""
+        return self.cross_attention.project(encoded)
+
+    def project_memory(
+        self, memory: Float[Array, "B M D"], places: Int[Array, "1 M"]
+    ) -> Projected:
+        """Keys and values of remembered inputs."""
+        return self.self_attention.keep(self.self_residual.enter(memory), places)
+
+    def __call__(self, x, memory, past, geometry, biases, source=None, *, train):
+        """Reads a whole text.
+
+        Args:
+          x: [B, T, D].
+          memory: inputs remembered of this layer, [B, M, D], or None.
+          past: keys and values that stand before the text, or None.
+          geometry: who sees whom, and how far apart they are.
+          source: an encoder's output and its mask, or None.
+
+        Returns the output and the keys and values of all that was seen.
+        """
+        x = self._at_its_place(x, geometry.places)
+        y = self.self_residual.enter(x)
+        parts = [] if past is None else [past]
+        if memory is not None:  # apart, since nothing is learnt through it
+            before = geometry.all_places[:, : memory.shape[1]]
+            parts.append(self.project_memory(memory, before))
+        places = geometry.all_places[:, -x.shape[1] :]
+        parts.append(self.self_attention.keep(y, places))
+        kept = tuple(jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True))
+        y = self.self_attention(
+            y,
+            kept,
+            geometry.mask,
+            geometry.places,
+            self._distances(geometry),
+            biases,
+            train=train,
+        )
+        x = self.self_residual.leave(x, y, train=train)
+        if source is not None:
+            encoded, source_mask = source
+            source = self.project_source(encoded), source_mask
+        return self._rest(x, source, train=train), kept
+
+    def stream(self, x, slots, geometry, biases, written, projected=None):
+        """Reads a segment after a ring of keys and values, which it writes into."""
+        y = self.self_residual.enter(x)
+        new = self.self_attention.keep(y, geometry.places)
+        slots = tuple(
+            write_slots(old, one, written) for old, one in zip(slots, new, strict=True)
+        )
+        if projected is None:
+            projected = self._distances(geometry)
+        num_slots, oldest = slots[0].shape[2], written + x.shape[1]
+        y = self.self_attention(
+            y,
+            slots,
+            geometry.mask,
+            geometry.places,
+            projected,
+            biases,
+            oldest=oldest % num_slots,
+            train=False,
+        )
+        x = self.self_residual.leave(x, y, train=False)
+        return self._rest(x, None, train=False), slots
+
+    def step(self, x, past, written: Written, number, view, biases, source=None):
+        """One token of each of N hypotheses, [B, N, D], their `number`-th.
+
+        Args:
+          source: an encoder's output as keys, turned, and values, and its mask.
+        """
+        x = self._at_its_place(x, view.places)
+        y = self.self_residual.enter(x)
+        new = self.self_attention.keep(y, view.places)
+        written = write(written, new, number)
+        y = self.self_attention.step(y, past, written, view, biases)
+        x = self.self_residual.leave(x, y, train=False)
+        if self.cross:
+            y = self.cross_attention.ask_turned(self.cross_residual.enter(x), *source)
+            x = self.cross_residual.leave(x, y, train=False)
+        return self._transformed(x, train=False), written
+
+    def _distances(self, geometry):
+        return self.self_attention.project_distances(
+            geometry.distances, geometry.encodings
+        )
+
+    def _at_its_place(self, x, places):
+        if self.config.position_encoding != "learned_per_layer":
+            return x
+        places = jnp.minimum(places, self.config.max_positions - 1)
+        return x + self.places(places, x.dtype)
+
+    def _rest(self, x, source, *, train):
+        """Cross-attention and feed-forward."""
+        if self.cross:
+            projected, mask = source
+            y = self.cross_residual.enter(x)
+            y = self.cross_attention(y, projected, mask, train=train)
+            x = self.cross_residual.leave(x, y, train=train)
+        return self._transformed(x, train=train)
+
+    def _transformed(self, x, *, train):
+        y = self.transform(self.transform_residual.enter(x), train=train)
+        return self.transform_residual.leave(x, y, train=train)

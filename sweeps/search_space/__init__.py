@@ -1,0 +1,1 @@
+"""Search spaces: grids, random, quasi-random and adaptive points."""

@@ -1,0 +1,1 @@
+"""Sweep trials that train as one compiled program."""

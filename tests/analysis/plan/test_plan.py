@@ -1,0 +1,224 @@
+"""What a plan says of a run before there is data or a device for it."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_flops import SMALL, Case
+
+import tasks
+from analysis.plan.liveness import peak_bytes
+from analysis.plan.memory import held, partitioner_of, working_bytes
+from analysis.plan.report import report, verdict
+from analysis.plan.step import PlannedStep
+from configs import base
+from helpers.entry_points import assert_refused, run
+from training.gradients import gradients
+from utils.errors import UserError
+
+
+def array(*shape, dtype="float32"):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def config(task="language_modeling", model="transformer_xl", **changes):
+    cfg = base.get_config(model)
+    cfg.model.update({key: size for key, size in SMALL.items() if key in cfg.model})
+    cfg.task, cfg.data.vocab_size = task, 24
+    cfg.data.update(batch_rows=16, segment_length=5, max_length=10, batch_tokens=200)
+    cfg.parallel.update(changes)
+    return cfg
+
+
+@functools.cache
+def planned(task="language_modeling", model="transformer_xl"):
+    return PlannedStep.of(config(task, model))
+
+
+def test_an_array_lives_from_where_it_is_made_to_where_it_is_last_used():
+    def chain(x):  # at most two at once, and what is returned
+        for _ in range(5):
+            x = jnp.sin(x)
+        return x
+
+    def fan(x):  # all five at once
+        parts = [jnp.sin(x + i) for i in range(5)]
+        return functools.reduce(jnp.minimum, parts)
+
+    assert peak_bytes(chain, array(100)) == 2 * 400
+    assert peak_bytes(fan, array(100)) == 6 * 400  # and the sum that is read last
+
+
+def test_what_shows_another_array_takes_no_memory_but_keeps_it():
+    def views(x):
+        y = jnp.sin(x)
+        wide = jnp.broadcast_to(y[:, None], (100, 50)).astype(jnp.int32)
+        other = jnp.cos(x)
+        return wide.max(), other
+
+    assert peak_bytes(views, array(100)) == 400 + 400 + 4
+    bare = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100))
+    own = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100), results=50)
+    assert (bare, own) == (800, 450)
+
+
+def test_a_turn_of_a_loop_comes_on_top_of_its_results():
+    def loop(xs):
+        return jax.lax.map(lambda x: jnp.cos(jnp.sin(x)), xs)
+
+    assert peak_bytes(loop, array(10, 100)) == 10 * 400 + 2 * 400
+
+
+def test_what_is_computed_again_is_not_kept():
+    def deep(x, *, again):
+        def layer(x):
+            return jnp.sin(jnp.exp(jnp.sin(x)))
+
+        layer = jax.checkpoint(layer) if again else layer
+        for _ in range(8):
+            x = layer(x)
+        return x.sum()
+
+    kept, again = (
+        peak_bytes(jax.grad(functools.partial(deep, again=again)), array(1000))
+        for again in (False, True)
+    )
+    assert kept >= 8 * 3 * 4000
+    assert 8 * 4000 <= again < kept / 1.5
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [("language_modeling", "transformer_xl"), ("translation", "rnn")],
+)
+def test_the_estimate_is_near_what_the_compiler_reserves(task, model):
+    sizes = {"layers": 1, "width": 32, "heads": 2, "feed_forward": 64}
+    case = Case(task, model, rows=16, length=32, vocabulary=200, **sizes)
+
+    def gradient(params, carry, batch, seed):
+        return gradients(case.loss, params, carry, batch, jax.random.key(seed))
+
+    inputs = (case.params, case.carry, case.batch, array(dtype="uint32"))
+    compiled = jax.jit(gradient).lower(*inputs).compile().memory_analysis()
+    reserved = compiled.temp_size_in_bytes + compiled.output_size_in_bytes
+    assert 0.6 < reserved / peak_bytes(gradient, *inputs) < 1.25
+
+
+def test_devices_share_rows_and_fsdp_shares_gradients():
+    step = planned()
+    data = [partitioner_of(config(), count) for count in (1, 4, 16)]
+    one, four, sixteen = (working_bytes(step, places) for places in data)
+    weights = held(step, data[0]).parameters
+    assert 0.2 * one < four < 0.5 * one
+    assert weights < sixteen < four
+    wide = config()
+    wide.model.feed_forward = 4000  # parameters are most of what there is
+    step, spread = PlannedStep.of(wide), partitioner_of(config(fsdp=8, data=2), 16)
+    whole = working_bytes(step, data[2])
+    assert held(step, spread).parameters < held(step, data[2]).parameters / 4
+    assert working_bytes(step, spread) < 0.7 * whole
+
+
+def lines_of(text):
+    """First word and the line, of every line."""
+    return {line.split()[0]: line for line in text.splitlines() if line}
+
+
+def test_a_plan_tells_tokens_work_memory_and_places():
+    text = report(config(data=1, fsdp=4), 4, 16.0)
+    lines = lines_of(text)
+    assert "1 shape" in lines["shapes"]
+    assert lines["tokens"].split()[1] == str(16 * 5)
+    counted = planned().flops()
+    assert float(lines["FLOPs"].split()[1]) == pytest.approx(counted, rel=1e-3)
+    found = {name: float(lines[name].split()[1]) for name in ("working", "parameters")}
+    places = partitioner_of(config(data=1, fsdp=4), 4)
+    expected = held(planned(), places).parameters / 1e9
+    assert found["parameters"] == pytest.approx(expected, abs=1e-4)
+    assert "on each of 4 devices (jit, data=1 x fsdp=4 x tensor=1)" in text
+    assert re.search(r"transform/inner/kernel +8 over fsdp x 14 +1/4 of it", text)
+    assert "is expected to fit into 16 GB" in text
+
+
+def test_a_plan_of_translation_tells_its_bound_of_shapes_and_the_longest():
+    lines = lines_of(report(config("translation", "rnn")))
+    assert "at most 8 shapes" in lines["shapes"]
+    assert "20 rows of 10 tokens a side" in lines["shapes"]
+    assert "200 predicted" in lines["tokens"]
+
+
+def test_without_a_wish_a_plan_is_for_as_few_devices_as_the_mesh_needs():
+    assert "on each of 1 devices" in report(config())
+    assert "on each of 6 devices" in report(config(fsdp=3, tensor=2))
+    assert "where parameters lie" not in report(config())
+
+
+def test_the_verdict_names_what_is_sure_and_what_is_likely():
+    assert verdict(20, 25, 16).startswith("does not fit into 16 GB: 20.0")
+    assert verdict(10, 25, 16).startswith("is not expected to fit into 16 GB: 9.0")
+    assert verdict(10, 15, 16).startswith("is expected to fit into 16 GB: 1.0")
+
+
+MISTAKES = {
+    "no devices": ((0, None), {}, "--devices=0"),
+    "negative memory": ((8, -1.0), {}, "--device_memory=-1"),
+    "memory that is no number": ((8, float("nan")), {}, "--device_memory=nan"),
+    "a mesh that does not multiply": ((8, 16.0), {"fsdp": 3}, "does not make the 8"),
+    "an unknown mode": ((8, 16.0), {"mode": "shards"}, "there are jit, pmap"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_plan_that_cannot_be_is_refused(name):
+    asked, changes, told = MISTAKES[name]
+    with pytest.raises(UserError, match=re.escape(told)):
+        report(config(**changes), *asked)
+
+
+PLAN = ("train.py", "--config=configs/cldr.py:rnn", "--plan")
+
+
+def test_a_task_of_ones_own_on_texts_is_planned_as_those(tmp_path, monkeypatch):
+    own = "from tasks import language_modeling\n\n\n"
+    own += 'class Task(language_modeling.Task):\n    """The same."""\n'
+    (tmp_path / "own_text.py").write_text(own)
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    cfg = config("language_modeling", "rnn")
+    expected = report(cfg)
+    cfg.task = "own_text"
+    assert report(cfg) == expected
+
+
+def test_the_command_prints_a_plan():
+    done = run(*PLAN, "--devices=8", "--device_memory=16", "--config.parallel.fsdp=2")
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    assert "on each of 8 devices (jit, data=4 x fsdp=2 x tensor=1)" in text
+    assert next(iter(lines_of(text))).count("/")  # parameters come first
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--devices=0", "--device_memory=-2", "--devices=x"),
+        *("--config.init_params_pattern=(", "--config.data.vocab_size=-1"),
+    ],
+)
+def test_the_command_refuses_a_mistake_in_one_line(flag):
+    assert_refused(run(*PLAN, flag), re.split("[.=]", flag.strip("-"))[-2])
+
+
+def test_a_mesh_of_other_devices_is_refused_in_one_line():
+    flags = ("--devices=8", "--config.parallel.tensor=3")
+    assert_refused(run(*PLAN, *flags), "tensor=3", "8 devices")
+
+
+def test_batches_of_a_plan_are_shaped_as_those_of_a_run():
+    assert planned().inputs(16)[2].keys() == {"tokens", "labels", "weights", "reset"}
+    params, carry, batch = planned("translation", "transformer").inputs(3)
+    assert carry == ()
+    assert batch["source"].shape == batch["labels"].shape == (3, 10)
+    assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)) > 1000

@@ -1,0 +1,222 @@
+"""A step compiled for devices that are not there, and what it would take of them."""
+
+import dataclasses
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from test_plan import config
+
+from analysis.plan import aot_compile, targets
+from analysis.plan.aot_compile import CompiledStep
+from analysis.plan.memory import held, partitioner_of
+from analysis.plan.report import compiled_table, report
+from analysis.plan.step import PlannedStep
+from helpers.entry_points import assert_refused, run
+from models.attention.dispatch import kernel_of
+from models.attention.dot_product import Meeting
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+COMPILERS = ROOT / ".venv-targets" / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    step = PlannedStep.of(config())
+    partitioner = partitioner_of(step.cfg, targets.devices_of("cpu"))
+    return step, partitioner, CompiledStep.of(step, partitioner)
+
+
+def test_the_compiler_holds_what_the_plan_says_and_the_batch(compiled):
+    step, partitioner, found = compiled
+    _, _, batch = step.inputs(partitioner.padded(step.rows))
+    own = sum(leaf.size * leaf.dtype.itemsize for leaf in batch.values())
+    known = held(step, partitioner).total + own
+    assert known <= found.held <= known + 64  # and the number of the step
+    assert found.total == found.held + found.working
+    assert found.working > 0
+
+
+def test_a_step_that_is_compiled_for_a_target_is_in_the_report():
+    text = report(config(), target="cpu")
+    assert "compiled for 1 x cpu, in GB on each" in text
+    assert re.search(r"in all +0\.\d{4}  compiled in \d+\.\d s", text)
+
+
+def test_whether_it_fits_is_told(compiled):
+    step, partitioner, _ = compiled
+    assert "fits into 5 GB" in compiled_table(step, partitioner, 5)
+    told = compiled_table(step, partitioner, 1e-6)
+    assert re.search(r"does not fit into 1e-06 GB: 0\.\d+ too much", told)
+
+
+def test_what_a_compiler_refuses_for_memory_is_told_in_a_line(compiled, monkeypatch):
+    step, partitioner, _ = compiled
+
+    class Refused:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: the memory of 191.52G exceeds 15.75G.\nmore"
+            )
+
+    monkeypatch.setattr(aot_compile, "lower", lambda *_: Refused())
+    told = compiled_table(step, partitioner, None)
+    assert told.endswith("\ndoes not fit: the memory of 191.52G exceeds 15.75G.")
+
+
+def test_products_without_tiles_are_left_to_the_library():
+    class Lowered:
+        def compile(self, options=None):
+            if options is None:
+                raise jax.errors.JaxRuntimeError(
+                    "INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot"
+                )
+            return options
+
+    found = aot_compile.compiled(Lowered())
+    assert found == {"xla_gpu_enable_triton_gemm": False}
+
+
+def test_memory_of_a_kernel_that_runs_out_is_told_apart():
+    error = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory "
+    told = aot_compile.reason_of(error + "in memory space vmem while ...\nmore")
+    assert told.startswith("a kernel's fast memory, not the device's: Ran out of")
+
+
+@pytest.mark.parametrize("target", ["tpu", "h100:0", "h100:x", "v5e", "v5e:4", "cpu:2"])
+def test_a_target_that_is_none_is_refused(target):
+    with pytest.raises(UserError, match="v5e:4x4, a100, h100, h200"):
+        targets.devices_of(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "needed"), [("v5e:2x2", "pip install libtpu"), ("h100", "cuda.txt")]
+)
+def test_a_compiler_that_is_missing_is_named(monkeypatch, target, needed):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=needed):
+        targets.devices_of(target)
+
+
+def test_more_devices_than_a_target_has_are_refused():
+    with pytest.raises(UserError, match="--devices=2: --target=cpu has 1"):
+        report(config(), devices=2, target="cpu")
+
+
+def test_pmap_is_refused():
+    with pytest.raises(UserError, match="pmap"):
+        report(config(mode="pmap"), target="cpu")
+
+
+def test_the_command_refuses_a_target_in_one_line():
+    done = run("train.py", "--config=configs/cldr.py:rnn", "--plan", "--target=tpu")
+    assert_refused(done, "--target=tpu", "v5e:4x4")
+
+
+def test_the_memory_of_gpus_is_known_and_of_others_not():
+    assert targets.memory_of("h100:8") == pytest.approx(85.5, abs=0.1)
+    assert targets.memory_of("v5e:2x2") is targets.memory_of("cpu") is None
+
+
+def for_a_tpu():
+    """The surroundings of a trace for one."""
+    device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
+    rows, heads, queries, keys, width = 2, 2, 256, 512, 64
+
+    def number(kernel, content, keys, distances):
+        meeting = Meeting(content, keys, content, distances)
+        mask = jnp.ones((1, 1, queries, keys.shape[2]), bool)
+        found = kernel(meeting, keys, mask, jnp.zeros(2, jnp.uint32), 0.1)
+        return found.astype(jnp.float32).sum()
+
+    def array(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+
+    inputs = (
+        array(rows, heads, queries, width),
+        array(rows, heads, keys, width),
+        array(keys, heads, width),
+    )
+    scores = f"{rows}x{heads}x{queries}x{keys}x"
+    for name, calls in (("xla", 0), ("pallas", 2)):
+        with for_a_tpu():
+            kernel = kernel_of(name)
+        gradient = jax.jit(jax.grad(lambda *x: number(kernel, *x), (0, 1, 2)))  # noqa: B023
+        with for_a_tpu():
+            text = gradient.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
+        assert text.count("@tpu_custom_call") == calls
+        assert (scores in text) == (name == "xla")
+
+
+def test_a_tpus_kernel_is_lowered_for_a_population():
+    def number(text, keys, rate):
+        mask = jnp.ones((1, 1, 128, 128), bool)
+        return kernel_of("pallas")(Meeting(text, text), text, mask, keys, rate).sum()
+
+    members = jax.jit(jax.vmap(jax.grad(number)))
+    inputs = (
+        jax.ShapeDtypeStruct((3, 2, 2, 128, 64), jnp.float32),
+        jax.ShapeDtypeStruct((3, 2), jnp.uint32),
+        jax.ShapeDtypeStruct((3,), jnp.float32),
+    )
+    with for_a_tpu():
+        text = members.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == 2
+
+
+SLICES = {  # with how many devices, and how JAX names them
+    "v3:2x2": "8 x TPU v3",
+    "v4:2x2x1": "4 x TPU v4",
+    "v5e:1x1": "1 x TPU v5 lite",
+    "v5e:2x2": "4 x TPU v5 lite",
+    "v6e:2x4": "8 x TPU v6 lite",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILERS.exists(), reason="needs make setup-targets")
+@pytest.mark.parametrize(
+    ("model", "kernel", "target"),
+    [
+        ("rnn", None, "v5e:1x1"),
+        ("transformer", "xla", "v5e:2x2"),
+        ("transformer", "blockwise", "v3:2x2"),
+        ("transformer", "pallas", "v6e:2x4"),
+        ("transformer_xl", "xla", "v6e:2x4"),
+        ("transformer_xl", "pallas", "v5e:2x2"),
+        ("transformer_xl", "pallas", "v4:2x2x1"),
+    ],
+)
+def test_every_architecture_compiles_for_slices_of_tpus(model, kernel, target):
+    flags = [f"--config.parallel.fsdp={1 if target == 'v5e:1x1' else 2}"]
+    if kernel:
+        flags.append(f"--config.model.attention_impl={kernel}")
+    name = f"--config=configs/cldr.py:{model}"
+    done = subprocess.run(
+        [COMPILERS, "train.py", "--plan", name, f"--target={target}", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"compiled for {SLICES[target]}, in GB" in done.stdout
+    assert "does not fit" not in done.stdout
+
+
+def test_a_card_is_described_as_xla_reads_it():
+    text = targets.described_to_xla(targets.CARDS["h100"], 13)
+    assert text.count("{") == text.count("}") == 4
+    fields = dataclasses.asdict(targets.CARDS["h100"])
+    assert f"core_count: {fields['multiprocessors']} " in text
+    assert f"device_memory_size: {81559 << 20}\n" in text

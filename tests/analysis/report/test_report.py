@@ -1,0 +1,115 @@
+"""The report as a program, and runs it refuses, on a few small files."""
+
+import subprocess
+import sys
+
+import pytest
+
+from analysis.report.page import render
+from analysis.report.runs import read_run, read_runs
+from helpers.small_reports import (
+    ROOT,
+    compare,
+    content_of,
+    make_run,
+    make_sweep,
+    two_runs,
+)
+from utils.errors import UserError
+
+
+@pytest.fixture
+def two(tmp_path):
+    return two_runs(tmp_path)
+
+
+def message_of(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def report(*flags, cwd=None):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "report.py"), *flags],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def test_other_tasks_and_splits_do_not_compare(tmp_path):
+    one = make_run(tmp_path / "a")
+    text = make_run(tmp_path / "b", task="language_modeling")
+    other = make_run(tmp_path / "c", "transformer", split="validation")
+    assert "language_modeling: rnn (b)" in message_of(compare, one, text)
+    assert "validation: transformer" in message_of(compare, one, other)
+
+
+def test_what_is_no_scored_run_is_told_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    path = make_run(tmp_path / "a")
+    (tmp_path / "a" / "eval" / "test-4.json").unlink()
+    assert "not a directory" in message_of(read_run, str(tmp_path / "none"))
+    assert "no config.json" in message_of(read_run, str(tmp_path / "empty"))
+    assert f"run eval.py --workdir={path} first" in message_of(read_run, path)
+    assert "given twice" in message_of(read_runs, [make_run(tmp_path / "b")] * 2)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"split": "test"}', "\udcff"])
+def test_a_damaged_score_card_is_told_in_one_line(tmp_path, content):
+    path = make_run(tmp_path / "a")
+    card = tmp_path / "a" / "eval" / "test-4.json"
+    card.write_bytes(content.encode(errors="surrogateescape"))
+    assert str(card) in message_of(read_run, path)
+
+
+def test_the_program_writes_the_page_and_prints_the_table(two, tmp_path):
+    output = tmp_path / "new" / "folder" / "page.html"
+    done = report(f"--runs={','.join(two)}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "translation, toy/en-de, test split"
+    assert lines[2].split()[:2] == ["rnn", "91.3"]
+    assert lines[-1] == str(output)
+    assert output.read_text(encoding="utf8") == render(content_of(*two))
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--runs=",), ("--runs=,",), ("--runs=nowhere",)]
+)
+def test_the_program_tells_a_mistake_in_one_line(flags, tmp_path):
+    done = report(*flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_program_writes_every_form_and_the_best_config_of_a_sweep(tmp_path):
+    sweep = make_sweep(tmp_path / "lr")
+    names = [tmp_path / "out" / f"page{ending}" for ending in (".html", ".md", ".json")]
+    done = report(f"--runs={sweep}", f"--output={','.join(map(str, names))}")
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "out" / "best-lr.py"
+    assert done.stdout.splitlines()[-4:] == [*map(str, names), str(best)]
+    assert sorted((tmp_path / "out").iterdir()) == sorted([*names, best])
+
+
+def test_best_configs_of_sweeps_of_one_name_are_kept_apart(tmp_path):
+    runs = ",".join(make_sweep(tmp_path / place / "lr") for place in ("a", "b"))
+    done = report(f"--runs={runs}", f"--output={tmp_path}/out/page.md")
+    assert done.returncode == 0, done.stderr
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["best-a-lr.py", "best-b-lr.py", "page.md"]
+
+
+def test_an_output_that_cannot_be_is_refused(two, tmp_path):
+    wrong = (tmp_path, tmp_path / "a" / "config.json" / "page.html", tmp_path / "a.pdf")
+    for output in wrong:
+        done = report(f"--runs={two[0]}", f"--output={output}")
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert f"--output={output}" in done.stderr

@@ -1,0 +1,103 @@
+"""What training took, from its log; and curves against it."""
+
+import jax
+import numpy as np
+import pytest
+
+from analysis.report.curves import curve_points, learning_curves, scale
+from analysis.report.runs import read_run
+from analysis.report.score_table import score_rows
+from analysis.report.training_cost import Spent
+from helpers.small_reports import METRICS, compare, make_run
+from training.profiling import memory
+
+RATES = {"flops_per_second": 1e9, "utilisation": 0.25, "peak_memory_bytes": 2**20}
+
+
+def with_rates(**changes):
+    lines = [line | RATES | changes for line in METRICS if line["split"] == "train"]
+    return [*lines, *(line for line in METRICS if line["split"] != "train")]
+
+
+def test_counts_are_rates_times_seconds():
+    lines = [line for line in METRICS if line["split"] == "train"]
+    spent = Spent.of(lines)
+    assert spent.tokens == pytest.approx(
+        (0, 9 * 10, 9 * 10 + 50 * 10, 590 + 70 * 10, 1290 + 60 * 45)
+    )
+    assert spent.at(2, "tokens") == pytest.approx(590)
+    assert spent.at(3.5, "seconds") == pytest.approx((30 + 75) / 2)  # between lines
+    assert spent.at(2, "step") == 2
+    assert spent.at(5, "tokens") is None  # not logged
+    assert spent.at(2, "flops") is None
+    assert Spent.of([]) is None
+
+
+def test_tokens_of_a_log_are_those_of_its_steps(tmp_path):
+    """A log as the meter writes it: 7 tokens a step, steps of uneven length."""
+    seconds = np.cumsum([3.0, 0.5, 4.0, 0.25])
+    laps = np.diff([0.0, *seconds])
+    lines = [
+        {"step": 10 * (i + 1), "seconds": seconds[i], "tokens_per_second": 70 / lap}
+        for i, lap in enumerate(laps)
+    ]
+    spent = Spent.of(lines)
+    assert spent.tokens == pytest.approx([0, 70, 140, 210, 280])
+    assert spent.at(25, "tokens") == pytest.approx(175)
+
+
+def test_curves_against_flops_need_the_rates(tmp_path):
+    plain = read_run(make_run(tmp_path / "a"))
+    rated = read_run(make_run(tmp_path / "b", metrics=with_rates()))
+    assert curve_points(plain, "loss", "flops") == []
+    assert curve_points(rated, "loss", "flops") == [(20e9, 5.5), (75e9, 4.5)]
+    chart = learning_curves([plain, rated], "loss", "loss", "flops")
+    assert [curve.run for curve in chart.curves] == [1]
+    assert chart.x_title == "training GFLOPs"
+    assert chart.x_ticks[-1][1] == "80"
+    assert learning_curves([plain], "loss", "loss", "flops") is None
+
+
+@pytest.mark.parametrize(
+    ("most", "axis", "size", "words"),
+    [
+        (80, "tokens", 1, "training tokens"),
+        (1000, "tokens", 1e3, "training tokens, thousands"),
+        (5e13, "tokens", 1e9, "training tokens, billions"),
+        (2e15, "flops", 1e15, "training PFLOPs"),
+        (5e6, "seconds", 1, "seconds of training"),
+    ],
+)
+def test_numbers_of_an_axis_are_short(most, axis, size, words):
+    assert scale(most, axis) == (size, words)
+
+
+def test_utilisation_memory_and_flops_have_columns(tmp_path):
+    metrics = with_rates()
+    metrics[1] = metrics[1] | {"peak_memory_bytes": 3 * 2**20}
+    [row] = [
+        row
+        for row in score_rows(compare(make_run(tmp_path / "a", metrics=metrics)))
+        if row.run == 0
+    ]
+    assert row.cells["utilisation"] == "25%"
+    assert row.cells["peak memory, MiB"] == "3"  # of all lines the most
+    assert row.cells["training FLOPs"] == "7.50e+10"
+
+
+def test_peak_memory_is_that_of_the_fullest_device_or_else_of_the_process(
+    monkeypatch, tmp_path
+):
+    class Device:
+        def __init__(self, stats):
+            self.memory_stats = lambda: stats
+
+    status = tmp_path / "status"
+    status.write_text("VmPeak:\t    9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    7 kB\n")
+    monkeypatch.setattr(memory, "STATUS", status)
+    devices = [Device({"peak_bytes_in_use": 5}), Device({"peak_bytes_in_use": 8})]
+    for found, expected in ((devices, 8), ([Device(None)], 2**21)):
+        monkeypatch.setattr(jax, "local_devices", lambda found=found: found)
+        assert memory.peak_memory_bytes() == expected
+    status.unlink()
+    assert memory.peak_memory_bytes() is None

@@ -1,0 +1,175 @@
+"""Weights of others become run directories that predict.py and eval.py read."""
+
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from analysis.import_transformer_xl import imported_run
+from analysis.import_transformer_xl.imported_vocabulary import read_words, special_first
+from analysis.import_transformer_xl.transformer_xl_weights import convert
+from analysis.import_transformer_xl.weight_files import read_weights
+from data.corpora.text import ptb
+from data.tokenizers.serialization import SPECIAL
+from experiment import restore
+from helpers.golden_transformer_xl import case
+from helpers.original_weights import WORDS, config, original, refusal, safetensors
+from models.transformer_xl import model
+
+ROOT = Path(__file__).parents[2]
+
+
+def imported(path, workdir, words=WORDS, **options):
+    """As the entry point does it."""
+    model, params = convert(read_weights(path), memory_length=6, **options)
+    model, params, words = special_first(
+        model, params, words, end="<eos>", unknown="<unk>"
+    )
+    imported_run.write_run(str(workdir), config(model, len(words)), params, words, {})
+    return restore.open_run(str(workdir), changes={"decode": {"max_length": 5}})
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "write"),
+    [
+        ("a.npz", "transformer.", lambda path, weights: np.savez(path, **weights)),
+        ("a.safetensors", "", safetensors),
+    ],
+)
+def test_weights_become_a_run_that_predicts(name, prefix, write, tmp_path):
+    weights = original(prefix)
+    write(tmp_path / name, weights)
+    run = imported(tmp_path / name, tmp_path / "run")
+    table = run.variables["params"]["embedding"]["table"]
+    theirs = weights[f"{prefix}word_emb.emb_layers.0.weight"]
+    np.testing.assert_array_equal(table[1:3], theirs[[0, 2]])  # <eos> and <unk>
+    lines = list(restore.predict(run, ["the w3", "", "a word not known"]))
+    assert len(lines) == 3
+    assert set(" ".join(lines).split()) <= {"the", "<unk>", *WORDS[3:]}
+    assert run.experiment.model.config.memory_length == 6
+
+
+def test_words_keep_their_probabilities_when_special_ones_move_to_the_front():
+    ours = case("transformer_xl", "fresh")
+    size = ours.sizes["vocab_size"]
+    names = [f"w{i}" for i in range(size)]
+    names[4], names[7] = "<unk>", "<S>"
+    values, params = ours.convert("parameters")
+    model, params, words = special_first(
+        values, params, names, end="<S>", unknown="<unk>"
+    )
+    assert words[:5] == [*SPECIAL, "w0"]
+    assert model["cutoffs"] == (15, 33)
+    renamed = {"<unk>": "<unk>", "<S>": "<eos>"}
+    moved = np.asarray([words.index(renamed.get(name, name)) for name in names])
+    cfg = model.Config(**config(model, size + 2).model)
+    found = predicted(cfg, size + 2, params, moved[ours.tokens[0]])
+    theirs = ours.theirs(0)["log_probabilities"]
+    np.testing.assert_allclose(found[..., moved], theirs, rtol=0, atol=1e-5)
+    assert (np.exp(found[..., [0, 3]]) == 0).all()
+
+
+def predicted(cfg, size, params, tokens):
+    lm = model.LanguageModel(cfg, size)
+
+    @jax.jit
+    def run(params, tokens, carry):
+        def call(model):
+            return model.logits(model(tokens, carry, train=False)[0])
+
+        return nn.apply(call, lm)({"params": params})
+
+    carry = lm.initial_carry(len(tokens), train=True)
+    return np.asarray(run(params, jnp.asarray(tokens, jnp.int32), carry))
+
+
+def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch):
+    text = " the w3 w4 <unk> \n w5 the \n" * 20
+    for split, (name, _) in list(ptb.FILES.items()):
+        (tmp_path / name).write_text(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        monkeypatch.setitem(ptb.FILES, split, (name, digest))
+    model, params = convert(original(), memory_length=6)
+    model, params, words = special_first(
+        model, params, WORDS, end="<eos>", unknown="<unk>"
+    )
+    cfg = config(model, len(words))
+    cfg.data.name, cfg.data.dir = "ptb", str(tmp_path / "data")
+    cfg.data.source_dir = str(tmp_path)
+    imported_run.write_run(str(tmp_path / "run"), cfg, params, words, {})
+    changes = {"eval": {"segment_length": 8, "batch_rows": 2}}
+    run = restore.open_run(str(tmp_path / "run"), changes=changes)
+    card, _ = restore.evaluate(run, "test")
+    assert card["scores"]["loss"]["value"] > 1
+    assert card["protocol"]["tokens"] > 100
+
+
+def test_vocabularies_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    model, params = convert(original())
+    fit = functools.partial(special_first, model, params, unknown="<unk>")
+    assert "31 words" in refusal(fit, [*WORDS, "more"], end="<eos>")
+    assert "--end=<S>" in refusal(fit, WORDS, end="<S>")
+    (tmp_path / "twice").write_text("a\nb\na\n")
+    assert "lines 1 and 3" in refusal(read_words, tmp_path / "twice")
+    (tmp_path / "latin").write_bytes(b"\xe9\n")
+    assert "UTF-8" in refusal(read_words, tmp_path / "latin")
+    rare = case("transformer_xl", "fresh")
+    model, params = rare.convert("parameters")
+    words = [f"w{i}" for i in range(59)] + ["<eos>"]
+    assert "first cluster" in refusal(
+        special_first, model, params, words, end="<eos>", unknown="<unk>"
+    )
+
+
+def run(*command, given=""):
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=given,
+        capture_output=True,
+        cwd=ROOT,
+        timeout=300,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_entry_points_import_and_continue_text(tmp_path):
+    np.savez(tmp_path / "a.npz", **original())
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    workdir = f"--workdir={tmp_path / 'run'}"
+    files = (f"--from={tmp_path / 'a.npz'}", f"--vocab={tmp_path / 'vocab.txt'}")
+    command = ("-m", "analysis.import_transformer_xl", *files, workdir)
+    code, told, error = run(*command, "--memory_length=4", "--same_length")
+    assert code == 0, error
+    assert "32 words" in told
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    assert (stored["memory_length"], stored["same_length"]) == (4, True)
+
+    code, told, error = run(
+        "predict.py", workdir, "--decode.max_length=3", given="the\n"
+    )
+    assert code == 0, error
+    assert told.count("\n") == 1
+
+    code, told, error = run(*command, "--tail_columns=reversed")
+    assert (code, told) == (2, "")
+    assert error.startswith("error: ")
+    assert "tensorflow|pytorch" in error
+    assert error.count("\n") == 1
+
+
+def test_a_directory_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    imported_run.check_new(str(tmp_path / "run"))
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    np.savez(tmp_path / "a.npz", **original())
+    assert "not empty" in refusal(imported, tmp_path / "a.npz", tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]

@@ -1,0 +1,78 @@
+"""Effective context and attention of a run, as a user asks for them."""
+
+import json
+
+import pytest
+
+from helpers.entry_points import assert_refused, run
+
+SHORT = (
+    "--config=configs/plain_text.py:transformer_xl",
+    "--config.data.tokenizer=byte",
+    "--config.data.segment_length=8",
+    "--config.data.batch_rows=4",
+    "--config.model.layers=1",
+    "--config.model.width=8",
+    "--config.model.heads=2",
+    "--config.model.feed_forward=8",
+    "--config.model.memory_length=8",
+    "--config.eval.segment_length=8",
+    "--config.steps=2",
+    "--config.every.eval=2",
+    "--config.every.checkpoint=2",
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inspection")
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("to be or not to be\n" * 20)
+    done = run(
+        "train.py",
+        *SHORT,
+        f"--config.data.source_dir={folder}",
+        f"--config.data.dir={folder / 'data'}",
+        f"--workdir={folder / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return folder / "run"
+
+
+def test_the_reach_of_a_run_is_told_written_and_drawn(workdir, tmp_path):
+    flags = (f"--runs={workdir}", "--rows=16", f"--output={tmp_path}")
+    sizes = ("--lengths=4,8,12", "--places=20")
+    done = run("analysis/effective_context/__main__.py", *flags, *sizes)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "r=0.1" in done.stdout.decode()
+    found = json.loads((tmp_path / "effective-context.json").read_text())
+    assert (found["lengths"], found["places"]) == ([4, 8, 12], 20)
+    reach = found["runs"][str(workdir)]
+    assert len(reach["loss"]) == 3
+    assert reach["recl"]["1.0"]["length"] in (4, 8, 12)
+    assert (tmp_path / "effective-context.png").exists()
+
+    done = run("analysis/effective_context/__main__.py", *flags, "--lengths=1000,2000")
+    assert_refused(done, "2000", "validation", "380 tokens")
+    done = run("analysis/effective_context/__main__.py", *flags, "--places=0")
+    assert_refused(done, "--places=0")
+
+
+def test_the_attention_of_a_run_becomes_a_page_and_pictures(workdir, tmp_path):
+    flags = (f"--workdir={workdir}", f"--output={tmp_path / 'looks'}")
+    done = run("analysis/attention/__main__.py", *flags, given=b"to be\n\nor not\n")
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads((tmp_path / "looks" / "attention.json").read_text())
+    assert [text["title"] for text in found["texts"]] == ["to be", "or not"]
+    (look,) = found["texts"][1]["looks"]
+    assert look["columns"][:7] == ["<eos>", *"to", "␣", *"be", "<eos>"]
+    page = (tmp_path / "looks" / "attention.html").read_text("utf8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert len(list((tmp_path / "looks").rglob("*.png"))) == 4
+
+    done = run("analysis/attention/__main__.py", *flags)
+    assert_refused(done, "there is no text")
+    done = run("analysis/attention/__main__.py", *flags, "--text=nowhere.txt")
+    assert_refused(done, "nowhere.txt")
+    done = run("analysis/attention/__main__.py", *flags, given=b"\xff\n")
+    assert_refused(done, "not UTF-8")

@@ -1,0 +1,115 @@
+"""What is kept of runs, and the tables that docs/results.md has of them."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from analysis.kept_runs import MARKED, keep, with_tables
+from helpers.entry_points import ROOT, assert_refused, run
+from helpers.small_reports import SAMPLES, make_run
+from utils.errors import UserError
+
+FIRST_TABLE = (
+    ("cldr", "bleu", 1),
+    ("python_stdlib", "bits_per_byte", 3),
+    ("multi30k", "bleu", 1),
+)
+TEXT = "before\n<!-- results/toy -->\n{}<!-- end -->\nafter\n"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The folder of a text beside the kept run of a rung."""
+    run = Path(make_run(tmp_path / "runs" / "rnn"))
+    lines = "".join(f"{sample['hypothesis']}\n" for sample in SAMPLES)
+    (run / "samples" / "test-4.hypotheses.txt").write_text(lines)
+    (run / "samples" / "test-4.references.txt").write_text("the corpus's\n")
+    (run / "checkpoints").mkdir()
+    keep(str(run), tmp_path / "results" / "toy")
+    return tmp_path
+
+
+def test_a_kept_run_has_no_text_of_the_corpus_and_no_folder_of_the_machine(kept):
+    folder = kept / "results" / "toy"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert files == {
+        *("rnn/about.json", "rnn/config.json", "rnn/metrics.jsonl"),
+        *("rnn/eval/test-4.json", "rnn/samples/test-4.hypotheses.txt"),
+    }
+    for path in folder.rglob("*.json*"):
+        assert str(kept) not in path.read_text()
+    assert json.loads((folder / "rnn/config.json").read_text())["data"]["dir"] is None
+
+
+def test_a_table_is_made_anew_and_the_rest_stays(kept):
+    first = with_tables(TEXT.format(""), kept)
+    assert first.startswith("before\n")
+    assert first.endswith("<!-- end -->\nafter\n")
+    assert re.search(r"\| rnn \| 91\.3 \| 90\.1 to 92\.4 \|", first)
+    assert with_tables(first, kept) == first
+    assert with_tables(first.replace("91.3", "99.9"), kept) == first
+
+
+def test_kept_again_a_run_is_as_it_is_now(kept):
+    made = kept / "runs" / "rnn"
+    (made / "eval" / "test-4.json").rename(made / "eval" / "test-5.json")
+    keep(str(made), kept / "results" / "toy")
+    names = [path.name for path in (kept / "results/toy/rnn/eval").iterdir()]
+    assert names == ["test-5.json"]
+
+
+def test_what_is_kept_is_not_lost_when_it_is_kept_in_its_own_place(kept):
+    folder = kept / "results" / "toy"
+    with pytest.raises(UserError, match="is kept there already"):
+        keep(str(folder / "rnn"), folder)
+    assert (folder / "rnn" / "config.json").exists()
+    (kept / "runs" / "rnn" / "config.json").write_text("nothing")
+    with pytest.raises(UserError):
+        keep(str(kept / "runs" / "rnn"), folder)
+    assert json.loads((folder / "rnn" / "config.json").read_text())
+    assert with_tables(TEXT.format(""), kept)  # what was begun is not taken for a run
+
+
+def test_runs_of_one_name_do_not_take_each_other_s_place(kept):
+    twice = f"--keep={kept / 'runs/rnn'},{kept / 'results/toy/rnn'}"
+    done = run("analysis/publish_results.py", twice, f"--into={kept / 'results/new'}")
+    assert_refused(done, "have the same")
+    assert not (kept / "results" / "new").exists()
+
+
+def test_what_cannot_be_is_told(kept):
+    with pytest.raises(UserError, match="there is no <!-- results/NAME -->"):
+        with_tables("nothing", kept)
+    with pytest.raises(UserError, match="holds no runs"):
+        with_tables(TEXT.replace("toy", "tay").format(""), kept)
+    with pytest.raises(UserError, match="is not a run directory with a score card"):
+        keep(str(kept), kept / "results" / "toy")
+
+
+def test_the_tables_of_this_project_are_those_of_its_kept_runs():
+    text = (ROOT / "docs/results.md").read_text(encoding="utf8")
+    assert MARKED.search(text)
+    assert with_tables(text, ROOT / "docs") == text
+
+
+@pytest.mark.parametrize("model", ["rnn", "transformer", "transformer_xl"])
+def test_the_first_table_of_the_readme_is_that_of_the_kept_cards(model):
+    shown = []
+    for rung, score, digits in FIRST_TABLE:
+        seeds = re.compile(rf"{model}(-\d+)?")
+        folders = (ROOT / "docs" / "results" / rung).iterdir()
+        runs = [folder for folder in folders if seeds.fullmatch(folder.name)]
+        cards = [card for run in runs for card in run.glob("eval/test-*.json")]
+        assert len(cards) == len(runs) >= 1
+        values = [
+            json.loads(card.read_text())["scores"][score]["value"] for card in cards
+        ]
+        told = f"{statistics.mean(values):.{digits}f}"
+        if len(values) > 1:
+            told += f" ± {statistics.stdev(values):.{digits}f}"
+        shown.append(told)
+    line = f"| {model} | {' | '.join(shown)} |"
+    assert line in (ROOT / "README.md").read_text().splitlines()

@@ -1,0 +1,155 @@
+"""Batches of sentences, their shapes and their order."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data.batching.bucket_shapes import bucket_numbers
+from data.batching.bucketed import SentenceBatches
+from data.batching.buckets import make_plan, open_plan
+from data.batching.shuffle import Permutation
+from data.tokenizers.serialization import BOS
+from helpers.fake_corpora import encoded, labels_of
+
+
+class TestSentences:
+    lengths = np.random.default_rng(3).integers(2, 30, size=(2, 300))
+
+    def batches(self, seed=1, **options):
+        source, target = (encoded(row, i) for i, row in enumerate(self.lengths))
+        plan = make_plan(source, target, **{"count": 6, "batch_tokens": 200} | options)
+        return SentenceBatches(source, target, plan, seed)
+
+    @pytest.mark.parametrize("epoch", [0, 3])
+    def test_every_pair_comes_once_an_epoch_with_all_its_tokens(self, epoch):
+        batches = self.batches()
+        seen = Counter()
+        for k in range(len(batches)):
+            batch = batches[epoch * len(batches) + k]
+            for row, number in enumerate(batch["ids"]):
+                if number < 0:
+                    assert batch["weights"][row].sum() == 0
+                    continue
+                seen[number] += 1
+                labels_of(batches, batch, row)
+        assert seen == Counter(range(300))
+
+    def test_the_decoder_reads_what_it_should_have_said(self):
+        batch = self.batches()[0]
+        assert (batch["target_in"][batch["ids"] >= 0, 0] == BOS).all()
+        inner = batch["target_mask"][:, 1:]
+        np.testing.assert_array_equal(
+            batch["target_in"][:, 1:][inner], batch["labels"][:, :-1][inner]
+        )
+
+    def test_batch_k_is_the_same_whatever_came_before(self):
+        one, two = self.batches(), self.batches()
+        for k in (0, 5, 200):
+            one[k]
+        for k in (200, 3, 77):
+            for name, value in one[k].items():
+                np.testing.assert_array_equal(value, two[k][name])
+
+    def test_epochs_and_seeds_differ(self):
+        batches, other = self.batches(), self.batches(seed=2)
+        first = [batches[k]["ids"].tolist() for k in range(len(batches))]
+        second = [
+            batches[len(batches) + k]["ids"].tolist() for k in range(len(batches))
+        ]
+        assert first != second
+        assert first != [other[k]["ids"].tolist() for k in range(len(other))]
+
+    def test_shapes_are_few_and_within_the_budget(self):
+        batches = self.batches()
+        found = {
+            (*batches[k]["source"].shape, batches[k]["labels"].shape[1])
+            for k in range(2 * len(batches))
+        }
+        assert found == set(batches.shapes)
+        assert len(found) <= 6
+        assert all(rows * max(s, t) <= 200 for rows, s, t in found)
+
+    def test_more_buckets_pad_less(self):
+        shares = [self.batches(count=count).padding for count in (1, 2, 6, 16)]
+        assert shares == sorted(shares, reverse=True)
+        assert 0 < shares[-1] < shares[0] < 0.6
+
+    def test_only_pairs_that_are_kept_come_out(self):
+        kept = np.flatnonzero(self.lengths.max(axis=0) <= 20)
+        batches = self.batches(kept=kept)
+        found = [i for k in range(len(batches)) for i in batches[k]["ids"] if i >= 0]
+        assert sorted(found) == kept.tolist()
+
+    def test_the_parts_of_a_batch_are_the_batch(self):
+        batches = self.batches()
+        for k in (0, 7):
+            whole = batches[k]
+            cut = len(whole["ids"]) // 2
+            parts = [batches.part(k, slice(0, cut)), batches.part(k, slice(cut, None))]
+            for name, value in whole.items():
+                joined = np.concatenate([part[name] for part in parts])
+                np.testing.assert_array_equal(joined, value)
+
+    def test_a_plan_is_made_once_and_then_read(self, tmp_path):
+        batches, made = self.batches(), []
+
+        def make():
+            made.append(1)
+            return batches.plan
+
+        plans = [open_plan(tmp_path / "plan", make) for _ in range(2)]
+        again = SentenceBatches(batches.source, batches.target, plans[1], seed=1)
+        assert made == [1]
+        for name, value in batches[3].items():
+            np.testing.assert_array_equal(value, again[3][name])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 64, 1000])
+def test_a_permutation_has_every_number_once_and_differs_by_key(size):
+    everything = np.arange(size)
+    one = Permutation(size, 1, 2)[everything]
+    assert sorted(one) == list(range(size))
+    np.testing.assert_array_equal(one, Permutation(size, 1, 2)[everything])
+    if size > 5:
+        assert (one != everything).mean() > 0.9
+        assert (one != Permutation(size, 1, 3)[everything]).mean() > 0.9
+
+
+def test_where_a_permutation_sends_a_number_is_anyone_s_guess():
+    # Each of 16 places should get each of 16 numbers equally often.
+    count = np.zeros((16, 16))
+    for seed in range(1600):
+        count[np.arange(16), Permutation(16, seed)[np.arange(16)]] += 1
+    spread = ((count - 100) ** 2 / 100).sum()
+    assert 150 < spread < 310  # chi squared, 225 degrees of freedom
+
+
+def test_two_shapes_are_no_worse_than_a_cut_and_not_better_than_can_be():
+    source, target = np.random.default_rng(5).integers(1, 9, (2, 40))
+
+    def padded(parts):
+        return sum(
+            part.sum() * (source[part].max() + target[part].max())
+            for part in parts
+            if part.any()
+        )
+
+    rivals = [
+        padded([side <= limit, side > limit])
+        for side in (source, target)
+        for limit in range(1, 9)
+    ]
+    whole = source.max() + target.max()
+    best = min(
+        np.where((source <= a) & (target <= b), a + b, whole).sum()
+        for a in range(1, 9)
+        for b in range(1, 9)
+    )
+    found = bucket_numbers(source, target, 2)
+    assert best <= padded([found == 0, found == 1]) <= min(rivals)
+
+
+def test_equal_lengths_need_one_bucket():
+    same = np.full(7, 4)
+    assert set(bucket_numbers(same, same, 5)) == {0}

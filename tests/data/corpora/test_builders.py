@@ -1,0 +1,201 @@
+"""What single builders make of their corpora, and what all of them declare."""
+
+import itertools
+import json
+import re
+import tracemalloc
+from random import Random
+
+import pytest
+import tensorflow_datasets as tfds
+
+from configs.ptb_char import get_config
+from data.corpora import lines, remote_files
+from data.corpora.download import Published, Store
+from data.corpora.text import enwik8, lm1b, pg19, ptb_char, text8, wikitext103
+from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
+from data.corpus import own_corpora
+from data.token_cache.shards import Side
+from data.tokenizers.serialization import ByteTokenizer, train_tokenizer
+from helpers.loopback import checksum, pack, serving, text, write
+from helpers.served_corpora import check, prepare, served
+from helpers.small_corpora import CORPORA, small_multi30k, small_wmt14
+from utils.errors import UserError
+
+BUILDERS = (
+    *(enwik8, iwslt14, lm1b, multi30k, pg19, ptb_char, ted_hrlr, text8),
+    *(wikitext103, wmt14),
+)
+
+
+@pytest.fixture
+def server():
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def wmt(monkeypatch, server):
+    """WMT14 of French."""
+    return served(small_wmt14, monkeypatch, server)
+
+
+def test_what_was_downloaded_serves_the_other_direction_too(wmt, tmp_path, server):
+    prepare("wmt14/en-fr", tmp_path)
+    asked = sorted(server.asked)
+    assert asked == sorted(wmt.files)
+    corpus = prepare("wmt14/fr-en", tmp_path)
+    assert sorted(server.asked) == asked
+    assert next(corpus.read("test")) == ("fr & Co.", "en & Co.")
+
+
+def test_german_has_three_parts_of_training_and_a_split_a_newstest(
+    monkeypatch, server, tmp_path
+):
+    case = small_wmt14(monkeypatch, server.address, "wmt14/de-en")
+    server.files |= case.files
+    corpus = prepare("wmt14/de-en", tmp_path)
+    check(corpus, case)
+    assert corpus.splits["train"] == 2 * 3
+    assert not {"training-parallel-un.tgz", "training-giga-fren.tar"} & {*server.asked}
+
+
+def test_the_billion_words_are_tested_on_other_sentences_than_validated():
+    names = [*itertools.chain.from_iterable(lm1b.SPLITS.values())]
+    assert len(set(names)) == len(names) == 99 + 1 + 1
+    assert lm1b.SPLITS["test"][0].endswith("news.en.heldout-00000-of-00050")
+    assert lm1b.SPLITS["validation"][0].endswith("news.en.heldout-00001-of-00050")
+    assert lm1b.SPLITS["train"][0].endswith("/news.en-00001-of-00100")
+    assert lm1b.SPLITS["train"][-1].endswith("/news.en-00099-of-00100")
+
+
+def test_the_later_test_sets_of_captions_are_those_of_the_language(
+    monkeypatch, server, tmp_path
+):
+    case = small_multi30k(monkeypatch, server.address)
+    czech = {
+        f"{name[:-5]}cs.gz": content
+        for name, content in case.files.items()
+        if name.endswith("fr.gz") and "2017" not in name
+    }
+    for name in czech:
+        content = case.plain[f"{name[:-5]}fr"]
+        monkeypatch.setitem(multi30k.CHECKSUMS, name[:-3], checksum(content))
+    server.files |= case.files | czech
+    splits = prepare("multi30k/cs-de", tmp_path).splits
+    assert [*splits] == ["train", "validation", "test", "test_2018_flickr"]
+    del case.plain["test_2017_mscoco.de"]
+    source = write(tmp_path / "source", case.plain)
+    splits = prepare("multi30k/de-fr", tmp_path, source).splits
+    assert [*splits][2:] == ["test", "test_2017_flickr", "test_2018_flickr"]
+
+
+def test_what_has_no_published_checksum_is_said_and_recorded(
+    monkeypatch, server, tmp_path, capfd
+):
+    case = CORPORA["iwslt14"](monkeypatch, server.address)
+    server.files |= case.files
+    prepare(case.name, tmp_path)
+    found = checksum(case.files["de-en.tgz"])
+    assert f"de-en.tgz has sha256 {found}: no checksum is" in capfd.readouterr().err
+    [record] = tmp_path.glob("data/iwslt14/de-en/1.0.0/metadata.json")
+    assert json.loads(record.read_text()) == {"de-en.tgz": found}
+
+
+def test_a_line_of_enwik8_and_its_end_are_as_many_tokens_as_bytes(
+    monkeypatch, server, tmp_path
+):
+    case = CORPORA["enwik8"](monkeypatch, server.address)
+    server.files |= case.files
+    corpus = prepare(case.name, tmp_path)
+    found = {
+        split: b"\n".join(line.encode() for (line,) in corpus.read(split))
+        for split in corpus.splits
+    }
+    assert b"".join(found.values()) == case.plain["enwik8"]
+    encode = ByteTokenizer().encode
+    tokens = [len(encode(line)) + 1 for (line,) in corpus.read("train")]
+    assert sum(tokens) == len(found["train"]) + 1  # which ends within a line
+
+
+@pytest.mark.parametrize("length", range(14, 30))
+def test_a_cut_moves_by_less_than_a_character_and_loses_nothing(length):
+    content = ("a\nß€😀" * 4).encode()[:length].decode(errors="ignore").encode()
+    parts = enwik8.cut(content, 5)
+    assert b"".join(parts.values()) == content
+    assert all(part.decode() for part in parts.values())
+    assert 0 <= 5 - len(parts["test"]) <= 3
+    assert 0 <= len(parts["train"]) - (len(content) - 10) <= 3
+
+
+def test_a_text_too_short_for_its_splits_is_refused():
+    with pytest.raises(UserError, match="a text of 6 bytes leaves no training split"):
+        enwik8.cut(b"abcdef", 3)
+
+
+def test_large_files_pass_in_little_memory(tmp_path, server):
+    noise = Random(0).randbytes(2**23).hex()
+    content = text(*(noise[i : i + 63] for i in range(0, len(noise), 63)))  # 17 MB
+    archive = pack("large.tgz", {"large/text": content})
+    server.files["large.tgz"] = archive
+    source = Published(f"{server.address}/large.tgz", checksum(archive))
+    store = Store(None, tmp_path, {})
+    tracemalloc.start()
+    try:
+        path = store.members(source, {"large/text": checksum(content)})["large/text"]
+        number = sum(1 for _ in itertools.islice(lines.read_lines(path), 20_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert number == 20_000
+    assert path.stat().st_size == len(content)
+    assert peak < 8 * 2**20
+
+
+def test_every_pinned_checksum_is_one():
+    found = [
+        *(archive.checksum for archive, _ in wmt14.TRAIN.values()),
+        *(x.ARCHIVE.checksum for x in (lm1b, ted_hrlr)),
+        *(
+            checksum
+            for x in (ptb_char, wikitext103)
+            for _, checksum in x.FILES.values()
+        ),
+        *(x.CHECKSUM for x in (enwik8, text8)),
+        *(root for _, root in pg19.SPLITS.values()),
+        *(wmt14.NEWS.checksum, *multi30k.CHECKSUMS.values()),
+    ]
+    assert len(set(found)) == len(found) == 5 + 2 + 6 + 2 + 3 + 1 + 22
+    lengths = set(remote_files.ALGORITHMS)
+    assert all(re.fullmatch("[0-9a-f]+", c) and len(c) in lengths for c in found)
+
+
+def test_every_builder_has_its_name_a_version_and_keeps_the_published_order():
+    names = {module.__name__.rpartition(".")[2] for module in BUILDERS}
+    assert names <= set(own_corpora())
+    for module in BUILDERS:
+        name = module.__name__.rpartition(".")[2]
+        builder = tfds.builder_cls(name)
+        assert builder.__module__ == f"data.builders.{name}"  # not TFDS's of that name
+        assert builder.VERSION
+        assert "source_dir" in builder.__doc__
+
+
+def test_a_token_of_penn_treebank_as_characters_is_a_character(
+    monkeypatch, server, tmp_path
+):
+    served(CORPORA["ptb_char"], monkeypatch, server)
+    texts = [text for (text,) in prepare("ptb_char", tmp_path).read("train")]
+    kind = get_config("rnn").data.tokenizer
+    side = Side(train_tokenizer(kind, texts, vocab_size=100, min_count=1))
+    side.add_all(texts)
+    assert side.counts["characters"] == len(side.tokens) > 10
+    assert len(set(side.tokens)) > 5
+
+
+def test_addresses_are_those_of_public_hosts():
+    addresses = [wmt14.NEWS.url, *(found.url for found, _ in wmt14.TRAIN.values())]
+    addresses += [module.ADDRESS for module in (enwik8, text8, ptb_char, pg19)]
+    addresses += [m.ARCHIVE.url for m in (lm1b, ted_hrlr, iwslt14, wikitext103)]
+    for address in addresses:
+        assert re.match(r"https?://([\w-]+\.)+(org|net|com|cz|eu)/", address)

@@ -1,0 +1,166 @@
+"""Run and data directories in a bucket, through gcsfs and orbax, on loopback."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from etils import epath
+
+import analysis.report.runs
+from analysis.compare_bitwise import differences
+from data import remote
+from data.dataset import open_dataset
+from experiment import restore, train
+from helpers import fake_bucket
+from helpers.small_runs import config
+from training.append_only_file import GrowingFile
+from training.loop import Ending
+from utils.errors import UserError
+from utils.paths import place
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with fake_bucket.serve() as (fake, environment), pytest.MonkeyPatch.context() as m:
+        for name, value in environment.items():
+            m.setenv(name, value)
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    for split, lines in {"train": 300, "validation": 40, "test": 40}.items():
+        text = "".join(f"{i} times {i} is {i * i}\n" for i in range(lines))
+        (folder / f"{split}.txt").write_text(text)
+    return folder
+
+
+def settings(source, **changes):
+    """A small text model of a user's own text."""
+    changes = {
+        "data.name": "plain_text",
+        "data.source_dir": source and str(source),
+        "every.log": 1,
+        "every.eval": STEPS,
+        "every.checkpoint": 2,
+        "eval.batch_rows": 4,
+        "steps": STEPS,
+        **changes,
+    }
+    return config("python_stdlib", "transformer_xl", "unused", **changes)
+
+
+@pytest.fixture(scope="module")
+def runs(bucket, source, tmp_path_factory):
+    """The same run on disk and in a bucket; the second was cut off and went on.
+
+    It goes on on another machine: nothing is left there but what is in the bucket.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    here = settings(source, **{"data.dir": str(folder / "data")})
+    assert train.train(here, folder / "run") is Ending.FINISHED
+    address = "gs://bucket/runs/one"
+    places = {"data.dir": "gs://bucket/data", "data.cache_dir": str(folder / "first")}
+    assert train.train(settings(source, **places), address) is Ending.FINISHED
+    for key in list(bucket.objects):
+        if key[1].startswith(f"runs/one/checkpoints/{STEPS}/"):
+            del bucket.objects[key]
+    shutil.rmtree(folder / "first")
+    places["data.cache_dir"] = str(folder / "second")
+    elsewhere = settings(None, **places)
+    assert train.train(elsewhere, address) is Ending.FINISHED
+    return folder / "run", epath.Path(address)
+
+
+def test_a_run_in_a_bucket_goes_on_to_the_same_bit(runs):
+    on_disk, in_bucket = runs
+    assert differences(on_disk, in_bucket) == []
+    steps = [
+        (line["split"], line["step"])
+        for line in map(
+            json.loads, (in_bucket / "metrics.jsonl").read_text().splitlines()
+        )
+    ]
+    assert len(set(steps)) == len(steps)
+    assert [step for split, step in steps if split == "train"] == [*range(1, STEPS + 1)]
+
+
+def test_it_left_event_files(runs):
+    assert len(list((runs[1] / "tensorboard").glob("events.out.tfevents.*"))) == 2
+
+
+def test_it_is_scored_and_read_like_any_run(runs):
+    scores = []
+    for path in runs:
+        run = restore.open_run(str(path))
+        card, written = restore.evaluate(run, "test")
+        assert written.exists()
+        scores.append(card["scores"]["loss"]["value"])
+    assert scores[0] == scores[1]
+    read = analysis.report.runs.read_run(str(runs[1]))
+    assert read.steps == STEPS
+
+
+def test_encoded_text_is_made_once_for_all_machines(
+    runs, bucket, tmp_path, monkeypatch
+):
+    def refuse(*args, **kwargs):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr("data.token_cache.reader.encode_all", refuse)
+    places = {"data.dir": "gs://bucket/data", "data.cache_dir": str(tmp_path)}
+    dataset = open_dataset(settings(None, **places).data)
+    assert dataset.corpus.splits["train"] == 300
+
+
+def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
+    root = remote.local_root("gs://bucket/other", str(tmp_path / "here"))
+    folder = root / "encoded" / "tokens"
+    folder.mkdir(parents=True)
+    (folder / "a.npy").write_bytes(b"numbers")
+    remote.send(folder)
+    there = remote.local_root("gs://bucket/other", str(tmp_path / "there"))
+    copied = there / "encoded" / "tokens"
+    del bucket.objects["bucket", f"other/encoded/tokens/{remote.LIST}"]
+    assert not remote.is_there(copied)
+    remote.send(folder)
+    assert remote.is_there(copied)
+    assert (copied / "a.npy").read_bytes() == b"numbers"
+
+
+def test_a_file_in_a_bucket_grows(bucket):
+    path = epath.Path("gs://bucket/grows.txt")
+    file = GrowingFile(path)
+    file.add(b"one\n")
+    file.flush()
+    file.add(b"two\n")
+    assert path.read_text() == "one\n"  # what is not flushed may wait
+    file.flush()
+    again = GrowingFile(path)
+    again.add(b"three\n")
+    again.flush()
+    assert path.read_text() == "one\ntwo\nthree\n"
+
+
+def test_a_bucket_without_its_package_says_which(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UserError, match="pip install gcsfs"):
+        place("gs://bucket/run")
+
+
+def test_an_unknown_kind_of_address_is_refused():
+    with pytest.raises(UserError, match="gs://"):
+        place("ftp://bucket/run")
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
+    def fail(*args):
+        raise ConnectionError("nobody\nthere")
+
+    monkeypatch.setattr(type(epath.Path("gs://b")), "exists", fail)
+    with pytest.raises(UserError, match=r"cannot be reached.*nobody there"):
+        place("gs://bucket/run")

@@ -1,0 +1,80 @@
+"""Parts of equal size, samples from all over a corpus, and blocks that fit memory."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from data.chunk_text import PORTION
+from data.samples import mean_size, spread
+from data.token_cache.shards import write
+from data.token_cache.writer import PART_SIZE, blocks, parts_of
+
+
+class Lines:
+    """Texts of one length, each its number."""
+
+    def __init__(self, count, length):
+        self.splits = {"train": count, "empty": 0}
+        self.length = length
+
+    def read(self, split, start=0, stop=None):
+        for number in range(self.splits[split])[start:stop]:
+            yield (str(number).rjust(self.length),)
+
+
+@pytest.mark.parametrize(("count", "length"), [(7, 10), (40_000, 10), (10, 10**7)])
+def test_parts_hold_every_example_once_and_much_the_same_text(count, length):
+    parts = parts_of(Lines(count, length), "train", None)
+    ends = [(part.start, part.stop) for part in parts]
+    assert ends[0][0] == 0
+    assert ends[-1][1] == count
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ends))
+    sizes = [(stop - start) * length for start, stop in ends]
+    assert max(sizes) <= max(PART_SIZE, length)
+    assert min(sizes[:-1], default=PART_SIZE) >= PART_SIZE / 2
+
+
+def test_a_split_without_examples_has_no_parts():
+    assert parts_of(Lines(7, 10), "empty", None) == []
+
+
+def test_a_sample_has_about_the_size_asked_for_and_is_spread():
+    corpus = Lines(50_000, 10)
+    assert mean_size(corpus, "train") == 10
+    found = [int(text) for (text,) in spread(corpus, "train", 100_000)]
+    assert 9_000 <= len(found) <= 10_000
+    assert len(set(found)) == len(found)
+    tenths = np.bincount(np.asarray(found) // 5000, minlength=10)
+    assert tenths.min() > 0.9 * tenths.max()
+
+
+@pytest.mark.parametrize("most", [0, 10**9])
+def test_a_sample_larger_than_the_corpus_is_the_corpus(most):
+    corpus = Lines(300, 10)
+    assert list(spread(corpus, "train", most)) == list(corpus.read("train"))
+
+
+def test_a_sample_of_long_texts_is_a_few_of_them():
+    found = [int(text) for (text,) in spread(Lines(100, 1000), "train", 5000)]
+    assert found == [0, 20, 40, 60, 80]
+
+
+def test_blocks_are_the_examples_and_not_too_large():
+    examples = [("x" * size, "y") for size in (1, PORTION, 5, 7, 3 * PORTION, 2)]
+    found = list(blocks(iter(examples)))
+    assert [example for block in found for example in block] == examples
+    assert [len(block) for block in found] == [2, 3, 1]
+
+
+def test_arrays_are_written_as_one(tmp_path):
+    parts = [np.arange(5), np.arange(0), np.arange(3) * 7]
+    size, digest = write(f"{tmp_path}/a.npy", iter(parts), np.int64)
+    found = np.load(tmp_path / "a.npy", mmap_mode="r")
+    np.testing.assert_array_equal(found, np.concatenate(parts))
+    assert size == 8
+    assert digest == write(f"{tmp_path}/b.npy", [np.concatenate(parts)], np.int64)[1]
+    assert digest != write(f"{tmp_path}/c.npy", parts[:1], np.int64)[1]
+    assert write(f"{tmp_path}/d.npy", [], np.uint16)[0] == len(
+        np.load(tmp_path / "d.npy")
+    )

@@ -1,0 +1,105 @@
+"""Corpora as tokens on disk."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data.storage import written_whole
+from data.token_cache import writer
+from data.token_cache.reader import open_encoded
+from data.tokenizers.build import open_tokenizers
+from data.tokenizers.serialization import EOS, train_tokenizer
+from helpers.fake_corpora import FakeCorpus
+
+
+def test_encoding_keeps_every_token_and_is_done_once(tmp_path):
+    corpus = FakeCorpus()
+    calls = []
+
+    def train():
+        calls.append(1)
+        return {"joint": train_tokenizer("byte", [], 99, 1)}
+
+    for _ in range(2):
+        joint = open_tokenizers(corpus, tmp_path, {"tokenizer": "byte"}, train)["joint"]
+        sides = [("source", joint), ("target", joint)]
+        found, _ = open_encoded(corpus, tmp_path, sides)
+    assert len(calls) == 1
+    side = found["train"]["target"]
+    rows = [
+        side.tokens[a:b] for a, b in zip(side.offsets, side.offsets[1:], strict=False)
+    ]
+    assert [joint.decode(row) for row in rows] == ["die Katze", "ein Hund", ""]
+    assert all(row[-1] == EOS for row in rows)
+    assert (side.characters, side.words, side.size) == (20, 7, 20)
+    corpus.version = "2.0.0"
+    open_tokenizers(corpus, tmp_path, {"tokenizer": "byte"}, train)
+    assert len(calls) == 2
+
+
+def test_what_breaks_half_way_leaves_nothing(tmp_path):
+    def fill():
+        with written_whole(tmp_path / "whole") as draft:
+            (draft / "part").write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_of_two_writers_wins(tmp_path):
+    target = tmp_path / "whole"
+    with written_whole(target) as slow:
+        (slow / "who").write_text("slow")
+        with written_whole(target) as fast:
+            (fast / "who").write_text("fast")
+    assert (target / "who").read_text() == "fast"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
+    tmp_path, monkeypatch
+):
+    corpus = FakeCorpus()
+    byte = train_tokenizer("byte", [], 99, 1)
+    sides = [("source", byte), ("target", byte)]
+    whole, _ = open_encoded(corpus, tmp_path / "whole", sides)
+    monkeypatch.setattr(writer, "PART", 1)
+    once = writer.encode_part
+    done = []
+
+    def killed(corpus, part, *rest):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(part.name)
+        once(corpus, part, *rest)
+
+    monkeypatch.setattr(writer.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(writer, "encode_part", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_encoded(corpus, tmp_path / "parts", sides)
+    monkeypatch.setattr(writer, "encode_part", once)
+    monkeypatch.setattr(writer.os, "cpu_count", lambda: 2)
+    # As from a program without a guard around what it does: it must not run again.
+    program = tmp_path / "program.py"
+    program.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    main = sys.modules["__main__"]  # a worker of the tests' has no file
+    monkeypatch.setattr(main, "__file__", str(program), raising=False)
+    monkeypatch.setattr(main, "__spec__", None)
+    parts, folder = open_encoded(corpus, tmp_path / "parts", sides)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert not (tmp_path / "ran").exists()
+    for split, side in (("train", "source"), ("train", "target"), ("test", "target")):
+        ours, theirs = parts[split][side], whole[split][side]
+        for name in ("tokens", "offsets", "hashes"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        assert (ours.digest, ours.words) == (theirs.digest, theirs.words)
+
+
+def test_data_needs_neither_jax_nor_tensorflow():
+    code = "import sys, data.dataset; print({'jax', 'tensorflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,178 @@
+"""Sampling over tables: what is left to draw from, how often, and for whom."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decoding.constraints import Rules
+from decoding.greedy import greedy
+from decoding.sampling import Distribution, sample
+from helpers.prefix_tables import (
+    END,
+    FIRST,
+    LENGTH,
+    V,
+    everything,
+    log_prob,
+    search,
+    start,
+    tables,
+    without_attention,
+)
+
+SIZE = 150  # of a vocabulary with several blocks
+MANY = 4000
+CHI_SQUARE = 23.5  # of 4 degrees of freedom: exceeded once in 10,000
+
+
+def draw(context, seed=0, ids=None, limits=None, prefix=None, **options):
+    rows = len(context[0])
+    ids = np.arange(rows) if ids is None else ids
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), ids)
+
+    limits = jnp.full(rows, LENGTH) if limits is None else jnp.asarray(limits)
+    found = search(
+        by_keys, (*context, keys), limits, prefix, tuple(sorted(options.items()))
+    )
+    return jax.device_get(found)
+
+
+def by_keys(step, context, *call, **options):
+    *tables, keys = context
+    return sample(step, tuple(tables), *call, keys=keys, **options)
+
+
+def kept(logits, temperature=1.0, top_k=0, top_p=1.0):
+    """Probabilities of what is left, in numpy."""
+    scaled = logits.astype(np.float64) / temperature
+    order = np.argsort(-scaled, kind="stable")[: top_k or len(logits)]
+    mass = np.exp(scaled[order] - scaled.max())
+    mass /= mass.sum()
+    number = 1 + int((np.cumsum(mass)[:-1] < top_p).sum())
+    left = np.zeros(len(logits))
+    left[order[:number]] = mass[:number] / mass[:number].sum()
+    return left
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.7},
+        {"top_k": 1},
+        {"top_k": 3},
+        {"top_k": SIZE + 9},
+        {"top_p": 0.5},
+        {"top_p": 0.95},
+        {"top_p": 1e-6},
+        {"temperature": 1.3, "top_k": 20, "top_p": 0.8},
+    ],
+    ids=str,
+)
+def test_exactly_the_right_tokens_are_left(options):
+    logits = 3 * jax.random.normal(jax.random.key(0), (2, 3, SIZE))
+    left, tokens = jax.device_get(Distribution(**options).ranked(logits))
+    for at in np.ndindex(2, 3):
+        expected = kept(np.asarray(logits[at]), **options)
+        ours = np.zeros(SIZE)
+        ours[tokens[at]] = jax.nn.softmax(left[at])
+        np.testing.assert_array_equal(ours > 0, expected > 0)
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_of_equal_tokens_the_first_are_left():
+    left, tokens = Distribution(top_p=0.5).ranked(jnp.zeros(8))
+    assert tokens[left > -np.inf].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}], ids=str
+)
+def test_tokens_come_as_often_as_they_are_likely(options):
+    context = tables(1, spread=1.0)
+    found = draw(context, count=MANY, distribution=Distribution(**options))
+    expected = MANY * kept(context[0][0, 0], **options)
+    counts = np.bincount(found.tokens[0, :, 0], minlength=V)
+    assert not counts[expected == 0].any()
+    there = expected > 0
+    excess = (counts - expected)[there] ** 2 / expected[there]
+    assert excess.sum() < CHI_SQUARE
+    second = found.tokens[0, found.tokens[0, :, 0] == 2, 1]
+    expected = len(second) * kept(context[0][0, 3], **options)  # after token 2
+    counts = np.bincount(second, minlength=V)
+    excess = (counts - expected)[expected > 0] ** 2 / expected[expected > 0]
+    assert len(second) > 100
+    assert excess.sum() < CHI_SQUARE
+
+
+def test_a_temperature_of_zero_is_greedy():
+    rows = 24
+    context, limits = tables(rows), np.arange(rows) % LENGTH + 1
+    distribution = Distribution(temperature=0.0)
+    found = draw(context, limits=limits, count=2, distribution=distribution)
+    expected = greedy(
+        without_attention,
+        context,
+        start(rows),
+        jnp.full(rows, FIRST),
+        Rules(jnp.asarray(limits), LENGTH, END),
+    )
+    for one in range(2):
+        np.testing.assert_array_equal(found.tokens[:, one], expected)
+
+
+def test_a_seed_gives_the_same_tokens_and_another_others():
+    context = tables(8)
+    one, again, other = (draw(context, seed, count=3) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.tokens, again.tokens)
+    assert (one.tokens != other.tokens).any(axis=(1, 2)).mean() > 0.5
+
+
+def test_tokens_do_not_depend_on_the_batch():
+    logits, attention = tables(3)
+    found = draw((logits, attention), limits=[4, 2, 3], count=3)
+    order = np.asarray([2, 0, 1, 1])
+    permuted = draw(
+        (logits[order], attention[order]),
+        ids=order,
+        limits=np.asarray([4, 2, 3])[order],
+        count=3,
+    )
+    for ours, theirs in zip(permuted, found, strict=True):
+        np.testing.assert_array_equal(ours, theirs[order])
+
+
+def test_rows_and_samples_are_drawn_apart():
+    logits, attention = (np.repeat(table, 50, axis=0) for table in tables(1))
+    found = draw((logits, attention), count=50)
+    for axis in (0, 1):
+        assert len(np.unique(found.tokens.take(0, axis=axis), axis=0)) > 10
+
+
+def test_scores_are_log_probabilities_whatever_is_drawn_from():
+    context = tables(4)
+    distribution = Distribution(temperature=2.0, top_k=4)
+    found = draw(context, count=5, distribution=distribution)
+    for row, one in np.ndindex(4, 5):
+        words = found.tokens[row, one, : found.lengths[row, one]]
+        assert words.tolist().index(END) == len(words) - 1
+        assert (found.tokens[row, one, len(words) :] == END).all()
+        expected = log_prob(context[0][row], words.tolist())
+        np.testing.assert_allclose(found.scores[row, one], expected, atol=1e-5)
+
+
+def test_rules_are_kept():
+    prefix = (jnp.asarray([[2], [0]]), jnp.asarray([[True], [False]]))
+    limits = np.asarray([4, 3])
+    rules = {"min_length": 2, "forbidden": (0, 3)}
+    found = draw(tables(2), count=200, limits=limits, prefix=prefix, **rules)
+    for row, begin in enumerate([(2,), ()]):
+        allowed = set(everything(limits[row], prefix=begin, **rules))
+        words = {
+            tuple(tokens[:length].tolist())
+            for tokens, length in zip(
+                found.tokens[row], found.lengths[row], strict=True
+            )
+        }
+        assert words <= allowed
+        assert len(words) > 2

@@ -1,0 +1,305 @@
+"""Searches over models: what they report is what the model itself says of it."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_document_translation import Numbers
+
+from configs import base
+from data.tokenizers.serialization import BOS, EOS, PAD, WordTokenizer
+from decoding.beam import Scoring, beam_search
+from decoding.config import METHODS, Search, check_decode, protocol, stepper
+from decoding.constraints import Rules
+from decoding.ensemble import MEANS
+from helpers.architectures import (
+    B,
+    LanguageModelCase,
+    Seq2SeqCase,
+    T,
+    V,
+    W,
+    names,
+    tokens,
+)
+from tasks import language_modeling, translation
+from tasks.ensembles import Ensemble, ensemble_variables
+from tasks.translation_inputs import decoder_inputs
+from utils.errors import UserError
+
+STEPS, BEAM = 6, 3
+ALPHA, BETA = 0.6, 0.3
+
+
+def options(**changes):
+    cfg = base.get_config()
+    cfg.decode.update(max_length=STEPS, length_factor=1.0, **changes)
+    return cfg
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
+    """Log probability, and the coverage of the attention that one pass sows."""
+    case = Seq2SeqCase(name)
+    rules = Rules(jnp.asarray([STEPS, STEPS - 2]), STEPS, EOS, forbidden=(PAD, BOS))
+
+    @jax.jit
+    def find(variables):
+        inputs = case.source, case.source_mask, case.carry(B, memory_length=0)
+        context, state = case.model.apply(
+            variables, *inputs, max_steps=STEPS, method="start"
+        )
+        return beam_search(
+            stepper(case.model, variables, attention=True),
+            context,
+            state,
+            jnp.full(B, BOS),
+            rules,
+            beam=BEAM,
+            n_best=BEAM,
+            scoring=Scoring(ALPHA, BETA),
+            source_mask=case.source_mask,
+        )
+
+    def score(model, found):
+        target = decoder_inputs(found, Numbers(V))
+        inputs = case.source, case.source_mask, *target
+        hidden, _ = model(*inputs, case.carry(B, memory_length=0), train=False)
+        return model.log_prob(hidden, found), target[1]
+
+    scored = jax.jit(nn.apply(score, case.model, mutable=["intermediates"]))
+    found = find(case.variables)
+    assert (found.lengths > 0).all()
+    assert (found.lengths[1] <= STEPS - 2).all()
+    for number in range(BEAM):
+        (log_prob, mask), sown = scored(case.variables, found.tokens[:, number])
+        lengths = mask.sum(axis=1)
+        np.testing.assert_array_equal(found.lengths[:, number], lengths)
+        attention = case.model.alignment(sown["intermediates"])
+        np.testing.assert_allclose(attention.sum(axis=-1), 1, atol=1e-5)
+        seen = (attention * mask[..., None]).sum(axis=1)
+        seen = np.where(case.source_mask, seen, 1)
+        coverage = np.log(np.minimum(seen, 1)).sum(axis=1)
+        expected = (log_prob * mask).sum(axis=1) / ((5 + lengths) / 6) ** ALPHA
+        expected += BETA * coverage
+        np.testing.assert_allclose(found.scores[:, number], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", names())
+def test_scores_over_a_language_model_are_those_of_one_pass(name):
+    """Of a beam and of samples, after prompts of two lengths."""
+    case, text = LanguageModelCase(name), tokens((B, T))
+    mask = jnp.arange(T) < jnp.asarray([[T - 1], [T - 3]])
+    last = jnp.take_along_axis(text, mask.sum(axis=1, keepdims=True), axis=1)[:, 0]
+    rules = Rules(jnp.full(B, STEPS), STEPS, EOS)
+    keys = jax.random.split(jax.random.key(0), B)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def find(search, variables):
+        context, state = case.model.apply(
+            variables, text, mask, case.carry(B), max_steps=STEPS, method="start"
+        )
+        step = stepper(case.model, variables)
+        return search(step, context, state, last, rules, keys=keys)
+
+    for method in ("beam", "sample"):
+        decode = options(method=method, beam=BEAM, n_best=BEAM, length_penalty=0.0)
+        found = find(Search.of(decode.decode), case.variables)
+        for row in range(B):
+            before = int(mask[row].sum()) + 1
+            for number in range(BEAM):
+                length = int(found.lengths[row, number])
+                whole = jnp.concatenate([text[row, :before], found.tokens[row, number]])
+                whole = jnp.pad(whole, (0, T + STEPS - len(whole)))[None]
+                _, logits, _ = case.run(whole, case.carry(1))
+                labels = whole[0, before : before + length]
+                likely = jax.nn.log_softmax(logits[0, before - 1 : before - 1 + length])
+                expected = likely[jnp.arange(length), labels].sum()
+                ours = found.scores[row, number]
+                np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@functools.cache
+def translator():
+    case = Seq2SeqCase("rnn", layers=1)
+    return case, translation.Task({"source": Numbers(W), "target": Numbers(V)})
+
+
+def batch_of(case, order=(0, 1)):
+    order = np.asarray(order)
+    return {
+        "source": np.asarray(case.source)[order],
+        "source_mask": np.asarray(case.source_mask)[order],
+        "reset": np.ones(len(order), bool),
+        "ids": 10 + order.astype(np.int32),
+    }
+
+
+def found_by(call, order=(0, 1), **changes):
+    """What `translate` or `translations` makes of rows in some order."""
+    case, task = translator()
+    batch, cfg = batch_of(case, order), options(**changes)
+    lines = [""] * len(order)
+    return getattr(task, call)(case.model, case.variables, (), batch, cfg, lines)[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_translations_do_not_depend_on_the_batch_and_the_best_comes_first(method):
+    n_best = 1 if method == "greedy" else BEAM
+    found = found_by("translations", method=method, n_best=n_best)
+    assert [len(row) for row in found] == [n_best, n_best]
+    turned = found_by("translations", (1, 0, 0), method=method, n_best=n_best)
+    for ours, theirs in zip(turned, [found[1], found[0], found[0]], strict=True):
+        assert [text for text, _ in ours] == [text for text, _ in theirs]
+        scores = [[score for _, score in row] for row in (ours, theirs)]
+        np.testing.assert_allclose(*scores, atol=1e-5)
+    best = found_by("translate", method=method, n_best=n_best)
+    assert best == [row[0][0] for row in found]
+
+
+def test_another_seed_gives_other_samples_and_the_same_gives_the_same():
+    one, again, other = (
+        found_by("translate", method="sample", seed=seed) for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_translations_begin_with_a_given_prefix():
+    case, task = translator()
+    prefix = {
+        "prefix": np.asarray([[7, 9], [8, 0]]),
+        "prefix_mask": np.asarray([[True, True], [True, False]]),
+    }
+    for method in METHODS:
+        found, _ = task.translate(
+            case.model,
+            case.variables,
+            (),
+            batch_of(case) | prefix,
+            options(method=method),
+            ["", ""],
+        )
+        assert found[0].startswith("7 9")
+        assert found[1].startswith("8")
+
+
+def test_lines_are_translated_in_order_and_blank_ones_stay_blank():
+    case, _ = translator()
+    words = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, W))])
+    task = translation.Task({"source": words, "target": Numbers(V)})
+    lines = ["5 6 7", " ", "9", "5 6 7 11 12"]
+    cfg = options(method="beam", beam=BEAM, n_best=2)
+    whole = list(task.predict_all(case.model, case.variables, iter(lines), cfg))
+    assert [len(row) for row in whole] == [2, 0, 2, 2]
+    best = list(task.predict(case.model, case.variables, iter(lines), cfg))
+    assert best == [row[0][0] if row else "" for row in whole]
+    (alone,) = task.predict(case.model, case.variables, iter(lines[2:3]), cfg)
+    assert alone == best[2]
+
+
+def text_task():
+    return language_modeling.Task({"text": WordTokenizer([str(i) for i in range(V)])})
+
+
+def test_continuations_of_a_line_are_ranked_and_need_no_source():
+    case, task = LanguageModelCase("rnn", layers=1), text_task()
+    cfg = options(method="beam", beam=BEAM, n_best=BEAM)
+    (found,) = task.predict_all(case.model, case.variables, ["5 6 7"], cfg)
+    assert len({text for text, _ in found}) == BEAM
+    assert sorted(found, key=lambda pair: -pair[1]) == found
+    assert list(task.predict(case.model, case.variables, ["5 6 7"], cfg)) == [
+        found[0][0]
+    ]
+    for changes in (
+        {"replace_unknown": True},
+        {"method": "beam", "coverage_penalty": 0.2},
+    ):
+        with pytest.raises(UserError, match="a text has no source"):
+            next(task.predict(case.model, case.variables, ["5"], options(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "bean"}, "decode.method='bean': there are greedy, beam, sample"),
+        ({"beam": 0}, "decode.beam=0: it must be 1 or more"),
+        ({"method": "beam", "beam": 30}, "larger than the vocabulary, which has 29"),
+        ({"method": "beam", "n_best": 5}, "decode.n_best=5: .* finds 4 at most"),
+        ({"n_best": 2}, "decode.n_best=2: decode.method='greedy' finds 1 at most"),
+        ({"min_length": 6}, "decode.min_length=6 is not below decode.max_length=6"),
+        ({"coverage_penalty": -0.1}, "it must be in 0 to 100"),
+        ({"length_penalty": float("nan")}, "it must be in -100 to 100"),
+        ({"temperature": -1.0}, "decode.temperature=-1.0: it must be 0 or more"),
+        ({"top_k": -1}, "decode.top_k=-1: it must be 0 or more"),
+        ({"top_p": 1.5}, "decode.top_p=1.5: it must be in 0 to 1"),
+        ({"top_p": 0.0}, "decode.top_p=0.0 leaves no token"),
+        ({"seed": -1}, "decode.seed=-1: it must be in 0"),
+    ],
+    ids=str,
+)
+def test_what_no_search_can_be_is_refused_in_one_line(changes, message):
+    with pytest.raises(UserError, match=message) as refused:
+        check_decode(options(**changes).decode, vocab_size=V)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_protocol_names_the_search_and_only_what_matters_to_it():
+    told = protocol(options().decode)
+    assert told["search"] == "greedy"
+    assert told["decode"].keys() == {
+        "method",
+        "max_length",
+        "length_factor",
+        "min_length",
+        "replace_unknown",
+    }
+    told = protocol(options(method="beam", early_stopping=True).decode)
+    assert told["search"] == (
+        "beam, beam 4, length penalty 0.6, coverage penalty 0.0, early stopping"
+    )
+    assert told["decode"]["beam"] == 4
+    told = protocol(options(method="sample", top_p=0.9).decode)
+    assert told["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
+
+
+@pytest.mark.parametrize("mean", MEANS)
+def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
+    """Two architectures; a beam's scores are those of the mean of distributions."""
+    cases = [Seq2SeqCase(name, layers=1) for name in ("rnn", "transformer")]
+    model = Ensemble(tuple(case.model for case in cases), mean)
+    variables = ensemble_variables([case.variables for case in cases])
+    task = translation.Task({"source": Numbers(W), "target": Numbers(V)})
+    cfg = options(method="beam", beam=BEAM, n_best=BEAM, length_penalty=0.0)
+    batch = batch_of(cases[0])
+    carry = task.initial_carry(model, B, train=False)
+    search = Search.of(cfg.decode)
+    found, _ = task.search(model, variables, carry, batch, cfg, search)
+
+    def score(model, found):
+        target_in, mask = decoder_inputs(found, Numbers(V))
+        inputs = cases[0].source, cases[0].source_mask, target_in, mask
+        hidden, _ = model(*inputs, carry, train=False)
+        logits = [
+            member.logits(part)
+            for member, part in zip(model.members, hidden, strict=True)
+        ]
+        return model.log_prob(hidden, found), logits, mask
+
+    scored = jax.jit(nn.apply(score, model))
+    for number in range(BEAM):
+        words = found.tokens[:, number]
+        log_prob, logits, mask = scored(variables, words)
+        likely = [jax.nn.softmax(one) for one in logits]
+        if mean == "probabilities":
+            by_hand = (likely[0] + likely[1]) / 2
+        else:
+            by_hand = jnp.sqrt(likely[0] * likely[1])
+            by_hand /= by_hand.sum(axis=-1, keepdims=True)
+        expected = jnp.take_along_axis(jnp.log(by_hand), words[..., None], axis=-1)
+        np.testing.assert_allclose(log_prob, expected[..., 0], atol=1e-5)
+        total = (log_prob * mask).sum(axis=1)
+        np.testing.assert_allclose(found.scores[:, number], total, atol=1e-4)

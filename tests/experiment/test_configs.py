@@ -1,0 +1,169 @@
+"""Every config describes an experiment that can be built."""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from data.tokenizers.serialization import ListTokenizer
+from experiment import build, setup, validate
+from experiment.build import architecture
+from helpers.architectures import names, parameters_of
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [
+    path.stem
+    for path in sorted((ROOT / "configs").glob("*.py"))
+    if path.stem not in ("base", "__init__")
+]
+PAIRS = [
+    (config, model)
+    for config in CONFIGS
+    for model in (
+        *base.MODELS,
+        *getattr(importlib.import_module(f"configs.{config}"), "VARIANTS", ()),
+    )
+]
+
+
+def vocabulary(size):
+    return ListTokenizer([str(i) for i in range(size)])
+
+
+@pytest.mark.parametrize(("name", "model"), PAIRS)
+def test_every_config_builds_its_model(name, model):
+    cfg = importlib.import_module(f"configs.{name}").get_config(model)
+    assert cfg.is_locked
+    validate.check_config(cfg)
+    params = parameters_of(name, model)
+    assert setup.num_parameters(params) > 1000
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_base_and_a_model_s_schema_have_the_same_keys(name):
+    schema = architecture(name).Config
+    assert {f.name for f in dataclasses.fields(schema)} == {"name", *base.MODELS[name]}
+    build.model_config(schema, base.model(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_in_its_first_lines_how_to_run_it(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert f"python train.py --config=configs/{name}.py" in text
+
+
+def test_every_key_of_the_base_is_read_somewhere():
+    folders = {path.parent for path in ROOT.glob("[!.]*/*.py")}
+    read_by = folders - {ROOT / "tests", ROOT / "configs"}
+    files = [path for folder in read_by for path in folder.rglob("*.py")]
+    code = "".join(
+        path.read_text(encoding="utf8") for path in (*files, *ROOT.glob("*.py"))
+    )
+    cfg = base.get_config()
+    sections = [
+        cfg,
+        *(cfg[name] for name in cfg if named(cfg[name]) and name != "model"),
+    ]
+    keys = [key for section in sections for key in section]
+    unread = [
+        key for key in keys if not re.search(rf"(cfg|options)(\.\w+)?\.{key}\b", code)
+    ]
+    assert not unread
+
+
+def named(section):
+    return list(section.keys()) if hasattr(section, "keys") else []
+
+
+def test_a_misspelt_key_is_refused_with_the_right_one():
+    cfg = base.get_config()
+    with pytest.raises(AttributeError, match="Did you mean"):
+        cfg.model.dropuot = 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 100, "heads": 3}, "model.width=100"),
+        ({"norm": "sideways"}, "model.norm='sideways'"),
+        ({"dropout": "much"}, "model.dropout"),
+        ({"dropout": 1.5}, "model.dropout=1.5"),
+        ({"heads": 0}, "model.heads=0"),
+        ({"layers": 0}, "model.layers=0"),
+    ],
+)
+def test_values_a_model_cannot_have_are_named(change, said):
+    cfg = base.model("transformer").unlock()
+    with cfg.ignore_type():
+        cfg.update(change)
+    schema = architecture("transformer").Config
+    with pytest.raises(UserError, match=said):
+        build.model_config(schema, cfg)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label_smoothing": 1.5},
+        {"z_loss": -0.1},
+        {"optim.warmup": -5},
+        {"eval.memory_length": -1},
+        {"eval.attention_window": -1},
+        {"eval.segment_length": -4},
+        {"decode.length_factor": -1.0},
+        {"data.batch_rows": 0},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):
+    cfg = base.get_config()
+    cfg.update_from_flattened_dict(change)
+    [(key, value)] = change.items()
+    with pytest.raises(UserError, match=f"{key}={value}"):
+        validate.check_config(cfg)
+
+
+def test_an_unknown_model_or_task_is_refused_with_those_there_are():
+    cfg = base.get_config()
+    cfg.model.name = "lstmm"
+    with pytest.raises(UserError, match="transformer_xl"):
+        build.assemble(cfg, dict.fromkeys(("source", "target"), vocabulary(9)))
+    cfg = base.get_config()
+    cfg.task = "translating"
+    with pytest.raises(UserError, match="language_modeling, translation"):
+        build.assemble(cfg, {})
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "said"),
+    [
+        ("transformer", {"eval.memory_length": 9}, "eval.memory_length=9: a transf"),
+        ("rnn", {"eval.same_length": True}, "eval.same_length=True: a rnn"),
+        ("rnn", {"eval.memory_length": 9}, "eval.memory_length=9: a rnn"),
+        (
+            "transformer_xl",
+            {"model.position_encoding": "learned", "model.memory_length": 0}
+            | {"eval.memory_length": 5},
+            "eval.memory_length=5: places",
+        ),
+        (
+            "transformer",
+            {"model.cutoffs": (5,), "label_smoothing": 0.1},
+            "label_smoothing=0.1: an adaptive softmax",
+        ),
+        (
+            "transformer",
+            {"model.cutoffs": (5,), "z_loss": 0.1},
+            "z_loss=0.1: an adaptive softmax",
+        ),
+        ("rnn", {"model.dtype": "half"}, "model.dtype='half': there are float32"),
+    ],
+)
+def test_keys_that_do_not_fit_each_other_are_refused_early(model, change, said):
+    cfg = base.get_config(model)
+    cfg.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=said):
+        validate.check_config(cfg)

@@ -1,0 +1,43 @@
+"""Corpora in memory, and encoded examples, for the tests of data."""
+
+import numpy as np
+
+from data.token_cache.reader import Encoded
+from data.tokenizers.serialization import EOS, PAD
+
+
+class FakeCorpus:
+    name, version, kind = "fake/en-de", "1.0.0", "parallel"
+    splits = {"train": 3, "test": 1}  # noqa: RUF012
+    fields = ("en", "de")
+
+    def read(self, split, start=0, stop=None):
+        pairs = [("the cat", "die Katze"), ("a dog", "ein Hund"), ("x", "")]
+        return iter(pairs[: self.splits[split]][start:stop])
+
+
+class OtherCorpus(FakeCorpus):
+    name, languages = "other/en-fr", ("en", "fr")
+    splits = {"train": 2, "validation": 1}  # noqa: RUF012
+    fields = ("en", "fr")
+
+
+def encoded(lengths, seed=0):
+    """Examples of given lengths, EOS included, whose tokens tell where they stand."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.random.default_rng(seed).integers(4, 99, offsets[-1]).astype(np.uint16)
+    tokens[offsets[1:] - 1] = EOS
+    return Encoded(tokens, offsets, 0, 0, 0)
+
+
+def labels_of(batches, batch, row):
+    """A row's labels; both of its sides are those of its pair, and padding."""
+    for name, side, mask in [
+        ("source", batches.source, "source_mask"),
+        ("labels", batches.target, "target_mask"),
+    ]:
+        there = batch[name][row][batch[mask][row]]
+        start, end = side.offsets[batch["ids"][row] : batch["ids"][row] + 2]
+        np.testing.assert_array_equal(there, side.tokens[start:end])
+        assert (batch[name][row][~batch[mask][row]] == PAD).all()
+    return there

@@ -1,0 +1,159 @@
+"""Members of a population and the same runs alone: a program of its own for float64.
+
+    python tests/helpers/population_runs.py
+
+It prints one JSON object of largest relative differences.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from analysis.plan import parameters
+from experiment import build
+from experiment.setup import Training
+from helpers import (
+    parallel_runs,  # sets float64 and 8 virtual devices, before the first is used
+)
+from sweeps.vmapped_trials.population import Population
+from training.optim.optimizers import make_optimizer
+from training.parallel.partitioning import make_partitioner
+from training.vmapped_trials.partitioner import PopulationPartitioner
+from training.vmapped_trials.step import mask, numbers_of
+
+STEPS = 40
+CHANGES = {
+    "seed": [0, 1, 2, 2],
+    "label_smoothing": [0.0, 0.1, 0.2, 0.1],
+    "model.dropout": [0.1, 0.0, 0.3, 0.1],
+    "optim.lr": [3e-3, 1e-3, 3e-3, 5e-3],
+    "optim.weight_decay": [0.0, 0.1, 0.0, 0.01],
+    "optim.warmup": [0, 4, 2, 4],
+    "optim.lr_end": [0.0, 0.1, 0.5, 0.0],
+}
+OF_MODELS = {
+    "rnn": {"model.dropout_input": [0.2, 0.1, 0.0, 0.1]},
+    "transformer": {
+        "model.attention_dropout": [0.1, 0.1, 0.0, 0.2],
+        "model.feed_forward_dropout": [0.0, 0.1, 0.0, 0.3],
+    },
+    "transformer_xl": {"model.attention_dropout": [0.1, 0.1, 0.0, 0.2]},
+}
+
+
+def configs(task, model, dtype, count):
+    base = parallel_runs.config(task, model, "adamw", dtype)
+    found = []
+    for k in range(count):
+        cfg = base.copy_and_resolve_references()
+        rows = CHANGES | OF_MODELS[model]
+        cfg.update_from_flattened_dict({key: row[k] for key, row in rows.items()})
+        cfg.optim.schedule = "linear"
+        found.append(cfg)
+    return found
+
+
+def training(cfg):
+    """Alone, on the first device."""
+    experiment = build.assemble(cfg, parameters.vocabularies(cfg))
+    devices = jax.devices()[:1]
+    partitioner = make_partitioner(cfg.parallel, devices=devices)
+    batches = parallel_runs.Batches(cfg.task)
+    made = experiment, partitioner, batches, *make_optimizer(cfg.optim, STEPS, width=16)
+    return Training(*made, STEPS)
+
+
+def alone(cfg, steps):
+    """Losses and the parameters after them."""
+    one = training(cfg)
+    state, carry = one.partitioner.init(one.make_state), one.make_carry()
+    step, told = one.compiled_step(state, carry), []
+    for k in range(steps):
+        state, carry, pairs = step(state, carry, one.batch(k))
+        told.append(float(pairs["loss"][0]) / float(pairs["loss"][1]))
+    return told, jax.device_get(state.params)
+
+
+class Together:
+    """A population; its step is compiled once."""
+
+    def __init__(self, members, devices):
+        self.count = len(members)
+        partitioner = PopulationPartitioner(self.count, jax.devices()[:devices])
+        numbers = numbers_of(members)
+        self.population = Population(training(members[0]), numbers, partitioner)
+        self.step = self.population.compiled_step()
+
+    def run(self, steps, active=None, broken=()):
+        """Losses [steps, K] and the state.
+
+        Args:
+          active: members that train; None: all.
+          broken: members whose parameters are no numbers.
+        """
+        state, carry = self.population.init()
+        active = range(self.count) if active is None else active
+        flags = self.population.partitioner.put(mask(list(active), self.count))
+        for k in broken:
+            params = jax.tree.map(lambda x, k=k: x.at[k].set(jnp.nan), state.params)
+            state = state.replace(params=self.population.partitioner.put(params))
+        told, skipped = [], []
+        for k in range(steps):
+            batch = self.population.batch(k)
+            state, carry, pairs = self.step(flags, state, carry, batch)
+            value, weight = jax.device_get(pairs["loss"])
+            told.append(value / np.maximum(weight, 1e-9))
+            skipped.append(np.asarray(pairs["skipped"][0]))
+        assert self.step.cache_size() == 1
+        return np.stack(told), np.stack(skipped), state
+
+
+def compared(together, members, steps):
+    """The largest relative difference of a loss, and of a parameter."""
+    losses, _, state = together.run(steps)
+    assert len({row[-1] for row in losses.T}) == len(members)  # no two are alike
+    found = {"loss": 0.0, "parameters": 0.0}
+    for k in (0, 1):
+        told, params = alone(members[k], steps)
+        moved = np.abs(losses[:, k] - told) / np.abs(told)
+        found["loss"] = max(found["loss"], float(moved.max()))
+        mine = jax.device_get(together.population.partitioner.member(state.params, k))
+        gap = parallel_runs.difference(mine, params)
+        found["parameters"] = max(found["parameters"], float(gap))
+    return found
+
+
+def undisturbed(together):
+    """What a member has beside one that diverges and one that has ended."""
+    losses, skipped, state = together.run(6)
+    others, broken, after = together.run(6, active=(0, 2, 3), broken=(2,))
+    first = jax.device_get(together.population.init()[0])
+    same = jax.tree.map(
+        lambda a, b: bool((a[0] == b[0]).all() and (a[3] == b[3]).all()), state, after
+    )
+    still = jax.tree.map(lambda a, b: bool((a[1] == b[1]).all()), first, after)
+    return {
+        "losses": bool((losses[:, [0, 3]] == others[:, [0, 3]]).all()),
+        "states": all(jax.tree.leaves(same)),
+        "ended": all(jax.tree.leaves(still)),
+        "skipped": [int(skipped.sum()), int(broken[:, 2].sum())],
+        "steps": np.asarray(after.step).tolist(),
+    }
+
+
+def main():
+    found = {}
+    members = configs("language_modeling", "transformer_xl", "float64", 4)
+    xl = Together(members, 2)
+    found["float64"] = compared(xl, members, 20)
+    found["undisturbed"] = undisturbed(xl)
+    with jax.enable_x64(False):
+        members = configs("translation", "rnn", "float32", 2)
+        found["float32"] = compared(Together(members, 1), members, 5)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""A model whose next token depends on all tokens before, by tables of numbers.
+
+Searches over it can be compared with plain Python that looks at everything.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decoding.constraints import Rules
+
+END, V, LENGTH, SOURCE = 1, 5, 4, 3
+FIRST = 3  # what hypotheses follow
+NODES = sum(V**depth for depth in range(LENGTH + 1))
+
+
+def tables(rows, seed=0, spread=2.0):
+    """Logits and attention of every prefix, a row of the batch each."""
+    random = np.random.default_rng(seed)
+    logits = spread * random.standard_normal((rows, NODES, V))
+    attention = random.dirichlet(np.full(SOURCE, 0.5), (rows, NODES))
+    return logits.astype(np.float32), attention.astype(np.float32)
+
+
+def start(rows):
+    """The state before the first token: the prefix, and how long it is."""
+    return {"prefix": jnp.zeros((rows, 1), jnp.int32), "number": jnp.asarray(0)}
+
+
+def step(context, state, token):
+    """As a model's: a state, logits, and attention."""
+    logits, attention = context
+    longer = jnp.where(state["number"] == 0, 0, state["prefix"] * V + token + 1)
+    at = jnp.clip(longer, 0, NODES - 1)[..., None]
+    after = {"prefix": longer, "number": state["number"] + 1}
+    found = [jnp.take_along_axis(jnp.asarray(t), at, axis=1) for t in context]
+    del logits, attention
+    return after, *found
+
+
+def without_attention(context, state, token):
+    """The same, as a model's step is when nobody asks for attention."""
+    return step(context, state, token)[:2]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def search(method, context, limits, prefix, options):
+    """A search over the tables, compiled once for equal options.
+
+    Args:
+      options: of `Rules` and of the method, as pairs.
+    """
+    keys = ("min_length", "forbidden")
+    options = dict(options)
+    kept = {key: options.pop(key) for key in keys if key in options}
+    rules = Rules(limits, LENGTH, END, prefix=prefix, **kept)
+    rows = len(limits)
+    return method(
+        step, context, start(rows), jnp.full(rows, FIRST), rules=rules, **options
+    )
+
+
+def node(tokens):
+    """Where the tables have what follows these tokens."""
+    at = 0
+    for token in tokens:
+        at = at * V + token + 1
+    return at
+
+
+def log_prob(row, tokens):
+    """Of the tokens in a row's table of logits, by the chain rule."""
+    total = 0.0
+    for number, token in enumerate(tokens):
+        logits = row[node(tokens[:number])].astype(np.float64)
+        total += logits[token] - math.log(np.exp(logits).sum())
+    return total
+
+
+def everything(limit=LENGTH, min_length=0, forbidden=(), prefix=()):
+    """All token sequences that end, and no earlier and no later than they may."""
+    words = [token for token in range(V) if token != END and token not in forbidden]
+    for length in range(limit):
+        for tokens in itertools.product(words, repeat=length):
+            if length >= min_length and tokens[: len(prefix)] == prefix:
+                yield (*tokens, END)

@@ -1,0 +1,86 @@
+"""A sweep of toy trials (toy_trial.py): the real study and workers in seconds.
+
+As a program it is what sweep.py is: python tests/helpers/toy_sweep.py FOLDER [URL].
+"""
+
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+HELPERS = Path(__file__).parent
+sys.path[:0] = [str(HELPERS.parents[1]), str(HELPERS.parent)]
+
+from helpers.toy_trial import STEPS  # noqa: E402
+from sweeps.devices import Share  # noqa: E402
+from sweeps.objective import Metric, Objective  # noqa: E402
+from sweeps.progress import Table  # noqa: E402
+from sweeps.search_space.spaces import Space, seeds  # noqa: E402
+from sweeps.storage import Patient, open_storage  # noqa: E402
+from sweeps.study import Study  # noqa: E402
+from sweeps.sweep_dir import SweepDirectory  # noqa: E402
+from sweeps.trial import TrialProcess  # noqa: E402
+from sweeps.trial_configs import Experiment  # noqa: E402
+from sweeps.worker import Sweep  # noqa: E402
+
+TWELVE = Space(seeds(12))
+LOSS = Metric("validation", "loss", "min")
+PROGRAM = (sys.executable, "-S", str(HELPERS / "toy_trial.py"))
+
+
+def study(folder, space=TWELVE, *, count=None, url=None, **options):
+    """That of a sweep in a folder, as one process opens it."""
+    options = {"patient": Patient("toy", patience=5), **options}
+    return Study(
+        lambda: open_storage(url, Path(folder) / "journal.log"),
+        "toy",
+        space,
+        count or space.points.size,
+        Objective(LOSS, space.value, LOSS),
+        {"config": {}, "space": space.describe()},
+        steps=STEPS,
+        first_rung=1,
+        **options,
+    )
+
+
+def toy_sweep(folder, space=TWELVE, *, workers=2, stopped=None, out=None, **options):
+    """A process's part in it; `run` gives the exit code."""
+    directory = SweepDirectory(folder)
+    directory.begin({"config": {}, "space": space.describe()})
+    opened = study(folder, space, **options)
+    return Sweep(
+        opened,
+        Experiment("configs/cldr.py", "rnn", {}),
+        opened.objective,
+        directory,
+        [Share({})] * workers,
+        Table(LOSS, STEPS, workers, out or io.StringIO()),
+        stopped or threading.Event(),
+        start=functools.partial(TrialProcess, program=PROGRAM),
+    )
+
+
+def results(folder):
+    """Lines of trials.jsonl, without what differs from time to time."""
+    lines = (Path(folder) / "trials.jsonl").read_text().splitlines()
+    kept = ("trial", "state", "point", "value", "step", "error")
+    return [{key: json.loads(line)[key] for key in kept} for line in lines]
+
+
+def begin(folder, *arguments):
+    """The program, as the first of a process group."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder), *arguments],
+        start_new_session=True,
+        cwd=HELPERS.parents[1],
+    )
+
+
+if __name__ == "__main__":
+    os.chdir(HELPERS.parents[1])
+    sys.exit(toy_sweep(sys.argv[1], url=sys.argv[2] if sys.argv[2:] else None).run())

@@ -1,0 +1,47 @@
+"""The products of attention and their gradients are those of their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.common.matmul import linear, met, met_distances, over_queries
+
+# All different, so that a swapped axis cannot pass.
+B, H, T, S, K, C = 2, 3, 5, 7, 11, 13
+DEFINITIONS = {
+    met: ("BHTK,BHSK->BHTS", (B, H, T, K), (B, H, S, K)),
+    met_distances: ("BHTK,CHK->HBTC", (B, H, T, K), (C, H, K)),
+    over_queries: ("BHTK,BHTS->BHSK", (B, H, T, K), (B, H, T, S)),
+}
+
+
+def one_axis(x, kernel):
+    return linear(x, kernel, 1)
+
+
+def two_axes(x, kernel):
+    return linear(x, kernel, 2)
+
+
+DEFINITIONS |= {  # more comes out than goes in, and less
+    one_axis: ("BTK,KHC->BTHC", (B, T, K), (K, H, C)),
+    two_axes: ("BTHC,HCK->BTK", (B, T, H, C), (H, C, K)),
+}
+
+
+@pytest.mark.parametrize("product", DEFINITIONS, ids=lambda product: product.__name__)
+def test_a_product_and_its_gradients_are_those_of_its_definition(product):
+    definition, *shapes = DEFINITIONS[product]
+    rng = np.random.default_rng(0)
+    factors = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+    def by_definition(*factors):
+        return jnp.einsum(definition, *factors)
+
+    found, pull = jax.vjp(product, *factors)
+    expected, expected_pull = jax.vjp(by_definition, *factors)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    for one, other in zip(pull(gradient), expected_pull(gradient), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,104 @@
+"""The loss over a vocabulary: exact in blocks, and never whole in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.common import blockwise_cross_entropy
+from models.common.blockwise_cross_entropy import vocabulary_scores
+
+B, T, D, V = 3, 13, 6, 50
+N = B * T
+
+
+def example():
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden = jax.random.normal(keys[0], (B, T, D))
+    table = jax.random.normal(keys[1], (V, D))
+    bias = jax.random.normal(keys[2], (V,))
+    return hidden, jax.random.randint(keys[3], (B, T), 0, V), table, bias
+
+
+def formula(hidden, labels, table, bias, smoothing):
+    found = jax.nn.log_softmax(hidden @ table.T + bias)
+    label = jnp.take_along_axis(found, labels[..., None], axis=-1)[..., 0]
+    return (1 - smoothing) * label + smoothing * found.mean(axis=-1)
+
+
+def log_prob(*inputs):
+    return vocabulary_scores(*inputs)[0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("entries", [1, V, 7 * N, N * V])
+def test_blocks_give_the_same_loss_and_gradients(monkeypatch, smoothing, entries):
+    hidden, labels, table, bias = example()
+    weights = jnp.arange(N).reshape(B, T) / N
+
+    def loss(log_prob):
+        def of(hidden, table, bias):
+            return (log_prob(hidden, labels, table, bias, smoothing) * weights).sum()
+
+        return jax.value_and_grad(of, argnums=(0, 1, 2))(hidden, table, bias)
+
+    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", entries)
+    whole, blocks = loss(formula), loss(log_prob)
+    for ours, theirs in zip(
+        jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("entries", [4 * B * V, N * V])
+def test_log_z_and_its_gradient_are_the_formula_s(monkeypatch, entries):
+    hidden, labels, table, bias = example()
+    weights = jnp.arange(N).reshape(B, T) / N
+
+    def ours(hidden, table, bias):
+        scores, log_z = vocabulary_scores(hidden, labels, table, bias, 0.1)
+        return (log_z**2 * weights).sum(), (scores, log_z)
+
+    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", entries)
+    gradient = jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True)
+    (_, (scores, log_z)), found = gradient(hidden, table, bias)
+    logits = np.asarray(hidden) @ np.asarray(table).T + np.asarray(bias)
+    exact = np.log(np.exp(logits).sum(axis=-1))
+    np.testing.assert_allclose(log_z, exact, atol=1e-5)
+    alone = log_prob(hidden, labels, table, bias, 0.1)
+    np.testing.assert_array_equal(scores, alone)
+    # d (w log^2 Z) / d logit = 2 w log Z p
+    by_logit = (
+        2 * (np.asarray(weights) * exact)[..., None] * np.exp(logits - exact[..., None])
+    )
+    expected = (
+        by_logit @ np.asarray(table),
+        np.einsum("BTV,BTD->VD", by_logit, hidden),
+        by_logit.sum(axis=(0, 1)),
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def sizes(jaxpr):
+    """Numbers of entries of all that a program makes, inner programs included."""
+    for equation in jaxpr.eqns:
+        yield from (int(np.prod(v.aval.shape)) for v in equation.outvars)
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from sizes(inner)
+
+
+def test_no_array_of_all_logits_is_ever_made(monkeypatch):
+    hidden, labels, table, bias = example()
+
+    def largest():
+        def loss(hidden, table):
+            return log_prob(hidden, labels, table, bias, 0.1).sum()
+
+        program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(hidden, table)
+        return max(sizes(program.jaxpr))
+
+    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", N * V)
+    assert largest() >= N * V  # the test can see them
+    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", 10 * N)
+    assert largest() <= max(10 * N, V * D)

@@ -1,0 +1,212 @@
+"""The memory of an evaluation: what it holds, and that it never moves."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decoding.hypotheses import widen
+from helpers.architectures import LanguageModelCase, V, tokens
+from helpers.xla_options import known_options
+from models.transformer.memory import ProjectedMemory
+from tasks.carries import reset_rows
+
+B, T, M, SEGMENTS = 2, 3, 5, 4  # the ring of 8 slots wraps within the third segment
+VARIANTS = {
+    "published": {},
+    "pre-norm, own biases": {"norm": "pre", "untie_biases": True},
+    "same length, clamped": {"same_length": True, "clamp_length": 4},
+    "shaw": {"position_encoding": "shaw", "max_distance": 4},
+    "rotary": {"position_encoding": "rotary", "norm": "pre"},
+    "no positions": {"position_encoding": "none"},
+    "zeros are seen": {"attend_empty_memory": True},
+}
+
+
+@functools.cache
+def model(variant):
+    return LanguageModelCase(
+        "transformer_xl",
+        layers=2,
+        memory_length=M,
+        **{"norm": "post", **VARIANTS[variant]},
+    )
+
+
+def ring(case):
+    carry = case.model.evaluation_carry(B, T)
+    assert isinstance(carry, ProjectedMemory)
+    return carry
+
+
+def read(case, text, carry):
+    """Hidden states of consecutive segments, side by side, and the last carry."""
+    found = []
+    for k in range(0, text.shape[1], T):
+        hidden, _, carry = case.run(text[:, k : k + T], carry)
+        found.append(hidden)
+    return jnp.concatenate(found, axis=1), carry
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_keys_and_values_in_a_ring_equal_remembered_inputs(variant):
+    case, text = model(variant), tokens((B, SEGMENTS * T))
+    hidden, memory = read(case, text, case.carry(B))
+    found, carry = read(case, text, ring(case))
+    np.testing.assert_allclose(found, hidden, atol=1e-5)
+    np.testing.assert_array_equal(carry.filled, memory.filled)
+    prompt, mask = tokens((B, T), seed=3), jnp.ones((B, T), bool)
+    for before in (memory, carry):
+        context, state = case.start(prompt, mask, before, max_steps=2)
+        state, first = case.step(context, state, prompt[:, :1])
+        _, second = case.step(context, state, prompt[:, 1:2])
+        if before is memory:
+            expected = first, second
+    np.testing.assert_allclose(first, expected[0], atol=1e-5)
+    np.testing.assert_allclose(second, expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["published", "same length, clamped", "rotary"])
+def test_what_follows_a_prompt_equals_one_pass(variant):
+    case, text = model(variant), tokens((B, 3 * T))
+    _, _, carry = case.run(text[:, :T], case.carry(B))
+    _, whole, _ = case.run(text[:, T:], carry)
+    prompt = text[:, T : 2 * T]
+    context, state = case.start(prompt, jnp.ones((B, T), bool), carry, max_steps=T)
+    for t in range(T):
+        state, logits = case.step(context, state, text[:, 2 * T + t, None])
+        np.testing.assert_allclose(logits[:, 0], whole[:, T + t], atol=1e-4)
+
+
+def test_same_length_shows_every_query_as_many_keys():
+    case, text = model("same length, clamped"), tokens((1, 2 * M))
+
+    def last(table):
+        params = {**case.variables["params"], "embedding": {"table": table}}
+        carry = case.model.initial_carry(1, train=False)
+        hidden, _ = case.model.apply({"params": params}, text, carry, train=False)
+        return hidden[0, -1].sum()
+
+    gradient = jax.grad(last)(case.variables["params"]["embedding"]["table"])
+    reach = 2 * (M - 1) + 1  # two layers, each M keys back with the query's own
+    seen = set(np.asarray(text[0, -reach:]).tolist())
+    rows = np.abs(gradient).max(axis=1)
+    assert {token for token in range(V) if rows[token] > 0} == seen
+
+
+def test_a_reset_forgets_the_rows_it_names():
+    case, text = model("published"), tokens((B, 3 * T))
+    _, carry = read(case, text[:, : 2 * T], ring(case))
+    carry = reset_rows(carry, ring(case), jnp.asarray([True, False]))
+    found = case.run(text[:, 2 * T :], carry)[0]
+    kept = read(case, text, ring(case))[0][:, 2 * T :]
+    fresh = case.run(text[:, 2 * T :], ring(case))[0]
+    np.testing.assert_allclose(found[0], fresh[0], atol=1e-5)
+    np.testing.assert_allclose(found[1], kept[1], atol=1e-5)
+    assert not np.allclose(fresh[1], kept[1], atol=1e-3)
+
+
+def test_without_a_memory_nothing_is_handed_on():
+    case, text = model("published"), tokens((B, 2 * T))
+    for train in (True, False):
+        assert case.model.initial_carry(B, train=train, memory_length=0) == ()
+    hidden, _, carry = case.run(text, ())
+    assert carry == ()
+    alone = case.run(text[:, T:], ())[0]
+    assert not np.allclose(hidden[:, T:], alone, atol=1e-3)
+    context, state = case.start(text[:, :T], jnp.ones((B, T), bool), (), max_steps=1)
+    _, logits = case.step(context, state, text[:, T, None])
+    expected = case.run(text, ())[1][:, T]
+    np.testing.assert_allclose(logits[:, 0], expected, atol=1e-4)
+
+
+def test_a_segment_longer_than_there_is_room_for_is_refused():
+    case = model("published")
+    with pytest.raises(ValueError, match="a segment of 4 tokens"):
+        case.run(tokens((B, T + 1)), ring(case))
+
+
+def test_distances_prepared_beforehand_change_nothing():
+    case, text = model("published"), tokens((B, T))
+    carry = ring(case)
+    prepared = case.model.apply(case.variables, carry, method="prepare")
+    variables = case.variables | prepared
+    found = case.run(text, carry, variables)[0]
+    np.testing.assert_array_equal(found, case.run(text, carry)[0])
+    wrong = jax.tree.map(jnp.zeros_like, variables["prepared"])
+    other = case.run(text, carry, {**variables, "prepared": wrong})[0]
+    assert not np.allclose(found, other, atol=1e-3)
+
+
+def as_users_compile(lowered):
+    """Without the haste that tests have; see tests/conftest.py."""
+    options = {
+        "xla_cpu_use_fusion_emitters": True,
+        "xla_backend_optimization_level": 3,
+        "xla_llvm_disable_expensive_passes": False,
+    }
+    return lowered.compile(known_options(options))
+
+
+def made(compiled, size):
+    """The instructions that make an array of so many numbers, however arranged."""
+    program = compiled.as_text()
+    found = []
+    for line in program[program.index("ENTRY") :].splitlines():
+        match = re.search(r"= f32\[([\d,]+)\]\S* ([\w-]+)\(", line)
+        if match and math.prod(map(int, match[1].split(","))) == size:
+            found.append(match[2])
+    return [name for name in found if name not in ("parameter", "bitcast")]
+
+
+def test_no_memory_is_copied_or_projected_again():
+    case = LanguageModelCase("transformer_xl", memory_length=64, layers=2)
+    carry = case.model.evaluation_carry(B, T)
+    prepared = case.model.apply(case.variables, carry, method="prepare")
+    variables = case.variables | prepared
+
+    def step(variables, tokens, carry):
+        return case.model.apply(variables, tokens, carry, train=False)
+
+    donated = jax.jit(step, donate_argnums=2)
+    compiled = as_users_compile(donated.lower(variables, tokens((B, T)), carry))
+    assert set(made(compiled, carry.kept[0][0].size)) == {"fusion"}
+    assert len(made(compiled, carry.kept[0][0].size)) == 2 * len(carry.kept)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(carry.kept))
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes >= size
+    # A copy, or the inputs that would be projected, would take room of their own.
+    assert memory.temp_size_in_bytes < size
+    kept = as_users_compile(jax.jit(step).lower(variables, tokens((B, T)), carry))
+    assert "copy" in made(kept, carry.kept[0][0].size)  # the test can see them
+
+
+@pytest.mark.parametrize("hypotheses", [1, 4])
+def test_generation_copies_no_memory(hypotheses):
+    # As large as users have them: small products are laid out in other ways.
+    sizes = {"heads": 2, "head_dim": 64, "memory_length": 500}
+    case = LanguageModelCase("transformer_xl", layers=1, **sizes)
+    carry = case.model.evaluation_carry(B, T)
+    prompt, mask = tokens((B, T)), jnp.ones((B, T), bool)
+    context, state = case.start(prompt, mask, carry, max_steps=256)
+    state = widen(state, hypotheses, related=True)
+
+    def step(variables, context, state, token):
+        return case.model.apply(variables, context, state, token, method="step")
+
+    token = jnp.zeros((B, hypotheses), jnp.int32)
+    donated = jax.jit(step, donate_argnums=2)
+    lowered = donated.lower(case.variables, context, state, token)
+    compiled = as_users_compile(lowered)
+    past, (*early, last) = context.past.kept[0][0], state.caches[0]
+    assert made(compiled, past.size) == []
+    sizes = [values.size for _, values in early]
+    for size in {*sizes, last[1].size}:  # the first two blocks are of one size
+        count = 2 * (sizes.count(size) or 1)
+        assert made(compiled, size) == ["fusion"] * count
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.caches))
+    assert compiled.memory_analysis().alias_size_in_bytes >= size

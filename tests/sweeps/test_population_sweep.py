@@ -1,0 +1,221 @@
+"""Sweeps whose trials train together: which do, and how each of them ends."""
+
+import functools
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import population as benchmark
+from helpers.entry_points import assert_refused, run
+from helpers.toy_sweep import LOSS, results, study
+from helpers.toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
+from sweeps.devices import Share
+from sweeps.progress import Table
+from sweeps.search_space.spaces import (
+    Space,
+    asha,
+    choice,
+    grid,
+    listed,
+    log_uniform,
+    tpe,
+    uniform,
+)
+from sweeps.sweep_dir import SweepDirectory
+from sweeps.trial_configs import Experiment
+from sweeps.vmapped_trials.trial import PopulationProcess
+from sweeps.vmapped_trials.worker import PopulationSweep, can_go_on, common_part
+
+PROGRAM = (
+    sys.executable,
+    "-S",
+    str(Path(__file__).parents[1] / "helpers" / "toy_population.py"),
+)
+
+
+def sweep(folder, space, *, population=4, workers=1, stopped=None, **options):
+    directory = SweepDirectory(folder)
+    directory.begin({"config": {}, "space": space.describe()})
+    opened = study(folder, space, **options)
+    return PopulationSweep(
+        opened,
+        Experiment("configs/cldr.py", "rnn", {}),
+        opened.objective,
+        directory,
+        [Share({})] * workers,
+        Table(LOSS, STEPS, workers),
+        stopped or threading.Event(),
+        population=population,
+        start=functools.partial(PopulationProcess, program=PROGRAM),
+    )
+
+
+def together(folder, slot):
+    """With how many a trial ran, each time it was begun."""
+    path = folder / "trials" / f"{slot:04}" / "with"
+    return [int(line) for line in path.read_text().split()]
+
+
+def test_trials_that_share_all_but_numbers_run_together(tmp_path):
+    points = grid(
+        {"model.width": [64, 32], "optim.lr": [1e-3, 2e-3], "seed": [0, 1, 2]}
+    )
+    assert sweep(tmp_path, Space(points)).run() == 0
+    found = results(tmp_path)
+    assert [row["state"] for row in found] == ["done"] * 12
+    # 6 of each width: 4 and then 2.
+    assert sorted(together(tmp_path, n)[0] for n in range(6)) == [2, 2, 4, 4, 4, 4]
+    for row in found:
+        point = row["point"]
+        expected = point["optim.lr"] * 100 + point["seed"] + 1 / STEPS
+        assert row["value"] == pytest.approx(expected)
+
+
+def test_one_that_diverges_ends_alone(tmp_path):
+    space = Space(listed([{"seed": 0}, {"seed": DIVERGES}, {"seed": 2}]))
+    assert sweep(tmp_path, space).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "diverged", "done"]
+    assert [together(tmp_path, n) for n in range(3)] == [[3]] * 3
+
+
+def test_a_bad_one_is_pruned_while_the_others_go_on(tmp_path):
+    points = listed([{"seed": 0}, {"seed": WAITS}])
+    assert sweep(tmp_path, Space(points, pruning=asha(factor=2))).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "pruned"]
+    assert results(tmp_path)[0]["step"] == STEPS
+
+
+def test_all_begin_again_when_their_process_fails(tmp_path):
+    points = [{"seed": 0}, {"seed": FAILS_ONCE}]
+    assert sweep(tmp_path, Space(listed(points), retries=1)).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "done"]
+    assert together(tmp_path, 0) == [2, 2]
+
+
+def test_a_sweep_that_is_stopped_goes_on(tmp_path):
+    space, stopped = Space(listed([{"seed": 0}, {"seed": WAITS}])), threading.Event()
+    running = sweep(tmp_path, space, stopped=stopped)
+
+    def stop_later():
+        while not (tmp_path / "trials" / "0001" / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        stopped.set()
+
+    thread = threading.Thread(target=stop_later)
+    thread.start()
+    assert running.run() == 75
+    thread.join()
+    assert [row["state"] for row in results(tmp_path)] == ["open", "open"]
+    (tmp_path / "trials" / "0001" / "go").touch()
+    assert sweep(tmp_path, space).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "done"]
+    assert [together(tmp_path, n) for n in range(2)] == [[2, 2]] * 2
+    log = (tmp_path / "logs" / "0000.log").read_text().splitlines()
+    assert log[0] == "begins after 0 0"
+    assert log[1] != log[0]
+
+
+def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
+    drawn, size = log_uniform(1e-4, 1e-2), uniform(0.0, 1.0)
+    assert common_part({"optim.lr": drawn, "seed": 1}) == {}
+    assert common_part({"optim.lr": drawn, "z_loss": size}) is None
+    assert common_part({"optim.clip": 0.0, "z_loss": 1.0}) == {
+        "optim.clip": False,
+        "z_loss": 1.0,
+    }
+
+
+def test_a_switch_that_results_suggest_may_be_on_in_one_and_off_in_another():
+    undecided = {"optim.clip": choice(0.0, 1.0)}
+    assert common_part(undecided) is None
+    assert common_part({"optim.clip": choice(0.5, 1.0)}) == {"optim.clip": True}
+
+
+def test_a_rate_that_stands_for_another_is_not_a_number():
+    key = "model.feed_forward_dropout"
+    assert common_part({key: None}) == {key: None}
+    assert common_part({key: 0.0}) == common_part({key: choice(0.1, 0.2)}) == {}
+    assert common_part({key: choice(None, 0.2)}) is None
+
+
+def test_keys_with_tuples_are_common_to_all(tmp_path):
+    points = {"optim.lr_scales": [(("embedding", 0.1),)], "seed": [0, 1, 2]}
+    assert sweep(tmp_path, Space(grid(points))).run() == 0
+    assert [together(tmp_path, n) for n in range(3)] == [[3]] * 3
+
+
+def test_a_point_that_cannot_be_fails_alone(tmp_path):
+    space = Space(grid({"optim.lr": [1e-3, -1.0, 2e-3]}), retries=0)
+    assert sweep(tmp_path, space).run() == 0
+    rows = results(tmp_path)
+    assert [row["state"] for row in rows] == ["done", "failed", "done"]
+    assert "optim.lr=-1.0" in rows[1]["error"]
+    assert [together(tmp_path, n) for n in (0, 2)] == [[2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"5", "10"}, {"10", "15"}, True),
+        ({"5"}, {"10"}, False),
+        ({"5", "10"}, set(), False),
+        ({"5"}, set(), True),
+        (set(), set(), True),
+    ],
+)
+def test_trials_go_on_together_that_have_a_step_in_common(one, other, expected):
+    assert can_go_on(one, other) is can_go_on(other, one) is expected
+
+
+def test_three_go_on_together_that_have_one_step_in_common():
+    assert can_go_on({"1", "2"}, {"2", "3"}, {"2"})
+    assert not can_go_on({"1", "3"}, {"1", "2"}, {"2", "3"})  # though any two do
+    assert can_go_on({"1"}, {"1"}, set())
+    assert not can_go_on({"1"}, {"2"}, set())
+
+
+def test_points_of_tpe_train_together_too(tmp_path):
+    space = Space(tpe({"optim.lr": log_uniform(1e-4, 1e-2)}, 6), seed=1)
+    assert sweep(tmp_path, space, population=3).run() == 0
+    assert [together(tmp_path, n) for n in range(6)] == [[3]] * 6
+
+
+def test_fewer_than_one_are_refused(tmp_path):
+    done = run(
+        "sweep.py",
+        "--config=configs/cldr.py:rnn",
+        "--space=configs/sweeps/seeds.py",
+        f"--workdir={tmp_path / 'w'}",
+        "--population=0",
+    )
+    assert_refused(done, "--population=0: at least 1")
+
+
+def test_what_a_population_cannot_have_is_refused_before_anything_is_written(tmp_path):
+    done = run(
+        "sweep.py",
+        "--config=configs/cldr.py:rnn",
+        "--config.init_from=somewhere",
+        "--space=configs/sweeps/seeds.py",
+        f"--workdir={tmp_path / 'w'}",
+        "--population=2",
+    )
+    assert_refused(done, "init_from='somewhere'", "fresh parameters")
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_benchmark_says_how_many_trials_an_hour_there_are(monkeypatch, capsys):
+    flags = ["--tiny", "--members=2", "--repeats=2", "--steps=10"]
+    monkeypatch.setattr(sys, "argv", ["population", *flags])
+    assert benchmark.main() == 0
+    found = json.loads(capsys.readouterr().out)
+    one, both = (found["step_seconds"][name] for name in ("alone", "together"))
+    assert found["speedup"] == pytest.approx(2 * one / both / found["devices_used"])
+    firsts = [found["first_step_seconds"][name] for name in ("alone", "together")]
+    hourly = [found["trials_an_hour"][name] for name in ("alone", "together")]
+    assert hourly[0] == pytest.approx(3600 / (firsts[0] + 10 * one))
+    assert hourly[1] == pytest.approx(7200 / (firsts[1] + 10 * both))

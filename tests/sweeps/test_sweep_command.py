@@ -1,0 +1,161 @@
+"""The command sweep.py: what it lists and what it refuses."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.entry_points import assert_refused, run
+from sweeps.launch import make_plan
+
+ROOT = Path(__file__).parents[2]
+SPACES = sorted((ROOT / "configs" / "sweeps").glob("[!_]*.py"))
+CONFIG = "--config=configs/cldr.py:transformer"
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_space_that_is_shipped_lists_its_trials(path):
+    done = run("sweep.py", CONFIG, f"--space={path}", "--dry_run")
+    assert done.returncode == 0, done.stderr.decode()
+    told = done.stdout.decode().splitlines()
+    assert told[-1] == f"{len(told) - 1} trials"
+    assert [int(line.split()[0]) for line in told[:-1]] == list(range(len(told) - 1))
+    text = path.read_text()
+    assert f"--space=configs/sweeps/{path.name}" in text
+
+
+def test_the_model_and_any_key_may_be_swept(tmp_path):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from sweeps.search_space.spaces import *\n"
+        "def get_space():\n"
+        "    return Space(grid({'model': ['rnn', 'transformer'], 'seed': [3]}))\n"
+    )
+    done = run("sweep.py", CONFIG, f"--space={space}", "--dry_run", "--trials=1")
+    assert done.stdout.decode().splitlines() == ["    0  model=rnn seed=3", "1 trials"]
+
+
+def refused(tmp_path, space="seeds", *flags):
+    given = space if str(space).endswith(".py") else f"configs/sweeps/{space}.py"
+    return run("sweep.py", CONFIG, f"--space={given}", *flags)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("model.dropuot", ["model.dropuot", "model.dropout"]),
+        ("lr", ["optim.lr"]),
+        ("model.name", ['use "model"']),
+        ("model.cell", ["model.cell"]),
+    ],
+)
+def test_a_key_that_does_not_exist_is_refused_with_near_ones(tmp_path, key, words):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from sweeps.search_space.spaces import *\n"
+        f"def get_space():\n    return Space(grid({{{key!r}: [1]}}))\n"
+    )
+    done = refused(tmp_path, space, "--dry_run")
+    assert_refused(done, *words)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ("random({'model.layers': uniform(1, 4)}, 3)", ["model.layers", "int"]),
+        ("grid({'optim.lr': [1e-3, 'fast']})", ["optim.lr", "'fast'", "float"]),
+        ("grid({'model': ['rnn', 'transfomer']})", ["transfomer", "transformer_xl"]),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_before_a_trial_begins(
+    tmp_path, points, words
+):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from sweeps.search_space.spaces import *\n"
+        f"get_space = lambda: Space({points})\n"
+    )
+    assert_refused(refused(tmp_path, space, "--dry_run"), *words)
+
+
+def test_rungs_that_cannot_be_are_refused_before_anything_is_written(tmp_path):
+    space, workdir = tmp_path / "space.py", f"--workdir={tmp_path / 'w'}"
+    points = "Space(seeds(2), pruning=hyperband())"
+    space.write_text(
+        f"from sweeps.search_space.spaces import *\nget_space = lambda: {points}\n"
+    )
+    for flags in (["--dry_run"], [workdir]):
+        done = refused(tmp_path, space, "--config.epochs=3", *flags)
+        assert_refused(done, "hyperband(max_steps=N), or --config.epochs=0")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_command_that_a_space_names_can_be_planned(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    [line] = [line for line in text.splitlines() if "python sweep.py" in line]
+    given = dict(word[2:].split("=") for word in line.split() if word.startswith("--"))
+    overrides = {
+        key.removeprefix("config."): ast.literal_eval(value)
+        for key, value in given.items()
+        if key.startswith("config.")
+    }
+    trials = int(given["trials"]) if "trials" in given else None
+    assert given["space"] == f"configs/sweeps/{path.name}"
+    plan = make_plan(given["config"], overrides, given["space"], trials)
+    assert plan.table().endswith(f"{plan.count} trials")
+
+
+def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):
+    assert_refused(refused(tmp_path, "nothing", "--dry_run"), "learning_rate.py")
+    assert_refused(refused(tmp_path), "--workdir=DIR is missing")
+    assert_refused(run("sweep.py", CONFIG), "--space=FILE is missing")
+    assert_refused(refused(tmp_path, "seeds", "--dry_run", "--trials=6"), "5 points")
+    workdir = f"--workdir={tmp_path / 'w'}"
+    assert_refused(refused(tmp_path, "seeds", workdir, "--workers=0"), "--workers=0")
+    assert_refused(refused(tmp_path, "seeds", "--workdir=gs://b/c"), "lies on a disk")
+
+
+def test_a_directory_that_is_no_sweep_s_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    done = refused(tmp_path, "seeds", f"--workdir={tmp_path}")
+    assert_refused(done, "is a run directory", "choose another --workdir")
+
+
+def test_another_space_or_config_is_refused_and_nothing_is_run(tmp_path):
+    workdir = f"--workdir={tmp_path}"
+    plain = ["--config.steps=1", workdir]
+    (tmp_path / "sweep.json").touch()  # as if it had begun
+    made = sweep_json(["--config.steps=1"], "seeds")
+    (tmp_path / "sweep.json").write_text(json.dumps(made))
+    assert_refused(refused(tmp_path, "grid", *plain), "the space has changed")
+    done = refused(tmp_path, "seeds", "--config.steps=2", workdir)
+    assert_refused(done, "another config", "steps is 1 there and 2 here")
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def sweep_json(flags, space):
+    overrides = {"steps": int(flags[0].partition("=")[2])}
+    file = f"configs/sweeps/{space}.py"
+    return make_plan("configs/cldr.py:transformer", overrides, file, None).describe()
+
+
+def test_the_process_of_a_sweep_holds_no_device(tmp_path):
+    """What would fail once a device is in use: setting how many there are."""
+    done = run_python(
+        "import jax, assembly, tasks, sweeps.worker\n"
+        "from experiment.build import task_class\n"
+        "task_class('translation')\n"
+        "jax.config.update('jax_num_cpu_devices', 3)\n"
+        "print(jax.device_count())"
+    )
+    assert done.strip() == "3"
+
+
+def run_python(text):
+    order = [sys.executable, "-c", text]
+    done = subprocess.run(order, capture_output=True, text=True, cwd=ROOT, check=True)
+    return done.stdout

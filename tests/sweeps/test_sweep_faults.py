@@ -1,0 +1,158 @@
+"""Real trainings in a sweep that is killed end as those of one that is not."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from analysis.compare_bitwise import differences
+from helpers.entry_points import ROOT, command
+
+STEPS, TRIALS = 30, 12
+TINY = {
+    "steps": STEPS,
+    "keep.metric": "loss",
+    "every.log": 1,
+    "every.eval": 0,  # at the end alone: scoring is most of a trial
+    "every.checkpoint": 5,
+    "model.width": 16,
+    "model.embedding_width": 16,
+    "model.attention_width": 16,
+    "data.buckets": 1,
+    "data.max_length": 16,
+    "data.batch_tokens": 128,
+    "data.vocab_size": 300,
+    "decode.max_length": 4,
+}
+SPACE = """
+from sweeps.search_space.spaces import Space, grid, product, seeds
+
+def get_space():
+    return Space(product(grid({"optim.lr": [1e-3, 3e-3, 1e-2]}), seeds(4)))
+"""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts a sweep in a folder, as the first of a process group."""
+    shared = tmp_path_factory.mktemp("shared")
+    (shared / "space.py").write_text(SPACE)
+    flags = [f"--config.{key}={value}" for key, value in TINY.items()]
+
+    def starting(folder, *options):
+        order = command(
+            "sweep.py",
+            "--config=configs/cldr.py:rnn",
+            f"--config.data.dir={shared / 'data'}",
+            f"--space={shared / 'space.py'}",
+            f"--workdir={folder}",
+            *flags,
+            *options,
+        )
+        return subprocess.Popen(order, cwd=ROOT, start_new_session=True)
+
+    return starting
+
+
+def lines(path):
+    """Whole lines of a file of objects."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def training_steps(run):
+    rows = lines(run / "metrics.jsonl")
+    return [row["step"] for row in rows if row["split"] == "train"]
+
+
+def in_the_middle(folder):
+    """Trials that have saved, trained on, and not come to the end."""
+    return [
+        number
+        for number in range(TRIALS)
+        for run in [folder / "trials" / f"{number:04}"]
+        if list(run.glob("checkpoints/*[0-9]/digests.json"))
+        and 7 <= len(training_steps(run)) < STEPS - 3
+    ]
+
+
+def kill_in_the_middle(process, folder, first):
+    """Kills the whole group once a trial not below `first` is in its middle."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        if any(number >= first for number in in_the_middle(folder)):
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return [number for number in in_the_middle(folder) if number >= first]
+
+
+def results(folder):
+    kept = ("trial", "state", "point", "value", "step", "error")
+    return [{key: row[key] for key in kept} for row in lines(folder / "trials.jsonl")]
+
+
+def ends(folder, number):
+    """How often a trial came to its last validation."""
+    log = (folder / "logs" / f"{number:04}.log").read_text()
+    return log.count(f"step {STEPS}/{STEPS}  validation")
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert start(folder, "--workers=2").wait() == 0
+    assert [row["state"] for row in results(folder)] == ["done"] * TRIALS
+    return folder
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_with_the_results_of_an_unharmed_one(
+    start, whole, tmp_path
+):
+    killed = []
+    for first in (1, 6):
+        process = start(tmp_path, "--workers=2")
+        found = kill_in_the_middle(process, tmp_path, first)
+        assert found, "no trial was in its middle"
+        killed += found
+    assert start(tmp_path, "--workers=2").wait() == 0
+    assert results(tmp_path) == results(whole)
+    for number in range(TRIALS):
+        run, same = (f / "trials" / f"{number:04}" for f in (tmp_path, whole))
+        assert training_steps(run) == list(range(1, STEPS + 1))
+        assert differences(run, same) == []
+        assert ends(tmp_path, number) == 1
+    for number in killed:
+        assert (
+            "resuming at step" in (tmp_path / "logs" / f"{number:04}.log").read_text()
+        )
+
+
+@pytest.mark.slow
+def test_two_commands_share_a_sweep(start, tmp_path):
+    both = [start(tmp_path, "--workers=1", "--trials=4") for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert [row["state"] for row in results(tmp_path)] == ["done"] * 4
+    assert [ends(tmp_path, number) for number in range(4)] == [1] * 4
+
+
+@pytest.mark.slow
+def test_a_signal_saves_all_trials_and_the_command_goes_on(start, tmp_path):
+    process = start(tmp_path, "--workers=2", "--trials=2")
+    while not in_the_middle(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert "running" not in {row["state"] for row in results(tmp_path)}
+    assert start(tmp_path, "--workers=2", "--trials=2").wait() == 0
+
+    assert [ends(tmp_path, number) for number in range(2)] == [1, 1]
+    assert [row["state"] for row in results(tmp_path)] == ["done"] * 2

@@ -1,0 +1,57 @@
+"""What translations score without learning."""
+
+import pytest
+
+from data.tokenizers.normalization import Normalizer
+from data.tokenizers.serialization import ByteTokenizer
+from tasks.baselines import floors, nearest_neighbours
+from tasks.translation import Task
+
+TRAIN = [
+    ("the red house is big", "das rote Haus ist groß"),
+    ("5 March 2024", "5. März 2024"),
+    ("one of the cats", "eine der Katzen"),
+]
+
+
+def test_the_nearest_neighbour_shares_most_with_the_query():
+    known = [source for source, _ in TRAIN]
+    queries = ["a red house", "6 March 2024", "cats", "the red house is big"]
+    assert nearest_neighbours(known, queries).tolist() == [0, 1, 2, 0]
+
+
+def test_a_query_that_shares_nothing_gets_some_neighbour():
+    assert nearest_neighbours(["abc", "def"], ["東京"])[0] in (0, 1)
+
+
+def test_floors_score_copies_and_neighbours():
+    found = floors(TRAIN, [("5 March 2024", "5. März 2024")], "de")
+    assert found["nearest_neighbour"]["exact_match"] == 100
+    assert found["copy"]["exact_match"] == 0
+    assert found["nearest_neighbour"]["bleu"] == pytest.approx(100)
+    assert found["copy"]["bleu"] < 50
+
+
+@pytest.mark.parametrize("tag", ["", "<2de>"])
+def test_floors_are_held_to_the_references_that_models_are_held_to(tag):
+    """Lower-cased ones; the tag before a source is no part of what is copied."""
+    train = [(f"{tag} {source}".strip(), target) for source, target in TRAIN]
+    split = [
+        (f"{tag} ONE of the cats".strip(), "One OF the cats"),
+        (f"{tag} the red house is big".strip(), "das rote haus ist GROSS"),
+    ]
+    vocabulary = ByteTokenizer()
+    source = vocabulary.with_normal(Normalizer("en", True, True, tag))
+    target = vocabulary.with_normal(Normalizer("de", True, True))
+    task = Task({"source": source, "target": target}, languages=("en", "de"))
+    found = task.floors(train, split)
+    assert found["copy"]["exact_match"] == 50
+    plain = [(s.removeprefix(f"{tag} ").lower(), t.lower()) for s, t in split]
+    lowered = [(s.removeprefix(f"{tag} "), t.lower()) for s, t in train]
+    expected = floors(lowered, plain, "de")
+    assert found["copy"] == expected["copy"]
+    assert found["nearest_neighbour"] == expected["nearest_neighbour"]
+
+
+def test_without_pairs_to_look_through_only_copying_is_scored():
+    assert floors([], [("a", "b")], "de").keys() == {"copy"}

@@ -1,0 +1,203 @@
+"""What `predict.py` makes of lines: in order, as they come, and equal to evaluation."""
+
+import io
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_document_translation import (
+    OPTIONS,
+    TEXTS,
+    Numbers,
+    card_of,
+    hypotheses_of,
+    side_of,
+    texts_in_order,
+)
+from test_document_translation import small as remembering
+from test_search import options, text_task, translator
+
+from data.tokenizers.serialization import BOS, EOS
+from helpers.architectures import LanguageModelCase, V
+from tasks import translation
+from tasks.inference_batches import CHUNK
+from utils import cli
+from utils.errors import UserError
+
+LINES = ["5 6 7", " ", "9", "5 6 7 11 12"]
+
+
+class Words(Numbers):
+    """Numbers that are read as they are written."""
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+
+def small():
+    """A model and its task, which reads and writes numbers."""
+    case, task = translator()
+    sides = {"source": Words(task.source.vocab_size), "target": Words(V)}
+    return case, translation.Task(sides)
+
+
+def predicted(call, lines, cfg=None, **how):
+    case, task = small()
+    cfg = cfg or options()
+    return getattr(task, call)(case.model, case.variables, iter(lines), cfg, **how)
+
+
+def step_by_step(source, target):
+    """The log probability of a target, a token after the other."""
+    case, _ = translator()
+    source = jnp.asarray([[*source, EOS]])
+    context, state = case.start(source, source > 0, (), max_steps=16)
+    total, last = 0.0, BOS
+    for token in [*target, EOS]:
+        state, logits = case.step(context, state, jnp.asarray([[last]]))
+        total, last = total + float(jax.nn.log_softmax(logits[0, 0])[token]), token
+    return total
+
+
+def test_given_targets_score_what_the_model_gives_them_step_by_step():
+    targets = [[8, 4], [], [20, 5, 6, 7, 8, 4, 9, 10, 11], [13]]
+    lines = [
+        f"{source}\t{' '.join(map(str, target))}"
+        for source, target in zip(LINES, targets, strict=True)
+    ]
+    found = list(predicted("predict_scores", lines))
+    assert found[1] is None
+    for number in (0, 2, 3):
+        source = [int(word) for word in LINES[number].split()]
+        expected = step_by_step(source, targets[number])
+        np.testing.assert_allclose(found[number][0], expected, rtol=1e-5)
+        assert found[number][1] == len(targets[number]) + 1
+
+
+def test_a_translation_and_its_score_come_back_when_it_is_given():
+    cfg = options(method="beam", beam=3, n_best=2, length_penalty=0.0)
+    cfg.decode.length_factor = 10.0  # so that no end is forced
+    cfg.decode.max_length = 40
+    for hypotheses in predicted("predict_all", LINES[:1], cfg):
+        lines = [f"{LINES[0]}\t{text}" for text, _ in hypotheses]
+        given = [score for score, _ in predicted("predict_scores", lines)]
+        ours = [score for _, score in hypotheses]
+        np.testing.assert_allclose(given, ours, rtol=1e-4)
+
+
+def test_translations_of_lines_begin_with_what_stands_behind_the_tab():
+    lines = [f"{line}\t{begin}" for line, begin in zip(LINES, "4789", strict=True)]
+    found = list(predicted("predict", lines, column="prefix"))
+    assert [text[:1] for text in found] == ["4", "", "8", "9"]
+    free = list(predicted("predict", LINES))
+    first = [" ".join(text.split()[:1]) for text in free]
+    again = [f"{line}\t{begin}" for line, begin in zip(LINES, first, strict=True)]
+    assert list(predicted("predict", again, column="prefix")) == free
+
+
+def test_a_line_without_the_tab_is_named():
+    lines = predicted("predict_scores", ["5\t6", "", "7"])
+    with pytest.raises(UserError, match=r"line 3 .* a tab and its target"):
+        list(lines)
+
+
+def test_lines_are_read_no_further_than_needed():
+    for size, most in ((1, 1), (CHUNK, CHUNK)):
+        read = []
+        endless = (read.append(n) or "5 6" for n in itertools.count())
+        found = predicted("predict", endless, size=size)
+        next(found)
+        assert len(read) == most
+
+
+def test_too_long_a_line_is_cut_and_told(capsys):
+    cfg = options()
+    cfg.data.max_length = 6
+    found = list(predicted("predict", ["5 6", "5 6 7 11 12 9 8"], cfg))
+    assert capsys.readouterr().err == (
+        "line 2: cut from 7 to 5 tokens (data.max_length=6, one of them for the end)\n"
+    )
+    assert found[1] == next(predicted("predict", ["5 6 7 11 12"], cfg))
+    next(predicted("predict", ["5 6 7 11 12"], cfg))
+    assert not capsys.readouterr().err
+
+
+def document_lines():
+    """The sources of three documents with blank lines between them."""
+    batches = texts_in_order()
+    for number, name in enumerate(TEXTS):
+        if number and name != TEXTS[number - 1]:
+            yield ""
+        tokens = side_of(batches.source, number)[:-1]
+        yield " ".join(map(str, tokens.tolist()))
+
+
+def read_documents(**how):
+    case, task = remembering("transformer_xl")
+    sides = {"source": Words(task.source.vocab_size), "target": Words(V)}
+    task = translation.Task(sides, documents=True)
+    return list(
+        task.predict(case.model, case.variables, document_lines(), OPTIONS, **how)
+    )
+
+
+def test_documents_as_lines_are_translated_as_an_evaluation_does():
+    found = read_documents(documents=True)
+    blank = [number for number, line in enumerate(document_lines()) if not line]
+    assert [number for number, line in enumerate(found) if not line] == blank
+    without_ends = [
+        text.removesuffix(str(EOS)).strip()
+        for text in hypotheses_of(card_of("transformer_xl"))
+    ]
+    assert [line for line in found if line] == without_ends
+    assert read_documents() != found  # each alone
+
+
+def test_a_model_that_remembers_nothing_says_so_and_reads_each_alone(capsys):
+    found = list(predicted("predict", LINES, documents=True))
+    assert "remembers no earlier sentence" in capsys.readouterr().err
+    assert found == list(predicted("predict", LINES))
+
+
+def test_a_text_s_score_is_that_of_one_pass_however_long_its_segments():
+    case, task = LanguageModelCase("rnn", layers=1), text_task()
+    cfg = options()
+    lines = ["5 6 7 8 9 10 11", "", "4"]
+    for cfg.data.segment_length in (4, 8):
+        found = list(task.predict_scores(case.model, case.variables, lines, cfg))
+        assert found[1] is None
+        for line, scored in zip(lines[::2], found[::2], strict=True):
+            text = jnp.asarray([[EOS, *map(int, line.split()), EOS]])
+            _, logits, _ = case.run(text[:, :-1], case.carry(1))
+            likely = jax.nn.log_softmax(logits[0])
+            expected = sum(float(likely[i, t]) for i, t in enumerate(text[0, 1:]))
+            np.testing.assert_allclose(scored[0], expected, rtol=1e-5)
+            assert scored[1] == text.shape[1] - 1
+
+
+def test_a_blank_line_is_not_continued_and_texts_have_no_documents():
+    case, task = LanguageModelCase("rnn", layers=1), text_task()
+    call = case.model, case.variables, ["5", " ", "6"], options()
+    assert list(task.predict(*call))[1] == ""
+    for how in ({"documents": True}, {"column": "prefix"}):
+        with pytest.raises(UserError, match="is for translation"):
+            next(task.predict(*call, **how))
+
+
+class Terminal(io.BytesIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_is_prompted_before_each_line(capsys):
+    lines = cli.lines_of(Terminal(b"one\ntwo\n"))
+    assert next(lines) == "one"
+    assert capsys.readouterr().err == "> "
+    assert list(lines) == ["two"]
+    assert capsys.readouterr().err == "> > \n"
+    assert list(cli.lines_of(io.BytesIO(b"one\ntwo"))) == ["one", "two"]
+    windows = b"\xef\xbb\xbfone\r\n\r\ntwo\r\r\n"
+    assert list(cli.lines_of(io.BytesIO(windows))) == ["one", "", "two\r"]
+    assert not capsys.readouterr().err

@@ -1,0 +1,140 @@
+"""Several processes that are one run, on loopback: the same losses, and one end."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from test_faults import CONFIG
+
+from helpers.entry_points import ROOT, assert_refused, command, run
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("train", "valid", "test"):
+        text = " ".join(random.Random(split).choices("abcdefgh", k=3000))
+        (folder / f"{split}.txt").write_text(f"{text}\n")
+    return folder
+
+
+def flags_of(data, workdir, steps):
+    return (
+        *CONFIG,
+        f"--config.data.source_dir={data}",
+        f"--config.data.dir={data / 'prepared'}",
+        "--config.data.batch_rows=3",  # which two processes do not divide
+        "--config.model.dropout=0.0",
+        "--config.every.log=1",
+        f"--config.every.eval={STEPS}",
+        "--config.every.checkpoint=4",
+        f"--config.steps={steps}",
+        f"--workdir={workdir}",
+    )
+
+
+def begin(*flags):
+    """Two processes that are one run."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        meet = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    return [
+        subprocess.Popen(
+            command("train.py", *flags, meet, "--num_processes=2", f"--process_id={i}"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        for i in range(2)
+    ]
+
+
+def end(process):
+    """Exit code, standard output and standard error."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+
+def losses(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert len({(row["step"], row["split"]) for row in rows}) == len(rows)
+    return {(row["step"], row["split"]): row["loss"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    done = run("train.py", *flags_of(data, workdir, STEPS))
+    assert done.returncode == 0, done.stderr
+    return losses(workdir)
+
+
+def assert_same(workdir, alone):
+    found = losses(workdir)
+    assert found.keys() == alone.keys()
+    for key, loss in alone.items():
+        np.testing.assert_allclose(found[key], loss, rtol=1e-5, err_msg=str(key))
+
+
+def test_two_processes_are_one_run_that_the_first_tells_of(data, tmp_path, alone):
+    flags = flags_of(data, tmp_path / "run", STEPS)
+    first, second = [end(process) for process in begin(*flags)]
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert "step 8/8" in first[1]
+    assert "step" not in second[1]
+    assert_same(tmp_path / "run", alone)
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_when_one_is_killed_the_other_ends_and_both_go_on(
+    data, tmp_path, alone, killed
+):
+    workdir = tmp_path / "run"
+    processes = begin(*flags_of(data, workdir, STEPS))
+    while not (workdir / "checkpoints" / "4").exists():
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    processes[killed].kill()
+    begun = time.monotonic()
+    code, _, told = end(processes[1 - killed])
+    assert time.monotonic() - begun < 30
+    assert code not in (0, 75)
+    assert "lost another" in told or "another task died" in told, told
+    end(processes[killed])
+    # The same command, in one process now.
+    done = run("train.py", *flags_of(data, workdir, STEPS))
+    assert done.returncode == 0, done.stderr
+    assert b"resuming at step" in done.stdout
+    assert_same(workdir, alone)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_and_both_go_on(data, tmp_path, alone):
+    workdir = tmp_path / "run"
+    flags = flags_of(data, workdir, 100_000)
+    processes = begin(*flags)
+    while not (workdir / "checkpoints" / "4").exists():
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    ends = [end(process) for process in processes]
+    assert [code for code, _, _ in ends] == [75, 75], ends
+    stopped = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert stopped in {step for step, _ in losses(workdir)}
+
+
+def test_half_an_address_is_refused(data, tmp_path):
+    flags = flags_of(data, tmp_path / "run", STEPS)
+    done = run("train.py", *flags, "--num_processes=2")
+    assert_refused(done, "--coordinator=HOST:PORT", "--process_id")

@@ -1,0 +1,80 @@
+"""The same run on any number of devices, in any mode: to rounding the same numbers.
+
+One program of 8 virtual devices makes all runs, in float64 (helpers/parallel_runs.py).
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "helpers" / "parallel_runs.py"
+LAYOUTS = {"data=8", "fsdp=8", "data=2 x fsdp=2 x tensor=2", "pmap=8"}
+
+
+def runs(which, folder):
+    done = subprocess.run(
+        [sys.executable, PROGRAM, which, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return runs("fast", tmp_path_factory.mktemp("runs"))
+
+
+def check_equality(table, cases):
+    """Loss, gradient norm, parameters and carry, each a share of its size."""
+    assert len(table) == cases
+    for case, layouts in table.items():
+        assert layouts.keys() == LAYOUTS
+        for layout, quantities in layouts.items():
+            assert quantities.keys() == {"loss", "norm", "parameters", "carry"}
+            assert max(quantities.values()) < 1e-9, (case, layout, quantities)
+
+
+def test_ten_steps_are_the_same_on_every_mesh_and_under_pmap(found):
+    # An architecture each, both tasks, both optimisers; all of them: below.
+    check_equality(found["equality"], 3)
+
+
+@pytest.mark.slow
+def test_they_are_for_every_architecture_task_and_optimizer(tmp_path):
+    check_equality(runs("all", tmp_path)["equality"], 12)
+
+
+def test_in_float32_they_are_close(found):
+    for layout, quantities in found["float32"].items():
+        assert max(quantities.values()) < 1e-5, (layout, quantities)
+
+
+def test_a_run_goes_on_with_fewer_devices_and_the_same_batches(found):
+    assert max(found["resumed"].values()) < 1e-9
+    assert max(found["resumed, float32"].values()) < 1e-4
+
+
+def test_dropout_does_not_depend_on_the_number_of_devices(found):
+    assert max(found["dropout"].values()) < 1e-9
+    assert found["dropout matters"] > 1e-3
+
+
+def test_a_kernel_on_each_device_gives_what_one_gives(found):
+    assert len(found["kernel"]) == 2
+    for layout, quantities in found["kernel"].items():
+        assert max(quantities.values()) < 1e-5, (layout, quantities)
+
+
+def test_a_plan_tells_what_a_device_holds_to_the_byte(found):
+    assert len(found["planned"]) == 1 + len(LAYOUTS)
+    for there, planned in found["planned"]:
+        assert there == planned
+    one, *others = (there for there, _ in found["planned"])
+    assert all(there[2] < one[2] for there in others)  # the carry has rows
+    assert any(there[0] < one[0] for there in others)

@@ -1,0 +1,81 @@
+"""After a restart the log goes on where the newest checkpoint stands."""
+
+import json
+
+from training.event_files import records
+from training.metric_writers import MetricsFile, TensorBoard
+from training.progress import Progress
+
+
+def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsFile(path, {})
+    for step in (1, 2, 3):
+        first.write(step, "train", {"loss": 1.0 / step})
+        first.write(step, "validation", {"loss": 1.0})
+    with path.open("a") as file:
+        file.write('{"step": 4, "spl')  # the process was killed here
+    # A stop cut the validation of step 2 short.
+    second = MetricsFile(path, {"train": 2, "validation": 1})
+    second.write(3, "train", {"loss": float("nan")})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [(row["step"], row["split"]) for row in rows]
+    train, validation = "train", "validation"
+    assert found == [(1, train), (1, validation), (2, train), (3, train)]
+    assert rows[-1] == {"step": 3, "split": "train", "loss": None}
+
+
+def test_lines_that_are_damaged_do_not_go_without_a_word(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    lines = [b'{"step": %d, "split": "train"}\n' % step for step in (1, 2, 3, 4)]
+    lines[1:3] = [b"a\xff\n", b"[1]\n"]
+    path.write_bytes(b"".join(lines) + b'{"step": 5')
+    MetricsFile(path, {"train": 4})
+    assert path.read_bytes() == lines[0] + lines[3]
+    assert f"2 lines of {path} are damaged" in capsys.readouterr().err
+    MetricsFile(path, {"train": 4})
+    assert not capsys.readouterr().err
+
+
+def written(folder):
+    return [
+        (event.step, value.tag)
+        for path in sorted(folder.glob("*"))
+        for _, event in records(path.read_bytes())
+        for value in event.summary.value
+    ]
+
+
+def test_event_files_hold_each_step_once_after_a_restart(tmp_path):
+    first = TensorBoard(tmp_path, {})
+    for step in (1, 2, 3):
+        first.write(step, "train", {"loss": 1.0 / step})
+        first.write(step, "validation", {"loss": 1.0})
+    path = next(tmp_path.glob("*"))
+    with path.open("ab") as file:
+        file.write(b"\x18\0\0\0\0\0\0\0torn")
+    second = TensorBoard(tmp_path, {"train": 2, "validation": 1})
+    second.write(3, "train", {"loss": 0.5})
+    train, validation = "train/loss", "validation/loss"
+    kept = [(1, train), (1, validation), (2, train), (3, train)]
+    assert sorted(written(tmp_path)) == sorted(kept)
+
+
+def test_progress_survives_json_to_the_bit():
+    progress = Progress(
+        totals={"loss": (0.1 + 0.2, 1 / 3)}, seconds=1e-17, in_a_row=[3, 4]
+    )
+    again = Progress.of_json(json.loads(json.dumps(progress.to_json())))
+    assert again.to_json() == json.loads(json.dumps(progress.to_json()))
+    assert again.totals["loss"][0] == 0.1 + 0.2
+
+
+def test_only_a_better_score_ends_a_wait():
+    progress = Progress()
+    nan = float("nan")
+    waits = []
+    for step, score in enumerate((nan, -5.0, -4.0, -4.0, nan, -3.0)):
+        progress.judge(step, score)
+        waits.append(progress.stale)
+    assert waits == [1, 0, 0, 1, 2, 0]
+    assert (progress.best, progress.validated) == (-3.0, 5)

@@ -1,0 +1,63 @@
+"""A run that was stopped goes on as if it had not been."""
+
+import os
+import signal
+
+import pytest
+
+from analysis.compare_bitwise import differences, stored
+from experiment import setup, train
+from helpers.small_runs import config, small_corpora
+from training.loop import Ending
+
+STEPS, STOP = 6, 3
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        yield tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "model"),
+    [("python_stdlib", "transformer_xl"), ("python_stdlib", "rnn"), ("cldr", "rnn")],
+)
+def test_stopped_and_resumed_is_the_same_to_the_bit(
+    data_dir, tmp_path, monkeypatch, corpus, model
+):
+    changes = {
+        "model.dropout": 0.1,
+        "every.log": 2,
+        "every.eval": STEPS,
+        "every.checkpoint": STOP,
+        "eval.batch_rows": 64,
+        "eval.segment_length": 64,
+        "decode.max_length": 4,
+    }
+    cfg = config(corpus, model, data_dir, steps=STEPS, **changes)
+    assert train.train(cfg, tmp_path / "whole") is Ending.FINISHED
+
+    compile_step = setup.Training.compiled_step
+    calls = []
+
+    def stopping(*args):
+        step = compile_step(*args)
+
+        def counted(*inputs):
+            calls.append(1)
+            if len(calls) == STOP:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(*inputs)
+
+        return counted
+
+    with monkeypatch.context() as inner:
+        inner.setattr(setup.Training, "compiled_step", stopping)
+        assert train.train(cfg, tmp_path / "parts") is Ending.STOPPED
+    assert len(calls) == STOP
+    assert train.train(cfg, tmp_path / "parts") is Ending.FINISHED
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    names = stored(tmp_path / "whole", STEPS)
+    assert any("carry" in name for name in names) == (corpus == "python_stdlib")

@@ -1,0 +1,57 @@
+"""A run directory is only ever that of one run."""
+
+import pytest
+
+from training.run_dir import RunDirectory
+from training.run_lock import alone_in
+from utils.errors import UserError
+
+
+def test_a_run_directory_of_another_config_is_refused_key_by_key(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    here = {"seed": 1, "optim": {"lr": 0.1}, "data": {"dir": "a"}}
+    directory.check_config(here)
+    directory.write_json("config.json", here)
+    directory.check_config({**here, "data": {"dir": "elsewhere"}})
+    with pytest.raises(UserError, match=r"optim\.lr is 0\.1 there and 0\.2 here"):
+        directory.check_config({**here, "optim": {"lr": 0.2}})
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="not a run directory"):
+        RunDirectory(tmp_path).check_config({})
+    with pytest.raises(UserError, match="no run in"):
+        RunDirectory(tmp_path).read_config()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for content in (b"{", b"\xff"):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"config\.json is damaged"):
+            directory.read_config()
+
+
+def test_one_process_trains_in_a_directory(tmp_path):
+    folder = tmp_path / "run"
+    with (
+        alone_in(folder),
+        pytest.raises(UserError, match="another process trains"),
+        alone_in(folder),
+    ):
+        pass
+    with alone_in(folder):  # free again
+        assert not list(folder.iterdir())
+
+
+def test_a_run_that_was_killed_while_it_began_may_begin_again(tmp_path):
+    directory = RunDirectory(tmp_path)
+    (tmp_path / "config.json.draft").write_text('{"se')
+    directory.check_config({"seed": 1})
+    directory.write_json("config.json", {"seed": 1})
+    assert directory.exists
+    assert not directory.is_complete
+    directory.check_config({"seed": 1})
+    directory.write_json("about.json", {})
+    assert directory.is_complete

@@ -1,0 +1,244 @@
+"""What a config asks of training, done by the whole of it on a small corpus."""
+
+import dataclasses
+import json
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from analysis import replay
+from analysis.plan import parameters
+from configs import base
+from experiment import build, setup, train
+from experiment.restore import evaluate, open_run, open_runs
+from helpers.small_runs import config, small_corpora
+from training.loop import Ending
+from training.optim.optimizers import make_optimizer
+from training.parallel.partitioning import make_partitioner
+from training.run_lock import alone_in
+from training.step import make_state
+from utils.errors import UserError
+
+SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        yield tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def origin(data_dir, tmp_path_factory):
+    """A run of two updates."""
+    workdir = tmp_path_factory.mktemp("runs") / "origin"
+    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+    assert train.train(cfg, workdir) is Ending.FINISHED
+    return workdir
+
+
+def test_a_run_begins_with_the_parameters_and_vocabulary_of_another(
+    data_dir, tmp_path, origin
+):
+    changes = {"optim.lr": 0.0, "init_from": str(origin), "data.vocab_size": 400}
+    cfg = config("cldr", "rnn", data_dir, steps=1, **{**SMALL, **changes})
+    cfg.init_params_pattern = "embedding"
+    train.train(cfg, tmp_path / "run")
+    ours, theirs = open_run(tmp_path / "run"), open_run(origin)
+    assert ours.experiment.tokenizers["source"].vocab_size == 500
+    params, given = ours.variables["params"], theirs.variables["params"]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        params["target_embedding"],
+        given["target_embedding"],
+    )
+    decoder = jax.tree.leaves(params["decoder"]), jax.tree.leaves(given["decoder"])
+    assert not all(np.array_equal(a, b) for a, b in zip(*decoder, strict=True))
+
+
+def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin):
+    shutil.copytree(origin, tmp_path / "origin")
+    changes = {**SMALL, "init_from": str(tmp_path / "origin")}
+    cfg = config("cldr", "rnn", data_dir, steps=2, **changes)
+    cfg.every.checkpoint = 1
+    assert train.train(cfg, tmp_path / "run") is Ending.FINISHED
+    shutil.rmtree(tmp_path / "origin")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
+    assert train.train(cfg, tmp_path / "run") is Ending.FINISHED
+    assert open_run(tmp_path / "run", "last").step == 2
+
+
+def test_an_ensemble_of_unlike_vocabularies_is_refused(data_dir, tmp_path, origin):
+    changes = {**SMALL, "data.vocab_size": 400}
+    cfg = config("cldr", "rnn", data_dir, steps=1, **changes)
+    train.train(cfg, tmp_path / "other")
+    with pytest.raises(UserError, match=r"vocabularies differ \(500 and 400 tokens\)"):
+        open_runs([origin, tmp_path / "other"])
+
+
+def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
+    for length, told in ((2, ""), (3, "decode.max_length is 2 there and 3 here")):
+        for again in range(2):
+            changes = {"decode": {"max_length": length}}
+            evaluate(open_run(origin, "last", changes), "test")
+            err = capsys.readouterr().err
+            assert ("replacing eval/test-2.json" in err) == bool(told and not again)
+            assert told in err or again
+
+
+def test_what_a_first_state_cannot_be_leaves_no_directory(data_dir, tmp_path, origin):
+    changes = {**SMALL, "init_from": str(origin), "model.attention_width": 20}
+    cfg = config("cldr", "rnn", data_dir, steps=1, **changes)
+    with pytest.raises(UserError, match="leave them out of init_params_pattern"):
+        train.train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    cfg.init_params_pattern = "embedding"
+    assert train.train(cfg, tmp_path / "run") is Ending.FINISHED
+
+
+def test_windows_that_a_model_cannot_read_are_refused_before_training(
+    data_dir, tmp_path
+):
+    changes = {"steps": 2, "eval.window": 8}
+    cfg = config("python_stdlib", "transformer_xl", data_dir, **changes)
+    with pytest.raises(UserError, match=r"eval\.window=8: this model reads on"):
+        train.train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
+    cfg = config("cldr", "rnn", data_dir, epochs=0.02, **SMALL)
+    assert train.train(cfg, tmp_path) is Ending.FINISHED
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    # 3,132 pairs of at most 16 tokens, 32 at once: 98 batches, and 2% of them.
+    assert {row["step"] for row in rows} == {2}
+
+
+def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
+    data_dir, tmp_path, capsys
+):
+    changes = {
+        "optim.name": "sgd",
+        "optim.lr": 1e38,
+        "optim.warmup": 0,
+        "optim.clip": 0,
+    }
+    cfg = config(
+        "cldr", "rnn", data_dir, steps=30, max_nonfinite_steps=3, **SMALL, **changes
+    )
+    assert train.train(cfg, tmp_path / "run") is Ending.NOT_FINITE
+    [file] = (tmp_path / "run" / "replay").iterdir()
+    assert f"--replay={file}" in capsys.readouterr().err
+    told = replay.table(str(tmp_path / "run"), str(file)).splitlines()
+    assert sum(line.startswith("step ") for line in told) >= 3
+    assert all("nan" in line or "inf" in line for line in told if "step" in line)
+
+
+def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
+    data_dir, tmp_path
+):
+    for key, value, said in [
+        ("keep.metric", "blue", "translation has bleu, chrf, exact_match, loss"),
+        ("init_params_pattern", "(", r"init_params_pattern='\('"),
+        ("data.vocab_size", -1, "data.vocab_size=-1: it must be 1 or more"),
+        ("grad_accum_steps", 0, "grad_accum_steps=0: it must be 1 or more"),
+        ("init_from", str(tmp_path), "no run in"),
+    ]:
+        cfg = config("cldr", "rnn", data_dir / "none", **{key: value})
+        with pytest.raises(UserError, match=said):
+            train.train(cfg, tmp_path / "run")
+    assert not (data_dir / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("config.json", "[]", "of another version of this code"),
+        ("tokenizer/source.json", "junk", "tokenizer is damaged"),
+        ("tokenizer/source.json", "{}", "tokenizer is damaged"),
+        ("tokenizer/source.json", None, "tokenizer holds target"),
+    ],
+)
+def test_what_is_damaged_of_a_run_is_named(origin, tmp_path, file, content, told):
+    run = tmp_path / "run"
+    shutil.copytree(origin, run)
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_text(content)
+    with pytest.raises(UserError, match=told):
+        open_run(run)
+
+
+def test_no_run_is_no_ensemble():
+    with pytest.raises(UserError, match="--workdir is empty"):
+        open_runs([])
+
+
+def test_two_do_not_train_in_one_directory(data_dir, origin):
+    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+    with alone_in(origin), pytest.raises(UserError, match="another process trains"):
+        train.train(cfg, origin)
+    assert train.train(cfg, origin) is Ending.FINISHED
+
+
+def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, capsys):
+    for kernel in ("pallas", "blockwise"):
+        changes = {**SMALL, "model.attention_impl": kernel}
+        cfg = config("cldr", "transformer", data_dir, steps=1, **changes)
+        train.train(cfg, tmp_path / kernel)
+        told = "model.attention_impl='pallas' is not made for this device"
+        assert (told in capsys.readouterr().err) == (kernel == "pallas")
+
+
+def test_a_run_directory_of_another_version_is_named(origin, tmp_path):
+    shutil.copytree(origin, tmp_path / "old")
+    (tmp_path / "old" / "about.json").write_text("{}")
+    with pytest.raises(UserError, match=r"about\.json is of another version"):
+        open_run(tmp_path / "old")
+    (tmp_path / "old" / "about.json").unlink()
+    with pytest.raises(UserError, match=r"about\.json is of another version"):
+        open_run(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("width", 24, r"kernel is \(.*\) there and \(.*\) here"),
+        ("layers", 2, "is missing there and"),
+        ("tie_embeddings", False, "is missing there and"),
+    ],
+)
+def test_a_config_that_is_not_the_checkpoint_s_is_told(
+    origin, tmp_path, key, value, told
+):
+    shutil.copytree(origin, tmp_path / "changed")
+    file = tmp_path / "changed" / "config.json"
+    document = json.loads(file.read_text())
+    assert document["model"][key] != value
+    document["model"][key] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=rf"config\.json describes.*{told}"):
+        open_run(tmp_path / "changed")
+
+
+def test_a_validation_knows_the_devices_that_the_state_lies_on():
+    def evaluate(model, variables, batches, cfg):
+        axes = jax.sharding.get_abstract_mesh().axis_names
+        return {"scores": {"axes": {"value": axes}}}
+
+    cfg = base.get_config("rnn")
+    task = types.SimpleNamespace(evaluate=evaluate)
+    made = build.assemble(cfg, parameters.vocabularies(cfg))
+    made = dataclasses.replace(made, task=task)
+    dataset = types.SimpleNamespace(
+        evaluation_batches=lambda *_, **__: [], is_parallel=False
+    )
+    partitioner = make_partitioner(cfg.parallel)
+    training = setup.Training(made, partitioner, None, None, None, 1)
+    state = make_state({}, make_optimizer(cfg.optim, 1)[0])
+    found = train.validator(training, dataset)(state, lambda: False)
+    assert found == {"axes": ("data", "fsdp", "tensor")}

@@ -1,0 +1,190 @@
+"""Trials that differ in numbers train together as each would alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiment import train
+from experiment.restore import evaluate, open_run
+from helpers.small_runs import config, small_corpora
+from models.common.dropout import threshold
+from sweeps.vmapped_trials import population
+from training.checkpoint import Checkpoints
+from training.loop import Ending
+from training.run_lock import alone_in
+from training.vmapped_trials.step import numbers_of, shared_part
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """What tests/helpers/population_runs.py prints."""
+    order = [sys.executable, str(ROOT / "tests" / "helpers" / "population_runs.py")]
+    done = subprocess.run(order, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_a_member_s_losses_are_those_of_the_same_run_alone(programs):
+    assert programs["float64"]["loss"] < 1e-9
+    assert programs["float32"]["loss"] < 1e-5
+
+
+def test_a_member_that_diverges_or_has_ended_disturbs_no_other(programs):
+    found = programs["undisturbed"]
+    assert found["losses"]  # to the bit
+    assert found["states"]
+    assert found["skipped"] == [0, 6]
+    assert found["ended"]
+    assert found["steps"] == [6, 0, 6, 6]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        yield tmp_path_factory.mktemp("data")
+
+
+RATES = [2e-3, 5e-3, 1e30]
+SMALL = {
+    "steps": 6,
+    "every.log": 1,
+    "every.eval": 2,
+    "every.checkpoint": 3,
+    "decode.max_length": 2,
+    "data.batch_rows": 4,
+    "max_nonfinite_steps": 2,
+    "model.dropout": 0.1,
+    "model.layers": 1,
+    "optim.warmup": 0,
+    "optim.name": "sgd",
+    "optim.clip": 0.0,
+    "keep.last": 3,
+}
+
+
+def trial(data_dir, k, **changes):
+    names = {"optim.lr": RATES[k], "seed": k}
+    return config("python_stdlib", "transformer", data_dir, **SMALL | names | changes)
+
+
+def rows(workdir, split, key="loss"):
+    lines = map(json.loads, (workdir / "metrics.jsonl").open())
+    return {row["step"]: row.get(key) for row in lines if row["split"] == split}
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir, tmp_path_factory):
+    """Three run directories, and why each run ended."""
+    folder = tmp_path_factory.mktemp("population")
+    workdirs = [folder / str(k) for k in range(3)]
+    endings = population.train([trial(data_dir, k) for k in range(3)], workdirs)
+    return workdirs, endings
+
+
+def test_every_member_has_an_ordinary_run_directory(whole, data_dir):
+    workdirs, endings = whole
+    assert endings == [Ending.FINISHED, Ending.FINISHED, Ending.NOT_FINITE]
+    for k, workdir in enumerate(workdirs):
+        document = json.loads((workdir / "config.json").read_text())
+        assert (document["seed"], document["optim"]["lr"]) == (k, RATES[k])
+        assert (workdir / "about.json").exists()
+        assert int((workdir / "exit_code").read_text()) == endings[k]
+    assert list(rows(workdirs[0], "train")) == [1, 2, 3, 4, 5, 6]
+    assert list(rows(workdirs[0], "validation")) == [2, 4, 6]
+    card, _ = evaluate(open_run(workdirs[1], "last"), "validation")
+    found = card["scores"]["loss"]["value"]
+    np.testing.assert_allclose(found, rows(workdirs[1], "validation")[6], rtol=1e-6)
+
+
+def test_a_run_that_diverges_ends_while_the_others_go_on(whole):
+    workdirs, _ = whole
+    skipped = rows(workdirs[2], "train", "skipped")
+    assert max(skipped) < 6
+    assert max(skipped.values()) >= 2
+    assert list((workdirs[2] / "replay").iterdir())
+
+
+def test_a_member_logs_what_it_would_alone(whole, data_dir, tmp_path):
+    workdirs, _ = whole
+    assert train.train(trial(data_dir, 0), tmp_path / "alone") is Ending.FINISHED
+    for split in ("train", "validation"):
+        alone, member = (rows(w, split) for w in (tmp_path / "alone", workdirs[0]))
+        assert list(alone) == list(member)
+        np.testing.assert_allclose(*(list(r.values()) for r in (member, alone)), 1e-5)
+    found = [
+        Checkpoints(w / "checkpoints").steps()
+        for w in (tmp_path / "alone", workdirs[0])
+    ]
+    assert found[0] == found[1]
+
+
+def test_what_was_stopped_goes_on_from_the_step_all_have(whole, data_dir, tmp_path):
+    workdirs = [tmp_path / str(k) for k in range(2)]
+    configs = [trial(data_dir, k) for k in range(2)]
+
+    def stop_the_second():
+        begun = (workdirs[1] / "metrics.jsonl").exists()
+        return {1} if begun and 4 in rows(workdirs[1], "validation") else ()
+
+    endings = population.train(configs, workdirs, stop_the_second)
+    assert endings == [Ending.FINISHED, Ending.STOPPED]
+    assert (workdirs[1] / "stopped").exists()
+    (workdirs[0] / "exit_code").unlink()  # as if killed when all but this was written
+    endings = population.train(configs, workdirs)
+    assert endings == [Ending.FINISHED] * 2
+    for workdir, other in zip(workdirs, whole[0], strict=False):
+        for split in ("train", "validation"):
+            ours, theirs = rows(workdir, split), rows(other, split)
+            assert list(ours) == list(theirs)
+            np.testing.assert_allclose(list(ours.values()), list(theirs.values()), 1e-5)
+    assert population.train(configs, workdirs) == endings  # nothing is left to do
+
+
+def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
+    workdirs = [tmp_path / str(k) for k in range(2)]
+    configs = [trial(data_dir, k) for k in range(2)]
+    with alone_in(workdirs[1]), pytest.raises(UserError, match="another process trai"):
+        population.train(configs, workdirs)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model.width": 32}, "model.width is 64 and 32"),
+        ({"data.seed": 3}, "data.seed is 0 and 3"),
+        ({"steps": 7}, "steps is 6 and 7 .*the same for all"),
+        (
+            {"model.feed_forward_dropout": 0.1},
+            "model.feed_forward_dropout is None and 'a number' .*the same for all",
+        ),
+        ({"optim.clip": 1.0}, "optim.clip is False and True .*0 for all or for none"),
+    ],
+)
+def test_what_may_not_differ_is_named(tmp_path, change, words):
+    configs = [trial(tmp_path, 0), trial(tmp_path, 1, **change)]
+    with pytest.raises(UserError, match=words):
+        numbers_of(configs)
+
+
+def test_numbers_that_are_the_same_stay_constants(tmp_path):
+    configs = [trial(tmp_path, 0), trial(tmp_path, 1)]
+    assert numbers_of(configs) == {"seed": [0, 1], "optim.lr": RATES[:2]}
+    assert numbers_of(configs[:1] * 2) == {}
+    assert "optim.lr" not in shared_part(configs[0].to_dict())
+
+
+def test_a_traced_rate_has_the_mask_of_the_same_one_that_is_not():
+    rates = [0.0, 1e-9, 0.003, 0.1, 1 / 3, 0.5, 0.999, 1 - 2**-24]
+    traced = jax.jit(jax.vmap(threshold))(jnp.asarray(rates, jnp.float32))
+    assert traced.tolist() == [int(threshold(rate)) for rate in rates]
+    assert traced.tolist() == pytest.approx([r * 2**32 for r in rates], rel=1e-7, abs=1)

@@ -1,0 +1,1 @@
+"""FLOP counts, peak rates, memory figures and traces."""

@@ -1,0 +1,141 @@
+"""The run directory: what a run leaves behind, and where.
+
+config.json   the resolved config            metrics.jsonl   what was logged
+about.json    versions, devices, data        tensorboard/    the same
+tokenizer/    <side>.json                    checkpoints/    <step>/
+eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
+plots/        pictures
+"""
+
+import json
+from pathlib import Path
+
+from etils import epath
+
+from utils.errors import UserError
+from utils.paths import is_remote, place
+
+# Where data lies and how many devices there are may differ between machines; what
+# the data is and what is computed may not.
+PLACES = (
+    "data.dir",
+    "data.cache_dir",
+    "data.source_dir",
+    "parallel.mode",
+    "parallel.data",
+    "parallel.fsdp",
+    "parallel.tensor",
+)
+
+
+class RunDirectory:
+    """Paths and small files of one run, in a folder or a bucket."""
+
+    def __init__(self, path: str | Path | epath.Path):
+        """Raises UserError for an address that cannot be reached from here."""
+        self.path = place(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").exists()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all was written that training begins with."""
+        return self.exists and (self.path / "about.json").exists()
+
+    def check_config(self, config: dict) -> None:
+        """Raises UserError if another config's run, or something else, is here."""
+        if not self.exists:
+            if self._holds_anything():
+                raise UserError(
+                    f"{self.path} is not empty and not a run directory: "
+                    "choose another --workdir"
+                )
+            return
+        differences = different_keys(self.read_config(), config)
+        if differences:
+            raise UserError(
+                f"{self.path} holds a run of another config: {'; '.join(differences)}. "
+                "Choose another --workdir, or give the same config to resume"
+            )
+
+    def _holds_anything(self) -> bool:
+        """Beside what a run that was killed while it began may leave."""
+        files = self.path.iterdir() if self.path.exists() else ()
+        return any(not file.name.endswith(".draft") for file in files)
+
+    def read_config(self) -> dict:
+        """The resolved config. Raises UserError where there is no run."""
+        if not self.exists:
+            raise UserError(
+                f"no run in {self.path} (no config.json there): "
+                "--workdir must name a directory that train.py made"
+            )
+        return self.read_json("config.json")
+
+    def read_json(self, name: str) -> dict:
+        """What `write_json` wrote. Raises UserError for a file that is damaged."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_text(encoding="utf8"))
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise UserError(f"{path} is damaged: {error}") from error
+
+    def write_json(self, name: str, content: dict) -> Path | epath.Path:
+        """Writes a file whole or not at all."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        if is_remote(path):  # an object appears whole
+            path.write_text(text, encoding="utf8")
+            return path
+        draft = path.with_name(path.name + ".draft")
+        draft.write_text(text, encoding="utf8")
+        draft.replace(path)
+        return path
+
+    def write_lines(self, name: str, rows: list[dict]) -> None:
+        """Writes one JSON object a line."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text("".join(lines), encoding="utf8")
+
+    def write_tokenizers(self, documents: dict[str, str]) -> None:
+        """Keeps the tokenizers, so that the run can be used without its data."""
+        folder = self.path / "tokenizer"
+        folder.mkdir(parents=True, exist_ok=True)
+        for side, document in documents.items():
+            (folder / f"{side}.json").write_text(document, encoding="utf8")
+
+    def read_tokenizers(self) -> dict[str, str]:
+        """What `write_tokenizers` kept."""
+        return {
+            file.stem: file.read_text(encoding="utf8")
+            for file in sorted((self.path / "tokenizer").glob("*.json"))
+        }
+
+
+def flattened(config: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def different_keys(there: dict, here: dict) -> list[str]:
+    """`key: old there, new here` for every key that matters and differs."""
+    old, new = flattened(there), flattened(here)
+    keys = [key for key in {**old, **new} if key not in PLACES]
+    return [
+        f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in keys
+        if old.get(key) != new.get(key)
+    ]

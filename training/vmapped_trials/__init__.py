@@ -1,0 +1,1 @@
+"""Training of several trials as one compiled program with vmap."""

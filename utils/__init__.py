@@ -1,0 +1,1 @@
+"""Errors, paths and command-line code that every package may use."""
