@@ -32,7 +32,7 @@ def report(
     Args:
       devices: None: as few as `cfg.parallel` makes do with, or all of the target's.
       capacity: GB of memory a device; None: unknown.
-      target: devices that a step is compiled for, see analysis/plan/targets.py; None: it
+      target: devices that a step is compiled for, see targets.py; None: it
         is not compiled.
 
     Raises UserError for what cannot be.

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_document_translation import Numbers
 
 from configs import base
 from data.tokenizers.serialization import BOS, EOS, PAD, WordTokenizer
@@ -28,6 +27,7 @@ from helpers.architectures import (
 from tasks import language_modeling, translation
 from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.translation_inputs import decoder_inputs
+from tests.tasks.test_document_translation import Numbers
 from utils.errors import UserError
 
 STEPS, BEAM = 6, 3

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from test_heads import sizes
 
 from models.common import blockwise_cross_entropy
 from models.common.adaptive_softmax import AdaptiveEmbedding, AdaptiveHead, clusters
 from models.common.layers import normal
+from tests.models.test_output_head import sizes
 
 B, T, D, E, V = 3, 13, 6, 8, 83
 CUTOFFS = (11, 29)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_documents import encoded
 
 from configs import base
 from data.batching.documents import DocumentBatches
@@ -15,6 +14,7 @@ from data.tokenizers.serialization import BOS, EOS, PAD, Tokenizer
 from helpers.architectures import Seq2SeqCase, V, W
 from tasks.translation import Task
 from tasks.translation_inputs import decoder_inputs
+from tests.data.batching.test_documents import encoded
 
 TEXTS = ["one", "one", "one", "two", "two", "three", "three"]
 SHORT = np.asarray([[4, 6, 3, 5, 2, 6, 4], [5, 3, 6, 2, 4, 5, 6]])

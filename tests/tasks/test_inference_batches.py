@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_document_translation import (
+
+from data.tokenizers.serialization import BOS, EOS
+from helpers.architectures import LanguageModelCase, V
+from tasks import translation
+from tasks.inference_batches import CHUNK
+from tests.decoding.test_search import options, text_task, translator
+from tests.tasks.test_document_translation import (
     OPTIONS,
     TEXTS,
     Numbers,
@@ -16,13 +22,7 @@ from test_document_translation import (
     side_of,
     texts_in_order,
 )
-from test_document_translation import small as remembering
-from test_search import options, text_task, translator
-
-from data.tokenizers.serialization import BOS, EOS
-from helpers.architectures import LanguageModelCase, V
-from tasks import translation
-from tasks.inference_batches import CHUNK
+from tests.tasks.test_document_translation import small as remembering
 from utils import cli
 from utils.errors import UserError
 

@@ -1,12 +1,12 @@
 """Unknown words, tags and line breaks in what a translation is written as."""
 
 import pytest
-from test_search import options, translator
 
 from data.tokenizers.serialization import WordTokenizer
 from helpers.architectures import V, W
 from tasks import translation
 from tasks.replace_unk import replace_unknown
+from tests.decoding.test_search import options, translator
 
 
 def test_unknown_words_are_those_the_model_looks_at():

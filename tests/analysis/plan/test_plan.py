@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_flops import SMALL, Case
 
 import tasks
 from analysis.plan.liveness import peak_bytes
@@ -16,6 +15,7 @@ from analysis.plan.report import report, verdict
 from analysis.plan.step import PlannedStep
 from configs import base
 from helpers.entry_points import assert_refused, run
+from tests.training.profiling.test_flops import SMALL, Case
 from training.gradients import gradients
 from utils.errors import UserError
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from test_plan import config
 
 from analysis.plan import aot_compile, targets
 from analysis.plan.aot_compile import CompiledStep
@@ -19,6 +18,7 @@ from analysis.plan.step import PlannedStep
 from helpers.entry_points import assert_refused, run
 from models.attention.dispatch import kernel_of
 from models.attention.dot_product import Meeting
+from tests.analysis.plan.test_plan import config
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from test_language_modeling import task
 
 from configs import base
 from data.batching.stream import TextOnce
@@ -16,6 +15,7 @@ from data.tokenizers.serialization import EOS
 from experiment.validate import check_lengths
 from helpers.architectures import LanguageModelCase, V
 from tasks.bootstrap import BLOCK
+from tests.tasks.test_language_modeling import task
 from utils.errors import UserError
 
 LENGTH = 6

@@ -10,6 +10,7 @@ import pytest
 
 from models.rnn.model import Config, LanguageModel, Seq2Seq
 from tasks.losses import auxiliary_pairs, likelihood_loss
+from tests.models.rnn.test_cells import gru_before, lstm
 from utils.errors import UserError
 
 LANGUAGE_MODELS = {

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_precision import carry_of, products
 
 from helpers.architectures import B, LanguageModelCase, S, Seq2SeqCase, T, tokens
 from models.common.layers import FeedForward
 from models.transformer import scanned_layers
 from models.transformer.scanned_layers import dropout_keys
 from tasks.losses import likelihood_loss
+from tests.models.test_precision import carry_of, products
 
 CASES = {
     "memory": (LanguageModelCase, "transformer_xl", {}),
@@ -153,7 +153,7 @@ sys.path.insert(0, "tests")
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import conftest
-import test_scan_layers as here
+import tests.models.transformer.test_scan_layers as here
 from configs import base
 from flax.core import meta
 from training.parallel.partitioner import Partitioner

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 import pytest
-from test_faults import CONFIG
 
 from helpers.entry_points import ROOT, assert_refused, command, run
+from tests.benchmarks.test_fault_injection import CONFIG
 
 STEPS = 8
 
