@@ -140,7 +140,7 @@ def _train(
             steps=training.steps,
             silent=not is_first(),
         ),
-        flops=training.profiling.flops(state),
+        flops=training.flops(state),
         ceiling=ceiling(cfg.model.dtype),
         agree=None if is_alone() else Agreement(),
     )

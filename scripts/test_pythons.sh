@@ -15,7 +15,7 @@ check() {
   "$2" -m venv ".venv-$1" || return
   shift 2
   "$bin/python" -m pip install --quiet --disable-pip-version-check \
-    --upgrade --upgrade-strategy=eager -r requirements-dev.txt "$@" || return
+    --upgrade --upgrade-strategy=eager -r requirements/dev.txt "$@" || return
   jax=$("$bin/python" -c "import jax; print(jax.__version__)") || return
   name="$name (jax $jax)"
   "$bin/python" -m ruff format --check . && "$bin/python" -m ruff check . || return
@@ -39,7 +39,7 @@ done
 
 # Lower bounds as constraints: jax>=0.10.2,<0.13 becomes jax==0.10.2.
 sed -nE 's/^([A-Za-z0-9_.-]+)(\[[a-z0-9]+\])?>=([0-9.]+).*/\1==\3/p' \
-  requirements.txt requirements-dev.txt >.venv-lowest.txt
+  requirements.txt requirements/dev.txt >.venv-lowest.txt
 report lowest "$first" --constraint .venv-lowest.txt
 
 printf '\n%s' "$results"

@@ -76,7 +76,7 @@ def dropouts(
     share, copies = cfg.bpe_dropout, cfg.bpe_dropout_copies
     if not share:
         return []
-    asked = f"data.tokenizers.bpe_dropout={share}"
+    asked = f"data.bpe_dropout={share}"
     if not 0 < share < 1:
         raise UserError(f"{asked}: a probability is at least 0 and less than 1")
     if copies < 1:

@@ -232,8 +232,8 @@ def test_the_folder_of_a_copy_tells_probability_seed_and_number(own_text, tmp_pa
         ({"tokenizer": "word"}, "data.tokenizer='word' has none: use 'sentencepiece'"),
         ({"tokenizer": "unigram", "vocab_size": 60}, "data.tokenizer='unigram' has"),
         ({"documents": True}, "does not go with data.documents=True"),
-        ({"bpe_dropout": 1.0}, "data.tokenizers.bpe_dropout=1.0: a probability"),
-        ({"bpe_dropout": -0.1}, "data.tokenizers.bpe_dropout=-0.1: a probability"),
+        ({"bpe_dropout": 1.0}, "data.bpe_dropout=1.0: a probability"),
+        ({"bpe_dropout": -0.1}, "data.bpe_dropout=-0.1: a probability"),
         ({"bpe_dropout_copies": 0}, "data.bpe_dropout_copies=0"),
     ],
 )

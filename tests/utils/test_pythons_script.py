@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "test_pythons.sh"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "test_pythons.sh"
 PYTHON = """#!/bin/sh
 echo "$0 $*" >>calls.txt
 case "$0 $*" in
@@ -22,7 +22,8 @@ def run(tmp_path):
     """Runs the script with Python 3.11, which is absent, and the given ones."""
     requirements = "# all\njax[cpu]>=0.10.2,<0.13  # newest\nBabel==2.18.0\n"
     (tmp_path / "requirements.txt").write_text(requirements)
-    (tmp_path / "requirements-dev.txt").write_text("pytest>=8,<10\n")
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements/dev.txt").write_text("pytest>=8,<10\n")
 
     def call(*versions, failing="nothing"):
         for version in versions:
