@@ -63,12 +63,12 @@ MODELS = {
     },
     "transformer": {
         **STACK,
-        "position_encoding": "sinusoidal",  # or another of models/attention/positions.py
+        "position_encoding": "sinusoidal",  # others: models/attention/positions.py
         "attention_dropout": 0.1,
     },
     "transformer_xl": {
         **STACK,
-        "position_encoding": "relative",  # or another of models/attention/positions.py
+        "position_encoding": "relative",  # others: models/attention/positions.py
         "attention_dropout": 0.0,
         "memory_length": 128,  # M: remembered tokens a layer, in training
         "same_length": False,  # each query sees M keys, not those of its segment more

@@ -8,9 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import ptb, wikitext2, wmt14
+from helpers.architectures import (
+    B,
+    LanguageModelCase,
+    S,
+    Seq2SeqCase,
+    T,
+    V,
+    W,
+    small_config,
+    tokens,
+)
 from models.rnn.model import Config, LanguageModel, Seq2Seq
 from tasks.losses import auxiliary_pairs, likelihood_loss
-from tests.models.rnn.test_cells import gru_before, lstm
+from tests.models.rnn.test_cells import gru_reset_before, lstm
 from utils.errors import UserError
 
 LANGUAGE_MODELS = {
