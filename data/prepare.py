@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 from etils import epath, epy
 
-from data.locks import one_at_a_time
 from data.spool import Spool
 from utils.errors import UserError
+from utils.locks import file_lock
 
 with epy.lazy_imports():  # seconds that only opening a corpus should cost
     import requests
@@ -154,7 +154,7 @@ def _alone(builder) -> Iterator[None]:
     root = builder.data_dir_root
     name = full_name(builder)
     file = f".{name}-{builder.version}.lock".replace("/", "-")
-    with one_at_a_time(Path(root) / file, f"prepares {name}"):
+    with file_lock(Path(root) / file, f"prepares {name}"):
         yield
 
 

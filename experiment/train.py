@@ -44,10 +44,10 @@ from training.profiling.peak_flops import ceiling
 from training.profiling.trace import Profile, parse_steps
 from training.progress import Progress
 from training.run_dir import RunDirectory, different_keys
-from training.run_lock import alone_in
 from training.signals import Interruptible, StopRequested, stop_at_once
 from training.step import TrainState
 from utils.errors import UserError
+from utils.locks import exclusive_lock
 
 
 def train(
@@ -101,7 +101,7 @@ def _train(
         state = begun_from(origin, state, cfg)
     facts = about(state, dataset, training.steps)
     if is_first():
-        held.enter_context(alone_in(directory.path))
+        held.enter_context(exclusive_lock(directory.path))
         begin(directory, config, facts, dataset)
         for line in without_effect_here(cfg):
             print(line, file=sys.stderr)

@@ -11,10 +11,11 @@ import dataclasses
 import functools
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
+
+import psutil
 
 HEARTBEAT = 30.0  # seconds between two
 EXPIRY = 180.0  # seconds without one
@@ -26,20 +27,20 @@ class Lease:
 
     Attributes:
       place: a machine since it was booted, as its processes see it.
-      began: when the process did, in units of its machine.
+      start_time: of the process, in seconds after its machine was booted.
       heartbeat: seconds since 1970, of its machine's clock.
     """
 
     place: str
     process: int
-    began: str
+    start_time: float
     heartbeat: float
 
     @classmethod
     def mine(cls) -> "Lease":
         """That of this process, now."""
         process = os.getpid()
-        return cls(place(), process, began(process), time.time())
+        return cls(place(), process, start_time(process), time.time())
 
     @classmethod
     def of_json(cls, document: dict) -> "Lease":
@@ -58,12 +59,12 @@ class Watch:
         self,
         here: str | None = None,
         clock: Callable[[], float] = time.monotonic,
-        began: Callable[[int], str | None] | None = None,
+        start_time: Callable[[int], float | None] | None = None,
     ):
-        """Args: here, clock, began: this place, seconds, when a process began."""
+        """Args: here, clock, start_time: this place, seconds, when a process began."""
         self.here = place() if here is None else here
         self.clock = clock
-        self.began = began or globals()["began"]
+        self.start_time = start_time or globals()["start_time"]
         self.seen: dict[Hashable, tuple[Lease | None, float]] = {}
 
     def is_alive(self, key: Hashable, lease: Lease | None) -> bool:
@@ -73,7 +74,7 @@ class Watch:
           key: what the lease is of. A trial just begun has None for a moment.
         """
         if lease is not None and lease.place == self.here:
-            return self.began(lease.process) == lease.began
+            return self.start_time(lease.process) == lease.start_time
         before, since = self.seen.get(key, (None, None))
         if since is None or before != lease:
             self.seen[key] = lease, self.clock()
@@ -94,20 +95,15 @@ def place() -> str:
     return "/".join(parts)
 
 
-def began(process: int) -> str | None:
-    """When a process began, as its machine says it; None: there is none."""
+def start_time(process: int) -> float | None:
+    """Start of a process in seconds after boot; None where it has ended.
+
+    Both times of psutil follow corrections of the clock; their difference does not.
+    """
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the latter: it ends just now
-        if Path("/proc/self/stat").exists():
+        found = psutil.Process(process)
+        if found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        return _began_elsewhere(process)
-    state, *fields = stat.rpartition(")")[2].split()  # a name may hold anything
-    return None if state in "ZX" else fields[18]  # field 22 of all
-
-
-def _began_elsewhere(process: int) -> str | None:
-    """Without /proc, as on macOS."""
-    order = ["ps", "-o", "lstart=", "-p", str(process)]
-    told = subprocess.run(order, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or None
+        return round(found.create_time() - psutil.boot_time(), 2)
+    except psutil.NoSuchProcess:
+        return None

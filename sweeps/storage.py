@@ -5,7 +5,6 @@ share; any SQLAlchemy URL does the same for machines that do not.
 """
 
 import contextlib
-import fcntl
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from optuna.storages.journal import (
 )
 
 from training.signals import StopRequested
+from utils import locks
 from utils.errors import UserError
 
 AWAY = (
@@ -113,9 +113,7 @@ class JournalLock:
 
     def acquire(self) -> bool:
         self.file = self.path.open("a")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have no locks
+        if not locks.acquire(self.file, wait=True):
             self.file.close()
             self.file = None
             return self.fallback.acquire()

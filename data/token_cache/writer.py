@@ -20,12 +20,12 @@ from pathlib import Path
 
 from data.chunk_text import PORTION
 from data.corpus import TRAIN, Corpus
-from data.locks import one_at_a_time
 from data.samples import mean_size
 from data.storage import written_whole
 from data.token_cache.shards import Side, join
 from data.tokenizers.bpe_dropout import Dropout
 from data.tokenizers.serialization import Tokenizer, dump_tokenizer, parse_tokenizer
+from utils.locks import file_lock
 
 PART = 100_000  # examples, at most
 PART_SIZE = 2**24  # characters, about
@@ -64,7 +64,7 @@ def encode_all(
       dropout: a segmentation to be drawn, of the training split alone.
     """
     lock = target.with_name(f".{target.name}.lock")
-    with one_at_a_time(lock, f"encodes {corpus.name}"):
+    with file_lock(lock, f"encodes {corpus.name}"):
         if not target.exists():  # who was waited for may have done it
             encode_alone(corpus, target, tokenizers, dropout)
 

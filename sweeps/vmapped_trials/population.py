@@ -41,7 +41,6 @@ from training.profiling.environment import make_deterministic
 from training.profiling.peak_flops import ceiling
 from training.progress import Progress
 from training.run_dir import RunDirectory
-from training.run_lock import alone_in
 from training.signals import StopRequested, stop_at_once
 from training.step import TrainState
 from training.vmapped_trials.loop import Member, PopulationRun
@@ -53,6 +52,7 @@ from training.vmapped_trials.step import (
     step_of_all,
     with_numbers,
 )
+from utils.locks import exclusive_lock
 
 ENDED = "exit_code"  # of a run that is over for good
 STOPPED = "stopped"  # there after a member was told to end, until it is begun again
@@ -211,7 +211,7 @@ def _train(configs, workdirs, asked, ended, held) -> None:
     check_patterns(cfg.optim, first.params)
     facts = about(first, dataset, population.training.steps)
     for directory, document in zip(directories, documents, strict=True):
-        held.enter_context(alone_in(directory.path))
+        held.enter_context(exclusive_lock(directory.path))
         begin(directory, document, facts, dataset)
     keep = {"last": cfg.keep.last, "best": cfg.keep.best}
     stores = [Checkpoints(it.checkpoints, **keep) for it in directories]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from data import locks, prepare, prepared_versions
+from data import prepare, prepared_versions
 from data.corpora.text import plain_text
 from data.corpus import open_corpus
+from utils import locks
 from utils.errors import UserError
 
 ENGLISH = ["A man.", "Two\u2028dogs. ", "", " A red\x85\rbus."]
@@ -367,7 +368,7 @@ class TestPreparing:
 
         with monkeypatch.context() as patch:
             if at == "lock":
-                patch.setattr(locks, "_wait_for", full)
+                patch.setattr(locks, "acquire", full)
             else:
                 patch.setattr(plain_text.PlainText, "read", full)
             said = refusal("plain_text", data, text)
@@ -432,9 +433,10 @@ class TestPreparing:
 
     def test_where_there_are_no_locks_it_goes_on(self, text, data, monkeypatch):
         def unsupported(*args):
-            raise OSError(errno.ENOLCK, "No locks available")
+            cause = OSError(errno.ENOLCK, "No locks available")
+            raise locks.portalocker.LockException(cause) from cause
 
-        monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+        monkeypatch.setattr(locks.portalocker, "lock", unsupported)
         assert open_corpus("plain_text", data, text).splits["train"] == 4
 
     def test_a_terminal_is_told_how_far_it_is(self, text, data, capsys, monkeypatch):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from sweeps import ledger
-from sweeps.leases import EXPIRY, Lease, Watch, began, place
+from sweeps.leases import EXPIRY, Lease, Watch, place, start_time
 from sweeps.ledger import Attempt, slots
 
 
@@ -18,8 +18,8 @@ class Clock:
         return self.now
 
 
-def lease(place="there", process=7, began="100", heartbeat=0.0):
-    return Lease(place, process, began, heartbeat)
+def lease(place="there", process=7, start_time=1.0, heartbeat=0.0):
+    return Lease(place, process, start_time, heartbeat)
 
 
 def test_a_process_knows_itself_alive():
@@ -30,7 +30,7 @@ def test_a_process_knows_itself_alive():
 
 def test_a_process_that_ended_is_dead_at_once_even_before_it_is_waited_for():
     process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=-1)
-    held = lease(place(), process.pid, began(process.pid))
+    held = lease(place(), process.pid, start_time(process.pid))
     assert Watch().is_alive("trial", held)
     process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
@@ -40,9 +40,9 @@ def test_a_process_that_ended_is_dead_at_once_even_before_it_is_waited_for():
 
 
 def test_another_process_with_the_same_id_is_not_the_holder():
-    watch = Watch("here", began=lambda process: "200")
-    assert not watch.is_alive("trial", lease("here", began="100"))
-    assert watch.is_alive("trial", lease("here", began="200"))
+    watch = Watch("here", start_time=lambda process: 2.0)
+    assert not watch.is_alive("trial", lease("here", start_time=1.0))
+    assert watch.is_alive("trial", lease("here", start_time=2.0))
 
 
 def test_elsewhere_a_lease_lives_as_long_as_its_heart_beats():

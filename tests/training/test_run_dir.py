@@ -3,8 +3,8 @@
 import pytest
 
 from training.run_dir import RunDirectory
-from training.run_lock import alone_in
 from utils.errors import UserError
+from utils.locks import exclusive_lock
 
 
 def test_a_run_directory_of_another_config_is_refused_key_by_key(tmp_path):
@@ -36,12 +36,12 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_one_process_trains_in_a_directory(tmp_path):
     folder = tmp_path / "run"
     with (
-        alone_in(folder),
+        exclusive_lock(folder),
         pytest.raises(UserError, match="another process trains"),
-        alone_in(folder),
+        exclusive_lock(folder),
     ):
         pass
-    with alone_in(folder):  # free again
+    with exclusive_lock(folder):  # free again
         assert not list(folder.iterdir())
 
 

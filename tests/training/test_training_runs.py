@@ -18,9 +18,9 @@ from helpers.small_runs import config, small_corpora
 from training.loop import Ending
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
-from training.run_lock import alone_in
 from training.step import make_state
 from utils.errors import UserError
+from utils.locks import exclusive_lock
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
 
@@ -180,7 +180,10 @@ def test_no_run_is_no_ensemble():
 
 def test_two_do_not_train_in_one_directory(data_dir, origin):
     cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
-    with alone_in(origin), pytest.raises(UserError, match="another process trains"):
+    with (
+        exclusive_lock(origin),
+        pytest.raises(UserError, match="another process trains"),
+    ):
         train.train(cfg, origin)
     assert train.train(cfg, origin) is Ending.FINISHED
 

@@ -1,4 +1,4 @@
-"""The most memory that training has held so far, as far as the platform tells."""
+"""Peak memory of training so far."""
 
 from pathlib import Path
 
@@ -8,11 +8,10 @@ STATUS = Path("/proc/self/status")  # of Linux
 
 
 def peak_memory_bytes() -> int | None:
-    """Of the fullest device of this process, or of the process itself.
+    """Returns the peak of the fullest device, or of the process on a CPU.
 
-    Accelerators count what they hold. On a CPU arrays lie in the process, so its
-    largest resident memory counts, programs and mapped files included. None where
-    neither is told.
+    A process's peak includes programs and mapped files. None where the platform
+    reports neither.
     """
     stats = (device.memory_stats() or {} for device in jax.local_devices())
     found = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
@@ -20,6 +19,11 @@ def peak_memory_bytes() -> int | None:
 
 
 def _resident_bytes() -> int | None:
+    """Returns the peak resident memory of this process.
+
+    psutil has no peak on Linux, and `resource.getrusage` counts what the parent
+    process held before it started this program.
+    """
     if not STATUS.exists():
         return None
     for line in STATUS.read_text(encoding="utf8").splitlines():

@@ -17,9 +17,9 @@ from models.common.dropout import threshold
 from sweeps.vmapped_trials import population
 from training.checkpoint import Checkpoints
 from training.loop import Ending
-from training.run_lock import alone_in
 from training.vmapped_trials.step import numbers_of, shared_part
 from utils.errors import UserError
+from utils.locks import exclusive_lock
 
 ROOT = Path(__file__).parents[3]
 
@@ -153,7 +153,10 @@ def test_what_was_stopped_goes_on_from_the_step_all_have(whole, data_dir, tmp_pa
 def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
     workdirs = [tmp_path / str(k) for k in range(2)]
     configs = [trial(data_dir, k) for k in range(2)]
-    with alone_in(workdirs[1]), pytest.raises(UserError, match="another process trai"):
+    with (
+        exclusive_lock(workdirs[1]),
+        pytest.raises(UserError, match="another process trai"),
+    ):
         population.train(configs, workdirs)
 
 
