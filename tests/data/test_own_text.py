@@ -363,7 +363,7 @@ class TestContent:
 class TestPreparing:
     @pytest.mark.parametrize("at", ["lock", "examples"])
     def test_a_full_disk_leaves_nothing_half_made(self, text, data, monkeypatch, at):
-        def full(*args):
+        def full(*args, **options):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
