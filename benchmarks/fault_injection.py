@@ -211,7 +211,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     if not any(flag.startswith("--config=") for flag in config):
         parser.error("--config=configs/DATA.py:MODEL is missing")
     if options.without == "stopping":  # a score that gets no better, or none is missed
-        config += ["--config.optim.lr=0", "--config.optim.ema=0"]
+        config += ["--config.optim.lr=0", "--config.optim.ema_decay=0"]
     return options, config
 
 

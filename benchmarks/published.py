@@ -48,12 +48,12 @@ class Published:
 
 
 WORKS = {
-    "base": Published("wmt14", "base", {"batch_tokens": 12_800}),
-    "big": Published("wmt14", "big", {"batch_tokens": 12_800}, (SHARE, 0.5)),
+    "base": Published("wmt14", "base", {"tokens_per_batch": 12_800}),
+    "big": Published("wmt14", "big", {"tokens_per_batch": 12_800}, (SHARE, 0.5)),
     "xl_base": Published(
-        "wikitext103", "standard", {"batch_rows": 60}, (TOKENS, 180_000)
+        "wikitext103", "standard", {"batch_size": 60}, (TOKENS, 180_000)
     ),
-    "xl_large": Published("wikitext103", "large", {"batch_rows": 16}, (SHARE, 0.5)),
+    "xl_large": Published("wikitext103", "large", {"batch_size": 16}, (SHARE, 0.5)),
     "rnnsearch": Published("wmt14", "rnnsearch50", {}),
 }
 TINY = {
@@ -69,8 +69,8 @@ TINY = {
     "model.memory_length": 4,
     "model.cutoffs": (),
     "data.vocab_size": 64,
-    "data.batch_rows": 2,
-    "data.batch_tokens": 16,
+    "data.batch_size": 2,
+    "data.tokens_per_batch": 16,
     "data.segment_length": 8,
     "data.max_length": 8,
 }
@@ -114,7 +114,7 @@ class Timed:
 
         start = jax.tree.map(drawn, params)
         self.state = jax.jit(
-            lambda params: make_state(params, optimizer, ema=cfg.optim.ema)
+            lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
         )(start)
         self.carry = partitioner.init_carry(step.carry, rows)
         _, _, shapes = step.inputs(rows)

@@ -49,8 +49,8 @@ def architectures(config: str, **goals: str) -> tuple[Entry, ...]:
 
 
 # As the figures of Multi30k were made that are compared with.
-AS_PUBLISHED = ("--config.data.moses", "--config.data.lowercase")
-BEAM_OF_5 = ("--decode.method=beam", "--decode.beam=5")
+AS_PUBLISHED = ("--config.data.moses_tokenize", "--config.data.lowercase")
+BEAM_OF_5 = ("--decode.method=beam", "--decode.beam_size=5")
 
 RUNGS = {
     "cldr": Rung("CPU, minutes", architectures("cldr")),

@@ -95,7 +95,7 @@ def training_of(mode: str, count: int, options: argparse.Namespace) -> Training:
     """A Transformer-XL on so many devices."""
     cfg = base.get_config("transformer_xl")
     cfg.task, cfg.data.vocab_size = "language_modeling", options.vocabulary
-    cfg.data.update(batch_rows=options.rows, segment_length=options.length)
+    cfg.data.update(batch_size=options.rows, segment_length=options.length)
     cfg.model.update({**options.sizes, "memory_length": options.length})
     cfg.parallel.update(MODES[mode](count))
     step = PlannedStep.of(cfg)

@@ -114,7 +114,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.data.source_dir = placeholder(str)  # the corpus's files, instead of a download
     cfg.data.seed = 0  # of the order of sentences
     cfg.data.reverse = False  # translation: from the second language to the first
-    cfg.data.moses = False  # Moses' normalisation and tokenisation; undone in output
+    cfg.data.moses_tokenize = False  # and normalise as Moses does; undone in output
     cfg.data.lowercase = False
     cfg.data.target_tag = False  # translation: a source begins with <2de>, or the like
     cfg.data.tokenizer = "sentencepiece"  # BPE; or "unigram", "word", "char", "byte"
@@ -129,10 +129,10 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.data.drop_duplicates = False  # pairs that were there before
     cfg.data.bpe_dropout = 0.0  # share of merges left out, in training pairs; 0: none
     cfg.data.bpe_dropout_copies = 4  # segmentations that epochs take in turn
-    cfg.data.batch_tokens = 4096  # translation: rows x longest side, all devices
+    cfg.data.tokens_per_batch = 4096  # translation: rows x longest side, all devices
     cfg.data.buckets = 8  # translation: shapes of batches, so many compilations
-    cfg.data.documents = False  # translation: in order, batch_rows documents at once
-    cfg.data.batch_rows = 32  # text, documents: parallel streams, all devices
+    cfg.data.document_order = False  # translation: batch_size documents at once
+    cfg.data.batch_size = 32  # text, documents: parallel streams, all devices
     cfg.data.segment_length = 128  # text: tokens a stream moves on by a step
 
     cfg.optim = ConfigDict()
@@ -140,8 +140,11 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.optim.lr = 1e-3  # the highest; "noam": a factor
     cfg.optim.schedule = "cosine"  # or another of training/optim/schedules.py
     cfg.optim.warmup = 0  # steps of linear rise from 0
-    cfg.optim.lr_end = 0.0  # cosine, linear, wsd, plateau: the lowest, a share of lr
-    cfg.optim.decay_share = 0.2  # wsd: of all steps, the last, in which the rate falls
+    # Cosine, linear, wsd, plateau: the lowest rate as a share of lr.
+    cfg.optim.final_lr_ratio = 0.0
+    cfg.optim.wsd_decay_fraction = (
+        0.2  # wsd: share of steps at the end in which it falls
+    )
     cfg.optim.plateau_factor = 0.5  # plateau: what the rate is then multiplied by
     cfg.optim.plateau_patience = 5  # plateau: validations it waits for a better one
     cfg.optim.lr_scales = ()  # (("embedding", 0.1),): factors of lr by name, first wins
@@ -153,11 +156,13 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.optim.momentum = 0.0  # sgd
     cfg.optim.muon_momentum = 0.95  # muon, of matrices; b1, b2, eps of all others
     cfg.optim.weight_decay = 0.0  # adamw, adafactor, lion, muon; nt_asgd: of all
-    # Names of what it acts on.
-    cfg.optim.decay = r"(^|/)(kernel|(cluster_)?table|projection|recurrent)(_\d+)?$"
+    # Pattern of the names of parameters that weight_decay acts on.
+    cfg.optim.weight_decay_params = (
+        r"(^|/)(kernel|(cluster_)?table|projection|recurrent)(_\d+)?$"
+    )
     cfg.optim.non_monotone_interval = 5  # nt_asgd: validations it waits for a better
-    cfg.optim.ema = 0.0  # decay of a mean of parameters, evaluated instead; 0: none
-    cfg.optim.clip = 1.0  # global norm of the gradient; 0: never
+    cfg.optim.ema_decay = 0.0  # of a mean of parameters, evaluated instead; 0: none
+    cfg.optim.clip_norm = 1.0  # global norm of the gradient; 0: never
 
     cfg.keep = ConfigDict()  # checkpoints
     cfg.keep.last = 2  # the newest
@@ -179,11 +184,11 @@ def get_config(name: str = "transformer") -> ConfigDict:
 
     cfg.decode = ConfigDict()  # how hypotheses are made; may change after training
     cfg.decode.max_length = 128  # tokens
-    cfg.decode.length_factor = 2.0  # translation: at most this x source + 10 tokens
+    cfg.decode.max_length_ratio = 2.0  # translation: at most this x source + 10 tokens
     cfg.decode.min_length = 0  # tokens before the end, at least
     cfg.decode.method = "greedy"  # or "beam", "sample"
     cfg.decode.n_best = 1  # hypotheses a line: a beam's best, or so many samples
-    cfg.decode.beam = 4  # beam: hypotheses that go on
+    cfg.decode.beam_size = 4  # beam: hypotheses that go on
     cfg.decode.length_penalty = 0.6  # beam: alpha of Wu et al. (2016); 0: none
     cfg.decode.coverage_penalty = 0.0  # beam, translation: their beta; 0: none
     cfg.decode.early_stopping = False  # beam: once as many have ended; else when sure
@@ -194,7 +199,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.decode.replace_unknown = False  # translation: <unk> by what it looks at most
 
     cfg.eval = ConfigDict()  # how scores are made; may change after training
-    cfg.eval.batch_rows = 8  # text, documents: parallel streams
+    cfg.eval.batch_size = 8  # text, documents: parallel streams
     cfg.eval.segment_length = placeholder(int)  # text; None: data.segment_length
     cfg.eval.window = placeholder(int)  # text: tokens read at once, each time anew
     cfg.eval.stride = placeholder(int)  # tokens a window moves on by; None: all of it

@@ -38,7 +38,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg.steps = 1300
     cfg.data.name = "cldr/en-de"
     cfg.data.vocab_size = 1000
-    cfg.data.batch_tokens = 512  # on a CPU many small steps learn faster
+    cfg.data.tokens_per_batch = 512  # on a CPU many small steps learn faster
     cfg.data.buckets = 2  # compiling a shape takes as long as 50 steps
     cfg.data.max_length = 32
     cfg.optim.lr = 3e-3 if model == "rnn" else 1.5e-3

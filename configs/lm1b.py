@@ -60,14 +60,14 @@ def get_config(model: str = "base") -> ConfigDict:
     cfg.data.name = "lm1b"
     cfg.data.tokenizer = "word"
     cfg.data.vocab_size = 793_475  # the corpus's 793,471 and the special tokens
-    cfg.data.batch_rows = 512 if is_large else 224
+    cfg.data.batch_size = 512 if is_large else 224
     cfg.data.segment_length = 32
     cfg.optim.name = "adam"
     cfg.optim.lr = 1e-4 if is_large else 2.5e-4
     cfg.optim.warmup = 30_000 if is_large else 20_000
     cfg.optim.b2 = 0.999
     cfg.optim.eps = 1e-8
-    cfg.optim.clip = 0.25
+    cfg.optim.clip_norm = 0.25
     cfg.every.eval = 10_000
     cfg.every.checkpoint = 10_000
     if model in VARIANTS:

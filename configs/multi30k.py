@@ -49,7 +49,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg.label_smoothing = 0.1
     cfg.data.name = "multi30k/en-de"
     cfg.data.max_length = 64
-    cfg.data.batch_tokens = 2048
+    cfg.data.tokens_per_batch = 2048
     cfg.optim.schedule = "cosine"
     if model == "rnn":
         cfg.epochs = 24  # its validation loss is flat from 20 on

@@ -45,11 +45,11 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.steps = 40_000
     cfg.data.name = "novels"
     cfg.data.tokenizer = "byte"
-    cfg.data.batch_rows = 32
+    cfg.data.batch_size = 32
     cfg.data.segment_length = 512
     cfg.optim.lr = 1e-3 if model == "rnn" else 5e-4
     cfg.optim.warmup = 1000
-    cfg.optim.clip = 0.25
+    cfg.optim.clip_norm = 0.25
     cfg.every.eval = 2000
     cfg.every.checkpoint = 2000
     return cfg

@@ -37,5 +37,5 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.steps = 20_000
     cfg.data.name = "plain_text"
     cfg.optim.warmup = 500
-    cfg.optim.clip = 0.25
+    cfg.optim.clip_norm = 0.25
     return cfg

@@ -37,7 +37,7 @@ def transformer_xl_24m() -> ConfigDict:
     cfg = base.get_config("transformer_xl")
     cfg.model.update(TRANSFORMER_XL)
     cfg.steps = 100_000
-    cfg.data.batch_rows = 20
+    cfg.data.batch_size = 20
     cfg.optim.name = "adam"
     cfg.optim.lr = 2.5e-4
     cfg.optim.warmup = 4000

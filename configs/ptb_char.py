@@ -51,12 +51,12 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.steps = 60_000
     cfg.data.name = "ptb_char"
     cfg.data.tokenizer = "char"
-    cfg.data.batch_rows = 128 if model == "rnn" else 32
+    cfg.data.batch_size = 128 if model == "rnn" else 32
     cfg.data.segment_length = 150 if model == "rnn" else 256
     cfg.optim.lr = 2e-3 if model == "rnn" else 5e-4
     cfg.optim.warmup = 0 if model == "rnn" else 1000
     cfg.optim.weight_decay = 1.2e-6 if model == "rnn" else 0.0
-    cfg.optim.clip = 0.25
+    cfg.optim.clip_norm = 0.25
     cfg.every.eval = 1000
     cfg.every.checkpoint = 1000
     return cfg

@@ -45,14 +45,14 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.model.update(MODELS[model])
     if in_order:
         cfg.model.memory_length = 128  # the paragraphs before
-        cfg.data.documents = True
-        cfg.data.batch_rows = 32
-        cfg.eval.batch_rows = 16
+        cfg.data.document_order = True
+        cfg.data.batch_size = 32
+        cfg.eval.batch_size = 16
     cfg.steps = 20_000
     cfg.label_smoothing = 0.1
     cfg.data.name = "pydocs/en-fr"
     cfg.data.vocab_size = 8000
-    cfg.data.batch_tokens = 8192
+    cfg.data.tokens_per_batch = 8192
     cfg.data.max_length = 256  # paragraphs, not sentences
     cfg.optim.lr = 1e-3 if model == "rnn" else 2e-3
     cfg.optim.schedule = "rsqrt"

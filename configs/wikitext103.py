@@ -77,7 +77,7 @@ def large() -> ConfigDict:
     cfg = base.get_config("transformer_xl")
     cfg.model.update(LARGE)
     cfg.steps = 4_000_000
-    cfg.data.batch_rows = 128
+    cfg.data.batch_size = 128
     cfg.data.segment_length = 384
     cfg.optim.warmup = 16_000
     cfg.eval.segment_length = 128
@@ -92,7 +92,7 @@ def standard(model: str) -> ConfigDict:
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.steps = 200_000
-    cfg.data.batch_rows = 60
+    cfg.data.batch_size = 60
     cfg.data.segment_length = 150
     return cfg
 
@@ -132,7 +132,7 @@ def get_config(model: str = "standard") -> ConfigDict:
     cfg.optim.lr = 2.5e-4
     cfg.optim.b2 = 0.999
     cfg.optim.eps = 1e-8
-    cfg.optim.clip = 0.25
+    cfg.optim.clip_norm = 0.25
     cfg.every.eval = 4000
     cfg.every.checkpoint = 4000
     return cfg

@@ -45,13 +45,13 @@ def rnnsearch50() -> ConfigDict:
     cfg.data.vocab_size = 30_004  # 30,000 words and the four special tokens
     cfg.data.joint_vocab = False
     cfg.data.max_length = 51  # 50 words and the end
-    cfg.data.batch_tokens = 80 * 51  # 80 of the longest pairs
+    cfg.data.tokens_per_batch = 80 * 51  # 80 of the longest pairs
     cfg.optim.name = "adadelta"
     cfg.optim.lr = 1.0
     cfg.optim.schedule = "constant"
     cfg.optim.rho = 0.95
     cfg.optim.eps = 1e-6
-    cfg.optim.clip = 1.0
+    cfg.optim.clip_norm = 1.0
     return cfg
 
 
@@ -63,12 +63,12 @@ def transformer(sizes: dict, steps: int) -> ConfigDict:
     cfg.label_smoothing = 0.1
     cfg.data.name = "wmt14/en-de"
     cfg.data.vocab_size = 37_000
-    cfg.data.batch_tokens = 25_000
+    cfg.data.tokens_per_batch = 25_000
     cfg.optim.name = "adam"
     cfg.optim.lr = (cfg.model.width * 4000) ** -0.5  # eq. 3 at its highest
     cfg.optim.schedule = "rsqrt"
     cfg.optim.warmup = 4000
-    cfg.optim.clip = 0.0
+    cfg.optim.clip_norm = 0.0
     return cfg
 
 

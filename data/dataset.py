@@ -57,14 +57,14 @@ class Dataset:
         cfg = self.cfg
         train = self._split(TRAIN)
         if not self.is_parallel:
-            rows, length = cfg.batch_rows, cfg.segment_length
+            rows, length = cfg.batch_size, cfg.segment_length
             check_room(train["text"], rows, length)
             return TextBatches(train["text"], rows=rows, length=length)
         for reason, count in self.dropped.items():
             print(f"{count} training pairs left out: {reason}", file=sys.stderr)
-        if cfg.documents:
+        if cfg.document_order:
             kept, _ = self._pairs.kept
-            return self._documents(TRAIN, rows=cfg.batch_rows, kept=kept, seed=cfg.seed)
+            return self._documents(TRAIN, rows=cfg.batch_size, kept=kept, seed=cfg.seed)
         return self._pairs.batches()
 
     @property
@@ -108,11 +108,11 @@ class Dataset:
             length = length or cfg.segment_length
             rows = min(rows, max(1, len(sides["text"].tokens) // 2))
             return TextOnce(sides["text"], rows=rows, length=length)
-        if cfg.documents:
+        if cfg.document_order:
             return self._documents(split, rows=rows)
         source, target = sides["source"], sides["target"]
         plan = make_plan(
-            source, target, count=cfg.buckets, batch_tokens=cfg.batch_tokens
+            source, target, count=cfg.buckets, tokens_per_batch=cfg.tokens_per_batch
         )
         return SentenceBatches(source, target, plan)
 
@@ -121,7 +121,7 @@ class Dataset:
         sides, names = self._split(split), self.corpus.documents(split)
         if names is None:
             raise UserError(
-                f"data.documents=True: {self.corpus.name} does not say to which "
+                f"data.document_order=True: {self.corpus.name} does not say to which "
                 f"documents the pairs of its split {split!r} belong"
             )
         return DocumentBatches(
@@ -209,6 +209,6 @@ def check_room(text: Encoded, rows: int, length: int) -> None:
     """Raises UserError where a batch would hold the text more than once."""
     if rows * length > len(text.tokens):
         raise UserError(
-            f"data.batch_rows={rows} x data.segment_length={length} are more than "
+            f"data.batch_size={rows} x data.segment_length={length} are more than "
             f"the text's {len(text.tokens)} tokens: lower one of them"
         )

@@ -15,7 +15,7 @@ from data.token_cache.reader import Encoded
 from utils.errors import UserError
 
 PLANNING = (  # what the shapes of training's batches depend on, beside the tokens
-    *("buckets", "batch_tokens", "max_length", "min_length", "max_ratio"),
+    *("buckets", "tokens_per_batch", "max_length", "min_length", "max_ratio"),
     *("drop_identical", "drop_duplicates"),
 )
 
@@ -53,7 +53,7 @@ class TrainingPairs:
     @property
     def dropped(self) -> dict[str, int]:
         """How many pairs are left out, by reason."""
-        return self.kept[1] if self.cfg.documents else self.plans[0].dropped
+        return self.kept[1] if self.cfg.document_order else self.plans[0].dropped
 
     @functools.cached_property
     def plans(self) -> list[Plan]:
@@ -69,7 +69,7 @@ class TrainingPairs:
             return make_plans(
                 list(self.copies or (self.sides,)),
                 count=self.cfg.buckets,
-                batch_tokens=self.cfg.batch_tokens,
+                tokens_per_batch=self.cfg.tokens_per_batch,
                 kept=numbers,
                 dropped=dropped,
             )

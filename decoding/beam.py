@@ -85,7 +85,7 @@ def beam_search(
     first: Int[Array, "B"],
     rules: Rules,
     *,
-    beam: int,
+    beam_size: int,
     n_best: int = 1,
     scoring: Scoring = Scoring(),  # noqa: B008, it never changes
     early_stopping: bool = False,
@@ -100,11 +100,11 @@ def beam_search(
     Args:
       step: for a coverage penalty one that gives attention too.
       state: of one hypothesis a row.
-      beam: N.
+      beam_size: N.
       source_mask: which source tokens want attention; for a coverage penalty.
     """
-    if not 1 <= n_best <= beam:
-        raise ValueError(f"{n_best=} is not in 1 to {beam=}")
+    if not 1 <= n_best <= beam_size:
+        raise ValueError(f"{n_best=} is not in 1 to {beam_size=}")
     if scoring.coverage_penalty and source_mask is None:
         raise ValueError("a coverage penalty needs source_mask")
     if not scoring.coverage_penalty:
@@ -128,7 +128,7 @@ def beam_search(
         )
         return Loop(number + 1, reorder(state, parents), live, finished, done)
 
-    loop = begin(state, first, rules, beam, source_mask)
+    loop = begin(state, first, rules, beam_size, source_mask)
     found = jax.lax.while_loop(unfinished, advance, loop).finished
     tokens, scores, lengths = (leaf[:, :n_best] for leaf in found)
     tokens = jnp.where(lengths[..., None] > 0, tokens, rules.end)
@@ -139,14 +139,14 @@ def begin(
     state: PyTree,
     first: Int[Array, "B"],
     rules: Rules,
-    beam: int,
+    beam_size: int,
     source_mask: Bool[Array, "B S"],
 ) -> Loop:
     """Before the first step: one live hypothesis a row, and nothing ended."""
-    shape = (len(first), beam)
+    shape = (len(first), beam_size)
     nothing = jnp.full(shape, -jnp.inf)
     tokens = jnp.full((*shape, rules.max_steps), rules.end, jnp.int32)
-    last = jnp.repeat(first.astype(jnp.int32)[:, None], beam, axis=1)
+    last = jnp.repeat(first.astype(jnp.int32)[:, None], beam_size, axis=1)
     live = Live(
         tokens,
         nothing.at[:, 0].set(0.0),
@@ -156,7 +156,11 @@ def begin(
     finished = Hypotheses(tokens, nothing, jnp.zeros(shape, jnp.int32))
     done = jnp.zeros(shape[0], bool)
     return Loop(
-        jnp.zeros((), jnp.int32), widen(state, beam, related=True), live, finished, done
+        jnp.zeros((), jnp.int32),
+        widen(state, beam_size, related=True),
+        live,
+        finished,
+        done,
     )
 
 

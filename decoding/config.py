@@ -19,13 +19,13 @@ from utils.errors import UserError
 
 METHODS = {  # and the keys that matter to each
     "greedy": (),
-    "beam": ("beam", "length_penalty", "coverage_penalty", "early_stopping"),
+    "beam": ("beam_size", "length_penalty", "coverage_penalty", "early_stopping"),
     "sample": ("temperature", "top_k", "top_p", "seed"),
 }
 RANGES = {  # what a number may be
     "min_length": (0, math.inf),
     "n_best": (1, math.inf),
-    "beam": (1, math.inf),
+    "beam_size": (1, math.inf),
     "length_penalty": (-100, 100),
     "coverage_penalty": (0, 100),
     "temperature": (0, math.inf),
@@ -45,7 +45,7 @@ class Search:
     method: str
     n_best: int
     min_length: int
-    beam: int
+    beam_size: int
     length_penalty: float
     coverage_penalty: float
     early_stopping: bool
@@ -64,7 +64,7 @@ class Search:
             method=options.method,
             n_best=options.n_best,
             min_length=options.min_length,
-            beam=options.beam,
+            beam_size=options.beam_size,
             length_penalty=float(options.length_penalty),
             coverage_penalty=float(options.coverage_penalty),
             early_stopping=options.early_stopping,
@@ -86,7 +86,9 @@ class Search:
         """One that finds the same with scores: greedy is a beam of one."""
         if self.method != "greedy":
             return self
-        return dataclasses.replace(self, method="beam", beam=1, early_stopping=True)
+        return dataclasses.replace(
+            self, method="beam", beam_size=1, early_stopping=True
+        )
 
     def __call__(
         self,
@@ -114,7 +116,7 @@ class Search:
         if self.method == "beam":
             return beam_search(
                 *start,
-                beam=self.beam,
+                beam_size=self.beam_size,
                 n_best=self.n_best,
                 scoring=Scoring(self.length_penalty, self.coverage_penalty),
                 early_stopping=self.early_stopping,
@@ -167,17 +169,17 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
             f"decode.min_length={options.min_length} is not below "
             f"decode.max_length={options.max_length}"
         )
-    most = {"greedy": 1, "beam": options.beam}.get(options.method, math.inf)
+    most = {"greedy": 1, "beam": options.beam_size}.get(options.method, math.inf)
     if options.n_best > most:
         raise UserError(
             f"decode.n_best={options.n_best}: decode.method={options.method!r} finds "
             f"{most} at most"
-            + (", decode.beam many" if options.method == "beam" else "")
+            + (", decode.beam_size many" if options.method == "beam" else "")
         )
-    if vocab_size and options.method == "beam" and options.beam > vocab_size:
+    if vocab_size and options.method == "beam" and options.beam_size > vocab_size:
         raise UserError(
-            f"decode.beam={options.beam} is larger than the vocabulary, which has "
-            f"{vocab_size} tokens"
+            f"decode.beam_size={options.beam_size} is larger than the "
+            f"vocabulary, which has {vocab_size} tokens"
         )
 
 

@@ -83,7 +83,7 @@ def assemble(
         label_smoothing=cfg.label_smoothing,
         z_loss=cfg.z_loss,
         loss_fraction=cfg.loss_fraction,
-        documents=cfg.data.documents,
+        document_order=cfg.data.document_order,
         **options,
     )
     module = architecture(cfg.model.name)

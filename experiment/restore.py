@@ -144,7 +144,7 @@ def _check_together(one: TrainedRun, other: TrainedRun) -> None:
     both = f"an ensemble of {one.directory.path} and {other.directory.path}"
     settings = {
         "task": lambda run: run.experiment.cfg.task,
-        "data.documents": lambda run: run.experiment.cfg.data.documents,
+        "data.document_order": lambda run: run.experiment.cfg.data.document_order,
         "model.dtype": lambda run: run.experiment.cfg.model.dtype,
     }
     for key, value in settings.items():
@@ -214,7 +214,7 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
         split,
-        rows=cfg.batch_rows,
+        rows=cfg.batch_size,
         length=cfg.segment_length,
         window=cfg.window,
         stride=cfg.stride,

@@ -63,7 +63,9 @@ class Training:
         cfg, task = self.experiment.cfg, self.experiment.task
         batch = jax.tree.map(jnp.asarray, self.batches[0])
         variables = task.init(self.experiment.model, jax.random.key(cfg.seed), batch)
-        return make_state(variables["params"], self.optimizer, ema=cfg.optim.ema)
+        return make_state(
+            variables["params"], self.optimizer, ema_decay=cfg.optim.ema_decay
+        )
 
     @property
     def rows(self) -> int:
@@ -101,7 +103,7 @@ class Training:
         cfg = self.experiment.cfg
         options = {
             "grad_accum_steps": cfg.grad_accum_steps,
-            "ema": cfg.optim.ema,
+            "ema_decay": cfg.optim.ema_decay,
             "axis_name": self.partitioner.axis_name,
         }
         return make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)

@@ -156,7 +156,7 @@ def begun_from(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainS
     params = transferred(
         state.params, origin.variables["params"], cfg.init_params_pattern
     )
-    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema else ()
+    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema_decay else ()
     return state.replace(params=params, ema=ema)
 
 

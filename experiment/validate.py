@@ -96,13 +96,13 @@ def check_lengths(cfg: ConfigDict) -> None:
         "grad_accum_steps": cfg.grad_accum_steps,
         "max_nonfinite_steps": cfg.max_nonfinite_steps,
         "keep.last": cfg.keep.last,
-        "data.batch_rows": cfg.data.batch_rows,
-        "data.batch_tokens": cfg.data.batch_tokens,
+        "data.batch_size": cfg.data.batch_size,
+        "data.tokens_per_batch": cfg.data.tokens_per_batch,
         "data.segment_length": cfg.data.segment_length,
         "data.buckets": cfg.data.buckets,
         "data.max_length": cfg.data.max_length,
         "data.vocab_size": cfg.data.vocab_size,
-        "eval.batch_rows": cfg.eval.batch_rows,
+        "eval.batch_size": cfg.eval.batch_size,
         "decode.max_length": cfg.decode.max_length,
     }
     ranges = {
@@ -112,16 +112,16 @@ def check_lengths(cfg: ConfigDict) -> None:
         "epochs": (cfg.epochs, 0, math.inf),
         "keep.best": (cfg.keep.best, 0, math.inf),
         "keep.patience": (cfg.keep.patience, 0, math.inf),
-        "optim.ema": (cfg.optim.ema, 0, 1),
+        "optim.ema_decay": (cfg.optim.ema_decay, 0, 1),
         "optim.warmup": (cfg.optim.warmup, 0, math.inf),
-        "optim.clip": (cfg.optim.clip, 0, math.inf),
+        "optim.clip_norm": (cfg.optim.clip_norm, 0, math.inf),
         "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
         "eval.window": (cfg.eval.window, 1, math.inf),
         "eval.stride": (cfg.eval.stride, 1, cfg.eval.window or math.inf),
         "eval.attention_window": (cfg.eval.attention_window, 0, math.inf),
         "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
         "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
-        "decode.length_factor": (cfg.decode.length_factor, 0, math.inf),
+        "decode.max_length_ratio": (cfg.decode.max_length_ratio, 0, math.inf),
         **{key: (value, 1, math.inf) for key, value in positive.items()},
     }
     for key, (value, low, high) in ranges.items():
@@ -135,10 +135,10 @@ def check_lengths(cfg: ConfigDict) -> None:
         )
     if cfg.eval.window and not reads_text(cfg):
         raise UserError(f"eval.window={cfg.eval.window}: only texts have windows")
-    if cfg.data.documents and reads_text(cfg):
+    if cfg.data.document_order and reads_text(cfg):
         raise UserError(
-            "data.documents=True is for translation; what a model of texts remembers "
-            "goes from segment to segment anyway"
+            "data.document_order=True is for translation; what a model of texts "
+            "remembers goes from segment to segment anyway"
         )
     if cfg.eval.stride and not cfg.eval.window:
         raise UserError(

@@ -43,14 +43,14 @@ class Task(LineTranslator):
         z_loss: float = 0.0,
         loss_fraction: float = 1.0,
         languages: tuple[str, ...] = ("", ""),
-        documents: bool = False,
+        document_order: bool = False,
     ):
-        """With `documents` a batch goes on where the one before it stopped."""
+        """With `document_order` a batch goes on where the one before it stopped."""
         if loss_fraction != 1:
             raise UserError(
                 f"loss_fraction={loss_fraction}: sentences count whole, so 1.0"
             )
-        super().__init__(tokenizers, documents=documents)
+        super().__init__(tokenizers, document_order=document_order)
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
         self.languages = languages
@@ -104,7 +104,7 @@ class Task(LineTranslator):
         """Score card of a split; see README.md for its form.
 
         Args:
-          batches: `SentenceBatches` or, with `documents`, `DocumentBatches`, over
+          batches: `SentenceBatches` or, with `document_order`, `DocumentBatches`, over
             each example once.
           options: `decode` and `eval` (see configs/base.py).
           texts: the split as text; its targets are the references.
@@ -129,9 +129,9 @@ class Task(LineTranslator):
                 "sentences": len(texts),
                 "tokens": int(blocks.weight.sum()),
                 "tokenizer": self.target.kind,
-                "moses": self.target.normal.moses,
+                "moses_tokenize": self.target.normal.moses,
                 "lowercase": self.target.normal.lowercase,
-                **(self._reach(model, batches) if self.documents else {}),
+                **(self._reach(model, batches) if self.document_order else {}),
                 **signatures,
             },
             "samples": [
@@ -145,7 +145,7 @@ class Task(LineTranslator):
     def _reach(self, model, batches) -> dict:
         """What a score card says of how documents were read."""
         found = {key: getattr(model.config, key, 0) for key in REACH}
-        return {"documents": True, "rows": batches.rows, **found}
+        return {"document_order": True, "rows": batches.rows, **found}
 
     def _losses(self, model, variables, batches, count: int) -> Blocks:
         """Of every sentence; what is remembered are the references before."""

@@ -31,18 +31,18 @@ class Translator:
 
     Attributes:
       source, target: tokenizers.
-      documents: whether a batch goes on where the one before it stopped.
+      document_order: whether a batch goes on where the one before it stopped.
     """
 
-    def __init__(self, tokenizers: dict, *, documents: bool):
+    def __init__(self, tokenizers: dict, *, document_order: bool):
         self.source, self.target = tokenizers["source"], tokenizers["target"]
-        self.documents = documents
+        self.document_order = document_order
 
     def initial_carry(
         self, model, rows: int, *, train: bool, memory_length: int | None = None
     ) -> PyTree:
         """Nothing where sentences come in no order, so that none is remembered."""
-        length = memory_length if self.documents else 0
+        length = memory_length if self.document_order else 0
         return model.initial_carry(rows, train=train, memory_length=length)
 
     def begin(self, model, carry: PyTree, reset, *, train: bool) -> PyTree:
@@ -85,7 +85,7 @@ class Translator:
         Raises UserError for a beam that is larger than the vocabulary.
         """
         check_decode(options.decode, self.target.vocab_size)
-        factor, width = options.decode.length_factor, batch["source"].shape[1]
+        factor, width = options.decode.max_length_ratio, batch["source"].shape[1]
         steps = min(options.decode.max_length, int(factor * width) + 10)
         limits = factor * batch["source_mask"].sum(axis=1) + 10
         limits = np.minimum(limits, steps).astype(np.int32)

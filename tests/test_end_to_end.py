@@ -19,7 +19,7 @@ SMALL = (
     "--config.model.attention_width=8",
     "--config.data.buckets=1",
     "--config.data.max_length=16",
-    "--config.data.batch_tokens=256",
+    "--config.data.tokens_per_batch=256",
     "--config.data.vocab_size=400",
     "--config.steps=60",
     "--config.every.log=1",
@@ -144,7 +144,7 @@ def test_predict_gives_many_scores_prefixes_and_ensembles(trained):
     plain = predicted(workdir)
     assert len(plain) == 3
     assert predicted(f"{workdir},{workdir}", "--documents") == plain
-    beam = ("--decode.method=beam", "--decode.beam=2", "--n_best=2")
+    beam = ("--decode.method=beam", "--decode.beam_size=2", "--n_best=2")
     scored = predicted(workdir, *beam, "--scores", "--decode.length_penalty=0")
     assert len(scored) == 6
     assert scored[2:4] == ["", ""]
@@ -165,9 +165,9 @@ def test_predict_gives_many_scores_prefixes_and_ensembles(trained):
 
 def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
     workdir, _ = trained
-    wide = ("--decode.method=beam", "--decode.beam=5000")
+    wide = ("--decode.method=beam", "--decode.beam_size=5000")
     done = run("predict.py", f"--workdir={workdir}", *wide)
-    assert_refused(done, "decode.beam=5000", "vocabulary")
+    assert_refused(done, "decode.beam_size=5000", "vocabulary")
     done = run("predict.py", f"--workdir={workdir}", "--n_best=2")
     assert_refused(done, "n_best=2", "greedy")
     done = run("predict.py", f"--workdir={workdir}", "--score", "--scores")
@@ -232,9 +232,9 @@ def test_a_beam_wider_than_the_vocabulary_is_refused_before_training(
         f"--config.data.dir={data_dir}",
         *SMALL,
         "--config.decode.method=beam",
-        "--config.decode.beam=401",
+        "--config.decode.beam_size=401",
     )
-    assert_refused(done, "decode.beam=401", "400 tokens")
+    assert_refused(done, "decode.beam_size=401", "400 tokens")
     assert not (tmp_path / "run").exists()
 
 
@@ -278,8 +278,8 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
         "--config.model.embedding_width=16",
         "--config.model.attention_width=8",
         "--config.steps=4",
-        "--config.data.batch_rows=2",
-        "--config.eval.batch_rows=2",
+        "--config.data.batch_size=2",
+        "--config.eval.batch_size=2",
         "--config.decode.max_length=5",
     )
     assert done.returncode == 0, done.stderr.decode()

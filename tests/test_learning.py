@@ -71,6 +71,6 @@ def test_a_short_run_on_a_published_corpus_beats_unigrams(tmp_path, name, model)
     cfg = importlib.import_module(f"configs.{name}").get_config(model)
     cfg.steps, cfg.data.dir = 200, str(tmp_path)
     cfg.data.source_dir = str(Path(os.environ["CORPORA"]) / name)
-    cfg.data.batch_rows, cfg.data.batch_tokens, cfg.eval.batch_rows = 8, 1024, 64
+    cfg.data.batch_size, cfg.data.tokens_per_batch, cfg.eval.batch_size = 8, 1024, 64
     run = ShortRun(cfg)
     assert run.loss() < run.dataset.unigram_loss("validation")

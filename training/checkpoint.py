@@ -237,8 +237,8 @@ class Checkpoints:
     def restore_params(self, *steps: int) -> PyTree:
         """The parameters alone, on the first device; of several steps the mean.
 
-        Those a model is judged by: where an optimiser or `optim.ema` keeps a mean,
-        that. Raises UserError for a damaged checkpoint.
+        Those a model is judged by: where an optimiser or `optim.ema_decay` keeps a
+        mean, that. Raises UserError for a damaged checkpoint.
         """
         found = [self._params_of(step) for step in steps]
         if len(found) == 1:

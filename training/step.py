@@ -32,14 +32,14 @@ class TrainState:
 
 
 def make_state(
-    params: PyTree, optimizer: optax.GradientTransformation, *, ema: float = 0.0
+    params: PyTree, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0
 ) -> TrainState:
     """The state before the first step.
 
     Args:
-      ema: decay of the mean of the parameters; 0: none is kept.
+      ema_decay: decay of the mean of the parameters; 0: none is kept.
     """
-    mean = jax.tree.map(jnp.copy, params) if ema else ()
+    mean = jax.tree.map(jnp.copy, params) if ema_decay else ()
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), mean)
 
 
@@ -50,7 +50,7 @@ def make_step(
     seed: int,
     *,
     grad_accum_steps: int = 1,
-    ema: float = 0.0,
+    ema_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> Step:
     """A step that minimises `total_loss` (see training/gradients.py).
@@ -62,7 +62,7 @@ def make_step(
       loss: (variables, carry, batch, rng) -> (pairs, carry).
       seed: random numbers of step k are fold_in(seed, k).
       grad_accum_steps: parts of a batch that are gone through one after another.
-      ema: decay of the mean of the parameters; 0: none is kept.
+      ema_decay: decay of the mean of the parameters; 0: none is kept.
       axis_name: see `gradients`.
     """
     options = {"parts": grad_accum_steps, "axis_name": axis_name}
@@ -78,8 +78,8 @@ def make_step(
         )
         params = optax.apply_updates(state.params, updates)
         new = state.replace(params=params, opt_state=opt_state)
-        if ema:
-            new = new.replace(ema=moved(state.ema, params, ema))
+        if ema_decay:
+            new = new.replace(ema=moved(state.ema, params, ema_decay))
         finite = is_finite(pairs) & jnp.isfinite(norm)
         rate = learning_rate(schedule, state.opt_state, state.step)
         once = jnp.ones(())

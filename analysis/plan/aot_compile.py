@@ -82,7 +82,8 @@ def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
     made = Training(step.built, partitioner, None, optimizer, schedule, cfg.steps).step
     state = jax.eval_shape(
-        lambda params: make_state(params, optimizer, ema=cfg.optim.ema), step.params
+        lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay),
+        step.params,
     )
     rows = partitioner.padded(step.rows)
     carry = jax.eval_shape(lambda: step.carry(rows))

@@ -25,7 +25,7 @@ class Held:
     """Bytes a device holds from step to step, exactly; activations come on top."""
 
     parameters: int
-    optimizer: int  # its state, and the mean that `optim.ema` keeps
+    optimizer: int  # its state, and the mean that `optim.ema_decay` keeps
     carry: int
 
     @property
@@ -61,7 +61,7 @@ def held(step: PlannedStep, partitioner: Partitioner) -> Held:
     optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
 
     def make(params):
-        return make_state(params, optimizer, ema=cfg.optim.ema)
+        return make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
 
     own = partitioner.bytes_a_device(params)
     whole = partitioner.bytes_a_device(jax.eval_shape(make, params))

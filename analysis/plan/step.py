@@ -42,16 +42,16 @@ class PlannedStep:
         built = build.assemble(cfg, parameters.vocabularies(cfg))
         data, params = cfg.data, built.parameters()
         if build.reads_text(cfg):
-            return cls(cfg, built, params, data.batch_rows, data.segment_length, 1)
-        rows = data.batch_rows
-        if not data.documents:
-            rows = max(1, data.batch_tokens // data.max_length)
+            return cls(cfg, built, params, data.batch_size, data.segment_length, 1)
+        rows = data.batch_size
+        if not data.document_order:
+            rows = max(1, data.tokens_per_batch // data.max_length)
         return cls(cfg, built, params, rows, data.max_length, data.buckets)
 
     @property
     def has_streams(self) -> bool:
         """Whether a carry's rows go on from batch to batch."""
-        return build.reads_text(self.cfg) or self.cfg.data.documents
+        return build.reads_text(self.cfg) or self.cfg.data.document_order
 
     @property
     def tokens(self) -> int:

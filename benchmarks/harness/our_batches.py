@@ -20,7 +20,7 @@ class Batches:
         size = CORPORA[kind].shrunk() if tiny else CORPORA[kind]
         if kind == "sentences":
             corpus = VariedSentences(size.rows, size.length, size.vocabulary, buckets=8)
-            self.batches = corpus.train_batches(size.batch_tokens)
+            self.batches = corpus.train_batches(size.tokens_per_batch)
         else:
             corpus = Text(size.rows, size.length, size.vocabulary)
             self.batches = corpus.train_batches()

@@ -41,7 +41,7 @@ class Sentences:
         """A few batches, each full."""
         lengths = np.full(self.rows * BATCHES, self.length)
         sides = [encoded(lengths, self.vocabulary, seed) for seed in (0, 1)]
-        plan = make_plan(*sides, count=1, batch_tokens=self.rows * self.length)
+        plan = make_plan(*sides, count=1, tokens_per_batch=self.rows * self.length)
         return SentenceBatches(*sides, plan, seed=0)
 
 
@@ -77,16 +77,16 @@ class VariedSentences:
         """Source and target."""
         return [encoded(self.lengths, self.vocabulary, seed) for seed in (0, 1)]
 
-    def train_batches(self, batch_tokens: int = 4096) -> SentenceBatches:
+    def train_batches(self, tokens_per_batch: int = 4096) -> SentenceBatches:
         """In buckets, shuffled."""
         sides = self.sides()
-        plan = make_plan(*sides, count=self.buckets, batch_tokens=batch_tokens)
+        plan = make_plan(*sides, count=self.buckets, tokens_per_batch=tokens_per_batch)
         return SentenceBatches(*sides, plan, seed=0)
 
-    def evaluation_batches(self, batch_tokens: int) -> SentenceBatches:
+    def evaluation_batches(self, tokens_per_batch: int) -> SentenceBatches:
         """In buckets, one after another."""
         sides = self.sides()
-        plan = make_plan(*sides, count=self.buckets, batch_tokens=batch_tokens)
+        plan = make_plan(*sides, count=self.buckets, tokens_per_batch=tokens_per_batch)
         return SentenceBatches(*sides, plan)
 
 

@@ -55,7 +55,7 @@ def config(work: Work, dtype: str = "float32") -> ConfigDict:
         cfg.model.memory_length = work.memory
     cfg.optim.update({"name": "adam", "lr": 1e-4, "schedule": "constant"})
     cfg.optim.update(
-        {"b1": 0.9, "b2": 0.98, "clip": 0.0 if work.is_translation else 0.25}
+        {"b1": 0.9, "b2": 0.98, "clip_norm": 0.0 if work.is_translation else 0.25}
     )
     return cfg
 
@@ -153,7 +153,7 @@ class Decoding(Ours):
         self.carry = found.task.initial_carry(self.model, 1, train=False)
         cfg = found.cfg
         method = "beam" if beam > 1 else "greedy"
-        cfg.decode.update({"method": method, "beam": beam})
+        cfg.decode.update({"method": method, "beam_size": beam})
         # Ends cannot come before the last token, and have to come then.
         cfg.decode.update({"max_length": work.length, "min_length": work.length - 1})
         self.search = Search.of(cfg.decode).best_alone
@@ -194,7 +194,7 @@ class VariedDecoding(Decoding):
         super().__init__(work, beam, dtype)
         self.products = []
         dataset = VariedSentences(BATCHES * work.rows, work.length, work.vocabulary)
-        self.found.cfg.decode.length_factor = dataset.factor
+        self.found.cfg.decode.max_length_ratio = dataset.factor
         names = ("source", "source_mask", "reset", "ids")
         batches = dataset.evaluation_batches(work.rows * work.length)
         self.all = [

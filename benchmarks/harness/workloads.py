@@ -274,14 +274,14 @@ class Corpus:
       rows: pairs of all sentences, or parallel streams.
       length: of the longest sentence, or tokens a stream moves on by.
       batches: of a step, so that it lasts long enough to see who disturbs it.
-      batch_tokens: of sentences, the most that a side of a batch may have.
+      tokens_per_batch: of sentences, the most that a side of a batch may have.
     """
 
     rows: int
     length: int
     vocabulary: int
     batches: int
-    batch_tokens: int = 0
+    tokens_per_batch: int = 0
 
     def shrunk(self) -> "Corpus":
         """The same in less than a second."""
@@ -290,7 +290,7 @@ class Corpus:
 
 CORPORA = {
     "sentences": Corpus(
-        rows=50_000, length=64, vocabulary=8000, batches=100, batch_tokens=4096
+        rows=50_000, length=64, vocabulary=8000, batches=100, tokens_per_batch=4096
     ),
     "text": Corpus(rows=32, length=128, vocabulary=8000, batches=1000),
 }

@@ -65,7 +65,7 @@ def together(pairs) -> dict:
 def sentences(corpus: Corpus):
     """Endless."""
     pairs = Pairs(corpus)
-    sampler = batches_of(pairs, corpus.batch_tokens)
+    sampler = batches_of(pairs, corpus.tokens_per_batch)
     while True:
         yield from DataLoader(pairs, batch_sampler=sampler, collate_fn=together)
 

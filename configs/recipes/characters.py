@@ -41,14 +41,14 @@ def on_characters(
     cfg.steps = 400_000
     cfg.data.name = name
     cfg.data.tokenizer = "byte"
-    cfg.data.batch_rows = rows
+    cfg.data.batch_size = rows
     cfg.data.segment_length = length
     cfg.optim.name = "adam"
     cfg.optim.lr = 2.5e-4
     cfg.optim.warmup = warmup
     cfg.optim.b2 = 0.999
     cfg.optim.eps = 1e-8
-    cfg.optim.clip = 0.25
+    cfg.optim.clip_norm = 0.25
     cfg.every.eval = 4000
     cfg.every.checkpoint = 4000
     return cfg

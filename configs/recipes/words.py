@@ -74,7 +74,7 @@ def awd_lstm(model: str, *, steps: int, epoch: int, rows: int, **changes) -> Con
     cfg = base.get_config("rnn")
     cfg.model.update(RECIPES[model], **changes)
     cfg.steps = steps
-    cfg.data.batch_rows = rows
+    cfg.data.batch_size = rows
     cfg.optim.name = "nt_asgd"
     cfg.optim.lr = 30.0
     cfg.optim.schedule = "constant"
@@ -91,8 +91,8 @@ def on_words(cfg: ConfigDict, name: str, vocab_size: int) -> ConfigDict:
     cfg.data.tokenizer = "word"
     cfg.data.vocab_size = vocab_size
     cfg.data.segment_length = 70
-    cfg.optim.clip = 0.25
-    cfg.eval.batch_rows = 10
+    cfg.optim.clip_norm = 0.25
+    cfg.eval.batch_size = 10
     return cfg
 
 
@@ -101,7 +101,7 @@ def plain(model: str) -> ConfigDict:
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.steps = 20_000
-    cfg.data.batch_rows = 20
+    cfg.data.batch_size = 20
     cfg.optim.lr = 1e-3
     cfg.optim.warmup = 200
     return cfg

@@ -42,11 +42,11 @@ class Bucket:
 
 
 def make_buckets(
-    copies: list[np.ndarray], count: int, batch_tokens: int
+    copies: list[np.ndarray], count: int, tokens_per_batch: int
 ) -> list[list[Bucket]]:
     """At most `count` buckets a copy, the shapes of all copies the same.
 
-    A batch has batch_tokens / the longer side rows.
+    A batch has tokens_per_batch / the longer side rows.
 
     Args:
       copies: lengths of source and target, [N, 2], of the same pairs.
@@ -58,7 +58,7 @@ def make_buckets(
     for lengths, own in zip(copies, np.split(part, len(copies)), strict=True):
         buckets = []
         for number, (source, target) in enumerate(shapes):
-            rows = max(1, batch_tokens // int(max(source, target)))
+            rows = max(1, tokens_per_batch // int(max(source, target)))
             members = np.flatnonzero(own == number)
             buckets.append(Bucket(rows, int(source), int(target), members))
         found.append(without_loose_ends(buckets, lengths.sum(axis=1)))
@@ -108,14 +108,14 @@ def make_plan(
     target: Encoded,
     *,
     count: int,
-    batch_tokens: int,
+    tokens_per_batch: int,
     kept: np.ndarray | None = None,
     dropped: dict[str, int] | None = None,
 ) -> Plan:
     """Buckets for the pairs with numbers in `kept`; None: for all."""
     if kept is None:
         kept = np.arange(len(source.offsets) - 1)
-    sizes = {"count": count, "batch_tokens": batch_tokens}
+    sizes = {"count": count, "tokens_per_batch": tokens_per_batch}
     return make_plans([(source, target)], kept=kept, dropped=dropped or {}, **sizes)[0]
 
 
@@ -123,7 +123,7 @@ def make_plans(
     copies: list[tuple[Encoded, Encoded]],
     *,
     count: int,
-    batch_tokens: int,
+    tokens_per_batch: int,
     kept: np.ndarray,
     dropped: dict[str, int],
 ) -> list[Plan]:
@@ -133,7 +133,7 @@ def make_plans(
     ]
     plans = []
     for own, found in zip(
-        lengths, make_buckets(lengths, count, batch_tokens), strict=True
+        lengths, make_buckets(lengths, count, tokens_per_batch), strict=True
     ):
         places = sum(b.num_batches * b.rows * b.places for b in found)
         buckets = [dataclasses.replace(b, members=kept[b.members]) for b in found]

@@ -83,8 +83,8 @@ def dropouts(
         raise UserError(f"data.bpe_dropout_copies={copies}: {asked} needs 1 or more")
     if kind != "parallel":
         raise UserError(f"{asked}: only sentence pairs are segmented anew, not a text")
-    if cfg.documents:
-        raise UserError(f"{asked} does not go with data.documents=True: unset one")
+    if cfg.document_order:
+        raise UserError(f"{asked} does not go with data.document_order=True: unset one")
     for tokenizer in tokenizers.values():
         check_merges(tokenizer, asked, cfg)
     return [Dropout(share, cfg.seed, copy) for copy in range(copies)]

@@ -39,8 +39,8 @@ def normalizers(
         raise UserError("data.target_tag=True: a text has no target language")
     tags = [language_tag(languages[-1]) if cfg.target_tag else "", ""]
     return [
-        Normalizer(language or "en", cfg.moses, cfg.lowercase, tag)
-        if cfg.moses
+        Normalizer(language or "en", cfg.moses_tokenize, cfg.lowercase, tag)
+        if cfg.moses_tokenize
         else Normalizer(lowercase=cfg.lowercase, tag=tag)
         for language, tag in zip(languages, tags, strict=False)
     ]

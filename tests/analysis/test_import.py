@@ -105,7 +105,7 @@ def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch)
     cfg.data.name, cfg.data.dir = "ptb", str(tmp_path / "data")
     cfg.data.source_dir = str(tmp_path)
     imported_run.write_run(str(tmp_path / "run"), cfg, params, words, {})
-    changes = {"eval": {"segment_length": 8, "batch_rows": 2}}
+    changes = {"eval": {"segment_length": 8, "batch_size": 2}}
     run = restore.open_run(str(tmp_path / "run"), changes=changes)
     card, _ = restore.evaluate(run, "test")
     assert card["scores"]["loss"]["value"] > 1

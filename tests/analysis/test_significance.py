@@ -157,7 +157,7 @@ def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
         (folder / name).mkdir(parents=True, exist_ok=True)
     protocol = {
         "bleu_signature": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0",
-        "decode": {"beam": 4},
+        "decode": {"beam_size": 4},
         "data": "0123",
         "vocabulary": "4567",
         "checkpoint": step,
@@ -178,9 +178,9 @@ def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
 
 def test_unlike_protocols_are_refused_and_the_differences_listed(tmp_path):
     one = make_card(tmp_path / "a")
-    other = make_card(tmp_path / "b", decode={"beam": 5}, memory_length=3, step=9)
+    other = make_card(tmp_path / "b", decode={"beam_size": 5}, memory_length=3, step=9)
     systems = open_systems([one, other], "test")
-    told = "decode.beam is 4 in .*a/eval/test-7.json and 5 in .*b/eval/test-9.json"
+    told = "decode.beam_size is 4 in .*a/eval/test-7.json and 5 in .*b/eval/test-9.json"
     with pytest.raises(UserError, match=f"{told}; memory_length is None .* --force"):
         differences(systems, force=False)
     assert len(differences(systems, force=True)) == 2

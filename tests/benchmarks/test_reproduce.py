@@ -112,7 +112,7 @@ def test_a_rung_of_a_corpus_is_told_where_it_lies(call, tmp_path):
     source = f"--config.data.source_dir={tmp_path / 'multi30k'}"
     assert source in (run / "flags").read_text()
     scoring = (run / "eval" / "test-20.json").read_text()
-    assert scoring.endswith("--split=test --decode.method=beam --decode.beam=5")
+    assert scoring.endswith("--split=test --decode.method=beam --decode.beam_size=5")
 
 
 @pytest.mark.parametrize(

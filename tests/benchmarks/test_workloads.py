@@ -73,7 +73,7 @@ def test_ours_trains_as_its_peers_do():
         else:
             assert cfg.model.norm == "post"
             assert cfg.model.attention_dropout == (0.1 if work.is_translation else 0)
-    assert config(WORKS["xl_small"]).optim.clip == 0.25
+    assert config(WORKS["xl_small"]).optim.clip_norm == 0.25
 
 
 def test_batches_are_full():

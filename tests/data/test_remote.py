@@ -47,7 +47,7 @@ def settings(source, **changes):
         "every.log": 1,
         "every.eval": STEPS,
         "every.checkpoint": 2,
-        "eval.batch_rows": 4,
+        "eval.batch_size": 4,
         "steps": STEPS,
         **changes,
     }

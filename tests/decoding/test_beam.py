@@ -35,7 +35,7 @@ MASK = np.asarray([[True] * SOURCE, [True, True, False], [True, False, False]])
 
 
 def find(context, limits=LIMITS, prefix=None, **options):
-    options = {"beam": 4, "n_best": 4, "source_mask": None} | options
+    options = {"beam_size": 4, "n_best": 4, "source_mask": None} | options
     mask = options.pop("source_mask")
     method = beam_search if mask is None else with_mask
     found = search(
@@ -78,7 +78,7 @@ def test_a_beam_that_holds_everything_is_exhaustive_search(alpha, beta):
     context = tables(ROWS)
     options = {"source_mask": MASK} if beta else {}
     scoring = Scoring(alpha, beta)
-    found = find(context, beam=ALL, n_best=ALL, scoring=scoring, **options)
+    found = find(context, beam_size=ALL, n_best=ALL, scoring=scoring, **options)
     for row in range(ROWS):
         expected = {t: score(context, row, t, alpha, beta) for t in everything()}
         assert len(expected) == ALL
@@ -96,7 +96,7 @@ def test_length_and_coverage_penalties_change_what_is_best():
     for alpha, beta in [(0.0, 0.0), (4.0, 0.0), (0.8, 0.7)]:
         options = {"source_mask": MASK} if beta else {}
         scoring = Scoring(alpha, beta)
-        found = find(context, beam=ALL, n_best=ALL, scoring=scoring, **options)
+        found = find(context, beam_size=ALL, n_best=ALL, scoring=scoring, **options)
         best.add(tuple(hypotheses(found, row)[0][0] for row in range(ROWS)))
     assert len(best) == 3
 
@@ -116,7 +116,9 @@ def test_it_goes_on_while_the_best_length_of_a_hypothesis_could_win(
     for number in range(1, length):
         logits[0, node(words[:number]), words[number]] = 0.0
     limits = np.asarray([LENGTH])
-    found = find((logits, attention), limits, beam=2, n_best=1, scoring=Scoring(alpha))
+    found = find(
+        (logits, attention), limits, beam_size=2, n_best=1, scoring=Scoring(alpha)
+    )
     ((tokens, value),) = hypotheses(found, 0)
     assert tokens == words
     assert math.log(end) < value  # which ended at once
@@ -156,7 +158,7 @@ def test_a_narrow_beam_finds_what_one_in_lists_finds(alpha, early):
         found = find(
             context,
             np.full(rows, LENGTH),
-            beam=beam,
+            beam_size=beam,
             n_best=n_best,
             scoring=Scoring(alpha),
             early_stopping=early,
@@ -175,7 +177,7 @@ def test_stopping_early_finds_other_hypotheses_than_going_on():
         find(
             context,
             np.full(24, LENGTH),
-            beam=2,
+            beam_size=2,
             n_best=2,
             scoring=Scoring(3.0),
             early_stopping=early,
@@ -191,7 +193,7 @@ def test_a_beam_of_one_is_greedy(early):
     rows = 24
     context = tables(rows, seed=2)
     limits = np.arange(rows) % LENGTH + 1
-    found = find(context, limits, beam=1, n_best=1, early_stopping=early)
+    found = find(context, limits, beam_size=1, n_best=1, early_stopping=early)
     expected = greedy(
         without_attention,
         context,
@@ -217,7 +219,7 @@ def calls_of(limits, context, early):
         start(rows),
         jnp.full(rows, FIRST),
         rules,
-        beam=1,
+        beam_size=1,
         early_stopping=early,
     )
     jax.block_until_ready(found)
@@ -249,7 +251,7 @@ def test_tokens_do_not_depend_on_the_batch(early):
 
 
 def test_nothing_stands_after_an_end_and_hypotheses_differ_and_are_sorted():
-    found = find(tables(ROWS), beam=ALL, n_best=ALL)
+    found = find(tables(ROWS), beam_size=ALL, n_best=ALL)
     for row in range(ROWS):
         ours = hypotheses(found, row)
         assert len({tokens for tokens, _ in ours}) == len(ours) == ALL
@@ -261,7 +263,7 @@ def test_nothing_stands_after_an_end_and_hypotheses_differ_and_are_sorted():
 
 
 def test_what_does_not_exist_is_marked():
-    found = find(tables(ROWS), np.asarray([1, 2, 2]), beam=8, n_best=8)
+    found = find(tables(ROWS), np.asarray([1, 2, 2]), beam_size=8, n_best=8)
     assert [len(hypotheses(found, row)) for row in range(ROWS)] == [1, 5, 5]
     missing = found.lengths == 0
     assert (found.scores[missing] == -np.inf).all()
@@ -275,7 +277,7 @@ def test_what_does_not_exist_is_marked():
 )
 def test_limits_and_forbidden_tokens_are_kept(rules):
     context, limits = tables(ROWS), np.asarray([4, 3, 1])
-    found = find(context, limits, beam=ALL, n_best=ALL, **rules)
+    found = find(context, limits, beam_size=ALL, n_best=ALL, **rules)
     for row in range(ROWS):
         words = {
             tokens: score(context, row, tokens)
@@ -292,7 +294,9 @@ def test_hypotheses_begin_with_their_row_s_prefix():
     context = tables(ROWS)
     tokens = jnp.asarray([[2, 0], [4, 0], [0, 0]])
     mask = jnp.asarray([[True, True], [True, False], [False, False]])
-    found = find(context, prefix=(tokens, mask), beam=ALL, n_best=ALL, forbidden=(0,))
+    found = find(
+        context, prefix=(tokens, mask), beam_size=ALL, n_best=ALL, forbidden=(0,)
+    )
     for row, prefix in enumerate([(2, 0), (4,), ()]):
         free = everything(LENGTH - len(prefix), forbidden=(0,))
         expected = {(*prefix, *rest) for rest in free}
@@ -306,7 +310,7 @@ def test_a_prefix_may_be_longer_than_the_limit_but_not_than_the_room():
     context = tables(ROWS)
     tokens = jnp.full((ROWS, 2), 2)
     prefix = (tokens, jnp.ones((ROWS, 2), bool))
-    found = find(context, np.full(ROWS, 1), prefix, beam=2, n_best=2)
+    found = find(context, np.full(ROWS, 1), prefix, beam_size=2, n_best=2)
     for row in range(ROWS):
         assert [words for words, _ in hypotheses(found, row)] == [(2, 2, END)]
     long = jnp.full((ROWS, LENGTH), 2)
@@ -317,7 +321,7 @@ def test_a_prefix_may_be_longer_than_the_limit_but_not_than_the_room():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_best": 5}, "n_best=5 is not in 1 to beam=4"),
+        ({"n_best": 5}, "n_best=5 is not in 1 to beam_size=4"),
         ({"scoring": Scoring(0.0, 1.0)}, "needs source_mask"),
     ],
 )

@@ -36,7 +36,7 @@ ALPHA, BETA = 0.6, 0.3
 
 def options(**changes):
     cfg = base.get_config()
-    cfg.decode.update(max_length=STEPS, length_factor=1.0, **changes)
+    cfg.decode.update(max_length=STEPS, max_length_ratio=1.0, **changes)
     return cfg
 
 
@@ -58,7 +58,7 @@ def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
             state,
             jnp.full(B, BOS),
             rules,
-            beam=BEAM,
+            beam_size=BEAM,
             n_best=BEAM,
             scoring=Scoring(ALPHA, BETA),
             source_mask=case.source_mask,
@@ -106,7 +106,7 @@ def test_scores_over_a_language_model_are_those_of_one_pass(name):
         return search(step, context, state, last, rules, keys=keys)
 
     for method in ("beam", "sample"):
-        decode = options(method=method, beam=BEAM, n_best=BEAM, length_penalty=0.0)
+        decode = options(method=method, beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
         found = find(Search.of(decode.decode), case.variables)
         for row in range(B):
             before = int(mask[row].sum()) + 1
@@ -192,7 +192,7 @@ def test_lines_are_translated_in_order_and_blank_ones_stay_blank():
     words = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, W))])
     task = translation.Task({"source": words, "target": Numbers(V)})
     lines = ["5 6 7", " ", "9", "5 6 7 11 12"]
-    cfg = options(method="beam", beam=BEAM, n_best=2)
+    cfg = options(method="beam", beam_size=BEAM, n_best=2)
     whole = list(task.predict_all(case.model, case.variables, iter(lines), cfg))
     assert [len(row) for row in whole] == [2, 0, 2, 2]
     best = list(task.predict(case.model, case.variables, iter(lines), cfg))
@@ -207,7 +207,7 @@ def text_task():
 
 def test_continuations_of_a_line_are_ranked_and_need_no_source():
     case, task = LanguageModelCase("rnn", layers=1), text_task()
-    cfg = options(method="beam", beam=BEAM, n_best=BEAM)
+    cfg = options(method="beam", beam_size=BEAM, n_best=BEAM)
     (found,) = task.predict_all(case.model, case.variables, ["5 6 7"], cfg)
     assert len({text for text, _ in found}) == BEAM
     assert sorted(found, key=lambda pair: -pair[1]) == found
@@ -226,8 +226,11 @@ def test_continuations_of_a_line_are_ranked_and_need_no_source():
     ("changes", "message"),
     [
         ({"method": "bean"}, "decode.method='bean': there are greedy, beam, sample"),
-        ({"beam": 0}, "decode.beam=0: it must be 1 or more"),
-        ({"method": "beam", "beam": 30}, "larger than the vocabulary, which has 29"),
+        ({"beam_size": 0}, "decode.beam_size=0: it must be 1 or more"),
+        (
+            {"method": "beam", "beam_size": 30},
+            "larger than the vocabulary, which has 29",
+        ),
         ({"method": "beam", "n_best": 5}, "decode.n_best=5: .* finds 4 at most"),
         ({"n_best": 2}, "decode.n_best=2: decode.method='greedy' finds 1 at most"),
         ({"min_length": 6}, "decode.min_length=6 is not below decode.max_length=6"),
@@ -253,15 +256,15 @@ def test_a_protocol_names_the_search_and_only_what_matters_to_it():
     assert told["decode"].keys() == {
         "method",
         "max_length",
-        "length_factor",
+        "max_length_ratio",
         "min_length",
         "replace_unknown",
     }
     told = protocol(options(method="beam", early_stopping=True).decode)
     assert told["search"] == (
-        "beam, beam 4, length penalty 0.6, coverage penalty 0.0, early stopping"
+        "beam, beam size 4, length penalty 0.6, coverage penalty 0.0, early stopping"
     )
-    assert told["decode"]["beam"] == 4
+    assert told["decode"]["beam_size"] == 4
     told = protocol(options(method="sample", top_p=0.9).decode)
     assert told["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
 
@@ -273,7 +276,7 @@ def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
     model = Ensemble(tuple(case.model for case in cases), mean)
     variables = ensemble_variables([case.variables for case in cases])
     task = translation.Task({"source": Numbers(W), "target": Numbers(V)})
-    cfg = options(method="beam", beam=BEAM, n_best=BEAM, length_penalty=0.0)
+    cfg = options(method="beam", beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
     batch = batch_of(cases[0])
     carry = task.initial_carry(model, B, train=False)
     search = Search.of(cfg.decode)

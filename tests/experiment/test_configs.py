@@ -114,8 +114,8 @@ def test_values_a_model_cannot_have_are_named(change, said):
         {"eval.memory_length": -1},
         {"eval.attention_window": -1},
         {"eval.segment_length": -4},
-        {"decode.length_factor": -1.0},
-        {"data.batch_rows": 0},
+        {"decode.max_length_ratio": -1.0},
+        {"data.batch_size": 0},
     ],
 )
 def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):

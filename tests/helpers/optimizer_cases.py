@@ -57,7 +57,7 @@ def updates_of(name, **changes):
     """The parameters after each of the GRADS, at rates that fall."""
     numbers = {"b1": B1, "b2": B2, "eps": EPS, "rho": RHO, "lr": LR}
     numbers |= {"momentum": MU, "muon_momentum": MU, "weight_decay": DECAY}
-    cfg = optim(name=name, clip=0.0, **numbers | {"schedule": "linear"} | changes)
+    cfg = optim(name=name, clip_norm=0.0, **numbers | {"schedule": "linear"} | changes)
     optimizer, _ = make_optimizer(cfg, 10)
     update = jax.jit(optimizer.update)
     params, state, found = PARAMS, optimizer.init(PARAMS), []

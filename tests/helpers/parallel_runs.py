@@ -122,7 +122,7 @@ def config(task, model, optimizer, dtype, changes=()):
     sizes = SIZES | {"dtype": dtype} | dict(changes)
     cfg.model.update({k: v for k, v in sizes.items() if k in cfg.model})
     cfg.task, cfg.data.vocab_size = task, V
-    cfg.data.documents = (task, model) == ("translation", "transformer_xl")
+    cfg.data.document_order = (task, model) == ("translation", "transformer_xl")
     cfg.optim.update(name=optimizer, lr=0.1 if optimizer == "sgd" else 1e-2)
     return cfg
 
@@ -255,7 +255,7 @@ def planned(case, layout):
     mode, data, fsdp, tensor = LAYOUTS[layout]
     cfg = case.cfg.copy_and_resolve_references()
     cfg.parallel.update(mode=mode, data=data, fsdp=fsdp, tensor=tensor)
-    cfg.data.batch_rows = ROWS
+    cfg.data.batch_size = ROWS
     partitioner = memory.partitioner_of(cfg, data * fsdp * tensor)
     plans = memory.held(PlannedStep.of(cfg), partitioner)
     return there, (plans.parameters, plans.optimizer, plans.carry)

@@ -31,7 +31,7 @@ CHANGES = {
     "optim.lr": [3e-3, 1e-3, 3e-3, 5e-3],
     "optim.weight_decay": [0.0, 0.1, 0.0, 0.01],
     "optim.warmup": [0, 4, 2, 4],
-    "optim.lr_end": [0.0, 0.1, 0.5, 0.0],
+    "optim.final_lr_ratio": [0.0, 0.1, 0.5, 0.0],
 }
 OF_MODELS = {
     "rnn": {"model.dropout_input": [0.2, 0.1, 0.0, 0.1]},

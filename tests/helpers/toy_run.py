@@ -45,7 +45,7 @@ def batch(k, broken=()):
 def compiled(ema):
     schedule = optax.cosine_decay_schedule(0.1, 100)
     adam = optax.with_extra_args_support(optax.adam(schedule))
-    step = make_step(loss, adam, schedule, 0, ema=ema)
+    step = make_step(loss, adam, schedule, 0, ema_decay=ema)
     return jax.jit(step), adam
 
 
@@ -69,7 +69,7 @@ class Toy:
           act: what happens then.
         """
         step, optimizer = compiled(self.ema)
-        state = make_state({"x": jnp.zeros(SIZE)}, optimizer, ema=self.ema)
+        state = make_state({"x": jnp.zeros(SIZE)}, optimizer, ema_decay=self.ema)
         carry = {"mean": jnp.zeros((ROWS, SIZE))}
         checkpoints = Checkpoints(self.folder / "checkpoints")
         progress = Progress()

@@ -123,16 +123,18 @@ def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
     drawn, size = log_uniform(1e-4, 1e-2), uniform(0.0, 1.0)
     assert common_part({"optim.lr": drawn, "seed": 1}) == {}
     assert common_part({"optim.lr": drawn, "z_loss": size}) is None
-    assert common_part({"optim.clip": 0.0, "z_loss": 1.0}) == {
-        "optim.clip": False,
+    assert common_part({"optim.clip_norm": 0.0, "z_loss": 1.0}) == {
+        "optim.clip_norm": False,
         "z_loss": 1.0,
     }
 
 
 def test_a_switch_that_results_suggest_may_be_on_in_one_and_off_in_another():
-    undecided = {"optim.clip": choice(0.0, 1.0)}
+    undecided = {"optim.clip_norm": choice(0.0, 1.0)}
     assert common_part(undecided) is None
-    assert common_part({"optim.clip": choice(0.5, 1.0)}) == {"optim.clip": True}
+    assert common_part({"optim.clip_norm": choice(0.5, 1.0)}) == {
+        "optim.clip_norm": True
+    }
 
 
 def test_a_rate_that_stands_for_another_is_not_a_number():

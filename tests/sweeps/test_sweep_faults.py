@@ -23,7 +23,7 @@ TINY = {
     "model.attention_width": 16,
     "data.buckets": 1,
     "data.max_length": 16,
-    "data.batch_tokens": 128,
+    "data.tokens_per_batch": 128,
     "data.vocab_size": 300,
     "decode.max_length": 4,
 }

@@ -20,7 +20,7 @@ TEXTS = ["one", "one", "one", "two", "two", "three", "three"]
 SHORT = np.asarray([[4, 6, 3, 5, 2, 6, 4], [5, 3, 6, 2, 4, 5, 6]])
 WIDTH = 8  # every target by hand is as wide, which is one compilation
 OPTIONS = base.get_config()
-OPTIONS.decode.update(max_length=WIDTH, length_factor=1.0)
+OPTIONS.decode.update(max_length=WIDTH, max_length_ratio=1.0)
 
 
 class Numbers(Tokenizer):
@@ -39,7 +39,7 @@ class Numbers(Tokenizer):
 def small(name):
     """A model that remembers 9 tokens, and its task."""
     tokenizers = {"source": Numbers(W), "target": Numbers(V)}
-    return Seq2SeqCase(name, memory_length=9), Task(tokenizers, documents=True)
+    return Seq2SeqCase(name, memory_length=9), Task(tokenizers, document_order=True)
 
 
 def texts_in_order(target_seed=1):
@@ -171,7 +171,7 @@ def test_no_reference_leaks_into_hypotheses():
     one, other = card_of("transformer_xl"), card_of("transformer_xl", target_seed=5)
     assert hypotheses_of(one) == hypotheses_of(other)
     assert one["scores"]["loss"] != other["scores"]["loss"]
-    assert one["protocol"]["documents"] is True
+    assert one["protocol"]["document_order"] is True
     assert one["protocol"]["memory_length"] == 9
     assert one["protocol"]["rows"] == 2
     assert one["protocol"]["tokens"] == SHORT[1].sum()

@@ -77,8 +77,8 @@ def test_given_targets_score_what_the_model_gives_them_step_by_step():
 
 
 def test_a_translation_and_its_score_come_back_when_it_is_given():
-    cfg = options(method="beam", beam=3, n_best=2, length_penalty=0.0)
-    cfg.decode.length_factor = 10.0  # so that no end is forced
+    cfg = options(method="beam", beam_size=3, n_best=2, length_penalty=0.0)
+    cfg.decode.max_length_ratio = 10.0  # so that no end is forced
     cfg.decode.max_length = 40
     for hypotheses in predicted("predict_all", LINES[:1], cfg):
         lines = [f"{LINES[0]}\t{text}" for text, _ in hypotheses]
@@ -137,7 +137,7 @@ def document_lines():
 def read_documents(**how):
     case, task = remembering("transformer_xl")
     sides = {"source": Words(task.source.vocab_size), "target": Words(V)}
-    task = translation.Task(sides, documents=True)
+    task = translation.Task(sides, document_order=True)
     return list(
         task.predict(case.model, case.variables, document_lines(), OPTIONS, **how)
     )

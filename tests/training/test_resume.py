@@ -32,7 +32,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         "every.log": 2,
         "every.eval": STEPS,
         "every.checkpoint": STOP,
-        "eval.batch_rows": 64,
+        "eval.batch_size": 64,
         "eval.segment_length": 64,
         "decode.max_length": 4,
     }

@@ -80,8 +80,8 @@ def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(where):
             total = total + jnp.where(batch["bad"], jnp.inf, 0)
         return {"loss": (total, weight)}, carry + 1
 
-    step = make_step(loss, SGD, RATE, 0, ema=0.9)
-    before = start(ema=0.9)
+    step = make_step(loss, SGD, RATE, 0, ema_decay=0.9)
+    before = start(ema_decay=0.9)
     bad, good = BATCH | {"bad": jnp.ones(())}, BATCH | {"bad": jnp.zeros(())}
     after, carry, pairs = step(before, jnp.zeros(2), bad)
     assert int(after.step) == 1
@@ -95,7 +95,10 @@ def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(where):
 
 
 def test_the_mean_of_parameters_moves_as_its_decay_says():
-    step, state = make_step(quadratic, SGD, RATE, 0, ema=0.75), start(ema=0.75)
+    step, state = (
+        make_step(quadratic, SGD, RATE, 0, ema_decay=0.75),
+        start(ema_decay=0.75),
+    )
     expected = np.zeros(3)
     for _ in range(3):
         state, _, _ = step(state, (), BATCH)

@@ -125,7 +125,7 @@ def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
         "optim.name": "sgd",
         "optim.lr": 1e38,
         "optim.warmup": 0,
-        "optim.clip": 0,
+        "optim.clip_norm": 0,
     }
     cfg = config(
         "cldr", "rnn", data_dir, steps=30, max_nonfinite_steps=3, **SMALL, **changes

@@ -45,10 +45,10 @@ def make_optimizer(
     schedule = make_schedule(cfg, steps, width)
     if cfg.name not in RULES:
         raise UserError(f"optim.name={cfg.name!r}: there are {', '.join(RULES)}")
-    clip = [] if is_zero(cfg.clip) else [optax.clip_by_global_norm(cfg.clip)]
+    clip = [] if is_zero(cfg.clip_norm) else [optax.clip_by_global_norm(cfg.clip_norm)]
     plateau = None
     if cfg.schedule == "plateau":
-        plateau = cfg.plateau_factor, cfg.plateau_patience, cfg.lr_end
+        plateau = cfg.plateau_factor, cfg.plateau_patience, cfg.final_lr_ratio
     rate = by_learning_rate(schedule, cfg.lr_scales, plateau)
     optimizer = frozen(optax.chain(*clip, *RULES[cfg.name](cfg), rate), cfg.freeze)
     if cfg.name == "nt_asgd":
@@ -67,7 +67,7 @@ def check_numbers(cfg: ConfigDict) -> None:
         "rho": cfg.rho,
         "momentum": cfg.momentum,
         "muon_momentum": cfg.muon_momentum,
-        "ema": cfg.ema,
+        "ema_decay": cfg.ema_decay,
         "plateau_factor": cfg.plateau_factor,
     }
     ranges = {
@@ -76,8 +76,8 @@ def check_numbers(cfg: ConfigDict) -> None:
         "weight_decay": (cfg.weight_decay, 0, math.inf),
         "plateau_patience": (cfg.plateau_patience, 1, math.inf),
         "non_monotone_interval": (cfg.non_monotone_interval, 1, math.inf),
-        "lr_end": (cfg.lr_end, 0, 1),
-        "decay_share": (cfg.decay_share, 0, 1),
+        "final_lr_ratio": (cfg.final_lr_ratio, 0, 1),
+        "wsd_decay_fraction": (cfg.wsd_decay_fraction, 0, 1),
         **{key: (value, 0, math.nextafter(1, 0)) for key, value in shares.items()},
     }
     for key, (value, low, high) in ranges.items():
@@ -136,8 +136,10 @@ def adam(cfg: ConfigDict) -> optax.GradientTransformation:
 
 
 def decay(cfg: ConfigDict) -> optax.GradientTransformation:
-    """Decoupled weight decay (Loshchilov and Hutter 2019), of what `cfg.decay` says."""
-    return optax.add_decayed_weights(cfg.weight_decay, matching(cfg.decay))
+    """Decoupled weight decay (Loshchilov, Hutter 2019) of `cfg.weight_decay_params`."""
+    return optax.add_decayed_weights(
+        cfg.weight_decay, matching(cfg.weight_decay_params)
+    )
 
 
 def sgd(cfg: ConfigDict) -> list[optax.GradientTransformation]:

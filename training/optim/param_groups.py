@@ -80,7 +80,7 @@ def patterns_of(cfg: ConfigDict) -> list[tuple[str, str]]:
     Raises UserError for one that is no regular expression, or where a pair of
     `lr_scales` is none.
     """
-    found = [("freeze", cfg.freeze), ("decay", cfg.decay)]
+    found = [("freeze", cfg.freeze), ("weight_decay_params", cfg.weight_decay_params)]
     for pair in cfg.lr_scales:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not (is_pair and isinstance(pair[0], str) and _is_factor(pair[1])):
@@ -114,7 +114,9 @@ def check_patterns(cfg: ConfigDict, params: PyTree) -> None:
     """
     names = names_of(params)
     for key, pattern in patterns_of(cfg):
-        is_asked = bool(pattern) or key == "lr_scales"  # freeze, decay: "" is none
+        is_asked = (
+            bool(pattern) or key == "lr_scales"
+        )  # freeze, or what decays: "" is none
         if is_asked and not any(is_match(pattern, name) for name in names):
             some = ", ".join(names[:: max(len(names) // 4, 1)][:4])
             raise UserError(

@@ -26,7 +26,7 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
     which is one after the last.
 
     Args:
-      cfg: the experiment's `cfg.optim`; all its numbers but `decay_share` may be
+      cfg: the experiment's `cfg.optim`; all its numbers but `wsd_decay_fraction` may be
         traced.
       width: D of the model, for "noam".
 
@@ -34,11 +34,13 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
     """
     shapes = {
         "constant": constant,
-        "linear": lambda: linear(cfg.warmup, steps, cfg.lr_end),
-        "cosine": lambda: cosine(cfg.warmup, steps, cfg.lr_end),
+        "linear": lambda: linear(cfg.warmup, steps, cfg.final_lr_ratio),
+        "cosine": lambda: cosine(cfg.warmup, steps, cfg.final_lr_ratio),
         "rsqrt": lambda: rsqrt(cfg.warmup),
         "noam": lambda: noam(cfg.warmup, width),
-        "wsd": lambda: wsd(cfg.warmup, steps, cfg.lr_end, cfg.decay_share),
+        "wsd": lambda: wsd(
+            cfg.warmup, steps, cfg.final_lr_ratio, cfg.wsd_decay_fraction
+        ),
         "plateau": constant,  # times a factor that validations lower: plateau.py
     }
     if cfg.schedule not in shapes:

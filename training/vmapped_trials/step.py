@@ -28,13 +28,16 @@ NUMBERS = frozenset(
         *(f"model.{place}_dropout" for place in ("attention", "feed_forward")),
         *(f"model.dropout_{place}" for place in ("input", "hidden", "embedding")),
         "model.weight_dropout",
-        *(f"optim.{key}" for key in ("lr", "warmup", "lr_end", "weight_decay")),
+        *(f"optim.{key}" for key in ("lr", "warmup", "final_lr_ratio", "weight_decay")),
         *(f"optim.{key}" for key in ("plateau_factor", "plateau_patience")),
-        *(f"optim.{key}" for key in ("b1", "b2", "eps", "rho", "clip", "momentum")),
+        *(
+            f"optim.{key}"
+            for key in ("b1", "b2", "eps", "rho", "clip_norm", "momentum")
+        ),
     }
 )
 # 0 leaves a part of the optimiser out: it is 0 for all members or for none.
-SWITCHES = frozenset({"optim.clip", "optim.momentum"})
+SWITCHES = frozenset({"optim.clip_norm", "optim.momentum"})
 
 Numbers = dict[str, list[int] | list[float]]
 StackedNumbers = dict[str, Array]  # [K] each

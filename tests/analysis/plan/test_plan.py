@@ -28,7 +28,9 @@ def config(task="language_modeling", model="transformer_xl", **changes):
     cfg = base.get_config(model)
     cfg.model.update({key: size for key, size in SMALL.items() if key in cfg.model})
     cfg.task, cfg.data.vocab_size = task, 24
-    cfg.data.update(batch_rows=16, segment_length=5, max_length=10, batch_tokens=200)
+    cfg.data.update(
+        batch_size=16, segment_length=5, max_length=10, tokens_per_batch=200
+    )
     cfg.parallel.update(changes)
     return cfg
 

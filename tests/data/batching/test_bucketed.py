@@ -18,7 +18,9 @@ class TestSentences:
 
     def batches(self, seed=1, **options):
         source, target = (encoded(row, i) for i, row in enumerate(self.lengths))
-        plan = make_plan(source, target, **{"count": 6, "batch_tokens": 200} | options)
+        plan = make_plan(
+            source, target, **{"count": 6, "tokens_per_batch": 200} | options
+        )
         return SentenceBatches(source, target, plan, seed)
 
     @pytest.mark.parametrize("epoch", [0, 3])

@@ -125,7 +125,7 @@ def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
         ({"eval.window": 4, "eval.stride": 5}, "eval.stride=5: it must be in 1 to 4"),
         ({"eval.stride": 5}, "eval.stride=5 moves a window: set eval.window"),
         ({"eval.window": 4, "task": "translation"}, "only texts have windows"),
-        ({"data.documents": True}, "data.documents=True is for translation"),
+        ({"data.document_order": True}, "data.document_order=True is for translation"),
         ({"loss_fraction": 0.0}, "loss_fraction=0.0 leaves no token to train on"),
     ],
 )

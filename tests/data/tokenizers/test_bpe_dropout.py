@@ -137,7 +137,7 @@ def own_text(tmp_path):
             lines = "".join(f"{pair[column]}\n" for pair in texts)
             (folder / f"{split}.{language}").write_text(lines)
     cfg = base.get_config().data
-    cfg.name, cfg.vocab_size, cfg.batch_tokens = "parallel_text/a-b", 150, 150
+    cfg.name, cfg.vocab_size, cfg.tokens_per_batch = "parallel_text/a-b", 150, 150
     cfg.source_dir, cfg.dir, cfg.buckets = str(folder), str(tmp_path / "data"), 3
     return cfg
 
@@ -231,7 +231,7 @@ def test_the_folder_of_a_copy_tells_probability_seed_and_number(own_text, tmp_pa
     [
         ({"tokenizer": "word"}, "data.tokenizer='word' has none: use 'sentencepiece'"),
         ({"tokenizer": "unigram", "vocab_size": 60}, "data.tokenizer='unigram' has"),
-        ({"documents": True}, "does not go with data.documents=True"),
+        ({"document_order": True}, "does not go with data.document_order=True"),
         ({"bpe_dropout": 1.0}, "data.bpe_dropout=1.0: a probability"),
         ({"bpe_dropout": -0.1}, "data.bpe_dropout=-0.1: a probability"),
         ({"bpe_dropout_copies": 0}, "data.bpe_dropout_copies=0"),

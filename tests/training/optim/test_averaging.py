@@ -33,7 +33,7 @@ def averaging_run(state, step, first, last):
 
 
 def test_nt_asgd_uses_the_mean_and_goes_on_from_the_raw_parameters(tmp_path):
-    changes = {"schedule": "constant", "weight_decay": 0.1, "clip": 0.0}
+    changes = {"schedule": "constant", "weight_decay": 0.1, "clip_norm": 0.0}
     cfg = optim(name="nt_asgd", lr=0.3, non_monotone_interval=1, **changes)
     optimizer, schedule = make_optimizer(cfg, 10)
     step = jax.jit(make_step(quadratic, optimizer, schedule, 0))

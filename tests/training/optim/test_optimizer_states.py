@@ -118,7 +118,7 @@ POPULATION = {
     "b2": [0.9, 0.99],
     "eps": [1e-3, 1e-6],
     "momentum": [0.5, 0.0],
-    "clip": [0.1, 3.0],
+    "clip_norm": [0.1, 3.0],
     "plateau_factor": [0.5, 0.1],
 }
 

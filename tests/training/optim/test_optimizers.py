@@ -194,7 +194,7 @@ def test_heads_of_an_attention_are_one_matrix_on_both_of_its_sides():
 
 @pytest.mark.parametrize(("clip", "factor"), [(0.0, 1.0), (2.5, 0.5), (9.0, 1.0)])
 def test_gradients_are_clipped_by_their_norm_together(clip, factor):
-    cfg = optim(name="sgd", lr=1.0, clip=clip)
+    cfg = optim(name="sgd", lr=1.0, clip_norm=clip)
     optimizer, _ = make_optimizer(cfg, 10)
     grads = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray(-4.0)}
     updates, _ = optimizer.update(grads, optimizer.init(grads), grads, step=0)
@@ -204,7 +204,7 @@ def test_gradients_are_clipped_by_their_norm_together(clip, factor):
 
 @pytest.mark.parametrize("name", ["adamw", "nt_asgd"])
 def test_the_rate_is_that_of_the_step_however_many_updates_there_were(name):
-    cfg = optim(name=name, schedule="linear", lr=1.0, clip=0.0)
+    cfg = optim(name=name, schedule="linear", lr=1.0, clip_norm=0.0)
     optimizer, schedule = make_optimizer(cfg, 10)
     params = {"x": jnp.ones(3)}
     state = optimizer.init(params)
@@ -232,10 +232,10 @@ def test_an_unknown_optimiser_is_refused_with_those_there_are():
     "change",
     [
         {"b1": 1.0},
-        {"ema": -0.1},
+        {"ema_decay": -0.1},
         {"lr": -1.0},
-        {"lr_end": 1.5},
-        {"decay_share": -0.5},
+        {"final_lr_ratio": 1.5},
+        {"wsd_decay_fraction": -0.5},
         {"plateau_factor": 1.0},
         {"plateau_patience": 0},
         {"non_monotone_interval": 0},

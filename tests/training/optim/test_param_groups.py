@@ -26,7 +26,7 @@ ONES = jax.tree.map(jnp.ones_like, PARAMS)
 
 def optim(**changes):
     cfg = base.get_config().optim
-    cfg.update({"schedule": "constant", "lr": 0.1, "clip": 0.0} | changes)
+    cfg.update({"schedule": "constant", "lr": 0.1, "clip_norm": 0.0} | changes)
     return cfg
 
 
@@ -47,7 +47,7 @@ CLUSTERS = {"cutoffs": (8, 16), "div_val": 2, "tie_embeddings": True}
 def test_biases_and_gains_of_a_model_do_not_decay_and_all_else_does(name, changes):
     case = jax.eval_shape(lambda: LanguageModelCase(name, **changes).variables)
     params = case["params"]
-    decays = matching(base.get_config().optim.decay)(params)
+    decays = matching(base.get_config().optim.weight_decay_params)(params)
     flat = jax.tree_util.tree_leaves_with_path(decays)
     kept = {path[-1].key for path, decay in flat if not decay}
     parts = {"candidate_bias", "content_bias", "position_bias", "cluster_bias"}
@@ -70,11 +70,11 @@ def test_the_names_of_boxed_parameters_are_those_of_the_parameters_inside():
 def test_weight_decay_acts_on_what_the_pattern_says(rule):
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     for pattern, decaying in [
-        (base.get_config().optim.decay, ("kernel", "table")),
+        (base.get_config().optim.weight_decay_params, ("kernel", "table")),
         ("layers_1", ("layers_1/kernel", "layers_1/bias")),
         ("", ()),
     ]:
-        cfg = optim(name=rule, weight_decay=0.5, decay=pattern)
+        cfg = optim(name=rule, weight_decay=0.5, weight_decay_params=pattern)
         for name, update in updates_of(cfg, zeros)[0].items():
             expected = -0.05 if name.endswith(decaying) else 0.0
             np.testing.assert_allclose(update, expected, rtol=1e-5, err_msg=name)
@@ -108,7 +108,7 @@ def test_the_first_pattern_that_matches_a_name_scales_its_rate(scales):
     "rule", ["adamw", "adam", "adafactor", "adadelta", "lion", "muon", "nt_asgd"]
 )
 def test_what_is_frozen_never_changes_and_has_no_state(rule):
-    cfg = optim(name=rule, weight_decay=0.5, clip=1.0, freeze="embedding|layers_0")
+    cfg = optim(name=rule, weight_decay=0.5, clip_norm=1.0, freeze="embedding|layers_0")
     grads = jax.tree.map(jnp.ones_like, PARAMS)
     grads["layers_0"]["kernel"] *= jnp.nan
     found, state = updates_of(cfg, grads)
@@ -131,7 +131,7 @@ def test_what_is_frozen_never_changes_and_has_no_state(rule):
 def test_the_norm_that_is_clipped_does_not_count_what_is_frozen():
     grads = jax.tree.map(jnp.ones_like, PARAMS)
     grads["embedding"]["table"] *= 1e6
-    cfg = optim(name="sgd", lr=1.0, clip=1.0, freeze="^embedding/")
+    cfg = optim(name="sgd", lr=1.0, clip_norm=1.0, freeze="^embedding/")
     found, _ = updates_of(cfg, grads)
     np.testing.assert_allclose(found["layers_0/bias"], -(12**-0.5), rtol=1e-6)
 
@@ -140,7 +140,10 @@ def test_the_norm_that_is_clipped_does_not_count_what_is_frozen():
     ("change", "said"),
     [
         ({"freeze": "encoderr"}, r"optim\.freeze has 'encoderr'.*embedding/table"),
-        ({"decay": "^kernel"}, r"optim\.decay has '\^kernel'"),
+        (
+            {"weight_decay_params": "^kernel"},
+            r"optim\.weight_decay_params has '\^kernel'",
+        ),
         ({"lr_scales": (("bias", 2.0), ("head", 0.1))}, r"lr_scales has 'head'"),
         ({"lr_scales": (("", 2.0),)}, "lr_scales has '', which matches no"),
         ({"freeze": "."}, "every parameter"),
@@ -156,14 +159,17 @@ def test_patterns_that_fit_are_accepted_for_arrays_and_for_shapes():
     cfg = optim(freeze="layers_0/.*bias", lr_scales=(("table$", 0.0),))
     check_patterns(cfg, PARAMS)
     check_patterns(cfg, jax.eval_shape(lambda: PARAMS))
-    check_patterns(optim(decay=""), PARAMS)
+    check_patterns(optim(weight_decay_params=""), PARAMS)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"freeze": "(bias"}, r"optim\.freeze has '\(bias', which is no regular"),
-        ({"decay": "*"}, r"optim\.decay has '\*', which is no regular"),
+        (
+            {"weight_decay_params": "*"},
+            r"optim\.weight_decay_params has '\*', which is no regular",
+        ),
         ({"lr_scales": (("[", 1.0),)}, r"optim\.lr_scales has '\[', which is no"),
         ({"lr_scales": ("bias", 2.0)}, "lr_scales has 'bias': each must be a pair"),
         ({"lr_scales": (("bias", "2"),)}, "must be a pair"),

@@ -75,7 +75,7 @@ def test_without_a_warmup_the_first_rate_is_the_highest(name):
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
 def test_what_falls_ends_at_the_asked_share_of_the_highest_rate(name):
-    found = rates(name, lr_end=0.25)
+    found = rates(name, final_lr_ratio=0.25)
     assert found[STEPS] == pytest.approx(0.5)
     assert found.max() == pytest.approx(2.0)
     # Every rate lies the same share of the way down as it does on the way to zero.
@@ -87,7 +87,7 @@ def test_what_falls_ends_at_the_asked_share_of_the_highest_rate(name):
 def test_wsd_falls_in_the_asked_share_of_the_steps_but_never_while_it_rises(
     share, begin
 ):
-    found = rates("wsd", decay_share=share)
+    found = rates("wsd", wsd_decay_fraction=share)
     np.testing.assert_allclose(found[WARMUP : begin + 1], LR, rtol=1e-6)
     assert (found[begin + 1 :] < LR).all()
 
@@ -131,7 +131,11 @@ SERIES = {
 def test_a_plateau_lowers_the_rate_after_validations_without_a_better_one(
     series, patience
 ):
-    changes = {"plateau_patience": patience, "plateau_factor": 0.1, "lr_end": 0.005}
+    changes = {
+        "plateau_patience": patience,
+        "plateau_factor": 0.1,
+        "final_lr_ratio": 0.005,
+    }
     cfg = optim(schedule="plateau", name="sgd", lr=LR, warmup=2, **changes)
     optimizer, schedule = make_optimizer(cfg, 10)
     state = optimizer.init({"x": jnp.zeros(1)})
@@ -158,7 +162,7 @@ def test_a_plateau_by_hand():
 
 @pytest.mark.parametrize("name", ["adamw", "nt_asgd"])
 def test_the_updates_of_a_plateau_are_those_of_the_lowered_rate(name):
-    cfg = optim(schedule="plateau", plateau_patience=1, name=name, lr=LR, clip=0.0)
+    cfg = optim(schedule="plateau", plateau_patience=1, name=name, lr=LR, clip_norm=0.0)
     optimizer, _ = make_optimizer(cfg, 10)
     params = jax.device_put({"x": jnp.ones(3)}, jax.devices()[0])
     update = jax.jit(optimizer.update)

@@ -31,7 +31,7 @@ def flags_of(data, workdir, steps):
         *CONFIG,
         f"--config.data.source_dir={data}",
         f"--config.data.dir={data / 'prepared'}",
-        "--config.data.batch_rows=3",  # which two processes do not divide
+        "--config.data.batch_size=3",  # which two processes do not divide
         "--config.model.dropout=0.0",
         "--config.every.log=1",
         f"--config.every.eval={STEPS}",

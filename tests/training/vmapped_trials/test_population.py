@@ -61,13 +61,13 @@ SMALL = {
     "every.eval": 2,
     "every.checkpoint": 3,
     "decode.max_length": 2,
-    "data.batch_rows": 4,
+    "data.batch_size": 4,
     "max_nonfinite_steps": 2,
     "model.dropout": 0.1,
     "model.layers": 1,
     "optim.warmup": 0,
     "optim.name": "sgd",
-    "optim.clip": 0.0,
+    "optim.clip_norm": 0.0,
     "keep.last": 3,
 }
 
@@ -170,7 +170,10 @@ def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
             {"model.feed_forward_dropout": 0.1},
             "model.feed_forward_dropout is None and 'a number' .*the same for all",
         ),
-        ({"optim.clip": 1.0}, "optim.clip is False and True .*0 for all or for none"),
+        (
+            {"optim.clip_norm": 1.0},
+            "optim.clip_norm is False and True .*0 for all or for none",
+        ),
     ],
 )
 def test_what_may_not_differ_is_named(tmp_path, change, words):
