@@ -70,8 +70,8 @@ def open_run(
     about = directory.read_json("about.json") if directory.is_complete else {}
     if "languages" not in about:
         raise UserError(
-            f"{directory.path}/about.json is of another version of this code, or the "
-            "run was killed before it began: train it again"
+            f"{directory.path}/about.json is missing or says no languages: the run "
+            "was killed before it began, so train it again"
         )
     languages = tuple(about["languages"])
     experiment = assemble(cfg, read_tokenizers(directory), languages)

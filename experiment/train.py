@@ -198,7 +198,7 @@ def begin(directory: RunDirectory, config: dict, facts: dict, dataset: Dataset) 
     directory.write_json("config.json", config)
     documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
     directory.write_tokenizers(documents)
-    directory.write_json("about.json", facts)  # the last: makes it complete
+    directory.write_about(facts)  # the last: makes it complete
 
 
 def best_metric(cfg: ConfigDict) -> tuple[str, str]:

@@ -316,6 +316,18 @@ def test_a_run_is_not_scored_on_other_data(trained, tmp_path):
     assert_refused(done, "other data", "0123456789abcdef")
 
 
+def test_a_run_of_an_older_format_is_refused_in_one_line(trained, tmp_path):
+    workdir, _ = trained
+    other = shutil.copytree(workdir, tmp_path / "run")
+    about = json.loads((other / "about.json").read_text())
+    del about["format"]
+    (other / "about.json").write_text(json.dumps(about))
+    said = "older version", "(format 1)", "reads format 2"
+    assert_refused(run("eval.py", f"--workdir={other}"), *said)
+    assert_refused(run("predict.py", f"--workdir={other}", given=b""), *said)
+    assert_refused(run("report.py", f"--runs={other}"), *said)
+
+
 def test_what_is_not_there_is_named(trained, tmp_path):
     workdir, _ = trained
     nowhere = f"--workdir={tmp_path}/nowhere"

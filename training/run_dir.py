@@ -1,7 +1,7 @@
 """The run directory: what a run leaves behind, and where.
 
 config.json   the resolved config            metrics.jsonl   what was logged
-about.json    versions, devices, data        tensorboard/    the same
+about.json    format, versions, data         tensorboard/    the same
 tokenizer/    <side>.json                    checkpoints/    <step>/
 eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
 plots/        pictures
@@ -14,6 +14,8 @@ from etils import epath
 
 from utils.errors import UserError
 from utils.paths import is_remote, place
+
+FORMAT = 2  # of a run directory: rises when keys or names of parameters change
 
 # Where data lies and how many devices there are may differ between machines; what
 # the data is and what is computed may not.
@@ -67,14 +69,35 @@ class RunDirectory:
         files = self.path.iterdir() if self.path.exists() else ()
         return any(not file.name.endswith(".draft") for file in files)
 
+    def check_format(self) -> None:
+        """Raises UserError for a run that another format of directories holds."""
+        if not self.is_complete:
+            return
+        found = self.read_json("about.json").get("format", 1)
+        if found != FORMAT:
+            age = "an older" if found < FORMAT else "a newer"
+            raise UserError(
+                f"{self.path} was made by {age} version of this code (format {found}), "
+                f"and this one reads format {FORMAT}: use the version that made it, or "
+                "begin a new run in another --workdir"
+            )
+
     def read_config(self) -> dict:
-        """The resolved config. Raises UserError where there is no run."""
+        """The resolved config.
+
+        Raises UserError where there is no run, or one of another format.
+        """
         if not self.exists:
             raise UserError(
                 f"no run in {self.path} (no config.json there): "
                 "--workdir must name a directory that train.py made"
             )
+        self.check_format()
         return self.read_json("config.json")
+
+    def write_about(self, facts: dict) -> None:
+        """Writes about.json: the format of this directory, then the facts of a run."""
+        self.write_json("about.json", {"format": FORMAT, **facts})
 
     def read_json(self, name: str) -> dict:
         """What `write_json` wrote. Raises UserError for a file that is damaged."""

@@ -45,7 +45,7 @@ def write_run(
     state = TrainState(jnp.zeros((), jnp.int32), params, {})
     about = {**about_run(cfg, state, tokenizer), "imported": origin}
     directory.write_tokenizers({"text": dump_tokenizer(tokenizer)})
-    directory.write_json("about.json", about)
+    directory.write_about(about)
     checkpoints = Checkpoints(directory.checkpoints)
     checkpoints.save(0, {"state": state}, {}, None)
     checkpoints.close()

@@ -49,10 +49,12 @@ class Card:
 def open_card(place: str, split: str) -> Card:
     """The card in a file, or the newest of a split in a run directory.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none, or for a run of another format.
     """
-    path = RunDirectory(place).path
+    directory = RunDirectory(place)
+    path = directory.path
     if path.is_dir():
+        directory.check_format()
         path = newest(path, split)
     if not path.is_file():
         raise UserError(f"{place}: there is no such score card or run directory")

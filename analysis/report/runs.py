@@ -145,13 +145,15 @@ def read_run(path: str, *, validated: int | None = None) -> Run:
     Args:
       validated: a step whose validation stands for a score card of that split.
 
-    Raises UserError for a path that is not a run, or that holds no score card.
+    Raises UserError for a path that is not a run, or one of another format, or that
+    holds no score card.
     """
     directory = RunDirectory(path)
     if not directory.path.is_dir():
         raise UserError(f"{path} is not a directory: name one that train.py made")
     if not directory.exists:
         raise UserError(f"{path} is not a run directory: it has no config.json")
+    directory.check_format()
     config = read_object(directory.path / "config.json", "model", "task")
     about = directory.path / "about.json"
     scored = read_scored(directory.path)

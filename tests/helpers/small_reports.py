@@ -8,6 +8,7 @@ from analysis.report.comparison import Comparison
 from analysis.report.content import Content
 from analysis.report.page import render
 from analysis.report.runs import read_runs
+from training.run_dir import FORMAT
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,7 @@ def make_run(
         "data": {"name": "toy/en-de", "dir": str(path)},
     }
     about = {
+        "format": FORMAT,
         "devices": [device],
         "parameters": 1234567,
         "corpus": {"name": "toy/en-de", "version": "1.0.0"},

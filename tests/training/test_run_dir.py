@@ -53,5 +53,6 @@ def test_a_run_that_was_killed_while_it_began_may_begin_again(tmp_path):
     assert directory.exists
     assert not directory.is_complete
     directory.check_config({"seed": 1})
-    directory.write_json("about.json", {})
+    directory.write_about({})
     assert directory.is_complete
+    directory.check_config({"seed": 1})

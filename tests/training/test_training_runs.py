@@ -11,6 +11,8 @@ import pytest
 
 from analysis import replay
 from analysis.plan import parameters
+from analysis.report.cards import open_card
+from analysis.report.runs import read_runs
 from configs import base
 from experiment import build, setup, train
 from experiment.restore import evaluate, open_run, open_runs
@@ -18,6 +20,7 @@ from helpers.small_runs import config, small_corpora
 from training.loop import Ending
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
+from training.run_dir import FORMAT
 from training.step import make_state
 from utils.errors import UserError
 from utils.locks import exclusive_lock
@@ -197,14 +200,33 @@ def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, caps
         assert (told in capsys.readouterr().err) == (kernel == "pallas")
 
 
-def test_a_run_directory_of_another_version_is_named(origin, tmp_path):
-    shutil.copytree(origin, tmp_path / "old")
-    (tmp_path / "old" / "about.json").write_text("{}")
-    with pytest.raises(UserError, match=r"about\.json is of another version"):
-        open_run(tmp_path / "old")
-    (tmp_path / "old" / "about.json").unlink()
-    with pytest.raises(UserError, match=r"about\.json is of another version"):
-        open_run(tmp_path / "old")
+def test_a_run_directory_of_another_format_is_refused_by_all(
+    data_dir, origin, tmp_path
+):
+    run = shutil.copytree(origin, tmp_path / "old")
+    file = run / "about.json"
+    about = json.loads(file.read_text())
+    assert about.pop("format") == FORMAT == 2
+    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+    begun = cfg.copy_and_resolve_references()
+    begun.init_from = str(run)
+    for content, said in (
+        (about, r"made by an older version .* \(format 1\), .* reads format 2: use"),
+        (about | {"format": 3}, r"made by a newer version .* \(format 3\)"),
+    ):
+        file.write_text(json.dumps(content))
+        for opened in (
+            lambda: open_run(run),
+            lambda: train.train(cfg, run),
+            lambda: train.train(begun, tmp_path / "new"),
+            lambda: read_runs([str(run)]),
+            lambda: open_card(str(run), "test"),
+        ):
+            with pytest.raises(UserError, match=said):
+                opened()
+    file.unlink()
+    with pytest.raises(UserError, match=r"about\.json is missing"):
+        open_run(run)
 
 
 @pytest.mark.parametrize(
