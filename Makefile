@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: setup setup-bench setup-targets demo compare bench bench-gpu results test test-slow test-pythons lint format clean
+.PHONY: setup setup-bench setup-targets demo compare bench bench-gpu results docs test test-slow test-pythons lint format clean
 
 setup: .venv/installed
 
@@ -59,6 +59,10 @@ bench-gpu: setup
 # The tables of docs/results.md, of the runs kept in results/.
 results: setup
 	$(BIN)/python -m analysis.publish_results
+
+# docs/configs.md, from configs/base.py.
+docs: setup
+	$(BIN)/python scripts/config_docs.py
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses=4 --dist loadfile

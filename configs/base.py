@@ -1,87 +1,100 @@
-"""Every key an experiment has, its default and what it means.
+"""Schema of an experiment: every config key with its default and meaning.
 
-A config file starts from here and holds only differences. The result is locked:
-a key that is not listed here cannot be set by mistake.
+A config file starts from here and holds only differences. The result is locked, so
+that a misspelt key is refused.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 STACK = {
-    "layers": 6,  # of the encoder and of the decoder, or of the language model
-    "width": 512,  # D
-    "heads": 8,  # must divide width, unless head_dim says otherwise
-    "head_dim": 0,  # Dh; 0: width / heads
-    "feed_forward": 2048,  # F
-    "activation": "relu",  # or "gelu"; gated "reglu", "geglu", "swiglu"
-    "norm": "post",  # "post" as published, or "pre": trains without much care
-    "final_norm": True,  # with norm="pre": once more after the last layer
-    "max_positions": 1024,  # places of learned positions; later ones share the last
-    "max_distance": 16,  # at which position_encoding="shaw" clips
-    "clamp_length": 0,  # position_encoding="relative": farther is as far; 0: never
-    "untie_biases": False,  # position_encoding="relative": u and v of each layer
-    "share_qkv": False,  # one matrix for queries, keys and values
-    "tie_embeddings": True,  # output weights = embeddings
-    "embedding_width": 0,  # E of a token; 0: width
-    "cutoffs": (),  # first tokens of rarer clusters: adaptive embedding and softmax
-    "div_val": 1,  # each cluster's vectors are so many times narrower
-    "tie_projections": True,  # from vectors to width and back, of rarer clusters
-    "dropout": 0.1,  # of embeddings and sublayers; 0 switches off all dropout
-    "attention_dropout": 0.0,  # of attention weights
-    "feed_forward_dropout": None,  # a rate after its inner layer; None: dropout
-    "attention_impl": "xla",  # or "blockwise", "pallas" (TPU), "cudnn" (GPU)
-    "dtype": "float32",  # or "bfloat16": of what is computed; parameters are float32
-    "remat": False,  # the backward pass computes each layer again: less memory
-    "scan_layers": False,  # layers as a loop: programs of many compile faster
+    "layers": 6,  # number of layers, of each of encoder and decoder
+    "width": 512,  # D, model width
+    "heads": 8,  # H, attention heads; must divide width unless head_dim is set
+    "head_dim": 0,  # K, width of a head; 0: width / heads
+    "feed_forward": 2048,  # F, feed-forward width
+    "activation": "relu",  # "relu", "gelu", or a gated "reglu", "geglu", "swiglu"
+    "norm": "post",  # layer normalisation: "post" (as published) or "pre"
+    "final_norm": True,  # with norm="pre": one more normalisation after the last layer
+    # size of a learned position table; later positions share the last row
+    "max_positions": 1024,
+    "max_distance": 16,  # clipping distance of position_encoding="shaw"
+    "clamp_length": 0,  # position_encoding="relative": largest distance; 0: unlimited
+    "untie_biases": False,  # position_encoding="relative": biases u and v per layer
+    "share_qkv": False,  # one projection matrix for queries, keys and values
+    "tie_embeddings": True,  # share the output weights with the embeddings
+    "embedding_width": 0,  # E, width of a token embedding; 0: width
+    # first token id of each rarer cluster: adaptive embedding and softmax
+    "cutoffs": (),
+    "div_val": 1,  # each rarer cluster has embeddings narrower by this factor
+    "tie_projections": True,  # adaptive: share the projections of embedding and softmax
+    "dropout": 0.1,  # rate after embeddings and sublayers; 0 switches off all dropout
+    "attention_dropout": 0.0,  # rate of attention weights
+    "feed_forward_dropout": None,  # rate inside the feed-forward layer; None: dropout
+    "attention_impl": "xla",  # "xla", "blockwise", "pallas" (TPU) or "cudnn" (GPU)
+    # "float32" or "bfloat16", of computations; parameters stay float32
+    "dtype": "float32",
+    "remat": False,  # recompute each layer in the backward pass: less memory
+    "scan_layers": False,  # run the layers as one loop: deep models compile faster
 }
 
 MODELS = {
     "rnn": {
-        "cell": "gru",  # or "gru_reset_before" (reset gate as published), "lstm"
-        "layers": 1,  # of the encoder and of the decoder, or of the language model
-        "width": 256,  # of a recurrent state, a direction
-        "embedding_width": 256,  # of a token, and of what a "tanh" readout gives
-        "score": "additive",  # of the attention; "dot", "scaled_dot", "bilinear"
-        "attention_width": 256,  # additive: the layer in which a query meets a key
-        "attention_window": 10,  # language models: own last outputs to attend to
-        "readout": "tanh",  # or "maxout" (as published), "none" (without attention)
-        "maxout_width": 256,  # of what a "maxout" readout gives
-        "input_feeding": False,  # translation: what predicted a word enters with it
-        "conditional_gru": False,  # translation: it attends between two cells a word
-        "initialization": "default",  # or "published", of Bahdanau et al.
-        "tie_embeddings": True,  # output weights = embeddings
-        "dropout": 0.1,  # wherever no key below says else; 0 switches off all dropout
-        "dropout_input": 0.1,  # language models: of a token's vector
-        "dropout_hidden": 0.1,  # language models: between layers
-        "dropout_embedding": 0.0,  # language models: of whole words of the table
-        "weight_dropout": 0.0,  # language models: of recurrent weights
-        "variational_dropout": False,  # language models: one mask for all steps
-        "activation_regularization": 0.0,  # language models: AR, alpha
-        "temporal_activation_regularization": 0.0,  # language models: TAR, beta
-        "dtype": "float32",  # or "bfloat16": of what is computed, not of parameters
-        "remat": False,  # the backward pass computes attention again: less memory
+        "cell": "gru",  # "gru", "gru_reset_before" (reset gate as published) or "lstm"
+        "layers": 1,  # number of layers of each of encoder and decoder
+        "width": 256,  # width of a recurrent state, per direction
+        "embedding_width": 256,  # width of a token embedding and of the "tanh" readout
+        # attention score: "additive", "dot", "scaled_dot" or "bilinear"
+        "score": "additive",
+        "attention_width": 256,  # additive score: width of its hidden layer
+        "attention_window": 10,  # language model: attends to this many past outputs
+        # output layer: "tanh", "maxout" (as published) or "none" (no attention)
+        "readout": "tanh",
+        "maxout_width": 256,  # width of the "maxout" readout
+        # translation: the previous readout is an input of the decoder
+        "input_feeding": False,
+        # translation: attention between two cells per token (Nematus)
+        "conditional_gru": False,
+        "initialization": "default",  # "default" or "published" (Bahdanau et al. 2015)
+        "tie_embeddings": True,  # share the output weights with the embeddings
+        # rate wherever no key below sets one; 0 switches off all dropout
+        "dropout": 0.1,
+        "dropout_input": 0.1,  # language model: rate of token embeddings
+        "dropout_hidden": 0.1,  # language model: rate between layers
+        # language model: rate of whole words of the embedding table
+        "dropout_embedding": 0.0,
+        "weight_dropout": 0.0,  # language model: rate of recurrent weights
+        # language model: one dropout mask for all time steps
+        "variational_dropout": False,
+        "activation_regularization": 0.0,  # language model: coefficient alpha of AR
+        # language model: coefficient beta of TAR
+        "temporal_activation_regularization": 0.0,
+        # "float32" or "bfloat16", of computations; parameters stay float32
+        "dtype": "float32",
+        "remat": False,  # recompute attention in the backward pass: less memory
     },
     "transformer": {
         **STACK,
-        "position_encoding": "sinusoidal",  # others: models/attention/positions.py
-        "attention_dropout": 0.1,
+        "position_encoding": "sinusoidal",  # a name in models/attention/positions.py
+        "attention_dropout": 0.1,  # rate of attention weights
     },
     "transformer_xl": {
         **STACK,
         "position_encoding": "relative",  # others: models/attention/positions.py
-        "attention_dropout": 0.0,
-        "memory_length": 128,  # M: remembered tokens a layer, in training
-        "same_length": False,  # each query sees M keys, not those of its segment more
-        "attend_empty_memory": False,  # a memory starts as zeros that are seen
+        "attention_dropout": 0.0,  # rate of attention weights
+        "memory_length": 128,  # M, cached positions per layer in training
+        "same_length": False,  # every query attends to exactly M keys
+        # start from a memory of zeros that is attended to
+        "attend_empty_memory": False,
     },
 }
 
 
 def model(name: str, **changes) -> ConfigDict:
-    """The keys of one architecture, some of them changed."""
+    """Returns the keys of one architecture with changes applied."""
     if name not in MODELS:
         raise KeyError(f"no model {name!r}; there are {', '.join(MODELS)}")
-    keys = {  # a placeholder is its config's own: what is set in one shows in all
+    keys = {  # each config needs placeholders of its own: they are mutable
         key: placeholder(float) if value is None else value
         for key, value in MODELS[name].items()
     }
@@ -91,121 +104,153 @@ def model(name: str, **changes) -> ConfigDict:
 
 
 def get_config(name: str = "transformer") -> ConfigDict:
-    """The defaults, with one of the MODELS."""
+    """Returns the default experiment for one of the MODELS."""
     cfg = ConfigDict()
-    cfg.seed = 0  # of parameters and dropout
-    cfg.task = "translation"  # a module of tasks/
-    cfg.steps = 10_000  # updates of the parameters
-    cfg.epochs = 0.0  # of the training split, instead of steps; 0: steps
-    cfg.grad_accum_steps = 1  # parts of a batch, one after another: less memory
-    cfg.max_nonfinite_steps = 10  # in a row without a finite loss: training stops
+    cfg.seed = 0  # seed of parameter initialisation and dropout
+    cfg.task = "translation"  # a name in tasks/registry.py
+    cfg.steps = 10_000  # number of parameter updates
+    cfg.epochs = 0.0  # passes over the training split, instead of steps; 0: use steps
+    cfg.grad_accum_steps = 1  # microbatches per update: less memory, same gradient
+    # training stops after this many consecutive non-finite steps
+    cfg.max_nonfinite_steps = 10
     cfg.deterministic = False  # accelerators: only operations that repeat to the bit
-    cfg.init_from = placeholder(str)  # run directory that the first parameters are of
-    cfg.init_params_pattern = ".*"  # regular expression of their names; rest is fresh
-    cfg.label_smoothing = 0.0  # mass that all V tokens share in the training loss
-    cfg.z_loss = 0.0  # times log^2 of the softmax's normaliser: keeps logits small
-    cfg.loss_fraction = 1.0  # of a segment, its last part: what text models train on
+    # run directory whose parameters training starts from
+    cfg.init_from = placeholder(str)
+    # regular expression: parameters that init_from provides
+    cfg.init_params_pattern = ".*"
+    # probability mass spread over the vocabulary in the training loss
+    cfg.label_smoothing = 0.0
+    cfg.z_loss = 0.0  # coefficient of log^2 Z, which keeps logits small
+    # language models: train on this last fraction of each segment
+    cfg.loss_fraction = 1.0
     cfg.model = model(name)  # one of MODELS above
 
     cfg.data = ConfigDict()
-    cfg.data.name = placeholder(str)  # of ours or TFDS's; "a/en-de+b/en-de:3" mixes
-    cfg.data.dir = "~/tensorflow_datasets"  # prepared and encoded corpora
-    cfg.data.cache_dir = "~/.cache/attention-lab"  # copies, if data.dir is a gs://
-    cfg.data.source_dir = placeholder(str)  # the corpus's files, instead of a download
-    cfg.data.seed = 0  # of the order of sentences
-    cfg.data.reverse = False  # translation: from the second language to the first
-    cfg.data.moses_tokenize = False  # and normalise as Moses does; undone in output
-    cfg.data.lowercase = False
-    cfg.data.target_tag = False  # translation: a source begins with <2de>, or the like
-    cfg.data.tokenizer = "sentencepiece"  # BPE; or "unigram", "word", "char", "byte"
-    cfg.data.vocabulary = placeholder(str)  # a file with it, instead of learning one
-    cfg.data.vocab_size = 8000  # at most; words and sentencepiece only
-    cfg.data.min_count = 1  # rarer words are <unk>; words only
-    cfg.data.joint_vocab = True  # one vocabulary for source and target
-    cfg.data.max_length = 128  # tokens; longer pairs are left out of training
-    cfg.data.min_length = 1  # tokens; pairs with a shorter side are left out
-    cfg.data.max_ratio = 0.0  # of a pair's lengths; others are left out; 0: any
-    cfg.data.drop_identical = False  # pairs whose sides are the same
-    cfg.data.drop_duplicates = False  # pairs that were there before
-    cfg.data.bpe_dropout = 0.0  # share of merges left out, in training pairs; 0: none
-    cfg.data.bpe_dropout_copies = 4  # segmentations that epochs take in turn
-    cfg.data.tokens_per_batch = 4096  # translation: rows x longest side, all devices
-    cfg.data.buckets = 8  # translation: shapes of batches, so many compilations
-    cfg.data.document_order = False  # translation: batch_size documents at once
-    cfg.data.batch_size = 32  # text, documents: parallel streams, all devices
-    cfg.data.segment_length = 128  # text: tokens a stream moves on by a step
+    # corpus of this project or TFDS; "a/en-de+b/en-de:3" mixes corpora
+    cfg.data.name = placeholder(str)
+    # directory of prepared and tokenised corpora
+    cfg.data.dir = "~/tensorflow_datasets"
+    # local copies, if data.dir is a bucket
+    cfg.data.cache_dir = "~/.cache/attention-lab"
+    # directory with the files of the corpus, instead of a download
+    cfg.data.source_dir = placeholder(str)
+    cfg.data.seed = 0  # seed of the order of examples
+    # translation: translate from the second language to the first
+    cfg.data.reverse = False
+    # Moses normalisation and tokenisation, undone in output
+    cfg.data.moses_tokenize = False
+    cfg.data.lowercase = False  # lower-case all text
+    # translation: start each source with a tag such as <2de>
+    cfg.data.target_tag = False
+    # "sentencepiece" (BPE), "unigram", "word", "char" or "byte"
+    cfg.data.tokenizer = "sentencepiece"
+    # vocabulary file, instead of learning a vocabulary
+    cfg.data.vocabulary = placeholder(str)
+    # largest vocabulary; word and SentencePiece tokenizers only
+    cfg.data.vocab_size = 8000
+    cfg.data.min_count = 1  # word tokenizer: rarer words become <unk>
+    cfg.data.joint_vocab = True  # translation: one vocabulary for source and target
+    cfg.data.max_length = 128  # longer training pairs are dropped; in tokens
+    cfg.data.min_length = 1  # training pairs with a shorter side are dropped; in tokens
+    # training pairs with a larger length ratio are dropped; 0: none
+    cfg.data.max_ratio = 0.0
+    cfg.data.drop_identical = False  # drop training pairs whose sides are equal
+    cfg.data.drop_duplicates = False  # drop repeated training pairs
+    cfg.data.bpe_dropout = 0.0  # BPE-dropout rate of training pairs; 0: none
+    cfg.data.bpe_dropout_copies = 4  # number of segmentations, used in turn by epochs
+    # translation: batch size x longest side, over all devices
+    cfg.data.tokens_per_batch = 4096
+    cfg.data.buckets = 8  # translation: number of batch shapes, hence of compilations
+    # translation: batch_size documents in parallel, in order
+    cfg.data.document_order = False
+    cfg.data.batch_size = 32  # text, documents: parallel streams, over all devices
+    cfg.data.segment_length = 128  # text: tokens per stream and step
 
     cfg.optim = ConfigDict()
-    cfg.optim.name = "adamw"  # or another of RULES in training/optim/optimizers.py
-    cfg.optim.lr = 1e-3  # the highest; "noam": a factor
-    cfg.optim.schedule = "cosine"  # or another of training/optim/schedules.py
-    cfg.optim.warmup = 0  # steps of linear rise from 0
+    cfg.optim.name = "adamw"  # a name in training/optim/optimizers.py
+    cfg.optim.lr = 1e-3  # peak learning rate; schedule "noam": a factor
+    cfg.optim.schedule = "cosine"  # a name in training/optim/schedules.py
+    cfg.optim.warmup = 0  # steps of linear warm-up
     # Cosine, linear, wsd, plateau: the lowest rate as a share of lr.
+    # cosine, linear, wsd, plateau: lowest rate as a fraction of lr
     cfg.optim.final_lr_ratio = 0.0
+    # wsd: last fraction of steps, in which the rate falls
     cfg.optim.wsd_decay_fraction = (
         0.2  # wsd: share of steps at the end in which it falls
     )
-    cfg.optim.plateau_factor = 0.5  # plateau: what the rate is then multiplied by
-    cfg.optim.plateau_patience = 5  # plateau: validations it waits for a better one
-    cfg.optim.lr_scales = ()  # (("embedding", 0.1),): factors of lr by name, first wins
-    cfg.optim.freeze = ""  # pattern of names of parameters that never change
-    cfg.optim.b1 = 0.9
-    cfg.optim.b2 = 0.98
-    cfg.optim.eps = 1e-9
-    cfg.optim.rho = 0.95  # adadelta: share of the past in its averages
-    cfg.optim.momentum = 0.0  # sgd
-    cfg.optim.muon_momentum = 0.95  # muon, of matrices; b1, b2, eps of all others
-    cfg.optim.weight_decay = 0.0  # adamw, adafactor, lion, muon; nt_asgd: of all
+    cfg.optim.plateau_factor = 0.5  # plateau: factor of the rate at a plateau
+    cfg.optim.plateau_patience = 5  # plateau: validations without improvement
+    # (("embedding", 0.1),): factors of lr by parameter name; first match
+    cfg.optim.lr_scales = ()
+    cfg.optim.freeze = ""  # regular expression: parameters that are not trained
+    cfg.optim.b1 = 0.9  # Adam, Lion: decay of the first moment
+    cfg.optim.b2 = 0.98  # Adam, Lion: decay of the second moment
+    cfg.optim.eps = 1e-9  # Adam, Adadelta: added to the denominator
+    cfg.optim.rho = 0.95  # Adadelta: decay of its averages
+    cfg.optim.momentum = 0.0  # SGD: momentum
+    # Muon, matrices: momentum; other parameters use Adam
+    cfg.optim.muon_momentum = 0.95
+    # adamw, adafactor, lion, muon, nt_asgd: decoupled weight decay
+    cfg.optim.weight_decay = 0.0
     # Pattern of the names of parameters that weight_decay acts on.
     cfg.optim.weight_decay_params = (
         r"(^|/)(kernel|(cluster_)?table|projection|recurrent)(_\d+)?$"
     )
-    cfg.optim.non_monotone_interval = 5  # nt_asgd: validations it waits for a better
-    cfg.optim.ema_decay = 0.0  # of a mean of parameters, evaluated instead; 0: none
-    cfg.optim.clip_norm = 1.0  # global norm of the gradient; 0: never
+    cfg.optim.non_monotone_interval = 5  # nt_asgd: n, validations without improvement
+    # exponential moving average of parameters, for evaluation; 0: none
+    cfg.optim.ema_decay = 0.0
+    cfg.optim.clip_norm = 1.0  # largest global norm of the gradient; 0: no clipping
 
-    cfg.keep = ConfigDict()  # checkpoints
-    cfg.keep.last = 2  # the newest
-    cfg.keep.best = 1  # those with the best validation score
-    cfg.keep.metric = placeholder(str)  # that score; None: BLEU, or loss of text
-    cfg.keep.patience = 0  # validations without a better one: training ends; 0: never
+    cfg.keep = ConfigDict()
+    cfg.keep.last = 2  # newest checkpoints to keep
+    cfg.keep.best = 1  # checkpoints with the best validation score to keep
+    # that score; None: the task's (BLEU, or loss for text)
+    cfg.keep.metric = placeholder(str)
+    cfg.keep.patience = 0  # early stopping: validations without improvement; 0: never
 
-    cfg.every = ConfigDict()  # all in steps
-    cfg.every.log = 100
-    cfg.every.eval = 1000
-    cfg.every.checkpoint = 1000
+    cfg.every = ConfigDict()
+    cfg.every.log = 100  # steps between log lines
+    cfg.every.eval = 1000  # steps between validations
+    cfg.every.checkpoint = 1000  # steps between checkpoints
 
-    cfg.parallel = ConfigDict()  # may change when a run goes on
-    cfg.parallel.mode = "jit"  # over a mesh; or "pmap": data parallel, one process
-    # The mesh; -1: all devices that are left.
-    cfg.parallel.data = -1  # axis over rows
-    cfg.parallel.fsdp = 1  # axis over rows and parameters
-    cfg.parallel.tensor = 1  # axis over heads, feed-forward and vocabulary
+    cfg.parallel = ConfigDict()  # may change when a run resumes
+    # "jit" over a mesh, or "pmap" (data parallel, one process)
+    cfg.parallel.mode = "jit"
+    cfg.parallel.data = -1  # mesh axis over examples; -1: all remaining devices
+    cfg.parallel.fsdp = 1  # mesh axis over examples and parameters
+    cfg.parallel.tensor = 1  # mesh axis over heads, feed-forward units and vocabulary
 
-    cfg.decode = ConfigDict()  # how hypotheses are made; may change after training
-    cfg.decode.max_length = 128  # tokens
-    cfg.decode.max_length_ratio = 2.0  # translation: at most this x source + 10 tokens
-    cfg.decode.min_length = 0  # tokens before the end, at least
-    cfg.decode.method = "greedy"  # or "beam", "sample"
-    cfg.decode.n_best = 1  # hypotheses a line: a beam's best, or so many samples
-    cfg.decode.beam_size = 4  # beam: hypotheses that go on
+    cfg.decode = ConfigDict()  # may change after training
+    cfg.decode.max_length = 128  # most tokens of a hypothesis
+    # translation: at most this times the source length + 10
+    cfg.decode.max_length_ratio = 2.0
+    cfg.decode.min_length = 0  # fewest tokens before the end symbol
+    cfg.decode.method = "greedy"  # "greedy", "beam" or "sample"
+    cfg.decode.n_best = 1  # hypotheses per line: best of the beam, or samples
+    cfg.decode.beam_size = 4  # beam: N, beams per sentence
     cfg.decode.length_penalty = 0.6  # beam: alpha of Wu et al. (2016); 0: none
-    cfg.decode.coverage_penalty = 0.0  # beam, translation: their beta; 0: none
-    cfg.decode.early_stopping = False  # beam: once as many have ended; else when sure
-    cfg.decode.temperature = 1.0  # sample: 0 is greedy
-    cfg.decode.top_k = 0  # sample: from so many of the likeliest; 0: all
-    cfg.decode.top_p = 1.0  # sample: from the likeliest with so much mass; 1: all
-    cfg.decode.seed = 0  # sample
-    cfg.decode.replace_unknown = False  # translation: <unk> by what it looks at most
+    # beam, translation: beta of Wu et al. (2016); 0: none
+    cfg.decode.coverage_penalty = 0.0
+    # beam: stop at beam_size finished; else when none can win
+    cfg.decode.early_stopping = False
+    cfg.decode.temperature = 1.0  # sample: temperature; 0: greedy
+    cfg.decode.top_k = 0  # sample: from the k most probable tokens; 0: all
+    # sample: from the most probable tokens of this total mass; 1: all
+    cfg.decode.top_p = 1.0
+    cfg.decode.seed = 0  # sample: seed
+    # translation: replace <unk> by the most attended source word
+    cfg.decode.replace_unknown = False
 
-    cfg.eval = ConfigDict()  # how scores are made; may change after training
+    cfg.eval = ConfigDict()  # may change after training
     cfg.eval.batch_size = 8  # text, documents: parallel streams
-    cfg.eval.segment_length = placeholder(int)  # text; None: data.segment_length
-    cfg.eval.window = placeholder(int)  # text: tokens read at once, each time anew
-    cfg.eval.stride = placeholder(int)  # tokens a window moves on by; None: all of it
-    # Text, documents; None: as cfg.model has them.
-    cfg.eval.attention_window = placeholder(int)
-    cfg.eval.memory_length = placeholder(int)
-    cfg.eval.same_length = placeholder(bool)
-    cfg.eval.clamp_length = placeholder(int)
+    # text: tokens per segment; None: data.segment_length
+    cfg.eval.segment_length = placeholder(int)
+    # text: sliding-window evaluation with windows of this many tokens
+    cfg.eval.window = placeholder(int)
+    # text: tokens between windows; None: eval.window
+    cfg.eval.stride = placeholder(int)
+    cfg.eval.attention_window = placeholder(int)  # None: model.attention_window
+    cfg.eval.memory_length = placeholder(int)  # None: model.memory_length
+    cfg.eval.same_length = placeholder(bool)  # None: model.same_length
+    cfg.eval.clamp_length = placeholder(int)  # None: model.clamp_length
     return cfg.lock()
