@@ -68,4 +68,4 @@ def print_all(found: list[tuple[str, float]], count: int, *, scores: bool) -> No
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -91,4 +91,4 @@ def write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -45,4 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

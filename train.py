@@ -61,4 +61,4 @@ def workdir() -> str:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -14,11 +14,11 @@ import orbax.checkpoint as ocp
 from training.checkpoint import CONTENT, PROGRESS
 from training.event_files import records
 from utils.errors import UserError
-from utils.paths import place, resolved
+from utils.paths import canonical_path, resolve_path
 
 CLOCKS = (
-    *("seconds", "lap", "waiting", "tokens_per_second"),
-    *("flops_per_second", "utilisation", "peak_memory_bytes"),
+    *("seconds", "window_seconds", "data_wait_fraction", "tokens_per_second"),
+    *("flops_per_second", "mfu", "peak_memory_bytes"),
 )
 
 
@@ -59,7 +59,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 def stored(folder: Path, step: int) -> dict[str, np.ndarray]:
     """All that a checkpoint holds, by name."""
-    path = resolved(folder) / "checkpoints" / str(step)
+    path = canonical_path(folder) / "checkpoints" / str(step)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         content = reader.restore(path / CONTENT)
     leaves = jax.tree_util.tree_leaves_with_path(content)
@@ -101,7 +101,7 @@ def main() -> int:
         print("usage: python -m analysis.compare_bitwise RUN RUN", file=sys.stderr)
         return 2
     try:
-        found = differences(*map(place, sys.argv[1:]))
+        found = differences(*map(resolve_path, sys.argv[1:]))
     except (OSError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,12 +8,15 @@ from pathlib import Path
 from analysis.report.content import Content
 from analysis.report.markdown import section, table
 from analysis.report.tables import curve_rows, seed_rows
-from training.run_dir import PLACES, RunDirectory
+from training.run_dir import MACHINE_SPECIFIC_KEYS, RunDirectory
 from utils.errors import UserError
 
 KEPT = ("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz")
 HYPOTHESES = "samples/*.hypotheses.txt"
-FOLDERS = (*(key for key in PLACES if key.startswith("data.")), "data.vocabulary")
+FOLDERS = (
+    *(key for key in MACHINE_SPECIFIC_KEYS if key.startswith("data.")),
+    "data.vocabulary",
+)
 MARKED = re.compile(r"(<!-- (results/[\w./-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

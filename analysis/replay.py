@@ -10,7 +10,7 @@ from data.dataset import open_dataset
 from experiment import setup
 from experiment.restore import open_run
 from training.checkpoint import Checkpoints
-from training.nonfinite import examine, load_batches
+from training.nonfinite import diagnose_batch, load_batches
 from utils.errors import UserError
 
 
@@ -23,19 +23,19 @@ def table(workdir: str, path: str) -> str:
     run = open_run(workdir, "last")
     cfg = run.experiment.cfg
     dataset = open_dataset(cfg.data, run.experiment.tokenizers)
-    training = setup.Training.of(run.experiment, dataset)
+    training = setup.TrainingSetup.from_experiment(run.experiment, dataset)
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
     checkpoints = Checkpoints(run.directory.checkpoints, is_reader=True)
-    found = checkpoints.restore_newest(training.content(state, carry))
+    found = checkpoints.restore_newest(training.checkpoint_state(state, carry))
     checkpoints.close()
     if found is None:
         raise UserError(f"--workdir={workdir} has no checkpoint")
-    state, carry = training.restored(found[0], carry)
+    state, carry = training.from_checkpoint(found[0], carry)
     lines = []
     for step, batch in load_batches(path).items():
         key = jax.random.fold_in(jax.random.key(cfg.seed), jnp.int32(step - 1))
         batch = training.partitioner.put_batch(batch)
-        told = examine(training.loss, state.params, carry, batch, key)
+        told = diagnose_batch(training.loss, state.params, carry, batch, key)
         lines.append(
             f"step {step}  loss {told['loss']:.6g}  "
             f"gradient norm {told['gradient_norm']:.6g}"

@@ -149,4 +149,4 @@ def bleu_tokenizer(card: Card) -> str:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -31,11 +31,11 @@ from configs import base
 from data.batching.stream import TextOnce
 from data.token_cache.reader import Encoded
 from data.tokenizers.serialization import ByteTokenizer
-from experiment.build import Experiment, assemble
+from experiment.build import Experiment, build_experiment
 from tasks.losses import likelihood_loss
 from training.profiling.environment import surroundings
 from training.profiling.flops import flops_of
-from utils.allocator import keep_working_memory
+from utils.allocator import tune_allocator
 from utils.errors import UserError
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
@@ -47,7 +47,7 @@ def experiment(name: str, sizes: dict, **changes) -> Experiment:
     cfg = base.get_config(name)
     cfg.task = "language_modeling"
     cfg.model.update({**sizes, **changes, "norm": "pre", "dropout": 0.0})
-    return assemble(cfg, {"text": ByteTokenizer()})
+    return build_experiment(cfg, {"text": ByteTokenizer()})
 
 
 def random_variables(found: Experiment) -> PyTree:
@@ -239,5 +239,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    keep_working_memory()
+    tune_allocator()
     sys.exit(main())

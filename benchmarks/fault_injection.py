@@ -177,7 +177,7 @@ def train(flags: list[str], log: Path, full: bool) -> None:
     if full:
         resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL))
     sys.argv = ["faulty_run", *flags]
-    cli.start(faulty_run.main)
+    cli.run_main(faulty_run.main)
 
 
 def write_differences(first: Path, second: Path, path: Path) -> None:

@@ -62,7 +62,7 @@ class Moment:
 
 def observed(moment: Moment) -> None:
     """Makes the parts of a run tell their moments."""
-    save, train = checkpoint.Checkpoints.save, loop.Run.train
+    save, train = checkpoint.Checkpoints.save, loop.TrainLoop.train
 
     def saving(self, *arguments):
         with moment.of("save"):
@@ -86,7 +86,7 @@ def observed(moment: Moment) -> None:
         self.step, self.validate = stepping, validating
         return train(self, state, carry, progress)
 
-    checkpoint.Checkpoints.save, loop.Run.train = saving, training
+    checkpoint.Checkpoints.save, loop.TrainLoop.train = saving, training
 
 
 def forgetful(what: str) -> None:
@@ -101,7 +101,7 @@ def forgetful(what: str) -> None:
             state = content["state"].replace(ema=like["state"].ema)
             content = {**content, "state": state}
         elif what == "stopping":
-            progress = {**progress, "best": None, "stale": 0}
+            progress = {**progress, "best_score": None, "evals_since_best": 0}
         return content, progress
 
     checkpoint.Checkpoints.restore = restoring
@@ -120,4 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -21,13 +21,13 @@ from ml_collections import ConfigDict
 
 from benchmarks.harness.random_corpora import Text, words
 from configs import base
-from experiment.build import assemble
-from experiment.setup import Training
+from experiment.build import build_experiment
+from experiment.setup import TrainingSetup
 from sweeps.vmapped_trials.population import Population
 from training.profiling.environment import surroundings
-from training.vmapped_trials.partitioner import PopulationPartitioner
-from training.vmapped_trials.step import mask, numbers_of
-from utils.allocator import keep_working_memory
+from training.vmapped_trials.partitioner import VmappedPartitioner
+from training.vmapped_trials.step import mask, varying_values
+from utils.allocator import tune_allocator
 
 GOAL = 5.0  # times as many trials an hour, on a GPU
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
@@ -49,11 +49,11 @@ def configs(options: argparse.Namespace) -> list[ConfigDict]:
     return found
 
 
-def training(cfg: ConfigDict, options: argparse.Namespace) -> Training:
+def training(cfg: ConfigDict, options: argparse.Namespace) -> TrainingSetup:
     """One member's, on the first device."""
-    shared = assemble(cfg, {"text": words(options.vocabulary)})
+    shared = build_experiment(cfg, {"text": words(options.vocabulary)})
     dataset = Text(options.rows, options.length, options.vocabulary)
-    return Training.of(shared, dataset, devices=jax.devices()[:1])
+    return TrainingSetup.from_experiment(shared, dataset, devices=jax.devices()[:1])
 
 
 class Alone:
@@ -76,9 +76,9 @@ class Together:
     """A step of all trials."""
 
     def __init__(self, members: list[ConfigDict], options: argparse.Namespace):
-        partitioner = PopulationPartitioner(len(members))
+        partitioner = VmappedPartitioner(len(members))
         shared = training(members[0], options)
-        population = Population(shared, numbers_of(members), partitioner)
+        population = Population(shared, varying_values(members), partitioner)
         self.state, self.carry = population.init()
         self.active = partitioner.put(mask(range(len(members)), len(members)))
         self.compiled = population.compiled_step()
@@ -152,5 +152,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    keep_working_memory()
+    tune_allocator()
     sys.exit(main())

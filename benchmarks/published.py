@@ -31,7 +31,7 @@ from training.optim.optimizers import make_optimizer
 from training.profiling.environment import surroundings
 from training.profiling.peak_flops import measured
 from training.step import make_state
-from utils.allocator import keep_working_memory
+from utils.allocator import tune_allocator
 from utils.errors import UserError
 
 SHARE, TOKENS = "share_of_ceiling", "tokens_per_second"
@@ -176,7 +176,7 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
         "held_bytes": subject.compiled.held,
         "working_bytes": subject.compiled.working,
         "compile_seconds": subject.compiled.seconds,
-        "skipped": float(subject.pairs["skipped"][0]),
+        "nonfinite_steps": float(subject.pairs["nonfinite_steps"][0]),
     }
     as_meant = options.dtype == "bfloat16" and options.dropout and not options.tiny
     if work.goal and as_meant and "H200" in jax.devices()[0].device_kind:
@@ -223,5 +223,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    keep_working_memory()
+    tune_allocator()
     sys.exit(main())

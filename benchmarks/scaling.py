@@ -37,12 +37,12 @@ from benchmarks.collectives import collectives
 from benchmarks.harness.protocol import spread
 from benchmarks.tpu_roofline import predictions
 from configs import base
-from experiment.build import reads_text
-from experiment.setup import Training, num_parameters
+from experiment.build import is_language_modeling
+from experiment.setup import TrainingSetup, num_parameters
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
 from training.profiling.environment import surroundings
-from utils.allocator import keep_working_memory
+from utils.allocator import tune_allocator
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +91,7 @@ class Batches:
         return {name: leaf[rows] for name, leaf in self.whole.items()}
 
 
-def training_of(mode: str, count: int, options: argparse.Namespace) -> Training:
+def training_of(mode: str, count: int, options: argparse.Namespace) -> TrainingSetup:
     """A Transformer-XL on so many devices."""
     cfg = base.get_config("transformer_xl")
     cfg.task, cfg.data.vocab_size = "language_modeling", options.vocabulary
@@ -102,7 +102,7 @@ def training_of(mode: str, count: int, options: argparse.Namespace) -> Training:
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
     partitioner = make_partitioner(cfg.parallel)
     parts = step.built, partitioner, Batches(step), optimizer, schedule
-    return Training(*parts, cfg.steps)
+    return TrainingSetup(*parts, cfg.steps)
 
 
 def measure(mode: str, count: int, options: argparse.Namespace) -> dict:
@@ -194,7 +194,7 @@ def work_of(config: str) -> dict:
         "length": step.length,
         "tokens": step.tokens,
         "parameters": num_parameters(step.params),
-        "padding": "none" if reads_text(cfg) else "not counted",
+        "padding": "none" if is_language_modeling(cfg) else "not counted",
     }
 
 
@@ -264,5 +264,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    keep_working_memory()
+    tune_allocator()
     sys.exit(main())

@@ -117,4 +117,4 @@ def spent(begun: float) -> str:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from etils import epath
 
-from utils.paths import is_remote, place
+from utils.paths import is_remote, resolve_path
 
 ORIGIN = ".copy-of"  # in the local root: the address
 LIST = ".files.json"  # in a bucket's folder: sizes of its files by name
@@ -32,7 +32,7 @@ def local_root(address: str, cache_dir: str) -> Path:
     Args:
       cache_dir: where copies of buckets are kept.
     """
-    root = place(address)
+    root = resolve_path(address)
     if not is_remote(root):
         return root
     scheme, _, rest = str(address).partition("://")

@@ -39,23 +39,23 @@ class Experiment:
         """Shapes of all parameters, with the names of their axes."""
         variables = jax.eval_shape(
             lambda batch: self.task.init(self.model, jax.random.key(0), batch),
-            small_batch(self.cfg),
+            example_batch(self.cfg),
         )
         return variables["params"]
 
 
-def reads_text(cfg: ConfigDict) -> bool:
+def is_language_modeling(cfg: ConfigDict) -> bool:
     """Whether batches are segments of running text, and not of pairs."""
-    return task_class(cfg.task).corpus_kind == "text"
+    return get_task_class(cfg.task).corpus_kind == "text"
 
 
-def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+def example_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch's arrays without their numbers."""
 
     def array(length, dtype="int32"):
         return jax.ShapeDtypeStruct((2, length), dtype)
 
-    if reads_text(cfg):
+    if is_language_modeling(cfg):
         length = cfg.data.segment_length
         return {"tokens": array(length), "labels": array(length)}
     return {
@@ -67,7 +67,7 @@ def small_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def assemble(
+def build_experiment(
     cfg: ConfigDict,
     tokenizers: dict[str, Tokenizer],
     languages: tuple[str, ...] = (),
@@ -78,7 +78,7 @@ def assemble(
     a search that the vocabulary is too small for.
     """
     options = {"languages": languages} if languages else {}
-    task = task_class(cfg.task)(
+    task = get_task_class(cfg.task)(
         tokenizers,
         label_smoothing=cfg.label_smoothing,
         z_loss=cfg.z_loss,
@@ -86,19 +86,19 @@ def assemble(
         document_order=cfg.data.document_order,
         **options,
     )
-    module = architecture(cfg.model.name)
+    module = get_architecture(cfg.model.name)
     model = task.make_model(module, model_config(module.Config, cfg.model))
     predicted = tokenizers.get("target", tokenizers.get("text"))
     check_decode(cfg.decode, predicted.vocab_size)
     return Experiment(cfg, task, model, tokenizers)
 
 
-def task_class(name: str) -> type:
+def get_task_class(name: str) -> type:
     """Returns the class `Task` of a task in `tasks.registry.TASKS`."""
     return _lookup(TASKS, name, "task").Task
 
 
-def architecture(name: str):
+def get_architecture(name: str):
     """Returns the module of an architecture in `models.registry.ARCHITECTURES`."""
     return _lookup(ARCHITECTURES, name, "model.name")
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import base
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers.serialization import Tokenizer, dump_tokenizer, parse_tokenizer
-from experiment.build import Experiment, assemble
+from experiment.build import Experiment, build_experiment
 from experiment.validate import check_lengths
 from tasks.baselines import MOST_PAIRS
 from tasks.ensembles import Ensemble, ensemble_variables
@@ -22,7 +22,7 @@ from tasks.language_modeling import check_windows
 from training.checkpoint import Checkpoints
 from training.optim.param_groups import names_of
 from training.profiling.environment import commit
-from training.run_dir import RunDirectory, different_keys
+from training.run_dir import RunDirectory, describe_differences
 from utils.errors import UserError
 
 
@@ -74,9 +74,9 @@ def open_run(
             "was killed before it began, so train it again"
         )
     languages = tuple(about["languages"])
-    experiment = assemble(cfg, read_tokenizers(directory), languages)
+    experiment = build_experiment(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints, is_reader=True)
-    steps = checkpoints.find(checkpoint)
+    steps = checkpoints.resolve(checkpoint)
     params = checkpoints.restore_params(*steps)
     checkpoints.close()
     _check_parameters(directory, experiment, params)
@@ -105,7 +105,7 @@ def _check_parameters(directory: RunDirectory, built: Experiment, params) -> Non
 
 
 @dataclasses.dataclass(frozen=True)
-class Together(Experiment):
+class EnsembleExperiment(Experiment):
     """Several experiments whose models are one, as `cfg.eval` changes each."""
 
     @property
@@ -134,7 +134,7 @@ def open_runs(
     parts = {name: getattr(first.experiment, name) for name in own}
     return dataclasses.replace(
         first,
-        experiment=Together(**parts, model=Ensemble(models)),
+        experiment=EnsembleExperiment(**parts, model=Ensemble(models)),
         variables=ensemble_variables([run.variables for run in runs]),
     )
 
@@ -238,7 +238,7 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     card = experiment.task.evaluate(
         model, run.variables, batches, cfg, **extra, intervals=True
     )
-    write_details(run.directory, run.name(split), card)
+    write_eval_artifacts(run.directory, run.name(split), card)
     card["protocol"] |= {
         "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
         **dataset.hashes,
@@ -251,17 +251,17 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
         train_texts = dataset.texts("train") if few else []
         found |= experiment.task.floors(train_texts, extra["texts"])
     card = {"split": split, "step": run.step, **card, "floors": found}
-    tell_what_is_replaced(run, split, card)
+    warn_if_overwriting(run, split, card)
     return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
 
 
-def tell_what_is_replaced(run: TrainedRun, split: str, card: dict) -> None:
+def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
     """Warns where the card before it was made by another protocol."""
     name = f"eval/{run.name(split)}.json"
     if not (run.directory.path / name).exists():
         return
     before = run.directory.read_json(name).get("protocol", {})
-    unlike = different_keys(
+    unlike = describe_differences(
         before | {"commit": card["protocol"]["commit"]}, card["protocol"]
     )
     if unlike:
@@ -272,7 +272,7 @@ def tell_what_is_replaced(run: TrainedRun, split: str, card: dict) -> None:
         )
 
 
-def write_details(directory: RunDirectory, name: str, card: dict) -> None:
+def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None:
     """Moves what is too long for a card to files beside it."""
     samples, references = card.pop("samples", []), card.pop("references", [])
     directory.write_lines(f"samples/{name}.jsonl", samples)

@@ -21,7 +21,7 @@ from training.step import Step, TrainState, make_state, make_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class TrainingSetup:
     """All that is needed to make steps, but for the state.
 
     Attributes:
@@ -37,9 +37,9 @@ class Training:
     steps: int
 
     @classmethod
-    def of(
+    def from_experiment(
         cls, experiment: Experiment, dataset: Dataset, devices: Devices = None
-    ) -> "Training":
+    ) -> "TrainingSetup":
         """The training that a config describes, on all devices or these."""
         cfg = experiment.cfg
         batches = dataset.train_batches()
@@ -81,14 +81,16 @@ class Training:
         """The same of the rows of all batches, on the devices."""
         return self.partitioner.init_carry(self.initial_carry, self.rows)
 
-    def content(self, state: TrainState, carry: PyTree) -> dict:
+    def checkpoint_state(self, state: TrainState, carry: PyTree) -> dict:
         """What a checkpoint holds, the same for all devices and modes."""
         return {
             "state": state,
             "carry": self.partitioner.stored_carry(carry, self.rows),
         }
 
-    def restored(self, content: dict, carry: PyTree) -> tuple[TrainState, PyTree]:
+    def from_checkpoint(
+        self, content: dict, carry: PyTree
+    ) -> tuple[TrainState, PyTree]:
         """State and carry of a checkpoint on these devices.
 
         Args:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers.serialization import Tokenizer, dump_tokenizer
-from experiment.build import assemble, task_class
+from experiment.build import build_experiment, get_task_class
 from experiment.restore import (
     TrainedRun,
     check_data,
@@ -21,12 +21,12 @@ from experiment.restore import (
     open_run,
     read_tokenizers,
 )
-from experiment.setup import Training, num_parameters
-from experiment.validate import check_config, check_corpus, without_effect_here
+from experiment.setup import TrainingSetup, num_parameters
+from experiment.validate import check_config, check_corpus, device_warnings
 from training.checkpoint import Checkpoints
-from training.init_from import transferred
-from training.loop import Ending, Run
-from training.metric_writers import Writers
+from training.init_from import init_from_params
+from training.loop import ExitStatus, TrainLoop
+from training.metric_writers import MetricWriters
 from training.nonfinite import save_batches
 from training.optim.nt_asgd import evaluation_params
 from training.optim.param_groups import check_patterns
@@ -42,9 +42,9 @@ from training.parallel.partitioning import Agreement, at_hand
 from training.profiling.environment import make_deterministic, surroundings
 from training.profiling.peak_flops import ceiling
 from training.profiling.trace import Profile, parse_steps
-from training.progress import Progress
-from training.run_dir import RunDirectory, different_keys
-from training.signals import Interruptible, StopRequested, stop_at_once
+from training.progress import TrainProgress
+from training.run_dir import RunDirectory, describe_differences
+from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
 from training.step import TrainState
 from utils.errors import UserError
 from utils.locks import exclusive_lock
@@ -55,7 +55,7 @@ def train(
     workdir: str,
     address: Address | None = None,
     profile: str | None = None,
-) -> Ending:
+) -> ExitStatus:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Returns why training ended, with everything saved.
@@ -66,12 +66,12 @@ def train(
     """
     steps = parse_steps(profile) if profile else None
     try:
-        with stop_at_once(), losses_explained(), contextlib.ExitStack() as held:
+        with raise_on_signal(), losses_explained(), contextlib.ExitStack() as held:
             if address is not None:
                 join(address)
             return _train(cfg, workdir, steps, held)
     except StopRequested:  # before the first step
-        return Ending.STOPPED
+        return ExitStatus.STOPPED
 
 
 def _train(
@@ -79,53 +79,53 @@ def _train(
     workdir: str,
     steps: tuple[int, int] | None,
     held: contextlib.ExitStack,
-) -> Ending:
+) -> ExitStatus:
     if cfg.deterministic:
         make_deterministic()
     directory = RunDirectory(workdir)
     profile = Profile(steps, directory.path / "profile")
-    config = checked(cfg, directory)
+    config = resolve_config(cfg, directory)
     with first_before_others("data"):
         is_new = cfg.init_from and not directory.is_complete
         origin = open_run(cfg.init_from) if is_new else None
         dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
     check_corpus(cfg, dataset)
-    experiment = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
-    training = Training.of(experiment, dataset)
+    experiment = build_experiment(cfg, dataset.tokenizers, dataset.corpus.languages)
+    training = TrainingSetup.from_experiment(experiment, dataset)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
     check_patterns(cfg.optim, state.params)
     # What a run could not go on with is refused before it begins.
     validate = validator(training, dataset)
     if origin:
-        state = begun_from(origin, state, cfg)
-    facts = about(state, dataset, training.steps)
+        state = init_from_run(origin, state, cfg)
+    facts = run_metadata(state, dataset, training.steps)
     if is_first():
         held.enter_context(exclusive_lock(directory.path))
-        begin(directory, config, facts, dataset)
-        for line in without_effect_here(cfg):
+        init_run_dir(directory, config, facts, dataset)
+        for line in device_warnings(cfg):
             print(line, file=sys.stderr)
 
     checkpoints = Checkpoints(
         directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best
     )
-    progress = Progress()
-    found = checkpoints.restore_newest(training.content(state, carry))
+    progress = TrainProgress()
+    found = checkpoints.restore_newest(training.checkpoint_state(state, carry))
     if found:
         content, document = found
-        state, carry = training.restored(content, carry)
-        progress = Progress.of_json(document)
-        progress.begin_again(cfg.max_nonfinite_steps)
+        state, carry = training.from_checkpoint(content, carry)
+        progress = TrainProgress.from_json(document)
+        progress.reset_nonfinite(cfg.max_nonfinite_steps)
         if is_first():
             print(f"resuming at step {int(state.step)}")
     elif cfg.init_from and not origin:  # killed before its first checkpoint
-        state = begun_from(open_run(cfg.init_from), state, cfg)
-    run = Run(
+        state = init_from_run(open_run(cfg.init_from), state, cfg)
+    run = TrainLoop(
         step=profile.around(training.compiled_step(state, carry), int(state.step)),
         batch=training.batch,
-        content=training.content,
+        checkpoint_state=training.checkpoint_state,
         validate=validate,
-        best=best_metric(cfg),
+        best=selection_metric(cfg),
         steps=training.steps,
         log_every=cfg.every.log,
         eval_every=cfg.every.eval,
@@ -133,7 +133,7 @@ def _train(
         patience=cfg.keep.patience,
         max_nonfinite_steps=cfg.max_nonfinite_steps,
         checkpoints=checkpoints,
-        writers=Writers(
+        writers=MetricWriters(
             directory.path,
             progress,
             step=int(state.step),
@@ -142,25 +142,25 @@ def _train(
         ),
         flops=training.flops(state),
         ceiling=ceiling(cfg.model.dtype),
-        agree=None if is_alone() else Agreement(),
+        sync_stop=None if is_alone() else Agreement(),
     )
     with profile:
         _, ending = run.train(state, carry, progress)
-    if ending is Ending.NOT_FINITE and is_first():
-        keep_skipped(directory, training, progress)
+    if ending is ExitStatus.NOT_FINITE and is_first():
+        dump_nonfinite(directory, training, progress)
     return ending
 
 
-def begun_from(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
+def init_from_run(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
     """A first state with the parameters of another run."""
-    params = transferred(
+    params = init_from_params(
         state.params, origin.variables["params"], cfg.init_params_pattern
     )
     ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema_decay else ()
     return state.replace(params=params, ema=ema)
 
 
-def checked(cfg: ConfigDict, directory: RunDirectory) -> dict:
+def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
     """A config as JSON. Raises UserError for one that cannot be, or not there."""
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
@@ -176,7 +176,7 @@ def known_tokenizers(
         return read_tokenizers(directory)
     if origin is None or cfg.data.vocabulary:
         return None
-    sides = SIDES[task_class(cfg.task).corpus_kind]
+    sides = SIDES[get_task_class(cfg.task).corpus_kind]
     if set(sides) != set(origin.experiment.tokenizers):
         raise UserError(
             f"init_from={cfg.init_from!r} has vocabularies for "
@@ -186,13 +186,15 @@ def known_tokenizers(
     return origin.experiment.tokenizers
 
 
-def begin(directory: RunDirectory, config: dict, facts: dict, dataset: Dataset) -> None:
+def init_run_dir(
+    directory: RunDirectory, config: dict, facts: dict, dataset: Dataset
+) -> None:
     """Writes what a run directory begins with, or checks what one began with."""
     if directory.is_complete:
         check_data(directory, dataset)
         there = directory.read_json("about.json")
         known = {key: facts[key] for key in there if key in facts}
-        for line in different_keys(there, known):
+        for line in describe_differences(there, known):
             print(f"resuming although {line}", file=sys.stderr)
         return
     directory.write_json("config.json", config)
@@ -201,14 +203,14 @@ def begin(directory: RunDirectory, config: dict, facts: dict, dataset: Dataset) 
     directory.write_about(facts)  # the last: makes it complete
 
 
-def best_metric(cfg: ConfigDict) -> tuple[str, str]:
+def selection_metric(cfg: ConfigDict) -> tuple[str, str]:
     """The validation score that chooses checkpoints, and "min" or "max"."""
-    task = task_class(cfg.task)
+    task = get_task_class(cfg.task)
     name = cfg.keep.metric or task.best
     return name, task.better[name]
 
 
-def validator(training: Training, dataset: Dataset):
+def validator(training: TrainingSetup, dataset: Dataset):
     """From a state to the scores of the validation split, by name."""
     experiment = training.experiment
     batches, extra = evaluation_input(experiment, dataset, "validation")
@@ -220,7 +222,7 @@ def validator(training: Training, dataset: Dataset):
             card = experiment.task.evaluate(
                 model,
                 {"params": params},
-                Interruptible(batches, stopped),
+                InterruptibleBatches(batches, stopped),
                 experiment.cfg,
                 **extra,
             )
@@ -229,11 +231,11 @@ def validator(training: Training, dataset: Dataset):
     return validate
 
 
-def keep_skipped(
-    directory: RunDirectory, training: Training, progress: Progress
+def dump_nonfinite(
+    directory: RunDirectory, training: TrainingSetup, progress: TrainProgress
 ) -> None:
     """Says which steps were not finite, and keeps their batches."""
-    steps = progress.in_a_row
+    steps = progress.consecutive_nonfinite
     batches = {step: training.batches[step - 1] for step in steps}
     path = directory.path / "replay" / f"steps-{steps[0]}-{steps[-1]}.npz"
     save_batches(path, batches)
@@ -244,7 +246,7 @@ def keep_skipped(
     )
 
 
-def about(state: TrainState, dataset: Dataset, steps: int | None) -> dict:
+def run_metadata(state: TrainState, dataset: Dataset, steps: int | None) -> dict:
     """What a run's numbers depend on beside its config.
 
     Args:

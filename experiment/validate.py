@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 from data.dataset import Dataset
 from decoding.config import check_decode
 from experiment.build import (
-    architecture,
     evaluation_config,
+    get_architecture,
+    get_task_class,
+    is_language_modeling,
     model_config,
-    reads_text,
-    task_class,
 )
 from models.attention.dispatch import is_at_home
 from training.optim.optimizers import make_optimizer
@@ -22,15 +22,15 @@ from utils.errors import UserError
 
 def check_config(cfg: ConfigDict) -> None:
     """Raises UserError for what cannot be, before anything is prepared."""
-    check_anywhere(cfg)
+    validate_anywhere(cfg)
     make_partitioner(cfg.parallel)
 
 
-def check_anywhere(cfg: ConfigDict) -> None:
+def validate_anywhere(cfg: ConfigDict) -> None:
     """The same, but for the devices that are here, none of which is taken."""
     check_lengths(cfg)
-    task_class(cfg.task)
-    module = architecture(cfg.model.name)
+    get_task_class(cfg.task)
+    module = get_architecture(cfg.model.name)
     config = model_config(module.Config, cfg.model)
     evaluation_config(config, cfg.eval)
     if cfg.label_smoothing and getattr(config, "cutoffs", ()):
@@ -48,7 +48,7 @@ def check_anywhere(cfg: ConfigDict) -> None:
     check_patterns(cfg)
 
 
-def check_alone(cfg: ConfigDict) -> None:
+def validate_population(cfg: ConfigDict) -> None:
     """Raises UserError for what members of a population cannot have."""
     parallel = cfg.parallel
     if parallel.mode != "jit" or (parallel.fsdp, parallel.tensor) != (1, 1):
@@ -63,7 +63,7 @@ def check_alone(cfg: ConfigDict) -> None:
         )
 
 
-def without_effect_here(cfg: ConfigDict) -> list[str]:
+def device_warnings(cfg: ConfigDict) -> list[str]:
     """Lines about what a config asks of another device than this."""
     kernel = cfg.model.get("attention_impl", "xla")
     if is_at_home(kernel):
@@ -82,7 +82,7 @@ def check_patterns(cfg: ConfigDict) -> None:
         raise UserError(
             f"init_params_pattern={cfg.init_params_pattern!r}: {error}"
         ) from error
-    better = task_class(cfg.task).better
+    better = get_task_class(cfg.task).better
     if cfg.keep.metric and cfg.keep.metric not in better:
         raise UserError(
             f"keep.metric={cfg.keep.metric!r}: {cfg.task} has {', '.join(better)}"
@@ -133,9 +133,9 @@ def check_lengths(cfg: ConfigDict) -> None:
         raise UserError(
             "loss_fraction=0.0 leaves no token to train on; 1 is all of them"
         )
-    if cfg.eval.window and not reads_text(cfg):
+    if cfg.eval.window and not is_language_modeling(cfg):
         raise UserError(f"eval.window={cfg.eval.window}: only texts have windows")
-    if cfg.data.document_order and reads_text(cfg):
+    if cfg.data.document_order and is_language_modeling(cfg):
         raise UserError(
             "data.document_order=True is for translation; what a model of texts "
             "remembers goes from segment to segment anyway"
@@ -148,7 +148,7 @@ def check_lengths(cfg: ConfigDict) -> None:
 
 def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError where a task does not fit the corpus."""
-    wanted = task_class(cfg.task).corpus_kind
+    wanted = get_task_class(cfg.task).corpus_kind
     if dataset.corpus.kind != wanted:
         raise UserError(
             f"task={cfg.task!r} needs a corpus of kind {wanted!r}; "

@@ -11,7 +11,7 @@ from sweeps.search_space.points import Point
 from sweeps.search_space.spaces import Space, read_space
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import Experiment, point_in_words
-from training.signals import StopRequested, stop_requests
+from training.signals import StopRequested, graceful_stop
 from utils.errors import UserError
 
 STOPPED = 75  # exit code: the same command goes on
@@ -70,10 +70,12 @@ def run(
     if population < 1:
         raise UserError(f"--population={population}: at least 1")
     if population > 1:
-        from experiment.validate import check_alone  # seconds, with what it needs
+        from experiment.validate import (
+            validate_population,  # seconds, with what it needs
+        )
 
-        check_alone(plan.experiment.config({}))
-    with stop_requests() as stopped:
+        validate_population(plan.experiment.config({}))
+    with graceful_stop() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()
         devices = shares(this_machine(), workers)
@@ -150,9 +152,9 @@ def _steps(cfg) -> tuple[int | None, int]:
 
 def objective_of(cfg, space: Space) -> Objective:
     """What a sweep of this config looks for."""
-    from experiment.build import task_class
+    from experiment.build import get_task_class
 
-    task = task_class(cfg.task)
+    task = get_task_class(cfg.task)
     return Objective.of(space, cfg.keep.metric or task.best, task.better)
 
 

@@ -11,7 +11,7 @@ import json
 import uuid
 from pathlib import Path
 
-from training.run_dir import different_keys
+from training.run_dir import describe_differences
 from utils.errors import UserError
 from utils.paths import is_remote
 
@@ -77,7 +77,7 @@ class SweepDirectory:
 def check_same(there: dict, here: dict, where: object) -> None:
     """Raises UserError if a sweep of another config or space is there."""
     here = json.loads(json.dumps(here))  # tuples are lists there
-    config = different_keys(there["config"], here["config"])
+    config = describe_differences(there["config"], here["config"])
     if config:
         raise UserError(
             f"{where} holds a sweep of another config: {'; '.join(config)}. Choose "

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from sweeps.search_space.distributions import Choice
 from sweeps.search_space.points import Point
 from sweeps.search_space.spaces import Space
-from training.run_dir import flattened
+from training.run_dir import flatten_config
 from utils.errors import UserError
 
 MODEL = "model"  # the key that is no section here, but what follows the colon
@@ -107,13 +107,13 @@ def _set(cfg: ConfigDict, key: str, value: Any) -> None:
 
 
 def _has(cfg: ConfigDict, key: str) -> bool:
-    return key in flattened(cfg.to_dict()) and key != "model.name"
+    return key in flatten_config(cfg.to_dict()) and key != "model.name"
 
 
 def _no_key(cfg: ConfigDict, key: str) -> UserError:
     if key == "model.name":
         return UserError('model.name: an architecture has keys of its own: use "model"')
-    known = list(flattened(cfg.to_dict()))
+    known = list(flatten_config(cfg.to_dict()))
     last = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, 3)
     near += [k for k in known if k.rpartition(".")[2] == last and k not in near]

@@ -72,4 +72,4 @@ def die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

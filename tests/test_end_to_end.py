@@ -75,7 +75,7 @@ def test_a_stopped_run_resumes_and_logs_each_step_once(trained):
     rows = [json.loads(line) for line in lines]
     steps = [row["step"] for row in rows if row["split"] == "train"]
     assert steps == list(range(1, 61))
-    assert all(0 < row["utilisation"] < 2 for row in rows if row["split"] == "train")
+    assert all(0 < row["mfu"] < 2 for row in rows if row["split"] == "train")
     [validation] = [row for row in rows if row["split"] == "validation"]
     assert {"bleu", "exact_match", "loss"} <= validation.keys()
 

@@ -10,7 +10,7 @@ from utils.paths import is_remote
 PATIENCE = 30  # seconds between two uploads of the same file
 
 
-class GrowingFile:
+class AppendOnlyFile:
     """A file at whose end is written.
 
     On this machine's disk what is added is there at once. An object of a bucket

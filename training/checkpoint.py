@@ -16,10 +16,10 @@ from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from training.checksums import damage, write_digests
+from training.checksums import find_corruption, write_checksums
 from training.parallel.distributed import first_before_others, is_first
 from utils.errors import UserError
-from utils.paths import resolved
+from utils.paths import canonical_path
 
 NOT_SCORED = -1e30
 CONTENT, PROGRESS = "content", "progress"  # folders of a checkpoint
@@ -49,11 +49,11 @@ class Checkpoints:
           is_reader: whether nothing is saved. Another process may save then, whose
             drafts are left alone.
         """
-        self.folder = epath.Path(resolved(folder))
+        self.folder = epath.Path(canonical_path(folder))
         self.replaced = self.folder.parent / "replaced"
         self._saving = 0
         if not is_reader:
-            self._bring_back()
+            self._restore_replaced()
         self._move_unreadable()
         policies = [preservation.LatestN(last)]
         if best:
@@ -65,21 +65,23 @@ class Checkpoints:
                 best_mode="max",
                 cleanup_tmp_directories=not is_reader,
                 preservation_policy=preservation.AnyPreservationPolicy(policies),
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._write_checksums
+                ),
             ),
         )
 
     def save(
-        self, step: int, content: PyTree, progress: dict, goodness: float | None
+        self, step: int, content: PyTree, progress: dict, selection_score: float | None
     ) -> None:
         """Begins to save; what an earlier run saved of this step is replaced.
 
         Args:
           content: arrays.
           progress: what JSON can hold.
-          goodness: larger is better; None where nothing was validated.
+          selection_score: larger is better; None where nothing was validated.
         """
-        scored = goodness is not None and math.isfinite(goodness)
+        scored = selection_score is not None and math.isfinite(selection_score)
         with _full_disk_explained():
             self.manager.wait_until_finished()
             self._drop_replaced()
@@ -94,7 +96,7 @@ class Checkpoints:
                     ),
                     progress=ocp.args.JsonSave(progress),
                 ),
-                metrics={"goodness": goodness if scored else NOT_SCORED},
+                metrics={"selection_score": selection_score if scored else NOT_SCORED},
                 force=True,
             )
 
@@ -110,7 +112,7 @@ class Checkpoints:
         if is_first() and self.replaced.exists():
             self.replaced.rmtree()
 
-    def _bring_back(self) -> None:
+    def _restore_replaced(self) -> None:
         """Undoes what a kill left of replacing a checkpoint."""
         if not is_first() or not self.replaced.exists():
             return
@@ -120,20 +122,20 @@ class Checkpoints:
                 kept.rename(place)
         self._drop_replaced()
 
-    def _seal(self) -> None:
+    def _write_checksums(self) -> None:
         """Just before a checkpoint gets its name: notes what its files are."""
         if jax.process_index():
             return
         names = f"{self._saving}.orbax-checkpoint-tmp*"
         drafts = list(self.folder.glob(names)) or [self.folder / str(self._saving)]
         for draft in drafts:
-            write_digests(draft)
+            write_checksums(draft)
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending."""
         return sorted(self.manager.all_steps())
 
-    def find(self, which: str) -> tuple[int, ...]:
+    def resolve(self, which: str) -> tuple[int, ...]:
         """The steps meant by "best", "last", a number, or "average:N": the newest N.
 
         Raises UserError where there are none.
@@ -198,7 +200,7 @@ class Checkpoints:
     def _newest_whole(self) -> int | None:
         """Its step; those after it are moved aside, with a warning."""
         for step in reversed(self.steps()):
-            wrong = damage(self.folder / str(step))
+            wrong = find_corruption(self.folder / str(step))
             if wrong is None:
                 return step
             self._move_aside(step, wrong)
@@ -251,7 +253,7 @@ class Checkpoints:
         return jax.tree.map(mean, *found)
 
     def _params_of(self, step: int) -> PyTree:
-        wrong = damage(self.folder / str(step))
+        wrong = find_corruption(self.folder / str(step))
         if wrong:
             raise UserError(
                 f"checkpoint {step} is damaged ({wrong}): choose another with "
@@ -289,7 +291,7 @@ def _is_json(path: epath.Path) -> bool:
 
 
 def _goodness(metrics: dict[str, float]) -> float:
-    return metrics["goodness"]
+    return metrics["selection_score"]
 
 
 def _read(reader: ocp.Checkpointer, folder: epath.Path, wanted: PyTree) -> PyTree:

@@ -1,6 +1,6 @@
 """What proves that the files of a folder are as they were written.
 
-The storage layer notices much damage, but not all: a flipped bit in an array's
+The storage layer notices much find_corruption, but not all: a flipped bit in an array's
 bytes comes back as another number. So a checkpoint holds the SHA-256 of each of
 its files, written before the checkpoint counts as whole.
 """
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from etils import epath
 
-NAME = "digests.json"
+NAME = "checksums.json"
 
 
-def write_digests(folder: epath.Path) -> None:
+def write_checksums(folder: epath.Path) -> None:
     """Notes the digest of every file below a folder."""
     found = {str(path.relative_to(folder)): digest(path) for path in files(folder)}
     (folder / NAME).write_text(json.dumps(found, indent=1))
@@ -38,7 +38,7 @@ def _below(folder: epath.Path) -> Iterator[epath.Path]:
             yield path
 
 
-def damage(folder: epath.Path) -> str | None:
+def find_corruption(folder: epath.Path) -> str | None:
     """What is wrong with a folder, in a few words; None if nothing is."""
     try:
         known = json.loads((folder / NAME).read_text())

@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from training.metrics import Pairs
+from training.metrics import WeightedMetrics
 
-Loss = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[Pairs, PyTree]]
+Loss = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[WeightedMetrics, PyTree]]
 Weights = dict[str, Float[Array, ""]]
 
 
-def total_loss(pairs: Pairs, weights: Weights | None = None) -> Float[Array, ""]:
+def total_loss(
+    pairs: WeightedMetrics, weights: Weights | None = None
+) -> Float[Array, ""]:
     """What a step minimises: the mean loss and the mean of each auxiliary one.
 
     Args:
@@ -35,30 +37,34 @@ def gradients(
     batch: PyTree,
     rng,
     *,
-    parts: int = 1,
+    num_microbatches: int = 1,
     axis_name: str | None = None,
-) -> tuple[PyTree, Pairs, PyTree]:
+) -> tuple[PyTree, WeightedMetrics, PyTree]:
     """Gradient of `total_loss`, pairs and the next carry.
 
     Args:
       loss: (variables, carry, batch, rng) -> (pairs, carry).
-      parts: of the batch's rows, gone through one after another: less memory.
+      num_microbatches: parts of the batch, one after another, which saves memory.
       axis_name: over which devices hold the batch's rows, each its own program;
         None: one program sees all of them.
     """
     if axis_name is None:
-        return _gradients(loss, params, carry, batch, rng, parts, lambda x: x)
+        return _gradients(
+            loss, params, carry, batch, rng, num_microbatches, lambda x: x
+        )
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
     def summed(tree):
         return jax.lax.psum(tree, axis_name)
 
     # Sums of what devices count by the weight of all rows, not means of their means.
-    grads, pairs, after = _gradients(loss, params, carry, batch, rng, parts, summed)
+    grads, pairs, after = _gradients(
+        loss, params, carry, batch, rng, num_microbatches, summed
+    )
     return summed(grads), summed(pairs), after
 
 
-def _gradients(loss, params, carry, batch, rng, parts, summed):
+def _gradients(loss, params, carry, batch, rng, num_microbatches, summed):
     """Those of the rows that are here; `summed` adds weights up over devices."""
 
     def weights_of(pairs):
@@ -70,7 +76,7 @@ def _gradients(loss, params, carry, batch, rng, parts, summed):
         return total_loss(pairs, weights or weights_of(pairs)), (pairs, after)
 
     gradient = jax.grad(objective, has_aux=True)
-    if parts == 1:
+    if num_microbatches == 1:
         grads, (pairs, after) = gradient(params, carry, batch, rng, None)
         return grads, pairs, after
 
@@ -85,29 +91,33 @@ def _gradients(loss, params, carry, batch, rng, parts, summed):
         return jax.tree.map(jnp.add, sums, (grads, pairs)), after
 
     zeros = jax.tree.map(jnp.zeros_like, (params, whole))
-    inputs = jnp.arange(parts), split_rows(carry, parts), split_rows(batch, parts)
+    inputs = (
+        jnp.arange(num_microbatches),
+        split_microbatches(carry, num_microbatches),
+        split_microbatches(batch, num_microbatches),
+    )
     (grads, pairs), after = jax.lax.scan(add, zeros, inputs)
-    return grads, pairs, joined_rows(after)
+    return grads, pairs, merge_microbatches(after)
 
 
-def split_rows(tree: PyTree, parts: int) -> PyTree:
-    """Leaves [B, ...] as [parts, B / parts, ...]; those without rows repeated.
+def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
+    """Splits leaves [B, ...] into [N, B / N, ...] for N microbatches.
 
-    Part i has the rows i, i + parts, ..., so that every device, which holds rows
-    that follow one another, has its share of each part.
+    Microbatch i has the rows i, i + N, ..., so that every device, which holds
+    consecutive rows, has its share of each. Leaves without rows are repeated.
     """
 
     def split(leaf):
         if not jnp.ndim(leaf):
-            return jnp.broadcast_to(leaf, parts)
-        rows = leaf.reshape(-1, parts, *leaf.shape[1:])
+            return jnp.broadcast_to(leaf, num_microbatches)
+        rows = leaf.reshape(-1, num_microbatches, *leaf.shape[1:])
         return jnp.moveaxis(rows, 1, 0)
 
     return jax.tree.map(split, tree)
 
 
-def joined_rows(tree: PyTree) -> PyTree:
-    """What `split_rows` cut."""
+def merge_microbatches(tree: PyTree) -> PyTree:
+    """What `split_microbatches` cut."""
 
     def join(leaf):
         if leaf.ndim == 1:  # without rows: each part found the same

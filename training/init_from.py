@@ -9,7 +9,7 @@ from utils.errors import UserError
 SHOWN = 3  # names in an error
 
 
-def transferred(params: PyTree, given: PyTree, pattern: str) -> PyTree:
+def init_from_params(params: PyTree, given: PyTree, pattern: str) -> PyTree:
     """`params` with those of `given` whose names match in their place.
 
     Args:

@@ -10,19 +10,19 @@ from contextlib import contextmanager
 
 import jax
 
-from training.metric_writers import Writers
-from training.metrics import Pairs, added, means
+from training.metric_writers import MetricWriters
+from training.metrics import WeightedMetrics, compute, merge
 from training.profiling.memory import peak_memory_bytes
-from training.progress import Progress
+from training.progress import TrainProgress
 
 
-class Meter:
+class MetricLogger:
     """Adds pairs up and writes a line every `log_every` steps."""
 
     def __init__(
         self,
-        progress: Progress,
-        writers: Writers,
+        progress: TrainProgress,
+        writers: MetricWriters,
         log_every: int,
         ceiling: float | None = None,
     ):
@@ -32,11 +32,13 @@ class Meter:
         """
         self.progress, self.writers, self.log_every = progress, writers, log_every
         self.ceiling = ceiling
-        self._sent: tuple[int, Pairs, int] | None = None
+        self._sent: tuple[int, WeightedMetrics, int] | None = None
         self._waited = 0.0
         self._mark = time.monotonic()
 
-    def push(self, step: int, pairs: Pairs, waited: float, flops: int = 0) -> None:
+    def record(
+        self, step: int, pairs: WeightedMetrics, waited: float, flops: int = 0
+    ) -> None:
         """Takes a step just sent, and reads the one before.
 
         Args:
@@ -61,7 +63,7 @@ class Meter:
     def _tick(self) -> None:
         now = time.monotonic()
         self.progress.seconds += now - self._mark
-        self.progress.lap += now - self._mark
+        self.progress.window_seconds += now - self._mark
         self._mark = now
 
     def _read(self, *, log: bool = False) -> None:
@@ -69,34 +71,37 @@ class Meter:
             return
         (step, pairs, flops), self._sent = self._sent, None
         found = jax.device_get(pairs)
-        self._count_skipped(step, float(found["skipped"][0]))
-        self.progress.totals = added(self.progress.totals, found)
-        self.progress.flops += flops
+        self._count_skipped(step, float(found["nonfinite_steps"][0]))
+        self.progress.totals = merge(self.progress.totals, found)
+        self.progress.window_flops += flops
         if log or (self.log_every and step % self.log_every == 0):
             self._log(step)
 
     def _count_skipped(self, step: int, skipped: float) -> None:
         if skipped:
-            self.progress.skipped += 1
-            self.progress.in_a_row = [*self.progress.in_a_row, step]
+            self.progress.nonfinite_steps += 1
+            self.progress.consecutive_nonfinite = [
+                *self.progress.consecutive_nonfinite,
+                step,
+            ]
         else:
-            self.progress.in_a_row = []
+            self.progress.consecutive_nonfinite = []
 
     def _log(self, step: int) -> None:
         self._tick()
         progress = self.progress
-        metrics = means(progress.totals)
-        seconds = max(progress.lap, 1e-9)
-        metrics["skipped"] = progress.skipped
+        metrics = compute(progress.totals)
+        seconds = max(progress.window_seconds, 1e-9)
+        metrics["nonfinite_steps"] = progress.nonfinite_steps
         metrics["tokens_per_second"] = progress.totals["loss"][1] / seconds
-        metrics["waiting"] = min(self._waited / seconds, 1.0)
+        metrics["data_wait_fraction"] = min(self._waited / seconds, 1.0)
         if self.ceiling is not None:
-            metrics["flops_per_second"] = progress.flops / seconds
-            metrics["utilisation"] = metrics["flops_per_second"] / self.ceiling
+            metrics["flops_per_second"] = progress.window_flops / seconds
+            metrics["mfu"] = metrics["flops_per_second"] / self.ceiling
         if (peak := peak_memory_bytes()) is not None:
             metrics["peak_memory_bytes"] = peak
         metrics["seconds"] = progress.seconds
         self.writers.write(step, "train", metrics)
-        progress.totals, progress.lap, progress.logged = {}, 0.0, step
-        progress.flops = 0
+        progress.totals, progress.window_seconds, progress.last_logged = {}, 0.0, step
+        progress.window_flops = 0
         self._waited = 0.0

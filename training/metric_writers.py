@@ -12,9 +12,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
-from training.append_only_file import GrowingFile
+from training.append_only_file import AppendOnlyFile
 from training.event_files import keep_events
-from training.progress import Progress
+from training.progress import TrainProgress
 from utils.paths import is_remote
 
 
@@ -43,7 +43,7 @@ class MetricsFile:
                 draft = path.with_suffix(".draft")
                 draft.write_text("".join(kept), encoding="utf8")
                 draft.replace(path)
-        self.file = GrowingFile(path)
+        self.file = AppendOnlyFile(path)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Adds a line; what is not finite is written as null."""
@@ -107,7 +107,7 @@ class Console:
 
 def _share(metrics: dict[str, float]) -> str:
     """Of what the devices could do at most, where it is known."""
-    share = metrics.get("utilisation")
+    share = metrics.get("mfu")
     return "" if share is None else f"{share:.0%} of peak  "
 
 
@@ -144,13 +144,13 @@ class TensorBoard:
                 (self.folder / path.name).write_bytes(path.read_bytes())
 
 
-class Writers:
+class MetricWriters:
     """All of them at once."""
 
     def __init__(
         self,
         workdir: Path,
-        progress: Progress,
+        progress: TrainProgress,
         *,
         step: int,
         steps: int,
@@ -163,7 +163,7 @@ class Writers:
         self.all = ()
         if silent:
             return
-        last = {"train": progress.logged, "validation": progress.validated}
+        last = {"train": progress.last_logged, "validation": progress.last_validated}
         self.all = (
             MetricsFile(workdir / "metrics.jsonl", last),
             TensorBoard(workdir / "tensorboard", last),

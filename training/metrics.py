@@ -4,11 +4,11 @@ import math
 
 import jax
 
-Pairs = dict[str, tuple[jax.Array, jax.Array]]
+WeightedMetrics = dict[str, tuple[jax.Array, jax.Array]]
 Totals = dict[str, tuple[float, float]]
 
 
-def added(totals: Totals, pairs: Pairs) -> Totals:
+def merge(totals: Totals, pairs: WeightedMetrics) -> Totals:
     """Totals with one step's pairs, which are numbers by now, on top."""
     sums = dict(totals)
     for name, (value, weight) in pairs.items():
@@ -17,7 +17,7 @@ def added(totals: Totals, pairs: Pairs) -> Totals:
     return sums
 
 
-def means(totals: Totals) -> dict[str, float]:
+def compute(totals: Totals) -> dict[str, float]:
     """The mean of each metric; nan where nothing was weighed."""
     return {
         name: value / weight if weight else math.nan

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from training.gradients import Loss, gradients, total_loss
 from training.optim.param_groups import names_of
 from utils.errors import UserError
-from utils.paths import place
+from utils.paths import resolve_path
 
 
 def save_batches(path: Path, batches: dict[int, dict[str, np.ndarray]]) -> Path:
@@ -31,7 +31,7 @@ def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
     found: dict[int, dict[str, np.ndarray]] = {}
     try:
         with (
-            place(path).open("rb") as file,
+            resolve_path(path).open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
             for key in arrays.files:
@@ -42,7 +42,9 @@ def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
     return found
 
 
-def examine(loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng) -> dict:
+def diagnose_batch(
+    loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng
+) -> dict:
     """What a batch makes of parameters.
 
     Returns its loss, the norm of its gradient, and the names of parameters and of

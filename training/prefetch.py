@@ -15,7 +15,7 @@ class Prefetch:
     """`next()` gives batch first, first + 1, ...; a thread makes them.
 
     Attributes:
-      waited: seconds spent on batches that were not ready, since `lap`.
+      waited: seconds spent on batches that were not ready, since `take_wait_seconds`.
     """
 
     def __init__(self, batch: Callable[[int], PyTree], first: int, last: int):
@@ -46,7 +46,7 @@ class Prefetch:
             raise error
         return found
 
-    def lap(self) -> float:
+    def take_wait_seconds(self) -> float:
         """Seconds waited since the last lap."""
         waited, self.waited = self.waited, 0.0
         return waited

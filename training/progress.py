@@ -5,34 +5,34 @@ import math
 
 
 @dataclasses.dataclass
-class Progress:
+class TrainProgress:
     """Plain numbers, the same on all hosts, which JSON holds exactly.
 
     Attributes:
       totals: (sum, weight) of each metric since the last line of the log.
-      logged, validated: the last step that was.
-      seconds: of training, not of validation and saving.
-      lap: those since the last line of the log.
-      flops: of the steps since then; see training/profiling/flops.py.
-      skipped: steps whose loss or gradient was not finite.
-      in_a_row: the numbers of those since the last that was.
-      best: the best score of a validation so far, larger being better.
-      stale: validations since it.
+      last_logged, last_validated: steps of the newest line and validation.
+      seconds: of training, without validation and saving.
+      window_seconds: those since the last line of the log.
+      window_flops: FLOPs of the steps since then (training/profiling/flops.py).
+      nonfinite_steps: number of steps whose loss or gradient was not finite.
+      consecutive_nonfinite: those of them since the last finite step.
+      best_score: the best validation score so far; larger is better.
+      evals_since_best: validations since it.
     """
 
     totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    logged: int = 0
-    validated: int = 0
+    last_logged: int = 0
+    last_validated: int = 0
     seconds: float = 0.0
-    lap: float = 0.0
-    flops: int = 0
-    skipped: int = 0
-    in_a_row: list[int] = dataclasses.field(default_factory=list)
-    best: float | None = None
-    stale: int = 0
+    window_seconds: float = 0.0
+    window_flops: int = 0
+    nonfinite_steps: int = 0
+    consecutive_nonfinite: list[int] = dataclasses.field(default_factory=list)
+    best_score: float | None = None
+    evals_since_best: int = 0
 
     @classmethod
-    def of_json(cls, document: dict) -> "Progress":
+    def from_json(cls, document: dict) -> "TrainProgress":
         """What `to_json` gave. Raises TypeError for that of another version."""
         return cls(**document)
 
@@ -40,16 +40,16 @@ class Progress:
         """For a checkpoint; a copy."""
         return dataclasses.asdict(self)
 
-    def begin_again(self, most: int) -> None:
+    def reset_nonfinite(self, most: int) -> None:
         """What stopped a run, `most` skipped steps, is given another chance."""
-        if len(self.in_a_row) >= most:
-            self.in_a_row = []
+        if len(self.consecutive_nonfinite) >= most:
+            self.consecutive_nonfinite = []
 
-    def judge(self, step: int, goodness: float) -> None:
+    def record_validation(self, step: int, selection_score: float) -> None:
         """After a validation; larger is better, what is not finite never."""
-        self.validated = step
-        better = self.best is None or goodness > self.best
-        if math.isfinite(goodness) and better:
-            self.best, self.stale = goodness, 0
+        self.last_validated = step
+        better = self.best_score is None or selection_score > self.best_score
+        if math.isfinite(selection_score) and better:
+            self.best_score, self.evals_since_best = selection_score, 0
         else:
-            self.stale += 1
+            self.evals_since_best += 1

@@ -13,13 +13,13 @@ from pathlib import Path
 from etils import epath
 
 from utils.errors import UserError
-from utils.paths import is_remote, place
+from utils.paths import is_remote, resolve_path
 
 FORMAT = 2  # of a run directory: rises when keys or names of parameters change
 
 # Where data lies and how many devices there are may differ between machines; what
 # the data is and what is computed may not.
-PLACES = (
+MACHINE_SPECIFIC_KEYS = (
     "data.dir",
     "data.cache_dir",
     "data.source_dir",
@@ -35,7 +35,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path | epath.Path):
         """Raises UserError for an address that cannot be reached from here."""
-        self.path = place(path)
+        self.path = resolve_path(path)
         self.checkpoints = self.path / "checkpoints"
 
     @property
@@ -57,7 +57,7 @@ class RunDirectory:
                     "choose another --workdir"
                 )
             return
-        differences = different_keys(self.read_config(), config)
+        differences = describe_differences(self.read_config(), config)
         if differences:
             raise UserError(
                 f"{self.path} holds a run of another config: {'; '.join(differences)}. "
@@ -142,21 +142,21 @@ class RunDirectory:
         }
 
 
-def flattened(config: dict, prefix: str = "") -> dict:
+def flatten_config(config: dict, prefix: str = "") -> dict:
     """Nested keys joined by dots."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, dict):
-            flat.update(flattened(value, f"{prefix}{key}."))
+            flat.update(flatten_config(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
     return flat
 
 
-def different_keys(there: dict, here: dict) -> list[str]:
+def describe_differences(there: dict, here: dict) -> list[str]:
     """`key: old there, new here` for every key that matters and differs."""
-    old, new = flattened(there), flattened(here)
-    keys = [key for key in {**old, **new} if key not in PLACES]
+    old, new = flatten_config(there), flatten_config(here)
+    keys = [key for key in {**old, **new} if key not in MACHINE_SPECIFIC_KEYS]
     return [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in keys

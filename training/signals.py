@@ -17,7 +17,7 @@ class StopRequested(BaseException):
 
 
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def graceful_stop() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set instead of ending the process."""
     asked = threading.Event()
     with _handled(lambda *_: asked.set()):
@@ -25,7 +25,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def stop_at_once() -> Iterator[None]:
+def raise_on_signal() -> Iterator[None]:
     """SIGTERM and SIGINT raise StopRequested inside, wherever it is."""
 
     def stop(*_):
@@ -49,7 +49,7 @@ def _handled(handler) -> Iterator[None]:
             signal.signal(name, old)
 
 
-class Interruptible:
+class InterruptibleBatches:
     """Batches that raise StopRequested once a stop is asked for."""
 
     def __init__(self, batches: Any, stopped: threading.Event):

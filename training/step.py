@@ -10,10 +10,10 @@ from flax import struct
 from jaxtyping import Array, Bool, Int, PyTree
 
 from training.gradients import Loss, gradients
-from training.metrics import Pairs
+from training.metrics import WeightedMetrics
 from training.optim.optimizers import learning_rate
 
-Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, Pairs]]
+Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, WeightedMetrics]]
 
 
 @struct.dataclass
@@ -56,7 +56,7 @@ def make_step(
     """A step that minimises `total_loss` (see training/gradients.py).
 
     Where loss or gradient is not finite, parameters, optimiser and carry stay as
-    they are, and the only metric is `skipped`.
+    they are, and the only metric is `nonfinite_steps`.
 
     Args:
       loss: (variables, carry, batch, rng) -> (pairs, carry).
@@ -65,7 +65,7 @@ def make_step(
       ema_decay: decay of the mean of the parameters; 0: none is kept.
       axis_name: see `gradients`.
     """
-    options = {"parts": grad_accum_steps, "axis_name": axis_name}
+    options = {"num_microbatches": grad_accum_steps, "axis_name": axis_name}
 
     def step(state, carry, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -79,7 +79,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         new = state.replace(params=params, opt_state=opt_state)
         if ema_decay:
-            new = new.replace(ema=moved(state.ema, params, ema_decay))
+            new = new.replace(ema=ema_update(state.ema, params, ema_decay))
         finite = is_finite(pairs) & jnp.isfinite(norm)
         rate = learning_rate(schedule, state.opt_state, state.step)
         once = jnp.ones(())
@@ -88,24 +88,24 @@ def make_step(
             "gradient_norm": (norm, once),
             "learning_rate": (rate, once),
         }
-        pairs = only_if(finite, pairs, jax.tree.map(jnp.zeros_like, pairs))
-        pairs["skipped"] = (1 - finite.astype(jnp.float32), once)
-        new, after = only_if(finite, (new, after), (state, carry))
+        pairs = tree_where(finite, pairs, jax.tree.map(jnp.zeros_like, pairs))
+        pairs["nonfinite_steps"] = (1 - finite.astype(jnp.float32), once)
+        new, after = tree_where(finite, (new, after), (state, carry))
         return new.replace(step=state.step + 1), after, pairs
 
     return step
 
 
-def is_finite(pairs: Pairs) -> Bool[Array, ""]:
+def is_finite(pairs: WeightedMetrics) -> Bool[Array, ""]:
     """Whether every metric is a number."""
     return jnp.isfinite(jnp.stack([value for value, _ in pairs.values()])).all()
 
 
-def only_if(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
     """`new`, or `old` where the condition does not hold."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def moved(mean: PyTree, params: PyTree, decay: float) -> PyTree:
+def ema_update(mean: PyTree, params: PyTree, decay: float) -> PyTree:
     """The exponential mean after one more set of parameters."""
     return jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, mean, params)

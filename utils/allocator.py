@@ -9,7 +9,7 @@ starts itself once more, as the same process, with TUNABLES in its environment.
 
 The price: where a small block has come to lie in a gap of the heap, the next program's
 working memory does not fit it any more, and the gap is held beside it. Training gives
-such gaps back (`give_back_gaps`). GLIBC_TUNABLES=glibc.malloc.hugetlb=0, or anything
+such gaps back (`trim_heap`). GLIBC_TUNABLES=glibc.malloc.hugetlb=0, or anything
 else said of huge pages, leaves the C library as it is. Where it is not glibc, nothing
 happens.
 """
@@ -29,7 +29,7 @@ TUNABLES = {
 SETTINGS = ":".join(f"{name}={value}" for name, value in TUNABLES.items())
 
 
-def keep_working_memory() -> None:
+def tune_allocator() -> None:
     """Starts this program once more, so that it keeps the memory that it works in.
 
     To be called before anything is read from standard input.
@@ -41,7 +41,7 @@ def keep_working_memory() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def give_back_gaps(number: int) -> None:
+def trim_heap(number: int) -> None:
     """Gives the kernel what is free in a kept heap after call 1, 2, 4, 8 and so on.
 
     Small blocks settle in the first calls of a program; afterwards it finds the gap

@@ -9,20 +9,20 @@ from typing import BinaryIO
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from utils.allocator import keep_working_memory
+from utils.allocator import tune_allocator
 from utils.errors import UserError
 
 USER_ERROR = 2
 
 
-def start(main: Callable[[], int | None]) -> None:
+def run_main(main: Callable[[], int | None]) -> None:
     """Parses the flags and runs `main`, whose result is the exit code.
 
     What the user can mend (a flag, a key, UserError, a full disk) is told in one
     line with exit code 2; anything else keeps its traceback.
     """
     if "jax" not in sys.modules:  # else this process is a part of another program
-        keep_working_memory()
+        tune_allocator()
     app.run(lambda argv: _run(main, argv), flags_parser=_parse)
 
 

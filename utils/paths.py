@@ -17,7 +17,7 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in str(path)
 
 
-def place(path: str | os.PathLike) -> epath.Path | Path:
+def resolve_path(path: str | os.PathLike) -> epath.Path | Path:
     """The folder that a user named.
 
     Raises UserError for an address that cannot be reached from here.
@@ -50,6 +50,6 @@ def place(path: str | os.PathLike) -> epath.Path | Path:
     return found
 
 
-def resolved(path: epath.Path | Path) -> epath.Path | Path:
+def canonical_path(path: epath.Path | Path) -> epath.Path | Path:
     """The one name of a folder that may have several."""
     return path if is_remote(path) else path.resolve()

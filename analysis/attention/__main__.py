@@ -74,4 +74,4 @@ def given_lines() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

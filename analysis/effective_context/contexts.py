@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.report.runs import Run, read_object
 from utils.errors import UserError
-from utils.paths import resolved
+from utils.paths import canonical_path
 
 NAME = "effective-context.json"  # of analysis/effective_context/__main__.py
 
@@ -58,10 +58,10 @@ def _file(path: Path) -> Path:
 
 def _read(path: Path, runs: Sequence[Run]) -> list[tuple[int, Context]]:
     figures = read_object(path, "lengths", "runs")
-    places = {resolved(run.path): number for number, run in enumerate(runs)}
+    places = {canonical_path(run.path): number for number, run in enumerate(runs)}
     lengths, found = figures["lengths"], []
     for name, told in figures["runs"].items():
-        number = places.get(resolved(Path(name)))
+        number = places.get(canonical_path(Path(name)))
         if number is None:
             continue
         reach = {

@@ -102,4 +102,4 @@ def make_config(model: dict, vocab_size: int) -> ConfigDict:
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.run_main(main)

@@ -64,4 +64,4 @@ def about_run(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
         return {**surroundings(), "parameters": number, "hashes": {}, "languages": []}
     dataset = open_dataset(cfg.data, {"text": tokenizer})
     validate.check_corpus(cfg, dataset)
-    return train.about(state, dataset, None)
+    return train.run_metadata(state, dataset, None)

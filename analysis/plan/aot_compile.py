@@ -6,7 +6,7 @@ import time
 import jax
 
 from analysis.plan.step import PlannedStep, batch_of
-from experiment.setup import Training
+from experiment.setup import TrainingSetup
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioner import Partitioner
 from training.step import make_state
@@ -80,7 +80,9 @@ def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:
     """The program of a step on the largest batch, for the partitioner's devices."""
     cfg = step.cfg
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-    made = Training(step.built, partitioner, None, optimizer, schedule, cfg.steps).step
+    made = TrainingSetup(
+        step.built, partitioner, None, optimizer, schedule, cfg.steps
+    ).step
     state = jax.eval_shape(
         lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay),
         step.params,

@@ -45,7 +45,7 @@ def parameters(cfg: ConfigDict) -> PyTree:
 
     Raises UserError for a model that cannot be.
     """
-    return build.assemble(cfg, vocabularies(cfg)).parameters()
+    return build.build_experiment(cfg, vocabularies(cfg)).parameters()
 
 
 def rows(params: PyTree) -> list[tuple[str, tuple[int, ...], int, int]]:

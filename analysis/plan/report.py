@@ -13,7 +13,7 @@ from analysis.plan.aot_compile import CompiledStep
 from analysis.plan.memory import held, num_devices, partitioner_of, working_bytes
 from analysis.plan.step import PlannedStep
 from analysis.plan.targets import devices_of, memory_of
-from experiment.build import reads_text
+from experiment.build import is_language_modeling
 from training.parallel.mesh import AXES
 from training.parallel.partitioner import Partitioner
 from utils.errors import UserError
@@ -71,7 +71,7 @@ def step_table(step: PlannedStep) -> str:
     """Shapes of batches, tokens and operations of a step."""
     flops = step.flops()
     shape = f"{step.rows:,} rows of {step.length:,} tokens"
-    if reads_text(step.cfg):
+    if is_language_modeling(step.cfg):
         shapes, tokens = f"1 shape of batches, so 1 program: {shape}", ""
     else:
         shapes = f"at most {step.programs} shapes of batches, so as many programs"

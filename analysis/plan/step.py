@@ -39,9 +39,9 @@ class PlannedStep:
         """Raises UserError for a config that cannot be."""
         check_lengths(cfg)
         check_patterns(cfg)
-        built = build.assemble(cfg, parameters.vocabularies(cfg))
+        built = build.build_experiment(cfg, parameters.vocabularies(cfg))
         data, params = cfg.data, built.parameters()
-        if build.reads_text(cfg):
+        if build.is_language_modeling(cfg):
             return cls(cfg, built, params, data.batch_size, data.segment_length, 1)
         rows = data.batch_size
         if not data.document_order:
@@ -51,7 +51,7 @@ class PlannedStep:
     @property
     def has_streams(self) -> bool:
         """Whether a carry's rows go on from batch to batch."""
-        return build.reads_text(self.cfg) or self.cfg.data.document_order
+        return build.is_language_modeling(self.cfg) or self.cfg.data.document_order
 
     @property
     def tokens(self) -> int:
@@ -79,7 +79,7 @@ class PlannedStep:
     def gradient(self, params: PyTree, carry: PyTree, batch: PyTree, seed):
         """What a device computes of a step before it changes its parameters."""
         rng, parts = jax.random.key(seed), self.cfg.grad_accum_steps
-        return gradients(self.loss, params, carry, batch, rng, parts=parts)
+        return gradients(self.loss, params, carry, batch, rng, num_microbatches=parts)
 
 
 def batch_of(cfg: ConfigDict, rows: int, length: int) -> Batch:
@@ -94,7 +94,7 @@ def batch_of(cfg: ConfigDict, rows: int, length: int) -> Batch:
         "weights": whole(dtype="float32"),
         "reset": array(rows, dtype="bool"),
     }
-    if build.reads_text(cfg):
+    if build.is_language_modeling(cfg):
         return found | {"tokens": whole()}
     masks = dict.fromkeys(("source_mask", "target_mask"), whole(dtype="bool"))
     return found | masks | dict.fromkeys(("source", "target_in"), whole())

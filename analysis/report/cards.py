@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.report.comparison import NOT_COMPARED
 from analysis.report.runs import read_lines, read_object
-from training.run_dir import RunDirectory, flattened
+from training.run_dir import RunDirectory, flatten_config
 from utils.errors import UserError
 
 HASHES = ("data", "vocabulary")  # a comparison of runs warns of them by itself
@@ -40,7 +40,7 @@ class Card:
     @property
     def settings(self) -> dict:
         """What two cards must share to be compared."""
-        told = flattened(self.content.get("protocol", {}))
+        told = flatten_config(self.content.get("protocol", {}))
         ignored = set(NOT_COMPARED) - set(HASHES)
         shared = {key: value for key, value in told.items() if key not in ignored}
         return {"split": self.content["split"], **shared}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import sacrebleu
 
 from analysis.report.runs import Run, Scored
-from training.run_dir import PLACES, flattened
+from training.run_dir import MACHINE_SPECIFIC_KEYS, flatten_config
 from utils.errors import UserError
 
 CHRF = sacrebleu.CHRF()
@@ -107,14 +107,14 @@ class Comparison:
     def differences(self) -> list[tuple[str, list[str]]]:
         """Keys of config and protocol that differ, each with every run's value."""
         settings = [
-            flattened(run.config) | flattened(_protocol(scored.card), SCORED)
+            flatten_config(run.config) | flatten_config(_protocol(scored.card), SCORED)
             for run, scored in zip(self.runs, self.scored, strict=True)
         ]
         keys = dict.fromkeys(key for values in settings for key in values)
         table = [
             (key, [_shown(values, key) for values in settings])
             for key in keys
-            if key not in PLACES
+            if key not in MACHINE_SPECIFIC_KEYS
         ]
         differing = [(key, values) for key, values in table if len(set(values)) > 1]
         # What each of them has comes before what is peculiar to an architecture.

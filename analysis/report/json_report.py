@@ -71,7 +71,7 @@ def _run(run: Run, card: dict) -> dict:
         "protocol": card.get("protocol", {}),
         "parameters": run.about.get("parameters"),
         "tokens_per_second": run.tokens_per_second,
-        "utilisation": run.utilisation,
+        "mfu": run.mfu,
         "peak_memory_bytes": run.peak_memory,
         "trained": {
             axis: spent.at(run.steps, axis) if spent else None for axis in AXES

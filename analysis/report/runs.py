@@ -12,7 +12,7 @@ from analysis.report.sweep_results import is_sweep, open_sweep
 from analysis.report.training_cost import Spent
 from training.run_dir import RunDirectory
 from utils.errors import UserError
-from utils.paths import resolved
+from utils.paths import canonical_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Run:
         return statistics.median(speeds) if speeds else None
 
     @property
-    def utilisation(self) -> float | None:
+    def mfu(self) -> float | None:
         """The median share of what the devices could do at most."""
-        found = [line.get("utilisation") for line in self._train[1:]]
+        found = [line.get("mfu") for line in self._train[1:]]
         known = [share for share in found if share is not None]
         return statistics.median(known) if known else None
 
@@ -106,9 +106,9 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
     runs = []
     for path in paths:
         runs += trials_of(path) if is_sweep(path) else [read_run(path)]
-    places = collections.Counter(resolved(run.path) for run in runs)
+    places = collections.Counter(canonical_path(run.path) for run in runs)
     for run in runs:
-        if places[resolved(run.path)] > 1:
+        if places[canonical_path(run.path)] > 1:
             raise UserError(f"{run.path} is given twice: name each run once")
     for name in (_with_folder, _with_path):
         taken = collections.Counter(run.label for run in runs)
@@ -120,7 +120,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
 
 
 def _with_folder(run: Run) -> str:
-    return f"{run.config['model']['name']} ({resolved(run.path).name})"
+    return f"{run.config['model']['name']} ({canonical_path(run.path).name})"
 
 
 def _with_path(run: Run) -> str:

@@ -21,7 +21,7 @@ SCORES = {  # by name: title, and digits after the point
 }
 INTERVALS = {"bleu": "95% interval", "loss": "95% interval of the loss"}  # titles
 COSTS = (  # titles
-    *("parameters", "tokens/s", "utilisation", "peak memory, MiB"),
+    *("parameters", "tokens/s", "mfu", "peak memory, MiB"),
     *("training FLOPs", "training time", "steps", "scored step"),
 )
 FLOORS = {
@@ -71,7 +71,7 @@ def run_cells(run: Run, card: dict, names: Sequence[str]) -> dict[str, str]:
     return score_cells(scores, names, card["scores"]) | {
         "parameters": _told(run.about.get("parameters"), "{:,}".format),
         "tokens/s": _told(run.tokens_per_second, "{:,.0f}".format),
-        "utilisation": _told(run.utilisation, "{:.0%}".format),
+        "mfu": _told(run.mfu, "{:.0%}".format),
         "peak memory, MiB": _told(run.peak_memory, lambda size: f"{size / 2**20:,.0f}"),
         "training FLOPs": _told(flops(run), "{:.2e}".format),
         "training time": _told(run.seconds, duration),

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from analysis.report.importance import importances
-from training.run_dir import flattened
+from training.run_dir import flatten_config
 from utils.errors import UserError
 
 DONE = "done"
@@ -73,7 +73,7 @@ def is_sweep(path: str | Path) -> bool:
 
 def open_sweep(path: str | Path) -> SweepResults:
     """Raises UserError for what is no sweep's directory, or is damaged."""
-    from experiment.build import task_class
+    from experiment.build import get_task_class
 
     folder = Path(path).expanduser()
     try:
@@ -82,7 +82,7 @@ def open_sweep(path: str | Path) -> SweepResults:
         lines = results.read_text("utf8").splitlines() if results.exists() else []
         trials = tuple(json.loads(line) for line in lines)
         config, space = what["config"], what["space"]
-        task = task_class(config["task"])
+        task = get_task_class(config["task"])
         metric = space["metric"] or config["keep"]["metric"] or task.best
         direction = space["direction"] or task.better[metric.rpartition("/")[2]]
     except (ValueError, KeyError, TypeError) as error:
@@ -95,10 +95,10 @@ def config_text(config: dict, words: str) -> str:
     from configs import base
 
     name = config["model"]["name"]
-    defaults = flattened(base.get_config(name).to_dict())
+    defaults = flatten_config(base.get_config(name).to_dict())
     changes = {
         key: _tuples(value)
-        for key, value in flattened(config).items()
+        for key, value in flatten_config(config).items()
         if _tuples(value) != defaults.get(key)
     }
     rows = "".join(f"    {key!r}: {value!r},\n" for key, value in changes.items())

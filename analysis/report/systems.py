@@ -11,7 +11,7 @@ from analysis.report.cards import Card, open_card, unlike
 from analysis.report.comparison import Comparison
 from analysis.report.runs import Run
 from analysis.significance import over_seeds, pairs_of
-from training.run_dir import PLACES, flattened
+from training.run_dir import MACHINE_SPECIFIC_KEYS, flatten_config
 
 EVERY_PAIR = 4  # systems; of more each is tested against the first alone
 
@@ -66,8 +66,8 @@ def systems(comparison: Comparison) -> list[System]:
 def _without_seed(run: Run) -> str:
     kept = {
         key: value
-        for key, value in flattened(run.config).items()
-        if key not in PLACES and key != "seed"
+        for key, value in flatten_config(run.config).items()
+        if key not in MACHINE_SPECIFIC_KEYS and key != "seed"
     }
     return json.dumps(kept, sort_keys=True)
 

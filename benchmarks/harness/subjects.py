@@ -31,10 +31,10 @@ from benchmarks.harness.workloads import (
 )
 from configs import base
 from decoding.config import Search
-from experiment.build import Experiment, assemble
-from experiment.setup import Training, num_parameters
+from experiment.build import Experiment, build_experiment
+from experiment.setup import TrainingSetup, num_parameters
 from training.profiling.environment import commit, num_threads
-from utils.allocator import give_back_gaps, keep_working_memory
+from utils.allocator import trim_heap, tune_allocator
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
@@ -64,7 +64,7 @@ def experiment(work: Work, dtype: str = "float32") -> Experiment:
     """The same, put together."""
     vocabulary = words(work.vocabulary)
     sides = ("source", "target") if work.is_translation else ("text",)
-    return assemble(config(work, dtype), dict.fromkeys(sides, vocabulary))
+    return build_experiment(config(work, dtype), dict.fromkeys(sides, vocabulary))
 
 
 class Ours:
@@ -105,14 +105,14 @@ class Ours:
 
 
 class TrainStep(Ours):
-    """A step of `trainable.Training`, batches on the device."""
+    """A step of `trainable.TrainingSetup`, batches on the device."""
 
     def __init__(self, work: Work, dtype: str = "float32"):
         self.dtype = dtype
         self.products = training_products(work)
         kind = Sentences if work.is_translation else Text
         dataset = kind(work.rows, work.length, work.vocabulary)
-        training = Training.of(experiment(work, dtype), dataset)
+        training = TrainingSetup.from_experiment(experiment(work, dtype), dataset)
         self.state = training.partitioner.init(training.make_state)
         self.carry = training.make_carry()
         self.compiled = training.compiled_step(self.state, self.carry)
@@ -126,7 +126,7 @@ class TrainStep(Ours):
         found = self.compiled(self.state, self.carry, batch)
         self.state, self.carry, self.pairs = jax.block_until_ready(found)
         self.number += 1
-        give_back_gaps(self.number)
+        trim_heap(self.number)
 
     def compilations(self) -> int:
         """Of the step."""
@@ -240,5 +240,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_working_memory()
+    tune_allocator()
     main()

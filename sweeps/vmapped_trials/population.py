@@ -15,42 +15,42 @@ from flax.core import meta
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from experiment.setup import Training
+from experiment.setup import TrainingSetup
 from experiment.train import (
     Dataset,
-    about,
-    assemble,
-    begin,
-    best_metric,
+    build_experiment,
     check_corpus,
-    checked,
-    keep_skipped,
+    dump_nonfinite,
+    init_run_dir,
     known_tokenizers,
     open_dataset,
+    resolve_config,
+    run_metadata,
+    selection_metric,
     validator,
 )
-from experiment.validate import check_alone
+from experiment.validate import validate_population
 from training.checkpoint import Checkpoints
-from training.checksums import damage
-from training.loop import Ending
-from training.metric_logger import Meter
-from training.metric_writers import Writers
+from training.checksums import find_corruption
+from training.loop import ExitStatus
+from training.metric_logger import MetricLogger
+from training.metric_writers import MetricWriters
 from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_patterns
 from training.profiling.environment import make_deterministic
 from training.profiling.peak_flops import ceiling
-from training.progress import Progress
+from training.progress import TrainProgress
 from training.run_dir import RunDirectory
-from training.signals import StopRequested, stop_at_once
+from training.signals import StopRequested, raise_on_signal
 from training.step import TrainState
-from training.vmapped_trials.loop import Member, PopulationRun
-from training.vmapped_trials.partitioner import PopulationPartitioner
+from training.vmapped_trials.loop import Trial, VmappedTrainLoop
+from training.vmapped_trials.partitioner import VmappedPartitioner
 from training.vmapped_trials.step import (
     Numbers,
-    numbers_of,
-    stacked_numbers,
-    step_of_all,
-    with_numbers,
+    stack_values,
+    varying_values,
+    vmapped_step,
+    with_values,
 )
 from utils.locks import exclusive_lock
 
@@ -66,19 +66,19 @@ class Population:
       training: what members share, on the first device.
     """
 
-    training: Training
+    training: TrainingSetup
     numbers: Numbers
-    partitioner: PopulationPartitioner
+    partitioner: VmappedPartitioner
 
     @property
     def stacked(self) -> dict[str, Array]:
         """The numbers as the step takes them, where they are needed."""
-        return self.partitioner.put(stacked_numbers(self.numbers))
+        return self.partitioner.put(stack_values(self.numbers))
 
-    def member(self, numbers: dict[str, Array]) -> Training:
+    def member(self, numbers: dict[str, Array]) -> TrainingSetup:
         """The training of one; its numbers may be traced."""
         training, shared = self.training, self.training.experiment
-        cfg = with_numbers(shared.cfg, numbers)
+        cfg = with_values(shared.cfg, numbers)
         task = copy.copy(shared.task)
         task.label_smoothing = cfg.label_smoothing
         config = copy.copy(shared.model.config)
@@ -111,7 +111,7 @@ class Population:
     def compiled_step(self) -> Callable:
         """(active, state, carry, batch) -> (state, carry, pairs), of all."""
         step = self.partitioner.compile(
-            step_of_all(lambda numbers: self.member(numbers).step)
+            vmapped_step(lambda numbers: self.member(numbers).step)
         )
         numbers = self.stacked
 
@@ -135,12 +135,14 @@ def make_population(
 
     Raises UserError for configs that cannot train together.
     """
-    numbers = numbers_of(configs)
-    partitioner = PopulationPartitioner(len(configs), devices)
+    numbers = varying_values(configs)
+    partitioner = VmappedPartitioner(len(configs), devices)
     cfg = configs[0].copy_and_resolve_references()
     cfg.parallel.data = 1  # of each member
-    shared = assemble(cfg, dataset.tokenizers, dataset.corpus.languages)
-    training = Training.of(shared, dataset, devices=[partitioner.first])
+    shared = build_experiment(cfg, dataset.tokenizers, dataset.corpus.languages)
+    training = TrainingSetup.from_experiment(
+        shared, dataset, devices=[partitioner.first]
+    )
     return Population(training, numbers, partitioner)
 
 
@@ -148,7 +150,7 @@ def train(
     configs: Sequence[ConfigDict],
     workdirs: Sequence[str | Path],
     asked: Callable[[], Iterable[int]] = tuple,
-) -> list[Ending]:
+) -> list[ExitStatus]:
     """Trains all to their ends, from the newest checkpoint that all have.
 
     Returns why each ended, with everything saved. A run that is over is left alone.
@@ -156,7 +158,7 @@ def train(
     Args:
       asked: the members, by their place, that are to save and end.
     """
-    numbers_of(configs)
+    varying_values(configs)
     endings = {
         k: ending
         for k, ending in enumerate(map(known_end, workdirs))
@@ -172,24 +174,24 @@ def train(
         found = set(asked())
         return [number for number, k in enumerate(left) if k in found]
 
-    with contextlib.suppress(StopRequested), stop_at_once():  # before the first step
+    with contextlib.suppress(StopRequested), raise_on_signal():  # before the first step
         if left:
             chosen = [configs[k] for k in left], [workdirs[k] for k in left]
             with contextlib.ExitStack() as held:
                 _train(*chosen, asked_of_left, ended, held)
-    return [endings.get(k, Ending.STOPPED) for k in range(len(configs))]
+    return [endings.get(k, ExitStatus.STOPPED) for k in range(len(configs))]
 
 
-def known_end(workdir: str | Path) -> Ending | None:
+def known_end(workdir: str | Path) -> ExitStatus | None:
     """How a run is over; None: it is not, though it may have stopped."""
     (Path(workdir) / STOPPED).unlink(missing_ok=True)
     file = Path(workdir) / ENDED
-    return Ending(int(file.read_text())) if file.exists() else None
+    return ExitStatus(int(file.read_text())) if file.exists() else None
 
 
-def note_end(workdir: Path, ending: Ending) -> None:
+def note_end(workdir: Path, ending: ExitStatus) -> None:
     """Says in a run directory that its run is over, or has stopped."""
-    name = STOPPED if ending is Ending.STOPPED else ENDED
+    name = STOPPED if ending is ExitStatus.STOPPED else ENDED
     draft = workdir / f"{name}.draft"
     draft.write_text(f"{int(ending)}\n", encoding="utf8")
     draft.replace(workdir / name)
@@ -201,31 +203,31 @@ def _train(configs, workdirs, asked, ended, held) -> None:
         make_deterministic()
     directories = [RunDirectory(workdir) for workdir in workdirs]
     for one in configs:
-        check_alone(one)
-    documents = list(map(checked, configs, directories))
+        validate_population(one)
+    documents = list(map(resolve_config, configs, directories))
     dataset = open_dataset(cfg.data, known_tokenizers(cfg, directories[0], None))
     check_corpus(cfg, dataset)
     population = make_population(configs, dataset)
     state, carry = population.init()
     first = population.partitioner.member(state, 0)
     check_patterns(cfg.optim, first.params)
-    facts = about(first, dataset, population.training.steps)
+    facts = run_metadata(first, dataset, population.training.steps)
     for directory, document in zip(directories, documents, strict=True):
         held.enter_context(exclusive_lock(directory.path))
-        begin(directory, document, facts, dataset)
+        init_run_dir(directory, document, facts, dataset)
     keep = {"last": cfg.keep.last, "best": cfg.keep.best}
     stores = [Checkpoints(it.checkpoints, **keep) for it in directories]
     done, state, carry, progresses = resumed(population, stores, state, carry)
     parts = zip(directories, stores, progresses, strict=True)
     training = population.training
-    run = PopulationRun(
+    run = VmappedTrainLoop(
         members=[make_member(training, *part, done) for part in parts],
         partitioner=population.partitioner,
         step=population.compiled_step(),
         batch=population.batch,
-        content=training.content,
+        checkpoint_state=training.checkpoint_state,
         validate=validator(training, dataset),
-        best=best_metric(cfg),
+        best=selection_metric(cfg),
         steps=training.steps,
         eval_every=cfg.every.eval,
         save_every=cfg.every.checkpoint,
@@ -237,22 +239,22 @@ def _train(configs, workdirs, asked, ended, held) -> None:
     )
     run.train(state, carry, done)
     for directory, member in zip(directories, run.members, strict=True):
-        if member.ending is Ending.NOT_FINITE:
-            keep_skipped(directory, training, member.progress)
+        if member.ending is ExitStatus.NOT_FINITE:
+            dump_nonfinite(directory, training, member.progress)
 
 
 def make_member(
-    training: Training,
+    training: TrainingSetup,
     directory: RunDirectory,
     checkpoints: Checkpoints,
-    progress: Progress,
+    progress: TrainProgress,
     done: int,
-) -> Member:
+) -> Trial:
     """What one member keeps and writes, from the step it has `done`."""
     cfg = training.experiment.cfg
-    writers = Writers(directory.path, progress, step=done, steps=training.steps)
-    meter = Meter(progress, writers, cfg.every.log, ceiling(cfg.model.dtype))
-    return Member(progress, meter, writers, checkpoints)
+    writers = MetricWriters(directory.path, progress, step=done, steps=training.steps)
+    meter = MetricLogger(progress, writers, cfg.every.log, ceiling(cfg.model.dtype))
+    return Trial(progress, meter, writers, checkpoints)
 
 
 def resumed(
@@ -260,7 +262,7 @@ def resumed(
     stores: Sequence[Checkpoints],
     state: TrainState,
     carry: PyTree,
-) -> tuple[int, TrainState, PyTree, list[Progress]]:
+) -> tuple[int, TrainState, PyTree, list[TrainProgress]]:
     """The step that all members have done, and what they had then.
 
     Checkpoints after it, which not all had written when they were killed, are
@@ -271,16 +273,16 @@ def resumed(
         for later in [k for k in store.steps() if step is None or k > step]:
             store.manager.delete(later)
     if step is None:
-        return 0, state, carry, [Progress() for _ in stores]
+        return 0, state, carry, [TrainProgress() for _ in stores]
     print(f"resuming {len(stores)} members at step {step}")
     training, partitioner = population.training, population.partitioner
     fresh = training.make_carry()
-    like = training.content(partitioner.member(state, 0), fresh)
+    like = training.checkpoint_state(partitioner.member(state, 0), fresh)
     contents, documents = zip(*(it.restore(step, like) for it in stores), strict=True)
-    members = [training.restored(content, fresh) for content in contents]
-    progresses = [Progress.of_json(document) for document in documents]
+    members = [training.from_checkpoint(content, fresh) for content in contents]
+    progresses = [TrainProgress.from_json(document) for document in documents]
     for progress in progresses:
-        progress.begin_again(training.experiment.cfg.max_nonfinite_steps)
+        progress.reset_nonfinite(training.experiment.cfg.max_nonfinite_steps)
     return step, *partitioner.joined(members), progresses
 
 
@@ -289,6 +291,8 @@ def shared_step(stores: Sequence[Checkpoints]) -> int | None:
     steps = set.intersection(*(set(store.steps()) for store in stores))
 
     def is_whole(step):
-        return all(damage(store.folder / str(step)) is None for store in stores)
+        return all(
+            find_corruption(store.folder / str(step)) is None for store in stores
+        )
 
     return next(filter(is_whole, sorted(steps, reverse=True)), None)

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from experiment.validate import check_alone, check_anywhere
+from experiment.validate import validate_anywhere, validate_population
 from sweeps import ledger
 from sweeps.devices import Share
 from sweeps.ledger import Slot
@@ -14,7 +14,7 @@ from sweeps.study import Claim
 from sweeps.trial import Order
 from sweeps.vmapped_trials.trial import PopulationProcess
 from sweeps.worker import Running, Sweep
-from training.vmapped_trials.step import NUMBERS, SWITCHES
+from training.vmapped_trials.step import ON_OFF_KEYS, VMAPPABLE_KEYS
 from utils.errors import UserError
 
 
@@ -66,8 +66,8 @@ class PopulationSweep(Sweep):
                 break
             try:
                 cfg = self.experiment.config(claim.point)
-                check_anywhere(cfg)
-                check_alone(cfg)
+                validate_anywhere(cfg)
+                validate_population(cfg)
             except UserError as error:  # it would take the others with it
                 self.study.end(claim, ledger.FAILED, error=str(error))
             else:
@@ -117,11 +117,11 @@ def common_part(point: Point) -> dict | None:
     fixed = {
         key: value
         for key, value in point.items()
-        if key not in NUMBERS or _may_be_none(value)
+        if key not in VMAPPABLE_KEYS or _may_be_none(value)
     }
     if any(isinstance(value, Distribution) for value in fixed.values()):
         return None
-    switched = {key: _is_on(point[key]) for key in SWITCHES if key in point}
+    switched = {key: _is_on(point[key]) for key in ON_OFF_KEYS if key in point}
     if None in switched.values():
         return None
     return json.loads(json.dumps(fixed)) | switched

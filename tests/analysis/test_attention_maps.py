@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from analysis.attention import maps
 from data.tokenizers.serialization import ByteTokenizer, WordTokenizer
-from experiment.build import Experiment, architecture
+from experiment.build import Experiment, get_architecture
 from experiment.restore import TrainedRun
 from helpers.architectures import V, W, names, small_config
 from training.run_dir import RunDirectory
@@ -27,7 +27,7 @@ TARGET = WordTokenizer([*SIGNS, *WORDS, *(f"t{i}" for i in range(V - 10))])
 @functools.cache
 def random_model(name):
     """A small Seq2Seq and parameters that no one initialised: nothing to compile."""
-    module = architecture(name)
+    module = get_architecture(name)
     model = module.Seq2Seq(small_config(name), W, V, shared_vocab=False)
     carry = model.initial_carry(1, train=False, memory_length=0)
     tokens, mask = jnp.ones((1, 2), int), jnp.ones((1, 2), bool)

@@ -78,7 +78,7 @@ def test_one_table_of_all_words_is_read_with_and_without_a_head_of_its_own():
 def assert_are_parameters(values, size, params):
     cfg = config(values, size)
     tokenizer = WordTokenizer([f"w{i}" for i in range(size)])
-    found = build.assemble(cfg, {"text": tokenizer})
+    found = build.build_experiment(cfg, {"text": tokenizer})
     batch = {key: jnp.zeros((1, 2), jnp.int32) for key in ("tokens", "labels")}
     init = functools.partial(found.task.init, found.model)
     variables = jax.eval_shape(init, jax.random.key(0), batch)

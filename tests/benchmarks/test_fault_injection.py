@@ -8,7 +8,7 @@ import sys
 from analysis.compare_bitwise import differences
 from benchmarks.fault_injection import damage
 from helpers.entry_points import ROOT
-from training.checksums import files, write_digests
+from training.checksums import files, write_checksums
 
 CONFIG = (
     "--config=configs/plain_text.py:rnn",
@@ -60,7 +60,7 @@ def test_each_harm_changes_one_file(tmp_path):
     (folder / "content").mkdir(parents=True)
     for name in "ab":
         (folder / "content" / name).write_bytes(bytes(range(100)))
-    write_digests(folder)
+    write_checksums(folder)
     before = {path: path.read_bytes() for path in files(folder)}
     for harm in ("flip", "truncate", "remove"):
         for path, content in before.items():

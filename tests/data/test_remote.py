@@ -14,10 +14,10 @@ from data.dataset import open_dataset
 from experiment import restore, train
 from helpers import fake_bucket
 from helpers.small_runs import config
-from training.append_only_file import GrowingFile
-from training.loop import Ending
+from training.append_only_file import AppendOnlyFile
+from training.loop import ExitStatus
 from utils.errors import UserError
-from utils.paths import place
+from utils.paths import resolve_path
 
 STEPS = 6
 
@@ -62,17 +62,17 @@ def runs(bucket, source, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("runs")
     here = settings(source, **{"data.dir": str(folder / "data")})
-    assert train.train(here, folder / "run") is Ending.FINISHED
+    assert train.train(here, folder / "run") is ExitStatus.FINISHED
     address = "gs://bucket/runs/one"
     places = {"data.dir": "gs://bucket/data", "data.cache_dir": str(folder / "first")}
-    assert train.train(settings(source, **places), address) is Ending.FINISHED
+    assert train.train(settings(source, **places), address) is ExitStatus.FINISHED
     for key in list(bucket.objects):
         if key[1].startswith(f"runs/one/checkpoints/{STEPS}/"):
             del bucket.objects[key]
     shutil.rmtree(folder / "first")
     places["data.cache_dir"] = str(folder / "second")
     elsewhere = settings(None, **places)
-    assert train.train(elsewhere, address) is Ending.FINISHED
+    assert train.train(elsewhere, address) is ExitStatus.FINISHED
     return folder / "run", epath.Path(address)
 
 
@@ -134,13 +134,13 @@ def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
 
 def test_a_file_in_a_bucket_grows(bucket):
     path = epath.Path("gs://bucket/grows.txt")
-    file = GrowingFile(path)
+    file = AppendOnlyFile(path)
     file.add(b"one\n")
     file.flush()
     file.add(b"two\n")
     assert path.read_text() == "one\n"  # what is not flushed may wait
     file.flush()
-    again = GrowingFile(path)
+    again = AppendOnlyFile(path)
     again.add(b"three\n")
     again.flush()
     assert path.read_text() == "one\ntwo\nthree\n"
@@ -149,12 +149,12 @@ def test_a_file_in_a_bucket_grows(bucket):
 def test_a_bucket_without_its_package_says_which(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match="pip install gcsfs"):
-        place("gs://bucket/run")
+        resolve_path("gs://bucket/run")
 
 
 def test_an_unknown_kind_of_address_is_refused():
     with pytest.raises(UserError, match="gs://"):
-        place("ftp://bucket/run")
+        resolve_path("ftp://bucket/run")
 
 
 def test_a_bucket_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
@@ -163,4 +163,4 @@ def test_a_bucket_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
 
     monkeypatch.setattr(type(epath.Path("gs://b")), "exists", fail)
     with pytest.raises(UserError, match=r"cannot be reached.*nobody there"):
-        place("gs://bucket/run")
+        resolve_path("gs://bucket/run")

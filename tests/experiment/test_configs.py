@@ -10,7 +10,7 @@ import pytest
 from configs import base
 from data.tokenizers.serialization import ListTokenizer
 from experiment import build, setup, validate
-from experiment.build import architecture
+from experiment.build import get_architecture
 from helpers.architectures import names, parameters_of
 from utils.errors import UserError
 
@@ -45,7 +45,7 @@ def test_every_config_builds_its_model(name, model):
 
 @pytest.mark.parametrize("name", names())
 def test_the_base_and_a_model_s_schema_have_the_same_keys(name):
-    schema = architecture(name).Config
+    schema = get_architecture(name).Config
     assert {f.name for f in dataclasses.fields(schema)} == {"name", *base.MODELS[name]}
     build.model_config(schema, base.model(name))
 
@@ -100,7 +100,7 @@ def test_values_a_model_cannot_have_are_named(change, said):
     cfg = base.model("transformer").unlock()
     with cfg.ignore_type():
         cfg.update(change)
-    schema = architecture("transformer").Config
+    schema = get_architecture("transformer").Config
     with pytest.raises(UserError, match=said):
         build.model_config(schema, cfg)
 
@@ -130,11 +130,11 @@ def test_an_unknown_model_or_task_is_refused_with_those_there_are():
     cfg = base.get_config()
     cfg.model.name = "lstmm"
     with pytest.raises(UserError, match="transformer_xl"):
-        build.assemble(cfg, dict.fromkeys(("source", "target"), vocabulary(9)))
+        build.build_experiment(cfg, dict.fromkeys(("source", "target"), vocabulary(9)))
     cfg = base.get_config()
     cfg.task = "translating"
     with pytest.raises(UserError, match="language_modeling, translation"):
-        build.assemble(cfg, {})
+        build.build_experiment(cfg, {})
 
 
 @pytest.mark.parametrize(

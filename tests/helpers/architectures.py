@@ -38,7 +38,7 @@ def names() -> list[str]:
 
 def small_config(name: str, **changes):
     """A Config of a few hundred parameters."""
-    module = build.architecture(name)
+    module = build.get_architecture(name)
     own = {"embedding_width": 10} if name == "rnn" else {}
     keys = {**SMALL, **own, **changes}
     keys = {key: value for key, value in keys.items() if key in base.MODELS[name]}
@@ -75,7 +75,7 @@ class LanguageModelCase:
     """A language model, its variables, and calls as plain functions."""
 
     def __init__(self, name: str, **changes):
-        module = build.architecture(name)
+        module = build.get_architecture(name)
         self.model = module.LanguageModel(small_config(name, **changes), V)
         self.carry = functools.partial(self.model.initial_carry, train=False)
 
@@ -129,7 +129,7 @@ class Seq2SeqCase:
     """An encoder-decoder, its variables, and calls as plain functions."""
 
     def __init__(self, name: str, **changes):
-        module = build.architecture(name)
+        module = build.get_architecture(name)
         config = small_config(name, **changes)
         self.model = module.Seq2Seq(config, W, V, shared_vocab=False)
         self.carry = functools.partial(self.model.initial_carry, train=False)

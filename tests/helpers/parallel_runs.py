@@ -29,7 +29,7 @@ from analysis.plan import memory, parameters  # noqa: E402
 from analysis.plan.step import PlannedStep  # noqa: E402
 from configs import base  # noqa: E402
 from experiment import build  # noqa: E402
-from experiment.setup import Training  # noqa: E402
+from experiment.setup import TrainingSetup  # noqa: E402
 from models.attention import dispatch  # noqa: E402
 from training.checkpoint import Checkpoints  # noqa: E402
 from training.optim.optimizers import make_optimizer  # noqa: E402
@@ -133,7 +133,7 @@ class Case:
     def __init__(self, task, model, optimizer, dtype="float64", changes=()):
         cfg = self.cfg = config(task, model, optimizer, dtype, changes)
         tokenizers = parameters.vocabularies(cfg)
-        self.experiment = build.assemble(cfg, tokenizers)
+        self.experiment = build.build_experiment(cfg, tokenizers)
         self.batches = Batches(task)
         self.optimizer = make_optimizer(cfg.optim, 40)
         self.steps, self.places = {}, {}
@@ -146,7 +146,7 @@ class Case:
         devices = jax.devices()[: data * fsdp * tensor]
         partitioner = make_partitioner(cfg, devices=devices)
         made = self.experiment, partitioner, self.batches, *self.optimizer, 40
-        return Training(*made)
+        return TrainingSetup(*made)
 
     def random_state(self, training):
         """A state of random parameters; `init` is not compiled."""
@@ -181,15 +181,17 @@ class Case:
         training, state, carry = self.first(layout)
         if checkpoint:
             checkpoints = Checkpoints(checkpoint)
-            if found := checkpoints.restore_newest(training.content(state, carry)):
-                state, carry = training.restored(found[0], carry)
+            if found := checkpoints.restore_newest(
+                training.checkpoint_state(state, carry)
+            ):
+                state, carry = training.from_checkpoint(found[0], carry)
         if layout not in self.steps:
             self.steps[layout] = training.compiled_step(state, carry)
         first, told = int(state.step), []
         for k in range(first, first + steps):
             state, carry, pairs = self.steps[layout](state, carry, training.batch(k))
             told.append([float(pairs[n][0]) / float(pairs[n][1]) for n in METRICS])
-        content = training.content(state, carry)
+        content = training.checkpoint_state(state, carry)
         if checkpoint:
             checkpoints.save(first + steps, content, {}, None)
             checkpoints.close()

@@ -13,15 +13,15 @@ import numpy as np
 
 from analysis.plan import parameters
 from experiment import build
-from experiment.setup import Training
+from experiment.setup import TrainingSetup
 from helpers import (
     parallel_runs,  # sets float64 and 8 virtual devices, before the first is used
 )
 from sweeps.vmapped_trials.population import Population
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
-from training.vmapped_trials.partitioner import PopulationPartitioner
-from training.vmapped_trials.step import mask, numbers_of
+from training.vmapped_trials.partitioner import VmappedPartitioner
+from training.vmapped_trials.step import mask, varying_values
 
 STEPS = 40
 CHANGES = {
@@ -57,12 +57,12 @@ def configs(task, model, dtype, count):
 
 def training(cfg):
     """Alone, on the first device."""
-    experiment = build.assemble(cfg, parameters.vocabularies(cfg))
+    experiment = build.build_experiment(cfg, parameters.vocabularies(cfg))
     devices = jax.devices()[:1]
     partitioner = make_partitioner(cfg.parallel, devices=devices)
     batches = parallel_runs.Batches(cfg.task)
     made = experiment, partitioner, batches, *make_optimizer(cfg.optim, STEPS, width=16)
-    return Training(*made, STEPS)
+    return TrainingSetup(*made, STEPS)
 
 
 def alone(cfg, steps):
@@ -81,8 +81,8 @@ class Together:
 
     def __init__(self, members, devices):
         self.count = len(members)
-        partitioner = PopulationPartitioner(self.count, jax.devices()[:devices])
-        numbers = numbers_of(members)
+        partitioner = VmappedPartitioner(self.count, jax.devices()[:devices])
+        numbers = varying_values(members)
         self.population = Population(training(members[0]), numbers, partitioner)
         self.step = self.population.compiled_step()
 
@@ -105,7 +105,7 @@ class Together:
             state, carry, pairs = self.step(flags, state, carry, batch)
             value, weight = jax.device_get(pairs["loss"])
             told.append(value / np.maximum(weight, 1e-9))
-            skipped.append(np.asarray(pairs["skipped"][0]))
+            skipped.append(np.asarray(pairs["nonfinite_steps"][0]))
         assert self.step.cache_size() == 1
         return np.stack(told), np.stack(skipped), state
 

@@ -67,10 +67,10 @@ class ShortRun:
 
     def __init__(self, cfg):
         self.dataset = open_dataset(cfg.data)
-        self.experiment = build.assemble(
+        self.experiment = build.build_experiment(
             cfg, self.dataset.tokenizers, self.dataset.corpus.languages
         )
-        training = setup.Training.of(self.experiment, self.dataset)
+        training = setup.TrainingSetup.from_experiment(self.experiment, self.dataset)
         self.state = training.partitioner.init(training.make_state)
         carry = training.make_carry()
         step = training.compiled_step(self.state, carry)

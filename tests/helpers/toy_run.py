@@ -16,10 +16,10 @@ import optax
 
 from training.checkpoint import Checkpoints
 from training.event_files import records
-from training.loop import Run
-from training.metric_writers import Writers
-from training.progress import Progress
-from training.signals import Interruptible
+from training.loop import TrainLoop
+from training.metric_writers import MetricWriters
+from training.progress import TrainProgress
+from training.signals import InterruptibleBatches
 from training.step import make_state, make_step
 
 ROWS, SIZE = 4, 3
@@ -72,11 +72,11 @@ class Toy:
         state = make_state({"x": jnp.zeros(SIZE)}, optimizer, ema_decay=self.ema)
         carry = {"mean": jnp.zeros((ROWS, SIZE))}
         checkpoints = Checkpoints(self.folder / "checkpoints")
-        progress = Progress()
+        progress = TrainProgress()
         if found := checkpoints.restore_newest({"state": state, "carry": carry}):
             state, carry = found[0]["state"], found[0]["carry"]
-            progress = Progress.of_json(found[1])
-            progress.begin_again(self.max_nonfinite_steps)
+            progress = TrainProgress.from_json(found[1])
+            progress.reset_nonfinite(self.max_nonfinite_steps)
 
         def moment(kind, k):
             if (kind, k) == at:
@@ -92,15 +92,15 @@ class Toy:
 
         def validate(state, stopped):
             moment("validation", int(state.step))
-            Interruptible([None], stopped)[0]
+            InterruptibleBatches([None], stopped)[0]
             value = float(jnp.square(state.ema["x"] if self.ema else 0).sum())
             scores = dict(enumerate(self.scores, start=1))
             return {"loss": scores.get(int(state.step) // 3, value)}
 
-        run = Run(
+        run = TrainLoop(
             step=stepping,
             batch=making,
-            content=lambda state, carry: {"state": state, "carry": carry},
+            checkpoint_state=lambda state, carry: {"state": state, "carry": carry},
             validate=validate,
             best=("loss", "min"),
             steps=self.steps,
@@ -110,7 +110,7 @@ class Toy:
             patience=self.patience,
             max_nonfinite_steps=self.max_nonfinite_steps,
             checkpoints=checkpoints,
-            writers=Writers(self.folder, progress, step=0, steps=self.steps),
+            writers=MetricWriters(self.folder, progress, step=0, steps=self.steps),
             flops=lambda k, batch: 1000 + k,
             ceiling=1e9,
         )
@@ -158,6 +158,6 @@ class Toy:
 
 
 CLOCKS = (
-    *("seconds", "lap", "waiting", "tokens_per_second"),
-    *("flops_per_second", "utilisation", "peak_memory_bytes"),
+    *("seconds", "window_seconds", "data_wait_fraction", "tokens_per_second"),
+    *("flops_per_second", "mfu", "peak_memory_bytes"),
 )

@@ -147,8 +147,8 @@ def test_the_process_of_a_sweep_holds_no_device(tmp_path):
     """What would fail once a device is in use: setting how many there are."""
     done = run_python(
         "import jax, assembly, tasks, sweeps.worker\n"
-        "from experiment.build import task_class\n"
-        "task_class('translation')\n"
+        "from experiment.build import get_task_class\n"
+        "get_task_class('translation')\n"
         "jax.config.update('jax_num_cpu_devices', 3)\n"
         "print(jax.device_count())"
     )

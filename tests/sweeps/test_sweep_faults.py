@@ -75,7 +75,7 @@ def in_the_middle(folder):
         number
         for number in range(TRIALS)
         for run in [folder / "trials" / f"{number:04}"]
-        if list(run.glob("checkpoints/*[0-9]/digests.json"))
+        if list(run.glob("checkpoints/*[0-9]/checksums.json"))
         and 7 <= len(training_steps(run)) < STEPS - 3
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from training.checkpoint import Checkpoints
-from training.checksums import damage, files
+from training.checksums import files, find_corruption
 from utils.errors import UserError
 
 
@@ -18,23 +18,23 @@ def content(value):
     return {"state": {"params": {"w": jnp.full((3, 2), value)}}, "carry": ()}
 
 
-def save(checkpoints, step, goodness=None):
-    checkpoints.save(step, content(float(step)), {"logged": step}, goodness)
+def save(checkpoints, step, selection_score=None):
+    checkpoints.save(step, content(float(step)), {"logged": step}, selection_score)
 
 
 def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    for step, goodness in [(1, 5.0), (2, 9.0), (3, None), (4, 7.0), (6, np.nan)]:
-        save(checkpoints, step, goodness)
+    for step, selection_score in [(1, 5.0), (2, 9.0), (3, None), (4, 7.0), (6, np.nan)]:
+        save(checkpoints, step, selection_score)
     checkpoints.manager.wait_until_finished()
     assert checkpoints.steps() == [2, 4, 6]
-    assert (checkpoints.find("best"), checkpoints.find("last")) == ((2,), (6,))
-    assert checkpoints.find("4") == (4,)
-    assert checkpoints.find("average:2") == (4, 6)
+    assert (checkpoints.resolve("best"), checkpoints.resolve("last")) == ((2,), (6,))
+    assert checkpoints.resolve("4") == (4,)
+    assert checkpoints.resolve("average:2") == (4, 6)
     with pytest.raises(UserError, match="'average:N' of the newest N up to 3"):
-        checkpoints.find("average:4")
+        checkpoints.resolve("average:4")
     with pytest.raises(UserError, match="2, 4, 6"):
-        checkpoints.find("3")
+        checkpoints.resolve("3")
     found, progress = checkpoints.restore(4, content(0.0))
     np.testing.assert_array_equal(found["state"]["params"]["w"], 4.0)
     assert progress == {"logged": 4}
@@ -45,8 +45,8 @@ def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
 
 def test_as_many_are_kept_as_are_asked_for(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", last=1, best=2)
-    for step, goodness in [(1, 5.0), (2, 9.0), (3, 1.0), (4, 7.0), (5, 2.0)]:
-        save(checkpoints, step, goodness)
+    for step, selection_score in [(1, 5.0), (2, 9.0), (3, 1.0), (4, 7.0), (5, 2.0)]:
+        save(checkpoints, step, selection_score)
     checkpoints.manager.wait_until_finished()
     assert checkpoints.steps() == [2, 4, 5]
     checkpoints.close()
@@ -82,7 +82,7 @@ def test_a_kill_while_a_step_is_saved_again_loses_nothing(tmp_path, monkeypatch,
     assert 2 not in Checkpoints(folder, is_reader=True).steps()
     checkpoints = Checkpoints(folder, last=last, best=0)
     assert checkpoints.steps() == before
-    assert damage(folder / "2") is None
+    assert find_corruption(folder / "2") is None
     save(checkpoints, 2, 5.0)
     checkpoints.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
@@ -106,7 +106,7 @@ def test_who_reads_leaves_alone_what_another_process_is_writing(tmp_path):
 def test_a_run_without_checkpoints_is_named(tmp_path):
     reader = Checkpoints(tmp_path / "run" / "checkpoints", is_reader=True)
     with pytest.raises(UserError, match="/run has no checkpoint yet"):
-        reader.find("best")
+        reader.resolve("best")
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +137,9 @@ def test_damage_of_any_file_is_seen(two, tmp_path, harm):
     for name in names:
         copy = tmp_path / "2"
         shutil.copytree(two / "2", copy)
-        assert damage(copy) is None
+        assert find_corruption(copy) is None
         harm(copy / name)
-        assert str(name) in damage(copy)
+        assert str(name) in find_corruption(copy)
         shutil.rmtree(copy)
 
 
@@ -181,10 +181,10 @@ def test_where_all_are_damaged_a_run_begins_anew(two, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     shutil.copytree(two, folder)
     for step in ("1", "2"):
-        (folder / step / "digests.json").unlink()
+        (folder / step / "checksums.json").unlink()
     checkpoints = Checkpoints(folder)
     assert checkpoints.restore_newest(content(0.0)) is None
-    assert capsys.readouterr().err.count("digests.json cannot be read") == 2
+    assert capsys.readouterr().err.count("checksums.json cannot be read") == 2
     checkpoints.close()
 
 
@@ -221,7 +221,7 @@ def test_a_write_that_fails_for_want_of_room_is_the_user_s_to_mend(tmp_path):
 def test_a_run_without_checkpoints_says_so(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="no checkpoint"):
-        checkpoints.find("best")
+        checkpoints.resolve("best")
     assert checkpoints.restore_newest(content(0.0)) is None
     checkpoints.close()
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.init_from import transferred
-from training.nonfinite import examine, load_batches, save_batches
+from training.init_from import init_from_params
+from training.nonfinite import diagnose_batch, load_batches, save_batches
 from utils.errors import UserError
 
 
@@ -18,7 +18,7 @@ def tree(value, width=2):
 
 
 def test_names_that_match_are_taken_and_no_others():
-    found = transferred(tree(0.0), tree(1.0), "^encoder/.*kernel|^head")
+    found = init_from_params(tree(0.0), tree(1.0), "^encoder/.*kernel|^head")
     assert float(found["encoder"]["kernel"].sum()) == 6
     assert float(found["head"]["table"].sum()) == 10
     assert float(found["encoder"]["bias"].sum()) == 0
@@ -28,14 +28,16 @@ def test_what_does_not_fit_is_named_with_both_shapes():
     with pytest.raises(
         UserError, match=r"encoder/kernel \(3, 2\) is of shape \(3, 9\)"
     ):
-        transferred(tree(0.0), tree(1.0, width=9), ".*")
+        init_from_params(tree(0.0), tree(1.0, width=9), ".*")
     there = tree(1.0)
     del there["head"]
     with pytest.raises(UserError, match=r"head/table \(5, 2\) is missing there"):
-        transferred(tree(0.0), there, ".*")
-    assert float(transferred(tree(0.0), there, "encoder")["head"]["table"].sum()) == 0
+        init_from_params(tree(0.0), there, ".*")
+    assert (
+        float(init_from_params(tree(0.0), there, "encoder")["head"]["table"].sum()) == 0
+    )
     with pytest.raises(UserError, match="matches no parameter"):
-        transferred(tree(0.0), tree(1.0), "decoder")
+        init_from_params(tree(0.0), tree(1.0), "decoder")
 
 
 def loss(variables, carry, batch, rng):
@@ -51,7 +53,8 @@ def test_batches_are_kept_to_the_bit_and_show_what_is_not_finite(tmp_path):
     np.testing.assert_array_equal(found[7]["y"], bad["y"])
     params = {"x": jnp.asarray([3.0, 3.0])}
     told = [
-        examine(loss, params, (), found[step], jax.random.key(0)) for step in (7, 8)
+        diagnose_batch(loss, params, (), found[step], jax.random.key(0))
+        for step in (7, 8)
     ]
     assert np.isnan(told[0]["loss"])
     assert (told[0]["parameters"], told[0]["gradients"]) == ([], ["x"])

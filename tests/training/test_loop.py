@@ -10,8 +10,8 @@ import pytest
 
 from helpers.toy_run import Toy
 from training.checkpoint import Checkpoints
-from training.loop import Ending
-from training.signals import StopRequested, stop_at_once
+from training.loop import ExitStatus
+from training.signals import StopRequested, raise_on_signal
 
 
 class Killed(Exception):
@@ -29,7 +29,7 @@ def terminate():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     toy = Toy(tmp_path_factory.mktemp("whole"))
-    assert toy.go()[1] is Ending.FINISHED
+    assert toy.go()[1] is ExitStatus.FINISHED
     return toy.left()
 
 
@@ -47,7 +47,7 @@ def test_a_run_killed_at_any_moment_leaves_what_an_unharmed_one_leaves(
     toy = Toy(tmp_path)
     with pytest.raises(Killed):
         toy.go(moment, kill)
-    assert toy.go()[1] is Ending.FINISHED
+    assert toy.go()[1] is ExitStatus.FINISHED
     assert toy.left() == whole
 
 
@@ -55,9 +55,9 @@ def test_a_run_killed_at_any_moment_leaves_what_an_unharmed_one_leaves(
 def test_a_run_told_to_stop_saves_and_goes_on_as_if_it_had_not(tmp_path, whole, moment):
     toy = Toy(tmp_path)
     state, ending = toy.go(moment, terminate)
-    assert ending is Ending.STOPPED
+    assert ending is ExitStatus.STOPPED
     assert int(state.step) in {0, *toy.stored()}  # before a step nothing is lost
-    assert toy.go()[1] is Ending.FINISHED
+    assert toy.go()[1] is ExitStatus.FINISHED
     # It may have kept a checkpoint more at the step it was stopped at.
     left = toy.left()
     assert left["metrics"] == whole["metrics"]
@@ -78,7 +78,7 @@ def drop_mean(content, progress, like):
 
 
 def drop_patience(content, progress, like):
-    return content, {**progress, "best": None, "stale": 0}
+    return content, {**progress, "best_score": None, "evals_since_best": 0}
 
 
 def drop_totals(content, progress, like):
@@ -96,22 +96,22 @@ def test_whatever_a_checkpoint_forgets_is_missed(tmp_path, whole, monkeypatch, f
         return forget(*restore(self, step, like), like)
 
     monkeypatch.setattr(Checkpoints, "restore", forgetful)
-    assert toy.go()[1] is Ending.FINISHED
+    assert toy.go()[1] is ExitStatus.FINISHED
     assert toy.left() != whole
 
 
 def test_a_stop_does_not_wait_for_a_validation(tmp_path):
     toy = Toy(tmp_path)
-    assert toy.go(("validation", 3), terminate)[1] is Ending.STOPPED
+    assert toy.go(("validation", 3), terminate)[1] is ExitStatus.STOPPED
     assert [row["split"] for row in toy.lines()] == ["train"]
-    assert toy.stored()[3][1]["validated"] == 0
+    assert toy.stored()[3][1]["last_validated"] == 0
 
 
 def test_a_run_that_is_finished_stays_as_it_is(tmp_path):
     toy = Toy(tmp_path)
     toy.go()
     left = toy.left()
-    assert toy.go(("step", 12), kill)[1] is Ending.FINISHED
+    assert toy.go(("step", 12), kill)[1] is ExitStatus.FINISHED
     assert toy.left() == left
 
 
@@ -128,9 +128,9 @@ def test_training_ends_when_no_validation_is_better_for_long_enough(tmp_path):
     scores = (5.0, 4.0, 4.5, 4.2, 1.0)
     toy = Toy(tmp_path, steps=30, patience=2, scores=scores)
     state, ending = toy.go()
-    assert (int(state.step), ending) == (12, Ending.FINISHED)
+    assert (int(state.step), ending) == (12, ExitStatus.FINISHED)
     assert sorted(toy.stored()) == [6, 10, 12]  # the best, and the newest two
-    assert toy.go(("step", 12), kill)[1] is Ending.FINISHED
+    assert toy.go(("step", 12), kill)[1] is ExitStatus.FINISHED
 
 
 def test_patience_is_counted_on_after_a_stop(tmp_path):
@@ -138,15 +138,15 @@ def test_patience_is_counted_on_after_a_stop(tmp_path):
     with pytest.raises(Killed):
         toy.go(("step", 10), kill)
     state, ending = toy.go()
-    assert (int(state.step), ending) == (12, Ending.FINISHED)
+    assert (int(state.step), ending) == (12, ExitStatus.FINISHED)
 
 
 def test_a_batch_without_a_finite_loss_changes_nothing_and_is_counted(tmp_path):
     toy = Toy(tmp_path, steps=6, broken=(4,))
     state, ending = toy.go()
-    assert ending is Ending.FINISHED
+    assert ending is ExitStatus.FINISHED
     rows = [row for row in toy.lines() if row["split"] == "train"]
-    assert [row["skipped"] for row in rows] == [0, 0, 1]
+    assert [row["nonfinite_steps"] for row in rows] == [0, 0, 1]
     assert all(np.isfinite(row["loss"]) for row in rows)
     before = Toy(tmp_path / "before", steps=4)
     before.go()
@@ -157,11 +157,11 @@ def test_a_batch_without_a_finite_loss_changes_nothing_and_is_counted(tmp_path):
 def test_too_many_in_a_row_end_the_run_with_their_numbers(tmp_path):
     toy = Toy(tmp_path, steps=30, broken=(2, 5, 6, 7, 8, 9))
     state, ending = toy.go()
-    assert ending is Ending.NOT_FINITE
+    assert ending is ExitStatus.NOT_FINITE
     # One more step was under way when the third was known to be skipped.
     assert int(state.step) == 9
-    assert toy.stored()[9][1]["in_a_row"] == [6, 7, 8, 9]
-    assert toy.stored()[9][1]["skipped"] == 5
+    assert toy.stored()[9][1]["consecutive_nonfinite"] == [6, 7, 8, 9]
+    assert toy.stored()[9][1]["nonfinite_steps"] == 5
 
 
 @pytest.mark.parametrize("stopped", [5, 6, 7])
@@ -170,11 +170,11 @@ def test_skipped_steps_are_counted_on_after_a_stop(tmp_path, stopped):
         tmp_path / "whole", steps=30, broken=(5, 6, 7, 8, 9, 10), max_nonfinite_steps=5
     )
     state, ending = whole.go()
-    assert (int(state.step), ending) == (11, Ending.NOT_FINITE)
+    assert (int(state.step), ending) == (11, ExitStatus.NOT_FINITE)
     toy = Toy(tmp_path / "toy", steps=30, broken=whole.broken, max_nonfinite_steps=5)
-    assert toy.go(("step", stopped), terminate)[1] is Ending.STOPPED
+    assert toy.go(("step", stopped), terminate)[1] is ExitStatus.STOPPED
     state, ending = toy.go()
-    assert (int(state.step), ending) == (11, Ending.NOT_FINITE)
+    assert (int(state.step), ending) == (11, ExitStatus.NOT_FINITE)
 
 
 @pytest.mark.parametrize("first", range(4, 8))
@@ -182,10 +182,10 @@ def test_so_many_end_the_run_also_if_the_step_under_way_is_finite(tmp_path, firs
     broken = tuple(range(first, first + 3))
     toy = Toy(tmp_path, steps=30, broken=broken, max_nonfinite_steps=3)
     state, ending = toy.go()
-    assert ending is Ending.NOT_FINITE
+    assert ending is ExitStatus.NOT_FINITE
     assert int(state.step) == first + 4
     state, ending = toy.go()  # another chance
-    assert (int(state.step), ending) == (30, Ending.FINISHED)
+    assert (int(state.step), ending) == (30, ExitStatus.FINISHED)
 
 
 def test_a_stop_is_not_swallowed_by_what_catches_exceptions():
@@ -193,5 +193,5 @@ def test_a_stop_is_not_swallowed_by_what_catches_exceptions():
         with contextlib.suppress(Exception):
             terminate()
 
-    with pytest.raises(StopRequested), stop_at_once():
+    with pytest.raises(StopRequested), raise_on_signal():
         importing()

@@ -4,7 +4,7 @@ import json
 
 from training.event_files import records
 from training.metric_writers import MetricsFile, TensorBoard
-from training.progress import Progress
+from training.progress import TrainProgress
 
 
 def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
@@ -62,20 +62,20 @@ def test_event_files_hold_each_step_once_after_a_restart(tmp_path):
 
 
 def test_progress_survives_json_to_the_bit():
-    progress = Progress(
-        totals={"loss": (0.1 + 0.2, 1 / 3)}, seconds=1e-17, in_a_row=[3, 4]
+    progress = TrainProgress(
+        totals={"loss": (0.1 + 0.2, 1 / 3)}, seconds=1e-17, consecutive_nonfinite=[3, 4]
     )
-    again = Progress.of_json(json.loads(json.dumps(progress.to_json())))
+    again = TrainProgress.from_json(json.loads(json.dumps(progress.to_json())))
     assert again.to_json() == json.loads(json.dumps(progress.to_json()))
     assert again.totals["loss"][0] == 0.1 + 0.2
 
 
 def test_only_a_better_score_ends_a_wait():
-    progress = Progress()
+    progress = TrainProgress()
     nan = float("nan")
     waits = []
     for step, score in enumerate((nan, -5.0, -4.0, -4.0, nan, -3.0)):
-        progress.judge(step, score)
-        waits.append(progress.stale)
+        progress.record_validation(step, score)
+        waits.append(progress.evals_since_best)
     assert waits == [1, 0, 0, 1, 2, 0]
-    assert (progress.best, progress.validated) == (-3.0, 5)
+    assert (progress.best_score, progress.last_validated) == (-3.0, 5)

@@ -49,5 +49,5 @@ def test_waiting_is_measured():
     with Prefetch(slow, 0, 3) as batches:
         for _ in range(3):
             batches.next()
-        assert 0.1 < batches.lap() < 2
-        assert batches.lap() == 0
+        assert 0.1 < batches.take_wait_seconds() < 2
+        assert batches.take_wait_seconds() == 0

@@ -8,7 +8,7 @@ import pytest
 from analysis.compare_bitwise import differences, stored
 from experiment import setup, train
 from helpers.small_runs import config, small_corpora
-from training.loop import Ending
+from training.loop import ExitStatus
 
 STEPS, STOP = 6, 3
 
@@ -37,9 +37,9 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         "decode.max_length": 4,
     }
     cfg = config(corpus, model, data_dir, steps=STEPS, **changes)
-    assert train.train(cfg, tmp_path / "whole") is Ending.FINISHED
+    assert train.train(cfg, tmp_path / "whole") is ExitStatus.FINISHED
 
-    compile_step = setup.Training.compiled_step
+    compile_step = setup.TrainingSetup.compiled_step
     calls = []
 
     def stopping(*args):
@@ -54,10 +54,10 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
         return counted
 
     with monkeypatch.context() as inner:
-        inner.setattr(setup.Training, "compiled_step", stopping)
-        assert train.train(cfg, tmp_path / "parts") is Ending.STOPPED
+        inner.setattr(setup.TrainingSetup, "compiled_step", stopping)
+        assert train.train(cfg, tmp_path / "parts") is ExitStatus.STOPPED
     assert len(calls) == STOP
-    assert train.train(cfg, tmp_path / "parts") is Ending.FINISHED
+    assert train.train(cfg, tmp_path / "parts") is ExitStatus.FINISHED
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
     names = stored(tmp_path / "whole", STEPS)
     assert any("carry" in name for name in names) == (corpus == "python_stdlib")

@@ -12,7 +12,7 @@ from helpers.architectures import LanguageModelCase, Seq2SeqCase
 from tasks.language_modeling import Task as LanguageModeling
 from tasks.translation import Task as Translation
 from training.gradients import gradients, total_loss
-from training.metrics import added, means
+from training.metrics import compute, merge
 from training.step import make_state, make_step
 
 RATE = optax.constant_schedule(0.5)
@@ -36,10 +36,10 @@ def test_a_step_follows_the_gradient_of_the_weighted_mean():
     # d/dx of sum w (x - y)^2 / 4 at 0 is -w y / 2; half of it is the update.
     np.testing.assert_allclose(state.params["x"], [0.25, 1.5, 0.0])
     assert int(state.step) == 1
-    metrics = means(added({}, pairs))
+    metrics = compute(merge({}, pairs))
     assert metrics["loss"] == pytest.approx(13 / 4)
     assert metrics["gradient_norm"] == pytest.approx(np.hypot(0.5, 3.0))
-    assert (metrics["learning_rate"], metrics["skipped"]) == (0.5, 0)
+    assert (metrics["learning_rate"], metrics["nonfinite_steps"]) == (0.5, 0)
 
 
 def test_auxiliary_losses_are_minimised_too_each_by_its_own_mean():
@@ -87,11 +87,11 @@ def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(where):
     assert int(after.step) == 1
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=before.step), before)
     np.testing.assert_array_equal(carry, 0)
-    metrics = added({}, pairs)
-    assert metrics.pop("skipped") == (1, 1)
+    metrics = merge({}, pairs)
+    assert metrics.pop("nonfinite_steps") == (1, 1)
     assert set(metrics.values()) == {(0, 0)}
     if where == "loss":
-        assert added({}, step(before, carry, good)[2])["skipped"] == (0, 1)
+        assert merge({}, step(before, carry, good)[2])["skipped"] == (0, 1)
 
 
 def test_the_mean_of_parameters_moves_as_its_decay_says():
@@ -110,10 +110,10 @@ def test_the_mean_of_parameters_moves_as_its_decay_says():
 def test_merging_metrics_is_adding_pairs():
     totals = {}
     for pair in [(6.0, 2.0), (1.0, 3.0), (0.0, 0.0)]:
-        totals = added(totals, {"loss": pair})
+        totals = merge(totals, {"loss": pair})
     assert totals == {"loss": (7.0, 5.0)}
-    assert means(totals) == {"loss": 7 / 5}
-    assert np.isnan(means({"loss": (0.0, 0.0)})["loss"])
+    assert compute(totals) == {"loss": 7 / 5}
+    assert np.isnan(compute({"loss": (0.0, 0.0)})["loss"])
 
 
 ROWS = 6
@@ -174,7 +174,7 @@ def test_a_batch_in_parts_has_the_gradient_metrics_and_carry_of_the_whole(make, 
         return task.loss(case.model, variables, carry, batch, rng, train=True)
 
     found = {
-        parts: jax.jit(functools.partial(gradients, loss, parts=parts))(
+        parts: jax.jit(functools.partial(gradients, loss, num_microbatches=parts))(
             case.variables["params"], carry, batch, jax.random.key(0)
         )
         for parts in (1, 3)
@@ -193,7 +193,7 @@ def test_a_batch_in_parts_has_the_gradient_metrics_and_carry_of_the_whole(make, 
     )
     assert jax.tree.structure(parted) == jax.tree.structure(whole)
     weights = np.asarray(batch["weights"]).reshape(-1, 3, 5).sum(axis=(0, 2))
-    assert len(set(weights.tolist())) > 1  # a mean of means would be another
+    assert len(set(weights.tolist())) > 1  # a mean of compute would be another
 
 
 def test_the_pass_that_weighs_a_batch_costs_no_model():
@@ -203,7 +203,7 @@ def test_the_pass_that_weighs_a_batch_costs_no_model():
         return task.loss(case.model, variables, carry, batch, rng, train=True)
 
     def flops(parts):
-        call = functools.partial(gradients, loss, parts=parts)
+        call = functools.partial(gradients, loss, num_microbatches=parts)
         inputs = case.variables["params"], carry, batch, jax.random.key(0)
         lowered = jax.jit(call).lower(*inputs)
         return lowered.compile().as_text().count(" dot(")

@@ -17,7 +17,7 @@ from configs import base
 from experiment import build, setup, train
 from experiment.restore import evaluate, open_run, open_runs
 from helpers.small_runs import config, small_corpora
-from training.loop import Ending
+from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
 from training.run_dir import FORMAT
@@ -40,7 +40,7 @@ def origin(data_dir, tmp_path_factory):
     """A run of two updates."""
     workdir = tmp_path_factory.mktemp("runs") / "origin"
     cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
-    assert train.train(cfg, workdir) is Ending.FINISHED
+    assert train.train(cfg, workdir) is ExitStatus.FINISHED
     return workdir
 
 
@@ -68,10 +68,10 @@ def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin)
     changes = {**SMALL, "init_from": str(tmp_path / "origin")}
     cfg = config("cldr", "rnn", data_dir, steps=2, **changes)
     cfg.every.checkpoint = 1
-    assert train.train(cfg, tmp_path / "run") is Ending.FINISHED
+    assert train.train(cfg, tmp_path / "run") is ExitStatus.FINISHED
     shutil.rmtree(tmp_path / "origin")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
-    assert train.train(cfg, tmp_path / "run") is Ending.FINISHED
+    assert train.train(cfg, tmp_path / "run") is ExitStatus.FINISHED
     assert open_run(tmp_path / "run", "last").step == 2
 
 
@@ -100,7 +100,7 @@ def test_what_a_first_state_cannot_be_leaves_no_directory(data_dir, tmp_path, or
         train.train(cfg, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     cfg.init_params_pattern = "embedding"
-    assert train.train(cfg, tmp_path / "run") is Ending.FINISHED
+    assert train.train(cfg, tmp_path / "run") is ExitStatus.FINISHED
 
 
 def test_windows_that_a_model_cannot_read_are_refused_before_training(
@@ -115,7 +115,7 @@ def test_windows_that_a_model_cannot_read_are_refused_before_training(
 
 def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
     cfg = config("cldr", "rnn", data_dir, epochs=0.02, **SMALL)
-    assert train.train(cfg, tmp_path) is Ending.FINISHED
+    assert train.train(cfg, tmp_path) is ExitStatus.FINISHED
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     # 3,132 pairs of at most 16 tokens, 32 at once: 98 batches, and 2% of them.
     assert {row["step"] for row in rows} == {2}
@@ -133,7 +133,7 @@ def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
     cfg = config(
         "cldr", "rnn", data_dir, steps=30, max_nonfinite_steps=3, **SMALL, **changes
     )
-    assert train.train(cfg, tmp_path / "run") is Ending.NOT_FINITE
+    assert train.train(cfg, tmp_path / "run") is ExitStatus.NOT_FINITE
     [file] = (tmp_path / "run" / "replay").iterdir()
     assert f"--replay={file}" in capsys.readouterr().err
     told = replay.table(str(tmp_path / "run"), str(file)).splitlines()
@@ -188,7 +188,7 @@ def test_two_do_not_train_in_one_directory(data_dir, origin):
         pytest.raises(UserError, match="another process trains"),
     ):
         train.train(cfg, origin)
-    assert train.train(cfg, origin) is Ending.FINISHED
+    assert train.train(cfg, origin) is ExitStatus.FINISHED
 
 
 def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, capsys):
@@ -257,13 +257,13 @@ def test_a_validation_knows_the_devices_that_the_state_lies_on():
 
     cfg = base.get_config("rnn")
     task = types.SimpleNamespace(evaluate=evaluate)
-    made = build.assemble(cfg, parameters.vocabularies(cfg))
+    made = build.build_experiment(cfg, parameters.vocabularies(cfg))
     made = dataclasses.replace(made, task=task)
     dataset = types.SimpleNamespace(
         evaluation_batches=lambda *_, **__: [], is_parallel=False
     )
     partitioner = make_partitioner(cfg.parallel)
-    training = setup.Training(made, partitioner, None, None, None, 1)
+    training = setup.TrainingSetup(made, partitioner, None, None, None, 1)
     state = make_state({}, make_optimizer(cfg.optim, 1)[0])
     found = train.validator(training, dataset)(state, lambda: False)
     assert found == {"axes": ("data", "fsdp", "tensor")}

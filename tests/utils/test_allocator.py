@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from utils import allocator
-from utils.allocator import HUGE_PAGES, TUNABLES, give_back_gaps, keep_working_memory
+from utils.allocator import HUGE_PAGES, TUNABLES, trim_heap, tune_allocator
 
 PAGES = 2**24 * 4 // os.sysconf("SC_PAGE_SIZE")  # of the array below
 PROGRAM = """
 import os, resource, sys
-from utils.allocator import keep_working_memory
+from utils.allocator import tune_allocator
 if sys.argv[1] == "kept":
-    keep_working_memory()
+    tune_allocator()
 import jax, jax.numpy as jnp
 add = jax.jit(lambda x: x + 1)
 x = add(jnp.zeros(2**24))
@@ -32,8 +32,8 @@ print(faults, os.getpid(), sys.stdin.read())
 
 GAPS = """
 import sys
-from utils.allocator import keep_working_memory, give_back_gaps
-keep_working_memory()
+from utils.allocator import tune_allocator, trim_heap
+tune_allocator()
 
 def resident():
     (line,) = (l for l in open("/proc/self/status") if l.startswith("VmRSS"))
@@ -43,7 +43,7 @@ blocks = [bytearray(2**20) for _ in range(64)]
 blocks = blocks[::8]  # gaps of 7 MiB
 found = []
 for number in map(int, sys.argv[1].split(",")):
-    give_back_gaps(number)
+    trim_heap(number)
     found.append(resident())
 print(*found)
 """
@@ -92,7 +92,7 @@ def test_a_heap_that_is_not_kept_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocator.ctypes, "CDLL", calls.append)
     for told in ("", f"{HUGE_PAGES}=0"):
         monkeypatch.setenv("GLIBC_TUNABLES", told)
-        give_back_gaps(1)
+        trim_heap(1)
     assert not calls
 
 
@@ -109,8 +109,8 @@ def started(monkeypatch):
 
 
 def test_it_starts_once_with_the_same_arguments(started):
-    keep_working_memory()
-    keep_working_memory()
+    tune_allocator()
+    tune_allocator()
     assert started == [(sys.executable, [sys.executable, "train.py", "--plan"])]
     settings = os.environ["GLIBC_TUNABLES"].split(":")
     assert settings == [f"{name}={value}" for name, value in TUNABLES.items()]
@@ -118,7 +118,7 @@ def test_it_starts_once_with_the_same_arguments(started):
 
 def test_other_tunables_stay(started, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=3")
-    keep_working_memory()
+    tune_allocator()
     settings = os.environ["GLIBC_TUNABLES"].split(":")
     assert settings[0] == "glibc.malloc.tcache_count=3"
     assert len(settings) == 1 + len(TUNABLES)
@@ -126,11 +126,11 @@ def test_other_tunables_stay(started, monkeypatch):
 
 def test_who_refused_huge_pages_is_left_alone(started, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", f"{HUGE_PAGES}=0")
-    keep_working_memory()
+    tune_allocator()
     assert not started
 
 
 def test_another_c_library_is_left_alone(started, monkeypatch):
     monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
-    keep_working_memory()
+    tune_allocator()
     assert not started

@@ -18,7 +18,7 @@ from utils.errors import UserError
 MEMBER = "member"
 
 
-class PopulationPartitioner:
+class VmappedPartitioner:
     """Spreads what has an axis [K] over devices; batches are on all of them."""
 
     def __init__(self, count: int, devices: Sequence[jax.Device] | None = None):
@@ -53,7 +53,7 @@ class PopulationPartitioner:
         return jax.jit(made, out_shardings=self.spread)(*inputs)
 
     def compile(self, step: Callable) -> Callable:
-        """The step of `step_of_all`; it consumes state and carry."""
+        """The step of `vmapped_step`; it consumes state and carry."""
         dealt = self._dealt(step, 4, 1)
         return jax.jit(dealt, donate_argnums=(2, 3), out_shardings=self.spread)
 

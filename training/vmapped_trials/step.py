@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
-from training.metrics import Pairs
+from training.metrics import WeightedMetrics
 from training.optim.nt_asgd import LISTENERS, told
-from training.run_dir import flattened
-from training.step import Step, only_if
+from training.run_dir import flatten_config
+from training.step import Step, tree_where
 from utils.errors import UserError
 
-NUMBERS = frozenset(
+VMAPPABLE_KEYS = frozenset(
     {
         "seed",
         "label_smoothing",
@@ -37,7 +37,7 @@ NUMBERS = frozenset(
     }
 )
 # 0 leaves a part of the optimiser out: it is 0 for all members or for none.
-SWITCHES = frozenset({"optim.clip_norm", "optim.momentum"})
+ON_OFF_KEYS = frozenset({"optim.clip_norm", "optim.momentum"})
 
 Numbers = dict[str, list[int] | list[float]]
 StackedNumbers = dict[str, Array]  # [K] each
@@ -45,13 +45,13 @@ StackedNumbers = dict[str, Array]  # [K] each
 
 def shared_part(config: dict) -> dict[str, Any]:
     """What members of a population have in common, of a config's keys or some."""
-    flat = flattened(config)
-    fixed = {k: v for k, v in flat.items() if k not in NUMBERS or v is None}
-    switched = {key: bool(flat[key]) for key in SWITCHES if key in flat}
+    flat = flatten_config(config)
+    fixed = {k: v for k, v in flat.items() if k not in VMAPPABLE_KEYS or v is None}
+    switched = {key: bool(flat[key]) for key in ON_OFF_KEYS if key in flat}
     return fixed | switched
 
 
-def numbers_of(configs: Sequence[ConfigDict]) -> Numbers:
+def varying_values(configs: Sequence[ConfigDict]) -> Numbers:
     """The numbers in which configs differ, of each config in order.
 
     Raises UserError for a key that may not differ.
@@ -61,17 +61,23 @@ def numbers_of(configs: Sequence[ConfigDict]) -> Numbers:
         for key in {**first, **other}:
             one, another = (part.get(key, "a number") for part in (first, other))
             if one != another:
-                why = "0 for all or for none" if key in SWITCHES else "the same for all"
+                why = (
+                    "0 for all or for none"
+                    if key in ON_OFF_KEYS
+                    else "the same for all"
+                )
                 raise UserError(
                     f"{key} is {one!r} and {another!r} in one population: it must "
                     f"be {why}"
                 )
-    found = [flattened(cfg.to_dict()) for cfg in configs]
-    values = {key: [flat[key] for flat in found] for key in found[0] if key in NUMBERS}
+    found = [flatten_config(cfg.to_dict()) for cfg in configs]
+    values = {
+        key: [flat[key] for flat in found] for key in found[0] if key in VMAPPABLE_KEYS
+    }
     return {key: row for key, row in values.items() if len(set(row)) > 1}
 
 
-def stacked_numbers(numbers: Numbers) -> StackedNumbers:
+def stack_values(numbers: Numbers) -> StackedNumbers:
     """[K] of each, typed weakly."""
 
     def stack(row):
@@ -80,7 +86,7 @@ def stacked_numbers(numbers: Numbers) -> StackedNumbers:
     return {key: stack(row) for key, row in numbers.items()}
 
 
-def with_numbers(cfg: ConfigDict, numbers: dict[str, Array]) -> ConfigDict:
+def with_values(cfg: ConfigDict, numbers: dict[str, Array]) -> ConfigDict:
     """A config with a member's numbers, which may be traced."""
     found = cfg.copy_and_resolve_references()
     with found.unlocked(), found.ignore_type():
@@ -88,7 +94,7 @@ def with_numbers(cfg: ConfigDict, numbers: dict[str, Array]) -> ConfigDict:
     return found
 
 
-def step_of_all(make: Callable[[dict[str, Array]], Step]) -> Callable:
+def vmapped_step(make: Callable[[dict[str, Array]], Step]) -> Callable:
     """(numbers, active, state, carry, batch) -> (state, carry, pairs), each but the
     batch of all members.
 
@@ -102,20 +108,20 @@ def step_of_all(make: Callable[[dict[str, Array]], Step]) -> Callable:
     def step(numbers, active, state, carry, batch):
         def one(numbers, is_active, state, carry):
             new, after, pairs = make(numbers)(state, carry, batch)
-            return *only_if(is_active, (new, after), (state, carry)), pairs
+            return *tree_where(is_active, (new, after), (state, carry)), pairs
 
         return jax.vmap(one)(numbers, active, state, carry)
 
     return step
 
 
-def all_told(
+def update_trials_on_validation(
     opt_state: PyTree, losses: Float[Array, "K"], heard: Bool[Array, "K"]
 ) -> PyTree:
     """Optimisers' states after a validation of those members that had one."""
 
     def one(opt_state, loss, heard):
-        return only_if(heard, told(opt_state, loss), opt_state)
+        return tree_where(heard, told(opt_state, loss), opt_state)
 
     return jax.vmap(one)(opt_state, losses, heard)
 
@@ -129,7 +135,7 @@ def listens(opt_state: PyTree) -> bool:
     return any(map(is_listener, jax.tree.leaves(opt_state, is_leaf=is_listener)))
 
 
-def pairs_of(pairs: Pairs, member: int) -> Pairs:
+def select_trial_metrics(pairs: WeightedMetrics, member: int) -> WeightedMetrics:
     """One member's, of those of all that were brought to the host."""
     return {
         name: (value[member], weight[member]) for name, (value, weight) in pairs.items()

@@ -11,7 +11,7 @@ from analysis.report.training_cost import Spent
 from helpers.small_reports import METRICS, compare, make_run
 from training.profiling import memory
 
-RATES = {"flops_per_second": 1e9, "utilisation": 0.25, "peak_memory_bytes": 2**20}
+RATES = {"flops_per_second": 1e9, "mfu": 0.25, "peak_memory_bytes": 2**20}
 
 
 def with_rates(**changes):
@@ -72,7 +72,7 @@ def test_numbers_of_an_axis_are_short(most, axis, size, words):
     assert scale(most, axis) == (size, words)
 
 
-def test_utilisation_memory_and_flops_have_columns(tmp_path):
+def test_mfu_memory_and_flops_have_columns(tmp_path):
     metrics = with_rates()
     metrics[1] = metrics[1] | {"peak_memory_bytes": 3 * 2**20}
     [row] = [
@@ -80,7 +80,7 @@ def test_utilisation_memory_and_flops_have_columns(tmp_path):
         for row in score_rows(compare(make_run(tmp_path / "a", metrics=metrics)))
         if row.run == 0
     ]
-    assert row.cells["utilisation"] == "25%"
+    assert row.cells["mfu"] == "25%"
     assert row.cells["peak memory, MiB"] == "3"  # of all lines the most
     assert row.cells["training FLOPs"] == "7.50e+10"
 

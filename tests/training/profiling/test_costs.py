@@ -15,7 +15,7 @@ import pytest
 from benchmarks.harness.random_corpora import Sentences, Text
 from benchmarks.harness.subjects import experiment
 from benchmarks.harness.workloads import WORKS
-from experiment.setup import Training
+from experiment.setup import TrainingSetup
 from models.common import blockwise_cross_entropy
 
 SMALLER = {"rows": 8, "length": 16, "vocabulary": 512, "layers": 2}
@@ -39,7 +39,7 @@ def program(name):
     work = shrunk(name)
     kind = Sentences if work.is_translation else Text
     dataset = kind(work.rows, work.length, work.vocabulary)
-    training = Training.of(experiment(work), dataset)
+    training = TrainingSetup.from_experiment(experiment(work), dataset)
     state = training.partitioner.init(training.make_state)
     inputs = (state, training.make_carry(), training.batch(0))
     return jax.jit(training.step, donate_argnums=(0, 1)).lower(*inputs).compile()

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import pytest
 
 from training import metric_logger
-from training.metric_logger import Meter
-from training.metric_writers import Writers
+from training.metric_logger import MetricLogger
+from training.metric_writers import MetricWriters
 from training.profiling import peak_flops
 from training.profiling.peak_flops import ceiling, listed, measured
-from training.progress import Progress
+from training.progress import TrainProgress
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_all_devices_count(monkeypatch):
 def lines(tmp_path, ceiling, monkeypatch, flops=(1000, 3000, 5000)):
     clock = iter(range(100))
     monkeypatch.setattr(metric_logger.time, "monotonic", lambda: float(next(clock)))
-    progress = Progress()
-    writers = Writers(tmp_path, progress, step=0, steps=4)
+    progress = TrainProgress()
+    writers = MetricWriters(tmp_path, progress, step=0, steps=4)
     writers.all = writers.all[:1]
-    own = Meter(progress, writers, 2, ceiling)
+    own = MetricLogger(progress, writers, 2, ceiling)
     pairs = {
         "loss": (jnp.float32(1), jnp.float32(2)),
-        "skipped": (jnp.zeros(()), jnp.ones(())),
+        "nonfinite_steps": (jnp.zeros(()), jnp.ones(())),
     }
     for step, count in enumerate(flops, start=1):
         own.push(step, pairs, 0.0, count)
@@ -96,9 +96,9 @@ def test_a_line_tells_the_operations_of_its_steps_a_second(tmp_path, monkeypatch
     assert second["flops_per_second"] * seconds[1] == pytest.approx(5000)
     for line in (first, second):
         share = line["flops_per_second"] / 16_000
-        assert math.isclose(line["utilisation"], share)
+        assert math.isclose(line["mfu"], share)
 
 
 def test_where_no_ceiling_is_known_nothing_is_told(tmp_path, monkeypatch):
     for line in lines(tmp_path, None, monkeypatch):
-        assert not line.keys() & {"flops_per_second", "utilisation"}
+        assert not line.keys() & {"flops_per_second", "mfu"}

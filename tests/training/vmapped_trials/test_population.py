@@ -16,8 +16,8 @@ from helpers.small_runs import config, small_corpora
 from models.common.dropout import threshold
 from sweeps.vmapped_trials import population
 from training.checkpoint import Checkpoints
-from training.loop import Ending
-from training.vmapped_trials.step import numbers_of, shared_part
+from training.loop import ExitStatus
+from training.vmapped_trials.step import shared_part, varying_values
 from utils.errors import UserError
 from utils.locks import exclusive_lock
 
@@ -93,7 +93,7 @@ def whole(data_dir, tmp_path_factory):
 
 def test_every_member_has_an_ordinary_run_directory(whole, data_dir):
     workdirs, endings = whole
-    assert endings == [Ending.FINISHED, Ending.FINISHED, Ending.NOT_FINITE]
+    assert endings == [ExitStatus.FINISHED, ExitStatus.FINISHED, ExitStatus.NOT_FINITE]
     for k, workdir in enumerate(workdirs):
         document = json.loads((workdir / "config.json").read_text())
         assert (document["seed"], document["optim"]["lr"]) == (k, RATES[k])
@@ -108,7 +108,7 @@ def test_every_member_has_an_ordinary_run_directory(whole, data_dir):
 
 def test_a_run_that_diverges_ends_while_the_others_go_on(whole):
     workdirs, _ = whole
-    skipped = rows(workdirs[2], "train", "skipped")
+    skipped = rows(workdirs[2], "train", "nonfinite_steps")
     assert max(skipped) < 6
     assert max(skipped.values()) >= 2
     assert list((workdirs[2] / "replay").iterdir())
@@ -116,7 +116,7 @@ def test_a_run_that_diverges_ends_while_the_others_go_on(whole):
 
 def test_a_member_logs_what_it_would_alone(whole, data_dir, tmp_path):
     workdirs, _ = whole
-    assert train.train(trial(data_dir, 0), tmp_path / "alone") is Ending.FINISHED
+    assert train.train(trial(data_dir, 0), tmp_path / "alone") is ExitStatus.FINISHED
     for split in ("train", "validation"):
         alone, member = (rows(w, split) for w in (tmp_path / "alone", workdirs[0]))
         assert list(alone) == list(member)
@@ -137,11 +137,11 @@ def test_what_was_stopped_goes_on_from_the_step_all_have(whole, data_dir, tmp_pa
         return {1} if begun and 4 in rows(workdirs[1], "validation") else ()
 
     endings = population.train(configs, workdirs, stop_the_second)
-    assert endings == [Ending.FINISHED, Ending.STOPPED]
+    assert endings == [ExitStatus.FINISHED, ExitStatus.STOPPED]
     assert (workdirs[1] / "stopped").exists()
     (workdirs[0] / "exit_code").unlink()  # as if killed when all but this was written
     endings = population.train(configs, workdirs)
-    assert endings == [Ending.FINISHED] * 2
+    assert endings == [ExitStatus.FINISHED] * 2
     for workdir, other in zip(workdirs, whole[0], strict=False):
         for split in ("train", "validation"):
             ours, theirs = rows(workdir, split), rows(other, split)
@@ -179,13 +179,13 @@ def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
 def test_what_may_not_differ_is_named(tmp_path, change, words):
     configs = [trial(tmp_path, 0), trial(tmp_path, 1, **change)]
     with pytest.raises(UserError, match=words):
-        numbers_of(configs)
+        varying_values(configs)
 
 
 def test_numbers_that_are_the_same_stay_constants(tmp_path):
     configs = [trial(tmp_path, 0), trial(tmp_path, 1)]
-    assert numbers_of(configs) == {"seed": [0, 1], "optim.lr": RATES[:2]}
-    assert numbers_of(configs[:1] * 2) == {}
+    assert varying_values(configs) == {"seed": [0, 1], "optim.lr": RATES[:2]}
+    assert varying_values(configs[:1] * 2) == {}
     assert "optim.lr" not in shared_part(configs[0].to_dict())
 
 
