@@ -92,8 +92,8 @@ class WithMemory:
     def flops(self) -> float:
         """A token's, of the scoring of a segment."""
         model = self.found.evaluation_model
-        carry = model.evaluation_carry(1, self.batches.length)
-        prepared = model.apply(self.variables, carry, method="prepare")
+        carry = model.initial_eval_carry(1, self.batches.length)
+        prepared = model.apply(self.variables, carry, method="precompute")
 
         def score(variables, carry, batch):
             inputs = batch["tokens"], carry

@@ -26,7 +26,7 @@ from analysis.plan.memory import partitioner_of
 from analysis.plan.parameters import vocabularies
 from analysis.plan.step import PlannedStep
 from experiment.validate import check_config
-from models.attention.dispatch import KERNELS, is_at_home
+from models.attention.dispatch import IMPLEMENTATIONS, is_supported
 from training.optim.optimizers import make_optimizer
 from training.profiling.environment import surroundings
 from training.profiling.peak_flops import measured
@@ -142,7 +142,7 @@ def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
     """Of a work by a kernel, or why there is none."""
     about = {"benchmark": "published", "work": name, "kernel": kernel}
     about |= {"dtype": options.dtype, "attention_dropout": options.dropout}
-    if kernel and not is_at_home(kernel):
+    if kernel and not is_supported(kernel):
         return about | {"refused": f"{kernel} is not made for such a device"}
     cfg = config(WORKS[name], kernel, options)
     try:
@@ -189,7 +189,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options; argparse refuses what is none with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--works", default="big,xl_base,xl_large,rnnsearch")
-    parser.add_argument("--kernels", default="xla", help=", ".join(KERNELS))
+    parser.add_argument("--kernels", default="xla", help=", ".join(IMPLEMENTATIONS))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--warm", type=int, default=3, help="steps before any counts")
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
@@ -201,7 +201,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--tiny", action="store_true", help="small models, for tests")
     options = parser.parse_args(arguments)
-    for key, known in (("works", WORKS), ("kernels", KERNELS)):
+    for key, known in (("works", WORKS), ("kernels", IMPLEMENTATIONS)):
         chosen = getattr(options, key).split(",")
         if unknown := [name for name in chosen if name not in known]:
             parser.error(f"--{key}={unknown[0]}: there are {', '.join(known)}")

@@ -35,7 +35,7 @@ def widen(state: PyTree, count: int, *, related: bool) -> PyTree:
 
     def repeat(leaf):
         if has_own_order(leaf):
-            return leaf.widened(count, related=related)
+            return leaf.expand_to_beams(count, related=related)
         return jnp.repeat(leaf, count, axis=1) if jnp.ndim(leaf) else leaf
 
     return jax.tree.map(repeat, state, is_leaf=has_own_order)
@@ -53,7 +53,7 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
 
     def gather(leaf):
         if has_own_order(leaf):
-            return leaf.reordered(parents)
+            return leaf.gather_beams(parents)
         if not leaf.ndim:
             return leaf
         rows, num = leaf.shape[:2]
@@ -67,9 +67,9 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
 def has_own_order(node: PyTree) -> bool:
     """Whether a part of a state sees itself to how hypotheses stand in it.
 
-    It has methods `widened(count, *, related)` and `reordered(parents)`.
+    It has methods `expand_to_beams(count, *, related)` and `gather_beams(parents)`.
     """
-    return hasattr(node, "reordered")
+    return hasattr(node, "gather_beams")
 
 
 def lengths_of(tokens: Int[Array, "B K L"], end: int) -> Int[Array, "B K"]:

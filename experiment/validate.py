@@ -14,7 +14,7 @@ from experiment.build import (
     is_language_modeling,
     model_config,
 )
-from models.attention.dispatch import is_at_home
+from models.attention.dispatch import is_supported
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
 from utils.errors import UserError
@@ -66,7 +66,7 @@ def validate_population(cfg: ConfigDict) -> None:
 def device_warnings(cfg: ConfigDict) -> list[str]:
     """Lines about what a config asks of another device than this."""
     kernel = cfg.model.get("attention_impl", "xla")
-    if is_at_home(kernel):
+    if is_supported(kernel):
         return []
     return [
         f"model.attention_impl={kernel!r} is not made for this device: "

@@ -32,11 +32,11 @@ class Ensemble(nn.Module):
         """What each member finds first."""
         return tuple(one.initial_carry(batch_size, **options) for one in self.members)
 
-    def evaluation_carry(self, *sizes) -> tuple:
+    def initial_eval_carry(self, *sizes) -> tuple:
         """What each member finds first in an evaluation."""
-        return tuple(one.evaluation_carry(*sizes) for one in self.members)
+        return tuple(one.initial_eval_carry(*sizes) for one in self.members)
 
-    def prepare(self, carry: tuple) -> dict:
+    def precompute(self, carry: tuple) -> dict:
         """Nothing: members read what they are given."""
         return {}
 

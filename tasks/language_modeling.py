@@ -120,7 +120,7 @@ class Task(TextGenerator):
         Raises UserError for windows where a model carries something.
         """
         check_windows(model, batches)
-        carry = model.evaluation_carry(batches.rows, batches.length)
+        carry = model.initial_eval_carry(batches.rows, batches.length)
         stride = getattr(batches, "stride", None)
         blocks = self._losses(model, variables, carry, batches)
         text, tokens = batches.text, float(blocks.weight.sum())
@@ -163,7 +163,7 @@ class Task(TextGenerator):
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _prepare(self, model, variables, carry):
-        return model.apply(variables, carry, method="prepare")
+        return model.apply(variables, carry, method="precompute")
 
     @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
     def _score(self, model, variables, carry, batch):
@@ -174,7 +174,9 @@ def check_windows(model, batches) -> None:
     """Raises UserError for windows where a model carries something."""
     if not getattr(batches, "stride", None):
         return
-    carry = jax.eval_shape(lambda: model.evaluation_carry(batches.rows, batches.length))
+    carry = jax.eval_shape(
+        lambda: model.initial_eval_carry(batches.rows, batches.length)
+    )
     if jax.tree.leaves(carry):
         raise UserError(
             f"eval.window={batches.length}: this model reads on from what it "

@@ -35,7 +35,7 @@ def likelihood_loss(
 
     def predict(model):
         hidden, after = model(*inputs, train=train)
-        score = model.scores if z_loss else model.log_prob
+        score = model.log_prob_and_log_z if z_loss else model.log_prob
         return score(hidden, batch["labels"], smoothing=smoothing), after
 
     rngs = {"dropout": rng} if train else {}

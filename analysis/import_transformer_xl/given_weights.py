@@ -78,7 +78,7 @@ class Sizes:
 
     @property
     def has_projections(self) -> bool:
-        """See `models.common.adaptive_softmax.Clustered`."""
+        """See `models.common.adaptive_softmax.ClusteredVocab`."""
         return self.div_val > 1 or self.embedding_width != self.width
 
     @property

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from analysis.plan.liveness import peak_bytes
 from analysis.plan.step import PlannedStep
-from models.attention.dispatch import AT_HOME
+from models.attention.dispatch import SUPPORTED_DEVICES
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
 from training.parallel.partitioner import Partitioner
@@ -80,7 +80,7 @@ def working_bytes(step: PlannedStep, partitioner: Partitioner) -> int:
     `remat` it is more there, since XLA for CPUs undoes it. Kernels of accelerators are
     taken for attention in blocks.
     """
-    if step.cfg.model.get("attention_impl") in AT_HOME:
+    if step.cfg.model.get("attention_impl") in SUPPORTED_DEVICES:
         cfg = step.cfg.copy_and_resolve_references()
         cfg.model.attention_impl = "blockwise"
         step = PlannedStep.of(cfg)

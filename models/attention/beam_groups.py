@@ -4,7 +4,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def by_family(x: Float[Array, "B H N _"], num_families: int) -> Float[Array, "F H G _"]:
+def split_groups(
+    x: Float[Array, "B H N _"], num_families: int
+) -> Float[Array, "F H G _"]:
     """Those of each of B rows as those of each of F families, in the same order."""
     rows, heads, _, size = x.shape
     if num_families == rows:
@@ -13,7 +15,7 @@ def by_family(x: Float[Array, "B H N _"], num_families: int) -> Float[Array, "F 
     return jnp.swapaxes(parts, 1, 2).reshape(num_families, heads, -1, size)
 
 
-def by_row(x: Float[Array, "F H G _"], num_rows: int) -> Float[Array, "B H N _"]:
+def merge_groups(x: Float[Array, "F H G _"], num_rows: int) -> Float[Array, "B H N _"]:
     """The other way round."""
     families, heads, _, size = x.shape
     if families == num_rows:

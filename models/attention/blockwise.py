@@ -12,14 +12,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.dot_product import Meeting, attended_by_some, draw_of
-from models.common.dropout import Draw, Keys, strides
-from models.common.dtypes import Number, widened
+from models.attention.dot_product import (
+    AttentionInputs,
+    dot_product_attention_chunk,
+    make_dropout_mask,
+)
+from models.common.dropout import DropoutMask, Keys, strides
+from models.common.dtypes import Scalar, upcast_to_f32
 
-BLOCK = 128  # queries, at most
+CHUNK_QUERIES = 128  # queries, at most
 
 
-class Shared(NamedTuple):
+class SharedInputs(NamedTuple):
     """What all blocks meet.
 
     Attributes:
@@ -30,10 +34,10 @@ class Shared(NamedTuple):
     keys: Float[Array, "B H S Dh"]
     values: Float[Array, "B H S Dh"]
     distances: Float[Array, "C H Dh"] | None
-    draw: Draw | None
+    draw: DropoutMask | None
 
 
-class Block(NamedTuple):
+class QueryChunk(NamedTuple):
     """Some queries; or all blocks of them, with one axis more in front.
 
     Attributes:
@@ -49,16 +53,16 @@ class Block(NamedTuple):
     first: Int[Array, "..."]
 
 
-def attended_in_blocks(
-    meeting: Meeting,
+def blockwise_attention(
+    inputs: AttentionInputs,
     values: Float[Array, "B H S Dh"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: Number,
+    dropout: Scalar,
 ) -> Float[Array, "B H T Dh"]:
     """What `attended` finds, with the same dropout; only sums are rounded otherwise."""
-    num_queries, num_keys = meeting.content.shape[2], values.shape[2]
-    num_blocks = -(-num_queries // BLOCK)
+    num_queries, num_keys = inputs.query.shape[2], values.shape[2]
+    num_blocks = -(-num_queries // CHUNK_QUERIES)
     size = -(-num_queries // num_blocks)
     spare = num_blocks * size - num_queries
 
@@ -70,18 +74,24 @@ def attended_in_blocks(
         apart = filled.reshape(*x.shape[:2], num_blocks, size, x.shape[3])
         return jnp.moveaxis(apart, 2, 0)
 
-    distances = meeting.distances
+    distances = inputs.relative_keys
     if distances is not None:
         columns = num_queries + spare + num_keys - 1
         distances = jnp.pad(distances, ((0, columns), (0, 0), (0, 0)))[:columns]
-    shared = Shared(meeting.keys, values, distances, draw_of(dropout_keys, dropout))
+    shared = SharedInputs(
+        inputs.key, values, distances, make_dropout_mask(dropout_keys, dropout)
+    )
     first = jnp.arange(num_blocks) * size - spare
-    blocks = Block(split(meeting.content), split(meeting.position), split(mask), first)
+    blocks = QueryChunk(
+        split(inputs.query), split(inputs.position_query), split(mask), first
+    )
     found = jnp.moveaxis(_attended(blocks, shared, num_queries), 0, 2)
     return found.reshape(*values.shape[:2], -1, values.shape[3])[:, :, spare:]
 
 
-def _one(block: Block, shared: Shared, num_queries: int) -> Float[Array, "B H Q Dh"]:
+def _one(
+    block: QueryChunk, shared: SharedInputs, num_queries: int
+) -> Float[Array, "B H Q Dh"]:
     """What one block finds."""
     (rows, heads, size, _), num_keys = block.content.shape, shared.keys.shape[2]
     distances, draw = shared.distances, shared.draw
@@ -92,9 +102,11 @@ def _one(block: Block, shared: Shared, num_queries: int) -> Float[Array, "B H Q 
         )
     if draw is not None:
         stride = strides((rows, heads, num_queries, num_keys))[2]
-        draw = draw.moved(block.first.astype(jnp.uint32) * jnp.uint32(stride))
-    meeting = Meeting(block.content, shared.keys, block.position, distances)
-    return attended_by_some(meeting, shared.values, block.mask, draw, num_queries)
+        draw = draw.offset_by(block.first.astype(jnp.uint32) * jnp.uint32(stride))
+    inputs = AttentionInputs(block.content, shared.keys, block.position, distances)
+    return dot_product_attention_chunk(
+        inputs, shared.values, block.mask, draw, num_queries
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -114,17 +126,17 @@ def _backward(num_queries, saved, gradients):
 
         def one(content, position, *meets):
             asked = block._replace(content=content, position=position)
-            return _one(asked, Shared(*meets, shared.draw), num_queries)
+            return _one(asked, SharedInputs(*meets, shared.draw), num_queries)
 
         _, pull = jax.vjp(one, block.content, block.position, *shared[:3])
         *by_queries, by_keys, by_values, by_distances = pull(gradient)
         found = (by_keys, by_values, by_distances)
-        return jax.tree.map(lambda a, b: a + widened(b), total, found), by_queries
+        return jax.tree.map(lambda a, b: a + upcast_to_f32(b), total, found), by_queries
 
-    nothing = jax.tree.map(lambda x: widened(jnp.zeros_like(x)), shared[:3])
+    nothing = jax.tree.map(lambda x: upcast_to_f32(jnp.zeros_like(x)), shared[:3])
     total, (content, position) = jax.lax.scan(turn, nothing, (blocks, gradients))
     total = jax.tree.map(lambda x, like: x.astype(like.dtype), total, shared[:3])
-    return Block(content, position, None, None), Shared(*total, None)
+    return QueryChunk(content, position, None, None), SharedInputs(*total, None)
 
 
 _attended.defvjp(_forward, _backward)

@@ -9,25 +9,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from models.attention.dot_product import Meeting
+from models.attention.dot_product import AttentionInputs
 from models.common.dropout import Keys
-from models.common.dtypes import Number
+from models.common.dtypes import Scalar
 
 
-def attended_by_cudnn(
-    meeting: Meeting,
+def cudnn_attention(
+    inputs: AttentionInputs,
     values: Float[Array, "B H S Dh"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: Number,
+    dropout: Scalar,
 ) -> Float[Array, "B H T Dh"]:
     """What `attended` finds, in cuDNN's precision.
 
     Raises ValueError for distances and for dropout.
     """
-    if meeting.distances is not None or dropout_keys is not None:
+    if inputs.relative_keys is not None or dropout_keys is not None:
         raise ValueError("cuDNN has neither distances nor dropout of weights")
-    num_queries, num_keys = meeting.content.shape[2], values.shape[2]
+    num_queries, num_keys = inputs.query.shape[2], values.shape[2]
     mask = jnp.broadcast_to(mask, (*mask.shape[:2], num_queries, num_keys))
     more_queries, more_keys = num_queries % 2, num_keys % 2
     filled = jnp.pad(mask, ((0, 0), (0, 0), (0, more_queries), (0, more_keys)))
@@ -36,8 +36,8 @@ def attended_by_cudnn(
         return jnp.pad(jnp.swapaxes(x, 1, 2), ((0, 0), (0, more), (0, 0), (0, 0)))
 
     found = jax.nn.dot_product_attention(
-        turned(meeting.content, more_queries),
-        turned(meeting.keys, more_keys),
+        turned(inputs.query, more_queries),
+        turned(inputs.key, more_keys),
         turned(values, more_keys),
         mask=filled,
         implementation="cudnn",

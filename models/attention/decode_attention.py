@@ -12,37 +12,37 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.beam_groups import by_family, by_row
-from models.attention.kv_blocks import Turned, Written
+from models.attention.beam_groups import merge_groups, split_groups
+from models.attention.kv_blocks import KVBlocks, TransposedKV
 from models.common.masks import masked_softmax
 
 
-class View(NamedTuple):
+class StepMask(NamedTuple):
     """Who a token sees of C slots before and L G of its family, and how far.
 
     Attributes:
       mask: of both, S in all.
-      places: of the token.
-      reached: the last of the blocks of which it may see anything.
-      distances: the projected distances of the C slots and L steps, where they
+      positions: of the token.
+      active_block: the last of the blocks of which it may see anything.
+      relative_keys: the projected distances of the C slots and L steps, where they
         matter.
     """
 
     mask: Bool[Array, "B N S"]
-    places: Int[Array, "B 1"]
-    reached: Int[Array, ""]
-    distances: Float[Array, "_ H Dh"] | None
+    positions: Int[Array, "B 1"]
+    active_block: Int[Array, ""]
+    relative_keys: Float[Array, "_ H Dh"] | None
 
 
-class Tokens(NamedTuple):
+class StepQueries(NamedTuple):
     """Queries of one token of each hypothesis: for contents, and for distances."""
 
     content: Float[Array, "B H N Dh"]
     position: Float[Array, "B H N Dh"]
 
 
-def attended_by_tokens(
-    tokens: Tokens, past: Turned, written: Written, view: View
+def decode_attention(
+    tokens: StepQueries, past: TransposedKV, written: KVBlocks, view: StepMask
 ) -> Float[Array, "B H N Dh"]:
     """softmax(scores / sqrt(Dh)) V over the past and the blocks that are reached."""
     choices = [
@@ -51,7 +51,7 @@ def attended_by_tokens(
     ]
     if len(choices) == 1:
         return choices[0]()
-    return jax.lax.switch(view.reached, choices)
+    return jax.lax.switch(view.active_block, choices)
 
 
 def _among(tokens, past, blocks, view):
@@ -59,15 +59,15 @@ def _among(tokens, past, blocks, view):
     keys, values = past
     rows, num_before, num_families = len(keys), keys.shape[3], len(blocks[0][0])
     num_members = tokens.content.shape[0] * tokens.content.shape[2] // num_families
-    asked = by_family(tokens.content, num_families)
+    asked = split_groups(tokens.content, num_families)
     since = [jnp.einsum("FHGK,FHKS->FHGS", asked, keys) for keys, _ in blocks]
     ends = _ends(since)
     scores = [
         jnp.einsum("BHNK,BHKC->BHNC", tokens.content, keys),
-        by_row(jnp.concatenate(since, axis=-1), rows),
+        merge_groups(jnp.concatenate(since, axis=-1), rows),
     ]
-    if view.distances is not None:
-        near = view.distances[: num_before + ends[-1] // num_members]
+    if view.relative_keys is not None:
+        near = view.relative_keys[: num_before + ends[-1] // num_members]
         by_distance = jnp.einsum("BHNK,SHK->BHNS", tokens.position, near)
         before, after = jnp.split(by_distance, [num_before], axis=-1)
         scores[0] += before
@@ -76,12 +76,12 @@ def _among(tokens, past, blocks, view):
     mask = view.mask[:, None, :, : num_before + ends[-1]]
     weights = masked_softmax(scores, mask)
     before, after = jnp.split(weights, [num_before], axis=-1)
-    parts = jnp.split(by_family(after, num_families), ends[:-1], axis=-1)
+    parts = jnp.split(split_groups(after, num_families), ends[:-1], axis=-1)
     own = sum(
         jnp.einsum("FHGS,FHSK->FHGK", part, values)
         for part, (_, values) in zip(parts, blocks, strict=True)
     )
-    return jnp.einsum("BHNC,BHCK->BHNK", before, values) + by_row(own, rows)
+    return jnp.einsum("BHNC,BHCK->BHNK", before, values) + merge_groups(own, rows)
 
 
 def _ends(parts):

@@ -12,30 +12,32 @@ differ in how sums are rounded.
 
 from collections.abc import Callable
 
-from models.attention.blockwise import attended_in_blocks
-from models.attention.cudnn import attended_by_cudnn
-from models.attention.dot_product import attended
-from models.attention.pallas_tpu.attention import attended_on_tpu
-from models.common.devices import kind_of_device
+from models.attention.blockwise import blockwise_attention
+from models.attention.cudnn import cudnn_attention
+from models.attention.dot_product import dot_product_attention
+from models.attention.pallas_tpu.attention import flash_attention_tpu
+from models.common.devices import device_kind
 
-KERNELS: dict[str, Callable] = {  # with the arguments and the result of `attended`
-    "xla": attended,
-    "blockwise": attended_in_blocks,
-    "pallas": attended_on_tpu,
-    "cudnn": attended_by_cudnn,
+IMPLEMENTATIONS: dict[
+    str, Callable
+] = {  # with the arguments and the result of `dot_product_attention`
+    "xla": dot_product_attention,
+    "blockwise": blockwise_attention,
+    "pallas": flash_attention_tpu,
+    "cudnn": cudnn_attention,
 }
-AT_HOME = {
+SUPPORTED_DEVICES = {
     "blockwise": ("cpu", "gpu", "amd gpu", "tpu", "old tpu"),
     "pallas": ("tpu",),
     "cudnn": ("gpu",),
 }
 
 
-def is_at_home(name: str) -> bool:
+def is_supported(name: str) -> bool:
     """Whether a program for this device has the kernel, or "xla" in its place."""
-    return name == "xla" or kind_of_device() in AT_HOME[name]
+    return name == "xla" or device_kind() in SUPPORTED_DEVICES[name]
 
 
-def kernel_of(name: str) -> Callable:
+def select_implementation(name: str) -> Callable:
     """One of the KERNELS, or "xla" where a program is not for such a device."""
-    return KERNELS[name if is_at_home(name) else "xla"]
+    return IMPLEMENTATIONS[name if is_supported(name) else "xla"]

@@ -14,29 +14,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.attention.beam_groups import by_family
-from models.common.devices import kind_of_device
+from models.attention.beam_groups import split_groups
+from models.common.devices import device_kind
 
-FIRST = 16  # steps; smaller first blocks were not faster
+FIRST_BLOCK_STEPS = 16  # steps; smaller first blocks were not faster
 
-Turned = tuple[Float[Array, "B H Dh S"], Float[Array, "B H S Dh"]]
-Block = tuple[
+TransposedKV = tuple[Float[Array, "B H Dh S"], Float[Array, "B H S Dh"]]
+KVBlock = tuple[
     Float[Array, "_ H Dh _"], Float[Array, "_ H _ Dh"]
 ]  # F families, some slots
-Written = tuple[Block, ...]
+KVBlocks = tuple[KVBlock, ...]
 
 
-def steps_of_blocks(max_steps: int) -> tuple[int, ...]:
+def block_sizes(max_steps: int) -> tuple[int, ...]:
     """How many steps each block has room for, `max_steps` in all."""
-    if kind_of_device() != "cpu":
+    if device_kind() != "cpu":
         return (max_steps,)
-    sizes = [min(FIRST, max_steps)]
+    sizes = [min(FIRST_BLOCK_STEPS, max_steps)]
     while (room := max_steps - sum(sizes)) > 0:
         sizes.append(min(sum(sizes), room))
     return tuple(sizes)
 
 
-def empty_blocks(like: Turned, max_steps: int) -> Written:
+def init_blocks(like: TransposedKV, max_steps: int) -> KVBlocks:
     """Room for one hypothesis a row, beside a past of such keys and values."""
     _, values = like
     rows, heads, _, head_dim = values.shape
@@ -45,10 +45,10 @@ def empty_blocks(like: Turned, max_steps: int) -> Written:
         keys = jnp.zeros((rows, heads, head_dim, steps), values.dtype)
         return keys, jnp.swapaxes(keys, 2, 3)
 
-    return tuple(block(steps) for steps in steps_of_blocks(max_steps))
+    return tuple(block(steps) for steps in block_sizes(max_steps))
 
 
-def repeated(written: Written, count: int, *, related: bool) -> Written:
+def tile_beams(written: KVBlocks, count: int, *, related: bool) -> KVBlocks:
     """Each hypothesis as `count` equal ones: of one family, or each its own."""
     of_keys, of_values = (3, 2) if related else (0, 0)
     return tuple(
@@ -57,29 +57,29 @@ def repeated(written: Written, count: int, *, related: bool) -> Written:
     )
 
 
-def num_slots(written: Written) -> int:
+def num_slots(written: KVBlocks) -> int:
     """L G."""
     return sum(values.shape[2] for _, values in written)
 
 
-def reached(step: Int[Array, ""], max_steps: int) -> Int[Array, ""]:
+def active_block(step: Int[Array, ""], max_steps: int) -> Int[Array, ""]:
     """Which block a step's token stands in; those up to it may be met."""
-    *ends, _ = itertools.accumulate(steps_of_blocks(max_steps))
+    *ends, _ = itertools.accumulate(block_sizes(max_steps))
     return (step >= jnp.asarray(ends, jnp.int32)).sum(dtype=jnp.int32)
 
 
-def write(
-    written: Written,
+def update_cache(
+    written: KVBlocks,
     new: tuple[Float[Array, "B H N Dh"], Float[Array, "B H N Dh"]],
     step: Int[Array, ""],
-) -> Written:
+) -> KVBlocks:
     """Puts one token's key and value of each hypothesis into its slot of a step.
 
     Every block is written to, those the step is not in with what stands there already:
     a branch that leaves them alone would copy them.
     """
     num_families = len(written[0][0])
-    keys, values = (by_family(each, num_families) for each in new)
+    keys, values = (split_groups(each, num_families) for each in new)
     keys, num_members, first = jnp.swapaxes(keys, 2, 3), values.shape[2], 0
     blocks = []
     for old_keys, old_values in written:

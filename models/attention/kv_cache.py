@@ -17,151 +17,145 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from models.attention.decode_attention import View
+from models.attention.decode_attention import StepMask
 from models.attention.kv_blocks import (
-    Turned,
-    Written,
-    empty_blocks,
+    KVBlocks,
+    TransposedKV,
+    active_block,
+    init_blocks,
     num_slots,
-    reached,
-    repeated,
+    tile_beams,
 )
-from models.attention.multi_head import Projected
+from models.attention.multi_head import KV
 from models.common.dtypes import DType
 
 
-class Past(NamedTuple):
-    """What stands before the first token that is generated.
+class PrefixCache(NamedTuple):
+    """Keys and values of all that precedes the first generated token.
 
     Attributes:
-      kept: a layer's keys and values each.
-      seen: which of their C slots hold something.
-      places: of the first token that is generated, a row.
+      kv: keys and values of each layer; decoding reads them with keys transposed.
+      valid: which of the C slots hold a key.
+      next_position: position of the first generated token.
     """
 
-    kept: tuple[Projected, ...]
-    seen: Bool[Array, "B C"]
-    places: Int[Array, "B"]
-
-    def turned(self) -> "TurnedPast":
-        """As generation reads it."""
-        return TurnedPast(tuple(map(turned, self.kept)), self.seen, self.places)
-
-
-class TurnedPast(NamedTuple):
-    """The same with keys turned."""
-
-    kept: tuple[Turned, ...]
-    seen: Bool[Array, "B C"]
-    places: Int[Array, "B"]
+    kv: tuple[KV, ...] | tuple[TransposedKV, ...]
+    valid: Bool[Array, "B C"]
+    next_position: Int[Array, "B"]
 
     @property
-    def slots(self) -> int:
-        """C."""
-        return self.seen.shape[1]
+    def num_slots(self) -> int:
+        """Number of slots (C)."""
+        return self.valid.shape[1]
+
+    def transpose_keys(self) -> "PrefixCache":
+        """Returns the cache in the layout that decoding reads."""
+        return self._replace(kv=tuple(map(transpose_keys, self.kv)))
 
 
-def turned(projected: Projected) -> Turned:
+def transpose_keys(projected: KV) -> TransposedKV:
     """Keys as [B, H, Dh, S], and values."""
     keys, values = projected
     return jnp.swapaxes(keys, 2, 3), values
 
 
-def no_past(
+def empty_prefix(
     batch_size: int,
     layers: int,
     heads: int,
     head_dim: int,
     dtype: DType = jnp.float32,
-) -> Past:
+) -> PrefixCache:
     """Where nothing stands before."""
     empty = jnp.zeros((batch_size, heads, 0, head_dim), dtype)
-    seen = jnp.zeros((batch_size, 0), bool)
-    return Past(((empty, empty),) * layers, seen, jnp.zeros(batch_size, jnp.int32))
+    valid = jnp.zeros((batch_size, 0), bool)
+    return PrefixCache(
+        ((empty, empty),) * layers, valid, jnp.zeros(batch_size, jnp.int32)
+    )
 
 
-class State(NamedTuple):
+class DecodeState(NamedTuple):
     """What N hypotheses a row have written, in families of G.
 
     Attributes:
-      caches: a layer's keys and values each, of F families; the slots of a step stand
+      kv: a layer's keys and values each, of F families; the slots of a step stand
         side by side.
-      lineage: which member of its family wrote a hypothesis's token at each step.
+      ancestry: which member of its family wrote a hypothesis's token at each step.
       step: the next one's number, of all rows.
     """
 
-    caches: tuple[Written, ...]
-    lineage: Int[Array, "B N L"]
+    kv: tuple[KVBlocks, ...]
+    ancestry: Int[Array, "B N L"]
     step: Int[Array, ""]
 
     @property
-    def num_members(self) -> int:
+    def num_beams_per_group(self) -> int:
         """G."""
-        return num_slots(self.caches[0]) // self.lineage.shape[2]
+        return num_slots(self.kv[0]) // self.ancestry.shape[2]
 
-    def widened(self, count: int, *, related: bool) -> "State":
+    def expand_to_beams(self, count: int, *, related: bool) -> "DecodeState":
         """One hypothesis a row as `count` equal ones: one family, or each its own."""
-        caches = tuple(repeated(each, count, related=related) for each in self.caches)
-        return State(caches, jnp.repeat(self.lineage, count, axis=1), self.step)
+        caches = tuple(tile_beams(each, count, related=related) for each in self.kv)
+        return DecodeState(caches, jnp.repeat(self.ancestry, count, axis=1), self.step)
 
-    def reordered(self, parents: Int[Array, "B K"]) -> "State":
+    def gather_beams(self, parents: Int[Array, "B K"]) -> "DecodeState":
         """With hypotheses that go on from others of a row.
 
         Raises ValueError where those of a row are several families.
         """
-        if self.num_members != self.lineage.shape[1]:
+        if self.num_beams_per_group != self.ancestry.shape[1]:
             raise ValueError(
                 "hypotheses that each are a family do not go on from one another: "
                 "widen the state with related=True"
             )
-        lineage = jnp.take_along_axis(self.lineage, parents[:, :, None], axis=1)
-        return self._replace(lineage=lineage)
+        ancestry = jnp.take_along_axis(self.ancestry, parents[:, :, None], axis=1)
+        return self._replace(ancestry=ancestry)
 
-    def opened(self) -> "State":
+    def begin_step(self) -> "DecodeState":
         """With the step's slots given to those who write into them now."""
-        num = self.lineage.shape[1]
-        writers = jnp.arange(num, dtype=self.lineage.dtype) % self.num_members
-        lineage = jax.lax.dynamic_update_index_in_dim(
-            self.lineage,
-            jnp.broadcast_to(writers, self.lineage.shape[:2]),
+        num = self.ancestry.shape[1]
+        writers = jnp.arange(num, dtype=self.ancestry.dtype) % self.num_beams_per_group
+        ancestry = jax.lax.dynamic_update_index_in_dim(
+            self.ancestry,
+            jnp.broadcast_to(writers, self.ancestry.shape[:2]),
             self.step,
             axis=2,
         )
-        return self._replace(lineage=lineage)
+        return self._replace(ancestry=ancestry)
 
-    def closed(self, caches: tuple[Written, ...]) -> "State":
+    def end_step(self, caches: tuple[KVBlocks, ...]) -> "DecodeState":
         """After the step, which has written into the caches."""
-        return self._replace(caches=caches, step=self.step + 1)
+        return self._replace(kv=caches, step=self.step + 1)
 
 
-def empty_state(past: TurnedPast, max_steps: int) -> State:
+def init_decode_state(past: PrefixCache, max_steps: int) -> DecodeState:
     """One hypothesis a row that has written nothing yet, with room to."""
-    rows = len(past.seen)
-    lineage = jnp.zeros((rows, 1, max_steps), jnp.int32)
-    caches = (empty_blocks(past.kept[0], max_steps),) * len(past.kept)
-    return State(caches, lineage, jnp.zeros((), jnp.int32))
+    rows = len(past.valid)
+    ancestry = jnp.zeros((rows, 1, max_steps), jnp.int32)
+    caches = (init_blocks(past.kv[0], max_steps),) * len(past.kv)
+    return DecodeState(caches, ancestry, jnp.zeros((), jnp.int32))
 
 
-def views(
-    past: TurnedPast, state: State, distances: tuple, window: Int[Array, ""]
-) -> tuple[View, ...]:
+def step_masks(
+    past: PrefixCache, state: DecodeState, distances: tuple, window: Int[Array, ""]
+) -> tuple[StepMask, ...]:
     """What the token of each hypothesis sees that its slot was opened for, a layer.
 
     Args:
       distances: a layer's projected distances C + L - 1 to 0 each, or None.
       window: keys at this distance or farther are not seen.
     """
-    num_before, max_steps = past.slots, state.lineage.shape[2]
+    num_before, max_steps = past.num_slots, state.ancestry.shape[2]
     total = num_before + max_steps
     away = num_before + state.step - jnp.arange(total)
     near = (away >= 0) & (away < window)
     before, since = jnp.split(near, [num_before])
-    own = own_slots(state) & jnp.repeat(since, state.num_members)
+    own = ancestry_mask(state) & jnp.repeat(since, state.num_beams_per_group)
     before = jnp.broadcast_to(
-        (past.seen & before)[:, None], (*own.shape[:2], num_before)
+        (past.valid & before)[:, None], (*own.shape[:2], num_before)
     )
     mask = jnp.concatenate([before, own], axis=-1)
-    places = (past.places + state.step)[:, None]
+    places = (past.next_position + state.step)[:, None]
 
     def falling(projected):
         if projected is None:
@@ -170,13 +164,13 @@ def views(
         start = max_steps - 1 - state.step
         return jax.lax.dynamic_slice_in_dim(later, start, total)
 
-    last = reached(state.step, max_steps)
+    last = active_block(state.step, max_steps)
     return tuple(
-        View(mask, places, last, falling(projected)) for projected in distances
+        StepMask(mask, places, last, falling(projected)) for projected in distances
     )
 
 
-def own_slots(state: State) -> Bool[Array, "B N S"]:
+def ancestry_mask(state: DecodeState) -> Bool[Array, "B N S"]:
     """Which of its family's L G slots are a hypothesis's past, if they are filled."""
-    own = state.lineage[..., None] == jnp.arange(state.num_members)
-    return own.reshape(*state.lineage.shape[:2], -1)
+    own = state.ancestry[..., None] == jnp.arange(state.num_beams_per_group)
+    return own.reshape(*state.ancestry.shape[:2], -1)

@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from models.common.dtypes import widened
+from models.common.dtypes import upcast_to_f32
 from models.common.layers import Embedding, normal
 
-ABSOLUTE = ("sinusoidal", "learned", "learned_per_layer")
-SCHEMES = (*ABSOLUTE, "relative", "shaw", "rotary", "none")
-BY_DISTANCE = ("relative", "shaw")
+ABSOLUTE_SCHEMES = ("sinusoidal", "learned", "learned_per_layer")
+SCHEMES = (*ABSOLUTE_SCHEMES, "relative", "shaw", "rotary", "none")
+RELATIVE_SCHEMES = ("relative", "shaw")
 
 
-def sinusoids(
+def sinusoidal_encoding(
     positions: Int[Array, "..."], width: int, *, interleaved: bool
 ) -> Float[Array, "... D"]:
     """Sinusoidal position encoding (Vaswani et al. 2017, section 3.5).
@@ -49,7 +49,7 @@ def sinusoids(
     return waves[..., :width]
 
 
-def rotate(
+def apply_rope(
     x: Float[Array, "B H T Dh"], places: Int[Array, "#B #T"]
 ) -> Float[Array, "B H T Dh"]:
     """Rotary position embedding (Su et al. 2021, eq. 34), in halves.
@@ -65,14 +65,14 @@ def rotate(
     rates = 10000.0 ** (-np.arange(0, width, 2) / width)
     steps = np.round(rates / (2 * np.pi) * 2**32).astype(np.uint32)
     turns = (places[..., None].astype(jnp.uint32) * steps).astype(jnp.int32)
-    angles = turns[:, None].astype(widened(x).dtype) * (np.pi / 2**31)
+    angles = turns[:, None].astype(upcast_to_f32(x).dtype) * (np.pi / 2**31)
     sines, cosines = jnp.sin(angles), jnp.cos(angles)
     left, right = jnp.split(x, 2, axis=-1)
     turned = (left * cosines - right * sines, right * cosines + left * sines)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
-class Places(nn.Module):
+class AbsolutePositionEmbedding(nn.Module):
     """Adds to each token what an absolute scheme says of its place.
 
     Attributes:
@@ -92,7 +92,7 @@ class Places(nn.Module):
     ) -> Float[Array, "B T D"]:
         """x, and PE of its places."""
         if self.scheme == "sinusoidal":
-            waves = sinusoids(places, self.width, interleaved=True)
+            waves = sinusoidal_encoding(places, self.width, interleaved=True)
             return x + waves.astype(x.dtype)
         if self.scheme == "learned":
             places = jnp.minimum(places, self.max_positions - 1)

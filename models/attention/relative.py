@@ -24,21 +24,21 @@ def relative_shift(
     """
     return jax.lax.platform_dependent(
         scores,
-        cpu=functools.partial(by_rows, num_keys=num_keys),
-        default=functools.partial(by_folding, num_keys=num_keys),
+        cpu=functools.partial(shift_by_slice, num_keys=num_keys),
+        default=functools.partial(shift_by_reshape, num_keys=num_keys),
     )
 
 
-def by_rows(
+def shift_by_slice(
     scores: Float[Array, "... T C"], *, num_keys: int
 ) -> Float[Array, "... T S"]:
     """A slice of each row: what a CPU copies as it stands."""
     num_queries = scores.shape[-2]
     room = [(0, 0)] * (scores.ndim - 1) + [(0, num_queries - 1)]
-    return slices(jnp.pad(scores, room), num_keys, first=num_queries - 1, step=-1)
+    return slice_rows(jnp.pad(scores, room), num_keys, first=num_queries - 1, step=-1)
 
 
-def by_folding(
+def shift_by_reshape(
     scores: Float[Array, "... T C"], *, num_keys: int
 ) -> Float[Array, "... T S"]:
     """The paper's: rows one longer, folded anew at the old length.
@@ -52,28 +52,28 @@ def by_folding(
     return shifted[..., :num_keys]
 
 
-def rows_back(
+def shift_by_slice_transpose(
     gradient: Float[Array, "... T S"], *, columns: int
 ) -> Float[Array, "... T C"]:
-    """What `by_rows` does to gradients: out[i, c] = gradient[i, c - (T - 1 - i)]."""
+    """Transpose of `shift_by_slice`: out[i, c] = gradient[i, c - (T - 1 - i)]."""
     num_queries, num_keys = gradient.shape[-2:]
     sides = (num_queries - 1, columns - num_keys)
     padded = jnp.pad(gradient, [(0, 0)] * (gradient.ndim - 1) + [sides])
-    return slices(padded, columns, first=0, step=1)
+    return slice_rows(padded, columns, first=0, step=1)
 
 
-def folding_back(
+def shift_by_reshape_transpose(
     gradient: Float[Array, "... T S"], *, columns: int
 ) -> Float[Array, "... T C"]:
-    """The same of `by_folding`, for gradients that a causal mask has been over."""
+    """Transpose of `shift_by_reshape`, for gradients after a causal mask."""
     *rows, num_queries, num_keys = gradient.shape
     like = jax.ShapeDtypeStruct((*rows, num_queries, columns), gradient.dtype)
-    fold = functools.partial(by_folding, num_keys=num_keys)
+    fold = functools.partial(shift_by_reshape, num_keys=num_keys)
     (found,) = jax.linear_transpose(fold, like)(gradient)
     return found
 
 
-def slices(
+def slice_rows(
     rows: Float[Array, "... T P"], width: int, *, first: int, step: int
 ) -> Float[Array, "... T W"]:
     """Of row i the `width` columns from first + i * step on."""
@@ -93,8 +93,8 @@ def _backward(num_keys, columns, gradient):
     del num_keys
     found = jax.lax.platform_dependent(
         gradient,
-        cpu=functools.partial(rows_back, columns=columns),
-        default=functools.partial(folding_back, columns=columns),
+        cpu=functools.partial(shift_by_slice_transpose, columns=columns),
+        default=functools.partial(shift_by_reshape_transpose, columns=columns),
     )
     return (found,)
 

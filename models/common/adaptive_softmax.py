@@ -13,15 +13,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.common.blockwise_cross_entropy import Scores, vocabulary_scores
-from models.common.dtypes import DType, Number, make_logits
+from models.common.blockwise_cross_entropy import LogProbAndLogZ, blockwise_log_prob
+from models.common.dtypes import DType, Scalar, make_logits
 from models.common.layers import Initializer, zeros
 from utils.errors import UserError
 
 Axes = tuple[str | None, ...]
 
 
-def clusters(vocab_size: int, cutoffs: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def cluster_bounds(
+    vocab_size: int, cutoffs: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
     """First word and end of each cluster; no cut-offs make one cluster of all.
 
     Raises UserError for cut-offs that leave a cluster empty.
@@ -54,7 +56,7 @@ def cluster_widths(
     return tuple(embedding_width // div_val**i for i in range(num_clusters))
 
 
-class Clustered(nn.Module):
+class ClusteredVocab(nn.Module):
     """What the two ends of a model share: the clusters and their parameters.
 
     Attributes:
@@ -78,7 +80,7 @@ class Clustered(nn.Module):
     @property
     def sizes(self) -> tuple[int, ...]:
         """Words of each cluster."""
-        spans = clusters(self.vocab_size, self.cutoffs)
+        spans = cluster_bounds(self.vocab_size, self.cutoffs)
         return tuple(stop - start for start, stop in spans)
 
     @property
@@ -95,7 +97,7 @@ class Clustered(nn.Module):
         """A parameter with logical axes."""
         return self.param(name, nn.with_logical_partitioning(init, axes), shape)
 
-    def make_tables(self) -> tuple[Float[Array, "..."], ...]:
+    def make_embeddings(self) -> tuple[Float[Array, "..."], ...]:
         """`table_0`, `table_1`, ...: the word vectors of each cluster."""
         shapes = zip(self.sizes, self.widths, strict=True)
         return tuple(
@@ -118,7 +120,7 @@ class Clustered(nn.Module):
         )
 
 
-class AdaptiveEmbedding(Clustered):
+class AdaptiveEmbedding(ClusteredVocab):
     """Adaptive input representations (Baevski and Auli 2019, section 3).
 
         E(w) = T_i[w - start_i] P_i      for w in cluster i
@@ -129,7 +131,7 @@ class AdaptiveEmbedding(Clustered):
     """
 
     def setup(self):
-        self.tables = self.make_tables()
+        self.tables = self.make_embeddings()
         number = len(self.sizes)
         if self.div_val == 1:
             self.projections = self.make_projections(1) * number
@@ -154,7 +156,7 @@ class AdaptiveEmbedding(Clustered):
         return sum(map(jnp.matmul, vectors, projections))
 
 
-class Softmax(NamedTuple):
+class ClusterSoftmax(NamedTuple):
     """A softmax over one cluster: softmax(T P h + b).
 
     Attributes:
@@ -180,23 +182,23 @@ class Softmax(NamedTuple):
         self, hidden: Float[Array, "B T D"], entries: Int[Array, "B T"]
     ) -> Float[Array, "B T"]:
         """Log probability of one entry a token, float32."""
-        return self.scores(hidden, entries)[0]
+        return self.log_prob_and_log_z(hidden, entries)[0]
 
-    def scores(
+    def log_prob_and_log_z(
         self,
         hidden: Float[Array, "B T D"],
         entries: Int[Array, "B T"],
-        smoothing: Number = 0.0,
-    ) -> Scores:
+        smoothing: Scalar = 0.0,
+    ) -> LogProbAndLogZ:
         """The same, as of a `Head`, and log Z."""
         hidden = self.project(hidden)
-        return vocabulary_scores(hidden, entries, self.table, self.bias, smoothing)
+        return blockwise_log_prob(hidden, entries, self.table, self.bias, smoothing)
 
 
 def adaptive_log_prob(
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
-    softmaxes: tuple[Softmax, ...],
+    softmaxes: tuple[ClusterSoftmax, ...],
     cutoffs: tuple[int, ...],
 ) -> Float[Array, "B T"]:
     """Log probability of each label; see `AdaptiveHead`."""
@@ -212,7 +214,7 @@ def adaptive_log_prob(
     return total
 
 
-class AdaptiveHead(Clustered):
+class AdaptiveHead(ClusteredVocab):
     """Adaptive softmax (Grave et al. 2017), projected as in Dai et al. 2019.
 
         log p(w) = log p_0(w)                              w in the shortlist
@@ -245,7 +247,7 @@ class AdaptiveHead(Clustered):
                 "set it to False or tie the embeddings"
             )
         if self.embedding is None:
-            self.own_tables = self.make_tables()
+            self.own_tables = self.make_embeddings()
         own = 1 if self.tie_projections else len(self.sizes)
         self.own_projections = self.make_projections(own)
         self.biases = tuple(
@@ -275,10 +277,10 @@ class AdaptiveHead(Clustered):
         return own + self.embedding.projections[len(own) :]
 
     @property
-    def softmaxes(self) -> tuple[Softmax, ...]:
+    def softmaxes(self) -> tuple[ClusterSoftmax, ...]:
         """The softmax p_0 with the columns of the tail clusters, then each p_i."""
         parts = zip(self.projections, self.tables, self.biases, strict=True)
-        first, *tails = (Softmax(*part) for part in parts)
+        first, *tails = (ClusterSoftmax(*part) for part in parts)
         if self.cutoffs:
             first = first._replace(
                 table=jnp.concatenate([first.table, self.cluster_table]),
@@ -298,7 +300,7 @@ class AdaptiveHead(Clustered):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: Number = 0.0,
+        smoothing: Scalar = 0.0,
     ) -> Float[Array, "B T"]:
         """Log probability of the labels, in nats.
 
@@ -306,7 +308,7 @@ class AdaptiveHead(Clustered):
         would need all V of them.
         """
         if not self.cutoffs:
-            return self.scores(hidden, labels, smoothing=smoothing)[0]
+            return self.log_prob_and_log_z(hidden, labels, smoothing=smoothing)[0]
         if smoothing:
             raise UserError(
                 f"label_smoothing={smoothing}: an adaptive softmax has none; "
@@ -314,18 +316,18 @@ class AdaptiveHead(Clustered):
             )
         return adaptive_log_prob(hidden, labels, self.softmaxes, self.cutoffs)
 
-    def scores(
+    def log_prob_and_log_z(
         self,
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: Number = 0.0,
-    ) -> Scores:
-        """What `log_prob` gives and log Z; see `Head.scores`.
+        smoothing: Scalar = 0.0,
+    ) -> LogProbAndLogZ:
+        """What `log_prob` gives and log Z; see `OutputHead.log_prob_and_log_z`.
 
         Raises UserError for more than one cluster, of which each has a Z of its own.
         """
         if self.cutoffs:
             raise UserError("z_loss: an adaptive softmax has no one Z; set it to 0")
         [only] = self.softmaxes
-        return only.scores(hidden, labels, smoothing)
+        return only.log_prob_and_log_z(hidden, labels, smoothing)

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.common.dtypes import Number, make_logits
+from models.common.dtypes import Scalar, make_logits
 
-BLOCK_ENTRIES = 2**24  # logits in a block: 64 MiB of float32
+CHUNK_LOGITS = 2**24  # logits in a block: 64 MiB of float32
 
-Scores = tuple[Float[Array, "B T"], Float[Array, "B T"]]
+LogProbAndLogZ = tuple[Float[Array, "B T"], Float[Array, "B T"]]
 
 
-class Rows(NamedTuple):
+class VocabChunk(NamedTuple):
     """Words of a block: each n-th of the vocabulary, the first at `first`.
 
     Neighbours are in different blocks, so that a table spread over devices gives
@@ -35,35 +35,37 @@ class Rows(NamedTuple):
     bias: Float[Array, "W"]
 
 
-def blocks_of(table: Float[Array, "V D"], bias: Float[Array, "V"], number: int) -> Rows:
+def split_vocab(
+    table: Float[Array, "V D"], bias: Float[Array, "V"], number: int
+) -> VocabChunk:
     """All blocks, side by side."""
     spare = -len(table) % number
     table = jnp.pad(table, ((0, spare), (0, 0)))
     bias = jnp.pad(bias, (0, spare), constant_values=-jnp.inf)
-    return Rows(
+    return VocabChunk(
         jnp.arange(number),
         jnp.swapaxes(table.reshape(-1, number, table.shape[1]), 0, 1),
         jnp.swapaxes(bias.reshape(-1, number), 0, 1),
     )
 
 
-def joined(blocks: Float[Array, "N W ..."], size: int) -> Float[Array, "V ..."]:
+def merge_vocab(blocks: Float[Array, "N W ..."], size: int) -> Float[Array, "V ..."]:
     """The rows of all blocks in order."""
     return jnp.swapaxes(blocks, 0, 1).reshape(-1, *blocks.shape[2:])[:size]
 
 
-def num_blocks(tokens: int, words: int) -> int:
-    """As few blocks as keep each within BLOCK_ENTRIES."""
-    return min(words, -(-tokens * words // BLOCK_ENTRIES))
+def num_chunks(tokens: int, words: int) -> int:
+    """As few blocks as keep each within CHUNK_LOGITS."""
+    return min(words, -(-tokens * words // CHUNK_LOGITS))
 
 
-def vocabulary_scores(
+def blockwise_log_prob(
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
     table: Float[Array, "V D"],
     bias: Float[Array, "V"],
-    smoothing: Number,
-) -> Scores:
+    smoothing: Scalar,
+) -> LogProbAndLogZ:
     """Log probability of each label, see `Head.log_prob`, and log Z."""
     is_none = isinstance(smoothing, int | float) and smoothing == 0
     return _scores(hidden, labels, table, bias, None if is_none else smoothing)
@@ -76,8 +78,8 @@ def _scores(hidden, labels, table, bias, smoothing):
 
 
 def _forward(hidden, labels, table, bias, smoothing):
-    number = num_blocks(labels.size, len(table))
-    blocks = blocks_of(table, bias, number)
+    number = num_chunks(labels.size, len(table))
+    blocks = split_vocab(table, bias, number)
 
     def add(found, rows):
         logits = make_logits(hidden, rows.table, rows.bias)
@@ -92,7 +94,7 @@ def _forward(hidden, labels, table, bias, smoothing):
     def only_sums(found, rows):
         return add(found, rows)[0], None
 
-    zeros = jnp.zeros(labels.shape, logits_type(hidden))
+    zeros = jnp.zeros(labels.shape, logits_dtype(hidden))
     start = (zeros - jnp.inf, zeros, zeros)
     if number == 1:
         found, logits = add(start, jax.tree.map(lambda leaf: leaf[0], blocks))
@@ -118,8 +120,8 @@ def _backward(saved, gradients):
     hidden, labels, table, bias, smoothing, log_z, logits = saved
     smoothing = 0.0 if smoothing is None else smoothing
     by_score, by_log_z = gradients
-    number = num_blocks(labels.size, len(table))
-    wide = {"preferred_element_type": logits_type(hidden)}
+    number = num_chunks(labels.size, len(table))
+    wide = {"preferred_element_type": logits_dtype(hidden)}
 
     def add(by_hidden, rows, logits):
         p = jnp.exp(logits - log_z[..., None])
@@ -142,14 +144,14 @@ def _backward(saved, gradients):
     def again(by_hidden, rows):
         return add(by_hidden, rows, make_logits(hidden, rows.table, rows.bias))
 
-    blocks = blocks_of(table, bias, number)
-    start = jnp.zeros(hidden.shape, logits_type(hidden))
+    blocks = split_vocab(table, bias, number)
+    start = jnp.zeros(hidden.shape, logits_dtype(hidden))
     if number == 1:
         rows = jax.tree.map(lambda leaf: leaf[0], blocks)
         by_hidden, (by_table, by_bias) = add(start, rows, logits)
     else:
         by_hidden, found = jax.lax.scan(again, start, blocks)
-        by_table, by_bias = (joined(leaf, len(table)) for leaf in found)
+        by_table, by_bias = (merge_vocab(leaf, len(table)) for leaf in found)
     return (
         by_hidden.astype(hidden.dtype),
         None,
@@ -162,6 +164,6 @@ def _backward(saved, gradients):
 _scores.defvjp(_forward, _backward)
 
 
-def logits_type(hidden: Float[Array, "..."]) -> jnp.dtype:
+def logits_dtype(hidden: Float[Array, "..."]) -> jnp.dtype:
     """float32, or float64 of hidden states that are."""
     return jnp.promote_types(hidden.dtype, jnp.float32)

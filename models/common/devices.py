@@ -15,24 +15,24 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 ROWS, HEADS = "rows", "heads"  # of which no result of one depends on another
-BEFORE_V5 = ("TPU v2", "TPU v3", "TPU v4")
-OF_AMD = ("AMD", "gfx")  # JAX's platform is "gpu" with them too
+TPUS_BEFORE_V5 = ("TPU v2", "TPU v3", "TPU v4")
+AMD_PREFIXES = ("AMD", "gfx")  # JAX's platform is "gpu" with them too
 
 
-def kind_of_device() -> str:
+def device_kind() -> str:
     """What a program is traced for.
 
     One of "cpu", "gpu" (NVIDIA's), "amd gpu", "tpu" and "old tpu", or another.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
-    if device.device_kind.startswith(BEFORE_V5):
+    if device.device_kind.startswith(TPUS_BEFORE_V5):
         return "old tpu"
-    if device.device_kind.startswith(OF_AMD):
+    if device.device_kind.startswith(AMD_PREFIXES):
         return "amd gpu"
     return {"cuda": "gpu"}.get(device.platform, device.platform)
 
 
-def on_each_device(
+def shard_map_over_batch_and_heads(
     function: Callable, inputs: tuple, names: tuple, shape: tuple[int, int]
 ) -> PyTree:
     """The results of `function(corner, *inputs)`, a device's own part each.

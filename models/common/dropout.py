@@ -19,20 +19,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from models.common.dtypes import Number
+from models.common.dtypes import Scalar
 
 Keys = UInt32[Array, "2"]
 SCALE = 2**32
-MOST = 1 - 2**-24  # the largest float32 below 1
-GOLDEN = 0x9E3779B9  # odd, so that places stay apart
+MAX_RATE = 1 - 2**-24  # the largest float32 below 1
+GOLDEN_RATIO_32 = 0x9E3779B9  # odd, so that places stay apart
 
 
-def hashed(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+def random_bits(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """32 bits for each place of an array; beyond 2^32 entries they repeat."""
-    return mixed(keys, places(shape, shape))
+    return hash32(keys, linear_index(shape, shape))
 
 
-def places(shape: tuple[int, ...], whole: tuple[int, ...]) -> UInt32[Array, "..."]:
+def linear_index(
+    shape: tuple[int, ...], whole: tuple[int, ...]
+) -> UInt32[Array, "..."]:
     """A number for each place of an array: row by row, in steps of GOLDEN.
 
     Args:
@@ -47,14 +49,14 @@ def places(shape: tuple[int, ...], whole: tuple[int, ...]) -> UInt32[Array, "...
 
 def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """By how much a place grows along each axis, modulo 2^32."""
-    found, stride = [], GOLDEN
+    found, stride = [], GOLDEN_RATIO_32
     for size in reversed(shape):
         found.append(stride)
         stride = stride * size % SCALE
     return tuple(reversed(found))
 
 
-def mixed(
+def hash32(
     keys: Keys | tuple[UInt32[Array, ""], UInt32[Array, ""]],
     place: UInt32[Array, "..."],
 ) -> UInt32[Array, "..."]:
@@ -66,66 +68,69 @@ def mixed(
     return bits ^ (bits >> 14)
 
 
-def is_off(rate: Number) -> bool:
+def is_zero_rate(rate: Scalar) -> bool:
     """Whether nothing is left out; a rate that is traced may always be above 0."""
     return isinstance(rate, int | float) and rate == 0
 
 
-def where_on(switch: Number, rate: Number) -> Number:
+def rate_if_enabled(switch: Scalar, rate: Scalar) -> Scalar:
     """A rate, or 0 where the rate that switches it is 0."""
     if isinstance(switch, int | float):
         return rate if switch else 0.0
-    return 0.0 if is_off(rate) else jnp.where(switch > 0, rate, 0.0)
+    return 0.0 if is_zero_rate(rate) else jnp.where(switch > 0, rate, 0.0)
 
 
-def threshold(rate: Number) -> UInt32[Array, ""]:
+def keep_threshold(rate: Scalar) -> UInt32[Array, ""]:
     """The hash from which on an entry stays, of the rate as float32.
 
     So a rate that is traced has the masks of the same one that is not.
     """
     if isinstance(rate, int | float):
-        return jnp.uint32(round(min(float(np.float32(rate)), MOST) * SCALE))
-    rate = jnp.minimum(rate.astype(jnp.float32), MOST)
+        return jnp.uint32(round(min(float(np.float32(rate)), MAX_RATE) * SCALE))
+    rate = jnp.minimum(rate.astype(jnp.float32), MAX_RATE)
     return jnp.round(rate * float(SCALE)).astype(jnp.uint32)
 
 
-def kept(keys: Keys, shape: tuple[int, ...], rate: Number) -> Bool[Array, "..."]:
+def keep_mask(keys: Keys, shape: tuple[int, ...], rate: Scalar) -> Bool[Array, "..."]:
     """Where an entry stays, which has the probability 1 - rate, to 2^-25."""
-    return hashed(keys, shape) >= threshold(rate)
+    return random_bits(keys, shape) >= keep_threshold(rate)
 
 
-def dropped(
-    x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Number
+def apply_dropout(
+    x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Scalar
 ) -> Float[Array, "..."]:
     """x where a mask of `shape` keeps it, divided by 1 - rate; 0 elsewhere."""
-    return thinned(x, Draw.of(keys, rate), shape, shape)
+    return apply_dropout_mask(x, DropoutMask.from_rate(keys, rate), shape, shape)
 
 
-class Draw(NamedTuple):
+class DropoutMask(NamedTuple):
     """A mask that can be made anywhere.
 
     Attributes:
-      least: the hash from which on an entry stays.
+      threshold: the hash from which on an entry stays.
       factor: what stays is multiplied by it.
     """
 
     keys: Keys
-    least: UInt32[Array, ""]
-    factor: Number
+    threshold: UInt32[Array, ""]
+    factor: Scalar
 
     @classmethod
-    def of(cls, keys: Keys, rate: Number) -> "Draw":
+    def from_rate(cls, keys: Keys, rate: Scalar) -> "DropoutMask":
         """The one that leaves out a share."""
-        return cls(keys, threshold(rate), 1 / (1 - rate))
+        return cls(keys, keep_threshold(rate), 1 / (1 - rate))
 
-    def moved(self, place: UInt32[Array, ""]) -> "Draw":
+    def offset_by(self, place: UInt32[Array, ""]) -> "DropoutMask":
         """The same mask, seen from another place of it."""
         return self._replace(keys=self.keys.at[0].add(place))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def thinned(
-    x: Float[Array, "..."], draw: Draw, shape: tuple[int, ...], whole: tuple[int, ...]
+def apply_dropout_mask(
+    x: Float[Array, "..."],
+    draw: DropoutMask,
+    shape: tuple[int, ...],
+    whole: tuple[int, ...],
 ) -> Float[Array, "..."]:
     """x where the mask keeps it, times its factor.
 
@@ -133,19 +138,19 @@ def thinned(
       shape: of the mask, which x's broadcasts with.
       whole: that of the array of which x is a part.
     """
-    stays = mixed(draw.keys, places(shape, whole)) >= draw.least
+    stays = hash32(draw.keys, linear_index(shape, whole)) >= draw.threshold
     return jnp.where(stays, x * draw.factor, 0)
 
 
 def _forward(x, draw, shape, whole):
-    return thinned(x, draw, shape, whole), draw
+    return apply_dropout_mask(x, draw, shape, whole), draw
 
 
 def _backward(shape, whole, draw, gradient):
-    return thinned(gradient, draw, shape, whole), None
+    return apply_dropout_mask(gradient, draw, shape, whole), None
 
 
-thinned.defvjp(_forward, _backward)
+apply_dropout_mask.defvjp(_forward, _backward)
 
 
 class Dropout(nn.Module):
@@ -156,7 +161,7 @@ class Dropout(nn.Module):
       shared_axes: along which all entries share their fate.
     """
 
-    rate: Number
+    rate: Scalar
     shared_axes: tuple[int, ...] = ()
 
     def keys(self) -> Keys:
@@ -166,9 +171,9 @@ class Dropout(nn.Module):
     def __call__(
         self, x: Float[Array, "..."], *, deterministic: bool
     ) -> Float[Array, "..."]:
-        if deterministic or is_off(self.rate):
+        if deterministic or is_zero_rate(self.rate):
             return x
         keys = self.keys()
         shared = {axis % x.ndim for axis in self.shared_axes}
         shape = tuple(1 if i in shared else n for i, n in enumerate(x.shape))
-        return dropped(x, keys, shape, self.rate)
+        return apply_dropout(x, keys, shape, self.rate)

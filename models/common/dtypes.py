@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 DType = DTypeLike
-Number = float | Float[Array, ""]  # of a config; or traced, of many runs at once
+Scalar = float | Float[Array, ""]  # of a config; or traced, of many runs at once
 DTYPES = {
     "float32": jnp.float32,
     "bfloat16": jnp.bfloat16,
@@ -22,13 +22,13 @@ DTYPES = {
 }
 
 
-def widened(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def upcast_to_f32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """As float32 what is narrower; what is wider stays."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @jax.custom_vjp
-def wide_product(
+def matmul_f32(
     hidden: Float[Array, "... D"], table: Float[Array, "V D"]
 ) -> Float[Array, "... V"]:
     """h T^T of narrow numbers, added up and handed on as float32.
@@ -40,7 +40,7 @@ def wide_product(
 
 
 def _forward(hidden, table):
-    return wide_product(hidden, table), (hidden, table)
+    return matmul_f32(hidden, table), (hidden, table)
 
 
 def _backward(saved, gradient):
@@ -48,7 +48,7 @@ def _backward(saved, gradient):
     return pull(gradient.astype(saved[0].dtype))
 
 
-wide_product.defvjp(_forward, _backward)
+matmul_f32.defvjp(_forward, _backward)
 
 
 def make_logits(
@@ -59,4 +59,4 @@ def make_logits(
     """h T^T + b, float32."""
     if hidden.dtype in (jnp.float32, jnp.float64):
         return hidden @ table.astype(hidden.dtype).T + bias
-    return wide_product(hidden, table.astype(hidden.dtype)) + bias
+    return matmul_f32(hidden, table.astype(hidden.dtype)) + bias

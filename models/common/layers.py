@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from models.common.dropout import Dropout
-from models.common.dtypes import DType, Number
-from models.common.matmul import linear
+from models.common.dtypes import DType, Scalar
+from models.common.matmul import dense
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -28,7 +28,7 @@ MAY_BE_ZERO = (
 )
 
 
-def check_sizes(config) -> None:
+def check_field_ranges(config) -> None:
     """Raises ValueError for a number that no architecture can have.
 
     Sizes are 1 or more, those that MAY_BE_ZERO 0 or more, rates in 0 to 1, or None
@@ -78,7 +78,7 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", nn.with_logical_partitioning(init, self.axes), shape
         )
-        y = linear(x, jnp.asarray(kernel, x.dtype), self.num_inputs)
+        y = dense(x, jnp.asarray(kernel, x.dtype), self.num_inputs)
         if not self.use_bias:
             return y
         bias_init = nn.with_logical_partitioning(zeros, self.axes[self.num_inputs :])
@@ -127,7 +127,7 @@ class LayerNorm(nn.Module):
         )(x)
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """The bridge over a sublayer f, in two halves around it.
 
         post (Vaswani et al. 2017):  LayerNorm(x + Dropout(f(x)))
@@ -138,17 +138,17 @@ class Residual(nn.Module):
     """
 
     norm: str
-    dropout: Number
+    dropout: Scalar
 
     def setup(self):
         self.layer_norm = LayerNorm()
         self.drop = Dropout(self.dropout)
 
-    def enter(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    def preprocess(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """What the sublayer sees."""
         return self.layer_norm(x) if self.norm == "pre" else x
 
-    def leave(
+    def postprocess(
         self, x: Float[Array, "... D"], y: Float[Array, "... D"], *, train: bool
     ) -> Float[Array, "... D"]:
         """Joins the sublayer's result y to the x that came in."""
@@ -183,7 +183,7 @@ class FeedForward(nn.Module):
 
     width: int
     inner_width: int
-    dropout: Number
+    dropout: Scalar
     activation: str = "relu"
     kernel_init: Initializer | None = None
 

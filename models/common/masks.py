@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.common.dtypes import widened
+from models.common.dtypes import upcast_to_f32
 
-EVERYTHING = 2**30  # a window wider than any text
+NO_WINDOW = 2**30  # a window wider than any text
 
 
 def causal_mask(num_queries: int, num_keys: int) -> Bool[Array, "1 T S"]:
@@ -25,14 +25,16 @@ def causal_mask(num_queries: int, num_keys: int) -> Bool[Array, "1 T S"]:
     return (jnp.arange(num_keys)[None] <= queries + behind)[None]
 
 
-def near_mask(num_queries: int, num_keys: int, window: int) -> Bool[Array, "1 T S"]:
+def sliding_window_mask(
+    num_queries: int, num_keys: int, window: int
+) -> Bool[Array, "1 T S"]:
     """Keys less than `window` before their query (Dai et al.'s `same_length`)."""
     behind = num_keys - num_queries
     queries = jnp.arange(num_queries)[:, None] + behind
     return (queries - jnp.arange(num_keys)[None] < window)[None]
 
 
-def filled_mask(filled: Int[Array, "B"], num_slots: int) -> Bool[Array, "B 1 S"]:
+def valid_memory_mask(filled: Int[Array, "B"], num_slots: int) -> Bool[Array, "B 1 S"]:
     """The `filled` last slots of a memory that fills from the right."""
     return (jnp.arange(num_slots)[None] >= num_slots - filled[:, None])[:, None]
 
@@ -78,5 +80,5 @@ def masked_softmax(
     scores: Float[Array, "... S"], mask: Bool[Array, "... #S"]
 ) -> Float[Array, "... S"]:
     """Softmax over the keys a mask leaves, in float32; zeros where it leaves none."""
-    exact = jax.nn.softmax(widened(scores), axis=-1, where=mask)
+    exact = jax.nn.softmax(upcast_to_f32(scores), axis=-1, where=mask)
     return exact.astype(scores.dtype)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def linear(
+def dense(
     x: Float[Array, "..."], kernel: Float[Array, "..."], num_inputs: int
 ) -> Float[Array, "..."]:
     """The last `num_inputs` axes of x times as many first ones of a kernel."""
@@ -23,7 +23,7 @@ def linear(
 
 
 def _linear_forward(x, kernel, num_inputs):
-    return linear(x, kernel, num_inputs), (x, kernel)
+    return dense(x, kernel, num_inputs), (x, kernel)
 
 
 def _linear_backward(num_inputs, saved, gradient):
@@ -38,10 +38,10 @@ def _linear_backward(num_inputs, saved, gradient):
     return by_x, jnp.moveaxis(turned, tuple(range(len(outputs))), outputs)
 
 
-linear.defvjp(_linear_forward, _linear_backward)
+dense.defvjp(_linear_forward, _linear_backward)
 
 
-def over_queries(
+def kv_gradient(
     queries: Float[Array, "B H T Dh"], weights: Float[Array, "B H T S"]
 ) -> Float[Array, "B H S Dh"]:
     """sum_t weights_ts queries_t."""
@@ -49,7 +49,7 @@ def over_queries(
 
 
 @jax.custom_vjp
-def met(
+def qk_logits(
     queries: Float[Array, "B H T Dh"], keys: Float[Array, "B H S Dh"]
 ) -> Float[Array, "B H T S"]:
     """Every query times every key."""
@@ -57,20 +57,20 @@ def met(
 
 
 def _met_forward(queries, keys):
-    return met(queries, keys), (queries, keys)
+    return qk_logits(queries, keys), (queries, keys)
 
 
 def _met_backward(saved, gradient):
     queries, keys = saved
     by_queries = jnp.einsum("BHTS,BHSK->BHTK", gradient, keys)
-    return by_queries, over_queries(queries, gradient)
+    return by_queries, kv_gradient(queries, gradient)
 
 
-met.defvjp(_met_forward, _met_backward)
+qk_logits.defvjp(_met_forward, _met_backward)
 
 
 @jax.custom_vjp
-def met_distances(
+def relative_logits(
     queries: Float[Array, "B H T Dh"], distances: Float[Array, "C H Dh"]
 ) -> Float[Array, "H B T C"]:
     """Every query times what stands for each distance.
@@ -81,7 +81,7 @@ def met_distances(
 
 
 def _distances_forward(queries, distances):
-    return met_distances(queries, distances), (queries, distances)
+    return relative_logits(queries, distances), (queries, distances)
 
 
 def _distances_backward(saved, gradient):
@@ -92,4 +92,4 @@ def _distances_backward(saved, gradient):
     return jnp.swapaxes(by_queries, 0, 1), jnp.transpose(by_distances, (2, 0, 1))
 
 
-met_distances.defvjp(_distances_forward, _distances_backward)
+relative_logits.defvjp(_distances_forward, _distances_backward)

@@ -3,12 +3,12 @@
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from models.common.blockwise_cross_entropy import Scores, vocabulary_scores
-from models.common.dtypes import Number, make_logits
+from models.common.blockwise_cross_entropy import LogProbAndLogZ, blockwise_log_prob
+from models.common.dtypes import Scalar, make_logits
 from models.common.layers import Embedding, Initializer, zeros
 
 
-class Head(nn.Module):
+class OutputHead(nn.Module):
     """A softmax over V tokens.
 
     Attributes:
@@ -49,7 +49,7 @@ class Head(nn.Module):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: Number = 0.0,
+        smoothing: Scalar = 0.0,
     ) -> Float[Array, "B T"]:
         """Log probability of the labels, in nats.
 
@@ -58,30 +58,30 @@ class Head(nn.Module):
 
             (1 - smoothing) log p(y) + smoothing / V * sum_v log p(v)
         """
-        return self.scores(hidden, labels, smoothing=smoothing)[0]
+        return self.log_prob_and_log_z(hidden, labels, smoothing=smoothing)[0]
 
-    def scores(
+    def log_prob_and_log_z(
         self,
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: Number = 0.0,
-    ) -> Scores:
+        smoothing: Scalar = 0.0,
+    ) -> LogProbAndLogZ:
         """What `log_prob` gives and log Z = log sum_v exp(logit_v), from one pass."""
-        return vocabulary_scores(hidden, labels, self.table, self.bias, smoothing)
+        return blockwise_log_prob(hidden, labels, self.table, self.bias, smoothing)
 
 
-class Predictor(nn.Module):
+class SequenceModel(nn.Module):
     """A model that owns an output distribution: its `setup` makes a `head`."""
 
-    def evaluation_carry(self, batch_size: int, segment_length: int) -> PyTree:
+    def initial_eval_carry(self, batch_size: int, segment_length: int) -> PyTree:
         """What an evaluation finds that reads segments of so many tokens.
 
         It may hold what fits one set of parameters only.
         """
         return self.initial_carry(batch_size, train=False)
 
-    def prepare(self, carry: PyTree) -> PyTree:
+    def precompute(self, carry: PyTree) -> PyTree:
         """Collections that spare an evaluation what depends on parameters alone."""
         return {}
 
@@ -94,17 +94,17 @@ class Predictor(nn.Module):
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: Number = 0.0,
+        smoothing: Scalar = 0.0,
     ) -> Float[Array, "B T"]:
-        """Log probability of the labels in nats; see `Head.log_prob`."""
+        """Log probability of the labels in nats; see `OutputHead.log_prob`."""
         return self.head.log_prob(hidden, labels, smoothing=smoothing)
 
-    def scores(
+    def log_prob_and_log_z(
         self,
         hidden: Float[Array, "B T D"],
         labels: Int[Array, "B T"],
         *,
-        smoothing: Number = 0.0,
-    ) -> Scores:
-        """What `log_prob` gives and log Z; see `Head.scores`."""
-        return self.head.scores(hidden, labels, smoothing=smoothing)
+        smoothing: Scalar = 0.0,
+    ) -> LogProbAndLogZ:
+        """What `log_prob` gives and log Z; see `OutputHead.log_prob_and_log_z`."""
+        return self.head.log_prob_and_log_z(hidden, labels, smoothing=smoothing)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from models.common.dropout import Dropout
-from models.common.dtypes import DType, Number
+from models.common.dtypes import DType, Scalar
 from models.common.layers import Dense, Initializer, normal, zeros
 
 State = PyTree[Float[Array, "..."]]
@@ -73,7 +73,7 @@ class Cell(nn.Module):
     """
 
     width: int
-    weight_dropout: Number = 0.0
+    weight_dropout: Scalar = 0.0
     kernel_init: Initializer | None = None
 
     gates = 3
@@ -256,7 +256,7 @@ class Bidirectional(nn.Module):
     cell: str
     layers: int
     width: int
-    dropout: Number
+    dropout: Scalar
     kernel_init: Initializer | None = None
 
     def setup(self):

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Annotated
 
-from models.common.dropout import where_on
-from models.common.dtypes import DTYPES, DType, Number
-from models.common.layers import check_sizes
+from models.common.dropout import rate_if_enabled
+from models.common.dtypes import DTYPES, DType, Scalar
+from models.common.layers import check_field_ranges
 from models.rnn.attention import SCORES
 from models.rnn.cells import CELLS, INITIALIZATIONS
 
@@ -53,7 +53,7 @@ class RNNConfig:
     remat: bool
 
     def __post_init__(self):
-        check_sizes(self)
+        check_field_ranges(self)
         for key, known in CHOICES.items():
             value = getattr(self, key)
             if value not in known:
@@ -97,6 +97,6 @@ class RNNConfig:
             "none": self.widths[-1],
         }[self.readout]
 
-    def rate(self, key: str) -> Number:
+    def rate(self, key: str) -> Scalar:
         """One of the dropouts; `dropout=0` switches off every one."""
-        return where_on(self.dropout, getattr(self, key))
+        return rate_if_enabled(self.dropout, getattr(self, key))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from models.common.dropout import Dropout
-from models.common.dtypes import Number
+from models.common.dtypes import Scalar
 from models.common.layers import Dense
 from models.rnn.attention import SingleHeadAttention, make_score
 from models.rnn.cells import CELLS, INITIALIZATIONS, Gates, Readout, State
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
     input_feeding: bool
     conditional_gru: bool
     initialization: str
-    dropout: Number
+    dropout: Scalar
     remat: bool = False
 
     def setup(self):

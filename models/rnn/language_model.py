@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.common.dropout import Dropout, is_off
-from models.common.dtypes import widened
+from models.common.dropout import Dropout, is_zero_rate
+from models.common.dtypes import upcast_to_f32
 from models.common.layers import Embedding
 from models.common.masks import pad_left
-from models.common.output_head import Head, Predictor
+from models.common.output_head import OutputHead, SequenceModel
 from models.rnn.attention import SingleHeadAttention, make_score
 from models.rnn.cells import CELLS, INITIALIZATIONS, Readout, State, first_state
 from models.rnn.config import RNNConfig
@@ -31,7 +31,7 @@ class Carry(NamedTuple):
     recent: Recent | tuple
 
 
-class LanguageModel(Predictor):
+class LanguageModel(SequenceModel):
     """Recurrent language model that attends to its last outputs.
 
         hidden_t = readout(h_t, c_t),   c_t = attention(h_t; h_{t-N} .. h_{t-1})
@@ -65,7 +65,7 @@ class LanguageModel(Predictor):
             self.look_back = LookBack(SingleHeadAttention(score), config.remat)
             self.readout = Readout(config.readout, config.output_width, init.kernel)
         tied = self.embedding if config.tie_embeddings else None
-        self.head = Head(self.vocab_size, config.output_width, init.table, tied)
+        self.head = OutputHead(self.vocab_size, config.output_width, init.table, tied)
         all_steps = (1,) if config.variational_dropout else ()
         self.drop_words = Dropout(config.rate("dropout_embedding"))
         self.drop_input = Dropout(config.rate("dropout_input"), all_steps)
@@ -115,14 +115,14 @@ class LanguageModel(Predictor):
     def _embed(self, tokens, *, train):
         """Vectors of tokens; in training some words have none anywhere."""
         x = self.embedding(tokens, self.config.compute_type)
-        if train and not is_off(self.config.rate("dropout_embedding")):
+        if train and not is_zero_rate(self.config.rate("dropout_embedding")):
             words = self.drop_words(jnp.ones(self.vocab_size), deterministic=False)
             x = x * words[tokens][..., None].astype(x.dtype)
         return self.drop_input(x, deterministic=not train)
 
     def _penalise(self, outputs, dropped):
         """Sows AR, alpha * mean(dropped^2), and TAR, beta * mean((h_t - h_{t-1})^2)."""
-        outputs, dropped = widened(outputs), widened(dropped)
+        outputs, dropped = upcast_to_f32(outputs), upcast_to_f32(dropped)
         changes = outputs[:, 1:] - outputs[:, :-1]
         for name, strength, values in (
             ("activation", self.config.activation_regularization, dropped),

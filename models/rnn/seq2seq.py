@@ -3,14 +3,14 @@
 from jaxtyping import Array, Bool, Float, Int
 
 from models.common.layers import Embedding
-from models.common.output_head import Head, Predictor
+from models.common.output_head import OutputHead, SequenceModel
 from models.rnn.cells import INITIALIZATIONS, Bidirectional
 from models.rnn.config import RNNConfig
 from models.rnn.decoder import Decoder, DecoderState, Source
 from utils.errors import UserError
 
 
-class Seq2Seq(Predictor):
+class Seq2Seq(SequenceModel):
     """RNNsearch; see the contract in README.md.
 
     Attributes:
@@ -60,7 +60,9 @@ class Seq2Seq(Predictor):
             remat=config.remat,
         )
         tied = self.target_embedding if config.tie_embeddings else None
-        self.head = Head(self.target_vocab_size, config.output_width, init.table, tied)
+        self.head = OutputHead(
+            self.target_vocab_size, config.output_width, init.table, tied
+        )
 
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None

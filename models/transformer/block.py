@@ -12,14 +12,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_blocks import Written, write
+from models.attention.kv_blocks import KVBlocks, update_cache
 from models.attention.multi_head import (
+    KV,
     MultiHeadAttention,
-    Projected,
-    ProjectedSource,
     SelfAttention,
+    SourceKV,
 )
-from models.common.layers import Embedding, FeedForward, Residual, normal
+from models.common.layers import Embedding, FeedForward, ResidualBlock, normal
 from models.transformer.config import StackConfig
 from models.transformer.memory import write_slots
 
@@ -56,21 +56,21 @@ class Layer(nn.Module):
             "head_dim": config.size_of_head,
             "dropout": config.weights_dropout,
             "use_bias": config.attention_bias,
-            "shared": config.share_qkv,
-            "kernel": config.attention_impl,
+            "share_qkv": config.share_qkv,
+            "implementation": config.attention_impl,
             "kernel_init": config.kernel_init,
         }
         self.self_attention = SelfAttention(
             **attention,
-            scheme=config.position_encoding,
+            position_encoding=config.position_encoding,
             max_distance=config.max_distance,
-            own_biases=config.untie_biases and config.position_encoding == "relative",
+            untie_biases=config.untie_biases and config.position_encoding == "relative",
             dtype=config.compute_type,
         )
-        self.self_residual = Residual(config.norm, config.dropout)
+        self.self_residual = ResidualBlock(config.norm, config.dropout)
         if self.cross:
             self.cross_attention = MultiHeadAttention(**attention)
-            self.cross_residual = Residual(config.norm, config.dropout)
+            self.cross_residual = ResidualBlock(config.norm, config.dropout)
         self.transform = FeedForward(
             config.width,
             config.feed_forward,
@@ -78,19 +78,21 @@ class Layer(nn.Module):
             config.activation,
             config.kernel_init,
         )
-        self.transform_residual = Residual(config.norm, config.dropout)
+        self.transform_residual = ResidualBlock(config.norm, config.dropout)
         if config.position_encoding == "learned_per_layer":
             self.places = Embedding(config.max_positions, config.width, normal(0.02))
 
-    def project_source(self, encoded: Float[Array, "B E D"]) -> ProjectedSource:
+    def project_source(self, encoded: Float[Array, "B E D"]) -> SourceKV:
         """Keys and values of the encoder's output, once a sentence."""
-        return self.cross_attention.project(encoded)
+        return self.cross_attention.project_kv(encoded)
 
     def project_memory(
         self, memory: Float[Array, "B M D"], places: Int[Array, "1 M"]
-    ) -> Projected:
+    ) -> KV:
         """Keys and values of remembered inputs."""
-        return self.self_attention.keep(self.self_residual.enter(memory), places)
+        return self.self_attention.project_kv(
+            self.self_residual.preprocess(memory), places
+        )
 
     def __call__(self, x, memory, past, geometry, biases, source=None, *, train):
         """Reads a whole text.
@@ -105,13 +107,13 @@ class Layer(nn.Module):
         Returns the output and the keys and values of all that was seen.
         """
         x = self._at_its_place(x, geometry.places)
-        y = self.self_residual.enter(x)
+        y = self.self_residual.preprocess(x)
         parts = [] if past is None else [past]
         if memory is not None:  # apart, since nothing is learnt through it
             before = geometry.all_places[:, : memory.shape[1]]
             parts.append(self.project_memory(memory, before))
         places = geometry.all_places[:, -x.shape[1] :]
-        parts.append(self.self_attention.keep(y, places))
+        parts.append(self.self_attention.project_kv(y, places))
         kept = tuple(jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True))
         y = self.self_attention(
             y,
@@ -122,7 +124,7 @@ class Layer(nn.Module):
             biases,
             train=train,
         )
-        x = self.self_residual.leave(x, y, train=train)
+        x = self.self_residual.postprocess(x, y, train=train)
         if source is not None:
             encoded, source_mask = source
             source = self.project_source(encoded), source_mask
@@ -130,8 +132,8 @@ class Layer(nn.Module):
 
     def stream(self, x, slots, geometry, biases, written, projected=None):
         """Reads a segment after a ring of keys and values, which it writes into."""
-        y = self.self_residual.enter(x)
-        new = self.self_attention.keep(y, geometry.places)
+        y = self.self_residual.preprocess(x)
+        new = self.self_attention.project_kv(y, geometry.places)
         slots = tuple(
             write_slots(old, one, written) for old, one in zip(slots, new, strict=True)
         )
@@ -145,31 +147,33 @@ class Layer(nn.Module):
             geometry.places,
             projected,
             biases,
-            oldest=oldest % num_slots,
+            ring_start=oldest % num_slots,
             train=False,
         )
-        x = self.self_residual.leave(x, y, train=False)
+        x = self.self_residual.postprocess(x, y, train=False)
         return self._rest(x, None, train=False), slots
 
-    def step(self, x, past, written: Written, number, view, biases, source=None):
+    def step(self, x, past, written: KVBlocks, number, view, biases, source=None):
         """One token of each of N hypotheses, [B, N, D], their `number`-th.
 
         Args:
           source: an encoder's output as keys, turned, and values, and its mask.
         """
-        x = self._at_its_place(x, view.places)
-        y = self.self_residual.enter(x)
-        new = self.self_attention.keep(y, view.places)
-        written = write(written, new, number)
+        x = self._at_its_place(x, view.positions)
+        y = self.self_residual.preprocess(x)
+        new = self.self_attention.project_kv(y, view.positions)
+        written = update_cache(written, new, number)
         y = self.self_attention.step(y, past, written, view, biases)
-        x = self.self_residual.leave(x, y, train=False)
+        x = self.self_residual.postprocess(x, y, train=False)
         if self.cross:
-            y = self.cross_attention.ask_turned(self.cross_residual.enter(x), *source)
-            x = self.cross_residual.leave(x, y, train=False)
+            y = self.cross_attention.decode_cross_attention(
+                self.cross_residual.preprocess(x), *source
+            )
+            x = self.cross_residual.postprocess(x, y, train=False)
         return self._transformed(x, train=False), written
 
     def _distances(self, geometry):
-        return self.self_attention.project_distances(
+        return self.self_attention.project_relative_positions(
             geometry.distances, geometry.encodings
         )
 
@@ -183,11 +187,11 @@ class Layer(nn.Module):
         """Cross-attention and feed-forward."""
         if self.cross:
             projected, mask = source
-            y = self.cross_residual.enter(x)
+            y = self.cross_residual.preprocess(x)
             y = self.cross_attention(y, projected, mask, train=train)
-            x = self.cross_residual.leave(x, y, train=train)
+            x = self.cross_residual.postprocess(x, y, train=train)
         return self._transformed(x, train=train)
 
     def _transformed(self, x, *, train):
-        y = self.transform(self.transform_residual.enter(x), train=train)
-        return self.transform_residual.leave(x, y, train=train)
+        y = self.transform(self.transform_residual.preprocess(x), train=train)
+        return self.transform_residual.postprocess(x, y, train=train)

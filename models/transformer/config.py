@@ -3,12 +3,12 @@
 import dataclasses
 from typing import ClassVar
 
-from models.attention.dispatch import KERNELS
-from models.attention.positions import BY_DISTANCE, SCHEMES
-from models.common.adaptive_softmax import cluster_widths, clusters
-from models.common.dropout import is_off, where_on
-from models.common.dtypes import DTYPES, DType, Number
-from models.common.layers import ACTIVATIONS, Initializer, check_sizes, normal
+from models.attention.dispatch import IMPLEMENTATIONS
+from models.attention.positions import RELATIVE_SCHEMES, SCHEMES
+from models.common.adaptive_softmax import cluster_bounds, cluster_widths
+from models.common.dropout import is_zero_rate, rate_if_enabled
+from models.common.dtypes import DTYPES, DType, Scalar
+from models.common.layers import ACTIVATIONS, Initializer, check_field_ranges, normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StackConfig:
     output_dropout: ClassVar[bool] = False  # of what comes out of the last layer
 
     def __post_init__(self):
-        check_sizes(self)
+        check_field_ranges(self)
         if not self.head_dim and self.width % self.heads:
             raise ValueError(
                 f"model.width={self.width} is not a multiple of "
@@ -57,7 +57,7 @@ class StackConfig:
             "norm": ("pre", "post"),
             "position_encoding": SCHEMES,
             "activation": tuple(ACTIVATIONS),
-            "attention_impl": tuple(KERNELS),
+            "attention_impl": tuple(IMPLEMENTATIONS),
             "dtype": tuple(DTYPES),
         }
         for key, known in choices.items():
@@ -85,7 +85,7 @@ class StackConfig:
             raise ValueError(
                 f"model.cutoffs={self.cutoffs}: they must be whole numbers"
             )
-        clusters(max(self.cutoffs, default=0) + 1, self.cutoffs)
+        cluster_bounds(max(self.cutoffs, default=0) + 1, self.cutoffs)
         width = self.embedding_width or self.width
         cluster_widths(width, self.div_val, len(self.cutoffs) + 1)
 
@@ -93,8 +93,8 @@ class StackConfig:
         """Raises ValueError for what cuDNN's attention has not."""
         size, encoding = self.size_of_head, self.position_encoding
         missing = {
-            f"model.position_encoding={encoding!r}": encoding in BY_DISTANCE,
-            f"model.attention_dropout={self.attention_dropout}": not is_off(
+            f"model.position_encoding={encoding!r}": encoding in RELATIVE_SCHEMES,
+            f"model.attention_dropout={self.attention_dropout}": not is_zero_rate(
                 self.weights_dropout
             ),
             f"model.dtype={self.dtype!r}": self.dtype != "bfloat16",
@@ -129,13 +129,13 @@ class StackConfig:
         return normal(self.width**-0.5)
 
     @property
-    def weights_dropout(self) -> Number:
+    def weights_dropout(self) -> Scalar:
         """Dropout of attention weights; `dropout=0` switches it off too."""
-        return where_on(self.dropout, self.attention_dropout)
+        return rate_if_enabled(self.dropout, self.attention_dropout)
 
     @property
-    def inner_dropout(self) -> Number:
+    def inner_dropout(self) -> Scalar:
         """Dropout after the inner feed-forward layer; `dropout=0` switches it off."""
         if self.feed_forward_dropout is None:
             return self.dropout
-        return where_on(self.dropout, self.feed_forward_dropout)
+        return rate_if_enabled(self.dropout, self.feed_forward_dropout)

@@ -9,10 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.attention.kv_cache import Past, State, TurnedPast, empty_state, views
-from models.attention.positions import Places
-from models.common.masks import EVERYTHING, causal_mask, near_mask, pad_right
-from models.common.output_head import Predictor
+from models.attention.kv_cache import (
+    DecodeState,
+    PrefixCache,
+    init_decode_state,
+    step_masks,
+)
+from models.attention.positions import AbsolutePositionEmbedding
+from models.common.masks import NO_WINDOW, causal_mask, pad_right, sliding_window_mask
+from models.common.output_head import SequenceModel
 from models.transformer.config import StackConfig
 from models.transformer.embeddings import make_embedding, make_head
 from models.transformer.stack import Stack
@@ -27,12 +32,12 @@ class Context(NamedTuple):
       window: keys this far away or farther are not seen.
     """
 
-    past: TurnedPast
+    past: PrefixCache
     distances: tuple
     window: Int[Array, ""]
 
 
-class DecoderOnly(Predictor):
+class DecoderOnly(SequenceModel):
     """Embedding, stack and output distribution; see the contract in README.md."""
 
     config: StackConfig
@@ -41,7 +46,7 @@ class DecoderOnly(Predictor):
     def setup(self):
         config = self.config
         self.embedding = make_embedding(config, self.vocab_size)
-        self.places = Places(
+        self.places = AbsolutePositionEmbedding(
             config.position_encoding, config.width, config.max_positions
         )
         self.stack = Stack(config, cross=False)
@@ -55,13 +60,13 @@ class DecoderOnly(Predictor):
         x = self.embedding(tokens, self.config.compute_type)
         return self.places(x * self.config.width**0.5, places)
 
-    def past(self, carry: PyTree, rows: int) -> Past:
+    def past(self, carry: PyTree, rows: int) -> PrefixCache:
         """The carry as keys and values, oldest first."""
         raise NotImplementedError
 
     def window(self, carry: PyTree) -> int:
         """Keys this far away or farther are not seen."""
-        return EVERYTHING
+        return NO_WINDOW
 
     def start(
         self,
@@ -70,7 +75,7 @@ class DecoderOnly(Predictor):
         carry: PyTree,
         *,
         max_steps: int = 256,
-    ) -> tuple[Context, State]:
+    ) -> tuple[Context, DecodeState]:
         """Reads a prompt after a carry; `max_steps` tokens may follow it.
 
         The prompt stands next to what is remembered while it is read; then each
@@ -79,29 +84,33 @@ class DecoderOnly(Predictor):
         prompt, mask = pad_right(prompt, prompt_mask)
         rows, length = prompt.shape
         before = self.past(carry, rows)
-        seen = jnp.concatenate([before.seen, mask], axis=1)
+        seen = jnp.concatenate([before.valid, mask], axis=1)
         visible = seen[:, None] & causal_mask(length, seen.shape[1])
-        visible &= near_mask(length, seen.shape[1], self.window(carry))
+        visible &= sliding_window_mask(length, seen.shape[1], self.window(carry))
         geometry = self.stack.geometry(
-            visible, length, first=before.places[0], train=False
+            visible, length, first=before.next_position[0], train=False
         )
         x = self.embed(prompt, geometry.places)
-        _, _, kept = self.stack(x, geometry, past=before.kept, train=False)
+        _, _, kept = self.stack(x, geometry, past=before.kv, train=False)
         padding = length - mask.sum(axis=1)
         turn = jax.vmap(lambda row, by: jnp.roll(row, by, axis=-2))
         kept = jax.tree.map(lambda slots: turn(slots, padding), kept)
         seen = turn(seen[..., None], padding)[..., 0]
-        past = Past(kept, seen, before.places + length - padding).turned()
-        distances = self.stack.project_distances(past.slots + max_steps - 1)
+        past = PrefixCache(
+            kept, seen, before.next_position + length - padding
+        ).transpose_keys()
+        distances = self.stack.project_relative_positions(
+            past.num_slots + max_steps - 1
+        )
         window = jnp.asarray(self.window(carry))
-        return Context(past, distances, window), empty_state(past, max_steps)
+        return Context(past, distances, window), init_decode_state(past, max_steps)
 
     def step(
-        self, context: Context, state: State, token: Int[Array, "B N"]
-    ) -> tuple[State, Float[Array, "B N V"]]:
+        self, context: Context, state: DecodeState, token: Int[Array, "B N"]
+    ) -> tuple[DecodeState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
-        past, state = context.past, state.opened()
-        seen = views(past, state, context.distances, context.window)
-        x = self.embed(token, seen[0].places)
-        x, caches = self.stack.step(x, past.kept, state.caches, state.step, seen)
-        return state.closed(caches), self.logits(x)
+        past, state = context.past, state.begin_step()
+        seen = step_masks(past, state, context.distances, context.window)
+        x = self.embed(token, seen[0].positions)
+        x, caches = self.stack.step(x, past.kv, state.kv, state.step, seen)
+        return state.end_step(caches), self.logits(x)

@@ -4,7 +4,7 @@ import flax.linen as nn
 
 from models.common.adaptive_softmax import AdaptiveEmbedding, AdaptiveHead
 from models.common.layers import Embedding, normal
-from models.common.output_head import Head
+from models.common.output_head import OutputHead
 from models.transformer.config import StackConfig
 
 
@@ -22,7 +22,7 @@ def make_head(
 ) -> nn.Module:
     """A softmax over all words, or an adaptive one; tied to an embedding or not."""
     if not is_adaptive(config):
-        return Head(vocab_size, config.width, config.table_init, embedding)
+        return OutputHead(vocab_size, config.width, config.table_init, embedding)
     return AdaptiveHead(
         vocab_size,
         config.width,

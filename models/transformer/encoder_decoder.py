@@ -8,19 +8,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models.attention.kv_blocks import TransposedKV
 from models.attention.kv_cache import (
-    Past,
-    State,
-    TurnedPast,
-    empty_state,
-    no_past,
-    turned,
-    views,
+    DecodeState,
+    PrefixCache,
+    empty_prefix,
+    init_decode_state,
+    step_masks,
+    transpose_keys,
 )
-from models.attention.multi_head import Turned
-from models.attention.positions import Places
-from models.common.masks import EVERYTHING, causal_mask, filled_mask
-from models.common.output_head import Predictor
+from models.attention.positions import AbsolutePositionEmbedding
+from models.common.masks import NO_WINDOW, causal_mask, valid_memory_mask
+from models.common.output_head import SequenceModel
 from models.transformer.config import StackConfig
 from models.transformer.embeddings import make_embedding, make_head
 from models.transformer.memory import Memory
@@ -37,13 +36,13 @@ class SourceContext(NamedTuple):
       distances: a layer's projected distances each, the same for all rows.
     """
 
-    source: tuple[Turned, ...]
+    source: tuple[TransposedKV, ...]
     mask: Bool[Array, "B 1 E"]
-    past: TurnedPast
+    past: PrefixCache
     distances: tuple
 
 
-class EncoderDecoder(Predictor):
+class EncoderDecoder(SequenceModel):
     """The paper's model (Vaswani et al. 2017); see the contract in README.md.
 
     Attributes:
@@ -64,7 +63,10 @@ class EncoderDecoder(Predictor):
         else:
             self.source_embedding = make_embedding(config, self.source_vocab_size)
         place = (config.position_encoding, config.width, config.max_positions)
-        self.source_places, self.target_places = Places(*place), Places(*place)
+        self.source_places, self.target_places = (
+            AbsolutePositionEmbedding(*place),
+            AbsolutePositionEmbedding(*place),
+        )
         self.encoder = Stack(config, cross=False)
         self.decoder = Stack(config, cross=True)
         tied = self.target_embedding if config.tie_embeddings else None
@@ -130,37 +132,39 @@ class EncoderDecoder(Predictor):
         source: Int[Array, "B S"],
         source_mask: Bool[Array, "B S"],
         memory: Memory | None,
-        past: Past | None,
+        past: PrefixCache | None,
         max_steps: int,
-    ) -> tuple[SourceContext, State]:
+    ) -> tuple[SourceContext, DecodeState]:
         """Encodes a sentence; its translation may have `max_steps` tokens."""
         config = self.config
         encoded, _ = self.encode(source, source_mask, memory, train=False)
         if past is None:
-            past = no_past(
+            past = empty_prefix(
                 len(source),
                 config.layers,
                 config.heads,
                 config.size_of_head,
                 config.compute_type,
             )
-        past = past.turned()
-        distances = self.decoder.project_distances(past.slots + max_steps - 1)
-        projected = tuple(map(turned, self.decoder.project_source(encoded)))
+        past = past.transpose_keys()
+        distances = self.decoder.project_relative_positions(
+            past.num_slots + max_steps - 1
+        )
+        projected = tuple(map(transpose_keys, self.decoder.project_source(encoded)))
         context = SourceContext(projected, source_mask[:, None], past, distances)
-        return context, empty_state(past, max_steps)
+        return context, init_decode_state(past, max_steps)
 
     def step(
-        self, context: SourceContext, state: State, token: Int[Array, "B N"]
-    ) -> tuple[State, Float[Array, "B N V"]]:
+        self, context: SourceContext, state: DecodeState, token: Int[Array, "B N"]
+    ) -> tuple[DecodeState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
-        past, state = context.past, state.opened()
-        seen = views(past, state, context.distances, jnp.asarray(EVERYTHING))
-        x = self.embed_target(token, seen[0].places)
+        past, state = context.past, state.begin_step()
+        seen = step_masks(past, state, context.distances, jnp.asarray(NO_WINDOW))
+        x = self.embed_target(token, seen[0].positions)
         x, caches = self.decoder.step(
-            x, past.kept, state.caches, state.step, seen, context.source, context.mask
+            x, past.kv, state.kv, state.step, seen, context.source, context.mask
         )
-        return state.closed(caches), self.logits(x)
+        return state.end_step(caches), self.logits(x)
 
     def alignment(self, intermediates: dict) -> Float[Array, "B T S"]:
         """The last layer's attention to the source of what was sown, over all heads."""
@@ -174,5 +178,5 @@ def beside(memory: Memory | None, mask: Bool[Array, "B #T S"]) -> Array:
     if memory is None:
         return mask
     shape = (*mask.shape[:2], memory.length)
-    remembered = filled_mask(memory.filled, memory.length)
+    remembered = valid_memory_mask(memory.filled, memory.length)
     return jnp.concatenate([jnp.broadcast_to(remembered, shape), mask], axis=-1)

@@ -13,7 +13,7 @@ import dataclasses
 
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_cache import Past, State, no_past
+from models.attention.kv_cache import DecodeState, PrefixCache, empty_prefix
 from models.common.masks import causal_mask
 from models.transformer.config import StackConfig
 from models.transformer.decoder_only import DecoderOnly
@@ -45,11 +45,11 @@ class LanguageModel(DecoderOnly):
         x = self.embed(tokens, geometry.places)
         return self.stack(x, geometry, train=train)[0], carry
 
-    def past(self, carry: tuple, rows: int) -> Past:
+    def past(self, carry: tuple, rows: int) -> PrefixCache:
         """Nothing."""
         config = self.config
         head = (config.heads, config.size_of_head)
-        return no_past(rows, config.layers, *head, config.compute_type)
+        return empty_prefix(rows, config.layers, *head, config.compute_type)
 
 
 class Seq2Seq(EncoderDecoder):
@@ -87,6 +87,6 @@ class Seq2Seq(EncoderDecoder):
         carry: tuple,
         *,
         max_steps: int = 256,
-    ) -> tuple[SourceContext, State]:
+    ) -> tuple[SourceContext, DecodeState]:
         """Encodes a sentence; its translation may have `max_steps` tokens."""
         return self.begin(source, source_mask, None, None, max_steps)

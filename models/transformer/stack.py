@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.multi_head import ProjectedSource, make_biases
-from models.attention.positions import sinusoids
+from models.attention.multi_head import SourceKV, make_relative_biases
+from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
 from models.common.layers import LayerNorm, normal
 from models.transformer.block import Geometry, Layer
@@ -25,16 +25,16 @@ class Stack(nn.Module):
         self.layers = [Layer(config, self.cross) for _ in range(config.layers)]
         if config.position_encoding == "relative" and not config.untie_biases:
             init = config.kernel_init or normal(0.02)
-            self.biases = make_biases(self, init, (config.heads, config.size_of_head))
+            self.biases = make_relative_biases(
+                self, init, (config.heads, config.size_of_head)
+            )
         else:
             self.biases = None
         self.drop = Dropout(config.dropout)
         if config.norm == "pre" and config.final_norm:
             self.final_norm = LayerNorm()
 
-    def project_source(
-        self, encoded: Float[Array, "B E D"]
-    ) -> tuple[ProjectedSource, ...]:
+    def project_source(self, encoded: Float[Array, "B E D"]) -> tuple[SourceKV, ...]:
         """Each layer's keys and values of the encoder's output."""
         return tuple(layer.project_source(encoded) for layer in self.layers)
 
@@ -44,12 +44,12 @@ class Stack(nn.Module):
         pairs = zip(self.layers, hidden, strict=True)
         return tuple(layer.project_memory(memory, places) for layer, memory in pairs)
 
-    def project_distances(self, farthest: int) -> tuple:
+    def project_relative_positions(self, farthest: int) -> tuple:
         """Each layer's W_kR R, or the like, of the distances `farthest` to 0."""
         distances = jnp.arange(farthest, -1, -1)
         encodings = self._encode(distances, train=False)
         return tuple(
-            layer.self_attention.project_distances(distances, encodings)
+            layer.self_attention.project_relative_positions(distances, encodings)
             for layer in self.layers
         )
 
@@ -61,7 +61,7 @@ class Stack(nn.Module):
         if config.clamp_length:
             farthest = config.clamp_length  # to both sides, where both are seen
             distances = jnp.clip(distances, -farthest, farthest)
-        encodings = sinusoids(distances, config.width, interleaved=False)
+        encodings = sinusoidal_encoding(distances, config.width, interleaved=False)
         return self.drop(encodings.astype(config.compute_type), deterministic=not train)
 
     def geometry(

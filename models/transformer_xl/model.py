@@ -19,10 +19,15 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_cache import Past, State, no_past
-from models.attention.positions import ABSOLUTE
+from models.attention.kv_cache import DecodeState, PrefixCache, empty_prefix
+from models.attention.positions import ABSOLUTE_SCHEMES
 from models.common.layers import Initializer, normal
-from models.common.masks import EVERYTHING, causal_mask, filled_mask, near_mask
+from models.common.masks import (
+    NO_WINDOW,
+    causal_mask,
+    sliding_window_mask,
+    valid_memory_mask,
+)
 from models.transformer.config import StackConfig
 from models.transformer.decoder_only import DecoderOnly
 from models.transformer.encoder_decoder import EncoderDecoder, SourceContext
@@ -52,7 +57,7 @@ class Config(StackConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.position_encoding in ABSOLUTE and self.memory_length:
+        if self.position_encoding in ABSOLUTE_SCHEMES and self.memory_length:
             raise ValueError(
                 f"model.memory_length={self.memory_length}: places counted from the "
                 "start of a segment (model.position_encoding="
@@ -138,10 +143,10 @@ class LanguageModel(DecoderOnly):
     def _mask(self, carry, length, slots):
         """Who sees whom of as many slots, of which a segment takes the last."""
         mask = causal_mask(length, slots)
-        mask &= near_mask(length, slots, self.window(carry))
+        mask &= sliding_window_mask(length, slots, self.window(carry))
         if not carry:
             return mask
-        return mask & filled_mask(self._filled(carry) + length, slots)
+        return mask & valid_memory_mask(self._filled(carry) + length, slots)
 
     def _stream(self, tokens, carry):
         """A segment of an evaluation; its keys and values take the oldest slots."""
@@ -154,31 +159,31 @@ class LanguageModel(DecoderOnly):
         mask = self._mask(carry, length, slots)
         geometry = self.stack.geometry(mask, length, first=carry.written, train=False)
         x = self.embed(tokens, geometry.places)
-        x, kept = self.stack.stream(x, carry, geometry, self._prepared(slots))
+        x, kept = self.stack.stream(x, carry, geometry, self._precomputed(slots))
         return x, carry.extended(kept, length)
 
-    def evaluation_carry(self, batch_size: int, segment_length: int) -> Carry:
+    def initial_eval_carry(self, batch_size: int, segment_length: int) -> Carry:
         """A memory of keys and values."""
         return self.initial_carry(
             batch_size, train=False, segment_length=segment_length
         )
 
-    def prepare(self, carry: Carry) -> dict:
+    def precompute(self, carry: Carry) -> dict:
         """The projected distances of all slots, the same for every segment."""
         if not isinstance(carry, ProjectedMemory):
             return {}
-        distances = self.stack.project_distances(carry.slots - 1)
-        return {"prepared": {"distances": distances}}
+        distances = self.stack.project_relative_positions(carry.slots - 1)
+        return {"precomputed": {"relative_keys": distances}}
 
-    def _prepared(self, slots):
-        found = self.get_variable("prepared", "distances")
+    def _precomputed(self, slots):
+        found = self.get_variable("precomputed", "relative_keys")
         if found is None or found[0] is None or len(found[0]) != slots:
             return None
         return found
 
     def window(self, carry: Carry) -> int:
         """M with `same_length`: each query then sees the same number of keys."""
-        return size_of(carry) if self.config.same_length and carry else EVERYTHING
+        return size_of(carry) if self.config.same_length and carry else NO_WINDOW
 
     def _filled(self, carry):
         """How many slots are seen: of an empty memory all, where it is attended."""
@@ -186,18 +191,18 @@ class LanguageModel(DecoderOnly):
             return jnp.full_like(carry.filled, carry.length)
         return carry.filled
 
-    def past(self, carry: Carry, rows: int) -> Past:
+    def past(self, carry: Carry, rows: int) -> PrefixCache:
         """The memory's keys and values, oldest first."""
         config = self.config
         if not carry:
             head = (config.heads, config.size_of_head)
-            return no_past(rows, config.layers, *head, config.compute_type)
+            return empty_prefix(rows, config.layers, *head, config.compute_type)
         if isinstance(carry, ProjectedMemory):
             kept, end = carry.in_order(), carry.written
         else:
             kept, end = self.stack.project_memory(carry.hidden), carry.length
-        seen = filled_mask(self._filled(carry), carry.length)[:, 0]
-        return Past(kept, seen, jnp.broadcast_to(jnp.asarray(end), (rows,)))
+        seen = valid_memory_mask(self._filled(carry), carry.length)[:, 0]
+        return PrefixCache(kept, seen, jnp.broadcast_to(jnp.asarray(end), (rows,)))
 
 
 class Seq2Seq(EncoderDecoder):
@@ -264,14 +269,14 @@ class Seq2Seq(EncoderDecoder):
         carry: Memories | tuple,
         *,
         max_steps: int = 256,
-    ) -> tuple[SourceContext, State]:
+    ) -> tuple[SourceContext, DecodeState]:
         """Encodes a sentence; its translation may have `max_steps` tokens."""
         if not carry:
             return self.begin(source, source_mask, None, None, max_steps)
         memory = carry.decoder
-        past = Past(
+        past = PrefixCache(
             self.decoder.project_memory(memory.hidden),
-            filled_mask(memory.filled, memory.length)[:, 0],
+            valid_memory_mask(memory.filled, memory.length)[:, 0],
             jnp.full(len(source), memory.length),
         )
         return self.begin(source, source_mask, carry.encoder, past, max_steps)

@@ -268,7 +268,7 @@ def of_kernel():
 
     With the dropout of weights, on one device and with rows and heads spread.
     """
-    dispatch.AT_HOME["pallas"] = ("cpu",)
+    dispatch.SUPPORTED_DEVICES["pallas"] = ("cpu",)
     changes = ("dropout", 0.3), ("attention_dropout", 0.5)
     layouts = "one device", "data=2 x fsdp=2 x tensor=2"
 

@@ -10,7 +10,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from models.common import blockwise_cross_entropy
-from models.common.adaptive_softmax import AdaptiveEmbedding, AdaptiveHead, clusters
+from models.common.adaptive_softmax import (
+    AdaptiveEmbedding,
+    AdaptiveHead,
+    cluster_bounds,
+)
 from models.common.layers import normal
 from tests.models.test_output_head import sizes
 
@@ -214,7 +218,7 @@ def test_gradients_are_the_slopes_of_the_formulas(case):
 
 def test_blocks_give_the_same_loss_and_gradients(monkeypatch):
     whole = results("narrowing")[2:]
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", 7 * N)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", 7 * N)
     blocks = compute("narrowing")[2:]
     for ours, theirs in zip(
         jax.tree.leaves(blocks), jax.tree.leaves(whole), strict=True
@@ -233,16 +237,16 @@ def test_no_array_of_all_logits_is_ever_made(monkeypatch):
         program = jax.make_jaxpr(jax.grad(total, argnums=(0, 1)))
         return max(sizes(program(parameters(ends), *example()).jaxpr))
 
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", N * ENTRIES)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", N * ENTRIES)
     assert largest() >= N * LARGEST  # the test can see them
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", 8 * N)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", 8 * N)
     assert largest() < N * LARGEST / 2
 
 
 def test_a_column_of_the_shortlist_lifts_the_words_of_its_cluster():
     ends, params, (_, _, before), _ = results("narrowing")
     logits = jax.jit(partial(ends.apply, method="logits"))
-    for column, (start, stop) in enumerate(clusters(V, CUTOFFS)[1:]):
+    for column, (start, stop) in enumerate(cluster_bounds(V, CUTOFFS)[1:]):
         bias = params["head"]["cluster_bias"] + 3 * np.eye(len(CUTOFFS))[column]
         moved = {**params, "head": {**params["head"], "cluster_bias": bias}}
         after = logits({"params": moved}, example()[0])
@@ -312,13 +316,13 @@ def test_parameters_name_their_logical_axes():
 )
 def test_cutoffs_that_leave_a_cluster_empty_are_refused(cutoffs, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - compared whole below
-        clusters(50, cutoffs)
+        cluster_bounds(50, cutoffs)
     assert str(error.value) == message
 
 
 def test_clusters_are_what_lies_between_the_cutoffs():
-    assert clusters(50, (10, 25)) == ((0, 10), (10, 25), (25, 50))
-    assert clusters(50, ()) == ((0, 50),)
+    assert cluster_bounds(50, (10, 25)) == ((0, 10), (10, 25), (25, 50))
+    assert cluster_bounds(50, ()) == ((0, 50),)
 
 
 def test_an_embedding_too_narrow_to_divide_is_refused():
@@ -340,6 +344,8 @@ def test_label_smoothing_is_refused():
 
 def test_log_z_is_refused_where_there_are_many():
     ends = Ends()
-    apply = partial(ends.apply, method=lambda ends, *inputs: ends.head.scores(*inputs))
+    apply = partial(
+        ends.apply, method=lambda ends, *inputs: ends.head.log_prob_and_log_z(*inputs)
+    )
     with pytest.raises(ValueError, match=r"z_loss: .* set it to 0"):
         jax.eval_shape(apply, {"params": parameters(ends)}, *example())

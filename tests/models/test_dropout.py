@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.architectures import LanguageModelCase, tokens
-from models.common.dropout import Dropout, dropped, hashed, kept
+from models.common.dropout import Dropout, apply_dropout, keep_mask, random_bits
 
 SHAPE = (64, 128, 64)
 SIZE = int(np.prod(SHAPE))
@@ -20,7 +20,7 @@ def keys(seed):
 
 def coins(seed, rate=0.1, shape=SHAPE):
     """-1 and 1 by chance: an entry's mask, normalised."""
-    mask = np.asarray(kept(keys(seed), shape, rate), np.float64)
+    mask = np.asarray(keep_mask(keys(seed), shape, rate), np.float64)
     return (mask - (1 - rate)) / np.sqrt(rate * (1 - rate))
 
 
@@ -60,13 +60,13 @@ def test_keys_that_differ_in_one_bit_give_other_masks():
     for half in range(2):
         for bit in range(32):
             other = one.at[half].set(one[half] ^ jnp.uint32(2**bit))
-            mask = np.asarray(kept(other, SHAPE, 0.1), np.float64).ravel()
+            mask = np.asarray(keep_mask(other, SHAPE, 0.1), np.float64).ravel()
             mask = (mask - 0.9) / 0.3
             assert abs((before * mask).mean()) * np.sqrt(SIZE) < 6, (half, bit)
 
 
 def test_every_bit_is_as_often_0_as_1():
-    bits = np.asarray(hashed(keys(5), SHAPE)).ravel()
+    bits = np.asarray(random_bits(keys(5), SHAPE)).ravel()
     for bit in range(32):
         share = ((bits >> bit) & 1).mean()
         assert abs(share - 0.5) * 2 * np.sqrt(SIZE) < 5, bit
@@ -74,7 +74,7 @@ def test_every_bit_is_as_often_0_as_1():
 
 def test_what_stays_is_scaled_and_gradients_pass_where_it_stays():
     x = jnp.arange(1.0, 257.0).reshape(2, 128)
-    pull = jax.vjp(lambda x: dropped(x, keys(0), x.shape, 0.25), x)
+    pull = jax.vjp(lambda x: apply_dropout(x, keys(0), x.shape, 0.25), x)
     y, (gradient,) = pull[0], pull[1](jnp.ones_like(x))
     stays = np.asarray(y) != 0
     np.testing.assert_allclose(np.asarray(y)[stays], np.asarray(x)[stays] / 0.75, 1e-6)
@@ -99,7 +99,7 @@ def test_nothing_is_dropped_when_it_is_not_asked_to():
 
 def test_the_backward_pass_keeps_no_mask():
     x = jnp.ones((16, 16))
-    _, pull = jax.vjp(lambda x: dropped(x, keys(0), x.shape, 0.1), x)
+    _, pull = jax.vjp(lambda x: apply_dropout(x, keys(0), x.shape, 0.1), x)
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) < 16
 
 

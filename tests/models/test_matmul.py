@@ -5,23 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.common.matmul import linear, met, met_distances, over_queries
+from models.common.matmul import dense, kv_gradient, qk_logits, relative_logits
 
 # All different, so that a swapped axis cannot pass.
 B, H, T, S, K, C = 2, 3, 5, 7, 11, 13
 DEFINITIONS = {
-    met: ("BHTK,BHSK->BHTS", (B, H, T, K), (B, H, S, K)),
-    met_distances: ("BHTK,CHK->HBTC", (B, H, T, K), (C, H, K)),
-    over_queries: ("BHTK,BHTS->BHSK", (B, H, T, K), (B, H, T, S)),
+    qk_logits: ("BHTK,BHSK->BHTS", (B, H, T, K), (B, H, S, K)),
+    relative_logits: ("BHTK,CHK->HBTC", (B, H, T, K), (C, H, K)),
+    kv_gradient: ("BHTK,BHTS->BHSK", (B, H, T, K), (B, H, T, S)),
 }
 
 
 def one_axis(x, kernel):
-    return linear(x, kernel, 1)
+    return dense(x, kernel, 1)
 
 
 def two_axes(x, kernel):
-    return linear(x, kernel, 2)
+    return dense(x, kernel, 2)
 
 
 DEFINITIONS |= {  # more comes out than goes in, and less

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.common import blockwise_cross_entropy
-from models.common.blockwise_cross_entropy import vocabulary_scores
+from models.common.blockwise_cross_entropy import blockwise_log_prob
 
 B, T, D, V = 3, 13, 6, 50
 N = B * T
@@ -27,7 +27,7 @@ def formula(hidden, labels, table, bias, smoothing):
 
 
 def log_prob(*inputs):
-    return vocabulary_scores(*inputs)[0]
+    return blockwise_log_prob(*inputs)[0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -42,7 +42,7 @@ def test_blocks_give_the_same_loss_and_gradients(monkeypatch, smoothing, entries
 
         return jax.value_and_grad(of, argnums=(0, 1, 2))(hidden, table, bias)
 
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
     whole, blocks = loss(formula), loss(log_prob)
     for ours, theirs in zip(
         jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True
@@ -56,10 +56,10 @@ def test_log_z_and_its_gradient_are_the_formula_s(monkeypatch, entries):
     weights = jnp.arange(N).reshape(B, T) / N
 
     def ours(hidden, table, bias):
-        scores, log_z = vocabulary_scores(hidden, labels, table, bias, 0.1)
+        scores, log_z = blockwise_log_prob(hidden, labels, table, bias, 0.1)
         return (log_z**2 * weights).sum(), (scores, log_z)
 
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
     gradient = jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True)
     (_, (scores, log_z)), found = gradient(hidden, table, bias)
     logits = np.asarray(hidden) @ np.asarray(table).T + np.asarray(bias)
@@ -98,7 +98,7 @@ def test_no_array_of_all_logits_is_ever_made(monkeypatch):
         program = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(hidden, table)
         return max(sizes(program.jaxpr))
 
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", N * V)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", N * V)
     assert largest() >= N * V  # the test can see them
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", 10 * N)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", 10 * N)
     assert largest() <= max(10 * N, V * D)

@@ -217,14 +217,14 @@ def test_gradients_of_recurrent_weights_add_up_in_float32():
 
 @pytest.mark.parametrize("entries", [2**22, 64])
 def test_a_loss_in_blocks_adds_up_its_table_s_gradient_in_float32(monkeypatch, entries):
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
     length = 600
     hidden = jnp.ones((1, length, 1), jnp.bfloat16)
     labels = jnp.zeros((1, length), jnp.int32)
 
     def loss(table):
         bias = jnp.zeros(2)
-        return blockwise_cross_entropy.vocabulary_scores(
+        return blockwise_cross_entropy.blockwise_log_prob(
             hidden, labels, table, bias, 0.0
         )[0].sum()
 

@@ -20,41 +20,48 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
-from models.attention.dot_product import Meeting, draw_of
+from models.attention.dot_product import AttentionInputs, make_dropout_mask
 from models.attention.pallas_tpu.kernels import (
-    Given,
-    Inputs,
     Kernel,
+    KernelConstants,
+    KernelInputs,
     backward_tiles,
     forward_tiles,
 )
 from models.attention.pallas_tpu.tiling import Tiling
-from models.common.devices import HEADS, ROWS, kind_of_device, on_each_device
+from models.common.devices import (
+    HEADS,
+    ROWS,
+    device_kind,
+    shard_map_over_batch_and_heads,
+)
 from models.common.dropout import Keys
-from models.common.dtypes import Number
+from models.common.dtypes import Scalar
 
 BY_HEAD = (ROWS, HEADS)
-FAST_MEMORY = 60 << 20  # bytes that a program may take; a TPU v5p has the least, 64
+VMEM_LIMIT_BYTES = (
+    60 << 20
+)  # bytes that a program may take; a TPU v5p has the least, 64
 
 
-def attended_on_tpu(
-    meeting: Meeting,
+def flash_attention_tpu(
+    inputs: AttentionInputs,
     values: Float[Array, "B H S Dh"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: Number,
+    dropout: Scalar,
 ) -> Float[Array, "B H T Dh"]:
     """What `attended` finds, with the same dropout; sums are rounded to float32."""
-    rows, heads, num_queries, width = meeting.content.shape
+    rows, heads, num_queries, width = inputs.query.shape
     tiling = Tiling.of(num_queries, values.shape[2])
     mask, position, distances = tiling.with_mask(mask), None, None
-    if meeting.distances is not None:
-        position = tiling.with_queries(meeting.position)
-        distances = tiling.with_distances(meeting.distances)
-    draw = draw_of(dropout_keys, dropout)
-    inputs = Inputs(
-        tiling.with_queries(meeting.content),
-        tiling.with_keys(meeting.keys),
+    if inputs.relative_keys is not None:
+        position = tiling.with_queries(inputs.position_query)
+        distances = tiling.with_distances(inputs.relative_keys)
+    draw = make_dropout_mask(dropout_keys, dropout)
+    kernel_inputs = KernelInputs(
+        tiling.with_queries(inputs.query),
+        tiling.with_keys(inputs.key),
         tiling.with_keys(values),
         position,
         distances,
@@ -65,19 +72,19 @@ def attended_on_tpu(
         width**-0.5,
         relative=distances is not None,
         drops=draw is not None,
-        interpret=kind_of_device() != "tpu",
+        interpret=device_kind() != "tpu",
     )
     seeds, factor = jnp.zeros((1, 3), jnp.uint32), jnp.ones((1, 1))
     if draw is not None:
-        seeds = jnp.append(draw.keys, draw.least)[None]
+        seeds = jnp.append(draw.keys, draw.threshold)[None]
         factor = jnp.full((1, 1), draw.factor, jnp.float32)
     seen = mask[:, 0].astype(jnp.int8)
-    given = Given(seen, tiling.bounds(mask)[:, None], seeds, factor)
-    return _attended(inputs, given, kernel)[:, :, tiling.spare :]
+    given = KernelConstants(seen, tiling.bounds(mask)[:, None], seeds, factor)
+    return _attended(kernel_inputs, given, kernel)[:, :, tiling.spare :]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attended(inputs: Inputs, given: Given, kernel: Kernel):
+def _attended(inputs: KernelInputs, given: KernelConstants, kernel: Kernel):
     return _forward(inputs, given, kernel)[0]
 
 
@@ -93,7 +100,7 @@ def _backward(kernel, saved, gradient):
     content, keys, values, position, distances = by_input
     if distances is not None:
         distances = distances.sum(axis=0).astype(inputs.distances.dtype)
-    return Inputs(content, keys, values, position, distances), None
+    return KernelInputs(content, keys, values, position, distances), None
 
 
 _attended.defvjp(_forward, _backward)
@@ -114,14 +121,18 @@ def _launch(program, kernel, inputs, given, more):
 
     of_rows = (ROWS,) if len(given.mask) > 1 else (None,)
     names = (
-        Inputs(*(BY_HEAD,) * 4, (HEADS,)),
-        Given(of_rows, of_rows, (), ()),
+        KernelInputs(*(BY_HEAD,) * 4, (HEADS,)),
+        KernelConstants(of_rows, of_rows, (), ()),
         (BY_HEAD,) * len(more),
     )
-    return on_each_device(run, (inputs, given, more), names, kernel.shape)
+    return shard_map_over_batch_and_heads(
+        run, (inputs, given, more), names, kernel.shape
+    )
 
 
-def forward_pass(kernel: Kernel, inputs: Inputs, given: Given, more: tuple[()]):
+def forward_pass(
+    kernel: Kernel, inputs: KernelInputs, given: KernelConstants, more: tuple[()]
+):
     """What queries find, and the logarithm of sums of e^score."""
     specs = Specs.of(kernel, inputs, given)
     content = inputs.content
@@ -138,7 +149,9 @@ def forward_pass(kernel: Kernel, inputs: Inputs, given: Given, more: tuple[()]):
     )(*inputs, *given)
 
 
-def backward_pass(kernel: Kernel, inputs: Inputs, given: Given, more: tuple):
+def backward_pass(
+    kernel: Kernel, inputs: KernelInputs, given: KernelConstants, more: tuple
+):
     """The gradient of all inputs; that of distances with an axis of 1 in front.
 
     Args:
@@ -163,7 +176,7 @@ def backward_pass(kernel: Kernel, inputs: Inputs, given: Given, more: tuple):
         scratch_shapes=(sums, sums),
         **specs.options,
     )(*inputs, *given, *more)
-    return Inputs(*found, *(None,) * (5 - len(found)))
+    return KernelInputs(*found, *(None,) * (5 - len(found)))
 
 
 class Specs(NamedTuple):
@@ -181,11 +194,13 @@ class Specs(NamedTuple):
     row: pl.BlockSpec
     by_distance: pl.BlockSpec
     inputs: tuple
-    given: Given
+    given: KernelConstants
     options: dict
 
     @classmethod
-    def of(cls, kernel: Kernel, inputs: Inputs, given: Given) -> "Specs":
+    def of(
+        cls, kernel: Kernel, inputs: KernelInputs, given: KernelConstants
+    ) -> "Specs":
         """Those of arrays of these sizes."""
         tiling, (rows, heads, _, width) = kernel.tiling, inputs.content.shape
         columns = tiling.filled_queries + tiling.filled_keys
@@ -219,7 +234,7 @@ class Specs(NamedTuple):
             "grid": (heads, rows, tiling.rows),
             "compiler_params": pltpu.CompilerParams(
                 dimension_semantics=("parallel", "arbitrary", "arbitrary"),
-                vmem_limit_bytes=FAST_MEMORY,
+                vmem_limit_bytes=VMEM_LIMIT_BYTES,
             ),
         }
         return cls(
@@ -228,6 +243,6 @@ class Specs(NamedTuple):
             row,
             pl.BlockSpec((None, None, columns, width), lambda h, b, r: (0, h, 0, 0)),
             (queries, keys, keys, *both),
-            Given(mask, bounds, scalars, scalars),
+            KernelConstants(mask, bounds, scalars, scalars),
             options,
         )

@@ -13,14 +13,19 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Int, Int8, UInt32
 
-from models.attention.pallas_tpu.tiling import LANES, Tiling, aligned, aligned_back
-from models.common.dropout import mixed, places, strides
-from models.common.dtypes import widened
+from models.attention.pallas_tpu.tiling import (
+    LANES,
+    Tiling,
+    relative_shift_tile,
+    relative_shift_tile_transpose,
+)
+from models.common.dropout import hash32, linear_index, strides
+from models.common.dtypes import upcast_to_f32
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
-class Inputs(NamedTuple):
+class KernelInputs(NamedTuple):
     """What a gradient is asked for, filled up."""
 
     content: Float[Array, "B H _ Dh"]
@@ -30,7 +35,7 @@ class Inputs(NamedTuple):
     distances: Float[Array, "H _ Dh"] | None
 
 
-class Given(NamedTuple):
+class KernelConstants(NamedTuple):
     """What none is asked for.
 
     Attributes:
@@ -71,7 +76,7 @@ class Kernel:
         """Of places in [B, H, T, S]."""
         return strides((*self.shape, self.tiling.num_queries, self.tiling.num_keys))
 
-    def cost(self, inputs: Inputs, products: int) -> pl.CostEstimate:
+    def cost(self, inputs: KernelInputs, products: int) -> pl.CostEstimate:
         """Of so many products of queries with keys, and half as many by distance.
 
         As if no tile were left out, and of those distances that a query meets.
@@ -88,7 +93,7 @@ class Kernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TileRow:
     """A row of tiles of a head, in fast memory.
 
     Attributes:
@@ -96,15 +101,20 @@ class Row:
     """
 
     kernel: Kernel
-    inputs: Inputs
-    given: Given
+    inputs: KernelInputs
+    given: KernelConstants
     place: tuple[Int[Array, ""], ...]
 
     @classmethod
-    def of(cls, kernel: Kernel, refs: Sequence) -> "Row":
+    def of(cls, kernel: Kernel, refs: Sequence) -> "TileRow":
         """That of the program at work, from the references it is given."""
         head, row, tiles = (pl.program_id(axis) for axis in range(3))
-        return cls(kernel, Inputs(*refs[:5]), Given(*refs[5:9]), (row, head, tiles))
+        return cls(
+            kernel,
+            KernelInputs(*refs[:5]),
+            KernelConstants(*refs[5:9]),
+            (row, head, tiles),
+        )
 
     @property
     def bounds(self) -> tuple[Int[Array, ""], Int[Array, ""]]:
@@ -131,7 +141,7 @@ class Row:
         if self.kernel.relative:
             near = distances[self.distances(column)]
             by_distance = product(position[...], near, (1, 1))
-            scores += aligned(by_distance, self.kernel.tiling.keys)
+            scores += relative_shift_tile(by_distance, self.kernel.tiling.keys)
         return scores * self.kernel.scale
 
     def seen(self, column: Int[Array, ""]) -> Bool[Array, "Q J"]:
@@ -154,8 +164,8 @@ class Row:
         for count, stride in zip(corner, self.kernel.strides, strict=True):
             first += count.astype(jnp.uint32) * jnp.uint32(stride)
         shape = (tiling.num_queries, tiling.num_keys)
-        place = places((tiling.queries, tiling.keys), shape) + first
-        stays = mixed((seeds[0], seeds[1]), place) >= seeds[2]
+        place = linear_index((tiling.queries, tiling.keys), shape) + first
+        stays = hash32((seeds[0], seeds[1]), place) >= seeds[2]
         return jnp.where(stays, self.given.factor[0, 0], 0)
 
 
@@ -166,7 +176,7 @@ def forward_tiles(kernel: Kernel, *refs) -> None:
       refs: the fields of Inputs and Given, and the two that it writes.
     """
     *refs, found, logsum = refs
-    row = Row.of(kernel, refs)
+    row = TileRow.of(kernel, refs)
     values = row.inputs.values
 
     def turn(column, state):
@@ -200,7 +210,7 @@ def backward_tiles(kernel: Kernel, *refs) -> None:
       refs: the fields of Inputs and Given; what was found, its gradient, logarithms of
         sums; the gradients of Inputs; room for sums of those of keys and of values.
     """
-    row = Row.of(kernel, refs)
+    row = TileRow.of(kernel, refs)
     found, gradient, logsum, *results, key_sums, value_sums = refs[9:]
     by_content, by_keys, by_values, *by_apart = results
     inputs, kind, tiles = row.inputs, found.dtype, row.place[2]
@@ -216,7 +226,9 @@ def backward_tiles(kernel: Kernel, *refs) -> None:
         def _():
             by_apart[1][...] = jnp.zeros_like(by_apart[1])
 
-    mean = (widened(gradient[...]) * widened(found[...])).sum(axis=1, keepdims=True)
+    mean = (upcast_to_f32(gradient[...]) * upcast_to_f32(found[...])).sum(
+        axis=1, keepdims=True
+    )
     logsum = logsum[...].reshape(-1, 1)
 
     def turn(column, sums):
@@ -231,7 +243,9 @@ def backward_tiles(kernel: Kernel, *refs) -> None:
         key_sums[keys] += product(rounded, inputs.content[...], (0, 0))
         found = [sums[0] + product(rounded, inputs.keys[keys], (1, 0))]
         if kernel.relative:
-            apart = aligned_back(by_score, kernel.tiling.window).astype(kind)
+            apart = relative_shift_tile_transpose(
+                by_score, kernel.tiling.window
+            ).astype(kind)
             by_apart[1][distances] += product(apart, inputs.position[...], (0, 0))
             near = inputs.distances[distances]
             found.append(sums[1] + product(apart, near, (1, 0)))

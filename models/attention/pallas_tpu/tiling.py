@@ -103,7 +103,9 @@ def side_of(size: int, most: int) -> int:
     return min(sides, key=lambda side: (-(-size // side) * side, -side))
 
 
-def aligned(by_distance: Float[Array, "Q W"], keys: int) -> Float[Array, "Q _"]:
+def relative_shift_tile(
+    by_distance: Float[Array, "Q W"], keys: int
+) -> Float[Array, "Q _"]:
     """From a tile's columns of distances to its keys: out[i, j] = in[i, j + Q - 1 - i].
 
     As a roll to the right by one more in each row, which a TPU does in one operation.
@@ -115,8 +117,10 @@ def aligned(by_distance: Float[Array, "Q W"], keys: int) -> Float[Array, "Q _"]:
     return shifted[:, :keys]
 
 
-def aligned_back(by_key: Float[Array, "Q J"], window: int) -> Float[Array, "Q _"]:
-    """What `aligned` does to gradients: out[i, j + Q - 1 - i] = in[i, j], 0 elsewhere.
+def relative_shift_tile_transpose(
+    by_key: Float[Array, "Q J"], window: int
+) -> Float[Array, "Q _"]:
+    """Transpose of `relative_shift_tile`: out[i, j + Q - 1 - i] = in[i, j], else 0.
 
     A roll by one less in each row: a TPU has none, so by powers of two.
     """

@@ -16,8 +16,8 @@ from analysis.plan.memory import held, partitioner_of
 from analysis.plan.report import compiled_table, report
 from analysis.plan.step import PlannedStep
 from helpers.entry_points import assert_refused, run
-from models.attention.dispatch import kernel_of
-from models.attention.dot_product import Meeting
+from models.attention.dispatch import select_implementation
+from models.attention.dot_product import AttentionInputs
 from tests.analysis.plan.test_plan import config
 from utils.errors import UserError
 
@@ -134,7 +134,7 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
     rows, heads, queries, keys, width = 2, 2, 256, 512, 64
 
     def number(kernel, content, keys, distances):
-        meeting = Meeting(content, keys, content, distances)
+        meeting = AttentionInputs(content, keys, content, distances)
         mask = jnp.ones((1, 1, queries, keys.shape[2]), bool)
         found = kernel(meeting, keys, mask, jnp.zeros(2, jnp.uint32), 0.1)
         return found.astype(jnp.float32).sum()
@@ -150,7 +150,7 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
     scores = f"{rows}x{heads}x{queries}x{keys}x"
     for name, calls in (("xla", 0), ("pallas", 2)):
         with for_a_tpu():
-            kernel = kernel_of(name)
+            kernel = select_implementation(name)
         gradient = jax.jit(jax.grad(lambda *x: number(kernel, *x), (0, 1, 2)))  # noqa: B023
         with for_a_tpu():
             text = gradient.trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
@@ -161,7 +161,9 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
 def test_a_tpus_kernel_is_lowered_for_a_population():
     def number(text, keys, rate):
         mask = jnp.ones((1, 1, 128, 128), bool)
-        return kernel_of("pallas")(Meeting(text, text), text, mask, keys, rate).sum()
+        return select_implementation("pallas")(
+            AttentionInputs(text, text), text, mask, keys, rate
+        ).sum()
 
     members = jax.jit(jax.vmap(jax.grad(number)))
     inputs = (

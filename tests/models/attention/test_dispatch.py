@@ -11,13 +11,13 @@ import pytest
 
 from helpers.architectures import LanguageModelCase, T, V, small_config, tokens
 from models.attention import blockwise, dispatch
-from models.attention.blockwise import attended_in_blocks as in_blocks
-from models.attention.cudnn import attended_by_cudnn
-from models.attention.dot_product import Meeting, attended
+from models.attention.blockwise import blockwise_attention as in_blocks
+from models.attention.cudnn import cudnn_attention
+from models.attention.dot_product import AttentionInputs, dot_product_attention
 from models.attention.pallas_tpu import tiling
-from models.attention.pallas_tpu.attention import attended_on_tpu
-from models.common.devices import kind_of_device
-from models.common.masks import causal_mask, near_mask
+from models.attention.pallas_tpu.attention import flash_attention_tpu
+from models.common.devices import device_kind
+from models.common.masks import causal_mask, sliding_window_mask
 from training.parallel.mesh import AXES, RULES, on_no_device
 
 DRAW = jnp.array([7, 9], jnp.uint32)
@@ -42,7 +42,7 @@ def mask_of(kind, rows, queries, keys):
         return jnp.asarray(seen)
     mask = causal_mask(queries, keys)
     if kind == "near":
-        mask &= near_mask(queries, keys, 6)
+        mask &= sliding_window_mask(queries, keys, 6)
     return mask[:, None]
 
 
@@ -59,7 +59,7 @@ def meeting_of(name, dtype=jnp.float32):
     if by_distance:
         columns = keys if kind != "source" else keys + queries - 1
         position, distances = draw(*asked), draw(columns, heads, width)
-    meeting = Meeting(draw(*asked), draw(*met), position, distances)
+    meeting = AttentionInputs(draw(*asked), draw(*met), position, distances)
     mask = mask_of(kind, rows, queries, keys)
     return meeting, draw(*met), mask, draw(*asked)
 
@@ -81,18 +81,18 @@ def outcome(kernel, name, dropout, dtype=jnp.float32):
 def kernel(request, monkeypatch):
     """Cut so small that the meetings take several blocks or tiles a side."""
     if request.param == "in blocks":
-        monkeypatch.setattr(blockwise, "BLOCK", 3)
+        monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 3)
         return in_blocks
     for name, size in {"LANES": 2, "QUERIES": 4, "KEYS": 6}.items():
         monkeypatch.setattr(tiling, name, size)
-    return attended_on_tpu
+    return flash_attention_tpu
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("name", MEETINGS)
 def test_outputs_and_gradients_are_those_of_all_scores_at_once(kernel, name, dropout):
     ours = outcome(kernel, name, dropout)
-    whole = outcome(attended, name, dropout)
+    whole = outcome(dot_product_attention, name, dropout)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(whole), strict=True):
         assert np.abs(other).max() > 0
         np.testing.assert_allclose(one, other, atol=4e-6)
@@ -100,8 +100,8 @@ def test_outputs_and_gradients_are_those_of_all_scores_at_once(kernel, name, dro
 
 @pytest.mark.parametrize("name", ["after a memory", "of a source"])
 def test_in_bfloat16_they_are_as_near_to_float32_as_that_rounds(kernel, name):
-    exact = outcome(attended, name, 0.4)
-    for run in (kernel, attended):
+    exact = outcome(dot_product_attention, name, 0.4)
+    for run in (kernel, dot_product_attention):
         ours = outcome(run, name, 0.4, jnp.bfloat16)
         for one, other in zip(
             jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True
@@ -122,7 +122,7 @@ def test_bounds_leave_out_tiles_that_nobody_sees(monkeypatch):
     tiles = tiling.Tiling.of(4, 6)
     mask = tiles.with_mask(causal_mask(4, 6)[:, None])
     np.testing.assert_array_equal(tiles.bounds(mask), [[0, 2, 0, 3]])
-    near = tiles.with_mask((causal_mask(4, 6) & near_mask(4, 6, 2))[:, None])
+    near = tiles.with_mask((causal_mask(4, 6) & sliding_window_mask(4, 6, 2))[:, None])
     np.testing.assert_array_equal(tiles.bounds(near), [[0, 2, 1, 3]])
     nothing = jnp.zeros((1, 1, 4, 6), bool)
     np.testing.assert_array_equal(tiles.bounds(nothing), [[0, 0, 0, 0]])
@@ -141,7 +141,9 @@ def test_members_of_a_population_may_each_drop_a_share_of_their_own(kernel):
         gradient = jax.vmap(jax.value_and_grad(number), (None, 0, 0))
         return jax.jit(gradient)(values, keys, rates)
 
-    for one, other in zip(outcomes(kernel), outcomes(attended), strict=True):
+    for one, other in zip(
+        outcomes(kernel), outcomes(dot_product_attention), strict=True
+    ):
         assert len(np.unique(np.round(other, 4), axis=0)) == len(rates)
         np.testing.assert_allclose(one, other, atol=4e-5)
 
@@ -159,32 +161,32 @@ def arrays_of(kernel, name):
 
 def test_blocks_never_hold_all_scores(monkeypatch):
     monkeypatch.setitem(MEETINGS, "long", ((2, 3, 28, 40, 4), "causal", True))
-    monkeypatch.setattr(blockwise, "BLOCK", 7)
+    monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 7)
 
     def largest(kernel):
         arrays = [map(int, shape.split(",")) for shape in arrays_of(kernel, "long")]
         return max(functools.reduce(int.__mul__, shape, 1) for shape in arrays)
 
     scores = 2 * 3 * 28 * 40
-    assert largest(attended) >= scores
+    assert largest(dot_product_attention) >= scores
     assert largest(in_blocks) < scores / 2
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
 @pytest.mark.parametrize("kind", ["blockwise", "pallas"])
 def test_a_model_may_take_any(monkeypatch, name, kind):
-    monkeypatch.setattr(blockwise, "BLOCK", 2)
-    monkeypatch.setitem(dispatch.AT_HOME, "pallas", ("cpu",))
+    monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 2)
+    monkeypatch.setitem(dispatch.SUPPORTED_DEVICES, "pallas", ("cpu",))
     text, calls = tokens((2, T)), []
     found = []
     for one in ("xla", kind):
-        kernel = dispatch.KERNELS[one]
+        kernel = dispatch.IMPLEMENTATIONS[one]
 
         def noted(*inputs, one=one, kernel=kernel):
             calls.append(one)
             return kernel(*inputs)
 
-        monkeypatch.setitem(dispatch.KERNELS, one, noted)
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, one, noted)
         case = LanguageModelCase(
             name, attention_impl=one, dropout=0.2, attention_dropout=0.5
         )
@@ -206,19 +208,19 @@ def test_what_cudnn_is_handed_is_the_same_attention(monkeypatch, name):
         return plain(*inputs, implementation="xla", **options)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
-    ours = outcome(attended_by_cudnn, name, 0.0)
-    whole = outcome(attended, name, 0.0)
+    ours = outcome(cudnn_attention, name, 0.0)
+    whole = outcome(dot_product_attention, name, 0.0)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(one, other, atol=4e-6)
     with pytest.raises(ValueError, match="dropout"):
-        outcome(attended_by_cudnn, name, 0.5)
+        outcome(cudnn_attention, name, 0.5)
 
 
 @pytest.mark.parametrize("way", ["remat", "scan_layers"])
 @pytest.mark.parametrize("kind", ["blockwise", "pallas"])
 def test_gradients_are_the_same_however_layers_are_gone_through(monkeypatch, kind, way):
-    monkeypatch.setattr(blockwise, "BLOCK", 2)
-    monkeypatch.setitem(dispatch.AT_HOME, "pallas", ("cpu",))
+    monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 2)
+    monkeypatch.setitem(dispatch.SUPPORTED_DEVICES, "pallas", ("cpu",))
     text, found = tokens((2, T)), []
     for one in ("xla", kind):
         changes = {"attention_impl": one, way: True, "attention_dropout": 0.5}
@@ -238,29 +240,29 @@ def test_gradients_are_the_same_however_layers_are_gone_through(monkeypatch, kin
 
 
 def test_where_a_kernel_is_not_at_home_all_scores_are_made():
-    assert kind_of_device() == "cpu"
+    assert device_kind() == "cpu"
     for name in ("pallas", "cudnn"):
-        assert dispatch.kernel_of(name) is attended
-    assert dispatch.kernel_of("blockwise") is in_blocks
+        assert dispatch.select_implementation(name) is dot_product_attention
+    assert dispatch.select_implementation("blockwise") is in_blocks
 
 
 def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
     device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
-        assert dispatch.kernel_of("pallas") is attended_on_tpu
-        assert dispatch.kernel_of("cudnn") is attended
+        assert dispatch.select_implementation("pallas") is flash_attention_tpu
+        assert dispatch.select_implementation("cudnn") is dot_product_attention
         old = jax.sharding.AbstractDevice("TPU v4", 2, "tpu")
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=old)):
-            assert dispatch.kernel_of("pallas") is attended
-            assert dispatch.kernel_of("blockwise") is in_blocks
+            assert dispatch.select_implementation("pallas") is dot_product_attention
+            assert dispatch.select_implementation("blockwise") is in_blocks
         amd = jax.sharding.AbstractDevice("AMD Instinct MI300X", 1, "gpu")
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=amd)):
-            assert dispatch.kernel_of("cudnn") is attended
-            assert dispatch.kernel_of("blockwise") is in_blocks
+            assert dispatch.select_implementation("cudnn") is dot_product_attention
+            assert dispatch.select_implementation("blockwise") is in_blocks
         with on_no_device():
-            assert dispatch.kernel_of("pallas") is attended
-            assert dispatch.kernel_of("blockwise") is attended
+            assert dispatch.select_implementation("pallas") is dot_product_attention
+            assert dispatch.select_implementation("blockwise") is dot_product_attention
 
 
 def test_a_kernel_is_handed_the_rows_and_heads_of_a_device():
@@ -269,7 +271,7 @@ def test_a_kernel_is_handed_the_rows_and_heads_of_a_device():
     mesh = jax.sharding.AbstractMesh(sizes, AXES, axis_types=kinds)
 
     def shapes_of():
-        jaxpr = jax.make_jaxpr(attended_on_tpu)(meeting, values, mask, DRAW, 0.4)
+        jaxpr = jax.make_jaxpr(flash_attention_tpu)(meeting, values, mask, DRAW, 0.4)
         return set(re.findall(r"f32\[(\d,\d),128,4\]", str(jaxpr)))
 
     with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(RULES):
@@ -307,6 +309,6 @@ def test_a_tpus_kernel_is_refused_float64():
 
 def test_a_kernel_that_is_none_is_refused():
     with pytest.raises(KeyError, match="flash"):
-        dispatch.kernel_of("flash")
+        dispatch.select_implementation("flash")
     with pytest.raises(ValueError, match="xla, blockwise, pallas, cudnn"):
         small_config("transformer", attention_impl="flash")

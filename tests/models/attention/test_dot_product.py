@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention.dot_product import Meeting, attended
+from models.attention.dot_product import AttentionInputs, dot_product_attention
 from models.attention.multi_head import SelfAttention
-from models.attention.positions import sinusoids
+from models.attention.positions import sinusoidal_encoding
 from models.common.masks import causal_mask
 
 B, T, M, D, H = 2, 5, 3, 12, 3
@@ -15,8 +15,8 @@ B, T, M, D, H = 2, 5, 3, 12, 3
 
 def layer(dropout):
     return SelfAttention(
-        heads=H, width=D, head_dim=4, dropout=dropout, scheme="relative",
-        own_biases=True,
+        heads=H, width=D, head_dim=4, dropout=dropout, position_encoding="relative",
+        untie_biases=True,
     )  # fmt: skip
 
 
@@ -34,9 +34,9 @@ def outcome(module, variables, x, mask, *, watched):
 
     def run(variables, x):
         def call(module, x):
-            kept = module.keep(x, places)
-            encodings = sinusoids(distances, D, interleaved=False)
-            by_distance = module.project_distances(distances, encodings)
+            kept = module.project_kv(x, places)
+            encodings = sinusoidal_encoding(distances, D, interleaved=False)
+            by_distance = module.project_relative_positions(distances, encodings)
             return module(x[:, M:], kept, mask, places[:, M:], by_distance, train=True)
 
         found = module.apply(
@@ -61,9 +61,9 @@ def test_outputs_and_gradients_are_those_of_the_weights(dropout):
     def first(module, x):
         places = jnp.arange(M + T)[None]
         distances = jnp.arange(M + T - 1, -1, -1)
-        encodings = sinusoids(distances, D, interleaved=False)
-        by_distance = module.project_distances(distances, encodings)
-        kept = module.keep(x, places)
+        encodings = sinusoidal_encoding(distances, D, interleaved=False)
+        by_distance = module.project_relative_positions(distances, encodings)
+        kept = module.project_kv(x, places)
         return module(x[:, M:], kept, mask, places[:, M:], by_distance, train=False)
 
     variables = module.init(jax.random.key(1), x, method=first)
@@ -86,7 +86,9 @@ def test_one_array_of_the_size_of_scores_is_kept():
     draw = jnp.array([1, 2], jnp.uint32)
 
     def found(content, keys):
-        return attended(Meeting(content, keys), keys, mask[:, None], draw, 0.5)
+        return dot_product_attention(
+            AttentionInputs(content, keys), keys, mask[:, None], draw, 0.5
+        )
 
     _, pull = jax.vjp(found, heads, keys)
     large = [leaf for leaf in jax.tree.leaves(pull) if leaf.size >= B * H * T * (M + T)]

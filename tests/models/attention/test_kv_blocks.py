@@ -10,48 +10,51 @@ import pytest
 from decoding.hypotheses import reorder, widen
 from helpers.architectures import LanguageModelCase, tokens
 from models.attention.kv_blocks import (
-    FIRST,
-    empty_blocks,
+    FIRST_BLOCK_STEPS,
+    active_block,
+    block_sizes,
+    init_blocks,
     num_slots,
-    reached,
-    repeated,
-    steps_of_blocks,
-    write,
+    tile_beams,
+    update_cache,
 )
 
-B, T, L, N = 2, 5, 2 * FIRST + 8, 3  # L: three blocks
+B, T, L, N = 2, 5, 2 * FIRST_BLOCK_STEPS + 8, 3  # L: three blocks
 NAMES = ("transformer", "transformer_xl")
 
 
-@pytest.mark.parametrize("max_steps", [1, FIRST, FIRST + 1, 3 * FIRST, 1000])
+@pytest.mark.parametrize(
+    "max_steps",
+    [1, FIRST_BLOCK_STEPS, FIRST_BLOCK_STEPS + 1, 3 * FIRST_BLOCK_STEPS, 1000],
+)
 def test_each_step_stands_in_a_block_that_begins_at_half_of_it_or_later(max_steps):
-    sizes = steps_of_blocks(max_steps)
+    sizes = block_sizes(max_steps)
     assert sum(sizes) == max_steps
     ends = list(itertools.accumulate(sizes))
     for step in range(max_steps):
-        block = int(reached(jnp.asarray(step), max_steps))
+        block = int(active_block(jnp.asarray(step), max_steps))
         assert ends[block] - sizes[block] <= step < ends[block]
-        assert ends[block] <= max(FIRST, 2 * step)  # what is met
+        assert ends[block] <= max(FIRST_BLOCK_STEPS, 2 * step)  # what is met
 
 
 def test_accelerators_have_one_block():
     device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
-        assert steps_of_blocks(L) == (L,)
-    assert len(steps_of_blocks(L)) == 3
+        assert block_sizes(L) == (L,)
+    assert len(block_sizes(L)) == 3
 
 
 @pytest.mark.parametrize("related", [True, False])
 def test_slots_lie_side_by_side_by_steps(related):
     heads, head_dim = 3, 4
     past = jnp.zeros((B, heads, head_dim, 0)), jnp.zeros((B, heads, 0, head_dim))
-    written = repeated(empty_blocks(past, L), N, related=related)
+    written = tile_beams(init_blocks(past, L), N, related=related)
     members, families = (N, B) if related else (1, B * N)
     assert num_slots(written) == L * members
     new = jax.random.normal(jax.random.key(0), (2, L, B, heads, N, head_dim))
     for step in range(L):
-        written = write(written, (new[0, step], new[1, step]), jnp.asarray(step))
+        written = update_cache(written, (new[0, step], new[1, step]), jnp.asarray(step))
     keys = jnp.concatenate([keys for keys, _ in written], axis=3)
     values = jnp.concatenate([values for _, values in written], axis=2)
     for family, step, member in itertools.product(
@@ -79,11 +82,13 @@ def spoilt(state, first):
         bad = jax.tree.map(lambda slots: slots * jnp.nan, written[first:])
         return written[:first] + bad
 
-    return state._replace(caches=tuple(map(each, state.caches)))
+    return state._replace(kv=tuple(map(each, state.kv)))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("step", "block"), [(0, 0), (FIRST - 1, 0), (FIRST, 1)])
+@pytest.mark.parametrize(
+    ("step", "block"), [(0, 0), (FIRST_BLOCK_STEPS - 1, 0), (FIRST_BLOCK_STEPS, 1)]
+)
 def test_blocks_that_are_not_reached_are_not_met(name, step, block):
     case, _, context, state = begun(name)
     state = widen(state, N, related=True)._replace(step=jnp.asarray(step))
@@ -117,7 +122,12 @@ def test_a_line_through_all_blocks_equals_one_pass(name, changes):
         state, lines = reorder((state, lines), parents)
         lines = jnp.concatenate([lines, token[..., None]], axis=-1)
         state, logits = case.step(context, state, token)
-        if step not in (FIRST - 1, FIRST, 2 * FIRST, L - 1):
+        if step not in (
+            FIRST_BLOCK_STEPS - 1,
+            FIRST_BLOCK_STEPS,
+            2 * FIRST_BLOCK_STEPS,
+            L - 1,
+        ):
             continue
         for k in range(N):
             text = jnp.concatenate([tokens((B, T)), lines[:, k]], axis=1)

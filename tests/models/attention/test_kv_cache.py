@@ -9,7 +9,7 @@ import pytest
 
 from decoding.hypotheses import reorder, widen
 from helpers.architectures import LanguageModelCase, Seq2SeqCase, tokens
-from models.attention.beam_groups import by_family, by_row
+from models.attention.beam_groups import merge_groups, split_groups
 
 B, T, L = 2, 5, 16
 CASES = {"text": LanguageModelCase, "translation": Seq2SeqCase}
@@ -32,7 +32,7 @@ def test_no_keys_and_no_values_move_when_hypotheses_do(kind):
     wide = widen(started(kind)[2], 3, related=True)
     parents = jnp.asarray([[2, 0, 0], [1, 1, 2]])
     moved = reorder((wide, jnp.arange(6).reshape(2, 3)), parents)
-    assert moved[0].caches is wide.caches
+    assert moved[0].kv is wide.kv
     np.testing.assert_array_equal(moved[1], [[2, 0, 0], [4, 4, 5]])
 
 
@@ -48,10 +48,8 @@ def test_strangers_do_not_go_on_from_one_another():
 def test_hypotheses_take_no_more_room_than_one_each(kind, related):
     state = started(kind)[2]
     wide = widen(state, 3, related=related)
-    assert wide.num_members == (3 if related else 1)
-    sizes = [
-        sum(leaf.size for leaf in jax.tree.leaves(s.caches)) for s in (state, wide)
-    ]
+    assert wide.num_beams_per_group == (3 if related else 1)
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(s.kv)) for s in (state, wide)]
     assert sizes[1] == 3 * sizes[0]
 
 
@@ -74,8 +72,8 @@ def test_strangers_are_not_met():
 def test_families_and_rows_are_two_orders_of_the_same():
     x = jnp.arange(2.0 * 3 * 6 * 4).reshape(2, 3, 6, 4)
     for families, members in ((2, 6), (4, 3), (12, 1)):
-        grouped = by_family(x, families)
+        grouped = split_groups(x, families)
         assert grouped.shape == (families, 3, members, 4)
-        np.testing.assert_array_equal(by_row(grouped, 2), x)
+        np.testing.assert_array_equal(merge_groups(grouped, 2), x)
     # The second family of the first row: its third hypothesis is the row's sixth.
-    np.testing.assert_array_equal(by_family(x, 4)[1, :, 2], x[0, :, 5])
+    np.testing.assert_array_equal(split_groups(x, 4)[1, :, 2], x[0, :, 5])

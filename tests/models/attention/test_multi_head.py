@@ -8,15 +8,15 @@ import pytest
 
 from helpers.architectures import small_config
 from models.attention.multi_head import MultiHeadAttention, SelfAttention
-from models.attention.positions import rotate, sinusoids
+from models.attention.positions import apply_rope, sinusoidal_encoding
 from models.common.masks import (
     causal_mask,
-    filled_mask,
     masked_softmax,
-    near_mask,
     pad_left,
     pad_right,
     segment_mask,
+    sliding_window_mask,
+    valid_memory_mask,
 )
 from models.transformer.memory import Memory, empty_memory, extend_memory
 from models.transformer.stack import Stack
@@ -55,7 +55,7 @@ def heads_of(variables):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_multi_head_attention_is_the_paper_s_formula(shared):
-    module = MultiHeadAttention(H, D, K, 0.0, use_bias=False, shared=shared)
+    module = MultiHeadAttention(H, D, K, 0.0, use_bias=False, share_qkv=shared)
     x, content = random(B, T, D, seed=1), random(B, S, D, seed=2)
     mask = causal_mask(T, S)
 
@@ -83,7 +83,7 @@ def by_hand(scheme, w, biases, q, key, distance, h):
     """The score of one query and one key of head h, before it is scaled."""
     if scheme == "relative":
         u, v = (np.asarray(bias[h]) for bias in biases)
-        r = sinusoids(jnp.asarray(distance), D, interleaved=False)
+        r = sinusoidal_encoding(jnp.asarray(distance), D, interleaved=False)
         return (q + u) @ key + (q + v) @ (r @ w["position"][:, h])
     if scheme == "shaw":
         return q @ (key + w["distance"][np.clip(-distance, -2, 2) + 2])
@@ -97,18 +97,20 @@ def by_hand(scheme, w, biases, q, key, distance, h):
 @pytest.mark.parametrize("nearest", [0, 1 - T])
 @pytest.mark.parametrize("scheme", ["relative", "shaw", "rotary", "none"])
 def test_self_attention_is_each_paper_s_formula(scheme, nearest):
-    module = SelfAttention(H, D, K, 0.0, use_bias=False, scheme=scheme, max_distance=2)
+    module = SelfAttention(
+        H, D, K, 0.0, use_bias=False, position_encoding=scheme, max_distance=2
+    )
     x, memory = random(B, T, D, seed=1), random(B, M, D, seed=2)
     biases = random(H, K, seed=3), random(H, K, seed=4)
     content = jnp.concatenate([memory, x], axis=1)
     mask = causal_mask(T, M + T) if nearest == 0 else jnp.ones((1, T, M + T), bool)
     distances = jnp.arange(M + T - 1, nearest - 1, -1)
-    encodings = sinusoids(distances, D, interleaved=False)
+    encodings = sinusoidal_encoding(distances, D, interleaved=False)
 
     def call(module):
-        projected = module.project_distances(distances, encodings)
+        projected = module.project_relative_positions(distances, encodings)
         places = jnp.arange(M + T)[None]
-        kept = module.keep(content, places)
+        kept = module.project_kv(content, places)
         return module(x, kept, mask, places[:, M:], projected, biases, train=False)
 
     variables = nn.meta.unbox(nn.init(call, module)(jax.random.key(0)))
@@ -135,14 +137,14 @@ def test_masks_say_who_may_look_at_whom():
         causal_mask(2, 4)[0], [[True, True, True, False], [True] * 4]
     )
     np.testing.assert_array_equal(
-        causal_mask(2, 4)[0] & near_mask(2, 4, 2)[0],
+        causal_mask(2, 4)[0] & sliding_window_mask(2, 4, 2)[0],
         [[False, True, True, False], [False, False, True, True]],
     )
     one, two = jnp.asarray([[1, 2]]), jnp.asarray([[1, 2, 2]])
     np.testing.assert_array_equal(
         segment_mask(one, two)[0], [[True, False, False], [False, True, True]]
     )
-    filled = filled_mask(jnp.asarray([0, 2]), 3)[:, 0]
+    filled = valid_memory_mask(jnp.asarray([0, 2]), 3)[:, 0]
     np.testing.assert_array_equal(filled, [[False] * 3, [False, True, True]])
 
 
@@ -183,13 +185,13 @@ def test_a_memory_of_negative_length_is_refused():
 
 def test_sinusoids_are_the_paper_s_interleaved_and_the_code_s_halves():
     positions = jnp.asarray([0, 1, 7])
-    waves = sinusoids(positions, 6, interleaved=True)
+    waves = sinusoidal_encoding(positions, 6, interleaved=True)
     for p, row in zip([0, 1, 7], np.asarray(waves), strict=True):
         for i in range(3):
             angle = p / 10000 ** (2 * i / 6)
             np.testing.assert_allclose(row[2 * i], np.sin(angle), atol=1e-6)
             np.testing.assert_allclose(row[2 * i + 1], np.cos(angle), atol=1e-6)
-    halves = sinusoids(positions, 6, interleaved=False)
+    halves = sinusoidal_encoding(positions, 6, interleaved=False)
     np.testing.assert_array_equal(halves[:, :3], waves[:, 0::2])
     np.testing.assert_array_equal(halves[:, 3:], waves[:, 1::2])
 
@@ -202,7 +204,10 @@ def test_rotary_positions_are_as_exact_far_into_a_text(read):
     places = jnp.arange(4)[None] * 500
 
     def scores(first):
-        turned = rotate(query, places + first + 2000), rotate(key, places + first)
+        turned = (
+            apply_rope(query, places + first + 2000),
+            apply_rope(key, places + first),
+        )
         return jnp.einsum("BHTK,BHSK->BHTS", *turned)
 
     rates = 10000.0 ** (-np.arange(0, 64, 2) / 64)

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from models.attention.relative import (
-    by_folding,
-    by_rows,
-    folding_back,
     relative_shift,
-    rows_back,
+    shift_by_reshape,
+    shift_by_reshape_transpose,
+    shift_by_slice,
+    shift_by_slice_transpose,
 )
 from models.common.masks import causal_mask
 
 H, T, M = 2, 3, 4
 WAYS = {
     "relative_shift": relative_shift,
-    "by_rows": lambda scores, num_keys: by_rows(scores, num_keys=num_keys),
-    "by_folding": lambda scores, num_keys: by_folding(scores, num_keys=num_keys),
+    "by_rows": lambda scores, num_keys: shift_by_slice(scores, num_keys=num_keys),
+    "by_folding": lambda scores, num_keys: shift_by_reshape(scores, num_keys=num_keys),
 }
 
 
@@ -36,7 +36,10 @@ def test_the_shift_puts_each_distance_under_its_key(shift):
     np.testing.assert_array_equal(np.asarray(causal)[seen], expected[seen])
 
 
-BACK = {"rows_back": rows_back, "folding_back": folding_back}
+BACK = {
+    "rows_back": shift_by_slice_transpose,
+    "folding_back": shift_by_reshape_transpose,
+}
 
 
 @pytest.mark.parametrize("is_causal", [True, False])

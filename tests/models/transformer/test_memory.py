@@ -38,7 +38,7 @@ def model(variant):
 
 
 def ring(case):
-    carry = case.model.evaluation_carry(B, T)
+    carry = case.model.initial_eval_carry(B, T)
     assert isinstance(carry, ProjectedMemory)
     return carry
 
@@ -133,12 +133,12 @@ def test_a_segment_longer_than_there_is_room_for_is_refused():
 def test_distances_prepared_beforehand_change_nothing():
     case, text = model("published"), tokens((B, T))
     carry = ring(case)
-    prepared = case.model.apply(case.variables, carry, method="prepare")
+    prepared = case.model.apply(case.variables, carry, method="precompute")
     variables = case.variables | prepared
     found = case.run(text, carry, variables)[0]
     np.testing.assert_array_equal(found, case.run(text, carry)[0])
-    wrong = jax.tree.map(jnp.zeros_like, variables["prepared"])
-    other = case.run(text, carry, {**variables, "prepared": wrong})[0]
+    wrong = jax.tree.map(jnp.zeros_like, variables["precomputed"])
+    other = case.run(text, carry, {**variables, "precomputed": wrong})[0]
     assert not np.allclose(found, other, atol=1e-3)
 
 
@@ -165,8 +165,8 @@ def made(compiled, size):
 
 def test_no_memory_is_copied_or_projected_again():
     case = LanguageModelCase("transformer_xl", memory_length=64, layers=2)
-    carry = case.model.evaluation_carry(B, T)
-    prepared = case.model.apply(case.variables, carry, method="prepare")
+    carry = case.model.initial_eval_carry(B, T)
+    prepared = case.model.apply(case.variables, carry, method="precompute")
     variables = case.variables | prepared
 
     def step(variables, tokens, carry):
@@ -190,7 +190,7 @@ def test_generation_copies_no_memory(hypotheses):
     # As large as users have them: small products are laid out in other ways.
     sizes = {"heads": 2, "head_dim": 64, "memory_length": 500}
     case = LanguageModelCase("transformer_xl", layers=1, **sizes)
-    carry = case.model.evaluation_carry(B, T)
+    carry = case.model.initial_eval_carry(B, T)
     prompt, mask = tokens((B, T)), jnp.ones((B, T), bool)
     context, state = case.start(prompt, mask, carry, max_steps=256)
     state = widen(state, hypotheses, related=True)
@@ -202,11 +202,11 @@ def test_generation_copies_no_memory(hypotheses):
     donated = jax.jit(step, donate_argnums=2)
     lowered = donated.lower(case.variables, context, state, token)
     compiled = as_users_compile(lowered)
-    past, (*early, last) = context.past.kept[0][0], state.caches[0]
+    past, (*early, last) = context.past.kv[0][0], state.kv[0]
     assert made(compiled, past.size) == []
     sizes = [values.size for _, values in early]
     for size in {*sizes, last[1].size}:  # the first two blocks are of one size
         count = 2 * (sizes.count(size) or 1)
         assert made(compiled, size) == ["fusion"] * count
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.caches))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state.kv))
     assert compiled.memory_analysis().alias_size_in_bytes >= size

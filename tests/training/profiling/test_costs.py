@@ -68,7 +68,7 @@ def test_a_loss_in_blocks_never_holds_all_logits(monkeypatch):
     work = shrunk("small")
     logits = work.tokens * work.vocabulary
     assert most_entries(program("small").as_text()) >= logits
-    monkeypatch.setattr(blockwise_cross_entropy, "BLOCK_ENTRIES", logits // 4)
+    monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", logits // 4)
     program.cache_clear()
     assert most_entries(program("small").as_text()) < logits
     program.cache_clear()

@@ -203,7 +203,7 @@ def test_what_is_computed_again_counts_once(task, model, monkeypatch):
     again = Case(task, model, **SMALL, remat=True, scan_layers=True)
     assert gradient_products(again) > plain.total
     assert again.count() == plain
-    monkeypatch.setattr("models.common.blockwise_cross_entropy.BLOCK_ENTRIES", 1)
+    monkeypatch.setattr("models.common.blockwise_cross_entropy.CHUNK_LOGITS", 1)
     blocks = Case(task, model, **SMALL)
     assert gradient_products(blocks) > plain.total
     assert blocks.count() == plain
@@ -216,8 +216,8 @@ def test_the_type_of_numbers_does_not_change_the_count():
 
 @pytest.mark.parametrize("kernel", ["blockwise", "pallas"])
 def test_the_kernel_of_attention_does_not_change_the_count(monkeypatch, kernel):
-    monkeypatch.setattr(blockwise, "BLOCK", 2)
-    monkeypatch.setitem(dispatch.AT_HOME, "pallas", ("cpu",))
+    monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 2)
+    monkeypatch.setitem(dispatch.SUPPORTED_DEVICES, "pallas", ("cpu",))
     key = "language_modeling", "transformer_xl"
     plain, other = (
         Case(*key, **SMALL, attention_impl=one).count() for one in ("xla", kernel)

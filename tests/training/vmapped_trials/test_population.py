@@ -13,7 +13,7 @@ import pytest
 from experiment import train
 from experiment.restore import evaluate, open_run
 from helpers.small_runs import config, small_corpora
-from models.common.dropout import threshold
+from models.common.dropout import keep_threshold
 from sweeps.vmapped_trials import population
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
@@ -191,6 +191,6 @@ def test_numbers_that_are_the_same_stay_constants(tmp_path):
 
 def test_a_traced_rate_has_the_mask_of_the_same_one_that_is_not():
     rates = [0.0, 1e-9, 0.003, 0.1, 1 / 3, 0.5, 0.999, 1 - 2**-24]
-    traced = jax.jit(jax.vmap(threshold))(jnp.asarray(rates, jnp.float32))
-    assert traced.tolist() == [int(threshold(rate)) for rate in rates]
+    traced = jax.jit(jax.vmap(keep_threshold))(jnp.asarray(rates, jnp.float32))
+    assert traced.tolist() == [int(keep_threshold(rate)) for rate in rates]
     assert traced.tolist() == pytest.approx([r * 2**32 for r in rates], rel=1e-7, abs=1)
