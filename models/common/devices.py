@@ -32,7 +32,7 @@ def device_kind() -> str:
     return {"cuda": "gpu"}.get(device.platform, device.platform)
 
 
-def shard_map_over_batch_and_heads(
+def map_over_shards(
     function: Callable, inputs: tuple, names: tuple, shape: tuple[int, int]
 ) -> PyTree:
     """The results of `function(corner, *inputs)`, a device's own part each.

@@ -33,7 +33,7 @@ from models.common.devices import (
     HEADS,
     ROWS,
     device_kind,
-    shard_map_over_batch_and_heads,
+    map_over_shards,
 )
 from models.common.dropout import Keys
 from models.common.dtypes import Scalar
@@ -125,9 +125,7 @@ def _launch(program, kernel, inputs, given, more):
         KernelConstants(of_rows, of_rows, (), ()),
         (BY_HEAD,) * len(more),
     )
-    return shard_map_over_batch_and_heads(
-        run, (inputs, given, more), names, kernel.shape
-    )
+    return map_over_shards(run, (inputs, given, more), names, kernel.shape)
 
 
 def forward_pass(
