@@ -7,6 +7,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 from ml_collections import ConfigDict
 
@@ -73,8 +74,12 @@ class Search:
             top_p=float(options.top_p),
         )
         keys = used(options)
-        names = [field.name for field in dataclasses.fields(cls)]
-        return dataclasses.replace(asked, **{k: 0 for k in names if k not in keys})
+        empty = {  # 0, 0.0 or False
+            field.name: type(getattr(asked, field.name))()
+            for field in dataclasses.fields(cls)
+            if field.name not in keys
+        }
+        return dataclasses.replace(asked, **empty)
 
     @property
     def best_alone(self) -> "Search":
@@ -183,7 +188,9 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
         )
 
 
-def row_keys(seed: Int[Array, ""] | int, ids: Int[Array, "B"]) -> Key[Array, "B"]:
+def row_keys(
+    seed: Int[Array, ""] | int, ids: Int[Array | np.ndarray, "B"]
+) -> Key[Array, "B"]:
     """A key a row that depends on its example's number alone."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), ids)
 
