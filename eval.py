@@ -32,9 +32,9 @@ def main() -> None:
         if "low" in score:
             interval = f"  [{score['low']:.4f}, {score['high']:.4f}]"
         print(f"  {name:21} {score['value']:10.4f}{interval}")
-    for floor, scores in card["floors"].items():
+    for baseline, scores in card["baselines"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        print(f"  floor: {floor:13} {named}")
+        print(f"  baseline: {baseline:17} {named}")
     if picture := maps.write(run, card["split"]):
         print(picture)
     print(path)

@@ -48,7 +48,7 @@ def main() -> None:
     how = {"documents": DOCUMENTS.value} | ({"size": 1} if sys.stdin.isatty() else {})
     lines = cli.lines_of(sys.stdin.buffer)
     if SCORE.value:
-        for scored in restore.predict_scores(run, lines, **how):
+        for scored in restore.score_targets(run, lines, **how):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
         return
     how["column"] = "prefix" if PREFIX.value else ""
@@ -56,7 +56,7 @@ def main() -> None:
         for text in restore.predict(run, lines, **how):
             print(text, flush=True)
         return
-    for found in restore.predict_all(run, lines, **how):
+    for found in restore.predict_n_best(run, lines, **how):
         print_all(found, run.experiment.cfg.decode.n_best, scores=SCORES.value)
 
 

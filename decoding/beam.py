@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from decoding.blockwise_top_k import top_tokens
-from decoding.constraints import Rules
-from decoding.hypotheses import Hypotheses, Step, reorder, widen
+from decoding.blockwise_top_k import blockwise_top_k
+from decoding.constraints import DecodingConstraints
+from decoding.hypotheses import Hypotheses, Step, expand_beams, gather_beams
 
 
 class Scoring(NamedTuple):
@@ -83,7 +83,7 @@ def beam_search(
     context: PyTree,
     state: PyTree,
     first: Int[Array, "B"],
-    rules: Rules,
+    rules: DecodingConstraints,
     *,
     beam_size: int,
     n_best: int = 1,
@@ -126,7 +126,7 @@ def beam_search(
         done |= is_decided(
             live, finished, number, rules, scoring, n_best, early_stopping
         )
-        return Loop(number + 1, reorder(state, parents), live, finished, done)
+        return Loop(number + 1, gather_beams(state, parents), live, finished, done)
 
     loop = begin(state, first, rules, beam_size, source_mask)
     found = jax.lax.while_loop(unfinished, advance, loop).finished
@@ -138,7 +138,7 @@ def beam_search(
 def begin(
     state: PyTree,
     first: Int[Array, "B"],
-    rules: Rules,
+    rules: DecodingConstraints,
     beam_size: int,
     source_mask: Bool[Array, "B S"],
 ) -> Loop:
@@ -157,7 +157,7 @@ def begin(
     done = jnp.zeros(shape[0], bool)
     return Loop(
         jnp.zeros((), jnp.int32),
-        widen(state, beam_size, related=True),
+        expand_beams(state, beam_size, related=True),
         live,
         finished,
         done,
@@ -177,7 +177,7 @@ def continuations(
     count = 2 * logits.shape[1]
     total = jax.nn.logsumexp(logits, axis=-1)
     most = min(count, logits.shape[-1])
-    best, tokens = top_tokens(logits, most, allowed[:, None])
+    best, tokens = blockwise_top_k(logits, most, allowed[:, None])
     scores = best + (log_prob - total)[..., None]
     scores, places = jax.lax.top_k(scores.reshape(len(scores), -1), count)
     token = jnp.take_along_axis(tokens.reshape(len(scores), -1), places, axis=1)
@@ -201,7 +201,9 @@ def end_some(
         score += jnp.take_along_axis(coverage, parent, axis=1)
     exists = (token == end) & (log_prob > -jnp.inf)
     score = jnp.where(exists, score, -jnp.inf)
-    tokens = reorder(live.tokens, parent)  # all places from `number` on hold the end
+    tokens = gather_beams(
+        live.tokens, parent
+    )  # all places from `number` on hold the end
     return Hypotheses(tokens, score, jnp.where(exists, number + 1, 0))
 
 
@@ -215,7 +217,7 @@ def best_of(
     )
     both = jax.tree.map(lambda *two: jnp.concatenate(two, axis=1), finished, ended)
     _, places = jax.lax.top_k(both.scores, count)
-    return reorder(both, places)
+    return gather_beams(both, places)
 
 
 def go_on(
@@ -227,7 +229,7 @@ def go_on(
     scores, places = jax.lax.top_k(scores, count)
     parents = jnp.take_along_axis(candidates.parent, places, axis=1)
     token = jnp.take_along_axis(candidates.token, places, axis=1)
-    tokens, attention = reorder((live.tokens, live.attention), parents)
+    tokens, attention = gather_beams((live.tokens, live.attention), parents)
     tokens = tokens.at[:, :, number].set(token)
     return Live(tokens, scores, token, attention), parents
 
@@ -236,7 +238,7 @@ def is_decided(
     live: Live,
     finished: Hypotheses,
     number: Int[Array, ""],
-    rules: Rules,
+    rules: DecodingConstraints,
     scoring: Scoring,
     n_best: int,
     early_stopping: bool,

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 WIDTH = 64  # tokens of a block
 
 
-def top_tokens(
+def blockwise_top_k(
     scores: Float[Array, "*B V"],
     count: int,
     allowed: Bool[Array, "*#B V"] | None = None,

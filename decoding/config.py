@@ -12,10 +12,10 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 from ml_collections import ConfigDict
 
 from decoding.beam import Scoring, beam_search
-from decoding.constraints import Rules
+from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
-from decoding.hypotheses import Hypotheses, Step, lengths_of
-from decoding.sampling import Distribution, sample
+from decoding.hypotheses import Hypotheses, Step, sequence_lengths
+from decoding.sampling import SamplingConfig, sample
 from utils.errors import UserError
 
 METHODS = {  # and the keys that matter to each
@@ -37,7 +37,7 @@ RANGES = {  # what a number may be
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class DecodingConfig:
     """The keys of `cfg.decode` that choose hypotheses; see `configs/base.py`.
 
     The seed is none of them: the program is the same for all seeds.
@@ -55,7 +55,7 @@ class Search:
     top_p: float
 
     @classmethod
-    def of(cls, options: ConfigDict) -> "Search":
+    def from_config(cls, options: ConfigDict) -> "DecodingConfig":
         """From `cfg.decode`; keys that do not matter are as if they were empty.
 
         Raises UserError for what `check_decode` refuses.
@@ -73,7 +73,7 @@ class Search:
             top_k=options.top_k,
             top_p=float(options.top_p),
         )
-        keys = used(options)
+        keys = active_keys(options)
         empty = {  # 0, 0.0 or False
             field.name: type(getattr(asked, field.name))()
             for field in dataclasses.fields(cls)
@@ -82,12 +82,12 @@ class Search:
         return dataclasses.replace(asked, **empty)
 
     @property
-    def best_alone(self) -> "Search":
+    def single_best(self) -> "DecodingConfig":
         """One that finds the best, or a sample, alone."""
         return dataclasses.replace(self, n_best=1)
 
     @property
-    def scored(self) -> "Search":
+    def with_scores(self) -> "DecodingConfig":
         """One that finds the same with scores: greedy is a beam of one."""
         if self.method != "greedy":
             return self
@@ -101,12 +101,12 @@ class Search:
         context: PyTree,
         state: PyTree,
         first: Int[Array, "B"],
-        rules: Rules,
+        rules: DecodingConstraints,
         *,
         keys: Key[Array, "B"],
         source_mask: Bool[Array, "B S"] | None = None,
     ) -> Hypotheses:
-        """`n_best` hypotheses a row; greedy ones have scores of NaN, see `scored`.
+        """`n_best` hypotheses a row; greedy ones have scores of NaN, see `with_scores`.
 
         Args:
           keys: each row's, for samples.
@@ -114,7 +114,7 @@ class Search:
         """
         start = (step, context, state, first, rules)
         if self.method == "sample":
-            distribution = Distribution(self.temperature, self.top_k, self.top_p)
+            distribution = SamplingConfig(self.temperature, self.top_k, self.top_p)
             return sample(
                 *start, keys=keys, count=self.n_best, distribution=distribution
             )
@@ -129,10 +129,10 @@ class Search:
             )
         tokens = greedy(*start)[:, None]
         scores = jnp.full(tokens.shape[:2], jnp.nan)
-        return Hypotheses(tokens, scores, lengths_of(tokens, rules.end))
+        return Hypotheses(tokens, scores, sequence_lengths(tokens, rules.end))
 
 
-def used(options: ConfigDict) -> dict:
+def active_keys(options: ConfigDict) -> dict:
     """The keys of `cfg.decode` that matter to its method, with their values."""
     others = {key for keys in METHODS.values() for key in keys}
     others -= set(METHODS[options.method])
@@ -141,7 +141,7 @@ def used(options: ConfigDict) -> dict:
 
 def protocol(options: ConfigDict) -> dict:
     """What a score card says of how hypotheses were found."""
-    given = used(options)
+    given = active_keys(options)
     given.pop("n_best")  # the best alone is scored
     told = [
         key if given[key] is True else f"{key} {given[key]}"
@@ -188,14 +188,16 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
         )
 
 
-def row_keys(
+def example_keys(
     seed: Int[Array, ""] | int, ids: Int[Array | np.ndarray, "B"]
 ) -> Key[Array, "B"]:
     """A key a row that depends on its example's number alone."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), ids)
 
 
-def stepper(model: nn.Module, variables: PyTree, *, attention: bool = False) -> Step:
+def make_step_fn(
+    model: nn.Module, variables: PyTree, *, attention: bool = False
+) -> Step:
     """A model's step as a search calls it, with attention to the source if asked."""
     step = functools.partial(model.apply, variables, method="step")
     if not attention:

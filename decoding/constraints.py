@@ -9,7 +9,7 @@ NOT_FORCED = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rules:
+class DecodingConstraints:
     """Which tokens may come next in each row.
 
     A hypothesis begins with its row's prefix and ends with `end`, at the latest at

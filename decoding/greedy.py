@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from decoding.blockwise_top_k import top_tokens
-from decoding.constraints import Rules
+from decoding.blockwise_top_k import blockwise_top_k
+from decoding.constraints import DecodingConstraints
 from decoding.hypotheses import Step
 
 
@@ -14,7 +14,7 @@ def greedy(
     context: PyTree,
     state: PyTree,
     first: Int[Array, "B"],
-    rules: Rules,
+    rules: DecodingConstraints,
 ) -> Int[Array, "B L"]:
     """What follows `first` in each row, to its end.
 
@@ -33,7 +33,7 @@ def greedy(
         number, state, token, done, chosen = loop
         state, logits = step(context, state, token[:, None])[:2]
         allowed = rules.allowed(number, logits.shape[-1])
-        best = top_tokens(logits[:, 0], 1, allowed)[1][:, 0]
+        best = blockwise_top_k(logits[:, 0], 1, allowed)[1][:, 0]
         token = jnp.where(done, rules.end, best)
         chosen = chosen.at[:, number].set(token)
         return number + 1, state, token, done | (token == rules.end), chosen

@@ -26,22 +26,22 @@ class Hypotheses(NamedTuple):
     lengths: Int[Array, "B K"]
 
 
-def widen(state: PyTree, count: int, *, related: bool) -> PyTree:
+def expand_beams(state: PyTree, count: int, *, related: bool) -> PyTree:
     """The state of one hypothesis a row as that of `count` equal ones.
 
     Args:
-      related: whether they may go on from one another, see `reorder`.
+      related: whether they may go on from one another, see `gather_beams`.
     """
 
     def repeat(leaf):
-        if has_own_order(leaf):
+        if has_custom_gather(leaf):
             return leaf.expand_to_beams(count, related=related)
         return jnp.repeat(leaf, count, axis=1) if jnp.ndim(leaf) else leaf
 
-    return jax.tree.map(repeat, state, is_leaf=has_own_order)
+    return jax.tree.map(repeat, state, is_leaf=has_custom_gather)
 
 
-def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
+def gather_beams(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
     """Leaves [B, N, ...] with the hypotheses that `parents` names; others as is.
 
     Of a state that was widened as related; parts with an order of their own see to it.
@@ -52,7 +52,7 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
     """
 
     def gather(leaf):
-        if has_own_order(leaf):
+        if has_custom_gather(leaf):
             return leaf.gather_beams(parents)
         if not leaf.ndim:
             return leaf
@@ -61,10 +61,10 @@ def reorder(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
         whole = leaf.reshape(rows * num, *leaf.shape[2:])
         return whole.at[places].get(mode="promise_in_bounds")
 
-    return jax.tree.map(gather, tree, is_leaf=has_own_order)
+    return jax.tree.map(gather, tree, is_leaf=has_custom_gather)
 
 
-def has_own_order(node: PyTree) -> bool:
+def has_custom_gather(node: PyTree) -> bool:
     """Whether a part of a state sees itself to how hypotheses stand in it.
 
     It has methods `expand_to_beams(count, *, related)` and `gather_beams(parents)`.
@@ -72,7 +72,7 @@ def has_own_order(node: PyTree) -> bool:
     return hasattr(node, "gather_beams")
 
 
-def lengths_of(tokens: Int[Array, "B K L"], end: int) -> Int[Array, "B K"]:
+def sequence_lengths(tokens: Int[Array, "B K L"], end: int) -> Int[Array, "B K"]:
     """How many tokens stand up to the first end, which counts."""
     before = (tokens != end).cumprod(axis=-1).sum(axis=-1)
     return jnp.minimum(before + 1, tokens.shape[-1]).astype(jnp.int32)

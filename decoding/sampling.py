@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from decoding.blockwise_top_k import top_tokens
-from decoding.constraints import Rules
-from decoding.hypotheses import Hypotheses, Step, lengths_of, widen
+from decoding.blockwise_top_k import blockwise_top_k
+from decoding.constraints import DecodingConstraints
+from decoding.hypotheses import Hypotheses, Step, expand_beams, sequence_lengths
 
 
 @dataclasses.dataclass(frozen=True)
-class Distribution:
+class SamplingConfig:
     """What a token is drawn from; each part works on what the one before left.
 
     Attributes:
@@ -27,7 +27,7 @@ class Distribution:
     top_k: int = 0
     top_p: float = 1.0
 
-    def ranked(
+    def filter_logits(
         self, logits: Float[Array, "*B V"]
     ) -> tuple[Float[Array, "*B K"], Int[Array, "*B K"]]:
         """Logits that are left, -inf elsewhere, and their tokens.
@@ -37,12 +37,12 @@ class Distribution:
         """
         size = logits.shape[-1]
         if self.temperature == 0:
-            return top_tokens(logits, 1)
+            return blockwise_top_k(logits, 1)
         logits = logits / self.temperature
         if self.top_p == 1 and not 0 < self.top_k < size:
             tokens = jnp.arange(size)
             return logits, jnp.broadcast_to(tokens, logits.shape)
-        logits, tokens = top_tokens(logits, min(self.top_k or size, size))
+        logits, tokens = blockwise_top_k(logits, min(self.top_k or size, size))
         mass = jax.nn.softmax(logits, axis=-1)
         before = jnp.cumsum(mass, axis=-1) - mass
         first = jnp.arange(logits.shape[-1]) == 0
@@ -66,11 +66,11 @@ def sample(
     context: PyTree,
     state: PyTree,
     first: Int[Array, "B"],
-    rules: Rules,
+    rules: DecodingConstraints,
     *,
     keys: Key[Array, "B"],
     count: int = 1,
-    distribution: Distribution = Distribution(),
+    distribution: SamplingConfig = SamplingConfig(),
 ) -> Hypotheses:
     """`count` continuations of each row's `first`, in the order they were drawn.
 
@@ -90,7 +90,7 @@ def sample(
         number, state, last, tokens, log_prob, done = loop
         state, logits = step(context, state, last)[:2]
         allowed = rules.allowed(number, logits.shape[-1])[:, None]
-        left, ids = distribution.ranked(jnp.where(allowed, logits, -jnp.inf))
+        left, ids = distribution.filter_logits(jnp.where(allowed, logits, -jnp.inf))
         place = draw(keys, number, left)
         token = jnp.take_along_axis(ids, place[..., None], axis=-1)[..., 0]
         token = jnp.where(done, rules.end, token.astype(jnp.int32))
@@ -105,14 +105,14 @@ def sample(
     shape = (rows, count)
     loop = Loop(
         jnp.zeros((), jnp.int32),
-        widen(state, count, related=False),
+        expand_beams(state, count, related=False),
         jnp.repeat(first.astype(jnp.int32)[:, None], count, axis=1),
         jnp.full((*shape, rules.max_steps), rules.end, jnp.int32),
         jnp.zeros(shape),
         jnp.zeros(shape, bool),
     )
     found = jax.lax.while_loop(unfinished, advance, loop)
-    lengths = lengths_of(found.tokens, rules.end)
+    lengths = sequence_lengths(found.tokens, rules.end)
     return Hypotheses(found.tokens, found.log_prob, lengths)
 
 

@@ -16,7 +16,7 @@ from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers.serialization import Tokenizer, dump_tokenizer, parse_tokenizer
 from experiment.build import Experiment, build_experiment
 from experiment.validate import check_lengths
-from tasks.baselines import MOST_PAIRS
+from tasks.baselines import MAX_TRAINING_PAIRS
 from tasks.ensembles import Ensemble, ensemble_variables
 from tasks.language_modeling import check_windows
 from training.checkpoint import Checkpoints
@@ -247,10 +247,10 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     }
     found = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
-        few = dataset.corpus.splits["train"] <= MOST_PAIRS
+        few = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
         train_texts = dataset.texts("train") if few else []
-        found |= experiment.task.floors(train_texts, extra["texts"])
-    card = {"split": split, "step": run.step, **card, "floors": found}
+        found |= experiment.task.trivial_baselines(train_texts, extra["texts"])
+    card = {"split": split, "step": run.step, **card, "baselines": found}
     warn_if_overwriting(run, split, card)
     return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
 
@@ -300,17 +300,17 @@ def predict(run: TrainedRun, lines: Iterable[str], **how) -> Iterator[str]:
     return task.predict(model, run.variables, lines, run.experiment.cfg, **how)
 
 
-def predict_all(
+def predict_n_best(
     run: TrainedRun, lines: Iterable[str], **how
 ) -> Iterator[list[tuple[str, float]]]:
     """The same, but `decode.n_best` a line with their scores; none of a blank one."""
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict_all(model, run.variables, lines, run.experiment.cfg, **how)
+    return task.predict_n_best(model, run.variables, lines, run.experiment.cfg, **how)
 
 
-def predict_scores(
+def score_targets(
     run: TrainedRun, lines: Iterable[str], **how
 ) -> Iterator[tuple[float, int] | None]:
     """Log probability in nats and tokens of given targets or texts, None if blank."""
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict_scores(model, run.variables, lines, run.experiment.cfg, **how)
+    return task.score_targets(model, run.variables, lines, run.experiment.cfg, **how)

@@ -206,8 +206,8 @@ def init_run_dir(
 def selection_metric(cfg: ConfigDict) -> tuple[str, str]:
     """The validation score that chooses checkpoints, and "min" or "max"."""
     task = get_task_class(cfg.task)
-    name = cfg.keep.metric or task.best
-    return name, task.better[name]
+    name = cfg.keep.metric or task.selection_metric
+    return name, task.metric_directions[name]
 
 
 def validator(training: TrainingSetup, dataset: Dataset):

@@ -82,7 +82,7 @@ def check_patterns(cfg: ConfigDict) -> None:
         raise UserError(
             f"init_params_pattern={cfg.init_params_pattern!r}: {error}"
         ) from error
-    better = get_task_class(cfg.task).better
+    better = get_task_class(cfg.task).metric_directions
     if cfg.keep.metric and cfg.keep.metric not in better:
         raise UserError(
             f"keep.metric={cfg.keep.metric!r}: {cfg.task} has {', '.join(better)}"

@@ -155,7 +155,9 @@ def objective_of(cfg, space: Space) -> Objective:
     from experiment.build import get_task_class
 
     task = get_task_class(cfg.task)
-    return Objective.of(space, cfg.keep.metric or task.best, task.better)
+    return Objective.of(
+        space, cfg.keep.metric or task.selection_metric, task.metric_directions
+    )
 
 
 def _in_words(point: Point) -> str:

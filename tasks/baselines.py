@@ -1,4 +1,4 @@
-"""What translations score that need no learning: floors under every BLEU.
+"""What translations score that need no learning: baselines under every BLEU.
 
 Copying: the source as it is. Nearest neighbour: the target of the training pair
 whose source is most like the source at hand.
@@ -12,13 +12,13 @@ import scipy.sparse
 
 from tasks.bleu import exact_match, score_text
 
-MOST_PAIRS = 200_000  # with more to look through, callers hand in none
+MAX_TRAINING_PAIRS = 200_000  # with more to look through, callers hand in none
 
 Pair = tuple[str, str]
 Writes = Callable[[str], str]
 
 
-def floors(
+def trivial_baselines(
     train: list[Pair],
     split: list[Pair],
     language: str,

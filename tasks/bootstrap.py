@@ -14,7 +14,7 @@ SAMPLES = 1000  # resamplings of the blocks
 
 
 @dataclasses.dataclass
-class Blocks:
+class BootstrapBlocks:
     """Sums of losses over the blocks of a split.
 
     Attributes:
@@ -26,7 +26,7 @@ class Blocks:
     weight: np.ndarray
 
     @classmethod
-    def of(cls, count: int) -> "Blocks":
+    def zeros(cls, count: int) -> "BootstrapBlocks":
         """So many empty blocks."""
         return cls(np.zeros(count), np.zeros(count))
 

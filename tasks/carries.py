@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 
-def reset_rows(carry: PyTree, initial: PyTree, reset: Bool[Array, "B"]) -> PyTree:
+def reset_carry(carry: PyTree, initial: PyTree, reset: Bool[Array, "B"]) -> PyTree:
     """The initial carry in the rows that begin something new."""
 
     def choose(old, new):

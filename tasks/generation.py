@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from decoding.config import Search, check_decode, row_keys, stepper
-from decoding.constraints import Rules
+from decoding.config import DecodingConfig, check_decode, example_keys, make_step_fn
+from decoding.constraints import DecodingConstraints
 from decoding.hypotheses import Hypotheses
 from tasks.losses import token_losses
-from tasks.precision import narrowed
+from tasks.precision import cast_params
 from utils.errors import UserError
 
 BREAKS = {character: repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"}
@@ -50,11 +50,11 @@ class TextGenerator:
         as \\n. A blank line stays blank. Lines are read one by one.
         """
         check_how(**how)
-        search = Search.of(options.decode).best_alone
+        search = DecodingConfig.from_config(options.decode).single_best
         for found in self._each_line(model, variables, lines, options, search):
             yield found[0][0] if found else ""
 
-    def predict_all(
+    def predict_n_best(
         self,
         model,
         variables: PyTree,
@@ -64,10 +64,10 @@ class TextGenerator:
     ) -> Iterator[list[Scored]]:
         """The `decode.n_best` continuations of each line with their scores."""
         check_how(**how)
-        search = Search.of(options.decode).scored
+        search = DecodingConfig.from_config(options.decode).with_scores
         return self._each_line(model, variables, lines, options, search)
 
-    def predict_scores(
+    def score_targets(
         self,
         model,
         variables: PyTree,
@@ -150,7 +150,7 @@ class TextGenerator:
                 np.asarray(prompt[-1:], np.int32),
                 decode.max_length + 1,  # the end comes on top
                 search,
-                row_keys(decode.seed, np.asarray([number])),
+                example_keys(decode.seed, np.asarray([number])),
             )
             yield self._texts(prompt, jax.device_get(found))
 
@@ -169,21 +169,21 @@ class TextGenerator:
     def _continue(
         self, model, variables, tokens, lengths, last, max_steps, search, keys
     ):
-        variables = narrowed(model, variables)
+        variables = cast_params(model, variables)
         rows, size = tokens.shape
         mask = jnp.arange(size) < lengths[:, None]
         carry = model.initial_carry(rows, train=False)
         context, state = model.apply(
             variables, tokens, mask, carry, max_steps=max_steps, method="start"
         )
-        rules = Rules(
+        rules = DecodingConstraints(
             jnp.full(rows, max_steps),
             max_steps,
             self.tokenizer.eos,
             search.min_length,
             forbidden=(self.tokenizer.pad, self.tokenizer.bos),
         )
-        step = stepper(model, variables)
+        step = make_step_fn(model, variables)
         return search(step, context, state, last, rules, keys=keys)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from tasks.translation_inputs import source_batch
+from tasks.translation_inputs import pad_sources
 from utils.errors import UserError
 
 CHUNK = 64  # lines that are read at a time
-PLACES = 64 * 64  # rows times tokens that a model is given at a time
+MAX_TOKENS = 64 * 64  # rows times tokens that a model is given at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_lines(
         yield Line(number, text, [*ids[: longest - 1], source.eos], given)
 
 
-def by_length(
+def run_sorted_by_length(
     lines: Iterator[Line],
     work: Callable[[dict, list[str]], list],
     *,
@@ -99,7 +99,7 @@ def by_length(
         full.sort(key=lambda i: -chunk[i].length)
         found = [blank] * len(chunk)
         while full:
-            rows = min(size, max(1, PLACES // padded(chunk[full[0]].length)))
+            rows = min(size, max(1, MAX_TOKENS // bucket_length(chunk[full[0]].length)))
             some, full = full[:rows], full[rows:]
             texts = [chunk[i].text for i in some] + [""] * (rows - len(some))
             made = work(line_batch([chunk[i] for i in some], rows), texts)
@@ -108,7 +108,7 @@ def by_length(
         yield from found
 
 
-def by_document(
+def run_in_document_order(
     lines: Iterator[Line],
     work: Callable[[PyTree, dict, list[str]], tuple[list, PyTree]],
     carry: PyTree,
@@ -137,15 +137,15 @@ def by_document(
 def line_batch(lines: list[Line], rows: int) -> dict[str, np.ndarray]:
     """Lines as a padded batch, each row alone; what is given has a mask of its name."""
     sources = [line.source for line in lines]
-    batch = source_batch(sources, rows, padded(max(map(len, sources))))
+    batch = pad_sources(sources, rows, bucket_length(max(map(len, sources))))
     batch["ids"][: len(lines)] = [line.number for line in lines]
     for name in lines[0].given:
         tokens = [line.given[name] for line in lines]
-        found = source_batch(tokens, rows, padded(max(1, *map(len, tokens))))
+        found = pad_sources(tokens, rows, bucket_length(max(1, *map(len, tokens))))
         batch |= {name: found["source"], f"{name}_mask": found["source_mask"]}
     return batch
 
 
-def padded(length: int) -> int:
+def bucket_length(length: int) -> int:
     """The width of a row for so many tokens: few widths are few compilations."""
     return max(8, 2 ** math.ceil(math.log2(length)))

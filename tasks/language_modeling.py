@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tasks.bootstrap import BLOCK, Blocks
-from tasks.carries import reset_rows
+from tasks.bootstrap import BLOCK, BootstrapBlocks
+from tasks.carries import reset_carry
 from tasks.generation import TextGenerator
-from tasks.losses import Pairs, likelihood_loss, token_losses
+from tasks.losses import WeightedMetrics, likelihood_loss, token_losses
 from utils.errors import UserError
 
 # Of a model's config.
-REACH = ("attention_window", "memory_length", "same_length", "clamp_length")
+MEMORY_KEYS = ("attention_window", "memory_length", "same_length", "clamp_length")
 
 
 class Task(TextGenerator):
@@ -30,8 +30,8 @@ class Task(TextGenerator):
 
     model_class = "LanguageModel"
     corpus_kind = "text"
-    best = "loss"  # the validation score that chooses checkpoints
-    better: ClassVar[dict[str, str]] = dict.fromkeys(
+    selection_metric = "loss"  # the validation score that chooses checkpoints
+    metric_directions: ClassVar[dict[str, str]] = dict.fromkeys(
         (
             "loss",
             "perplexity",
@@ -80,10 +80,10 @@ class Task(TextGenerator):
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
-    ) -> tuple[Pairs, PyTree]:
-        """Pairs (sum, weight), and the next carry; see tasks/losses.py."""
+    ) -> tuple[WeightedMetrics, PyTree]:
+        """Metrics as (sum, weight), and the next carry; see tasks/losses.py."""
         initial = model.initial_carry(len(batch["tokens"]), train=train)
-        carry = reset_rows(carry, initial, batch["reset"])
+        carry = reset_carry(carry, initial, batch["reset"])
         return likelihood_loss(
             model,
             variables,
@@ -125,7 +125,9 @@ class Task(TextGenerator):
         blocks = self._losses(model, variables, carry, batches)
         text, tokens = batches.text, float(blocks.weight.sum())
         low_high = blocks.interval() if intervals else ()
-        told = [scores_of(mean, tokens, text) for mean in (blocks.mean, *low_high)]
+        told = [
+            metrics_from_loss(mean, tokens, text) for mean in (blocks.mean, *low_high)
+        ]
         ends = ("value", "low", "high")
         return {
             "scores": {
@@ -143,18 +145,18 @@ class Task(TextGenerator):
                     if stride
                     else {"segment_length": batches.length}
                 ),
-                **{key: getattr(model.config, key, 0) for key in REACH},
+                **{key: getattr(model.config, key, 0) for key in MEMORY_KEYS},
                 "tokenizer": self.tokenizer.kind,
                 **({"block": BLOCK} if intervals else {}),
             },
             "blocks": blocks,
         }
 
-    def _losses(self, model, variables, carry, batches) -> Blocks:
+    def _losses(self, model, variables, carry, batches) -> BootstrapBlocks:
         """Of every token of a text, each in its block."""
         variables = variables | self._prepare(model, variables, carry)
         carry = jax.tree.map(jnp.copy, carry)  # no buffer twice: they are donated
-        blocks = Blocks.of(-(-len(batches.text.tokens) // BLOCK))
+        blocks = BootstrapBlocks.zeros(-(-len(batches.text.tokens) // BLOCK))
         for k in range(len(batches)):
             batch = batches[k]
             found, carry = self._score(model, variables, carry, batch)
@@ -185,7 +187,7 @@ def check_windows(model, batches) -> None:
         )
 
 
-def scores_of(loss: float, tokens: float, text) -> dict[str, float]:
+def metrics_from_loss(loss: float, tokens: float, text) -> dict[str, float]:
     """What nats a token come to, by the exact counts of a text.
 
     Args:

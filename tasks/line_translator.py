@@ -7,7 +7,12 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tasks.inference_batches import CHUNK, by_document, by_length, read_lines
+from tasks.inference_batches import (
+    CHUNK,
+    read_lines,
+    run_in_document_order,
+    run_sorted_by_length,
+)
 from tasks.translation_inference import Scored, Translator
 
 
@@ -31,7 +36,7 @@ class LineTranslator(Translator):
             self.translate, "", model, variables, lines, options, **how
         )
 
-    def predict_all(
+    def predict_n_best(
         self,
         model,
         variables: PyTree,
@@ -44,7 +49,7 @@ class LineTranslator(Translator):
             self.translations, [], model, variables, lines, options, **how
         )
 
-    def predict_scores(
+    def score_targets(
         self,
         model,
         variables: PyTree,
@@ -96,10 +101,10 @@ class LineTranslator(Translator):
             def go_on(carry, batch, texts):
                 return work(model, variables, carry, batch, options, texts)
 
-            return by_document(read, go_on, first, blank=blank)
+            return run_in_document_order(read, go_on, first, blank=blank)
 
         def alone(batch, texts):
             carry = self.initial_carry(model, len(texts), train=False)
             return work(model, variables, carry, batch, options, texts)[0]
 
-        return by_length(read, alone, blank=blank, size=size)
+        return run_sorted_by_length(read, alone, blank=blank, size=size)

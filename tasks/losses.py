@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Num, PyTree
 
-Pairs = dict[str, tuple[jax.Array, jax.Array]]
+WeightedMetrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
 def likelihood_loss(
@@ -19,8 +19,8 @@ def likelihood_loss(
     smoothing: float,
     z_loss: float = 0.0,
     train: bool,
-) -> tuple[Pairs, PyTree]:
-    """Pairs (sum, weight) and the next carry.
+) -> tuple[WeightedMetrics, PyTree]:
+    """Metrics as (sum, weight) and the next carry.
 
     `loss` is the negative log likelihood of the labels in nats, smoothed as is asked
     for, and nothing else.
@@ -48,7 +48,7 @@ def likelihood_loss(
     if z_loss:
         total = z_loss * (jnp.square(log_z) * weights).sum()
         pairs["auxiliary/z_loss"] = (total, weights.sum())
-    return pairs | auxiliary_pairs(kept.get("losses", {}), weights), after
+    return pairs | auxiliary_losses(kept.get("losses", {}), weights), after
 
 
 def token_losses(
@@ -65,13 +65,13 @@ def token_losses(
     return jnp.where(batch["weights"] > 0, -log_prob, 0.0), after
 
 
-def auxiliary_pairs(sown: PyTree, weights: Num[Array, "B T"]) -> Pairs:
+def auxiliary_losses(sown: PyTree, weights: Num[Array, "B T"]) -> WeightedMetrics:
     """The losses a model sowed, each a (sum, weight) a row, [B] and [B].
 
     Rows in which nothing is weighed are padding and do not count.
     """
     there = weights.any(axis=1)
-    pairs: Pairs = {}
+    pairs: WeightedMetrics = {}
     for path, losses in flatten_dict(sown).items():
         name = f"auxiliary/{path[-1]}"
         for parts in losses:

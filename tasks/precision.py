@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 
-def narrowed(model, variables: PyTree) -> PyTree:
+def cast_params(model, variables: PyTree) -> PyTree:
     """Matrices in the model's type, once and before the loop over tokens.
 
     The model casts them where it uses them, so that nothing else changes. Gains and

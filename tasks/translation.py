@@ -13,15 +13,15 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from decoding.config import protocol
-from tasks.baselines import floors
+from tasks.baselines import trivial_baselines
 from tasks.bleu import exact_match, one_line, score_text
-from tasks.bootstrap import Blocks
+from tasks.bootstrap import BootstrapBlocks
 from tasks.line_translator import LineTranslator
-from tasks.losses import Pairs, likelihood_loss, token_losses
+from tasks.losses import WeightedMetrics, likelihood_loss, token_losses
 from tasks.translation_inputs import inputs
 from utils.errors import UserError
 
-REACH = ("memory_length", "same_length", "clamp_length")  # of a model's config
+MEMORY_KEYS = ("memory_length", "same_length", "clamp_length")  # of a model's config
 
 
 class Task(LineTranslator):
@@ -29,8 +29,8 @@ class Task(LineTranslator):
 
     model_class = "Seq2Seq"
     corpus_kind = "parallel"
-    best = "bleu"  # the validation score that chooses checkpoints
-    better: ClassVar[dict[str, str]] = {
+    selection_metric = "bleu"  # the validation score that chooses checkpoints
+    metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("bleu", "chrf", "exact_match"), "max"),
         "loss": "min",
     }
@@ -76,8 +76,8 @@ class Task(LineTranslator):
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
-    ) -> tuple[Pairs, PyTree]:
-        """Pairs (sum, weight), and the next carry; see tasks/losses.py."""
+    ) -> tuple[WeightedMetrics, PyTree]:
+        """Metrics as (sum, weight), and the next carry; see tasks/losses.py."""
         carry = self.begin(model, carry, batch["reset"], train=train)
         smoothing = self.label_smoothing if train else 0.0
         return likelihood_loss(
@@ -144,12 +144,12 @@ class Task(LineTranslator):
 
     def _reach(self, model, batches) -> dict:
         """What a score card says of how documents were read."""
-        found = {key: getattr(model.config, key, 0) for key in REACH}
+        found = {key: getattr(model.config, key, 0) for key in MEMORY_KEYS}
         return {"document_order": True, "rows": batches.rows, **found}
 
-    def _losses(self, model, variables, batches, count: int) -> Blocks:
+    def _losses(self, model, variables, batches, count: int) -> BootstrapBlocks:
         """Of every sentence; what is remembered are the references before."""
-        blocks = Blocks.of(count)
+        blocks = BootstrapBlocks.zeros(count)
         carry = self._first_carry(model, batches)
         for k in range(len(batches)):
             batch = batches[k]
@@ -183,12 +183,12 @@ class Task(LineTranslator):
         carry = self.begin(model, carry, batch["reset"], train=False)
         return token_losses(model, variables, (*inputs(batch), carry), batch)
 
-    def floors(
+    def trivial_baselines(
         self, train: list[tuple[str, str]], split: list[tuple[str, str]]
     ) -> dict[str, dict]:
         """Scores of translations that need no learning; see tasks/baselines.py."""
         written = self.source.normal.comparable, self._reference
-        return floors(train, split, self.languages[1], written)
+        return trivial_baselines(train, split, self.languages[1], written)
 
     def _reference(self, target: str) -> str:
         """A line that a perfect model would write."""

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from decoding.config import Search, check_decode, row_keys, stepper
-from decoding.constraints import Rules
+from decoding.config import DecodingConfig, check_decode, example_keys, make_step_fn
+from decoding.constraints import DecodingConstraints
 from decoding.hypotheses import Hypotheses
 from tasks.bleu import one_line
-from tasks.carries import reset_rows
+from tasks.carries import reset_carry
 from tasks.losses import token_losses
-from tasks.precision import narrowed
+from tasks.precision import cast_params
 from tasks.replace_unk import replace_unknown
 from tasks.translation_inputs import decoder_inputs
 
@@ -48,7 +48,7 @@ class Translator:
     def begin(self, model, carry: PyTree, reset, *, train: bool) -> PyTree:
         """The carry, with the initial one where a document begins."""
         initial = self.initial_carry(model, len(reset), train=train)
-        return reset_rows(carry, initial, reset)
+        return reset_carry(carry, initial, reset)
 
     def translate(
         self, model, variables, carry, batch, options: ConfigDict, lines: list[str]
@@ -58,7 +58,7 @@ class Translator:
         Args:
           lines: the sources as text, for words that no vocabulary has.
         """
-        search = Search.of(options.decode).best_alone
+        search = DecodingConfig.from_config(options.decode).single_best
         found, after = self.search(model, variables, carry, batch, options, search)
         texts = self._texts(model, variables, carry, batch, found, options, lines)
         return [best for (best,) in texts], after
@@ -70,7 +70,7 @@ class Translator:
 
         A beam's come best first, samples in the order in which they were drawn.
         """
-        search = Search.of(options.decode).scored
+        search = DecodingConfig.from_config(options.decode).with_scores
         found, after = self.search(model, variables, carry, batch, options, search)
         texts = self._texts(model, variables, carry, batch, found, options, lines)
         rows = zip(texts, np.asarray(found.scores).tolist(), strict=True)
@@ -78,7 +78,13 @@ class Translator:
         return [[pair for pair in row if pair[1] > -math.inf] for row in pairs], after
 
     def search(
-        self, model, variables, carry, batch, options: ConfigDict, search: Search
+        self,
+        model,
+        variables,
+        carry,
+        batch,
+        options: ConfigDict,
+        search: DecodingConfig,
     ) -> tuple[Hypotheses, PyTree]:
         """Hypotheses of each row, and the carry after the best.
 
@@ -93,12 +99,12 @@ class Translator:
             steps = max(steps, batch["prefix"].shape[1] + 1)
         names = ("source", "source_mask", "reset", "prefix", "prefix_mask")
         given = {name: batch[name] for name in names if name in batch}
-        keys = row_keys(options.decode.seed, batch["ids"])
+        keys = example_keys(options.decode.seed, batch["ids"])
         return self._search(model, variables, carry, given, limits, steps, search, keys)
 
     @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
     def _search(self, model, variables, carry, batch, limits, max_steps, search, keys):
-        variables = narrowed(model, variables)
+        variables = cast_params(model, variables)
         sentence = batch["source"], batch["source_mask"]
         carry = self.begin(model, carry, batch["reset"], train=False)
         context, state = model.apply(
@@ -106,11 +112,11 @@ class Translator:
         )
         prefix = (batch["prefix"], batch["prefix_mask"]) if "prefix" in batch else None
         never = (self.target.pad, self.target.bos, *self.target.tags.values())
-        rules = Rules(
+        rules = DecodingConstraints(
             limits, max_steps, self.target.eos, search.min_length, never, prefix
         )
         found = search(
-            stepper(model, variables, attention=search.coverage_penalty > 0),
+            make_step_fn(model, variables, attention=search.coverage_penalty > 0),
             context,
             state,
             jnp.full(len(limits), self.target.bos),
@@ -184,7 +190,7 @@ class Translator:
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _look(self, model, variables, carry, batch, found):
         """The place in the source that each token found looks at most."""
-        variables = narrowed(model, variables)
+        variables = cast_params(model, variables)
         carry = self.begin(model, carry, batch["reset"], train=False)
         sentence = batch["source"], batch["source_mask"]
         target = decoder_inputs(found, self.target)

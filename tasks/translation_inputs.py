@@ -22,7 +22,7 @@ def decoder_inputs(
     return jnp.where(mask, before, tokenizer.pad), mask
 
 
-def source_batch(ids: list[list[int]], rows: int, width: int) -> dict[str, np.ndarray]:
+def pad_sources(ids: list[list[int]], rows: int, width: int) -> dict[str, np.ndarray]:
     """Sentences as a padded array and its mask, each alone; `ids` are to be set."""
     source = np.zeros((rows, width), np.int32)
     mask = np.zeros((rows, width), bool)

@@ -108,7 +108,7 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert (card["split"], card["step"]) == ("test", 60)
     bleu = card["scores"]["bleu"]
     assert bleu["low"] <= bleu["value"] <= bleu["high"]
-    assert card["floors"].keys() == {"unigram", "copy", "nearest_neighbour"}
+    assert card["baselines"].keys() == {"unigram", "copy", "nearest_neighbour"}
     assert "version" in card["protocol"]["bleu_signature"]
 
     for name in ("bleu", "chrf"):

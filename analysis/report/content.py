@@ -65,7 +65,7 @@ class Content:
 
     @property
     def costs(self) -> list[Row]:
-        """The part that tells what they took; floors take nothing."""
+        """The part that tells what they took; baselines take nothing."""
         rows = [row for row in self.rows if row.run is not None]
         return [_part(row, lambda title: title in COSTS) for row in rows]
 
@@ -111,7 +111,7 @@ class Content:
         return found
 
     @property
-    def has_floors(self) -> bool:
+    def has_baselines(self) -> bool:
         """Whether rows of the table need no learning."""
         return any(row.run is None for row in self.rows)
 

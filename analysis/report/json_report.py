@@ -66,7 +66,7 @@ def _run(run: Run, card: dict) -> dict:
         "label": run.label,
         **origin(run),
         "scores": card["scores"],
-        "floors": card.get("floors", {}),
+        "baselines": card.get("baselines", {}),
         "scored_step": card["step"],
         "protocol": card.get("protocol", {}),
         "parameters": run.about.get("parameters"),

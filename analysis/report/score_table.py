@@ -24,7 +24,7 @@ COSTS = (  # titles
     *("parameters", "tokens/s", "mfu", "peak memory, MiB"),
     *("training FLOPs", "training time", "steps", "scored step"),
 )
-FLOORS = {
+BASELINES = {
     "copy": "copy the source",
     "nearest_neighbour": "nearest neighbour",
     "unigram": "unigram",
@@ -36,7 +36,7 @@ class Row:
     """A line of the table.
 
     Attributes:
-      run: its number; None for a floor.
+      run: its number; None for a baseline.
       cells: text by title, the same titles in every row.
     """
 
@@ -46,7 +46,7 @@ class Row:
 
 
 def score_rows(comparison: Comparison) -> list[Row]:
-    """The runs, then the floors; a column that no row would fill is left out."""
+    """The runs, then the baselines; a column that no row would fill is left out."""
     runs, scored = comparison.runs, comparison.scored
     known = list(SCORES)
     other = {name for one in scored for name in one.card["scores"]} - set(known)
@@ -56,7 +56,7 @@ def score_rows(comparison: Comparison) -> list[Row]:
         for number, run in enumerate(runs)
     ]
     blank = dict.fromkeys(rows[0].cells, "")
-    for label, values in floors(comparison):
+    for label, values in baselines(comparison):
         rows.append(Row(label, None, blank | score_cells(values, names)))
     filled = [title for title in blank if any(row.cells[title] for row in rows)]
     return [
@@ -108,19 +108,21 @@ def flops(run: Run) -> float | None:
     return run.spent.at(run.steps, "flops") if run.spent else None
 
 
-def floors(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
-    """Names and scores; a floor not the same for all runs says whose it is."""
+def baselines(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
+    """Names and scores; a baseline not the same for all runs says whose it is."""
 
     def values(run: Run, name: str) -> tuple[tuple[str, float], ...]:
         card = run.scored[comparison.split].card
-        return tuple(sorted(card.get("floors", {}).get(name, {}).items()))
+        return tuple(sorted(card.get("baselines", {}).get(name, {}).items()))
 
-    there = {name for one in comparison.scored for name in one.card.get("floors", {})}
+    there = {
+        name for one in comparison.scored for name in one.card.get("baselines", {})
+    }
     found = []
-    for name in [*FLOORS, *sorted(there - set(FLOORS))]:
+    for name in [*BASELINES, *sorted(there - set(BASELINES))]:
         kinds = groups(comparison.runs, lambda run, name=name: values(run, name))
         for scores, labels in kinds.items():
-            label = FLOORS.get(name, name.replace("_", " "))
+            label = BASELINES.get(name, name.replace("_", " "))
             if len(kinds) > 1:
                 label += f" ({', '.join(labels)})"
             if scores:

@@ -83,8 +83,10 @@ def open_sweep(path: str | Path) -> SweepResults:
         trials = tuple(json.loads(line) for line in lines)
         config, space = what["config"], what["space"]
         task = get_task_class(config["task"])
-        metric = space["metric"] or config["keep"]["metric"] or task.best
-        direction = space["direction"] or task.better[metric.rpartition("/")[2]]
+        metric = space["metric"] or config["keep"]["metric"] or task.selection_metric
+        direction = (
+            space["direction"] or task.metric_directions[metric.rpartition("/")[2]]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is a damaged sweep: {error}") from error
     return SweepResults(folder, config, trials, metric, direction)

@@ -30,7 +30,7 @@ from benchmarks.harness.workloads import (
     training_products,
 )
 from configs import base
-from decoding.config import Search
+from decoding.config import DecodingConfig
 from experiment.build import Experiment, build_experiment
 from experiment.setup import TrainingSetup, num_parameters
 from training.profiling.environment import commit, num_threads
@@ -156,7 +156,7 @@ class Decoding(Ours):
         cfg.decode.update({"method": method, "beam_size": beam})
         # Ends cannot come before the last token, and have to come then.
         cfg.decode.update({"max_length": work.length, "min_length": work.length - 1})
-        self.search = Search.of(cfg.decode).best_alone
+        self.search = DecodingConfig.from_config(cfg.decode).single_best
         self.parameters = num_parameters(self.variables)
         self.compiled = found.task._search
 

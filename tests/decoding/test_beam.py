@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from decoding.beam import Scoring, beam_search
-from decoding.blockwise_top_k import top_tokens
-from decoding.constraints import Rules
+from decoding.blockwise_top_k import blockwise_top_k
+from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
 from helpers.prefix_tables import (
     END,
@@ -199,7 +199,7 @@ def test_a_beam_of_one_is_greedy(early):
         context,
         start(rows),
         jnp.full(rows, FIRST),
-        Rules(jnp.asarray(limits), LENGTH, END),
+        DecodingConstraints(jnp.asarray(limits), LENGTH, END),
     )
     np.testing.assert_array_equal(found.tokens[:, 0], expected)
 
@@ -212,7 +212,7 @@ def calls_of(limits, context, early):
         return step(*inputs)
 
     rows = len(limits)
-    rules = Rules(jnp.asarray(limits), LENGTH, END)
+    rules = DecodingConstraints(jnp.asarray(limits), LENGTH, END)
     found = beam_search(
         counted,
         context,
@@ -315,7 +315,7 @@ def test_a_prefix_may_be_longer_than_the_limit_but_not_than_the_room():
         assert [words for words, _ in hypotheses(found, row)] == [(2, 2, END)]
     long = jnp.full((ROWS, LENGTH), 2)
     with pytest.raises(ValueError, match="leaves no room for an end"):
-        Rules(jnp.asarray(LIMITS), LENGTH, END, prefix=(long, long == 2))
+        DecodingConstraints(jnp.asarray(LIMITS), LENGTH, END, prefix=(long, long == 2))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_top_tokens_are_those_of_a_sorted_vocabulary(size, values, count):
     allowed[1] |= np.arange(size) < 5
     for mask in (None, allowed):
         expected = scores if mask is None else np.where(mask, scores, -np.inf)
-        best, tokens = jax.jit(functools.partial(top_tokens, count=count))(
+        best, tokens = jax.jit(functools.partial(blockwise_top_k, count=count))(
             jnp.asarray(scores), allowed=mask
         )
         order = np.argsort(-expected, axis=-1, kind="stable")[..., :count]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decoding.constraints import Rules
+from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
 
 END, V = 1, 6
@@ -24,7 +24,9 @@ def run(first, limits, max_steps=5, forbidden=(), context=0.0):
             context,
             jnp.zeros((len(first), 1)),
             jnp.asarray(first),
-            Rules(jnp.asarray(limits), max_steps, END, forbidden=forbidden),
+            DecodingConstraints(
+                jnp.asarray(limits), max_steps, END, forbidden=forbidden
+            ),
         )
     ).tolist()
 
@@ -50,7 +52,9 @@ def test_it_stops_when_all_rows_have_ended():
         return chain(context, state, token)
 
     first, limits = jnp.asarray([4, 5]), jnp.asarray([50, 50])
-    found = greedy(counted, 0.0, jnp.zeros((2, 1)), first, Rules(limits, 50, END))
+    found = greedy(
+        counted, 0.0, jnp.zeros((2, 1)), first, DecodingConstraints(limits, 50, END)
+    )
     jax.block_until_ready(found)
     jax.effects_barrier()
     assert len(calls) == 2

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.constraints import Rules
+from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
-from decoding.sampling import Distribution, sample
+from decoding.sampling import SamplingConfig, sample
 from helpers.prefix_tables import (
     END,
     FIRST,
@@ -71,7 +71,7 @@ def kept(logits, temperature=1.0, top_k=0, top_p=1.0):
 )
 def test_exactly_the_right_tokens_are_left(options):
     logits = 3 * jax.random.normal(jax.random.key(0), (2, 3, SIZE))
-    left, tokens = jax.device_get(Distribution(**options).ranked(logits))
+    left, tokens = jax.device_get(SamplingConfig(**options).filter_logits(logits))
     for at in np.ndindex(2, 3):
         expected = kept(np.asarray(logits[at]), **options)
         ours = np.zeros(SIZE)
@@ -81,7 +81,7 @@ def test_exactly_the_right_tokens_are_left(options):
 
 
 def test_of_equal_tokens_the_first_are_left():
-    left, tokens = Distribution(top_p=0.5).ranked(jnp.zeros(8))
+    left, tokens = SamplingConfig(top_p=0.5).filter_logits(jnp.zeros(8))
     assert tokens[left > -np.inf].tolist() == [0, 1, 2, 3]
 
 
@@ -90,7 +90,7 @@ def test_of_equal_tokens_the_first_are_left():
 )
 def test_tokens_come_as_often_as_they_are_likely(options):
     context = tables(1, spread=1.0)
-    found = draw(context, count=MANY, distribution=Distribution(**options))
+    found = draw(context, count=MANY, distribution=SamplingConfig(**options))
     expected = MANY * kept(context[0][0, 0], **options)
     counts = np.bincount(found.tokens[0, :, 0], minlength=V)
     assert not counts[expected == 0].any()
@@ -108,14 +108,14 @@ def test_tokens_come_as_often_as_they_are_likely(options):
 def test_a_temperature_of_zero_is_greedy():
     rows = 24
     context, limits = tables(rows), np.arange(rows) % LENGTH + 1
-    distribution = Distribution(temperature=0.0)
+    distribution = SamplingConfig(temperature=0.0)
     found = draw(context, limits=limits, count=2, distribution=distribution)
     expected = greedy(
         without_attention,
         context,
         start(rows),
         jnp.full(rows, FIRST),
-        Rules(jnp.asarray(limits), LENGTH, END),
+        DecodingConstraints(jnp.asarray(limits), LENGTH, END),
     )
     for one in range(2):
         np.testing.assert_array_equal(found.tokens[:, one], expected)
@@ -151,7 +151,7 @@ def test_rows_and_samples_are_drawn_apart():
 
 def test_scores_are_log_probabilities_whatever_is_drawn_from():
     context = tables(4)
-    distribution = Distribution(temperature=2.0, top_k=4)
+    distribution = SamplingConfig(temperature=2.0, top_k=4)
     found = draw(context, count=5, distribution=distribution)
     for row, one in np.ndindex(4, 5):
         words = found.tokens[row, one, : found.lengths[row, one]]

@@ -11,8 +11,14 @@ import pytest
 from configs import base
 from data.tokenizers.serialization import BOS, EOS, PAD, WordTokenizer
 from decoding.beam import Scoring, beam_search
-from decoding.config import METHODS, Search, check_decode, protocol, stepper
-from decoding.constraints import Rules
+from decoding.config import (
+    METHODS,
+    DecodingConfig,
+    check_decode,
+    make_step_fn,
+    protocol,
+)
+from decoding.constraints import DecodingConstraints
 from decoding.ensemble import MEANS
 from helpers.architectures import (
     B,
@@ -44,7 +50,9 @@ def options(**changes):
 def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
     """Log probability, and the coverage of the attention that one pass sows."""
     case = Seq2SeqCase(name)
-    rules = Rules(jnp.asarray([STEPS, STEPS - 2]), STEPS, EOS, forbidden=(PAD, BOS))
+    rules = DecodingConstraints(
+        jnp.asarray([STEPS, STEPS - 2]), STEPS, EOS, forbidden=(PAD, BOS)
+    )
 
     @jax.jit
     def find(variables):
@@ -53,7 +61,7 @@ def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
             variables, *inputs, max_steps=STEPS, method="start"
         )
         return beam_search(
-            stepper(case.model, variables, attention=True),
+            make_step_fn(case.model, variables, attention=True),
             context,
             state,
             jnp.full(B, BOS),
@@ -94,7 +102,7 @@ def test_scores_over_a_language_model_are_those_of_one_pass(name):
     case, text = LanguageModelCase(name), tokens((B, T))
     mask = jnp.arange(T) < jnp.asarray([[T - 1], [T - 3]])
     last = jnp.take_along_axis(text, mask.sum(axis=1, keepdims=True), axis=1)[:, 0]
-    rules = Rules(jnp.full(B, STEPS), STEPS, EOS)
+    rules = DecodingConstraints(jnp.full(B, STEPS), STEPS, EOS)
     keys = jax.random.split(jax.random.key(0), B)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -102,12 +110,12 @@ def test_scores_over_a_language_model_are_those_of_one_pass(name):
         context, state = case.model.apply(
             variables, text, mask, case.carry(B), max_steps=STEPS, method="start"
         )
-        step = stepper(case.model, variables)
+        step = make_step_fn(case.model, variables)
         return search(step, context, state, last, rules, keys=keys)
 
     for method in ("beam", "sample"):
         decode = options(method=method, beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
-        found = find(Search.of(decode.decode), case.variables)
+        found = find(DecodingConfig.from_config(decode.decode), case.variables)
         for row in range(B):
             before = int(mask[row].sum()) + 1
             for number in range(BEAM):
@@ -193,7 +201,7 @@ def test_lines_are_translated_in_order_and_blank_ones_stay_blank():
     task = translation.Task({"source": words, "target": Numbers(V)})
     lines = ["5 6 7", " ", "9", "5 6 7 11 12"]
     cfg = options(method="beam", beam_size=BEAM, n_best=2)
-    whole = list(task.predict_all(case.model, case.variables, iter(lines), cfg))
+    whole = list(task.predict_n_best(case.model, case.variables, iter(lines), cfg))
     assert [len(row) for row in whole] == [2, 0, 2, 2]
     best = list(task.predict(case.model, case.variables, iter(lines), cfg))
     assert best == [row[0][0] if row else "" for row in whole]
@@ -208,7 +216,7 @@ def text_task():
 def test_continuations_of_a_line_are_ranked_and_need_no_source():
     case, task = LanguageModelCase("rnn", layers=1), text_task()
     cfg = options(method="beam", beam_size=BEAM, n_best=BEAM)
-    (found,) = task.predict_all(case.model, case.variables, ["5 6 7"], cfg)
+    (found,) = task.predict_n_best(case.model, case.variables, ["5 6 7"], cfg)
     assert len({text for text, _ in found}) == BEAM
     assert sorted(found, key=lambda pair: -pair[1]) == found
     assert list(task.predict(case.model, case.variables, ["5 6 7"], cfg)) == [
@@ -279,7 +287,7 @@ def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
     cfg = options(method="beam", beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
     batch = batch_of(cases[0])
     carry = task.initial_carry(model, B, train=False)
-    search = Search.of(cfg.decode)
+    search = DecodingConfig.from_config(cfg.decode)
     found, _ = task.search(model, variables, carry, batch, cfg, search)
 
     def score(model, found):

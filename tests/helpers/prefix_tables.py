@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decoding.constraints import Rules
+from decoding.constraints import DecodingConstraints
 
 END, V, LENGTH, SOURCE = 1, 5, 4, 3
 FIRST = 3  # what hypotheses follow
@@ -52,12 +52,12 @@ def search(method, context, limits, prefix, options):
     """A search over the tables, compiled once for equal options.
 
     Args:
-      options: of `Rules` and of the method, as pairs.
+      options: of `DecodingConstraints` and of the method, as pairs.
     """
     keys = ("min_length", "forbidden")
     options = dict(options)
     kept = {key: options.pop(key) for key in keys if key in options}
-    rules = Rules(limits, LENGTH, END, prefix=prefix, **kept)
+    rules = DecodingConstraints(limits, LENGTH, END, prefix=prefix, **kept)
     rows = len(limits)
     return method(
         step, context, start(rows), jnp.full(rows, FIRST), rules=rules, **options

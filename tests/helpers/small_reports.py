@@ -32,7 +32,7 @@ TEXT = {
     "bits_per_byte": {"value": 1.4321},
 }
 
-FLOORS = {
+BASELINES = {
     "unigram": {"loss": 3.7064},
     "copy": {"bleu": 13.7, "exact_match": 3.2},
     "nearest_neighbour": {"bleu": 31.9, "exact_match": 0.0},
@@ -76,7 +76,7 @@ def make_run(
     split="test",
     step=4,
     scores=TRANSLATION,
-    floors=FLOORS,
+    baselines=BASELINES,
     data="aaaa",
     samples=SAMPLES,
     metrics=METRICS,
@@ -105,7 +105,7 @@ def make_run(
         "step": step,
         "scores": scores,
         "protocol": {"data": data, "search": "greedy"},
-        "floors": floors,
+        "baselines": baselines,
     }
     write_json(path / "config.json", config)
     write_json(path / "about.json", about)

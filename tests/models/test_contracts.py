@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.hypotheses import reorder, widen
+from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import (
     B,
     LanguageModelCase,
@@ -69,7 +69,10 @@ def slopes_of_translation(name):
 def check_exchanges(case, context, state, count=3, steps=3):
     """Each of N that go on from one another scores as one alone with its history."""
     draw = np.random.default_rng(0)
-    wide, histories = widen(state, count, related=True), np.zeros((B, count, 0), int)
+    wide, histories = (
+        expand_beams(state, count, related=True),
+        np.zeros((B, count, 0), int),
+    )
     for t in range(steps):
         token = draw.integers(2, V, (B, count))
         wide, together = case.step(context, wide, jnp.asarray(token))
@@ -82,7 +85,7 @@ def check_exchanges(case, context, state, count=3, steps=3):
             np.testing.assert_allclose(together[:, k], logits[:, 0], atol=1e-4)
         parents = draw.integers(0, count, (B, count))
         histories = np.take_along_axis(histories, parents[:, :, None], axis=1)
-        wide = reorder(wide, jnp.asarray(parents))
+        wide = gather_beams(wide, jnp.asarray(parents))
 
 
 def test_there_are_the_three_architectures():
@@ -189,7 +192,7 @@ class TestLanguageModel:
     def test_hypotheses_do_not_see_each_other(self, name, related):
         case, text = language_model(name), tokens((B, T))
         context, state = case.start(text, jnp.ones((B, T), bool), case.carry(B))
-        wide = widen(state, 3, related=related)
+        wide = expand_beams(state, 3, related=related)
         choices = tokens((B, 6), seed=9).reshape(B, 2, 3)
         together = []
         for t in range(2):
@@ -314,7 +317,7 @@ class TestSeq2Seq:
 
         choices = tokens((B, 3), seed=9)
         for related in (True, False):
-            wide = widen(state, 3, related=related)
+            wide = expand_beams(state, 3, related=related)
             _, together = case.step(context, wide, choices)
             assert together.shape == (B, 3, V)
             for k in range(3):

@@ -22,7 +22,7 @@ from models.common import blockwise_cross_entropy
 from models.common.layers import Embedding, normal
 from models.rnn.cells import GRU, first_state
 from tasks.losses import likelihood_loss
-from tasks.precision import narrowed
+from tasks.precision import cast_params
 
 FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
 KINDS = {"language model": LanguageModelCase, "translation": Seq2SeqCase}
@@ -152,7 +152,7 @@ def test_loss_and_gradients_stay_near_those_of_float32(key):
 @pytest.mark.parametrize("key", PLAIN)
 def test_generation_equals_one_pass_with_matrices_cast_once(key):
     found = case(key)
-    variables = narrowed(found.model, found.variables)
+    variables = cast_params(found.model, found.variables)
     if isinstance(found, Seq2SeqCase):
         carry, text = carry_of(found), found.target
         _, whole, _ = found.run(carry)

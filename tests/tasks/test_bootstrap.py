@@ -8,13 +8,13 @@ import pytest
 import sacrebleu
 
 from tasks.bleu import one_line, score_text
-from tasks.bootstrap import Blocks, resampled_means
+from tasks.bootstrap import BootstrapBlocks, resampled_means
 
 
 def test_an_interval_is_as_wide_as_the_standard_error_says():
     draw = np.random.default_rng(3)
     total = draw.normal(300.0, 40.0, size=900)
-    blocks = Blocks(total, np.full(900, 100.0))
+    blocks = BootstrapBlocks(total, np.full(900, 100.0))
     low, high = blocks.interval()
     error = (total / 100).std() / math.sqrt(900)
     assert low < blocks.mean < high
@@ -23,7 +23,7 @@ def test_an_interval_is_as_wide_as_the_standard_error_says():
 
 def test_equal_blocks_leave_no_doubt_and_long_ones_count_more():
     weight = np.asarray([1.0, 2.0, 30.0])
-    low, high = Blocks(2.5 * weight, weight).interval()
+    low, high = BootstrapBlocks(2.5 * weight, weight).interval()
     assert low == pytest.approx(2.5)
     assert high == pytest.approx(2.5)
     means = resampled_means(np.asarray([1.0, 60.0]), np.asarray([1.0, 30.0]))
@@ -32,7 +32,7 @@ def test_equal_blocks_leave_no_doubt_and_long_ones_count_more():
 
 
 def test_losses_go_to_their_blocks_and_padding_to_none():
-    blocks = Blocks.of(3)
+    blocks = BootstrapBlocks.zeros(3)
     numbers = np.asarray([[0, 2, -1], [2, 2, 9]])
     weights = np.asarray([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
     blocks.add(numbers, np.asarray([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]]), weights)

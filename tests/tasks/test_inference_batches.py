@@ -67,7 +67,7 @@ def test_given_targets_score_what_the_model_gives_them_step_by_step():
         f"{source}\t{' '.join(map(str, target))}"
         for source, target in zip(LINES, targets, strict=True)
     ]
-    found = list(predicted("predict_scores", lines))
+    found = list(predicted("score_targets", lines))
     assert found[1] is None
     for number in (0, 2, 3):
         source = [int(word) for word in LINES[number].split()]
@@ -80,9 +80,9 @@ def test_a_translation_and_its_score_come_back_when_it_is_given():
     cfg = options(method="beam", beam_size=3, n_best=2, length_penalty=0.0)
     cfg.decode.max_length_ratio = 10.0  # so that no end is forced
     cfg.decode.max_length = 40
-    for hypotheses in predicted("predict_all", LINES[:1], cfg):
+    for hypotheses in predicted("predict_n_best", LINES[:1], cfg):
         lines = [f"{LINES[0]}\t{text}" for text, _ in hypotheses]
-        given = [score for score, _ in predicted("predict_scores", lines)]
+        given = [score for score, _ in predicted("score_targets", lines)]
         ours = [score for _, score in hypotheses]
         np.testing.assert_allclose(given, ours, rtol=1e-4)
 
@@ -98,7 +98,7 @@ def test_translations_of_lines_begin_with_what_stands_behind_the_tab():
 
 
 def test_a_line_without_the_tab_is_named():
-    lines = predicted("predict_scores", ["5\t6", "", "7"])
+    lines = predicted("score_targets", ["5\t6", "", "7"])
     with pytest.raises(UserError, match=r"line 3 .* a tab and its target"):
         list(lines)
 
@@ -166,7 +166,7 @@ def test_a_text_s_score_is_that_of_one_pass_however_long_its_segments():
     cfg = options()
     lines = ["5 6 7 8 9 10 11", "", "4"]
     for cfg.data.segment_length in (4, 8):
-        found = list(task.predict_scores(case.model, case.variables, lines, cfg))
+        found = list(task.score_targets(case.model, case.variables, lines, cfg))
         assert found[1] is None
         for line, scored in zip(lines[::2], found[::2], strict=True):
             text = jnp.asarray([[EOS, *map(int, line.split()), EOS]])

@@ -54,7 +54,7 @@ def test_a_search_never_writes_a_tag(method):
     head = case.variables["params"]["head"]
     head = head | {"bias": head["bias"].at[V - 1].add(50.0)}
     variables = {"params": case.variables["params"] | {"head": head}}
-    found = task.predict_all(case.model, variables, ["5 7"], options(method=method))
+    found = task.predict_n_best(case.model, variables, ["5 7"], options(method=method))
     [[(text, score), *_]] = found
     assert text
     assert score < -20  # what is likeliest is not for it to choose

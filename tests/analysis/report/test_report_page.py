@@ -90,7 +90,7 @@ def test_text_of_all_kinds_is_escaped(tmp_path):
         data=evil,
         device=evil,
         scores={evil: {"value": 1.0}, **TRANSLATION},
-        floors={evil: {"loss": 1.0}},
+        baselines={evil: {"loss": 1.0}},
         samples=[{"source": evil, "reference": evil, "hypothesis": evil}],
         attention={**ATTENTION, "source": [evil] * 3, "layer": evil},
     )

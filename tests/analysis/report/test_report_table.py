@@ -57,20 +57,20 @@ def test_floors_stand_under_the_runs_in_their_columns(two):
 
 
 def test_a_floor_that_differs_names_its_runs(tmp_path):
-    one = make_run(tmp_path / "a", floors={"unigram": {"loss": 3.0}})
-    two = make_run(tmp_path / "b", "transformer", floors={"unigram": {"loss": 2.0}})
+    one = make_run(tmp_path / "a", baselines={"unigram": {"loss": 3.0}})
+    two = make_run(tmp_path / "b", "transformer", baselines={"unigram": {"loss": 2.0}})
     found = cells(compare(one, two))
     assert found["unigram (rnn)"]["loss"] == "3.000"
     assert found["unigram (transformer)"]["loss"] == "2.000"
 
 
 def test_language_models_have_columns_of_their_own(tmp_path):
-    floors = {"unigram": {"loss": 6.5}}
+    baselines = {"unigram": {"loss": 6.5}}
     path = make_run(
         tmp_path / "a",
         task="language_modeling",
         scores=TEXT,
-        floors=floors,
+        baselines=baselines,
         samples=[],
         attention=None,
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.hypotheses import reorder, widen
+from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import LanguageModelCase, tokens
 from models.attention.kv_blocks import (
     FIRST_BLOCK_STEPS,
@@ -91,7 +91,7 @@ def spoilt(state, first):
 )
 def test_blocks_that_are_not_reached_are_not_met(name, step, block):
     case, _, context, state = begun(name)
-    state = widen(state, N, related=True)._replace(step=jnp.asarray(step))
+    state = expand_beams(state, N, related=True)._replace(step=jnp.asarray(step))
     token = tokens((B, N), seed=3)
     _, expected = case.step(context, state, token)
     _, found = case.step(context, spoilt(state, block + 1), token)
@@ -113,13 +113,13 @@ def test_blocks_that_are_not_reached_are_not_met(name, step, block):
 def test_a_line_through_all_blocks_equals_one_pass(name, changes):
     """Hypotheses go on from one another; each is then read alone, as a whole."""
     case, carry, context, state = begun(name, **changes)
-    state = widen(state, N, related=True)
+    state = expand_beams(state, N, related=True)
     rng = np.random.default_rng(0)
     lines = jnp.zeros((B, N, 0), jnp.int32)
     for step in range(L):
         parents = jnp.asarray(rng.integers(N, size=(B, N)))
         token = tokens((B, N), seed=10 + step)
-        state, lines = reorder((state, lines), parents)
+        state, lines = gather_beams((state, lines), parents)
         lines = jnp.concatenate([lines, token[..., None]], axis=-1)
         state, logits = case.step(context, state, token)
         if step not in (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.hypotheses import reorder, widen
+from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import LanguageModelCase, Seq2SeqCase, tokens
 from models.attention.beam_groups import merge_groups, split_groups
 
@@ -29,25 +29,27 @@ def started(kind):
 
 @pytest.mark.parametrize("kind", CASES)
 def test_no_keys_and_no_values_move_when_hypotheses_do(kind):
-    wide = widen(started(kind)[2], 3, related=True)
+    wide = expand_beams(started(kind)[2], 3, related=True)
     parents = jnp.asarray([[2, 0, 0], [1, 1, 2]])
-    moved = reorder((wide, jnp.arange(6).reshape(2, 3)), parents)
+    moved = gather_beams((wide, jnp.arange(6).reshape(2, 3)), parents)
     assert moved[0].kv is wide.kv
     np.testing.assert_array_equal(moved[1], [[2, 0, 0], [4, 4, 5]])
 
 
 def test_strangers_do_not_go_on_from_one_another():
-    wide = widen(started("text")[2], 3, related=False)
+    wide = expand_beams(started("text")[2], 3, related=False)
     with pytest.raises(ValueError, match="related=True"):
-        reorder(wide, jnp.zeros((B, 3), jnp.int32))
-    reorder(widen(started("text")[2], 1, related=True), jnp.zeros((B, 1), jnp.int32))
+        gather_beams(wide, jnp.zeros((B, 3), jnp.int32))
+    gather_beams(
+        expand_beams(started("text")[2], 1, related=True), jnp.zeros((B, 1), jnp.int32)
+    )
 
 
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("related", [True, False])
 def test_hypotheses_take_no_more_room_than_one_each(kind, related):
     state = started(kind)[2]
-    wide = widen(state, 3, related=related)
+    wide = expand_beams(state, 3, related=related)
     assert wide.num_beams_per_group == (3 if related else 1)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(s.kv)) for s in (state, wide)]
     assert sizes[1] == 3 * sizes[0]
@@ -58,7 +60,7 @@ def test_strangers_are_not_met():
     case, context, state = started("text")
 
     def flops(count, related):
-        wide = widen(state, count, related=related)
+        wide = expand_beams(state, count, related=related)
         token = jnp.zeros((B, count), jnp.int32)
         step = jax.jit(functools.partial(case.model.apply, method="step"))
         compiled = step.lower(case.variables, context, wide, token).compile()

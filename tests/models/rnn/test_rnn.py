@@ -21,7 +21,7 @@ from helpers.architectures import (
     tokens,
 )
 from models.rnn.model import Config, LanguageModel, Seq2Seq
-from tasks.losses import auxiliary_pairs, likelihood_loss
+from tasks.losses import auxiliary_losses, likelihood_loss
 from tests.models.rnn.test_cells import gru_reset_before, lstm
 from utils.errors import UserError
 
@@ -310,7 +310,7 @@ def test_activation_regularisation_sees_dropout_and_its_temporal_kin_does_not():
     for seed in (1, 2):
         rngs = {"dropout": jax.random.key(seed)}
         _, kept = model.apply(variables, text, carry, rngs=rngs, **options)
-        found.append(auxiliary_pairs(kept["losses"], jnp.ones((B, T))))
+        found.append(auxiliary_losses(kept["losses"], jnp.ones((B, T))))
     one, two = ([pair[0] for pair in pairs.values()] for pairs in found)
     assert abs(one[0] - two[0]) > 1e-3
     assert one[1] == two[1] > 0

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.hypotheses import widen
+from decoding.hypotheses import expand_beams
 from helpers.architectures import LanguageModelCase, V, tokens
 from helpers.xla_options import known_options
 from models.transformer.memory import ProjectedMemory
-from tasks.carries import reset_rows
+from tasks.carries import reset_carry
 
 B, T, M, SEGMENTS = 2, 3, 5, 4  # the ring of 8 slots wraps within the third segment
 VARIANTS = {
@@ -101,7 +101,7 @@ def test_same_length_shows_every_query_as_many_keys():
 def test_a_reset_forgets_the_rows_it_names():
     case, text = model("published"), tokens((B, 3 * T))
     _, carry = read(case, text[:, : 2 * T], ring(case))
-    carry = reset_rows(carry, ring(case), jnp.asarray([True, False]))
+    carry = reset_carry(carry, ring(case), jnp.asarray([True, False]))
     found = case.run(text[:, 2 * T :], carry)[0]
     kept = read(case, text, ring(case))[0][:, 2 * T :]
     fresh = case.run(text[:, 2 * T :], ring(case))[0]
@@ -193,7 +193,7 @@ def test_generation_copies_no_memory(hypotheses):
     carry = case.model.initial_eval_carry(B, T)
     prompt, mask = tokens((B, T)), jnp.ones((B, T), bool)
     context, state = case.start(prompt, mask, carry, max_steps=256)
-    state = widen(state, hypotheses, related=True)
+    state = expand_beams(state, hypotheses, related=True)
 
     def step(variables, context, state, token):
         return case.model.apply(variables, context, state, token, method="step")
