@@ -11,7 +11,7 @@ def cast_params(model, variables: PyTree) -> PyTree:
     The model casts them where it uses them, so that nothing else changes. Gains and
     biases of one axis stay as they are: some are used in float32.
     """
-    dtype = model.config.compute_type
+    dtype = model.config.compute_dtype
 
     def cast(leaf):
         is_matrix = leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating)

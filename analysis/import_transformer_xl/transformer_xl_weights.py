@@ -51,12 +51,12 @@ def layer(given: Given, number: int, sizes: Sizes) -> dict:
     attention, transform = f"layers.{number}.dec_attn", f"layers.{number}.pos_ff"
     return {
         "self_attention": self_attention(given, attention, sizes),
-        "self_residual": normalisation(given, attention, width),
-        "transform": {
-            "inner": linear(given, f"{transform}.CoreNet.0", width, inner),
-            "outer": linear(given, f"{transform}.CoreNet.3", inner, width),
+        "self_attention_residual": normalisation(given, attention, width),
+        "feed_forward": {
+            "up": linear(given, f"{transform}.CoreNet.0", width, inner),
+            "down": linear(given, f"{transform}.CoreNet.3", inner, width),
         },
-        "transform_residual": normalisation(given, transform, width),
+        "feed_forward_residual": normalisation(given, transform, width),
     }
 
 
@@ -67,7 +67,7 @@ def self_attention(given: Given, name: str, sizes: Sizes) -> dict:
     three = given.take(f"{name}.qkv_net.weight", 3 * inner, width)
     rows = (*np.split(three, 3), given.take(f"{name}.r_net.weight", inner, width))
     kernels = [one.T.reshape(width, heads, head_dim) for one in rows]
-    names = ("query", "key", "value", "position")
+    names = ("query", "key", "value", "position_key")
     output = given.take(f"{name}.o_net.weight", width, inner)
     return {
         **{part: {"kernel": one} for part, one in zip(names, kernels, strict=True)},

@@ -175,12 +175,12 @@ class SelfAttention(MultiHeadAttention):
         shape = (self.heads, self.head_dim)
         init = self.kernel_init or normal(0.02)
         if self.position_encoding == "relative":
-            self.position = Dense(
+            self.position_key = Dense(
                 shape, ("embed", "heads", "kv"), use_bias=False, kernel_init=init
             )
         if self.position_encoding == "shaw":
             rows = 2 * self.max_distance + 1
-            self.distance = Embedding(rows, self.head_dim, init, (None, "kv"))
+            self.distance_embedding = Embedding(rows, self.head_dim, init, (None, "kv"))
         if self.untie_biases:
             self.biases = make_relative_biases(self, init, shape)
 
@@ -189,10 +189,12 @@ class SelfAttention(MultiHeadAttention):
     ) -> Float[Array, "C H Dh"] | None:
         """W_kR R or w for a row of distances i - j; None if they do not matter."""
         if self.position_encoding == "relative":
-            return self.position(encodings.astype(self.dtype))
+            return self.position_key(encodings.astype(self.dtype))
         if self.position_encoding == "shaw":
             last = self.max_distance
-            one = self.distance(jnp.clip(-distances, -last, last) + last, self.dtype)
+            one = self.distance_embedding(
+                jnp.clip(-distances, -last, last) + last, self.dtype
+            )
             return jnp.repeat(one[:, None], self.heads, axis=1)
         return None
 

@@ -189,16 +189,16 @@ class FeedForward(nn.Module):
 
     def setup(self):
         options = {"kernel_init": self.kernel_init}
-        self.inner = Dense((self.inner_width,), ("embed", "mlp"), **options)
+        self.up = Dense((self.inner_width,), ("embed", "mlp"), **options)
         if self.activation in GATED:
             self.gate = Dense((self.inner_width,), ("embed", "mlp"), **options)
-        self.outer = Dense((self.width,), ("mlp", "embed"), **options)
+        self.down = Dense((self.width,), ("mlp", "embed"), **options)
         self.drop = Dropout(self.dropout)
 
     def __call__(
         self, x: Float[Array, "... D"], *, train: bool
     ) -> Float[Array, "... D"]:
-        y = ACTIVATIONS[self.activation](self.inner(x))
+        y = ACTIVATIONS[self.activation](self.up(x))
         if self.activation in GATED:
             y = y * self.gate(x)
-        return self.outer(self.drop(y, deterministic=not train))
+        return self.down(self.drop(y, deterministic=not train))

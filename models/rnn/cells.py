@@ -50,7 +50,7 @@ INITIALIZATIONS = {
 }
 
 
-def orthogonal_gates(key, shape, dtype=None):
+def orthogonal_per_gate(key, shape, dtype=None):
     """One orthogonal matrix a gate, side by side.
 
     One decomposition at a time: on a CPU of few cores XLA can wait for ever for
@@ -83,13 +83,13 @@ class Cell(nn.Module):
         self.input = Dense((size,), ("embed", "gates"), kernel_init=self.kernel_init)
         self.recurrent = self.param(
             "recurrent",
-            nn.with_logical_partitioning(orthogonal_gates, ("embed", "gates")),
+            nn.with_logical_partitioning(orthogonal_per_gate, ("embed", "gates")),
             (self.width, size),
         )
         self.drop_weights = Dropout(self.weight_dropout)
 
     @staticmethod
-    def begin(output: Float[Array, "... D"]) -> State:
+    def state_from_output(output: Float[Array, "... D"]) -> State:
         """The state whose output this is, with nothing else remembered."""
         return output
 
@@ -100,9 +100,9 @@ class Cell(nn.Module):
 
     def project(self, x: Float[Array, "... E"]) -> Gates:
         """W x + b for all gates: what of a step does not need the state."""
-        return self.apart(self.input(x))
+        return self.split_gates(self.input(x))
 
-    def apart(self, x: Float[Array, "... _"]) -> Gates:
+    def split_gates(self, x: Float[Array, "... _"]) -> Gates:
         """The gates that stand side by side."""
         return tuple(jnp.split(x, self.gates, axis=-1))
 
@@ -167,7 +167,7 @@ class GRU(Cell):
     ) -> State:
         """The next state."""
         reset, update, candidate = projected
-        from_state = self.apart(state @ recurrent)
+        from_state = self.split_gates(state @ recurrent)
         reset = nn.sigmoid(reset + from_state[0])
         update = nn.sigmoid(update + from_state[1])
         bias = self.candidate_bias.astype(state.dtype)
@@ -175,7 +175,7 @@ class GRU(Cell):
         return (1 - update) * candidate + update * state
 
 
-class GRUBefore(Cell):
+class GRUResetBefore(Cell):
     """Gated recurrent units as published: the reset gate before the product.
 
         r = sigmoid(W_r x + b_r + U_r h),  z = sigmoid(W_z x + b_z + U_z h)
@@ -213,7 +213,7 @@ class LSTM(Cell):
     gates = 4
 
     @staticmethod
-    def begin(output: Float[Array, "... D"]) -> State:
+    def state_from_output(output: Float[Array, "... D"]) -> State:
         """An empty c beside the output."""
         return output, jnp.zeros_like(output)
 
@@ -230,19 +230,19 @@ class LSTM(Cell):
     ) -> State:
         """The next (h, c)."""
         hidden, memory = state
-        pairs = zip(projected, self.apart(hidden @ recurrent), strict=True)
+        pairs = zip(projected, self.split_gates(hidden @ recurrent), strict=True)
         gates = [given + from_state for given, from_state in pairs]
         enter, keep, leave = (nn.sigmoid(gates[gate]) for gate in (0, 1, 3))
         memory = keep * memory + enter * jnp.tanh(gates[2])
         return leave * jnp.tanh(memory), memory
 
 
-CELLS = {"gru": GRU, "gru_reset_before": GRUBefore, "lstm": LSTM}
+CELLS = {"gru": GRU, "gru_reset_before": GRUResetBefore, "lstm": LSTM}
 
 
-def first_state(cell: str, rows: int, width: int, dtype: DType = jnp.float32) -> State:
+def zero_state(cell: str, rows: int, width: int, dtype: DType = jnp.float32) -> State:
     """Zeros: the state of a kind of cell before the first word."""
-    return CELLS[cell].begin(jnp.zeros((rows, width), dtype))
+    return CELLS[cell].state_from_output(jnp.zeros((rows, width), dtype))
 
 
 class Bidirectional(nn.Module):
@@ -271,7 +271,7 @@ class Bidirectional(nn.Module):
         self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], *, train: bool
     ) -> tuple[Float[Array, "B S D2"], Float[Array, "B D"]]:
         """[forward; backward], zero in the padding, and the last backward output."""
-        start = first_state(self.cell, len(x), self.width, x.dtype)
+        start = zero_state(self.cell, len(x), self.width, x.dtype)
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = self.drop(x, deterministic=not train)
             onward, _ = forward(x, start, mask, train=train)
@@ -303,7 +303,7 @@ class Readout(nn.Module):
             (pieces * self.width,),
             ("embed", "mlp"),
             kernel_init=self.kernel_init,
-            name="join",
+            name="proj",
         )(jnp.concatenate(parts, axis=-1))
         if self.kind == "tanh":
             return jnp.tanh(joined)

@@ -77,7 +77,7 @@ class RNNConfig:
             )
 
     @property
-    def compute_type(self) -> DType:
+    def compute_dtype(self) -> DType:
         """Of activations and of states; parameters are float32."""
         return DTYPES[self.dtype]
 

@@ -14,7 +14,7 @@ from models.rnn.attention import SingleHeadAttention, make_score
 from models.rnn.cells import CELLS, INITIALIZATIONS, Gates, Readout, State
 
 
-class Source(NamedTuple):
+class EncodedSource(NamedTuple):
     """What a source sentence fixes: annotations h, their keys, padding."""
 
     annotations: Float[Array, "B S D2"]
@@ -27,14 +27,14 @@ class DecoderState(NamedTuple):
 
     Attributes:
       states: each layer's, arrays [B, N, D].
-      fed: what predicted the last word, [B, N, O]; () without input feeding.
+      input_feed: what predicted the last word, [B, N, O]; () without input feeding.
     """
 
     states: tuple[State, ...]
-    fed: Float[Array, "B N O"] | tuple
+    input_feed: Float[Array, "B N O"] | tuple
 
 
-class Seen(NamedTuple):
+class StepOutputs(NamedTuple):
     """What a word is predicted from, and where the context was looked for."""
 
     top: Float[Array, "B N D"]
@@ -96,20 +96,20 @@ class Decoder(nn.Module):
         into = {"use_bias": False, "kernel_init": init.kernel}
         size = (cell.gates * self.width,)
         if self.conditional_gru:
-            self.second = cell(self.width, kernel_init=init.kernel)
+            self.transition_cell = cell(self.width, kernel_init=init.kernel)
         else:
-            self.from_context = Dense(size, ("embed", "gates"), **into)
+            self.context_proj = Dense(size, ("embed", "gates"), **into)
         if self.input_feeding:
-            self.from_fed = Dense(size, ("embed", "gates"), **into)
-        self.first_state = Dense(
+            self.input_feed_proj = Dense(size, ("embed", "gates"), **into)
+        self.initial_state = Dense(
             (self.width,), ("embed", "gates"), kernel_init=init.kernel
         )
-        self.read = Readout(self.readout, self.readout_width, init.kernel)
+        self.readout_layer = Readout(self.readout, self.readout_width, init.kernel)
         self.drop = Dropout(self.dropout)
 
-    def look_at(
+    def prepare_source(
         self, annotations: Float[Array, "B S D2"], mask: Bool[Array, "B S"]
-    ) -> Source:
+    ) -> EncodedSource:
         """A source ready for attention.
 
         A dot product needs keys of the state's size D: the sum of an
@@ -118,14 +118,14 @@ class Decoder(nn.Module):
         states = annotations
         if self.score in ("dot", "scaled_dot"):
             states = sum(jnp.split(annotations, 2, axis=-1))
-        return Source(annotations, self.alignment.project_keys(states), mask)
+        return EncodedSource(annotations, self.alignment.project_keys(states), mask)
 
     def start(self, backward: Float[Array, "B D"]) -> DecoderState:
         """s_0 = tanh(W_s h_1) of the backward encoder, for every layer; K = 1."""
-        output = jnp.tanh(self.first_state(backward))[:, None]
-        fed = jnp.zeros((len(output), 1, self.readout_width), output.dtype)
-        states = tuple(cell.begin(output) for cell in self.cells)
-        return DecoderState(states, fed if self.input_feeding else ())
+        output = jnp.tanh(self.initial_state(backward))[:, None]
+        input_feed = jnp.zeros((len(output), 1, self.readout_width), output.dtype)
+        states = tuple(cell.state_from_output(output) for cell in self.cells)
+        return DecoderState(states, input_feed if self.input_feeding else ())
 
     def project(self, embedded: Float[Array, "B T E"]) -> Gates:
         """W y of the first layer: the part of a step that needs no state."""
@@ -136,49 +136,53 @@ class Decoder(nn.Module):
         state: DecoderState,
         embedded: Float[Array, "B N E"],
         projected: Gates,
-        source: Source,
+        source: EncodedSource,
         *,
         train: bool,
-    ) -> tuple[DecoderState, Seen]:
+    ) -> tuple[DecoderState, StepOutputs]:
         """One word of each of N hypotheses; `projected` is W y of the first layer."""
         if self.input_feeding:
-            projected = self._add(projected, self.from_fed(state.fed))
-        first, context, weights = self._first(state.states[0], projected, source)
+            projected = self._add(projected, self.input_feed_proj(state.input_feed))
+        first, context, weights = self._attend_first_layer(
+            state.states[0], projected, source
+        )
         new = [first]
         for cell, old in zip(self.cells[1:], state.states[1:], strict=True):
             below = self.drop(cell.output(new[-1]), deterministic=not train)
-            new.append(self._moved(cell, old, cell.project(below)))
+            new.append(self._cell_step(cell, old, cell.project(below)))
         top = state.states[-1] if self.readout == "maxout" else new[-1]
-        seen = Seen(self.cells[-1].output(top), context, weights)
-        fed = ()
+        seen = StepOutputs(self.cells[-1].output(top), context, weights)
+        input_feed = ()
         if self.input_feeding:
-            fed = self.read_out(seen.top, context, embedded, train=train)
-        return DecoderState(tuple(new), fed), seen
+            input_feed = self.read_out(seen.top, context, embedded, train=train)
+        return DecoderState(tuple(new), input_feed), seen
 
-    def _first(self, state, projected, source):
+    def _attend_first_layer(self, state, projected, source):
         """The first layer's next state, the context and where it was looked for."""
         cell = self.cells[0]
         if self.conditional_gru:
-            state = self._moved(cell, state, projected)
+            state = self._cell_step(cell, state, projected)
         context, weights = self.alignment(
             cell.output(state), source.keys, source.annotations, source.mask[:, None]
         )
         if self.conditional_gru:
-            new = self._moved(self.second, state, self.second.project(context))
+            new = self._cell_step(
+                self.transition_cell, state, self.transition_cell.project(context)
+            )
         else:
-            projected = self._add(projected, self.from_context(context))
-            new = self._moved(cell, state, projected)
+            projected = self._add(projected, self.context_proj(context))
+            new = self._cell_step(cell, state, projected)
         return new, context, weights
 
     @staticmethod
-    def _moved(cell, state, projected):
+    def _cell_step(cell, state, projected):
         """A cell's next state."""
         recurrent = cell.recurrent.astype(projected[0].dtype)
         return cell.step(state, projected, recurrent)
 
     def _add(self, projected, more):
         """Gates and what stands side by side."""
-        pairs = zip(projected, self.cells[0].apart(more), strict=True)
+        pairs = zip(projected, self.cells[0].split_gates(more), strict=True)
         return tuple(one + other for one, other in pairs)
 
     def read_out(
@@ -191,25 +195,28 @@ class Decoder(nn.Module):
     ) -> Float[Array, "B T O"]:
         """The hidden states t that predict the next words."""
         top = self.drop(top, deterministic=not train)
-        hidden = self.read(top, embedded, context)
+        hidden = self.readout_layer(top, embedded, context)
         return self.drop(hidden, deterministic=not train)
 
     def step(
-        self, state: DecoderState, embedded: Float[Array, "B N E"], source: Source
+        self,
+        state: DecoderState,
+        embedded: Float[Array, "B N E"],
+        source: EncodedSource,
     ) -> tuple[DecoderState, Float[Array, "B N O"]]:
         """One word while translating: the next state and what predicts."""
         projected = self.project(embedded)
         state, seen = self.advance(state, embedded, projected, source, train=False)
         self.sow("intermediates", "attention", seen.weights)
         if self.input_feeding:
-            return state, state.fed
+            return state, state.input_feed
         return state, self.read_out(seen.top, seen.context, embedded, train=False)
 
     def __call__(
         self,
         embedded: Float[Array, "B T E"],
         state: DecoderState,
-        source: Source,
+        source: EncodedSource,
         *,
         train: bool,
     ) -> Float[Array, "B T O"]:
@@ -220,7 +227,9 @@ class Decoder(nn.Module):
         def one(decoder, state, word):
             word = jax.tree.map(lambda part: part[:, None], word)
             state, seen = decoder.advance(state, *word, source, train=train)
-            found = state.fed if decoder.input_feeding else (seen.top, seen.context)
+            found = (
+                state.input_feed if decoder.input_feeding else (seen.top, seen.context)
+            )
             weights = seen.weights if watched else ()
             return state, jax.tree.map(lambda leaf: leaf[:, 0], (found, weights))
 

@@ -12,9 +12,9 @@ from models.common.layers import Embedding
 from models.common.masks import pad_left
 from models.common.output_head import OutputHead, SequenceModel
 from models.rnn.attention import SingleHeadAttention, make_score
-from models.rnn.cells import CELLS, INITIALIZATIONS, Readout, State, first_state
+from models.rnn.cells import CELLS, INITIALIZATIONS, Readout, State, zero_state
 from models.rnn.config import RNNConfig
-from models.rnn.local_attention import LookBack, Recent, none_yet
+from models.rnn.local_attention import LocalAttention, OutputWindow, empty_window
 
 
 class Carry(NamedTuple):
@@ -24,11 +24,11 @@ class Carry(NamedTuple):
 
     Attributes:
       states: each layer's last state, arrays [B, D].
-      recent: the top layer's last N outputs; () for N = 0.
+      window: the top layer's last N outputs; () for N = 0.
     """
 
     states: tuple[State, ...]
-    recent: Recent | tuple
+    window: OutputWindow | tuple
 
 
 class LanguageModel(SequenceModel):
@@ -62,7 +62,9 @@ class LanguageModel(SequenceModel):
                 kernel_init=init.attention,
                 score_init=init.score,
             )
-            self.look_back = LookBack(SingleHeadAttention(score), config.remat)
+            self.local_attention = LocalAttention(
+                SingleHeadAttention(score), config.remat
+            )
             self.readout = Readout(config.readout, config.output_width, init.kernel)
         tied = self.embedding if config.tie_embeddings else None
         self.head = OutputHead(self.vocab_size, config.output_width, init.table, tied)
@@ -78,14 +80,13 @@ class LanguageModel(SequenceModel):
         """States of zero and none to attend to; N = the window by default."""
         config = self.config
         length = config.attention_window if memory_length is None else memory_length
-        dtype = config.compute_type
+        dtype = config.compute_dtype
         states = tuple(
-            first_state(config.cell, batch_size, width, dtype)
-            for width in config.widths
+            zero_state(config.cell, batch_size, width, dtype) for width in config.widths
         )
         if config.readout == "none":
             return Carry(states, ())
-        return Carry(states, none_yet(batch_size, length, config.width, dtype))
+        return Carry(states, empty_window(batch_size, length, config.width, dtype))
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: Carry, *, train: bool
@@ -104,23 +105,23 @@ class LanguageModel(SequenceModel):
             last.append(state)
         dropped = self.drop_output(x, deterministic=not train)
         if train:
-            self._penalise(x, dropped)
-        hidden, recent = dropped, ()
+            self._sow_activation_penalties(x, dropped)
+        hidden, window = dropped, ()
         if self.config.readout != "none":
-            contexts, recent = self.look_back(x, mask, carry.recent)
+            contexts, window = self.local_attention(x, mask, carry.window)
             hidden = self.readout(dropped, contexts)
             hidden = self.drop_output(hidden, deterministic=not train)
-        return hidden, jax.lax.stop_gradient(Carry(tuple(last), recent))
+        return hidden, jax.lax.stop_gradient(Carry(tuple(last), window))
 
     def _embed(self, tokens, *, train):
         """Vectors of tokens; in training some words have none anywhere."""
-        x = self.embedding(tokens, self.config.compute_type)
+        x = self.embedding(tokens, self.config.compute_dtype)
         if train and not is_zero_rate(self.config.rate("dropout_embedding")):
             words = self.drop_words(jnp.ones(self.vocab_size), deterministic=False)
             x = x * words[tokens][..., None].astype(x.dtype)
         return self.drop_input(x, deterministic=not train)
 
-    def _penalise(self, outputs, dropped):
+    def _sow_activation_penalties(self, outputs, dropped):
         """Sows AR, alpha * mean(dropped^2), and TAR, beta * mean((h_t - h_{t-1})^2)."""
         outputs, dropped = upcast_to_f32(outputs), upcast_to_f32(dropped)
         changes = outputs[:, 1:] - outputs[:, :-1]

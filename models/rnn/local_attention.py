@@ -1,4 +1,4 @@
-"""Attention of a recurrent layer over its own last outputs."""
+"""Attention of a recurrent language model to its own last outputs."""
 
 from typing import NamedTuple
 
@@ -11,37 +11,37 @@ from models.common.dtypes import DType
 from models.rnn.attention import SingleHeadAttention
 
 
-class Recent(NamedTuple):
-    """The last outputs before a segment.
+class OutputWindow(NamedTuple):
+    """The W outputs before a segment, oldest first.
 
     Attributes:
-      outputs: N of them, oldest first, [B, N, D].
-      filled: how many of the N there are, the last ones, [B].
+      outputs: outputs of the top layer, [B, W, D].
+      valid_length: number of slots in use, the last ones, [B].
     """
 
-    outputs: Float[Array, "B N D"]
-    filled: Int[Array, "B"]
+    outputs: Float[Array, "B W D"]
+    valid_length: Int[Array, "B"]
 
 
-def none_yet(
-    rows: int, length: int, width: int, dtype: DType = jnp.float32
-) -> Recent | tuple:
-    """What the first segment finds; () where there is no room for any."""
+def empty_window(
+    batch_size: int, length: int, width: int, dtype: DType = jnp.float32
+) -> OutputWindow | tuple:
+    """Returns the window before the first segment; () if `length` is 0."""
     if not length:
         return ()
-    outputs = jnp.zeros((rows, length, width), dtype)
-    return Recent(outputs, jnp.zeros(rows, jnp.int32))
+    outputs = jnp.zeros((batch_size, length, width), dtype)
+    return OutputWindow(outputs, jnp.zeros(batch_size, jnp.int32))
 
 
-class LookBack(nn.Module):
-    """Each output's context among the N before it (Daniluk et al. 2017, section 3.1).
+class LocalAttention(nn.Module):
+    """Attention over a sliding window (Daniluk et al. 2017, section 3.1).
 
-    c_t = attention(h_t; h_{t-N} .. h_{t-1})
+        c_t = attention(h_t; h_{t-W} .. h_{t-1})
 
     Attributes:
-      alignment: the attention, with any of its scores.
-      remat: whether the backward pass does it again, so that neither the N states
-        of each output are stored nor what they make.
+      alignment: single-head attention with one of the scores.
+      remat: whether the backward pass recomputes the attention instead of storing
+        W states for each output.
     """
 
     alignment: SingleHeadAttention
@@ -51,40 +51,48 @@ class LookBack(nn.Module):
         self,
         outputs: Float[Array, "B T D"],
         mask: Bool[Array, "B T"],
-        recent: Recent | tuple,
-    ) -> tuple[Float[Array, "B T D"], Recent | tuple]:
-        """The contexts and the last outputs; without room, zeros and ().
+        window: OutputWindow | tuple,
+    ) -> tuple[Float[Array, "B T D"], OutputWindow | tuple]:
+        """Computes the context of each output and the next window.
 
-        Padding, where mask is False, stands before a row's first output.
+        Args:
+          outputs: outputs h_t of the top layer.
+          mask: False at padding, which precedes each row's first output.
+          window: the outputs before the segment, or ().
+
+        Returns the contexts c_t and the next window; zeros and () without a window.
         """
-        if not recent:
+        if not window:
             return jnp.zeros_like(outputs), ()
-        window, length = recent.outputs.shape[1], outputs.shape[1]
+        size, length = window.outputs.shape[1], outputs.shape[1]
         padding = length - mask.sum(axis=1, dtype=jnp.int32)
         roll = jax.vmap(lambda row, shift: jnp.roll(row, shift, axis=0))
-        old = roll(jnp.pad(recent.outputs, ((0, 0), (0, length), (0, 0))), padding)
-        new = jnp.pad(outputs, ((0, 0), (window, 0), (0, 0)))
-        place = jnp.arange(window + length) - padding[:, None]
-        states = jnp.where((place < window)[..., None], old, new)
-        there = place >= window - recent.filled[:, None]
-        filled = jnp.minimum(recent.filled + length - padding, window)
-        attend = nn.remat(LookBack._attend) if self.remat else LookBack._attend
-        # Outside, so that the alignment has made its parameters before it is lifted.
+        old = roll(jnp.pad(window.outputs, ((0, 0), (0, length), (0, 0))), padding)
+        new = jnp.pad(outputs, ((0, 0), (size, 0), (0, 0)))
+        slots = jnp.arange(size + length) - padding[:, None]
+        states = jnp.where((slots < size)[..., None], old, new)
+        valid = slots >= size - window.valid_length[:, None]
+        valid_length = jnp.minimum(window.valid_length + length - padding, size)
+        attend = LocalAttention._attend
+        if self.remat:
+            attend = nn.remat(attend)
+        # Called outside `attend`, because a lifted module cannot create parameters.
         keys = self.alignment.project_keys(states)
-        contexts = attend(self, outputs, keys, states, there)
-        return contexts, Recent(states[:, length:], filled)
+        contexts = attend(self, outputs, keys, states, valid)
+        return contexts, OutputWindow(states[:, length:], valid_length)
 
-    def _attend(self, outputs, keys, states, there):
-        """Each output's view of as many states before it as there are more."""
-        batch, length, width = outputs.shape
-        window = states.shape[1] - length
-        rows = batch * length
-        slots = jnp.arange(length)[:, None] + jnp.arange(window)  # [T, N]
+    def _attend(self, outputs, keys, states, valid):
+        """Attends from each output to the W states before it."""
+        batch_size, length, width = outputs.shape
+        size = states.shape[1] - length
+        rows = batch_size * length
+        slots = jnp.arange(length)[:, None] + jnp.arange(size)  # [T, W]
         contexts, weights = self.alignment(
             outputs.reshape(rows, 1, width),
-            keys[:, slots].reshape(rows, window, -1),
-            states[:, slots].reshape(rows, window, width),
-            there[:, slots].reshape(rows, 1, window),
+            keys[:, slots].reshape(rows, size, -1),
+            states[:, slots].reshape(rows, size, width),
+            valid[:, slots].reshape(rows, 1, size),
         )
-        self.sow("intermediates", "attention", weights.reshape(batch, length, window))
-        return contexts.reshape(batch, length, width)
+        weights = weights.reshape(batch_size, length, size)
+        self.sow("intermediates", "attention", weights)
+        return contexts.reshape(batch_size, length, width)

@@ -10,7 +10,7 @@ Optimizing LSTM Language Models", `configs/ptb.py:awd_lstm`).
 
 The defaults deviate from Bahdanau et al.: the reset gate acts after the product
 (`cell="gru"`), which lets one product serve all gates; the output layer is the
-tanh of a sum with the new state, not a maxout with the old; there is dropout.
+tanh of a sum with the new state, not a maxout with the old; valid is dropout.
 """
 
 import dataclasses

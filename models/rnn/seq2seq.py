@@ -6,7 +6,7 @@ from models.common.layers import Embedding
 from models.common.output_head import OutputHead, SequenceModel
 from models.rnn.cells import INITIALIZATIONS, Bidirectional
 from models.rnn.config import RNNConfig
-from models.rnn.decoder import Decoder, DecoderState, Source
+from models.rnn.decoder import Decoder, DecoderState, EncodedSource
 from utils.errors import UserError
 
 
@@ -71,9 +71,9 @@ class Seq2Seq(SequenceModel):
         return ()
 
     def _encode(self, source, source_mask, *, train):
-        embedded = self.source_embedding(source, self.config.compute_type)
+        embedded = self.source_embedding(source, self.config.compute_dtype)
         annotations, backward = self.encoder(embedded, source_mask, train=train)
-        context = self.decoder.look_at(annotations, source_mask)
+        context = self.decoder.prepare_source(annotations, source_mask)
         return context, self.decoder.start(backward)
 
     def __call__(
@@ -88,7 +88,7 @@ class Seq2Seq(SequenceModel):
     ) -> tuple[Float[Array, "B T O"], tuple]:
         """Hidden states of the target, each of the source and what stands before."""
         context, state = self._encode(source, source_mask, train=train)
-        embedded = self.target_embedding(target_in, self.config.compute_type)
+        embedded = self.target_embedding(target_in, self.config.compute_dtype)
         return self.decoder(embedded, state, context, train=train), carry
 
     def start(
@@ -98,15 +98,15 @@ class Seq2Seq(SequenceModel):
         carry: tuple,
         *,
         max_steps: int = 256,
-    ) -> tuple[Source, DecoderState]:
+    ) -> tuple[EncodedSource, DecoderState]:
         """Encodes a sentence; its translation may have any length."""
         return self._encode(source, source_mask, train=False)
 
     def step(
-        self, context: Source, state: DecoderState, token: Int[Array, "B N"]
+        self, context: EncodedSource, state: DecoderState, token: Int[Array, "B N"]
     ) -> tuple[DecoderState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
-        embedded = self.target_embedding(token, self.config.compute_type)
+        embedded = self.target_embedding(token, self.config.compute_dtype)
         state, hidden = self.decoder.step(state, embedded, context)
         return state, self.logits(hidden)
 

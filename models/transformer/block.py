@@ -21,28 +21,28 @@ from models.attention.multi_head import (
 )
 from models.common.layers import Embedding, FeedForward, ResidualBlock, normal
 from models.transformer.config import StackConfig
-from models.transformer.memory import write_slots
+from models.transformer.memory import write_ring
 
 
-class Geometry(NamedTuple):
+class AttentionContext(NamedTuple):
     """Who sees whom in a text, and how far apart they are.
 
     Attributes:
       mask: which of S keys each query sees.
-      places: of the queries, counted from the first key.
-      all_places: of what is projected together with the queries.
-      distances: i - j for each column of `relative_shift`.
-      encodings: R of these distances, for the scheme "relative".
+      positions: of the queries, counted from the first key.
+      kv_positions: of what is projected together with the queries.
+      relative_positions: i - j for each column of `relative_shift`.
+      relative_encodings: R of these distances, for the scheme "relative".
     """
 
     mask: Bool[Array, "#B #T S"]
-    places: Int[Array, "#B T"]
-    all_places: Int[Array, "#B S"]
-    distances: Int[Array, "C"]
-    encodings: Float[Array, "C D"] | None = None
+    positions: Int[Array, "#B T"]
+    kv_positions: Int[Array, "#B S"]
+    relative_positions: Int[Array, "C"]
+    relative_encodings: Float[Array, "C D"] | None = None
 
 
-class Layer(nn.Module):
+class TransformerBlock(nn.Module):
     """A layer of the encoder or, with `cross`, of the decoder."""
 
     config: StackConfig
@@ -53,8 +53,8 @@ class Layer(nn.Module):
         attention = {
             "heads": config.heads,
             "width": config.width,
-            "head_dim": config.size_of_head,
-            "dropout": config.weights_dropout,
+            "head_dim": config.resolved_head_dim,
+            "dropout": config.attention_dropout_rate,
             "use_bias": config.attention_bias,
             "share_qkv": config.share_qkv,
             "implementation": config.attention_impl,
@@ -65,93 +65,99 @@ class Layer(nn.Module):
             position_encoding=config.position_encoding,
             max_distance=config.max_distance,
             untie_biases=config.untie_biases and config.position_encoding == "relative",
-            dtype=config.compute_type,
+            dtype=config.compute_dtype,
         )
-        self.self_residual = ResidualBlock(config.norm, config.dropout)
+        self.self_attention_residual = ResidualBlock(config.norm, config.dropout)
         if self.cross:
             self.cross_attention = MultiHeadAttention(**attention)
-            self.cross_residual = ResidualBlock(config.norm, config.dropout)
-        self.transform = FeedForward(
+            self.cross_attention_residual = ResidualBlock(config.norm, config.dropout)
+        self.feed_forward = FeedForward(
             config.width,
             config.feed_forward,
-            config.inner_dropout,
+            config.ffn_dropout_rate,
             config.activation,
             config.kernel_init,
         )
-        self.transform_residual = ResidualBlock(config.norm, config.dropout)
+        self.feed_forward_residual = ResidualBlock(config.norm, config.dropout)
         if config.position_encoding == "learned_per_layer":
-            self.places = Embedding(config.max_positions, config.width, normal(0.02))
+            self.position_embedding = Embedding(
+                config.max_positions, config.width, normal(0.02)
+            )
 
     def project_source(self, encoded: Float[Array, "B E D"]) -> SourceKV:
         """Keys and values of the encoder's output, once a sentence."""
         return self.cross_attention.project_kv(encoded)
 
     def project_memory(
-        self, memory: Float[Array, "B M D"], places: Int[Array, "1 M"]
+        self, memory: Float[Array, "B M D"], positions: Int[Array, "1 M"]
     ) -> KV:
         """Keys and values of remembered inputs."""
         return self.self_attention.project_kv(
-            self.self_residual.preprocess(memory), places
+            self.self_attention_residual.preprocess(memory), positions
         )
 
-    def __call__(self, x, memory, past, geometry, biases, source=None, *, train):
+    def __call__(
+        self, x, memory, past, attention_context, biases, source=None, *, train
+    ):
         """Reads a whole text.
 
         Args:
           x: [B, T, D].
           memory: inputs remembered of this layer, [B, M, D], or None.
           past: keys and values that stand before the text, or None.
-          geometry: who sees whom, and how far apart they are.
+          attention_context: who sees whom, and how far apart they are.
           source: an encoder's output and its mask, or None.
 
         Returns the output and the keys and values of all that was seen.
         """
-        x = self._at_its_place(x, geometry.places)
-        y = self.self_residual.preprocess(x)
+        x = self._add_layer_positions(x, attention_context.positions)
+        y = self.self_attention_residual.preprocess(x)
         parts = [] if past is None else [past]
         if memory is not None:  # apart, since nothing is learnt through it
-            before = geometry.all_places[:, : memory.shape[1]]
+            before = attention_context.kv_positions[:, : memory.shape[1]]
             parts.append(self.project_memory(memory, before))
-        places = geometry.all_places[:, -x.shape[1] :]
-        parts.append(self.self_attention.project_kv(y, places))
+        positions = attention_context.kv_positions[:, -x.shape[1] :]
+        parts.append(self.self_attention.project_kv(y, positions))
         kept = tuple(jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True))
         y = self.self_attention(
             y,
             kept,
-            geometry.mask,
-            geometry.places,
-            self._distances(geometry),
+            attention_context.mask,
+            attention_context.positions,
+            self._distances(attention_context),
             biases,
             train=train,
         )
-        x = self.self_residual.postprocess(x, y, train=train)
+        x = self.self_attention_residual.postprocess(x, y, train=train)
         if source is not None:
             encoded, source_mask = source
             source = self.project_source(encoded), source_mask
-        return self._rest(x, source, train=train), kept
+        return self._cross_attention_and_ffn(x, source, train=train), kept
 
-    def stream(self, x, slots, geometry, biases, written, projected=None):
+    def read_segment(
+        self, x, slots, attention_context, biases, written, projected=None
+    ):
         """Reads a segment after a ring of keys and values, which it writes into."""
-        y = self.self_residual.preprocess(x)
-        new = self.self_attention.project_kv(y, geometry.places)
+        y = self.self_attention_residual.preprocess(x)
+        new = self.self_attention.project_kv(y, attention_context.positions)
         slots = tuple(
-            write_slots(old, one, written) for old, one in zip(slots, new, strict=True)
+            write_ring(old, one, written) for old, one in zip(slots, new, strict=True)
         )
         if projected is None:
-            projected = self._distances(geometry)
+            projected = self._distances(attention_context)
         num_slots, oldest = slots[0].shape[2], written + x.shape[1]
         y = self.self_attention(
             y,
             slots,
-            geometry.mask,
-            geometry.places,
+            attention_context.mask,
+            attention_context.positions,
             projected,
             biases,
             ring_start=oldest % num_slots,
             train=False,
         )
-        x = self.self_residual.postprocess(x, y, train=False)
-        return self._rest(x, None, train=False), slots
+        x = self.self_attention_residual.postprocess(x, y, train=False)
+        return self._cross_attention_and_ffn(x, None, train=False), slots
 
     def step(self, x, past, written: KVBlocks, number, view, biases, source=None):
         """One token of each of N hypotheses, [B, N, D], their `number`-th.
@@ -159,39 +165,39 @@ class Layer(nn.Module):
         Args:
           source: an encoder's output as keys, turned, and values, and its mask.
         """
-        x = self._at_its_place(x, view.positions)
-        y = self.self_residual.preprocess(x)
+        x = self._add_layer_positions(x, view.positions)
+        y = self.self_attention_residual.preprocess(x)
         new = self.self_attention.project_kv(y, view.positions)
         written = update_cache(written, new, number)
         y = self.self_attention.step(y, past, written, view, biases)
-        x = self.self_residual.postprocess(x, y, train=False)
+        x = self.self_attention_residual.postprocess(x, y, train=False)
         if self.cross:
             y = self.cross_attention.decode_cross_attention(
-                self.cross_residual.preprocess(x), *source
+                self.cross_attention_residual.preprocess(x), *source
             )
-            x = self.cross_residual.postprocess(x, y, train=False)
-        return self._transformed(x, train=False), written
+            x = self.cross_attention_residual.postprocess(x, y, train=False)
+        return self._feed_forward(x, train=False), written
 
-    def _distances(self, geometry):
+    def _distances(self, attention_context):
         return self.self_attention.project_relative_positions(
-            geometry.distances, geometry.encodings
+            attention_context.relative_positions, attention_context.relative_encodings
         )
 
-    def _at_its_place(self, x, places):
+    def _add_layer_positions(self, x, positions):
         if self.config.position_encoding != "learned_per_layer":
             return x
-        places = jnp.minimum(places, self.config.max_positions - 1)
-        return x + self.places(places, x.dtype)
+        positions = jnp.minimum(positions, self.config.max_positions - 1)
+        return x + self.position_embedding(positions, x.dtype)
 
-    def _rest(self, x, source, *, train):
+    def _cross_attention_and_ffn(self, x, source, *, train):
         """Cross-attention and feed-forward."""
         if self.cross:
             projected, mask = source
-            y = self.cross_residual.preprocess(x)
+            y = self.cross_attention_residual.preprocess(x)
             y = self.cross_attention(y, projected, mask, train=train)
-            x = self.cross_residual.postprocess(x, y, train=train)
-        return self._transformed(x, train=train)
+            x = self.cross_attention_residual.postprocess(x, y, train=train)
+        return self._feed_forward(x, train=train)
 
-    def _transformed(self, x, *, train):
-        y = self.transform(self.transform_residual.preprocess(x), train=train)
-        return self.transform_residual.postprocess(x, y, train=train)
+    def _feed_forward(self, x, *, train):
+        y = self.feed_forward(self.feed_forward_residual.preprocess(x), train=train)
+        return self.feed_forward_residual.postprocess(x, y, train=train)

@@ -66,10 +66,10 @@ class StackConfig:
                     f"model.{key}={getattr(self, key)!r}: there are {', '.join(known)}"
                 )
         self._check_tables()
-        if self.position_encoding == "rotary" and self.size_of_head % 2:
+        if self.position_encoding == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(
-                f"model.head_dim={self.size_of_head}: rotary positions turn pairs, "
-                "so it must be even"
+                f"model.head_dim={self.resolved_head_dim}: rotary positions rotate "
+                "pairs, so it must be even"
             )
         if self.attention_impl == "cudnn":
             self._check_cudnn()
@@ -91,11 +91,11 @@ class StackConfig:
 
     def _check_cudnn(self) -> None:
         """Raises ValueError for what cuDNN's attention has not."""
-        size, encoding = self.size_of_head, self.position_encoding
+        size, encoding = self.resolved_head_dim, self.position_encoding
         missing = {
             f"model.position_encoding={encoding!r}": encoding in RELATIVE_SCHEMES,
             f"model.attention_dropout={self.attention_dropout}": not is_zero_rate(
-                self.weights_dropout
+                self.attention_dropout_rate
             ),
             f"model.dtype={self.dtype!r}": self.dtype != "bfloat16",
             f"model.head_dim={size}": size % 8 or size > 128,
@@ -109,12 +109,12 @@ class StackConfig:
                 )
 
     @property
-    def size_of_head(self) -> int:
+    def resolved_head_dim(self) -> int:
         """Dh."""
         return self.head_dim or self.width // self.heads
 
     @property
-    def compute_type(self) -> DType:
+    def compute_dtype(self) -> DType:
         """Of activations and of what is remembered; parameters are float32."""
         return DTYPES[self.dtype]
 
@@ -124,17 +124,17 @@ class StackConfig:
         return None
 
     @property
-    def table_init(self) -> Initializer:
+    def embedding_init(self) -> Initializer:
         """Of embeddings."""
         return normal(self.width**-0.5)
 
     @property
-    def weights_dropout(self) -> Scalar:
+    def attention_dropout_rate(self) -> Scalar:
         """Dropout of attention weights; `dropout=0` switches it off too."""
         return rate_if_enabled(self.dropout, self.attention_dropout)
 
     @property
-    def inner_dropout(self) -> Scalar:
+    def ffn_dropout_rate(self) -> Scalar:
         """Dropout after the inner feed-forward layer; `dropout=0` switches it off."""
         if self.feed_forward_dropout is None:
             return self.dropout

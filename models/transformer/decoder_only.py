@@ -23,7 +23,7 @@ from models.transformer.embeddings import make_embedding, make_head
 from models.transformer.stack import Stack
 
 
-class Context(NamedTuple):
+class DecodeContext(NamedTuple):
     """What does not change while tokens are generated.
 
     Attributes:
@@ -46,7 +46,7 @@ class DecoderOnly(SequenceModel):
     def setup(self):
         config = self.config
         self.embedding = make_embedding(config, self.vocab_size)
-        self.places = AbsolutePositionEmbedding(
+        self.position_embedding = AbsolutePositionEmbedding(
             config.position_encoding, config.width, config.max_positions
         )
         self.stack = Stack(config, cross=False)
@@ -57,8 +57,8 @@ class DecoderOnly(SequenceModel):
         self, tokens: Int[Array, "B T"], places: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
         """sqrt(D) E[token], with its place (Vaswani et al. 2017, section 3.4)."""
-        x = self.embedding(tokens, self.config.compute_type)
-        return self.places(x * self.config.width**0.5, places)
+        x = self.embedding(tokens, self.config.compute_dtype)
+        return self.position_embedding(x * self.config.width**0.5, places)
 
     def past(self, carry: PyTree, rows: int) -> PrefixCache:
         """The carry as keys and values, oldest first."""
@@ -75,7 +75,7 @@ class DecoderOnly(SequenceModel):
         carry: PyTree,
         *,
         max_steps: int = 256,
-    ) -> tuple[Context, DecodeState]:
+    ) -> tuple[DecodeContext, DecodeState]:
         """Reads a prompt after a carry; `max_steps` tokens may follow it.
 
         The prompt stands next to what is remembered while it is read; then each
@@ -87,11 +87,11 @@ class DecoderOnly(SequenceModel):
         seen = jnp.concatenate([before.valid, mask], axis=1)
         visible = seen[:, None] & causal_mask(length, seen.shape[1])
         visible &= sliding_window_mask(length, seen.shape[1], self.window(carry))
-        geometry = self.stack.geometry(
+        attention_context = self.stack.attention_context(
             visible, length, first=before.next_position[0], train=False
         )
-        x = self.embed(prompt, geometry.places)
-        _, _, kept = self.stack(x, geometry, past=before.kv, train=False)
+        x = self.embed(prompt, attention_context.positions)
+        _, _, kept = self.stack(x, attention_context, past=before.kv, train=False)
         padding = length - mask.sum(axis=1)
         turn = jax.vmap(lambda row, by: jnp.roll(row, by, axis=-2))
         kept = jax.tree.map(lambda slots: turn(slots, padding), kept)
@@ -103,10 +103,12 @@ class DecoderOnly(SequenceModel):
             past.num_slots + max_steps - 1
         )
         window = jnp.asarray(self.window(carry))
-        return Context(past, distances, window), init_decode_state(past, max_steps)
+        return DecodeContext(past, distances, window), init_decode_state(
+            past, max_steps
+        )
 
     def step(
-        self, context: Context, state: DecodeState, token: Int[Array, "B N"]
+        self, context: DecodeContext, state: DecodeState, token: Int[Array, "B N"]
     ) -> tuple[DecodeState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
         past, state = context.past, state.begin_step()

@@ -11,9 +11,9 @@ from models.transformer.config import StackConfig
 def make_embedding(config: StackConfig, vocab_size: int) -> nn.Module:
     """One table or, with cut-offs or a width of its own, adaptive embeddings."""
     if not is_adaptive(config):
-        return Embedding(vocab_size, config.width, config.table_init)
+        return Embedding(vocab_size, config.width, config.embedding_init)
     return AdaptiveEmbedding(
-        vocab_size, config.width, **clustering(config), init=config.table_init
+        vocab_size, config.width, **clustering(config), init=config.embedding_init
     )
 
 
@@ -22,12 +22,12 @@ def make_head(
 ) -> nn.Module:
     """A softmax over all words, or an adaptive one; tied to an embedding or not."""
     if not is_adaptive(config):
-        return OutputHead(vocab_size, config.width, config.table_init, embedding)
+        return OutputHead(vocab_size, config.width, config.embedding_init, embedding)
     return AdaptiveHead(
         vocab_size,
         config.width,
         **clustering(config),
-        init=config.table_init,
+        init=config.embedding_init,
         embedding=embedding,
         tie_projections=config.tie_projections and embedding is not None,
     )

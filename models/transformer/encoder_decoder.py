@@ -26,7 +26,7 @@ from models.transformer.memory import Memory
 from models.transformer.stack import Stack
 
 
-class SourceContext(NamedTuple):
+class EncodedSource(NamedTuple):
     """What a source sentence fixes.
 
     Attributes:
@@ -63,7 +63,7 @@ class EncoderDecoder(SequenceModel):
         else:
             self.source_embedding = make_embedding(config, self.source_vocab_size)
         place = (config.position_encoding, config.width, config.max_positions)
-        self.source_places, self.target_places = (
+        self.source_position_embedding, self.target_position_embedding = (
             AbsolutePositionEmbedding(*place),
             AbsolutePositionEmbedding(*place),
         )
@@ -76,15 +76,15 @@ class EncoderDecoder(SequenceModel):
         self, tokens: Int[Array, "B S"], places: Int[Array, "#B #S"]
     ) -> Float[Array, "B S D"]:
         """sqrt(D) E[token], with its place (Vaswani et al. 2017, section 3.4)."""
-        x = self.source_embedding(tokens, self.config.compute_type)
-        return self.source_places(x * self.config.width**0.5, places)
+        x = self.source_embedding(tokens, self.config.compute_dtype)
+        return self.source_position_embedding(x * self.config.width**0.5, places)
 
     def embed_target(
         self, tokens: Int[Array, "B T"], places: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
         """The same on the other side."""
-        x = self.target_embedding(tokens, self.config.compute_type)
-        return self.target_places(x * self.config.width**0.5, places)
+        x = self.target_embedding(tokens, self.config.compute_dtype)
+        return self.target_position_embedding(x * self.config.width**0.5, places)
 
     def encode(
         self,
@@ -97,10 +97,12 @@ class EncoderDecoder(SequenceModel):
         """The source's hidden states and the input of each layer."""
         length = source.shape[1]
         mask = beside(memory, source_mask[:, None])
-        geometry = self.encoder.geometry(mask, length, nearest=1 - length, train=train)
-        x = self.embed_source(source, geometry.places)
+        attention_context = self.encoder.attention_context(
+            mask, length, nearest=1 - length, train=train
+        )
+        x = self.embed_source(source, attention_context.positions)
         hidden = memory.hidden if memory else None
-        x, inputs, _ = self.encoder(x, geometry, memory=hidden, train=train)
+        x, inputs, _ = self.encoder(x, attention_context, memory=hidden, train=train)
         return x, inputs
 
     def decode(
@@ -116,11 +118,13 @@ class EncoderDecoder(SequenceModel):
         """The target's hidden states and the input of each layer."""
         length = target_in.shape[1]
         own = causal_mask(length, length) & target_mask[:, None]
-        geometry = self.decoder.geometry(beside(memory, own), length, train=train)
-        x = self.embed_target(target_in, geometry.places)
+        attention_context = self.decoder.attention_context(
+            beside(memory, own), length, train=train
+        )
+        x = self.embed_target(target_in, attention_context.positions)
         x, inputs, _ = self.decoder(
             x,
-            geometry,
+            attention_context,
             memory=memory.hidden if memory else None,
             source=(encoded, source_mask[:, None]),
             train=train,
@@ -134,7 +138,7 @@ class EncoderDecoder(SequenceModel):
         memory: Memory | None,
         past: PrefixCache | None,
         max_steps: int,
-    ) -> tuple[SourceContext, DecodeState]:
+    ) -> tuple[EncodedSource, DecodeState]:
         """Encodes a sentence; its translation may have `max_steps` tokens."""
         config = self.config
         encoded, _ = self.encode(source, source_mask, memory, train=False)
@@ -143,19 +147,19 @@ class EncoderDecoder(SequenceModel):
                 len(source),
                 config.layers,
                 config.heads,
-                config.size_of_head,
-                config.compute_type,
+                config.resolved_head_dim,
+                config.compute_dtype,
             )
         past = past.transpose_keys()
         distances = self.decoder.project_relative_positions(
             past.num_slots + max_steps - 1
         )
         projected = tuple(map(transpose_keys, self.decoder.project_source(encoded)))
-        context = SourceContext(projected, source_mask[:, None], past, distances)
+        context = EncodedSource(projected, source_mask[:, None], past, distances)
         return context, init_decode_state(past, max_steps)
 
     def step(
-        self, context: SourceContext, state: DecodeState, token: Int[Array, "B N"]
+        self, context: EncodedSource, state: DecodeState, token: Int[Array, "B N"]
     ) -> tuple[DecodeState, Float[Array, "B N V"]]:
         """Feeds a token to each hypothesis and scores the next."""
         past, state = context.past, state.begin_step()
@@ -178,5 +182,5 @@ def beside(memory: Memory | None, mask: Bool[Array, "B #T S"]) -> Array:
     if memory is None:
         return mask
     shape = (*mask.shape[:2], memory.length)
-    remembered = valid_memory_mask(memory.filled, memory.length)
+    remembered = valid_memory_mask(memory.valid_length, memory.length)
     return jnp.concatenate([jnp.broadcast_to(remembered, shape), mask], axis=-1)

@@ -1,8 +1,7 @@
-"""The memory of segment recurrence (Dai et al. 2019, section 3.2).
+"""Memory of segment recurrence (Dai et al. 2019, section 3.2).
 
-In training the last M inputs of each layer, oldest first and aligned to the
-right: while a memory fills, its first slots are empty, and `filled` says how many
-are not. In evaluation, where parameters stay, what attention makes of them.
+Training stores the last M inputs of each layer (`Memory`). Evaluation, where the
+parameters are fixed, stores the keys and values projected from them (`KVMemory`).
 """
 
 from typing import NamedTuple
@@ -16,97 +15,110 @@ from models.common.dtypes import DType
 
 
 class Memory(NamedTuple):
-    """What a stack of layers remembers of each row.
+    """The last M inputs of each layer, oldest first and aligned to the right.
 
     Attributes:
-      hidden: a layer's inputs each, [B, M, D]; no gradient flows into them.
-      filled: how many of the M slots hold something, [B].
+      hidden: inputs of each layer, [B, M, D]; no gradient flows into them.
+      valid_length: number of slots in use, the last ones, [B].
     """
 
     hidden: tuple[Float[Array, "B M D"], ...]
-    filled: Int[Array, "B"]
+    valid_length: Int[Array, "B"]
 
     @property
     def length(self) -> int:
-        """M."""
+        """Number of slots (M)."""
         return self.hidden[0].shape[1]
 
 
-def check_length(length: int) -> None:
-    """Raises ValueError for a length no memory has."""
-    if length < 0:
-        raise ValueError(f"memory_length={length}: a memory has 0 slots or more")
+class Seq2SeqMemory(NamedTuple):
+    """Memories of both sides of an encoder-decoder."""
+
+    encoder: Memory | None
+    decoder: Memory | None
 
 
-def empty_memory(
+def init_memory(
     batch_size: int, length: int, layers: int, width: int, dtype: DType = jnp.float32
 ) -> Memory:
-    """A memory of nothing. Raises ValueError for a negative length."""
+    """Returns an empty memory. Raises ValueError for a negative length."""
     check_length(length)
     slots = jnp.zeros((batch_size, length, width), dtype)
     return Memory((slots,) * layers, jnp.zeros(batch_size, jnp.int32))
 
 
-def extend_memory(
+def check_length(length: int) -> None:
+    """Raises ValueError for a negative memory length."""
+    if length < 0:
+        raise ValueError(f"memory_length={length} must be 0 or more")
+
+
+def update_memory(
     memory: Memory,
     inputs: tuple[Float[Array, "B T D"], ...],
     num_new: Int[Array, "B"],
 ) -> Memory:
-    """The last M of what was remembered and the `num_new` first new inputs.
+    """Appends a segment's layer inputs and keeps the last M.
 
-    What stands after a row's `num_new` inputs is padding and is not kept.
+    Args:
+      inputs: inputs of each layer.
+      num_new: number of tokens in each row; padding after them is dropped.
     """
 
-    def last(old, new):
+    def keep_last(old, new):
         both = jnp.concatenate([old, new], axis=1)
         slots = num_new[:, None] + jnp.arange(memory.length)
         return jnp.take_along_axis(both, slots[:, :, None], axis=1)
 
-    hidden = jax.tree.map(last, memory.hidden, tuple(inputs))
-    filled = jnp.minimum(memory.filled + num_new, memory.length)
-    return Memory(jax.lax.stop_gradient(hidden), filled)
+    hidden = jax.tree.map(keep_last, memory.hidden, tuple(inputs))
+    valid_length = jnp.minimum(memory.valid_length + num_new, memory.length)
+    return Memory(jax.lax.stop_gradient(hidden), valid_length)
 
 
 @struct.dataclass
-class ProjectedMemory:
-    """A memory for evaluation: keys and values, for one set of parameters.
+class KVMemory:
+    """Ring buffer of each layer's keys and values, for evaluation.
 
-    Slots are a ring: a segment overwrites the oldest, so that nothing moves and
-    nothing is projected twice. There is room for the memory and a segment.
+    The R = M + T slots hold the memory and one segment. A segment overwrites the
+    oldest slots, so nothing is moved or projected twice. The content is valid for
+    one set of parameters.
 
     Attributes:
-      kept: a layer's keys and values each, [B, H, R, Dh].
-      filled: how many of the M slots before the next segment hold something, [B].
-      written: tokens so far, rank 0; the next belongs in slot written % R.
-      length: M.
+      kv: keys and values of each layer, [B, H, R, K].
+      valid_length: number of the M slots before the next segment in use, [B].
+      num_written: tokens written so far; the next one goes to slot num_written % R.
+      length: memory length (M).
     """
 
-    kept: PyTree
-    filled: PyTree
-    written: PyTree
+    kv: PyTree
+    valid_length: PyTree
+    num_written: PyTree
     length: int = struct.field(pytree_node=False)
 
     @property
-    def slots(self) -> int:
-        """R."""
-        return self.kept[0][0].shape[2]
+    def num_slots(self) -> int:
+        """Number of slots of the ring (R)."""
+        return self.kv[0][0].shape[2]
 
-    def extended(self, kept, num_new: int) -> "ProjectedMemory":
-        """After a segment of `num_new` tokens whose keys and values are in `kept`."""
-        filled = jnp.minimum(self.filled + num_new, self.length)
-        return self.replace(kept=kept, filled=filled, written=self.written + num_new)
+    def append(self, kv: PyTree, num_new: int) -> "KVMemory":
+        """Returns the memory after `num_new` tokens that `kv` already contains."""
+        return self.replace(
+            kv=kv,
+            valid_length=jnp.minimum(self.valid_length + num_new, self.length),
+            num_written=self.num_written + num_new,
+        )
 
-    def in_order(self) -> tuple:
-        """Keys and values of the M slots, oldest first."""
+    def unroll(self) -> PyTree:
+        """Returns the keys and values of the last M slots, oldest first."""
 
-        def turn(slots):
-            turned = jnp.roll(slots, -(self.written % self.slots), axis=2)
-            return turned[:, :, self.slots - self.length :]
+        def in_order(slots):
+            oldest_first = jnp.roll(slots, -(self.num_written % self.num_slots), axis=2)
+            return oldest_first[:, :, self.num_slots - self.length :]
 
-        return jax.tree.map(turn, self.kept)
+        return jax.tree.map(in_order, self.kv)
 
 
-def empty_projected_memory(
+def init_kv_memory(
     batch_size: int,
     length: int,
     segment_length: int,
@@ -114,32 +126,24 @@ def empty_projected_memory(
     heads: int,
     head_dim: int,
     dtype: DType = jnp.float32,
-) -> ProjectedMemory:
-    """A memory of nothing, for segments of at most `segment_length` tokens."""
+) -> KVMemory:
+    """Returns an empty ring buffer for segments of at most `segment_length` tokens."""
     check_length(length)
     shape = (batch_size, heads, length + segment_length, head_dim)
-    kept = tuple(
+    kv = tuple(
         (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(layers)
     )
-    filled = jnp.zeros(batch_size, jnp.int32)
-    return ProjectedMemory(kept, filled, jnp.zeros((), jnp.int32), length)
+    valid_length = jnp.zeros(batch_size, jnp.int32)
+    return KVMemory(kv, valid_length, jnp.zeros((), jnp.int32), length)
 
 
-def write_slots(
-    slots: Float[Array, "B H R Dh"],
-    new: Float[Array, "B H T Dh"],
-    written: Int[Array, ""],
-) -> Float[Array, "B H R Dh"]:
-    """Puts a segment's keys or values into a ring."""
-    num_slots, length = slots.shape[2], new.shape[2]
-    places = (written + jnp.arange(length)) % num_slots
-    return slots.at[:, :, places].set(
+def write_ring(
+    slots: Float[Array, "B H R K"],
+    new: Float[Array, "B H T K"],
+    num_written: Int[Array, ""],
+) -> Float[Array, "B H R K"]:
+    """Writes a segment's keys or values into the ring."""
+    indices = (num_written + jnp.arange(new.shape[2])) % slots.shape[2]
+    return slots.at[:, :, indices].set(
         new, mode="promise_in_bounds", unique_indices=True
     )
-
-
-class Memories(NamedTuple):
-    """What both sides of an encoder-decoder remember of the sentences before."""
-
-    encoder: Memory | None
-    decoder: Memory | None

@@ -17,7 +17,7 @@ from models.attention.kv_cache import DecodeState, PrefixCache, empty_prefix
 from models.common.masks import causal_mask
 from models.transformer.config import StackConfig
 from models.transformer.decoder_only import DecoderOnly
-from models.transformer.encoder_decoder import EncoderDecoder, SourceContext
+from models.transformer.encoder_decoder import EncodedSource, EncoderDecoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,17 @@ class LanguageModel(DecoderOnly):
     ) -> tuple[Float[Array, "B T D"], tuple]:
         """Hidden states of a segment, each of what stands before it."""
         length = tokens.shape[1]
-        geometry = self.stack.geometry(causal_mask(length, length), length, train=train)
-        x = self.embed(tokens, geometry.places)
-        return self.stack(x, geometry, train=train)[0], carry
+        attention_context = self.stack.attention_context(
+            causal_mask(length, length), length, train=train
+        )
+        x = self.embed(tokens, attention_context.positions)
+        return self.stack(x, attention_context, train=train)[0], carry
 
     def past(self, carry: tuple, rows: int) -> PrefixCache:
         """Nothing."""
         config = self.config
-        head = (config.heads, config.size_of_head)
-        return empty_prefix(rows, config.layers, *head, config.compute_type)
+        head = (config.heads, config.resolved_head_dim)
+        return empty_prefix(rows, config.layers, *head, config.compute_dtype)
 
 
 class Seq2Seq(EncoderDecoder):
@@ -87,6 +89,6 @@ class Seq2Seq(EncoderDecoder):
         carry: tuple,
         *,
         max_steps: int = 256,
-    ) -> tuple[SourceContext, DecodeState]:
+    ) -> tuple[EncodedSource, DecodeState]:
         """Encodes a sentence; its translation may have `max_steps` tokens."""
         return self.begin(source, source_mask, None, None, max_steps)

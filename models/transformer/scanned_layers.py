@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float
 
-from models.transformer.block import Layer
+from models.transformer.block import TransformerBlock
 
 
 def scanned(
     stack: nn.Module,
     x: Float[Array, "B T D"],
     memory: tuple[Float[Array, "B M D"], ...] | None,
-    geometry,
+    attention_context,
     source,
     *,
     train: bool,
@@ -29,14 +29,14 @@ def scanned(
     what they sow.
     """
     config, biases = stack.config, stack.biases
-    layer = Layer(config, stack.cross, parent=None)
+    layer = TransformerBlock(config, stack.cross, parent=None)
     watched = ["losses"] if stack.is_mutable_collection("losses") else []
 
     def one(x, part):
         params, key, old = part
         (y, _), sown = layer.apply(
             {"params": params},
-            *(x, old, None, geometry, biases, source),
+            *(x, old, None, attention_context, biases, source),
             train=train,
             rngs={} if key is None else {"dropout": key},
             mutable=watched,

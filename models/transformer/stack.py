@@ -8,9 +8,9 @@ from models.attention.multi_head import SourceKV, make_relative_biases
 from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
 from models.common.layers import LayerNorm, normal
-from models.transformer.block import Geometry, Layer
+from models.transformer.block import AttentionContext, TransformerBlock
 from models.transformer.config import StackConfig
-from models.transformer.memory import ProjectedMemory
+from models.transformer.memory import KVMemory
 from models.transformer.scanned_layers import scanned
 
 
@@ -22,11 +22,13 @@ class Stack(nn.Module):
 
     def setup(self):
         config = self.config
-        self.layers = [Layer(config, self.cross) for _ in range(config.layers)]
+        self.layers = [
+            TransformerBlock(config, self.cross) for _ in range(config.layers)
+        ]
         if config.position_encoding == "relative" and not config.untie_biases:
             init = config.kernel_init or normal(0.02)
             self.biases = make_relative_biases(
-                self, init, (config.heads, config.size_of_head)
+                self, init, (config.heads, config.resolved_head_dim)
             )
         else:
             self.biases = None
@@ -62,9 +64,11 @@ class Stack(nn.Module):
             farthest = config.clamp_length  # to both sides, where both are seen
             distances = jnp.clip(distances, -farthest, farthest)
         encodings = sinusoidal_encoding(distances, config.width, interleaved=False)
-        return self.drop(encodings.astype(config.compute_type), deterministic=not train)
+        return self.drop(
+            encodings.astype(config.compute_dtype), deterministic=not train
+        )
 
-    def geometry(
+    def attention_context(
         self,
         mask: Bool[Array, "#B #T S"],
         num_queries: int,
@@ -72,7 +76,7 @@ class Stack(nn.Module):
         nearest: int = 0,
         first: Int[Array, ""] | int | None = None,
         train: bool,
-    ) -> Geometry:
+    ) -> AttentionContext:
         """Of S keys whose last T are also the queries.
 
         Args:
@@ -87,10 +91,10 @@ class Stack(nn.Module):
         places = (start + jnp.arange(num_queries))[None]
         everywhere = jnp.arange(num_keys)[None] if first is None else places
         encodings = self._encode(distances, train=train)
-        return Geometry(mask, places, everywhere, distances, encodings)
+        return AttentionContext(mask, places, everywhere, distances, encodings)
 
     def __call__(
-        self, x, geometry, *, memory=None, past=None, source=None, train
+        self, x, attention_context, *, memory=None, past=None, source=None, train
     ):  # fmt: skip
         """The output, each layer's input, and its keys and values.
 
@@ -104,54 +108,54 @@ class Stack(nn.Module):
         """
         x = self.drop(x, deterministic=not train)
         if self._can_scan and past is None:
-            x, inputs = scanned(self, x, memory, geometry, source, train=train)
-            return self._finish(x, train=train), inputs, ()
+            x, inputs = scanned(self, x, memory, attention_context, source, train=train)
+            return self._final_norm_and_dropout(x, train=train), inputs, ()
         biases = self.biases
 
         def one(layer, x, old, before):
-            return layer(x, old, before, geometry, biases, source, train=train)
+            return layer(x, old, before, attention_context, biases, source, train=train)
 
         if self.config.remat:
             one = nn.remat(one)
         inputs, kept = [], []
-        for layer, old, before in self._each(memory, past):
+        for layer, old, before in self._per_layer(memory, past):
             inputs.append(x)
             x, projected = one(layer, x, old, before)
             kept.append(projected)
-        return self._finish(x, train=train), tuple(inputs), tuple(kept)
+        return self._final_norm_and_dropout(x, train=train), tuple(inputs), tuple(kept)
 
     @property
     def _can_scan(self) -> bool:
         watched = self.is_mutable_collection("intermediates")
         return self.config.scan_layers and not watched and not self.is_initializing()
 
-    def stream(self, x, memory: ProjectedMemory, geometry, projected=None):
+    def read_segment(self, x, memory: KVMemory, attention_context, projected=None):
         """The output of a segment, and each layer's ring with the segment in it."""
         kept = []
-        for layer, slots, distances in self._each(memory.kept, projected):
-            x, slots = layer.stream(
-                x, slots, geometry, self.biases, memory.written, distances
+        for layer, slots, distances in self._per_layer(memory.kv, projected):
+            x, slots = layer.read_segment(
+                x, slots, attention_context, self.biases, memory.num_written, distances
             )
             kept.append(slots)
-        return self._finish(x, train=False), tuple(kept)
+        return self._final_norm_and_dropout(x, train=False), tuple(kept)
 
     def step(self, x, past, caches, number, views, source=None, source_mask=None):
         """One token of each hypothesis through all layers and their caches."""
         written = []
-        for layer, before, cache, view, encoded in self._each(
+        for layer, before, cache, view, encoded in self._per_layer(
             past, caches, views, source
         ):
             seen = (encoded, source_mask) if self.cross else None
             x, cache = layer.step(x, before, cache, number, view, self.biases, seen)
             written.append(cache)
-        return self._finish(x, train=False), tuple(written)
+        return self._final_norm_and_dropout(x, train=False), tuple(written)
 
-    def _each(self, *parts):
+    def _per_layer(self, *parts):
         """The layers, each with its part of what every layer has or of None."""
         nothing = (None,) * len(self.layers)
         return zip(self.layers, *(part or nothing for part in parts), strict=True)
 
-    def _finish(self, x, *, train):
+    def _final_norm_and_dropout(self, x, *, train):
         if self.config.norm == "pre" and self.config.final_norm:
             x = self.final_norm(x)
         if self.config.output_dropout:

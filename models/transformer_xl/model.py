@@ -1,5 +1,5 @@
 """Transformer-XL (Dai et al. 2019, "Attentive Language Models Beyond a
-Fixed-Length Context").
+Fixed-Length DecodeContext").
 
 As a LanguageModel it is the paper's: relative attention over the segment and a
 memory of the segments before. As a Seq2Seq, which the paper does not have, both
@@ -30,14 +30,14 @@ from models.common.masks import (
 )
 from models.transformer.config import StackConfig
 from models.transformer.decoder_only import DecoderOnly
-from models.transformer.encoder_decoder import EncoderDecoder, SourceContext
+from models.transformer.encoder_decoder import EncodedSource, EncoderDecoder
 from models.transformer.memory import (
-    Memories,
+    KVMemory,
     Memory,
-    ProjectedMemory,
-    empty_memory,
-    empty_projected_memory,
-    extend_memory,
+    Seq2SeqMemory,
+    init_kv_memory,
+    init_memory,
+    update_memory,
 )
 from utils.errors import UserError
 
@@ -70,12 +70,12 @@ class Config(StackConfig):
         return INIT
 
     @property
-    def table_init(self) -> Initializer:
+    def embedding_init(self) -> Initializer:
         """The same."""
         return INIT
 
 
-Carry = Memory | ProjectedMemory | tuple[()]
+Carry = Memory | KVMemory | tuple[()]
 
 
 def size_of(carry: Carry) -> int:
@@ -105,11 +105,11 @@ class LanguageModel(DecoderOnly):
         length = config.memory_length if memory_length is None else memory_length
         if not length:
             return ()
-        dtype = config.compute_type
+        dtype = config.compute_dtype
         if train or segment_length is None or self._starts_with_keys:
-            return empty_memory(batch_size, length, config.layers, config.width, dtype)
-        head = (config.heads, config.size_of_head)
-        return empty_projected_memory(
+            return init_memory(batch_size, length, config.layers, config.width, dtype)
+        head = (config.heads, config.resolved_head_dim)
+        return init_kv_memory(
             batch_size, length, segment_length, config.layers, *head, dtype
         )
 
@@ -127,18 +127,18 @@ class LanguageModel(DecoderOnly):
         train: bool,
     ) -> tuple[Float[Array, "B T D"], Carry]:
         """Hidden states of a segment, each of its memory and what stands before."""
-        if isinstance(carry, ProjectedMemory):
+        if isinstance(carry, KVMemory):
             return self._stream(tokens, carry)
         rows, length = tokens.shape
-        geometry = self.stack.geometry(
+        attention_context = self.stack.attention_context(
             self._mask(carry, length, size_of(carry) + length), length, train=train
         )
-        x = self.embed(tokens, geometry.places)
+        x = self.embed(tokens, attention_context.positions)
         hidden = carry.hidden if carry else None
-        x, inputs, _ = self.stack(x, geometry, memory=hidden, train=train)
+        x, inputs, _ = self.stack(x, attention_context, memory=hidden, train=train)
         if not carry:
             return x, carry
-        return x, extend_memory(carry, inputs, jnp.full(rows, length, jnp.int32))
+        return x, update_memory(carry, inputs, jnp.full(rows, length, jnp.int32))
 
     def _mask(self, carry, length, slots):
         """Who sees whom of as many slots, of which a segment takes the last."""
@@ -150,17 +150,21 @@ class LanguageModel(DecoderOnly):
 
     def _stream(self, tokens, carry):
         """A segment of an evaluation; its keys and values take the oldest slots."""
-        length, slots = tokens.shape[1], carry.slots
+        length, slots = tokens.shape[1], carry.num_slots
         if slots < carry.length + length:
             raise ValueError(
                 f"a segment of {length} tokens after a memory made for "
                 f"{slots - carry.length}; see segment_length of initial_carry"
             )
         mask = self._mask(carry, length, slots)
-        geometry = self.stack.geometry(mask, length, first=carry.written, train=False)
-        x = self.embed(tokens, geometry.places)
-        x, kept = self.stack.stream(x, carry, geometry, self._precomputed(slots))
-        return x, carry.extended(kept, length)
+        attention_context = self.stack.attention_context(
+            mask, length, first=carry.num_written, train=False
+        )
+        x = self.embed(tokens, attention_context.positions)
+        x, kept = self.stack.read_segment(
+            x, carry, attention_context, self._precomputed(slots)
+        )
+        return x, carry.append(kept, length)
 
     def initial_eval_carry(self, batch_size: int, segment_length: int) -> Carry:
         """A memory of keys and values."""
@@ -170,9 +174,9 @@ class LanguageModel(DecoderOnly):
 
     def precompute(self, carry: Carry) -> dict:
         """The projected distances of all slots, the same for every segment."""
-        if not isinstance(carry, ProjectedMemory):
+        if not isinstance(carry, KVMemory):
             return {}
-        distances = self.stack.project_relative_positions(carry.slots - 1)
+        distances = self.stack.project_relative_positions(carry.num_slots - 1)
         return {"precomputed": {"relative_keys": distances}}
 
     def _precomputed(self, slots):
@@ -188,17 +192,17 @@ class LanguageModel(DecoderOnly):
     def _filled(self, carry):
         """How many slots are seen: of an empty memory all, where it is attended."""
         if self.config.attend_empty_memory:
-            return jnp.full_like(carry.filled, carry.length)
-        return carry.filled
+            return jnp.full_like(carry.valid_length, carry.length)
+        return carry.valid_length
 
     def past(self, carry: Carry, rows: int) -> PrefixCache:
         """The memory's keys and values, oldest first."""
         config = self.config
         if not carry:
-            head = (config.heads, config.size_of_head)
-            return empty_prefix(rows, config.layers, *head, config.compute_type)
-        if isinstance(carry, ProjectedMemory):
-            kept, end = carry.in_order(), carry.written
+            head = (config.heads, config.resolved_head_dim)
+            return empty_prefix(rows, config.layers, *head, config.compute_dtype)
+        if isinstance(carry, KVMemory):
+            kept, end = carry.unroll(), carry.num_written
         else:
             kept, end = self.stack.project_memory(carry.hidden), carry.length
         seen = valid_memory_mask(self._filled(carry), carry.length)[:, 0]
@@ -227,15 +231,15 @@ class Seq2Seq(EncoderDecoder):
 
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
-    ) -> Memories | tuple:
+    ) -> Seq2SeqMemory | tuple:
         """Two empty memories; () where the memory has no slots."""
         config = self.config
         length = config.memory_length if memory_length is None else memory_length
         if not length:
             return ()
         size = (config.layers, config.width)
-        empty = empty_memory(batch_size, length, *size, config.compute_type)
-        return Memories(empty, empty)
+        empty = init_memory(batch_size, length, *size, config.compute_dtype)
+        return Seq2SeqMemory(empty, empty)
 
     def __call__(
         self,
@@ -243,12 +247,12 @@ class Seq2Seq(EncoderDecoder):
         source_mask: Bool[Array, "B S"],
         target_in: Int[Array, "B T"],
         target_mask: Bool[Array, "B T"],
-        carry: Memories | tuple,
+        carry: Seq2SeqMemory | tuple,
         *,
         train: bool,
-    ) -> tuple[Float[Array, "B T D"], Memories | tuple]:
+    ) -> tuple[Float[Array, "B T D"], Seq2SeqMemory | tuple]:
         """Hidden states of the target, each of the source and what stands before."""
-        memories = carry or Memories(None, None)
+        memories = carry or Seq2SeqMemory(None, None)
         encoded, source_inputs = self.encode(
             source, source_mask, memories.encoder, train=train
         )
@@ -258,25 +262,25 @@ class Seq2Seq(EncoderDecoder):
         if not carry:
             return x, carry
         lengths = [m.sum(axis=1, dtype=jnp.int32) for m in (source_mask, target_mask)]
-        encoder = extend_memory(carry.encoder, source_inputs, lengths[0])
-        decoder = extend_memory(carry.decoder, target_inputs, lengths[1])
-        return x, Memories(encoder, decoder)
+        encoder = update_memory(carry.encoder, source_inputs, lengths[0])
+        decoder = update_memory(carry.decoder, target_inputs, lengths[1])
+        return x, Seq2SeqMemory(encoder, decoder)
 
     def start(
         self,
         source: Int[Array, "B S"],
         source_mask: Bool[Array, "B S"],
-        carry: Memories | tuple,
+        carry: Seq2SeqMemory | tuple,
         *,
         max_steps: int = 256,
-    ) -> tuple[SourceContext, DecodeState]:
+    ) -> tuple[EncodedSource, DecodeState]:
         """Encodes a sentence; its translation may have `max_steps` tokens."""
         if not carry:
             return self.begin(source, source_mask, None, None, max_steps)
         memory = carry.decoder
         past = PrefixCache(
             self.decoder.project_memory(memory.hidden),
-            valid_memory_mask(memory.filled, memory.length)[:, 0],
+            valid_memory_mask(memory.valid_length, memory.length)[:, 0],
             jnp.full(len(source), memory.length),
         )
         return self.begin(source, source_mask, carry.encoder, past, max_steps)

@@ -51,19 +51,19 @@ def stack(weights: dict, name: str, layers: int, heads: int) -> dict:
 
 def layer(weights: dict, name: str, heads: int) -> dict:
     """One layer; the decoder's second sublayer is cross-attention."""
-    parts = ["self_residual", "transform_residual"]
+    parts = ["self_attention_residual", "feed_forward_residual"]
     params = {"self_attention": attention(weights, f"{name}.self_attn", heads)}
     if f"{name}.multihead_attn.in_proj_weight" in weights:
-        parts.insert(1, "cross_residual")
+        parts.insert(1, "cross_attention_residual")
         params["cross_attention"] = attention(weights, f"{name}.multihead_attn", heads)
     for i, part in enumerate(parts, start=1):
         params[part] = {"layer_norm": layer_norm(weights, f"{name}.norm{i}")}
-    params["transform"] = {
+    params["feed_forward"] = {
         ours: {
             "kernel": weights[f"{name}.{theirs}.weight"].T,
             "bias": weights[f"{name}.{theirs}.bias"],
         }
-        for ours, theirs in {"inner": "linear1", "outer": "linear2"}.items()
+        for ours, theirs in {"up": "linear1", "down": "linear2"}.items()
     }
     return params
 
@@ -138,9 +138,11 @@ def run_stack(config: Config, params, x, mask, encoded=None, source_mask=None):
 
     def call(stack):
         length = x.shape[1]
-        geometry = stack.geometry(mask, length, nearest=1 - length, train=False)
+        attention_context = stack.attention_context(
+            mask, length, nearest=1 - length, train=False
+        )
         source = None if encoded is None else (encoded, source_mask)
-        return stack(x, geometry, source=source, train=False)[0]
+        return stack(x, attention_context, source=source, train=False)[0]
 
     stack = Stack(config, cross=encoded is not None)
     y = nn.apply(call, stack)({"params": params})

@@ -150,7 +150,7 @@ def compare_segments(name: str, start: str) -> dict[str, float]:
 
 def compare_gradients(ours: Case, far: Distances, arguments: tuple) -> None:
     """Of one segment; and what the weights mean with the other order of columns."""
-    assert (arguments[-1].filled == ours.sizes["mem_len"]).all()
+    assert (arguments[-1].valid_length == ours.sizes["mem_len"]).all()
     _, gradients = ours.learn(ours.params, *arguments)
     _, slopes = ours.convert(f"gradients/{ours.start}")
     far.add("gradients", gradients, slopes)

@@ -129,7 +129,7 @@ def test_dropout_of_inner_layers_meets_nothing_else(name):
         return np.abs(run(train=True, dropout=rng)[1] - run()[1]).max()
 
     def shut(path, leaf):
-        is_outer = "outer" in jax.tree_util.keystr(path)
+        is_outer = "down" in jax.tree_util.keystr(path)
         return jnp.zeros_like(leaf) if is_outer else leaf
 
     assert differs(case.variables) > 0.1

@@ -20,7 +20,7 @@ from helpers.architectures import (
 )
 from models.common import blockwise_cross_entropy
 from models.common.layers import Embedding, normal
-from models.rnn.cells import GRU, first_state
+from models.rnn.cells import GRU, zero_state
 from tasks.losses import likelihood_loss
 from tasks.precision import cast_params
 
@@ -204,7 +204,7 @@ def test_gradients_of_recurrent_weights_add_up_in_float32():
                 "candidate_bias": jnp.zeros(1),
             }
         }
-        start = first_state("gru", 1, 1, dtype)
+        start = zero_state("gru", 1, 1, dtype)
         outputs, _ = cell.apply(variables, x.astype(dtype), start, mask, train=False)
         return outputs.astype(jnp.float32).sum()
 

@@ -1,6 +1,6 @@
 """Groups of parameters, told apart by patterns of their names.
 
-A name is the path to a parameter, as "decoder/layers_0/transform/inner/kernel". A
+A name is the path to a parameter, as "decoder/layers_0/feed_forward/up/kernel". A
 pattern is a regular expression that is searched for in it; an empty one matches
 nothing. Names are those of a tree whose leaves may be arrays or boxes with the
 names of axes, so the same group is found when a state is laid out over devices

@@ -141,7 +141,7 @@ def test_a_plan_tells_tokens_work_memory_and_places():
     expected = held(planned(), places).parameters / 1e9
     assert found["parameters"] == pytest.approx(expected, abs=1e-4)
     assert "on each of 4 devices (jit, data=1 x fsdp=4 x tensor=1)" in text
-    assert re.search(r"transform/inner/kernel +8 over fsdp x 14 +1/4 of it", text)
+    assert re.search(r"feed_forward/up/kernel +8 over fsdp x 14 +1/4 of it", text)
     assert "is expected to fit into 16 GB" in text
 
 

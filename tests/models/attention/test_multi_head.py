@@ -18,7 +18,7 @@ from models.common.masks import (
     sliding_window_mask,
     valid_memory_mask,
 )
-from models.transformer.memory import Memory, empty_memory, extend_memory
+from models.transformer.memory import Memory, init_memory, update_memory
 from models.transformer.stack import Stack
 
 # All different, so that a swapped axis cannot pass.
@@ -84,9 +84,9 @@ def by_hand(scheme, w, biases, q, key, distance, h):
     if scheme == "relative":
         u, v = (np.asarray(bias[h]) for bias in biases)
         r = sinusoidal_encoding(jnp.asarray(distance), D, interleaved=False)
-        return (q + u) @ key + (q + v) @ (r @ w["position"][:, h])
+        return (q + u) @ key + (q + v) @ (r @ w["position_key"][:, h])
     if scheme == "shaw":
-        return q @ (key + w["distance"][np.clip(-distance, -2, 2) + 2])
+        return q @ (key + w["distance_embedding"][np.clip(-distance, -2, 2) + 2])
     if scheme == "rotary":
         turn = np.exp(1j * distance * 10000.0 ** (-np.arange(0, K, 2) / K))
         pairs = [half[: K // 2] + 1j * half[K // 2 :] for half in (q, key)]
@@ -161,26 +161,26 @@ def test_padding_moves_to_one_side_and_tokens_keep_their_order():
 
 def test_a_memory_keeps_the_last_inputs_of_each_row_and_no_gradient():
     inputs = jnp.arange(1.0, 7.0).reshape(2, 3, 1)  # rows 1 2 3 and 4 5 6
-    memory = extend_memory(empty_memory(2, 4, 1, 1), (inputs,), jnp.asarray([3, 1]))
-    np.testing.assert_array_equal(memory.filled, [3, 1])
+    memory = update_memory(init_memory(2, 4, 1, 1), (inputs,), jnp.asarray([3, 1]))
+    np.testing.assert_array_equal(memory.valid_length, [3, 1])
     np.testing.assert_array_equal(
         memory.hidden[0][..., 0], [[0, 1, 2, 3], [0, 0, 0, 4]]
     )
-    memory = extend_memory(memory, (10 * inputs,), jnp.asarray([2, 3]))
-    np.testing.assert_array_equal(memory.filled, [4, 4])
+    memory = update_memory(memory, (10 * inputs,), jnp.asarray([2, 3]))
+    np.testing.assert_array_equal(memory.valid_length, [4, 4])
     expected = [[2, 3, 10, 20], [4, 40, 50, 60]]
     np.testing.assert_array_equal(memory.hidden[0][..., 0], expected)
 
     def total(x):
         old = Memory((x,), jnp.asarray([3, 3]))
-        return extend_memory(old, (x,), jnp.asarray([3, 3])).hidden[0].sum()
+        return update_memory(old, (x,), jnp.asarray([3, 3])).hidden[0].sum()
 
     np.testing.assert_array_equal(jax.grad(total)(inputs), 0.0)
 
 
 def test_a_memory_of_negative_length_is_refused():
     with pytest.raises(ValueError, match="memory_length=-1"):
-        empty_memory(1, -1, 1, 1)
+        init_memory(1, -1, 1, 1)
 
 
 def test_sinusoids_are_the_paper_s_interleaved_and_the_code_s_halves():

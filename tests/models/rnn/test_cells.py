@@ -12,8 +12,8 @@ from models.rnn.cells import (
     CELLS,
     Bidirectional,
     Readout,
-    first_state,
-    orthogonal_gates,
+    orthogonal_per_gate,
+    zero_state,
 )
 
 # All different, so that a swapped axis cannot pass.
@@ -66,7 +66,7 @@ NAMES = tuple(CELLS)
 def make(name):
     """A cell, its parameters, none of them zero, and a state."""
     cell = CELLS[name](D)
-    start = first_state(name, B, D)
+    start = zero_state(name, B, D)
     x, mask = random(B, T, E, seed=1), jnp.ones((B, T), bool)
     params = cell.init(jax.random.key(0), x, start, mask, train=False)["params"]
     leaves, tree = jax.tree.flatten(nn.meta.unbox(params))
@@ -127,7 +127,7 @@ def test_a_masked_step_leaves_the_state_as_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_recurrent_weights_begin_orthogonal_gate_by_gate(name):
     cell = CELLS[name](D)
-    inputs = (jnp.zeros((1, 1, E)), first_state(name, 1, D), jnp.ones((1, 1), bool))
+    inputs = (jnp.zeros((1, 1, E)), zero_state(name, 1, D), jnp.ones((1, 1), bool))
     params = nn.meta.unbox(cell.init(jax.random.key(0), *inputs, train=False))
     recurrent = np.asarray(params["params"]["recurrent"])
     assert recurrent.shape == (D, cell.gates * D)
@@ -180,7 +180,7 @@ def test_an_encoder_joins_a_reading_each_way(name):
     variables = encoder.init(jax.random.key(0), x, mask, train=False)
     both, first = encoder.apply(variables, x, mask, train=False)
     params = nn.meta.unbox(variables)["params"]
-    start = first_state(name, B, D)
+    start = zero_state(name, B, D)
     for side, reverse in (("forward_0", False), ("backward_0", True)):
         alone, last = CELLS[name](D).apply(
             {"params": params[side]}, x, start, mask, train=False, reverse=reverse
@@ -195,9 +195,9 @@ def test_an_encoder_joins_a_reading_each_way(name):
 def test_a_readout_is_its_formula(kind):
     module, parts = Readout(kind, P), (random(B, E, seed=1), random(B, D, seed=2))
     params = nn.meta.unbox(module.init(jax.random.key(0), *parts))["params"]
-    w = np.asarray(params["join"]["kernel"])
+    w = np.asarray(params["proj"]["kernel"])
     b = np.asarray(random(w.shape[1], seed=3))
-    params = {"join": {"kernel": w, "bias": b}}
+    params = {"proj": {"kernel": w, "bias": b}}
     found = module.apply({"params": params}, *parts)
     parts = [np.asarray(part) for part in parts]
     for row in range(B):
@@ -218,11 +218,11 @@ def decompositions(jaxpr):
 
 def test_gates_are_orthogonal_and_never_decomposed_in_a_batch():
     # A batch hung for ever on a machine of two cores.
-    program = jax.make_jaxpr(orthogonal_gates, static_argnums=1)(
+    program = jax.make_jaxpr(orthogonal_per_gate, static_argnums=1)(
         jax.random.key(0), (5, 15)
     )
     assert list(decompositions(program.jaxpr)) == [2, 2, 2]
-    gates = np.split(np.asarray(orthogonal_gates(jax.random.key(0), (5, 15))), 3, 1)
+    gates = np.split(np.asarray(orthogonal_per_gate(jax.random.key(0), (5, 15))), 3, 1)
     for gate in gates:
         np.testing.assert_allclose(gate @ gate.T, np.eye(5), atol=1e-5)
     assert not np.allclose(gates[0], gates[1], atol=1e-3)

@@ -160,7 +160,7 @@ def test_a_decoder_is_the_papers_formulas(name):
     kernel = {key: part.get("kernel") for key, part in decoder.items()}
     cell = {k: v for k, v in decoder["cells_0"].items() if k != "input"}
     w, b = (decoder["cells_0"]["input"][key] for key in ("kernel", "bias"))
-    second = decoder.get("second", {})
+    second = decoder.get("transition_cell", {})
     _, found, _ = case.run()
 
     def encode(model, source, mask):
@@ -170,12 +170,12 @@ def test_a_decoder_is_the_papers_formulas(name):
     annotations, backward = call(case.variables, case.source, case.source_mask)
     for row, length in enumerate((S, S - 3)):
         h = np.asarray(annotations)[row, :length]
-        start = decoder["first_state"]
+        start = decoder["initial_state"]
         s = np.tanh(np.asarray(backward)[row] @ start["kernel"] + start["bias"])
         memory, fed = np.zeros(width), np.zeros(case.model.config.output_width)
         for t in range(T - row):
             y = params["target_embedding"]["table"][int(case.target[row, t])]
-            bias = b + fed @ kernel["from_fed"] if feeding else b
+            bias = b + fed @ kernel["input_feed_proj"] if feeding else b
             if second:
                 s, memory = lstm((s, memory), y, w, bias, cell["recurrent"], cell)
             if feeding:
@@ -191,12 +191,12 @@ def test_a_decoder_is_the_papers_formulas(name):
                 again = (*again, second["recurrent"], second)
                 new, memory = lstm((s, memory), context, *again)
             elif feeding:
-                bias = bias + context @ kernel["from_context"]
+                bias = bias + context @ kernel["context_proj"]
                 new, memory = lstm((s, memory), y, w, bias, cell["recurrent"], cell)
             else:
-                bias = bias + context @ kernel["from_context"]
+                bias = bias + context @ kernel["context_proj"]
                 new = gru_reset_before(s, y, w, bias, cell["recurrent"], cell)
-            join = decoder["read"]["join"]
+            join = decoder["readout_layer"]["proj"]
             seen = np.concatenate([new if feeding else s, y, context])
             u = seen @ join["kernel"] + join["bias"]
             fed = np.tanh(u) if feeding else np.maximum(u[0::2], u[1::2])
@@ -215,7 +215,7 @@ def test_published_initial_values_are_those_of_appendix_b():
     for part, spread in (
         (alignment["query"]["kernel"], 0.001),
         (alignment["key"]["kernel"], 0.001),
-        (params["decoder"]["read"]["join"]["kernel"], 0.01),
+        (params["decoder"]["readout_layer"]["proj"]["kernel"], 0.01),
         (params["encoder"]["forward_0"]["input"]["kernel"], 0.01),
         (params["source_embedding"]["table"], 0.01),
     ):

@@ -12,7 +12,7 @@ import pytest
 from decoding.hypotheses import expand_beams
 from helpers.architectures import LanguageModelCase, V, tokens
 from helpers.xla_options import known_options
-from models.transformer.memory import ProjectedMemory
+from models.transformer.memory import KVMemory
 from tasks.carries import reset_carry
 
 B, T, M, SEGMENTS = 2, 3, 5, 4  # the ring of 8 slots wraps within the third segment
@@ -39,7 +39,7 @@ def model(variant):
 
 def ring(case):
     carry = case.model.initial_eval_carry(B, T)
-    assert isinstance(carry, ProjectedMemory)
+    assert isinstance(carry, KVMemory)
     return carry
 
 
@@ -58,7 +58,7 @@ def test_keys_and_values_in_a_ring_equal_remembered_inputs(variant):
     hidden, memory = read(case, text, case.carry(B))
     found, carry = read(case, text, ring(case))
     np.testing.assert_allclose(found, hidden, atol=1e-5)
-    np.testing.assert_array_equal(carry.filled, memory.filled)
+    np.testing.assert_array_equal(carry.valid_length, memory.valid_length)
     prompt, mask = tokens((B, T), seed=3), jnp.ones((B, T), bool)
     for before in (memory, carry):
         context, state = case.start(prompt, mask, before, max_steps=2)
@@ -174,15 +174,15 @@ def test_no_memory_is_copied_or_projected_again():
 
     donated = jax.jit(step, donate_argnums=2)
     compiled = as_users_compile(donated.lower(variables, tokens((B, T)), carry))
-    assert set(made(compiled, carry.kept[0][0].size)) == {"fusion"}
-    assert len(made(compiled, carry.kept[0][0].size)) == 2 * len(carry.kept)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(carry.kept))
+    assert set(made(compiled, carry.kv[0][0].size)) == {"fusion"}
+    assert len(made(compiled, carry.kv[0][0].size)) == 2 * len(carry.kv)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(carry.kv))
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= size
     # A copy, or the inputs that would be projected, would take room of their own.
     assert memory.temp_size_in_bytes < size
     kept = as_users_compile(jax.jit(step).lower(variables, tokens((B, T)), carry))
-    assert "copy" in made(kept, carry.kept[0][0].size)  # the test can see them
+    assert "copy" in made(kept, carry.kv[0][0].size)  # the test can see them
 
 
 @pytest.mark.parametrize("hypotheses", [1, 4])

@@ -30,7 +30,7 @@ def boxed_shapes():
     model = LanguageModelCase("transformer")
     found = jax.eval_shape(model.init, tokens((B, T)), model.carry(B))["params"]
     layer = found["stack"]["layers_0"]
-    kept = ("self_attention", "transform", "self_residual")
+    kept = ("self_attention", "feed_forward", "self_attention_residual")
     return {"embedding": found["embedding"]} | {name: layer[name] for name in kept}
 
 

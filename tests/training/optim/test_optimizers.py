@@ -177,7 +177,7 @@ def test_muon_moves_kernels_of_every_model_and_not_its_tables(name):
     found = by_name(hidden(params))
     matrices = {key for key, is_hidden in found.items() if is_hidden}
     kernels = {key for key in found if key.endswith(("kernel", "recurrent"))}
-    assert kernels - matrices <= {"look_back/alignment/score/kernel"}  # a vector
+    assert kernels - matrices <= {"local_attention/alignment/score/kernel"}  # a vector
     assert matrices <= kernels
     assert len(matrices) > 5
 
@@ -187,7 +187,7 @@ def test_heads_of_an_attention_are_one_matrix_on_both_of_its_sides():
     assert input_axes("attention/output/kernel", (3, 4, 12)) == 2
     assert input_axes("attention/query/bias", (3, 4)) == 0
     assert input_axes("content_bias", (3, 4)) == 0
-    assert input_axes("transform/inner/kernel", (12, 22)) == 1
+    assert input_axes("feed_forward/up/kernel", (12, 22)) == 1
     assert input_axes("alignment/score/kernel", (14, 1)) == 0
     assert input_axes("norm/scale", (12,)) == 0
 
