@@ -168,15 +168,28 @@ def _convolution(eqn, active: Active) -> tuple[Flops, Active]:
 
 
 def _scan(eqn, active: Active) -> tuple[Flops, Active]:
-    first = eqn.params["num_consts"]
-    last = first + eqn.params["num_carry"]
+    """Counts the body once for each of its turns.
+
+    Releases of JAX name the numbers of constants and of carried values differently, so
+    they are read off the ranks: a scanned value has an axis more outside of the body.
+    """
+    (jaxpr,) = _jaxprs(eqn.params["jaxpr"])
+    scanned = sum(map(_has_another_axis, eqn.invars, jaxpr.invars))
+    stacked = sum(map(_has_another_axis, eqn.outvars, jaxpr.outvars))
+    num_carry = len(jaxpr.outvars) - stacked
+    last = len(jaxpr.invars) - scanned
+    first = last - num_carry
     while True:  # until what is handed on is as active as what comes out
-        found, outputs = _of_jaxpr(eqn.params["jaxpr"].jaxpr, active)
-        after = outputs[: last - first]
+        found, outputs = _of_jaxpr(jaxpr, active)
+        after = outputs[:num_carry]
         carry = [a or b for a, b in zip(active[first:last], after, strict=True)]
         if carry == active[first:last]:
             return found.times(eqn.params["length"]), outputs
         active = [*active[:first], *carry, *active[last:]]
+
+
+def _has_another_axis(outer, inner) -> bool:
+    return outer.aval.ndim > inner.aval.ndim
 
 
 def _branches(eqn, active: Active) -> tuple[Flops, Active]:
