@@ -1,8 +1,8 @@
-"""Attention by so many queries at a time: no array has the size of all scores.
+"""Attention in chunks of queries, which never stores the logits of all queries.
 
-The backward pass makes each block's weights again instead of keeping them (Rabe and
-Staats 2021, "Self-attention Does Not Need O(n^2) Memory"; Dao et al. 2022), and adds
-up in float32 what blocks give to keys, values and distances.
+The backward pass recomputes the weights of each chunk instead of storing them (Rabe
+and Staats 2021, "Self-attention Does Not Need O(n^2) Memory"; Dao et al. 2022), and
+sums the gradients of keys, values and relative keys over chunks in float32.
 """
 
 import functools
@@ -14,129 +14,127 @@ from jaxtyping import Array, Bool, Float, Int
 
 from models.attention.dot_product import (
     AttentionInputs,
-    dot_product_attention_chunk,
     make_dropout_mask,
+    xla_attention_chunk,
 )
 from models.common.dropout import DropoutMask, Keys, strides
 from models.common.dtypes import Scalar, upcast_to_f32
 
-CHUNK_QUERIES = 128  # queries, at most
+CHUNK_QUERIES = 128  # maximum
 
 
 class SharedInputs(NamedTuple):
-    """What all blocks meet.
+    """Inputs that all chunks of queries share.
 
     Attributes:
-      distances: a column for each query and key, in the order of `relative_shift`.
-      draw: of the weights of all queries.
+      relative_keys: a column for each query and key, in the order of
+        `relative_shift`.
+      dropout: dropout mask of the weights of all queries.
     """
 
-    keys: Float[Array, "B H S Dh"]
-    values: Float[Array, "B H S Dh"]
-    distances: Float[Array, "C H Dh"] | None
-    draw: DropoutMask | None
+    key: Float[Array, "B H S K"]
+    value: Float[Array, "B H S K"]
+    relative_keys: Float[Array, "C H K"] | None
+    dropout: DropoutMask | None
 
 
 class QueryChunk(NamedTuple):
-    """Some queries; or all blocks of them, with one axis more in front.
+    """Consecutive queries; or all chunks of them, with one more axis in front.
 
     Attributes:
-      content: queries for contents.
-      position: those for distances; None where these do not matter.
-      mask: who of them sees whom; an axis of 1 stands for all alike.
-      first: which query is the block's first, below 0 where it is filled up.
+      query: queries of the content.
+      position_query: queries of relative positions; None without these.
+      mask: keys that each query attends to; axes of 1 broadcast.
+      first: index of the first query, negative in a padded chunk.
     """
 
-    content: Float[Array, "... B H Q Dh"]
-    position: Float[Array, "... B H Q Dh"] | None
+    query: Float[Array, "... B H Q K"]
+    position_query: Float[Array, "... B H Q K"] | None
     mask: Bool[Array, "... _ 1 _ S"]
     first: Int[Array, "..."]
 
 
 def blockwise_attention(
     inputs: AttentionInputs,
-    values: Float[Array, "B H S Dh"],
+    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: Scalar,
-) -> Float[Array, "B H T Dh"]:
-    """What `attended` finds, with the same dropout; only sums are rounded otherwise."""
-    num_queries, num_keys = inputs.query.shape[2], values.shape[2]
-    num_blocks = -(-num_queries // CHUNK_QUERIES)
-    size = -(-num_queries // num_blocks)
-    spare = num_blocks * size - num_queries
+    dropout_rate: Scalar,
+) -> Float[Array, "B H T K"]:
+    """Computes `xla_attention`, up to rounding, with the same dropout mask."""
+    num_queries, num_keys = inputs.query.shape[2], value.shape[2]
+    num_chunks = -(-num_queries // CHUNK_QUERIES)
+    size = -(-num_queries // num_chunks)
+    padding = num_chunks * size - num_queries
 
     def split(x):
-        """Blocks first; rows of zeros before the first query fill them up."""
+        """Moves chunks to the first axis; zeros before the first query pad them."""
         if x is None or x.shape[2] == 1 < size:
-            return x if x is None else jnp.broadcast_to(x, (num_blocks, *x.shape))
-        filled = jnp.pad(x, ((0, 0), (0, 0), (spare, 0), (0, 0)))
-        apart = filled.reshape(*x.shape[:2], num_blocks, size, x.shape[3])
-        return jnp.moveaxis(apart, 2, 0)
+            return x if x is None else jnp.broadcast_to(x, (num_chunks, *x.shape))
+        padded = jnp.pad(x, ((0, 0), (0, 0), (padding, 0), (0, 0)))
+        chunks = padded.reshape(*x.shape[:2], num_chunks, size, x.shape[3])
+        return jnp.moveaxis(chunks, 2, 0)
 
-    distances = inputs.relative_keys
-    if distances is not None:
-        columns = num_queries + spare + num_keys - 1
-        distances = jnp.pad(distances, ((0, columns), (0, 0), (0, 0)))[:columns]
-    shared = SharedInputs(
-        inputs.key, values, distances, make_dropout_mask(dropout_keys, dropout)
-    )
-    first = jnp.arange(num_blocks) * size - spare
-    blocks = QueryChunk(
-        split(inputs.query), split(inputs.position_query), split(mask), first
-    )
-    found = jnp.moveaxis(_attended(blocks, shared, num_queries), 0, 2)
-    return found.reshape(*values.shape[:2], -1, values.shape[3])[:, :, spare:]
+    relative_keys = inputs.relative_keys
+    if relative_keys is not None:
+        columns = num_queries + padding + num_keys - 1
+        relative_keys = jnp.pad(relative_keys, ((0, columns), (0, 0), (0, 0)))[:columns]
+    dropout = make_dropout_mask(dropout_keys, dropout_rate)
+    shared = SharedInputs(inputs.key, value, relative_keys, dropout)
+    first = jnp.arange(num_chunks) * size - padding
+    position_query = split(inputs.position_query)
+    chunks = QueryChunk(split(inputs.query), position_query, split(mask), first)
+    output = jnp.moveaxis(_attend(chunks, shared, num_queries), 0, 2)
+    return output.reshape(*value.shape[:2], -1, value.shape[3])[:, :, padding:]
 
 
-def _one(
-    block: QueryChunk, shared: SharedInputs, num_queries: int
-) -> Float[Array, "B H Q Dh"]:
-    """What one block finds."""
-    (rows, heads, size, _), num_keys = block.content.shape, shared.keys.shape[2]
-    distances, draw = shared.distances, shared.draw
-    if distances is not None:
-        nearest = num_queries - size - block.first
-        distances = jax.lax.dynamic_slice_in_dim(
-            distances, nearest, num_keys + size - 1
+def _attend_chunk(chunk, shared, num_queries):
+    (batch_size, heads, size, _), num_keys = chunk.query.shape, shared.key.shape[2]
+    relative_keys, dropout = shared.relative_keys, shared.dropout
+    if relative_keys is not None:
+        nearest = num_queries - size - chunk.first
+        relative_keys = jax.lax.dynamic_slice_in_dim(
+            relative_keys, nearest, num_keys + size - 1
         )
-    if draw is not None:
-        stride = strides((rows, heads, num_queries, num_keys))[2]
-        draw = draw.offset_by(block.first.astype(jnp.uint32) * jnp.uint32(stride))
-    inputs = AttentionInputs(block.content, shared.keys, block.position, distances)
-    return dot_product_attention_chunk(
-        inputs, shared.values, block.mask, draw, num_queries
+    if dropout is not None:
+        stride = strides((batch_size, heads, num_queries, num_keys))[2]
+        dropout = dropout.offset_by(chunk.first.astype(jnp.uint32) * jnp.uint32(stride))
+    inputs = AttentionInputs(
+        chunk.query, shared.key, chunk.position_query, relative_keys
     )
+    return xla_attention_chunk(inputs, shared.value, chunk.mask, dropout, num_queries)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attended(blocks, shared, num_queries):
-    return jax.lax.map(lambda block: _one(block, shared, num_queries), blocks)
+def _attend(chunks, shared, num_queries):
+    return jax.lax.map(lambda chunk: _attend_chunk(chunk, shared, num_queries), chunks)
 
 
-def _forward(blocks, shared, num_queries):
-    return _attended(blocks, shared, num_queries), (blocks, shared)
+def _forward(chunks, shared, num_queries):
+    return _attend(chunks, shared, num_queries), (chunks, shared)
 
 
 def _backward(num_queries, saved, gradients):
-    blocks, shared = saved
+    chunks, shared = saved
 
-    def turn(total, inputs):
-        block, gradient = inputs
+    def add_chunk(total, scanned):
+        chunk, gradient = scanned
 
-        def one(content, position, *meets):
-            asked = block._replace(content=content, position=position)
-            return _one(asked, SharedInputs(*meets, shared.draw), num_queries)
+        def attend(query, position_query, *shared_inputs):
+            replaced = chunk._replace(query=query, position_query=position_query)
+            inputs = SharedInputs(*shared_inputs, shared.dropout)
+            return _attend_chunk(replaced, inputs, num_queries)
 
-        _, pull = jax.vjp(one, block.content, block.position, *shared[:3])
-        *by_queries, by_keys, by_values, by_distances = pull(gradient)
-        found = (by_keys, by_values, by_distances)
-        return jax.tree.map(lambda a, b: a + upcast_to_f32(b), total, found), by_queries
+        _, pull = jax.vjp(attend, chunk.query, chunk.position_query, *shared[:3])
+        *d_queries, d_key, d_value, d_relative = pull(gradient)
+        d_shared = (d_key, d_value, d_relative)
+        total = jax.tree.map(lambda a, b: a + upcast_to_f32(b), total, d_shared)
+        return total, d_queries
 
-    nothing = jax.tree.map(lambda x: upcast_to_f32(jnp.zeros_like(x)), shared[:3])
-    total, (content, position) = jax.lax.scan(turn, nothing, (blocks, gradients))
+    zeros = jax.tree.map(lambda x: upcast_to_f32(jnp.zeros_like(x)), shared[:3])
+    total, d_queries = jax.lax.scan(add_chunk, zeros, (chunks, gradients))
     total = jax.tree.map(lambda x, like: x.astype(like.dtype), total, shared[:3])
-    return QueryChunk(content, position, None, None), SharedInputs(*total, None)
+    return QueryChunk(*d_queries, None, None), SharedInputs(*total, None)
 
 
-_attended.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)

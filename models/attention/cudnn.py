@@ -1,8 +1,7 @@
-"""Attention by cuDNN, NVIDIA's library: no scores in memory, but a mask of all heads.
+"""Attention by cuDNN for NVIDIA GPUs, which stores no logits.
 
-It has neither distances nor dropout of weights (a config with
-either is refused), computes in bfloat16, and takes even lengths alone, so that odd
-ones are filled up.
+cuDNN has neither relative positions nor dropout of weights (config validation rejects
+both), computes in bfloat16, and takes even lengths only, so that odd ones are padded.
 """
 
 import jax
@@ -16,31 +15,35 @@ from models.common.dtypes import Scalar
 
 def cudnn_attention(
     inputs: AttentionInputs,
-    values: Float[Array, "B H S Dh"],
+    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: Scalar,
-) -> Float[Array, "B H T Dh"]:
-    """What `attended` finds, in cuDNN's precision.
+    dropout_rate: Scalar,
+) -> Float[Array, "B H T K"]:
+    """Computes `xla_attention` in the precision of cuDNN.
 
-    Raises ValueError for distances and for dropout.
+    Raises:
+      ValueError: there are relative keys or dropout.
     """
     if inputs.relative_keys is not None or dropout_keys is not None:
-        raise ValueError("cuDNN has neither distances nor dropout of weights")
-    num_queries, num_keys = inputs.query.shape[2], values.shape[2]
+        raise ValueError(
+            "attention_impl='cudnn' supports neither relative positions nor dropout"
+        )
+    num_queries, num_keys = inputs.query.shape[2], value.shape[2]
     mask = jnp.broadcast_to(mask, (*mask.shape[:2], num_queries, num_keys))
-    more_queries, more_keys = num_queries % 2, num_keys % 2
-    filled = jnp.pad(mask, ((0, 0), (0, 0), (0, more_queries), (0, more_keys)))
+    query_padding, key_padding = num_queries % 2, num_keys % 2
+    padded_mask = jnp.pad(mask, ((0, 0), (0, 0), (0, query_padding), (0, key_padding)))
 
-    def turned(x, more):
-        return jnp.pad(jnp.swapaxes(x, 1, 2), ((0, 0), (0, more), (0, 0), (0, 0)))
+    def pad_transposed(x, padding):
+        x = jnp.swapaxes(x, 1, 2)
+        return jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
 
-    found = jax.nn.dot_product_attention(
-        turned(inputs.query, more_queries),
-        turned(inputs.key, more_keys),
-        turned(values, more_keys),
-        mask=filled,
+    output = jax.nn.dot_product_attention(
+        pad_transposed(inputs.query, query_padding),
+        pad_transposed(inputs.key, key_padding),
+        pad_transposed(value, key_padding),
+        mask=padded_mask,
         implementation="cudnn",
     )
-    found = jnp.swapaxes(found[:, :num_queries], 1, 2)
-    return jnp.where(mask.any(axis=3, keepdims=True), found, 0)
+    output = jnp.swapaxes(output[:, :num_queries], 1, 2)
+    return jnp.where(mask.any(axis=3, keepdims=True), output, 0)

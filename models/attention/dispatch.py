@@ -1,32 +1,28 @@
-"""Ways to compute the same attention: `cfg.model.attention_impl`.
+"""Implementations of dot-product attention, by `cfg.model.attention_impl`.
 
-    xla        scores of all queries at once; where no accelerator's kernel is
-    blockwise  so many queries at a time, made again in the backward pass: less memory
-    pallas     TPUs from v5 on: no scores in memory, with distances and dropout
-    cudnn      NVIDIA GPUs: the same by cuDNN, which knows neither of the two
+    xla        logits of all queries at once; the fallback of the others
+    blockwise  chunks of queries, recomputed in the backward pass: less memory
+    pallas     TPU v5 and later: fused, with relative positions and dropout
+    cudnn      NVIDIA GPUs: fused, without relative positions and dropout
 
-A run may go from device to device: what is of another kind takes `xla`, and so does
-what asks for weights or reads a ring of keys (a Transformer-XL's evaluation). They
-differ in how sums are rounded.
+A run may move between devices: on a device without the implementation, it takes
+`xla`. So do calls that need the attention weights or read a ring buffer of keys
+(evaluation of a Transformer-XL). Implementations differ in how they round sums.
 """
 
+import importlib
 from collections.abc import Callable
 
-from models.attention.blockwise import blockwise_attention
-from models.attention.cudnn import cudnn_attention
-from models.attention.dot_product import dot_product_attention
-from models.attention.pallas_tpu.attention import flash_attention_tpu
 from models.common.devices import device_kind
 
-IMPLEMENTATIONS: dict[
-    str, Callable
-] = {  # with the arguments and the result of `dot_product_attention`
-    "xla": dot_product_attention,
-    "blockwise": blockwise_attention,
-    "pallas": flash_attention_tpu,
-    "cudnn": cudnn_attention,
+# "module:function", imported on first use; all share the signature of `xla_attention`.
+IMPLEMENTATIONS = {
+    "xla": "models.attention.dot_product:xla_attention",
+    "blockwise": "models.attention.blockwise:blockwise_attention",
+    "pallas": "models.attention.pallas_tpu.attention:flash_attention_tpu",
+    "cudnn": "models.attention.cudnn:cudnn_attention",
 }
-SUPPORTED_DEVICES = {
+SUPPORTED_DEVICES = {  # see `device_kind`; "xla" runs on all
     "blockwise": ("cpu", "gpu", "amd gpu", "tpu", "old tpu"),
     "pallas": ("tpu",),
     "cudnn": ("gpu",),
@@ -34,10 +30,12 @@ SUPPORTED_DEVICES = {
 
 
 def is_supported(name: str) -> bool:
-    """Whether a program for this device has the kernel, or "xla" in its place."""
+    """Returns whether the device of the traced program has the implementation."""
     return name == "xla" or device_kind() in SUPPORTED_DEVICES[name]
 
 
 def select_implementation(name: str) -> Callable:
-    """One of the KERNELS, or "xla" where a program is not for such a device."""
-    return IMPLEMENTATIONS[name if is_supported(name) else "xla"]
+    """Returns an implementation, or "xla" on a device that does not have it."""
+    path = IMPLEMENTATIONS[name if is_supported(name) else "xla"]
+    module, function = path.split(":")
+    return getattr(importlib.import_module(module), function)

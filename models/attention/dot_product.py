@@ -1,11 +1,8 @@
-"""Attention as one function with a gradient of its own: less is kept and made.
+"""Scaled dot-product attention, with the logits of relative positions.
 
-What is kept for the backward pass is one array of scores' size, exponentials that are
-not yet normalised; the division by their sum is of what is found, not of weights
-(as Milakov and Gimelshein 2018 and Dao et al. 2022 do it):
-
-    found = (sum_j e_j v_j) / l,   e_j = exp(s_j - max s),   l = sum_j e_j
-    ds_j  = e_j / l * (g . v_j - g . found)
+`dot_product_attention` is written as in the papers and returns the attention weights.
+`xla_attention` computes the same output with a custom VJP and is the default for
+training.
 """
 
 import functools
@@ -18,121 +15,152 @@ from jaxtyping import Array, Bool, Float, Int
 from models.attention.relative import relative_shift
 from models.common.dropout import DropoutMask, Keys, apply_dropout_mask
 from models.common.dtypes import Scalar, upcast_to_f32
+from models.common.masks import masked_softmax
 from models.common.matmul import kv_gradient, qk_logits, relative_logits
 
 
 class AttentionInputs(NamedTuple):
-    """Queries and the keys that they meet.
+    """Queries and keys of attention, with those of relative positions.
 
     Attributes:
-      query, key: queries and keys, not yet scaled.
+      query, key: queries of the content and keys, not yet scaled.
       position_query: queries of the relative positions; None without these.
       relative_keys: one key for each relative position, see `relative_shift`.
     """
 
-    query: Float[Array, "B H T Dh"]
-    key: Float[Array, "B H S Dh"]
-    position_query: Float[Array, "B H T Dh"] | None = None
-    relative_keys: Float[Array, "C H Dh"] | None = None
+    query: Float[Array, "B H T K"]
+    key: Float[Array, "B H S K"]
+    position_query: Float[Array, "B H T K"] | None = None
+    relative_keys: Float[Array, "C H K"] | None = None
+
+
+def dot_product_attention(
+    inputs: AttentionInputs,
+    value: Float[Array, "B H S K"],
+    mask: Bool[Array, "#B 1 #T S"],
+    dropout: DropoutMask | None = None,
+    ring_start: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B H T K"], Float[Array, "B H T S"]]:
+    """Computes dot-product attention (Vaswani et al. 2017, section 3.2.1).
+
+        A = (Q K^T + shift(P R^T)) / sqrt(d_k)     (Dai et al. 2019, appendix B)
+        output = dropout(softmax(A)) V
+
+    A query whose mask is False everywhere gets zeros.
+
+    Returns the output and the attention weights before dropout.
+    """
+    logits = attention_logits(inputs, ring_start) * value.shape[-1] ** -0.5
+    weights = masked_softmax(logits, mask)
+    dropped = _drop(weights, dropout, weights.shape[2])
+    return jnp.einsum("BHTS,BHSK->BHTK", dropped, value), weights
 
 
 def attention_logits(
     inputs: AttentionInputs, ring_start: Int[Array, ""] | None = None
 ) -> Float[Array, "B H T S"]:
-    """Scores of every query with every key, not yet scaled.
+    """Computes unscaled logits, Q K^T plus those of the relative positions.
 
     Args:
-      ring_start: slot of the oldest key, where slots are a ring; else the first.
+      ring_start: slot of the oldest key of a ring buffer; None: slots are in order.
     """
-    content, keys, position, distances = inputs
-    scores = qk_logits(content, keys)
-    if distances is None:
-        return scores
-    by_distance = jnp.swapaxes(relative_logits(position, distances), 0, 1)
-    by_distance = relative_shift(by_distance, keys.shape[2])
+    query, key, position_query, relative_keys = inputs
+    logits = qk_logits(query, key)
+    if relative_keys is None:
+        return logits
+    relative = jnp.swapaxes(relative_logits(position_query, relative_keys), 0, 1)
+    relative = relative_shift(relative, key.shape[2])
     if ring_start is not None:
-        by_distance = jnp.roll(by_distance, ring_start, axis=-1)
-    return scores + by_distance
+        relative = jnp.roll(relative, ring_start, axis=-1)
+    return logits + relative
 
 
-def masked_exp(
-    scores: Float[Array, "B H T S"], mask: Bool[Array, "#B 1 #T S"]
-) -> tuple[Float[Array, "B H T S"], Float[Array, "B H T 1"]]:
-    """e of scaled scores, 0 where a query may not look, and l."""
-    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    largest = scores.max(axis=-1, keepdims=True)
-    powers = jnp.where(mask, jnp.exp(scores - largest), 0)
-    return powers, powers.sum(axis=-1, keepdims=True)
-
-
-def dot_product_attention(
+def xla_attention(
     inputs: AttentionInputs,
-    values: Float[Array, "B H S Dh"],
+    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout_keys: Keys | None,
-    dropout: Scalar,
-) -> Float[Array, "B H T Dh"]:
-    """softmax(scores / sqrt(Dh)) V, zeros for a query that may look nowhere.
+    dropout_rate: Scalar,
+) -> Float[Array, "B H T K"]:
+    """Computes the output of `dot_product_attention` with less memory and time.
+
+    The backward pass reads one array of the logits' size, the unnormalised weights e;
+    outputs are divided by their sum l, not weights (Milakov and Gimelshein 2018; Dao
+    et al. 2022). With the output's gradient g:
+
+        e_j = exp(a_j - max a),   l = sum_j e_j,   output = sum_j e_j v_j / l
+        da_j = e_j / l * (g . v_j - g . output)
 
     Args:
-      dropout_keys: of the dropout of weights; None: no weight is left out.
+      dropout_keys: keys of the dropout mask of weights; None: no dropout.
     """
-    draw = make_dropout_mask(dropout_keys, dropout)
-    return dot_product_attention_chunk(
-        inputs, values, mask, draw, inputs.query.shape[2]
-    )
+    dropout = make_dropout_mask(dropout_keys, dropout_rate)
+    return xla_attention_chunk(inputs, value, mask, dropout, inputs.query.shape[2])
 
 
-def make_dropout_mask(dropout_keys: Keys | None, dropout: Scalar) -> DropoutMask | None:
-    """Of the dropout of weights, or None."""
-    return (
-        None if dropout_keys is None else DropoutMask.from_rate(dropout_keys, dropout)
-    )
+def make_dropout_mask(keys: Keys | None, rate: Scalar) -> DropoutMask | None:
+    """Returns the dropout mask of attention weights; None without keys."""
+    return None if keys is None else DropoutMask.from_rate(keys, rate)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def dot_product_attention_chunk(
+def xla_attention_chunk(
     inputs: AttentionInputs,
-    values: Float[Array, "B H S Dh"],
+    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
-    draw: DropoutMask | None,
+    dropout: DropoutMask | None,
     num_queries: int,
-) -> Float[Array, "B H T Dh"]:
-    """The same, of T queries out of `num_queries`, for whose weights the draw is."""
-    return _forward(inputs, values, mask, draw, num_queries)[0]
+) -> Float[Array, "B H T K"]:
+    """Computes `xla_attention` for T of `num_queries` queries.
+
+    Args:
+      dropout: mask of the weights of all queries, offset to the first of these T.
+    """
+    return _forward(inputs, value, mask, dropout, num_queries)[0]
 
 
-def _forward(inputs, values, mask, draw, num_queries):
-    scores, pull = jax.vjp(attention_logits, inputs)
-    powers, total = masked_exp(upcast_to_f32(scores * values.shape[-1] ** -0.5), mask)
-    powers = powers.astype(values.dtype)
-    seen = _dropped(powers, draw, num_queries)
-    found = jnp.einsum("BHTS,BHSK->BHTK", seen, values)
-    found = found * _inverse(total).astype(values.dtype)
-    return found, (pull, powers, total, values, found, draw)
+def _forward(inputs, value, mask, dropout, num_queries):
+    logits, pull = jax.vjp(attention_logits, inputs)
+    exps, total = masked_exp(upcast_to_f32(logits * value.shape[-1] ** -0.5), mask)
+    exps = exps.astype(value.dtype)
+    dropped = _drop(exps, dropout, num_queries)
+    output = jnp.einsum("BHTS,BHSK->BHTK", dropped, value)
+    output = output * _inverse(total).astype(value.dtype)
+    return output, (pull, exps, total, value, output, dropout)
 
 
 def _backward(num_queries, saved, gradient):
-    pull, powers, total, values, found, draw = saved
-    gradient = gradient * _inverse(total).astype(values.dtype)
-    seen = _dropped(powers, draw, num_queries)
-    by_values = kv_gradient(gradient, seen)
-    by_power = jnp.einsum("BHTK,BHSK->BHTS", gradient, values)
-    by_power = upcast_to_f32(_dropped(by_power, draw, num_queries))
-    mean = upcast_to_f32(gradient * found).sum(axis=-1, keepdims=True)
-    by_score = powers * (by_power - mean) * values.shape[-1] ** -0.5
-    (by_meeting,) = pull(by_score.astype(values.dtype))
-    return by_meeting, by_values, None, None
+    pull, exps, total, value, output, dropout = saved
+    gradient = gradient * _inverse(total).astype(value.dtype)
+    dropped = _drop(exps, dropout, num_queries)
+    d_value = kv_gradient(gradient, dropped)
+    d_exps = jnp.einsum("BHTK,BHSK->BHTS", gradient, value)
+    d_exps = upcast_to_f32(_drop(d_exps, dropout, num_queries))
+    mean = upcast_to_f32(gradient * output).sum(axis=-1, keepdims=True)
+    d_logits = exps * (d_exps - mean) * value.shape[-1] ** -0.5
+    (d_inputs,) = pull(d_logits.astype(value.dtype))
+    return d_inputs, d_value, None, None
 
 
-dot_product_attention_chunk.defvjp(_forward, _backward)
+xla_attention_chunk.defvjp(_forward, _backward)
 
 
-def _dropped(x, draw, num_queries):
-    if draw is None:
-        return x
-    rows, heads, _, keys = x.shape
-    return apply_dropout_mask(x, draw, x.shape, (rows, heads, num_queries, keys))
+def masked_exp(
+    logits: Float[Array, "B H T S"], mask: Bool[Array, "#B 1 #T S"]
+) -> tuple[Float[Array, "B H T S"], Float[Array, "B H T 1"]]:
+    """Computes the unnormalised weights e of scaled logits and their sums l."""
+    logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    largest = logits.max(axis=-1, keepdims=True)
+    exps = jnp.where(mask, jnp.exp(logits - largest), 0)
+    return exps, exps.sum(axis=-1, keepdims=True)
+
+
+def _drop(weights, dropout, num_queries):
+    if dropout is None:
+        return weights
+    batch_size, heads, _, num_keys = weights.shape
+    whole = (batch_size, heads, num_queries, num_keys)
+    return apply_dropout_mask(weights, dropout, weights.shape, whole)
 
 
 def _inverse(total):

@@ -1,33 +1,35 @@
-"""What generation remembers of its prefix.
+"""Key/value cache of decoding, shared by the beams of a sentence.
 
-What all hypotheses of a row share (a memory, a prompt) stands once a row and is only
-read. What they have written since stands in caches that belong to families: G
-hypotheses of a row that may go on from one another, each with a slot of its own at
-each of L steps. Whose slots are a hypothesis's past is kept apart, so that a search
-that goes on with other hypotheses moves no keys and no values. The price: a member's
-query meets the slots of all its family (`kv_blocks.py`), of which the mask leaves
-it one a step.
+The prefix (memory and prompt, C slots) is stored once a sentence. The tokens generated
+since are stored by beam group: W beams that may continue one another share W slots for
+each of L steps. Each beam keeps back-pointers (`ancestry`) to the slots of its own
+tokens, so that a search which reorders beams moves no keys and values. The price: a
+query computes logits for the slots of its whole group, W a step, of which
+`ancestry_mask` leaves one.
 
-Keys stand turned here, as CPUs multiply them with few queries soonest.
+Keys are transposed, [B, H, K, S]: XLA's CPU backend multiplies them with several
+queries in half of the time, and with one query in the same time.
 """
 
+import functools
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.decode_attention import StepMask
-from models.attention.kv_blocks import (
-    KVBlocks,
-    TransposedKV,
-    active_block,
-    init_blocks,
-    num_slots,
-    tile_beams,
-)
-from models.attention.multi_head import KV
+from models.common.devices import device_kind
 from models.common.dtypes import DType
+from models.common.masks import masked_softmax
+
+KV = tuple[Float[Array, "B H S K"], Float[Array, "B H S K"]]
+SourceKV = tuple[Float[Array, "B H E K"], Float[Array, "B H E K"]]
+TransposedKV = tuple[Float[Array, "B H K S"], Float[Array, "B H S K"]]
+KVBlock = tuple[Float[Array, "_ H K _"], Float[Array, "_ H _ K"]]  # G groups
+KVBlocks = tuple[KVBlock, ...]
+
+FIRST_BLOCK_STEPS = 16  # smaller first blocks were not faster
 
 
 class PrefixCache(NamedTuple):
@@ -53,35 +55,30 @@ class PrefixCache(NamedTuple):
         return self._replace(kv=tuple(map(transpose_keys, self.kv)))
 
 
-def transpose_keys(projected: KV) -> TransposedKV:
-    """Keys as [B, H, Dh, S], and values."""
-    keys, values = projected
+def transpose_keys(kv: KV) -> TransposedKV:
+    """Returns keys as [B, H, K, S], and values unchanged."""
+    keys, values = kv
     return jnp.swapaxes(keys, 2, 3), values
 
 
 def empty_prefix(
-    batch_size: int,
-    layers: int,
-    heads: int,
-    head_dim: int,
-    dtype: DType = jnp.float32,
+    batch_size: int, layers: int, heads: int, head_dim: int, dtype: DType = jnp.float32
 ) -> PrefixCache:
-    """Where nothing stands before."""
+    """Returns a prefix without slots."""
     empty = jnp.zeros((batch_size, heads, 0, head_dim), dtype)
     valid = jnp.zeros((batch_size, 0), bool)
-    return PrefixCache(
-        ((empty, empty),) * layers, valid, jnp.zeros(batch_size, jnp.int32)
-    )
+    positions = jnp.zeros(batch_size, jnp.int32)
+    return PrefixCache(((empty, empty),) * layers, valid, positions)
 
 
 class DecodeState(NamedTuple):
-    """What N hypotheses a row have written, in families of G.
+    """Cache of the tokens that N beams of each sentence have generated.
 
     Attributes:
-      kv: a layer's keys and values each, of F families; the slots of a step stand
-        side by side.
-      ancestry: which member of its family wrote a hypothesis's token at each step.
-      step: the next one's number, of all rows.
+      kv: keys and values of each layer, of G beam groups; the W slots of a step are
+        adjacent.
+      ancestry: which beam of its group wrote a beam's token of each step.
+      step: index of the next step, the same for all sentences.
     """
 
     kv: tuple[KVBlocks, ...]
@@ -89,88 +86,266 @@ class DecodeState(NamedTuple):
     step: Int[Array, ""]
 
     @property
-    def num_beams_per_group(self) -> int:
-        """G."""
+    def beams_per_group(self) -> int:
+        """Number of beams that share a cache (W)."""
         return num_slots(self.kv[0]) // self.ancestry.shape[2]
 
     def expand_to_beams(self, count: int, *, related: bool) -> "DecodeState":
-        """One hypothesis a row as `count` equal ones: one family, or each its own."""
-        caches = tuple(tile_beams(each, count, related=related) for each in self.kv)
-        return DecodeState(caches, jnp.repeat(self.ancestry, count, axis=1), self.step)
+        """Repeats the one beam of each sentence.
 
-    def gather_beams(self, parents: Int[Array, "B K"]) -> "DecodeState":
-        """With hypotheses that go on from others of a row.
-
-        Raises ValueError where those of a row are several families.
+        Args:
+          related: whether beams form one group, so that `gather_beams` may follow;
+            else each is a group of its own.
         """
-        if self.num_beams_per_group != self.ancestry.shape[1]:
+        kv = tuple(tile_beams(blocks, count, related=related) for blocks in self.kv)
+        return DecodeState(kv, jnp.repeat(self.ancestry, count, axis=1), self.step)
+
+    def gather_beams(self, parents: Int[Array, "B N"]) -> "DecodeState":
+        """Returns the beams that continue the given beams of the same sentence.
+
+        Raises:
+          ValueError: the beams of a sentence are separate groups.
+        """
+        if self.beams_per_group != self.ancestry.shape[1]:
             raise ValueError(
-                "hypotheses that each are a family do not go on from one another: "
-                "widen the state with related=True"
+                "Cannot reorder beams that are separate groups; "
+                "expand the state with related=True"
             )
         ancestry = jnp.take_along_axis(self.ancestry, parents[:, :, None], axis=1)
         return self._replace(ancestry=ancestry)
 
     def begin_step(self) -> "DecodeState":
-        """With the step's slots given to those who write into them now."""
-        num = self.ancestry.shape[1]
-        writers = jnp.arange(num, dtype=self.ancestry.dtype) % self.num_beams_per_group
+        """Points each beam to the slot that it writes in this step."""
+        beams = jnp.arange(self.ancestry.shape[1], dtype=self.ancestry.dtype)
+        slots = jnp.broadcast_to(beams % self.beams_per_group, self.ancestry.shape[:2])
         ancestry = jax.lax.dynamic_update_index_in_dim(
-            self.ancestry,
-            jnp.broadcast_to(writers, self.ancestry.shape[:2]),
-            self.step,
-            axis=2,
+            self.ancestry, slots, self.step, axis=2
         )
         return self._replace(ancestry=ancestry)
 
-    def end_step(self, caches: tuple[KVBlocks, ...]) -> "DecodeState":
-        """After the step, which has written into the caches."""
-        return self._replace(kv=caches, step=self.step + 1)
+    def end_step(self, kv: tuple[KVBlocks, ...]) -> "DecodeState":
+        """Stores the caches that the step has updated."""
+        return self._replace(kv=kv, step=self.step + 1)
 
 
-def init_decode_state(past: PrefixCache, max_steps: int) -> DecodeState:
-    """One hypothesis a row that has written nothing yet, with room to."""
-    rows = len(past.valid)
-    ancestry = jnp.zeros((rows, 1, max_steps), jnp.int32)
-    caches = (init_blocks(past.kv[0], max_steps),) * len(past.kv)
-    return DecodeState(caches, ancestry, jnp.zeros((), jnp.int32))
+def init_decode_state(prefix: PrefixCache, max_steps: int) -> DecodeState:
+    """Returns the state of one beam a sentence before its first token."""
+    ancestry = jnp.zeros((len(prefix.valid), 1, max_steps), jnp.int32)
+    kv = (init_blocks(prefix.kv[0], max_steps),) * len(prefix.kv)
+    return DecodeState(kv, ancestry, jnp.zeros((), jnp.int32))
+
+
+class StepMask(NamedTuple):
+    """Slots that the current token of each beam attends to.
+
+    Attributes:
+      mask: of the C slots of the prefix and the L W slots of the beam's group.
+      positions: positions of the current tokens.
+      active_block: index of the last block with a slot to attend to.
+      relative_keys: keys of the positions relative to the C slots and L steps; None
+        without relative positions.
+    """
+
+    mask: Bool[Array, "B N S"]
+    positions: Int[Array, "B 1"]
+    active_block: Int[Array, ""]
+    relative_keys: Float[Array, "_ H K"] | None
 
 
 def step_masks(
-    past: PrefixCache, state: DecodeState, distances: tuple, window: Int[Array, ""]
+    prefix: PrefixCache,
+    state: DecodeState,
+    relative_keys: tuple,
+    window: Int[Array, ""],
 ) -> tuple[StepMask, ...]:
-    """What the token of each hypothesis sees that its slot was opened for, a layer.
+    """Returns the masks of each layer, for a state after `begin_step`.
 
     Args:
-      distances: a layer's projected distances C + L - 1 to 0 each, or None.
-      window: keys at this distance or farther are not seen.
+      relative_keys: of each layer, for relative positions C + L - 1 to 0, or None.
+      window: keys at this relative position or farther are masked.
     """
-    num_before, max_steps = past.num_slots, state.ancestry.shape[2]
-    total = num_before + max_steps
-    away = num_before + state.step - jnp.arange(total)
-    near = (away >= 0) & (away < window)
-    before, since = jnp.split(near, [num_before])
-    own = ancestry_mask(state) & jnp.repeat(since, state.num_beams_per_group)
-    before = jnp.broadcast_to(
-        (past.valid & before)[:, None], (*own.shape[:2], num_before)
+    num_prefix, max_steps = prefix.num_slots, state.ancestry.shape[2]
+    total = num_prefix + max_steps
+    relative = num_prefix + state.step - jnp.arange(total)
+    near = (relative >= 0) & (relative < window)
+    near_prefix, near_steps = jnp.split(near, [num_prefix])
+    generated = ancestry_mask(state) & jnp.repeat(near_steps, state.beams_per_group)
+    prefix_mask = jnp.broadcast_to(
+        (prefix.valid & near_prefix)[:, None], (*generated.shape[:2], num_prefix)
     )
-    mask = jnp.concatenate([before, own], axis=-1)
-    places = (past.next_position + state.step)[:, None]
+    mask = jnp.concatenate([prefix_mask, generated], axis=-1)
+    positions = (prefix.next_position + state.step)[:, None]
 
-    def falling(projected):
-        if projected is None:
+    def keys_of_slots(keys):
+        if keys is None:
             return None
-        later = jnp.pad(projected, ((0, max_steps - 1), (0, 0), (0, 0)))
+        padded = jnp.pad(keys, ((0, max_steps - 1), (0, 0), (0, 0)))
         start = max_steps - 1 - state.step
-        return jax.lax.dynamic_slice_in_dim(later, start, total)
+        return jax.lax.dynamic_slice_in_dim(padded, start, total)
 
-    last = active_block(state.step, max_steps)
+    block = active_block(state.step, max_steps)
     return tuple(
-        StepMask(mask, places, last, falling(projected)) for projected in distances
+        StepMask(mask, positions, block, keys_of_slots(keys)) for keys in relative_keys
     )
 
 
 def ancestry_mask(state: DecodeState) -> Bool[Array, "B N S"]:
-    """Which of its family's L G slots are a hypothesis's past, if they are filled."""
-    own = state.ancestry[..., None] == jnp.arange(state.num_beams_per_group)
+    """Returns which of the L W slots of its group hold a beam's own tokens."""
+    own = state.ancestry[..., None] == jnp.arange(state.beams_per_group)
     return own.reshape(*state.ancestry.shape[:2], -1)
+
+
+class StepQueries(NamedTuple):
+    """Queries of one token of each beam: of the content and of relative positions."""
+
+    content: Float[Array, "B H N K"]
+    position: Float[Array, "B H N K"]
+
+
+def decode_attention(
+    queries: StepQueries, prefix: TransposedKV, blocks: KVBlocks, step_mask: StepMask
+) -> Float[Array, "B H N K"]:
+    """Computes attention over the prefix and the blocks up to the active one."""
+    branches = [
+        functools.partial(
+            _attend_blocks, queries, prefix, blocks[: last + 1], step_mask
+        )
+        for last in range(len(blocks))
+    ]
+    if len(branches) == 1:
+        return branches[0]()
+    return jax.lax.switch(step_mask.active_block, branches)
+
+
+def _attend_blocks(queries, prefix, blocks, step_mask):
+    keys, values = prefix
+    batch_size, num_prefix, num_groups = len(keys), keys.shape[3], len(blocks[0][0])
+    beams_per_group = batch_size * queries.content.shape[2] // num_groups
+    grouped = split_groups(queries.content, num_groups)
+    logits = [jnp.einsum("GHWK,GHKS->GHWS", grouped, keys) for keys, _ in blocks]
+    ends = list(itertools.accumulate(part.shape[-1] for part in logits))
+    logits = [
+        jnp.einsum("BHNK,BHKC->BHNC", queries.content, keys),
+        merge_groups(jnp.concatenate(logits, axis=-1), batch_size),
+    ]
+    if step_mask.relative_keys is not None:
+        near = step_mask.relative_keys[: num_prefix + ends[-1] // beams_per_group]
+        relative = jnp.einsum("BHNK,SHK->BHNS", queries.position, near)
+        of_prefix, of_steps = jnp.split(relative, [num_prefix], axis=-1)
+        logits[0] += of_prefix
+        logits[1] += jnp.repeat(of_steps, beams_per_group, axis=-1)
+    logits = jnp.concatenate(logits, axis=-1) * values.shape[-1] ** -0.5
+    mask = step_mask.mask[:, None, :, : num_prefix + ends[-1]]
+    weights = masked_softmax(logits, mask)
+    of_prefix, of_steps = jnp.split(weights, [num_prefix], axis=-1)
+    of_blocks = jnp.split(split_groups(of_steps, num_groups), ends[:-1], axis=-1)
+    generated = sum(
+        jnp.einsum("GHWS,GHSK->GHWK", part, values)
+        for part, (_, values) in zip(of_blocks, blocks, strict=True)
+    )
+    output = jnp.einsum("BHNC,BHCK->BHNK", of_prefix, values)
+    return output + merge_groups(generated, batch_size)
+
+
+def split_groups(
+    x: Float[Array, "B H N _"], num_groups: int
+) -> Float[Array, "G H W _"]:
+    """Splits the beams of each sentence into groups, in the same order."""
+    batch_size, heads, _, size = x.shape
+    if num_groups == batch_size:
+        return x
+    parts = x.reshape(batch_size, heads, num_groups // batch_size, -1, size)
+    return jnp.swapaxes(parts, 1, 2).reshape(num_groups, heads, -1, size)
+
+
+def merge_groups(
+    x: Float[Array, "G H W _"], batch_size: int
+) -> Float[Array, "B H N _"]:
+    """Merges the groups of each sentence; the inverse of `split_groups`."""
+    num_groups, heads, _, size = x.shape
+    if num_groups == batch_size:
+        return x
+    parts = x.reshape(batch_size, num_groups // batch_size, heads, -1, size)
+    return jnp.swapaxes(parts, 1, 2).reshape(batch_size, heads, -1, size)
+
+
+# Storage of the generated tokens: blocks that double in size. A step attends to the
+# blocks up to the active one, at most twice as many slots as hold a token, or those of
+# FIRST_BLOCK_STEPS, however large `max_steps` is. On CPUs only: accelerators have one
+# block, since XLA for TPUs copies what a branch reads; its speed was not measured.
+
+
+def block_sizes(max_steps: int) -> tuple[int, ...]:
+    """Returns the number of steps of each block; `max_steps` in all."""
+    if device_kind() != "cpu":
+        return (max_steps,)
+    sizes = [min(FIRST_BLOCK_STEPS, max_steps)]
+    while (remaining := max_steps - sum(sizes)) > 0:
+        sizes.append(min(sum(sizes), remaining))
+    return tuple(sizes)
+
+
+def init_blocks(like: TransposedKV, max_steps: int) -> KVBlocks:
+    """Returns empty blocks of one beam a sentence, next to a prefix like this."""
+    _, values = like
+    batch_size, heads, _, head_dim = values.shape
+
+    def init_block(steps):
+        keys = jnp.zeros((batch_size, heads, head_dim, steps), values.dtype)
+        return keys, jnp.swapaxes(keys, 2, 3)
+
+    return tuple(init_block(steps) for steps in block_sizes(max_steps))
+
+
+def tile_beams(blocks: KVBlocks, count: int, *, related: bool) -> KVBlocks:
+    """Repeats each beam, within its group or as groups of their own."""
+    key_axis, value_axis = (3, 2) if related else (0, 0)
+    return tuple(
+        (jnp.repeat(keys, count, key_axis), jnp.repeat(values, count, value_axis))
+        for keys, values in blocks
+    )
+
+
+def num_slots(blocks: KVBlocks) -> int:
+    """Returns the number of slots of all blocks (L W)."""
+    return sum(values.shape[2] for _, values in blocks)
+
+
+def active_block(step: Int[Array, ""], max_steps: int) -> Int[Array, ""]:
+    """Returns the index of the block that holds the step's token."""
+    *ends, _ = itertools.accumulate(block_sizes(max_steps))
+    return (step >= jnp.asarray(ends, jnp.int32)).sum(dtype=jnp.int32)
+
+
+def update_cache(
+    blocks: KVBlocks,
+    new: tuple[Float[Array, "B H N K"], Float[Array, "B H N K"]],
+    step: Int[Array, ""],
+) -> KVBlocks:
+    """Writes the key and the value of each beam's token into the slots of a step.
+
+    Blocks without the step are rewritten with their own contents: XLA would copy those
+    that a branch leaves alone.
+    """
+    num_groups = len(blocks[0][0])
+    keys, values = (split_groups(each, num_groups) for each in new)
+    keys, beams_per_group, first = jnp.swapaxes(keys, 2, 3), values.shape[2], 0
+    updated = []
+    for old_keys, old_values in blocks:
+        steps = old_values.shape[2] // beams_per_group
+        inside = len(blocks) == 1 or (step >= first) & (step < first + steps)
+        start = jnp.clip(step - first, 0, steps - 1) * beams_per_group
+        updated.append(
+            (
+                _write(old_keys, keys, start, inside, axis=3),
+                _write(old_values, values, start, inside, axis=2),
+            )
+        )
+        first += steps
+    return tuple(updated)
+
+
+def _write(slots, new, start, inside, axis):
+    old = jax.lax.dynamic_slice_in_dim(slots, start, new.shape[axis], axis)
+    update = jax.lax.dynamic_update_slice_in_dim
+    return update(slots, jnp.where(inside, new, old), start, axis)

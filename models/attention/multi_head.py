@@ -1,45 +1,52 @@
-"""Attention: a distribution over keys, and the average of the values it weighs.
+"""Multi-head attention and self-attention with position encodings.
 
-Masks are True where a query may look; a query that may look nowhere gets zeros.
-Keys and values stand as [B, H, S, Dh], the order in which a product reads them,
-so that a memory is never rearranged. Where a token at a time meets them keys stand
-turned, [B, H, Dh, S]: XLA for CPUs multiplies these with several queries in half of
-the time, and with one in the same.
+Masks are True where a query attends to a key; a query that attends to no key gets
+zeros. Keys and values are [B, H, S, K], the order that matrix products read, so that a
+memory is never rearranged; decoding reads transposed keys (`kv_cache.py`).
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.decode_attention import StepMask, StepQueries, decode_attention
 from models.attention.dispatch import select_implementation
-from models.attention.dot_product import AttentionInputs, attention_logits
-from models.attention.kv_blocks import KVBlocks, TransposedKV
+from models.attention.dot_product import (
+    AttentionInputs,
+    dot_product_attention,
+    make_dropout_mask,
+)
+from models.attention.kv_cache import (
+    KV,
+    KVBlocks,
+    StepMask,
+    StepQueries,
+    TransposedKV,
+    decode_attention,
+)
 from models.attention.positions import apply_rope
 from models.common.dropout import Dropout, is_zero_rate
 from models.common.dtypes import DType, Scalar
 from models.common.layers import Dense, Embedding, Initializer, normal
 from models.common.masks import masked_softmax
 
-KV = tuple[Float[Array, "B H S Dh"], Float[Array, "B H S Dh"]]
-SourceKV = tuple[Float[Array, "B H E Dh"], Float[Array, "B H E Dh"]]
-RelativeBiases = tuple[Float[Array, "H Dh"], Float[Array, "H Dh"]]
+RelativeBiases = tuple[Float[Array, "H K"], Float[Array, "H K"]]
 
 
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2).
 
-        softmax(Q K^T / sqrt(d_k)) V a head, then W^O over all heads
+        head_h = softmax(Q_h K_h^T / sqrt(d_k)) V_h,   output = sum_h head_h W^O_h
 
-    Keys and values come in projected (`project`), so that a decoder projects
+    Keys and values are projected beforehand (`project_kv`), so that a decoder projects
     each position once.
 
     Attributes:
-      heads: H.
-      width: D, of what comes out.
-      head_dim: Dh of a query, a key and a value.
-      share_qkv: one matrix makes queries, keys and values.
-      implementation: one of `models.attention.dispatch.IMPLEMENTATIONS`.
+      heads: number of heads (H).
+      width: size of the output (D).
+      head_dim: size of a query, a key and a value (K).
+      dropout: dropout rate of the attention weights.
+      share_qkv: whether one matrix projects queries, keys and values.
+      implementation: a key of `models.attention.dispatch.IMPLEMENTATIONS`.
     """
 
     heads: int
@@ -64,105 +71,86 @@ class MultiHeadAttention(nn.Module):
         )
         self.drop = Dropout(self.dropout)
 
-    def project_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B H T Dh"]:
-        """The queries of a content."""
+    def project_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B H T K"]:
+        """Computes the queries of each head."""
         return jnp.swapaxes(self.query(x), 1, 2)
 
     def project_kv(self, content: Float[Array, "B S D"]) -> KV:
-        """The keys and values of a content."""
+        """Computes the keys and values of each head."""
         if self.share_qkv:
             return self.project_query(content), self.project_query(content)
         keys, values = self.key(content), self.value(content)
         return jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2)
 
+    def project_output(self, heads: Float[Array, "B H T K"]) -> Float[Array, "B T D"]:
+        """Applies W^O to the outputs of all heads."""
+        return self.output(jnp.swapaxes(heads, 1, 2))
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        projected: KV,
+        kv: KV,
         mask: Bool[Array, "#B #T S"],
         *,
         train: bool,
     ) -> Float[Array, "B T D"]:
-        """What each position of x finds among the keys."""
-        keys, values = projected
-        return self._attend(
-            AttentionInputs(self.project_query(x), keys), values, mask, train=train
-        )
+        """Computes attention of each position of x over projected keys and values."""
+        keys, values = kv
+        inputs = AttentionInputs(self.project_query(x), keys)
+        return self._attend(inputs, values, mask, train=train)
 
-    def decode_cross_attention(
-        self,
-        x: Float[Array, "B N D"],
-        turned: TransposedKV,
-        mask: Bool[Array, "#B #N S"],
-    ) -> Float[Array, "B N D"]:
-        """What a token of each of N hypotheses finds among keys that all share."""
-        keys, values = turned
-        scores = jnp.einsum("BHNK,BHKS->BHNS", self.project_query(x), keys)
-        weights = self.attention_weights(scores, mask, train=False)
-        return self.project_output(jnp.einsum("BHNS,BHSK->BHNK", weights, values))
-
-    def _attend(
-        self,
-        inputs: AttentionInputs,
-        values: Float[Array, "B H S Dh"],
-        mask: Bool[Array, "#B #T S"],
-        *,
-        ring_start: Int[Array, ""] | None = None,
-        train: bool,
-    ) -> Float[Array, "B T D"]:
-        """What all heads find, through W^O; weights are made if they are asked for.
+    def _attend(self, inputs, values, mask, *, ring_start=None, train):
+        """Computes attention, with sown weights if "intermediates" is mutable.
 
         Args:
-          mask: of keys in order.
-          ring_start: slot of the oldest key, where slots are a ring; else the first.
+          mask: of the keys in order.
+          ring_start: slot of the oldest key of a ring buffer; None: keys are in order.
         """
         if ring_start is not None:
             mask = jnp.roll(mask, ring_start, axis=-1)
+        has_dropout = train and not is_zero_rate(self.dropout)
+        dropout_keys = self.drop.keys() if has_dropout else None
         if ring_start is not None or self.is_mutable_collection("intermediates"):
-            scores = attention_logits(inputs, ring_start)
-            weights = self.attention_weights(scores, mask, train=train)
-            return self.project_output(jnp.einsum("BHTS,BHSK->BHTK", weights, values))
-        keys = self.drop.keys() if train and not is_zero_rate(self.dropout) else None
-        attended = select_implementation(self.implementation)
-        return self.project_output(
-            attended(inputs, values, mask[:, None], keys, self.dropout)
-        )
+            dropout = make_dropout_mask(dropout_keys, self.dropout)
+            heads, weights = dot_product_attention(
+                inputs, values, mask[:, None], dropout, ring_start
+            )
+            self.sow("intermediates", "attention", weights)
+        else:
+            attention = select_implementation(self.implementation)
+            heads = attention(inputs, values, mask[:, None], dropout_keys, self.dropout)
+        return self.project_output(heads)
 
-    def attention_weights(
-        self,
-        scores: Float[Array, "B H T S"],
-        mask: Bool[Array, "#B #T S"],
-        *,
-        train: bool,
-    ) -> Float[Array, "B H T S"]:
-        """From raw scores to weights: scale, softmax, dropout."""
-        weights = masked_softmax(scores * self.head_dim**-0.5, mask[:, None])
+    def decode_cross_attention(
+        self, x: Float[Array, "B N D"], kv: TransposedKV, mask: Bool[Array, "#B #N S"]
+    ) -> Float[Array, "B N D"]:
+        """Computes attention of one token of each beam over a source they share."""
+        keys, values = kv
+        logits = jnp.einsum("BHNK,BHKS->BHNS", self.project_query(x), keys)
+        weights = masked_softmax(logits * self.head_dim**-0.5, mask[:, None])
         self.sow("intermediates", "attention", weights)
-        return self.drop(weights, deterministic=not train)
-
-    def project_output(self, found: Float[Array, "B H T Dh"]) -> Float[Array, "B T D"]:
-        """W^O over what all heads found."""
-        return self.output(jnp.swapaxes(found, 1, 2))
+        return self.project_output(jnp.einsum("BHNS,BHSK->BHNK", weights, values))
 
 
 class SelfAttention(MultiHeadAttention):
-    """Multi-head attention within a text, which may know how far tokens are apart.
+    """Multi-head self-attention with relative or rotary positions.
 
         relative (Dai et al. 2019, section 3.3):
             A_ij = (W_q x_i + u) . W_kE x_j  +  (W_q x_i + v) . W_kR R_(i-j)
-        shaw (Shaw et al. 2018, eq. 4, w^K clipped at a distance):
+        shaw (Shaw et al. 2018, eq. 4, w^K clipped at a maximum):
             A_ij = W_q x_i . (W_k x_j + w_(j-i))
-        rotary (Su et al. 2021): queries and keys turned by their places
+        rotary (Su et al. 2021): queries and keys rotated by their positions
 
-    Deviation from Shaw et al.: no such vectors on the side of the values, which
-    the paper's table 3 finds to be worth nothing once the keys have them.
+    Deviation from Shaw et al.: no such vectors are added to the values; the paper's
+    table 3 finds no gain from them once the keys have them.
 
     Attributes:
-      position_encoding: one of `positions.SCHEMES`; the absolute ones change nothing
+      position_encoding: one of `positions.SCHEMES`; absolute schemes have no effect
         here.
-      max_distance: k at which shaw clips.
-      untie_biases: whether u and v are this layer's; else they are handed in.
-      dtype: of projected distances; that of the queries that they meet.
+      max_distance: relative position at which shaw clips (k).
+      untie_biases: whether u and v are parameters of this layer; else they are passed
+        in.
+      dtype: type of relative keys, equal to that of the queries.
     """
 
     position_encoding: str = "none"
@@ -185,35 +173,36 @@ class SelfAttention(MultiHeadAttention):
             self.biases = make_relative_biases(self, init, shape)
 
     def project_relative_positions(
-        self, distances: Int[Array, "C"], encodings: Float[Array, "C D"] | None
-    ) -> Float[Array, "C H Dh"] | None:
-        """W_kR R or w for a row of distances i - j; None if they do not matter."""
+        self, positions: Int[Array, "C"], encodings: Float[Array, "C D"] | None
+    ) -> Float[Array, "C H K"] | None:
+        """Computes the relative keys, W_kR R or w, of relative positions i - j.
+
+        Returns None for a scheme without relative keys.
+        """
         if self.position_encoding == "relative":
             return self.position_key(encodings.astype(self.dtype))
         if self.position_encoding == "shaw":
             last = self.max_distance
-            one = self.distance_embedding(
-                jnp.clip(-distances, -last, last) + last, self.dtype
-            )
-            return jnp.repeat(one[:, None], self.heads, axis=1)
+            rows = jnp.clip(-positions, -last, last) + last
+            keys = self.distance_embedding(rows, self.dtype)
+            return jnp.repeat(keys[:, None], self.heads, axis=1)
         return None
 
     def apply_rope(
-        self, x: Float[Array, "B H S Dh"], places: Int[Array, "#B #S"]
-    ) -> Float[Array, "B H S Dh"]:
-        """Queries or keys as they are compared."""
-        return apply_rope(x, places) if self.position_encoding == "rotary" else x
+        self, x: Float[Array, "B H S K"], positions: Int[Array, "#B #S"]
+    ) -> Float[Array, "B H S K"]:
+        """Rotates queries or keys by their positions, if the scheme is rotary."""
+        return apply_rope(x, positions) if self.position_encoding == "rotary" else x
 
     def project_kv(
-        self, content: Float[Array, "B S D"], places: Int[Array, "#B #S"]
+        self, content: Float[Array, "B S D"], positions: Int[Array, "#B #S"]
     ) -> KV:
-        """Keys, at their places, and values."""
+        """Computes keys, rotated if the scheme is rotary, and values."""
         keys, values = super().project_kv(content)
-        return self.apply_rope(keys, places), values
+        return self.apply_rope(keys, positions), values
 
-    def _content_and_position_queries(self, x, places, biases):
-        """Queries for contents and for distances."""
-        query = self.apply_rope(self.project_query(x), places)
+    def _content_and_position_queries(self, x, positions, biases):
+        query = self.apply_rope(self.project_query(x), positions)
         if self.position_encoding != "relative":
             return query, query
         u, v = self.biases if self.untie_biases else biases
@@ -223,51 +212,52 @@ class SelfAttention(MultiHeadAttention):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        kept: KV,
+        kv: KV,
         mask: Bool[Array, "#B #T S"],
-        places: Int[Array, "#B #T"],
-        distances: Float[Array, "C H Dh"] | None = None,
+        positions: Int[Array, "#B #T"],
+        relative_keys: Float[Array, "C H K"] | None = None,
         biases: RelativeBiases | None = None,
         *,
         ring_start: Int[Array, ""] | None = None,
         train: bool,
     ) -> Float[Array, "B T D"]:
-        """What each token finds.
+        """Computes attention of each position of x over projected keys and values.
 
         Args:
-          distances: in the order `relative_shift` describes.
-          ring_start: slot of the oldest key, where slots are a ring; else the first.
+          positions: positions of x.
+          relative_keys: in the order of `relative_shift`.
+          biases: u and v, if `position_encoding` is relative and they are shared.
+          ring_start: slot of the oldest key of a ring buffer; None: keys are in order.
         """
         if ring_start is not None and x.shape[1] > 2 * self.head_dim:
-            # What is smaller turns: keys and values, or the scores of all queries.
-            kept = tuple(jnp.roll(slots, -ring_start, axis=2) for slots in kept)
+            # Rolls the smaller arrays: keys and values, not the logits of many queries.
+            kv = tuple(jnp.roll(slots, -ring_start, axis=2) for slots in kv)
             ring_start = None
-        keys, values = kept
-        content, position = self._content_and_position_queries(x, places, biases)
-        if distances is None:
-            position = None
-        inputs = AttentionInputs(content, keys, position, distances)
+        keys, values = kv
+        query, position_query = self._content_and_position_queries(x, positions, biases)
+        if relative_keys is None:
+            position_query = None
+        inputs = AttentionInputs(query, keys, position_query, relative_keys)
         return self._attend(inputs, values, mask, ring_start=ring_start, train=train)
 
-    def step(
+    def decode_self_attention(
         self,
         x: Float[Array, "B N D"],
-        past: TransposedKV,
-        written: KVBlocks,
-        view: StepMask,
+        prefix: TransposedKV,
+        blocks: KVBlocks,
+        step_mask: StepMask,
         biases: RelativeBiases | None = None,
     ) -> Float[Array, "B N D"]:
-        """What one token of each of N hypotheses finds."""
-        tokens = StepQueries(
-            *self._content_and_position_queries(x, view.positions, biases)
-        )
-        return self.project_output(decode_attention(tokens, past, written, view))
+        """Computes attention of one token of each beam over prefix and ancestors."""
+        queries = self._content_and_position_queries(x, step_mask.positions, biases)
+        heads = decode_attention(StepQueries(*queries), prefix, blocks, step_mask)
+        return self.project_output(heads)
 
 
 def make_relative_biases(
     module: nn.Module, init: Initializer, shape: tuple[int, int]
 ) -> RelativeBiases:
-    """Parameters u (content) and v (position) of a module."""
+    """Creates the parameters u (content) and v (position) of a module."""
     init = nn.with_logical_partitioning(init, ("heads", "kv"))
     return (
         module.param("content_bias", init, shape),

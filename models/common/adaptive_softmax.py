@@ -1,8 +1,8 @@
-"""Embeddings and softmax for large vocabularies: rare words cost less.
+"""Adaptive embeddings and softmax: rare words have smaller embeddings.
 
-The vocabulary is sorted by frequency and cut into clusters. Cluster 0 is the
-shortlist of frequent words, the others are the tail. Word vectors of cluster i
-have width E // div_val^i, input and output alike (Baevski and Auli 2019), as in
+The vocabulary is sorted by frequency and split into clusters. Cluster 0 is the
+shortlist of frequent words, the others are the tail. Embeddings of cluster i have
+width E // div_val^i, on the input and the output side (Baevski and Auli 2019), as in
 Transformer-XL (Dai et al. 2019).
 """
 
@@ -24,49 +24,49 @@ Axes = tuple[str | None, ...]
 def cluster_bounds(
     vocab_size: int, cutoffs: tuple[int, ...]
 ) -> tuple[tuple[int, int], ...]:
-    """First word and end of each cluster; no cut-offs make one cluster of all.
+    """Returns the first word and the end of each cluster; one without cut-offs.
 
-    Raises UserError for cut-offs that leave a cluster empty.
+    Raises:
+      UserError: the cut-offs leave a cluster empty.
     """
     named = f"model.cutoffs={tuple(cutoffs)}"
     if any(left >= right for left, right in pairwise(cutoffs)):
-        raise UserError(f"{named}: cut-offs must rise")
+        raise UserError(f"{named}: cut-offs must increase")
     if cutoffs and cutoffs[0] < 1:
         raise UserError(f"{named}: they must be 1 or more")
     if cutoffs and cutoffs[-1] >= vocab_size:
-        raise UserError(
-            f"{named}: they must lie below the vocabulary size {vocab_size}"
-        )
+        raise UserError(f"{named}: they must be below the vocabulary size {vocab_size}")
     return tuple(pairwise((0, *cutoffs, vocab_size)))
 
 
 def cluster_widths(
     embedding_width: int, div_val: int, num_clusters: int
 ) -> tuple[int, ...]:
-    """E // div_val^i of each cluster i.
+    """Returns the width of the embeddings of each cluster i, E // div_val^i.
 
-    Raises UserError where nothing is left for the last cluster.
+    Raises:
+      UserError: the width of the last cluster is 0.
     """
-    least = div_val ** (num_clusters - 1)
-    if embedding_width < least:
+    smallest = div_val ** (num_clusters - 1)
+    if embedding_width < smallest:
         raise UserError(
             f"model.embedding_width={embedding_width}: {num_clusters} clusters with "
-            f"model.div_val={div_val} need {least} or more"
+            f"model.div_val={div_val} need {smallest} or more"
         )
     return tuple(embedding_width // div_val**i for i in range(num_clusters))
 
 
 class ClusteredVocab(nn.Module):
-    """What the two ends of a model share: the clusters and their parameters.
+    """Clusters of a vocabulary and their parameters, for either side of a model.
 
     Attributes:
-      width: D of the hidden states.
-      embedding_width: E of the shortlist's word vectors.
-      cutoffs: the first word of each tail cluster.
-      div_val: each cluster's word vectors are this many times narrower than
-        those of the one before. With 1, and E = D, nothing is projected.
-      projection_init: of the maps between word vectors and hidden states.
-      init: of word vectors.
+      width: size of the hidden states (D).
+      embedding_width: size of the shortlist's embeddings (E).
+      cutoffs: first word of each tail cluster.
+      div_val: factor by which embeddings are narrower than those of the cluster
+        before. With 1, and E = D, there are no projections.
+      projection_init: initializer of projections from embeddings to hidden states.
+      init: initializer of embeddings.
     """
 
     vocab_size: int
@@ -79,26 +79,26 @@ class ClusteredVocab(nn.Module):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Words of each cluster."""
+        """Number of words in each cluster."""
         spans = cluster_bounds(self.vocab_size, self.cutoffs)
         return tuple(stop - start for start, stop in spans)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Width of each cluster's word vectors."""
+        """Width of the embeddings of each cluster."""
         return cluster_widths(self.embedding_width, self.div_val, len(self.cutoffs) + 1)
 
     @property
     def has_projections(self) -> bool:
-        """As in the authors' code, clusters that narrow project even if E = D."""
+        """Whether embeddings are projected: as in the authors' code, also if E = D."""
         return self.div_val > 1 or self.embedding_width != self.width
 
     def make_param(self, name: str, init: Initializer, axes: Axes, shape) -> Array:
-        """A parameter with logical axes."""
+        """Creates a parameter with logical axes."""
         return self.param(name, nn.with_logical_partitioning(init, axes), shape)
 
     def make_embeddings(self) -> tuple[Float[Array, "..."], ...]:
-        """`table_0`, `table_1`, ...: the word vectors of each cluster."""
+        """Creates the embeddings of each cluster: `table_0`, `table_1`, ..."""
         shapes = zip(self.sizes, self.widths, strict=True)
         return tuple(
             self.make_param(f"table_{i}", self.init, ("vocab", "embed"), shape)
@@ -106,7 +106,7 @@ class ClusteredVocab(nn.Module):
         )
 
     def make_projections(self, number: int) -> tuple[Float[Array, "_ D"] | None, ...]:
-        """`projection_0`, ... of the first `number` clusters; None where none is."""
+        """Creates `projection_0`, ... of the first clusters; None without any."""
         if not self.has_projections:
             return (None,) * number
         return tuple(
@@ -127,7 +127,7 @@ class AdaptiveEmbedding(ClusteredVocab):
 
     Parameters: `table_i` [words of cluster i, E // div_val^i] and `projection_i`
     [E // div_val^i, D]; with div_val = 1 all clusters share `projection_0`. The
-    caller scales by sqrt(D). A token beyond the vocabulary is the zero vector.
+    caller scales by sqrt(D). A token outside the vocabulary is the zero vector.
     """
 
     def setup(self):
@@ -141,7 +141,7 @@ class AdaptiveEmbedding(ClusteredVocab):
     def __call__(
         self, tokens: Int[Array, "..."], dtype: DType = jnp.float32
     ) -> Float[Array, "... D"]:
-        # A table's answer to words of other clusters is zero, so answers add up.
+        # The vectors of words of other clusters are zero, so clusters add up.
         vectors = [
             table.at[tokens - start]
             .get(mode="fill", fill_value=0, wrap_negative_indices=False)
@@ -157,10 +157,12 @@ class AdaptiveEmbedding(ClusteredVocab):
 
 
 class ClusterSoftmax(NamedTuple):
-    """A softmax over one cluster: softmax(T P h + b).
+    """Softmax over one cluster, softmax(T P h + b).
 
     Attributes:
-      projection: P as the embedding has it, from the table's width to D, or None.
+      projection: P, in the embedding's shape, [width of the cluster, D], or None.
+      table: T, the output embeddings of the cluster.
+      bias: b, of each word.
     """
 
     projection: Float[Array, "E D"] | None
@@ -168,20 +170,20 @@ class ClusterSoftmax(NamedTuple):
     bias: Float[Array, "N"]
 
     def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... E"]:
-        """P h."""
+        """Projects hidden states to the width of the cluster, P h."""
         if self.projection is None:
             return hidden
         return hidden @ self.projection.astype(hidden.dtype).T
 
     def log_probs(self, hidden: Float[Array, "... D"]) -> Float[Array, "... N"]:
-        """Log probabilities of all entries, float32."""
+        """Computes log probabilities of all entries in float32."""
         logits = make_logits(self.project(hidden), self.table, self.bias)
         return nn.log_softmax(logits)
 
     def log_prob(
         self, hidden: Float[Array, "B T D"], entries: Int[Array, "B T"]
     ) -> Float[Array, "B T"]:
-        """Log probability of one entry a token, float32."""
+        """Computes the log probability of one entry for each token, in float32."""
         return self.log_prob_and_log_z(hidden, entries)[0]
 
     def log_prob_and_log_z(
@@ -190,7 +192,7 @@ class ClusterSoftmax(NamedTuple):
         entries: Int[Array, "B T"],
         smoothing: Scalar = 0.0,
     ) -> LogProbAndLogZ:
-        """The same, as of a `Head`, and log Z."""
+        """Computes `log_prob`, with label smoothing, and log Z."""
         hidden = self.project(hidden)
         return blockwise_log_prob(hidden, entries, self.table, self.bias, smoothing)
 
@@ -201,7 +203,7 @@ def adaptive_log_prob(
     softmaxes: tuple[ClusterSoftmax, ...],
     cutoffs: tuple[int, ...],
 ) -> Float[Array, "B T"]:
-    """Log probability of each label; see `AdaptiveHead`."""
+    """Computes the log probability of each label; see `AdaptiveHead`."""
     first, *tails = softmaxes
     shortlist = len(first.bias) - len(tails)
     number = sum((labels >= cutoff for cutoff in cutoffs), jnp.zeros_like(labels))
@@ -222,19 +224,19 @@ class AdaptiveHead(ClusteredVocab):
         p_0 = softmax over [words of the shortlist ; tail clusters 1, 2, ...]
         p_i = softmax(T_i P_i h + b_i)
 
-    Every cluster is computed for every token, because shapes are
-    static; the authors' code gathers a cluster's tokens first, which gives the
-    same numbers. Its columns of the tail clusters stand in reverse order, cluster
-    1 last: whoever imports weights reverses `cluster_table` and `cluster_bias`.
+    Every cluster is computed for every token, because shapes are static; the authors'
+    code gathers the tokens of a cluster first, with the same result. It stores the
+    columns of tail clusters in reverse order, cluster 1 last: importing its weights
+    reverses `cluster_table` and `cluster_bias`.
 
     Parameters: `table_i` and `bias_i` of each cluster's words, `projection_i`
     [E // div_val^i, D], `cluster_table` [tail clusters, E] and `cluster_bias`.
 
     Attributes:
-      embedding: its tables are also this layer's weights (Press and Wolf 2017);
-        with None the head has its own.
+      embedding: input embeddings to use as weights (Press and Wolf 2017); None: the
+        head has its own.
       tie_projections: whether tail clusters use the embedding's projections,
-        transposed; the shortlist's is the head's own in any case.
+        transposed; the shortlist always has its own.
     """
 
     embedding: AdaptiveEmbedding | None = None
@@ -243,8 +245,8 @@ class AdaptiveHead(ClusteredVocab):
     def setup(self):
         if self.tie_projections and self.embedding is None:
             raise UserError(
-                "model.tie_projections=True: there are none to share; "
-                "set it to False or tie the embeddings"
+                "model.tie_projections=True needs tied embeddings; "
+                "set it to False or model.tie_embeddings=True"
             )
         if self.embedding is None:
             self.own_tables = self.make_embeddings()
@@ -265,12 +267,12 @@ class AdaptiveHead(ClusteredVocab):
 
     @property
     def tables(self) -> tuple[Float[Array, "..."], ...]:
-        """The weights: a row a word, one table a cluster."""
+        """Output embeddings of each cluster, a row for each word."""
         return self.own_tables if self.embedding is None else self.embedding.tables
 
     @property
     def projections(self) -> tuple[Float[Array, "_ D"] | None, ...]:
-        """One a cluster."""
+        """Projection of each cluster, or None."""
         own = self.own_projections
         if not self.tie_projections:
             return own
@@ -278,7 +280,7 @@ class AdaptiveHead(ClusteredVocab):
 
     @property
     def softmaxes(self) -> tuple[ClusterSoftmax, ...]:
-        """The softmax p_0 with the columns of the tail clusters, then each p_i."""
+        """Softmaxes p_0, with the columns of tail clusters, and p_1, p_2, ..."""
         parts = zip(self.projections, self.tables, self.biases, strict=True)
         first, *tails = (ClusterSoftmax(*part) for part in parts)
         if self.cutoffs:
@@ -289,7 +291,7 @@ class AdaptiveHead(ClusteredVocab):
         return first, *tails
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Log probabilities of all words, normalised, float32."""
+        """Computes normalised log probabilities of all words in float32."""
         first, *tails = (softmax.log_probs(hidden) for softmax in self.softmaxes)
         columns = first[..., self.sizes[0] :]
         words = [columns[..., i, None] + tail for i, tail in enumerate(tails)]
@@ -302,17 +304,18 @@ class AdaptiveHead(ClusteredVocab):
         *,
         smoothing: Scalar = 0.0,
     ) -> Float[Array, "B T"]:
-        """Log probability of the labels, in nats.
+        """Computes the log probability of labels, in nats.
 
-        Raises UserError for label smoothing over more than one cluster, which
-        would need all V of them.
+        Raises:
+          UserError: label smoothing over several clusters, which would need the log
+            probabilities of all words.
         """
         if not self.cutoffs:
             return self.log_prob_and_log_z(hidden, labels, smoothing=smoothing)[0]
         if smoothing:
             raise UserError(
-                f"label_smoothing={smoothing}: an adaptive softmax has none; "
-                "set it to 0"
+                f"label_smoothing={smoothing}: an adaptive softmax does not support "
+                "it; set it to 0"
             )
         return adaptive_log_prob(hidden, labels, self.softmaxes, self.cutoffs)
 
@@ -323,11 +326,14 @@ class AdaptiveHead(ClusteredVocab):
         *,
         smoothing: Scalar = 0.0,
     ) -> LogProbAndLogZ:
-        """What `log_prob` gives and log Z; see `OutputHead.log_prob_and_log_z`.
+        """Computes `log_prob` and log Z of a single cluster in one pass.
 
-        Raises UserError for more than one cluster, of which each has a Z of its own.
+        Raises:
+          UserError: there are several clusters, each with a Z of its own.
         """
         if self.cutoffs:
-            raise UserError("z_loss: an adaptive softmax has no one Z; set it to 0")
+            raise UserError(
+                "z_loss: an adaptive softmax has one Z for each cluster; set it to 0"
+            )
         [only] = self.softmaxes
         return only.log_prob_and_log_z(hidden, labels, smoothing)

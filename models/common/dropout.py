@@ -1,13 +1,13 @@
-"""Dropout (Srivastava et al. 2014) whose mask costs no more than a multiplication.
+"""Dropout (Srivastava et al. 2014) with masks from a hash of indices.
 
-A mask is a hash of each entry's place and of a key, so it is made where it is used,
-inside the same loop over x, and made again in the backward pass: nothing of the size
+A mask is a hash of a key and of each entry's index, so it is computed where it is
+applied, in the same loop over x, and again in the backward pass: nothing of the size
 of x is stored. Threefry, JAX's generator, costs ten times the rest of the layer on a
 CPU. The hash is a permutation of 32 bits found by search for low bias (C. Wellons,
-"triple32"), keyed before and within; `tests/models/test_dropout.py` bounds how far its
-masks are from those of independent coins.
+"triple32"), with keys added before and within; `tests/models/test_dropout.py` bounds
+the distance of its masks from independent coin flips.
 
-A mask depends on keys and places alone, not on devices.
+A mask depends on keys and indices alone, not on devices.
 """
 
 import functools
@@ -24,44 +24,45 @@ from models.common.dtypes import Scalar
 Keys = UInt32[Array, "2"]
 SCALE = 2**32
 MAX_RATE = 1 - 2**-24  # the largest float32 below 1
-GOLDEN_RATIO_32 = 0x9E3779B9  # odd, so that places stay apart
+GOLDEN_RATIO_32 = 0x9E3779B9  # odd, so that multiples of it differ modulo 2^32
 
 
 def random_bits(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """32 bits for each place of an array; beyond 2^32 entries they repeat."""
+    """Returns 32 bits for each entry of an array; they repeat after 2^32 entries."""
     return hash32(keys, linear_index(shape, shape))
 
 
 def linear_index(
     shape: tuple[int, ...], whole: tuple[int, ...]
 ) -> UInt32[Array, "..."]:
-    """A number for each place of an array: row by row, in steps of GOLDEN.
+    """Returns row-major indices, times GOLDEN_RATIO_32, modulo 2^32.
 
     Args:
-      shape: of a part that begins where the whole does.
+      shape: shape of a part that begins at the first entry of the whole array.
+      whole: shape of the whole array.
     """
-    place = jnp.zeros(shape, jnp.uint32)
+    index = jnp.zeros(shape, jnp.uint32)
     for axis, stride in enumerate(strides(whole)):
         count = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        place += count * jnp.uint32(stride)
-    return place
+        index += count * jnp.uint32(stride)
+    return index
 
 
 def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """By how much a place grows along each axis, modulo 2^32."""
-    found, stride = [], GOLDEN_RATIO_32
+    """Returns the increment of `linear_index` along each axis."""
+    increments, stride = [], GOLDEN_RATIO_32
     for size in reversed(shape):
-        found.append(stride)
+        increments.append(stride)
         stride = stride * size % SCALE
-    return tuple(reversed(found))
+    return tuple(reversed(increments))
 
 
 def hash32(
     keys: Keys | tuple[UInt32[Array, ""], UInt32[Array, ""]],
-    place: UInt32[Array, "..."],
+    index: UInt32[Array, "..."],
 ) -> UInt32[Array, "..."]:
-    """The hash of places."""
-    bits = place + keys[0]
+    """Computes the keyed hash of indices."""
+    bits = index + keys[0]
     bits = (bits ^ (bits >> 17) ^ keys[1]) * jnp.uint32(0xED5AD4BB)
     bits = (bits ^ (bits >> 11)) * jnp.uint32(0xAC4C1B51)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x31848BAB)
@@ -69,21 +70,21 @@ def hash32(
 
 
 def is_zero_rate(rate: Scalar) -> bool:
-    """Whether nothing is left out; a rate that is traced may always be above 0."""
+    """Returns whether a rate is known to be 0; a traced one is not."""
     return isinstance(rate, int | float) and rate == 0
 
 
 def rate_if_enabled(switch: Scalar, rate: Scalar) -> Scalar:
-    """A rate, or 0 where the rate that switches it is 0."""
+    """Returns the rate, or 0 if the rate that enables it is 0."""
     if isinstance(switch, int | float):
         return rate if switch else 0.0
     return 0.0 if is_zero_rate(rate) else jnp.where(switch > 0, rate, 0.0)
 
 
 def keep_threshold(rate: Scalar) -> UInt32[Array, ""]:
-    """The hash from which on an entry stays, of the rate as float32.
+    """Returns the smallest hash that keeps an entry, for the rate as float32.
 
-    So a rate that is traced has the masks of the same one that is not.
+    A traced rate thus gives the same masks as a constant one.
     """
     if isinstance(rate, int | float):
         return jnp.uint32(round(min(float(np.float32(rate)), MAX_RATE) * SCALE))
@@ -92,23 +93,24 @@ def keep_threshold(rate: Scalar) -> UInt32[Array, ""]:
 
 
 def keep_mask(keys: Keys, shape: tuple[int, ...], rate: Scalar) -> Bool[Array, "..."]:
-    """Where an entry stays, which has the probability 1 - rate, to 2^-25."""
+    """Returns a mask that keeps entries with probability 1 - rate, to 2^-25."""
     return random_bits(keys, shape) >= keep_threshold(rate)
 
 
 def apply_dropout(
     x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Scalar
 ) -> Float[Array, "..."]:
-    """x where a mask of `shape` keeps it, divided by 1 - rate; 0 elsewhere."""
+    """Divides entries of x that a mask of `shape` keeps by 1 - rate; others are 0."""
     return apply_dropout_mask(x, DropoutMask.from_rate(keys, rate), shape, shape)
 
 
 class DropoutMask(NamedTuple):
-    """A mask that can be made anywhere.
+    """Dropout mask that is computed where it is applied.
 
     Attributes:
-      threshold: the hash from which on an entry stays.
-      factor: what stays is multiplied by it.
+      keys: keys of the hash.
+      threshold: the smallest hash that keeps an entry.
+      factor: scale of the entries that are kept.
     """
 
     keys: Keys
@@ -117,55 +119,55 @@ class DropoutMask(NamedTuple):
 
     @classmethod
     def from_rate(cls, keys: Keys, rate: Scalar) -> "DropoutMask":
-        """The one that leaves out a share."""
+        """Returns the mask of a dropout rate."""
         return cls(keys, keep_threshold(rate), 1 / (1 - rate))
 
-    def offset_by(self, place: UInt32[Array, ""]) -> "DropoutMask":
-        """The same mask, seen from another place of it."""
-        return self._replace(keys=self.keys.at[0].add(place))
+    def offset_by(self, index: UInt32[Array, ""]) -> "DropoutMask":
+        """Returns the part of the mask that begins at a linear index."""
+        return self._replace(keys=self.keys.at[0].add(index))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def apply_dropout_mask(
     x: Float[Array, "..."],
-    draw: DropoutMask,
+    mask: DropoutMask,
     shape: tuple[int, ...],
     whole: tuple[int, ...],
 ) -> Float[Array, "..."]:
-    """x where the mask keeps it, times its factor.
+    """Scales the entries of x that the mask keeps; others are 0.
 
     Args:
-      shape: of the mask, which x's broadcasts with.
-      whole: that of the array of which x is a part.
+      shape: shape of the mask, which broadcasts with that of x.
+      whole: shape of the array of which x is a part.
     """
-    stays = hash32(draw.keys, linear_index(shape, whole)) >= draw.threshold
-    return jnp.where(stays, x * draw.factor, 0)
+    keep = hash32(mask.keys, linear_index(shape, whole)) >= mask.threshold
+    return jnp.where(keep, x * mask.factor, 0)
 
 
-def _forward(x, draw, shape, whole):
-    return apply_dropout_mask(x, draw, shape, whole), draw
+def _forward(x, mask, shape, whole):
+    return apply_dropout_mask(x, mask, shape, whole), mask
 
 
-def _backward(shape, whole, draw, gradient):
-    return apply_dropout_mask(gradient, draw, shape, whole), None
+def _backward(shape, whole, mask, gradient):
+    return apply_dropout_mask(gradient, mask, shape, whole), None
 
 
 apply_dropout_mask.defvjp(_forward, _backward)
 
 
 class Dropout(nn.Module):
-    """A layer that leaves out entries while training.
+    """Dropout layer, active while training.
 
     Attributes:
-      rate: the share that is left out.
-      shared_axes: along which all entries share their fate.
+      rate: probability that an entry is dropped.
+      shared_axes: axes along which all entries share one draw.
     """
 
     rate: Scalar
     shared_axes: tuple[int, ...] = ()
 
     def keys(self) -> Keys:
-        """Of a new mask."""
+        """Draws the keys of a new mask."""
         return jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
 
     def __call__(

@@ -1,11 +1,10 @@
-"""Types of numbers: parameters are float32, what is computed may be narrower.
+"""Types of numbers: parameters are float32, computation may be narrower.
 
-A parameter is cast where it is used, and not once for all: what is used many
-times in a pass (the vector of a frequent word, a recurrent weight, the table of
-a blocked loss) then adds up its gradients in float32, where a sum in bfloat16
-would stop to grow at 256 times one of its terms. Softmaxes, the statistics of
-normalisations, logits and losses are float32 in any case. Of float64, which is for
-tests and needs jax_enable_x64, everything is.
+A parameter is cast where it is used, not once for all. What is used many times in a
+pass (the embedding of a frequent word, a recurrent weight, the table of a blockwise
+loss) then sums its gradients in float32; a sum in bfloat16 stops growing at 256 times
+one of its terms. Softmaxes, statistics of normalisations, logits and losses are always
+float32. float64, for tests, needs jax_enable_x64 and applies to everything.
 """
 
 import jax
@@ -14,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 DType = DTypeLike
-Scalar = float | Float[Array, ""]  # of a config; or traced, of many runs at once
+Scalar = float | Float[Array, ""]  # of a config; traced, if many runs share a program
 DTYPES = {
     "float32": jnp.float32,
     "bfloat16": jnp.bfloat16,
@@ -23,7 +22,7 @@ DTYPES = {
 
 
 def upcast_to_f32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """As float32 what is narrower; what is wider stays."""
+    """Casts to float32 what is narrower; wider types stay."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -31,10 +30,10 @@ def upcast_to_f32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def matmul_f32(
     hidden: Float[Array, "... D"], table: Float[Array, "V D"]
 ) -> Float[Array, "... V"]:
-    """h T^T of narrow numbers, added up and handed on as float32.
+    """Computes h T^T of narrow inputs, with sums and result in float32.
 
-    Backward, the logits' gradient is rounded to the type of h first: else both
-    products there, two thirds of a loss over a vocabulary, would be of float32.
+    The backward pass rounds the gradient of the logits to the type of h first; else
+    both of its products, two thirds of a loss over a vocabulary, would be in float32.
     """
     return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
 
@@ -56,7 +55,7 @@ def make_logits(
     table: Float[Array, "V D"],
     bias: Float[Array, "V"],
 ) -> Float[Array, "... V"]:
-    """h T^T + b, float32."""
+    """Computes the logits h T^T + b in float32."""
     if hidden.dtype in (jnp.float32, jnp.float64):
         return hidden @ table.astype(hidden.dtype).T + bias
     return matmul_f32(hidden, table.astype(hidden.dtype)) + bias

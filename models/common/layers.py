@@ -1,7 +1,7 @@
-"""The parts every architecture is made of: linear maps, embeddings, residuals.
+"""Layers of every architecture: linear maps, embeddings, residual blocks, MLPs.
 
-Kernels name their logical axes (embed, mlp, heads, kv, vocab), which is all a
-model knows about how its parameters are spread over devices.
+Kernels name their logical axes (embed, mlp, heads, kv, vocab); models know nothing else
+about the sharding of their parameters.
 """
 
 import dataclasses
@@ -21,31 +21,41 @@ Initializer = jax.nn.initializers.Initializer
 zeros = nn.initializers.zeros
 normal = nn.initializers.normal
 
-
 MAY_BE_ZERO = (
-    *("attention_window", "memory_length", "clamp_length"),
-    *("head_dim", "embedding_width"),
+    "attention_window",
+    "memory_length",
+    "clamp_length",
+    "head_dim",
+    "embedding_width",
 )
 
 
 def check_field_ranges(config) -> None:
-    """Raises ValueError for a number that no architecture can have.
+    """Checks the sizes and rates of a model's config.
 
-    Sizes are 1 or more, those that MAY_BE_ZERO 0 or more, rates in 0 to 1, or None
-    where that stands for another rate.
+    Raises:
+      ValueError: a size (`int`) is below 1, or below 0 if it is in MAY_BE_ZERO; or a
+        rate (`float`, possibly None) is not in [0, 1).
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        least = 0 if field.name in MAY_BE_ZERO else 1
-        if field.type is int and value < least:
-            raise ValueError(f"model.{field.name}={value}: it must be {least} or more")
+        smallest = 0 if field.name in MAY_BE_ZERO else 1
+        if field.type is int and value < smallest:
+            raise ValueError(
+                f"model.{field.name}={value}: it must be {smallest} or more"
+            )
         is_rate = field.type in (float, float | None) and value is not None
         if is_rate and not 0 <= value < 1:
             raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
 
 
 def glorot_uniform(num_inputs: int, num_axes: int) -> Initializer:
-    """Glorot and Bengio (2010) for a kernel whose first axes are the inputs."""
+    """Returns Glorot and Bengio's (2010) initializer.
+
+    Args:
+      num_inputs: number of the kernel's first axes that are inputs.
+      num_axes: number of all its axes.
+    """
     return nn.initializers.variance_scaling(
         1.0,
         "fan_avg",
@@ -56,13 +66,13 @@ def glorot_uniform(num_inputs: int, num_axes: int) -> Initializer:
 
 
 class Dense(nn.Module):
-    """A linear map of the last `num_inputs` axes onto `features`.
+    """Linear map of the last `num_inputs` axes of the input onto `features`.
 
     Attributes:
-      features: the sizes of the axes that come out.
+      features: sizes of the output axes.
       axes: logical names of the kernel's axes, inputs first.
-      num_inputs: how many of the last axes go in.
-      kernel_init: Glorot uniform where None.
+      num_inputs: number of input axes.
+      kernel_init: initializer of the kernel; None: Glorot uniform.
     """
 
     features: tuple[int, ...]
@@ -86,7 +96,7 @@ class Dense(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of V vectors, also the weights of a tied output layer."""
+    """Embedding table of V vectors, also the weights of a tied output head."""
 
     vocab_size: int
     width: int
@@ -109,7 +119,7 @@ class Embedding(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016) over the last axis, with gain and bias.
 
-    Statistics are of float32; what comes out has the type of what goes in.
+    Statistics are in float32; the output has the type of the input.
     """
 
     epsilon: float = 1e-5
@@ -128,10 +138,12 @@ class LayerNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """The bridge over a sublayer f, in two halves around it.
+    """Residual connection, normalisation and dropout around a sublayer f.
 
         post (Vaswani et al. 2017):  LayerNorm(x + Dropout(f(x)))
         pre  (Xiong et al. 2020):    x + Dropout(f(LayerNorm(x)))
+
+    Call `preprocess` before the sublayer and `postprocess` after it.
 
     Attributes:
       norm: "pre" or "post".
@@ -145,13 +157,13 @@ class ResidualBlock(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def preprocess(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """What the sublayer sees."""
+        """Computes the input of the sublayer."""
         return self.layer_norm(x) if self.norm == "pre" else x
 
     def postprocess(
         self, x: Float[Array, "... D"], y: Float[Array, "... D"], *, train: bool
     ) -> Float[Array, "... D"]:
-        """Joins the sublayer's result y to the x that came in."""
+        """Adds the sublayer's output y to its residual input x."""
         x = x + self.drop(y, deterministic=not train)
         return self.layer_norm(x) if self.norm == "post" else x
 
@@ -173,12 +185,12 @@ class FeedForward(nn.Module):
 
     or, gated (Shazeer 2020, eq. 6), W_2 (f(W_1 x + b_1) * (V x + c)) + b_2.
 
-    Deviations: dropout after the inner layer, as in the authors' code
-    (`feed_forward_dropout=0`: without, as in the paper); Shazeer's gated layers have
-    no biases.
+    Deviations: dropout after the inner layer, as in the authors' code, unless
+    `feed_forward_dropout=0`, as in the paper; Shazeer's gated layers have no biases.
 
     Attributes:
-      activation: one of ACTIVATIONS.
+      inner_width: size of the inner layer (F).
+      activation: a key of ACTIVATIONS.
     """
 
     width: int

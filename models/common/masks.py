@@ -1,8 +1,6 @@
-"""Who may look at whom: boolean masks, True where a query may attend a key.
+"""Boolean attention masks: True where a query attends to a key.
 
-`masked_softmax` is what they are for.
-
-Every mask broadcasts to [B, T, S]; masks combine with `&`.
+Masks broadcast to [B, T, S] and combine with `&`; `masked_softmax` applies them.
 """
 
 import jax
@@ -15,37 +13,41 @@ NO_WINDOW = 2**30  # a window wider than any text
 
 
 def causal_mask(num_queries: int, num_keys: int) -> Bool[Array, "1 T S"]:
-    """The last query sees the last key, each query before it one key less.
+    """Returns the causal mask of queries that are the last of the keys.
 
-    With as many keys as queries this is the usual lower triangle; more keys
-    stand for a memory before the segment, which every query sees whole.
+    The last query attends to all keys, and each query before it to one key less; keys
+    in excess of the queries are a memory that every query attends to.
     """
-    behind = num_keys - num_queries
+    offset = num_keys - num_queries
     queries = jnp.arange(num_queries)[:, None]
-    return (jnp.arange(num_keys)[None] <= queries + behind)[None]
+    return (jnp.arange(num_keys)[None] <= queries + offset)[None]
 
 
 def sliding_window_mask(
     num_queries: int, num_keys: int, window: int
 ) -> Bool[Array, "1 T S"]:
-    """Keys less than `window` before their query (Dai et al.'s `same_length`)."""
-    behind = num_keys - num_queries
-    queries = jnp.arange(num_queries)[:, None] + behind
+    """Returns the mask of keys less than `window` before their query.
+
+    Dai et al. (2019) call it `same_length`.
+    """
+    offset = num_keys - num_queries
+    queries = jnp.arange(num_queries)[:, None] + offset
     return (queries - jnp.arange(num_keys)[None] < window)[None]
 
 
-def valid_memory_mask(filled: Int[Array, "B"], num_slots: int) -> Bool[Array, "B 1 S"]:
-    """The `filled` last slots of a memory that fills from the right."""
-    return (jnp.arange(num_slots)[None] >= num_slots - filled[:, None])[:, None]
+def valid_memory_mask(
+    valid_length: Int[Array, "B"], num_slots: int
+) -> Bool[Array, "B 1 S"]:
+    """Returns the mask of the last `valid_length` slots, those with a content."""
+    return (jnp.arange(num_slots)[None] >= num_slots - valid_length[:, None])[:, None]
 
 
 def pad_left(
     tokens: Int[Array, "B P"], mask: Bool[Array, "B P"]
 ) -> tuple[Int[Array, "B P"], Bool[Array, "B P"]]:
-    """Moves each row's padding, wherever it stands, before its tokens.
+    """Moves padding before the tokens of each row, wherever it is.
 
-    Then the rows of a batch of prompts end together, and the distance between
-    two slots is the distance between two tokens.
+    Then all prompts of a batch end in the same slot, and slots differ as positions do.
     """
     order = jnp.argsort(mask, axis=1, stable=True)
     return (
@@ -57,7 +59,7 @@ def pad_left(
 def pad_right(
     tokens: Int[Array, "B P"], mask: Bool[Array, "B P"]
 ) -> tuple[Int[Array, "B P"], Bool[Array, "B P"]]:
-    """Moves each row's padding, wherever it stands, after its tokens."""
+    """Moves padding after the tokens of each row, wherever it is."""
     order = jnp.argsort(~mask, axis=1, stable=True)
     return (
         jnp.take_along_axis(tokens, order, axis=1),
@@ -68,17 +70,17 @@ def pad_right(
 def segment_mask(
     queries: Int[Array, "B T"], keys: Int[Array, "B S"]
 ) -> Bool[Array, "B T S"]:
-    """Keys of the query's own segment, where one row holds several texts.
+    """Returns the mask of keys in the query's segment, for rows of several segments.
 
     Args:
-      queries, keys: the number of the text that each token belongs to.
+      queries, keys: index of the segment of each token.
     """
     return queries[:, :, None] == keys[:, None]
 
 
 def masked_softmax(
-    scores: Float[Array, "... S"], mask: Bool[Array, "... #S"]
+    logits: Float[Array, "... S"], mask: Bool[Array, "... #S"]
 ) -> Float[Array, "... S"]:
-    """Softmax over the keys a mask leaves, in float32; zeros where it leaves none."""
-    exact = jax.nn.softmax(upcast_to_f32(scores), axis=-1, where=mask)
-    return exact.astype(scores.dtype)
+    """Computes a softmax over unmasked keys in float32; zeros where all are masked."""
+    weights = jax.nn.softmax(upcast_to_f32(logits), axis=-1, where=mask)
+    return weights.astype(logits.dtype)

@@ -1,10 +1,10 @@
-"""Products with gradients in the order that a CPU computes fast.
+"""Matrix products with custom VJPs in the order that a CPU computes fast.
 
-A gradient of weights adds up over tokens, and one of keys over queries: over the rows
-of both factors. XLA's CPU library turns the first of them round in memory, and of a
-batch it takes no such product at all. So the small factor stands first and what is
-found is turned, which takes as little as half of the time. On accelerators the orders
-were not compared.
+The gradient of a weight sums over tokens, and that of a key over queries: over the
+rows of both factors. XLA's CPU library transposes the first factor in memory, and has
+no such product of batches at all. So the smaller factor comes first and the result is
+transposed, in as little as half of the time. On accelerators the orders were not
+compared.
 """
 
 import functools
@@ -18,78 +18,79 @@ from jaxtyping import Array, Float
 def dense(
     x: Float[Array, "..."], kernel: Float[Array, "..."], num_inputs: int
 ) -> Float[Array, "..."]:
-    """The last `num_inputs` axes of x times as many first ones of a kernel."""
+    """Multiplies the last `num_inputs` axes of x by the first ones of a kernel."""
     return jnp.tensordot(x, kernel, num_inputs)
 
 
-def _linear_forward(x, kernel, num_inputs):
+def _dense_forward(x, kernel, num_inputs):
     return dense(x, kernel, num_inputs), (x, kernel)
 
 
-def _linear_backward(num_inputs, saved, gradient):
+def _dense_backward(num_inputs, saved, gradient):
     x, kernel = saved
-    rows = tuple(range(x.ndim - num_inputs))
+    batch = tuple(range(x.ndim - num_inputs))
     outputs = tuple(range(num_inputs, kernel.ndim))
-    after = tuple(range(len(rows), gradient.ndim))
-    by_x = jnp.tensordot(gradient, kernel, (after, outputs))
+    gradient_outputs = tuple(range(len(batch), gradient.ndim))
+    d_x = jnp.tensordot(gradient, kernel, (gradient_outputs, outputs))
     if x.size <= gradient.size:
-        return by_x, jnp.tensordot(x, gradient, (rows, rows))
-    turned = jnp.tensordot(gradient, x, (rows, rows))
-    return by_x, jnp.moveaxis(turned, tuple(range(len(outputs))), outputs)
+        return d_x, jnp.tensordot(x, gradient, (batch, batch))
+    transposed = jnp.tensordot(gradient, x, (batch, batch))
+    return d_x, jnp.moveaxis(transposed, tuple(range(len(outputs))), outputs)
 
 
-dense.defvjp(_linear_forward, _linear_backward)
+dense.defvjp(_dense_forward, _dense_backward)
 
 
 def kv_gradient(
-    queries: Float[Array, "B H T Dh"], weights: Float[Array, "B H T S"]
-) -> Float[Array, "B H S Dh"]:
-    """sum_t weights_ts queries_t."""
+    queries: Float[Array, "B H T K"], weights: Float[Array, "B H T S"]
+) -> Float[Array, "B H S K"]:
+    """Sums queries over T, weighted for each key: sum_t weights_ts queries_t."""
     return jnp.swapaxes(jnp.einsum("BHTK,BHTS->BHKS", queries, weights), 2, 3)
 
 
 @jax.custom_vjp
 def qk_logits(
-    queries: Float[Array, "B H T Dh"], keys: Float[Array, "B H S Dh"]
+    query: Float[Array, "B H T K"], key: Float[Array, "B H S K"]
 ) -> Float[Array, "B H T S"]:
-    """Every query times every key."""
-    return jnp.einsum("BHTK,BHSK->BHTS", queries, keys)
+    """Computes the dot product of every query with every key."""
+    return jnp.einsum("BHTK,BHSK->BHTS", query, key)
 
 
-def _met_forward(queries, keys):
-    return qk_logits(queries, keys), (queries, keys)
+def _qk_forward(query, key):
+    return qk_logits(query, key), (query, key)
 
 
-def _met_backward(saved, gradient):
-    queries, keys = saved
-    by_queries = jnp.einsum("BHTS,BHSK->BHTK", gradient, keys)
-    return by_queries, kv_gradient(queries, gradient)
+def _qk_backward(saved, gradient):
+    query, key = saved
+    d_query = jnp.einsum("BHTS,BHSK->BHTK", gradient, key)
+    return d_query, kv_gradient(query, gradient)
 
 
-qk_logits.defvjp(_met_forward, _met_backward)
+qk_logits.defvjp(_qk_forward, _qk_backward)
 
 
 @jax.custom_vjp
 def relative_logits(
-    queries: Float[Array, "B H T Dh"], distances: Float[Array, "C H Dh"]
+    query: Float[Array, "B H T K"], relative_keys: Float[Array, "C H K"]
 ) -> Float[Array, "H B T C"]:
-    """Every query times what stands for each distance.
+    """Computes the dot product of every query with every relative key.
 
-    By heads first, as a product over all rows makes it: rows of C follow one another.
+    Heads come first, as the product over all queries stores them: rows of C are
+    contiguous.
     """
-    return jnp.einsum("BHTK,CHK->HBTC", queries, distances)
+    return jnp.einsum("BHTK,CHK->HBTC", query, relative_keys)
 
 
-def _distances_forward(queries, distances):
-    return relative_logits(queries, distances), (queries, distances)
+def _relative_forward(query, relative_keys):
+    return relative_logits(query, relative_keys), (query, relative_keys)
 
 
-def _distances_backward(saved, gradient):
-    queries, distances = saved
-    heads_first = jnp.swapaxes(distances, 0, 1)
-    by_queries = jnp.einsum("HBTC,HCK->HBTK", gradient, heads_first)
-    by_distances = jnp.einsum("BHTK,HBTC->HKC", queries, gradient)
-    return jnp.swapaxes(by_queries, 0, 1), jnp.transpose(by_distances, (2, 0, 1))
+def _relative_backward(saved, gradient):
+    query, relative_keys = saved
+    heads_first = jnp.swapaxes(relative_keys, 0, 1)
+    d_query = jnp.einsum("HBTC,HCK->HBTK", gradient, heads_first)
+    d_keys = jnp.einsum("BHTK,HBTC->HKC", query, gradient)
+    return jnp.swapaxes(d_query, 0, 1), jnp.transpose(d_keys, (2, 0, 1))
 
 
-relative_logits.defvjp(_distances_forward, _distances_backward)
+relative_logits.defvjp(_relative_forward, _relative_backward)

@@ -1,4 +1,4 @@
-"""The output distribution: from hidden states to probabilities of tokens."""
+"""Output distribution of a model: from hidden states to probabilities of tokens."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float, Int, PyTree
@@ -9,12 +9,12 @@ from models.common.layers import Embedding, Initializer, zeros
 
 
 class OutputHead(nn.Module):
-    """A softmax over V tokens.
+    """Softmax over a vocabulary of V tokens.
 
     Attributes:
-      width: D of the hidden states.
-      embedding: the table that is also this layer's weights (Press and Wolf
-        2017); with None the head has its own.
+      width: size of the hidden states (D).
+      embedding: table of input embeddings to use as weights (Press and Wolf 2017);
+        None: the head has its own table.
     """
 
     vocab_size: int
@@ -37,11 +37,11 @@ class OutputHead(nn.Module):
 
     @property
     def table(self) -> Float[Array, "V D"]:
-        """The weights: a row a token."""
+        """Output weights, a row for each token."""
         return self.own_table if self.embedding is None else self.embedding.table
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Unnormalised log probabilities, float32."""
+        """Computes unnormalised log probabilities in float32."""
         return make_logits(hidden, self.table, self.bias)
 
     def log_prob(
@@ -51,10 +51,10 @@ class OutputHead(nn.Module):
         *,
         smoothing: Scalar = 0.0,
     ) -> Float[Array, "B T"]:
-        """Log probability of the labels, in nats.
+        """Computes the log probability of labels, in nats.
 
-        With label smoothing (Szegedy et al. 2016) the label holds 1 - smoothing
-        of the mass and all V tokens share the rest:
+        With label smoothing (Szegedy et al. 2016) the label holds 1 - smoothing of the
+        mass, and all V tokens share the rest:
 
             (1 - smoothing) log p(y) + smoothing / V * sum_v log p(v)
         """
@@ -67,26 +67,26 @@ class OutputHead(nn.Module):
         *,
         smoothing: Scalar = 0.0,
     ) -> LogProbAndLogZ:
-        """What `log_prob` gives and log Z = log sum_v exp(logit_v), from one pass."""
+        """Computes `log_prob` and log Z = log sum_v exp(logit_v) in one pass."""
         return blockwise_log_prob(hidden, labels, self.table, self.bias, smoothing)
 
 
 class SequenceModel(nn.Module):
-    """A model that owns an output distribution: its `setup` makes a `head`."""
+    """Base class of models with an output head, `self.head`, that `setup` creates."""
 
     def initial_eval_carry(self, batch_size: int, segment_length: int) -> PyTree:
-        """What an evaluation finds that reads segments of so many tokens.
+        """Returns the initial carry of an evaluation by segments of this length.
 
-        It may hold what fits one set of parameters only.
+        It may be valid for one set of parameters only (keys and values).
         """
         return self.initial_carry(batch_size, train=False)
 
     def precompute(self, carry: PyTree) -> PyTree:
-        """Collections that spare an evaluation what depends on parameters alone."""
+        """Returns collections of what an evaluation needs of the parameters alone."""
         return {}
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Unnormalised log probabilities of the next token, float32."""
+        """Computes unnormalised log probabilities of the next token, in float32."""
         return self.head.logits(hidden)
 
     def log_prob(
@@ -96,7 +96,7 @@ class SequenceModel(nn.Module):
         *,
         smoothing: Scalar = 0.0,
     ) -> Float[Array, "B T"]:
-        """Log probability of the labels in nats; see `OutputHead.log_prob`."""
+        """Computes the log probability of labels, see `OutputHead.log_prob`."""
         return self.head.log_prob(hidden, labels, smoothing=smoothing)
 
     def log_prob_and_log_z(
@@ -106,5 +106,5 @@ class SequenceModel(nn.Module):
         *,
         smoothing: Scalar = 0.0,
     ) -> LogProbAndLogZ:
-        """What `log_prob` gives and log Z; see `OutputHead.log_prob_and_log_z`."""
+        """Computes `log_prob` and log Z, see `OutputHead.log_prob_and_log_z`."""
         return self.head.log_prob_and_log_z(hidden, labels, smoothing=smoothing)

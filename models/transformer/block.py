@@ -12,13 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_blocks import KVBlocks, update_cache
-from models.attention.multi_head import (
-    KV,
-    MultiHeadAttention,
-    SelfAttention,
-    SourceKV,
-)
+from models.attention.kv_cache import KV, KVBlocks, SourceKV, update_cache
+from models.attention.multi_head import MultiHeadAttention, SelfAttention
 from models.common.layers import Embedding, FeedForward, ResidualBlock, normal
 from models.transformer.config import StackConfig
 from models.transformer.memory import write_ring
@@ -169,7 +164,7 @@ class TransformerBlock(nn.Module):
         y = self.self_attention_residual.preprocess(x)
         new = self.self_attention.project_kv(y, view.positions)
         written = update_cache(written, new, number)
-        y = self.self_attention.step(y, past, written, view, biases)
+        y = self.self_attention.decode_self_attention(y, past, written, view, biases)
         x = self.self_attention_residual.postprocess(x, y, train=False)
         if self.cross:
             y = self.cross_attention.decode_cross_attention(

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_blocks import TransposedKV
 from models.attention.kv_cache import (
     DecodeState,
     PrefixCache,
+    TransposedKV,
     empty_prefix,
     init_decode_state,
     step_masks,

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.multi_head import SourceKV, make_relative_biases
+from models.attention.kv_cache import SourceKV
+from models.attention.multi_head import make_relative_biases
 from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
 from models.common.layers import LayerNorm, normal

@@ -305,12 +305,12 @@ def test_parameters_name_their_logical_axes():
 @pytest.mark.parametrize(
     ("cutoffs", "message"),
     [
-        ((5, 3), "model.cutoffs=(5, 3): cut-offs must rise"),
-        ((5, 5), "model.cutoffs=(5, 5): cut-offs must rise"),
+        ((5, 3), "model.cutoffs=(5, 3): cut-offs must increase"),
+        ((5, 5), "model.cutoffs=(5, 5): cut-offs must increase"),
         ((0, 5), "model.cutoffs=(0, 5): they must be 1 or more"),
         (
             (5, 50),
-            "model.cutoffs=(5, 50): they must lie below the vocabulary size 50",
+            "model.cutoffs=(5, 50): they must be below the vocabulary size 50",
         ),
     ],
 )

@@ -33,7 +33,7 @@ RULES = (
     ("heads", "tensor"),
     ("kv", None),
     ("norm", None),
-    ("rows", ROWS),  # of a batch, where a kernel asks (models/common/devices.py)
+    ("batch", ROWS),  # for map_over_shards of models/common/devices.py
 )
 
 

@@ -30,15 +30,15 @@ from models.attention.pallas_tpu.kernels import (
 )
 from models.attention.pallas_tpu.tiling import Tiling
 from models.common.devices import (
+    BATCH,
     HEADS,
-    ROWS,
     device_kind,
     map_over_shards,
 )
 from models.common.dropout import Keys
 from models.common.dtypes import Scalar
 
-BY_HEAD = (ROWS, HEADS)
+BY_HEAD = (BATCH, HEADS)
 VMEM_LIMIT_BYTES = (
     60 << 20
 )  # bytes that a program may take; a TPU v5p has the least, 64
@@ -119,7 +119,7 @@ def _launch(program, kernel, inputs, given, more):
         seeds = given.seeds.at[0, 0].add(row * by_row + head * by_head)
         return program(kernel, inputs, given._replace(seeds=seeds), more)
 
-    of_rows = (ROWS,) if len(given.mask) > 1 else (None,)
+    of_rows = (BATCH,) if len(given.mask) > 1 else (None,)
     names = (
         KernelInputs(*(BY_HEAD,) * 4, (HEADS,)),
         KernelConstants(of_rows, of_rows, (), ()),

@@ -1,6 +1,7 @@
 """Every kernel of attention finds what attention in one piece does, gradients too."""
 
 import functools
+import importlib
 import re
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from helpers.architectures import LanguageModelCase, T, V, small_config, tokens
 from models.attention import blockwise, dispatch
 from models.attention.blockwise import blockwise_attention as in_blocks
 from models.attention.cudnn import cudnn_attention
-from models.attention.dot_product import AttentionInputs, dot_product_attention
+from models.attention.dot_product import AttentionInputs, xla_attention
 from models.attention.pallas_tpu import tiling
 from models.attention.pallas_tpu.attention import flash_attention_tpu
 from models.common.devices import device_kind
@@ -92,7 +93,7 @@ def kernel(request, monkeypatch):
 @pytest.mark.parametrize("name", MEETINGS)
 def test_outputs_and_gradients_are_those_of_all_scores_at_once(kernel, name, dropout):
     ours = outcome(kernel, name, dropout)
-    whole = outcome(dot_product_attention, name, dropout)
+    whole = outcome(xla_attention, name, dropout)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(whole), strict=True):
         assert np.abs(other).max() > 0
         np.testing.assert_allclose(one, other, atol=4e-6)
@@ -100,8 +101,8 @@ def test_outputs_and_gradients_are_those_of_all_scores_at_once(kernel, name, dro
 
 @pytest.mark.parametrize("name", ["after a memory", "of a source"])
 def test_in_bfloat16_they_are_as_near_to_float32_as_that_rounds(kernel, name):
-    exact = outcome(dot_product_attention, name, 0.4)
-    for run in (kernel, dot_product_attention):
+    exact = outcome(xla_attention, name, 0.4)
+    for run in (kernel, xla_attention):
         ours = outcome(run, name, 0.4, jnp.bfloat16)
         for one, other in zip(
             jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True
@@ -141,9 +142,7 @@ def test_members_of_a_population_may_each_drop_a_share_of_their_own(kernel):
         gradient = jax.vmap(jax.value_and_grad(number), (None, 0, 0))
         return jax.jit(gradient)(values, keys, rates)
 
-    for one, other in zip(
-        outcomes(kernel), outcomes(dot_product_attention), strict=True
-    ):
+    for one, other in zip(outcomes(kernel), outcomes(xla_attention), strict=True):
         assert len(np.unique(np.round(other, 4), axis=0)) == len(rates)
         np.testing.assert_allclose(one, other, atol=4e-5)
 
@@ -168,7 +167,7 @@ def test_blocks_never_hold_all_scores(monkeypatch):
         return max(functools.reduce(int.__mul__, shape, 1) for shape in arrays)
 
     scores = 2 * 3 * 28 * 40
-    assert largest(dot_product_attention) >= scores
+    assert largest(xla_attention) >= scores
     assert largest(in_blocks) < scores / 2
 
 
@@ -180,13 +179,15 @@ def test_a_model_may_take_any(monkeypatch, name, kind):
     text, calls = tokens((2, T)), []
     found = []
     for one in ("xla", kind):
-        kernel = dispatch.IMPLEMENTATIONS[one]
+        path, function = dispatch.IMPLEMENTATIONS[one].split(":")
+        module = importlib.import_module(path)
+        plain = getattr(module, function)
 
-        def noted(*inputs, one=one, kernel=kernel):
+        def noted(*inputs, one=one, plain=plain):
             calls.append(one)
-            return kernel(*inputs)
+            return plain(*inputs)
 
-        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, one, noted)
+        monkeypatch.setattr(module, function, noted)
         case = LanguageModelCase(
             name, attention_impl=one, dropout=0.2, attention_dropout=0.5
         )
@@ -209,7 +210,7 @@ def test_what_cudnn_is_handed_is_the_same_attention(monkeypatch, name):
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     ours = outcome(cudnn_attention, name, 0.0)
-    whole = outcome(dot_product_attention, name, 0.0)
+    whole = outcome(xla_attention, name, 0.0)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(one, other, atol=4e-6)
     with pytest.raises(ValueError, match="dropout"):
@@ -242,7 +243,7 @@ def test_gradients_are_the_same_however_layers_are_gone_through(monkeypatch, kin
 def test_where_a_kernel_is_not_at_home_all_scores_are_made():
     assert device_kind() == "cpu"
     for name in ("pallas", "cudnn"):
-        assert dispatch.select_implementation(name) is dot_product_attention
+        assert dispatch.select_implementation(name) is xla_attention
     assert dispatch.select_implementation("blockwise") is in_blocks
 
 
@@ -251,18 +252,18 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
         assert dispatch.select_implementation("pallas") is flash_attention_tpu
-        assert dispatch.select_implementation("cudnn") is dot_product_attention
+        assert dispatch.select_implementation("cudnn") is xla_attention
         old = jax.sharding.AbstractDevice("TPU v4", 2, "tpu")
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=old)):
-            assert dispatch.select_implementation("pallas") is dot_product_attention
+            assert dispatch.select_implementation("pallas") is xla_attention
             assert dispatch.select_implementation("blockwise") is in_blocks
         amd = jax.sharding.AbstractDevice("AMD Instinct MI300X", 1, "gpu")
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=amd)):
-            assert dispatch.select_implementation("cudnn") is dot_product_attention
+            assert dispatch.select_implementation("cudnn") is xla_attention
             assert dispatch.select_implementation("blockwise") is in_blocks
         with on_no_device():
-            assert dispatch.select_implementation("pallas") is dot_product_attention
-            assert dispatch.select_implementation("blockwise") is dot_product_attention
+            assert dispatch.select_implementation("pallas") is xla_attention
+            assert dispatch.select_implementation("blockwise") is xla_attention
 
 
 def test_a_kernel_is_handed_the_rows_and_heads_of_a_device():

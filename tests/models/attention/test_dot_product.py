@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention.dot_product import AttentionInputs, dot_product_attention
+from models.attention.dot_product import AttentionInputs, xla_attention
 from models.attention.multi_head import SelfAttention
 from models.attention.positions import sinusoidal_encoding
 from models.common.masks import causal_mask
@@ -86,7 +86,7 @@ def test_one_array_of_the_size_of_scores_is_kept():
     draw = jnp.array([1, 2], jnp.uint32)
 
     def found(content, keys):
-        return dot_product_attention(
+        return xla_attention(
             AttentionInputs(content, keys), keys, mask[:, None], draw, 0.5
         )
 

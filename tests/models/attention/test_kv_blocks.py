@@ -9,7 +9,7 @@ import pytest
 
 from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import LanguageModelCase, tokens
-from models.attention.kv_blocks import (
+from models.attention.kv_cache import (
     FIRST_BLOCK_STEPS,
     active_block,
     block_sizes,

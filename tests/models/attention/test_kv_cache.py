@@ -9,7 +9,7 @@ import pytest
 
 from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import LanguageModelCase, Seq2SeqCase, tokens
-from models.attention.beam_groups import merge_groups, split_groups
+from models.attention.kv_cache import merge_groups, split_groups
 
 B, T, L = 2, 5, 16
 CASES = {"text": LanguageModelCase, "translation": Seq2SeqCase}
@@ -50,7 +50,7 @@ def test_strangers_do_not_go_on_from_one_another():
 def test_hypotheses_take_no_more_room_than_one_each(kind, related):
     state = started(kind)[2]
     wide = expand_beams(state, 3, related=related)
-    assert wide.num_beams_per_group == (3 if related else 1)
+    assert wide.beams_per_group == (3 if related else 1)
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(s.kv)) for s in (state, wide)]
     assert sizes[1] == 3 * sizes[0]
 

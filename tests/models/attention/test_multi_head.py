@@ -60,7 +60,7 @@ def test_multi_head_attention_is_the_paper_s_formula(shared):
     mask = causal_mask(T, S)
 
     def call(module, x, content):
-        return module(x, module.project(content), mask, train=False)
+        return module(x, module.project_kv(content), mask, train=False)
 
     variables = nn.meta.unbox(nn.init(call, module)(jax.random.key(0), x, content))
     found = nn.apply(call, module)(variables, x, content)
