@@ -28,9 +28,9 @@ from jaxtyping import PyTree
 
 from benchmarks.harness.protocol import spread
 from configs import base
-from data.batching.stream import TextOnce
-from data.token_cache.reader import Encoded
-from data.tokenizers.serialization import ByteTokenizer
+from data.batching.stream import LMEvalBatches
+from data.token_cache import TokenizedSplit
+from data.tokenizers.symbols import ByteTokenizer
 from experiment.build import Experiment, build_experiment
 from tasks.losses import likelihood_loss
 from training.profiling.environment import surroundings
@@ -58,12 +58,12 @@ def random_variables(found: Experiment) -> PyTree:
     return nn.meta.unbox(jax.jit(init)(jax.random.key(0), batch))
 
 
-def random_text(length: int) -> Encoded:
+def random_text(length: int) -> TokenizedSplit:
     """Bytes that mean nothing."""
     size = ByteTokenizer().vocab_size
     tokens = np.random.default_rng(0).integers(4, size, length)
     counts = dict.fromkeys(("characters", "words", "size"), length)
-    return Encoded(tokens.astype(np.int32), np.asarray([0, length]), **counts)
+    return TokenizedSplit(tokens.astype(np.int32), np.asarray([0, length]), **counts)
 
 
 class WithMemory:
@@ -80,7 +80,7 @@ class WithMemory:
         self.variables = random_variables(self.found)
         self.tokens = options.segment * options.segments
         text = random_text(self.tokens)
-        self.batches = TextOnce(text, rows=1, length=options.segment)
+        self.batches = LMEvalBatches(text, rows=1, length=options.segment)
 
     def __call__(self) -> float:
         found = self.found

@@ -58,12 +58,12 @@ MODELS = {
     "transformer_xl": {**STANDARD, "memory_length": 150},
 }
 
-REMEMBERS, FORGETS = {"memory_length": 128}, {"memory_length": 0}
+RECORD_CHECKSUMS, FORGETS = {"memory_length": 128}, {"memory_length": 0}
 SHAW = {"position_encoding": "shaw", "max_distance": 128}
 ABLATIONS = {  # what differs from the standard model, and the share of the loss
-    "ablation": (REMEMBERS, 1.0),
-    "ablation_half_loss": (REMEMBERS, 0.5),
-    "ablation_shaw": ({**REMEMBERS, **SHAW}, 1.0),
+    "ablation": (RECORD_CHECKSUMS, 1.0),
+    "ablation_half_loss": (RECORD_CHECKSUMS, 0.5),
+    "ablation_shaw": ({**RECORD_CHECKSUMS, **SHAW}, 1.0),
     "ablation_no_recurrence": (FORGETS, 1.0),
     "ablation_no_recurrence_shaw": ({**FORGETS, **SHAW}, 1.0),
     "ablation_vaswani": ({**FORGETS, "position_encoding": "sinusoidal"}, 0.5),

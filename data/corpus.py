@@ -1,45 +1,59 @@
-"""Opens a corpus by name: prepared through TFDS once, then read in its stored order.
+"""Corpora by name: prepared once through TFDS, then read in their stored order.
 
-A name is a corpus of ours (`data/builders/<name>.py` defines a class of that name) or
-any that TFDS knows. Every error a user can mend is a UserError.
+A name is one of `registry.CORPORA` or any that TFDS knows. Errors that a user can fix
+are UserErrors.
 """
 
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath, epy
 
-from data.prepare import check_whole, full_name, one_line, prepare
-from data.registry import builder_class, choices, explain_name, own_corpora, register
-from data.remote import bring_all, is_there, send
+from data.prepare import prepare
+from data.registry import (
+    CORPORA,
+    builder_class,
+    explain_name,
+    full_name,
+    list_choices,
+    one_line,
+    register,
+)
+from data.storage import download_all, ensure_local, upload
 from utils.errors import UserError
 
-with epy.lazy_imports():  # seconds that only opening a corpus should cost
+with epy.lazy_imports():  # takes seconds, and only opening a corpus needs it
     import tensorflow_datasets as tfds
+    from array_record.python import array_record_module
 
-BLOCK = 1000  # examples read at once: three times as fast as one by one
-BLOCK_SIZE = 2**22  # bytes read at once
 TRAIN = "train"  # the split that every corpus has
 DOCUMENT = "doc"  # the field that names an example's document
+# Examples are read in blocks, three times as fast as one by one.
+BLOCK_EXAMPLES = 1000  # at most
+BLOCK_BYTES = 2**22  # about
+NUM_PROBES = 16  # examples that estimate the size of the others
+NUM_RUNS = 1000  # runs of consecutive examples in a sample
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus.
+    """A corpus prepared on disk.
 
     Attributes:
-      name: with its config, "multi30k/en-de".
-      version: of the builder that prepared it.
+      name: name with its config, such as "multi30k/en-de".
+      version: version of the builder that prepared it.
       kind: "parallel" or "text".
-      languages: of a parallel corpus, source first.
-      splits: number of examples of each.
-      fields: of a stored example, in the order `read` gives them.
-      builder: TFDS's, which reads the examples.
+      languages: languages of a parallel corpus, source first.
+      splits: number of examples of each split.
+      fields: fields of a stored example, in the order of `read`.
+      builder: TFDS builder, which reads the examples.
     """
 
     name: str
@@ -51,87 +65,117 @@ class Corpus:
     builder: Any = field(repr=False, compare=False)
 
     def reversed(self) -> "Corpus":
-        """From the second language to the first. Raises UserError for a text."""
+        """Swaps source and target. Raises UserError for a text."""
         if self.kind != "parallel":
-            raise UserError(f"data.reverse=True: {self.name} has no direction")
+            raise UserError(
+                f"data.reverse=True needs a parallel corpus, and {self.name} is a text"
+            )
         return replace(self, languages=self.languages[::-1], fields=self.fields[::-1])
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The languages that are translated into."""
+        """Languages that are translated into."""
         return self.languages[-1:]
 
     @property
     def has_documents(self) -> bool:
-        """Whether a parallel corpus knows of which document an example is."""
+        """Whether the examples of a parallel corpus have a document field."""
         return self.kind == "parallel" and DOCUMENT in self.builder.info.features
 
     def documents(self, split: str) -> list[str] | None:
-        """The document of each example in stored order; None if none is recorded."""
+        """Returns the document name of each example, or None if none is recorded."""
         if not self.has_documents:
             return None
-        found = [document for (document,) in self._rows(split, (DOCUMENT,))]
-        return found if any(found) else None
+        names = [name for (name,) in self._read_fields(split, (DOCUMENT,))]
+        return names if any(names) else None
 
     def read(
         self, split: str, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[str, ...]]:
-        """Examples of `split` in stored order: (source, target) or (text,).
+        """Yields examples `start` to `stop`, as (source, target) or (text,)."""
+        return self._read_fields(split, self.fields, start, stop)
 
-        Args:
-          start, stop: those from number `start` to before `stop`; None: to the end.
-        """
-        return self._rows(split, self.fields, start, stop)
-
-    def _rows(self, split, fields, start=0, stop=None) -> Iterator[tuple[str, ...]]:
+    def _read_fields(
+        self, split: str, fields, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[str, ...]]:
         if split not in self.splits:
             raise UserError(
                 f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
             )
         source = self.builder.as_data_source(split)
-        return _examples(source, fields, range(len(source))[start:stop])
+        return _read_examples(source, fields, range(len(source))[start:stop])
 
 
-def _examples(source, fields, numbers: range) -> Iterator[tuple[str, ...]]:
+def _read_examples(source, fields, indices: range) -> Iterator[tuple[str, ...]]:
     start, count = 0, 1
-    while start < len(numbers):
+    while start < len(indices):
         size = 0
-        for example in source.__getitems__(list(numbers[start : start + count])):
+        for example in source.__getitems__(list(indices[start : start + count])):
             size += sum(len(example[name]) for name in fields)
             yield tuple(_decode(example[name]) for name in fields)
         start += count
-        # So many that they are about BLOCK_SIZE, and not suddenly many more.
-        count = max(1, min(BLOCK, 32 * count, BLOCK_SIZE * count // max(size, 1)))
+        # About BLOCK_BYTES, growing by steps, since sizes of examples vary.
+        by_size = BLOCK_BYTES * count // max(size, 1)
+        count = max(1, min(BLOCK_EXAMPLES, 32 * count, by_size))
+
+
+def _decode(text: bytes | str) -> str:
+    return text if isinstance(text, str) else text.decode()
+
+
+def mean_size(corpus: Corpus, split: str) -> float:
+    """Estimates the mean number of characters of an example, at least 1."""
+    count = corpus.splits[split]
+    indices = (
+        np.unique(np.linspace(0, count - 1, NUM_PROBES).astype(int)) if count else []
+    )
+    probes = [e for i in indices for e in corpus.read(split, int(i), int(i) + 1)]
+    return max(1.0, sum(len(text) for e in probes for text in e) / max(len(probes), 1))
+
+
+def sample_evenly(
+    corpus: Corpus, split: str, max_characters: int
+) -> Iterator[tuple[str, ...]]:
+    """Yields evenly spaced runs of examples, about `max_characters` in all; 0: all."""
+    count = corpus.splits[split]
+    wanted = int(max_characters / mean_size(corpus, split)) if max_characters else count
+    if wanted >= count:
+        yield from corpus.read(split)
+        return
+    runs = max(1, min(NUM_RUNS, wanted))
+    for start in np.linspace(0, count, runs, endpoint=False).astype(int).tolist():
+        yield from corpus.read(split, start, start + max(1, wanted // runs))
 
 
 def open_corpus(
     name: str, data_dir: epath.PathLike, source_dir: str | None = None
 ) -> Corpus:
-    """The corpus `name` of `data_dir`, prepared there first if it is not yet.
+    """Opens a corpus, after preparing it if needed.
 
     Args:
-      name: "multi30k/en-de", "ptb", or a name of TFDS.
+      name: such as "multi30k/en-de", "ptb", or a name of TFDS.
       data_dir: TFDS's folder of prepared data.
-      source_dir: folder with the published files, instead of downloading them. Not
-        looked at once the corpus is prepared. Corpora of a user's own files are those
-        of this folder as it is now; without it, or if it is gone, as it was prepared.
+      source_dir: folder with the published files, instead of a download; not used
+        once the corpus is prepared. Corpora of a user's own files follow the content of
+        this folder; without it, they are opened as last prepared.
 
-    Raises UserError.
+    Raises:
+      UserError: the name is unknown, or the corpus cannot be prepared or read.
     """
     data_dir = epath.Path(data_dir).expanduser()
     with _quiet_tfds():
-        with _reached(name, data_dir):
-            config = _own_config(name, data_dir, source_dir)
-        builder = _build(name, data_dir, config)
-        languages = _languages(builder)
-        fields = languages or (_text_field(builder),)
+        with _explain_access_errors(name, data_dir):
+            config = _local_files_config(name, data_dir, source_dir)
+        builder = _make_builder(name, data_dir, config)
+        languages = _find_languages(builder)
+        fields = languages or (_find_text_field(builder),)
         prepared = Path(builder.data_path)
         if not builder.is_prepared():
-            if prepared.exists() or not is_there(prepared):
+            if prepared.exists() or not ensure_local(prepared):
                 prepare(builder, source_dir)
-                send(prepared)
-            builder = _build(name, data_dir, config)
-        check_whole(builder)
+                upload(prepared)
+            builder = _make_builder(name, data_dir, config)
+        check_complete(builder)
     return Corpus(
         name=full_name(builder),
         version=str(builder.version),
@@ -145,51 +189,67 @@ def open_corpus(
     )
 
 
-def _own_config(name: str, data_dir: epath.Path, source_dir: str | None):
-    """The TFDS config of a corpus of the user's own files, None of any other corpus."""
+def check_complete(builder) -> None:
+    """Raises UserError unless every shard on disk has the recorded number of records.
+
+    A shard that is cut short has no end mark, and then closing its reader fails.
+    """
+    for split in builder.info.splits.values():
+        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
+            reader = array_record_module.ArrayRecordReader(os.fspath(path))
+            num_records = reader.num_records()
+            with contextlib.suppress(RuntimeError):
+                reader.close()
+                if num_records == count:
+                    continue
+            raise UserError(
+                f"{path} does not hold its {count} records: remove "
+                f"{builder.data_path}, to have the corpus prepared again"
+            )
+
+
+def _local_files_config(name: str, data_dir: epath.Path, source_dir: str | None):
+    """Returns the TFDS config of a corpus of the user's own files, else None."""
     own, _, config = name.partition("/")
-    if own not in own_corpora():
+    if own not in CORPORA:
         return None
     builder = builder_class(own)
     if not hasattr(builder, "find_config"):
         return None
     if source_dir is None or not Path(source_dir).expanduser().exists():
-        bring_all(Path(data_dir) / own, str(builder.VERSION))
+        download_all(Path(data_dir) / own, str(builder.VERSION))
     return builder.find_config(config, data_dir, source_dir)
 
 
-def _build(name: str, data_dir: epath.Path, config=None):
-    """The TFDS builder of `name`: reads what is prepared, or can prepare it.
+def _make_builder(name: str, data_dir: epath.Path, config=None):
+    """Returns the TFDS builder of a corpus, which reads or prepares it.
 
     Args:
-      config: made for this corpus, instead of one that its name names.
+      config: used instead of the one in `name`.
     """
     register(name)
     options = {"data_dir": data_dir, "file_format": "array_record"}
-    with _reached(name, data_dir):
+    with _explain_access_errors(name, data_dir):
         if config is not None:
             return tfds.builder(name.partition("/")[0], config=config, **options)
-        builder = _build_named(name, options)
+        try:
+            builder = tfds.builder(name, **options)
+        except (ValueError, AssertionError) as error:
+            explained = explain_name(name, data_dir, error)
+            if explained is None:
+                raise
+            raise explained from error
     configs = [] if "/" in name else list(builder.builder_configs)
     if len(configs) > 1 and not builder.DEFAULT_BUILDER_CONFIG_NAME:
-        raise UserError(f"{name} needs a config behind a slash; {choices('', configs)}")
+        raise UserError(
+            f"{name} needs a config after a slash; {list_choices('', configs)}"
+        )
     return builder
 
 
-def _build_named(name: str, options: dict):
-    """TFDS's builder of `name`. Raises UserError for a name that cannot be."""
-    try:
-        return tfds.builder(name, **options)
-    except (ValueError, AssertionError) as error:
-        explained = explain_name(name, options["data_dir"], error)
-        if explained is None:
-            raise
-        raise explained from error
-
-
 @contextlib.contextmanager
-def _reached(name: str, data_dir: epath.Path) -> Iterator[None]:
-    """Raises UserError where a folder cannot be read."""
+def _explain_access_errors(name: str, data_dir: epath.Path) -> Iterator[None]:
+    """Turns errors of reading a folder into UserErrors."""
     try:
         yield
     except (ImportError, OSError) as error:
@@ -197,10 +257,11 @@ def _reached(name: str, data_dir: epath.Path) -> Iterator[None]:
         raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
 
 
-def _languages(builder) -> tuple[str, ...]:
-    """The languages of a parallel corpus, source first.
+def _find_languages(builder) -> tuple[str, ...]:
+    """Returns the languages of a parallel corpus, source first; else ().
 
-    Those a builder declares as `languages`, or TFDS's in the order its config has.
+    They are the builder's attribute `languages`, or those of TFDS's Translation
+    feature, in the order of the config's name.
     """
     declared = tuple(getattr(builder, "languages", ()))
     if declared:
@@ -211,7 +272,7 @@ def _languages(builder) -> tuple[str, ...]:
     return tuple(sorted(builder.info.features.languages, key=config.find))
 
 
-def _text_field(builder) -> str:
+def _find_text_field(builder) -> str:
     features = builder.info.features
     texts = [
         name for name in features if isinstance(features[name], tfds.features.Text)
@@ -224,13 +285,9 @@ def _text_field(builder) -> str:
     )
 
 
-def _decode(text: bytes | str) -> str:
-    return text if isinstance(text, str) else text.decode()
-
-
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """No progress bars, and neither log nor print of TFDS: what fails, raises."""
+    """Disables TFDS's progress bars, log and prints; its exceptions remain."""
     tfds.disable_progress_bar()
     logger = logging.getLogger("absl")
     level = logger.level

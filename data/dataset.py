@@ -1,4 +1,4 @@
-"""A corpus ready for one experiment: tokenizers, numbers and batches."""
+"""A corpus ready for one experiment: its tokenizers, token ids and batches."""
 
 import dataclasses
 import functools
@@ -8,121 +8,213 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.batching.bucketed import CopiesInTurn, SentenceBatches
-from data.batching.buckets import make_plan
+from data.batching.bucketed import BucketedBatches, RotatingSegmentations
+from data.batching.buckets import BatchPlan, open_plan, plan_batches, plan_segmentations
 from data.batching.documents import DocumentBatches
-from data.batching.stream import TextBatches, TextOnce
-from data.batching.windows import SlidingWindows
+from data.batching.stream import LMEvalBatches, LMStreamBatches, SlidingWindows
 from data.corpus import TRAIN, Corpus, open_corpus
-from data.mixtures import Mixture, check_filters, mix, parts_of
-from data.remote import local_root
-from data.storage import short_hash
-from data.token_cache.reader import Encoded, open_copy, open_encoded
-from data.tokenizers.bpe_dropout import dropouts
-from data.tokenizers.build import find_tokenizers
-from data.tokenizers.serialization import Tokenizer, dump_tokenizer
-from data.training_pairs import TrainingPairs
+from data.filters import filter_pairs
+from data.mixtures import Mixture, mix, parse_mixture
+from data.storage import local_root, short_hash
+from data.token_cache import TokenizedSplit, open_segmentation, open_token_cache
+from data.tokenizers.base import Tokenizer
+from data.tokenizers.bpe_dropout import make_segmentations
+from data.tokenizers.build import dump_tokenizer, find_tokenizers
 from utils.errors import UserError
 
 SIDES = {"parallel": ("source", "target"), "text": ("text",)}  # by kind of corpus
+PLAN_KEYS = (  # keys of `cfg.data` that a plan depends on, besides the token ids
+    *("buckets", "tokens_per_batch", "max_length", "min_length", "max_ratio"),
+    *("drop_identical", "drop_duplicates"),
+)
+
+
+def open_dataset(
+    cfg: ConfigDict, tokenizers: dict[str, Tokenizer] | None = None
+) -> "Dataset":
+    """Prepares and tokenizes the corpus `cfg.name`, or opens it if that was done.
+
+    Args:
+      cfg: the experiment's `cfg.data`.
+      tokenizers: tokenizers of a run, by side; None: learn them on the training split.
+
+    Raises:
+      UserError: the corpus cannot be opened, or a setting is invalid.
+    """
+    if not cfg.name:
+        raise UserError("data.name is not set: name a corpus, --config.data.name=...")
+    root = local_root(cfg.dir, cfg.cache_dir)
+    parts = [
+        (open_corpus(name, root, cfg.source_dir), times)
+        for name, times in parse_mixture(cfg.name)
+    ]
+    corpus = parts[0][0]
+    if len(parts) > 1 or parts[0][1] > 1:
+        corpus = mix(parts, cfg)
+    if cfg.reverse:
+        corpus = corpus.reversed()
+    folder = root / "encoded" / cfg.name.replace("/", "-")
+    sides = SIDES[corpus.kind]
+    if tokenizers is None:
+        tokenizers = find_tokenizers(corpus, folder, sides, cfg)
+    dropouts = make_segmentations(cfg, corpus.kind, tokenizers)
+    pairs = [(side, tokenizers[side]) for side in sides]
+    tokenized, folder = open_token_cache(corpus, folder, pairs)
+    segmentations = tuple(
+        open_segmentation(corpus, folder, pairs, dropout) for dropout in dropouts
+    )
+    return Dataset(cfg, corpus, tokenizers, tokenized, folder, segmentations)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """See `open_dataset`.
+    """A tokenized corpus, which `open_dataset` returns.
 
     Attributes:
-      tokenizers: by side: "source" and "target", or "text".
-      encoded: `[split][side]`.
-      folder: that `encoded` is mapped from.
-      copies: `[side]`, the training split segmented anew by BPE-dropout.
+      cfg: the experiment's `cfg.data`.
+      tokenizers: tokenizer of each side, "source" and "target", or "text".
+      tokenized: token ids, `[split][side]`.
+      folder: folder of the token ids; batch plans are stored next to it.
+      segmentations: the training split in each segmentation of BPE-dropout, `[side]`.
     """
 
     cfg: ConfigDict
     corpus: Corpus | Mixture
     tokenizers: dict[str, Tokenizer]
-    encoded: dict[str, dict[str, Encoded]]
+    tokenized: dict[str, dict[str, TokenizedSplit]]
     folder: Path
-    copies: tuple[dict[str, Encoded], ...] = ()
+    segmentations: tuple[dict[str, TokenizedSplit], ...] = ()
 
     @property
     def is_parallel(self) -> bool:
-        """Whether an example is a sentence and its translation."""
+        """Whether examples are sentence pairs."""
         return self.corpus.kind == "parallel"
 
     def train_batches(
         self,
-    ) -> SentenceBatches | CopiesInTurn | DocumentBatches | TextBatches:
-        """Endless and shuffled anew each epoch; text streams keep their order."""
+    ) -> BucketedBatches | RotatingSegmentations | DocumentBatches | LMStreamBatches:
+        """Returns endless batches: shuffled pairs, or a text in its order."""
         cfg = self.cfg
-        train = self._split(TRAIN)
+        train = self._read_split(TRAIN)
         if not self.is_parallel:
-            rows, length = cfg.batch_size, cfg.segment_length
-            check_room(train["text"], rows, length)
-            return TextBatches(train["text"], rows=rows, length=length)
+            batch_size, length = cfg.batch_size, cfg.segment_length
+            check_batch_fits(train["text"], batch_size, length)
+            return LMStreamBatches(train["text"], batch_size=batch_size, length=length)
         for reason, count in self.dropped.items():
             print(f"{count} training pairs left out: {reason}", file=sys.stderr)
         if cfg.document_order:
-            kept, _ = self._pairs.kept
-            return self._documents(TRAIN, rows=cfg.batch_size, kept=kept, seed=cfg.seed)
-        return self._pairs.batches()
+            indices, _ = self._selected
+            return self._document_batches(
+                TRAIN, batch_size=cfg.batch_size, indices=indices, seed=cfg.seed
+            )
+        batches = [
+            BucketedBatches(*sides, plan, cfg.seed)
+            for sides, plan in zip(self._train_pairs, self._train_plans, strict=True)
+        ]
+        return RotatingSegmentations(batches) if self.segmentations else batches[0]
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many pairs training leaves out, by reason."""
-        return self._pairs.dropped if self.is_parallel else {}
+        """Number of pairs left out of training, by reason."""
+        if not self.is_parallel:
+            return {}
+        if self.cfg.document_order:
+            return self._selected[1]
+        return self._train_plans[0].dropped
+
+    @property
+    def _train_pairs(self) -> list[tuple[TokenizedSplit, TokenizedSplit]]:
+        """Source and target of the training split, in each segmentation."""
+        segmentations = self.segmentations or (self._read_split(TRAIN),)
+        return [(sides["source"], sides["target"]) for sides in segmentations]
 
     @functools.cached_property
-    def _pairs(self) -> TrainingPairs:
-        def both(sides):
-            return sides["source"], sides["target"]
+    def _selected(self) -> tuple[np.ndarray, dict[str, int]]:
+        """The pairs to train on, and the number of the others by reason."""
+        train = self._read_split(TRAIN)
+        segmentations = self._train_pairs if self.segmentations else ()
+        indices, dropped = filter_pairs(
+            train["source"], train["target"], self.cfg, segmentations
+        )
+        if not len(indices):
+            raise UserError(
+                f"no pair of {self.corpus.name} is left to train on: "
+                f"{', '.join(dropped)}"
+            )
+        return indices, dropped
 
-        copies = tuple(both(copy) for copy in self.copies)
-        train = both(self._split(TRAIN))
-        return TrainingPairs(self.cfg, self.corpus.name, self.folder, train, copies)
+    @functools.cached_property
+    def _train_plans(self) -> list[BatchPlan]:
+        """A plan for each segmentation, stored on disk."""
+        keys = {name: self.cfg[name] for name in PLAN_KEYS}
+        if self.segmentations:
+            pairs = self._train_pairs
+            keys["dropout"] = [side.digest for sides in pairs for side in sides]
+        stem = f"{self.folder.name}-plan-{short_hash(keys)}"
+        names = [f"{stem}-{i}" for i in range(len(self.segmentations))] or [stem]
+
+        @functools.cache
+        def make():
+            indices, dropped = self._selected
+            return plan_segmentations(
+                self._train_pairs,
+                num_buckets=self.cfg.buckets,
+                tokens_per_batch=self.cfg.tokens_per_batch,
+                indices=indices,
+                dropped=dropped,
+            )
+
+        return [
+            open_plan(self.folder.with_name(name), lambda i=i: make()[i])
+            for i, name in enumerate(names)
+        ]
 
     def evaluation_batches(
         self,
         split: str,
         *,
-        rows: int,
+        batch_size: int,
         length: int | None = None,
         window: int | None = None,
         stride: int | None = None,
-    ) -> SentenceBatches | DocumentBatches | TextOnce | SlidingWindows:
-        """Every example, or every token, exactly once.
+    ) -> BucketedBatches | DocumentBatches | LMEvalBatches | SlidingWindows:
+        """Returns batches with every example, or every token, exactly once.
 
         Args:
-          rows: parallel streams of a text.
-          length: tokens a stream moves on by a batch; None: as in training.
-          window: of a text, instead of streams: tokens read at once, each time anew.
-          stride: tokens a window moves on by; None: its length.
+          batch_size: parallel streams of a text, or documents.
+          length: tokens by which a batch advances a stream; None: as in training.
+          window: length of sliding windows of a text, instead of streams.
+          stride: tokens by which windows advance; None: `window`.
         """
-        cfg, sides = self.cfg, self._split(split)
+        cfg, sides = self.cfg, self._read_split(split)
         if not self.is_parallel and window:
-            stride = stride or window
             return SlidingWindows(
-                sides["text"], rows=rows, length=window, stride=stride
+                sides["text"],
+                batch_size=batch_size,
+                length=window,
+                stride=stride or window,
             )
         if not self.is_parallel:
             length = length or cfg.segment_length
-            rows = min(rows, max(1, len(sides["text"].tokens) // 2))
-            return TextOnce(sides["text"], rows=rows, length=length)
+            batch_size = min(batch_size, max(1, len(sides["text"].tokens) // 2))
+            return LMEvalBatches(sides["text"], batch_size=batch_size, length=length)
         if cfg.document_order:
-            return self._documents(split, rows=rows)
+            return self._document_batches(split, batch_size=batch_size)
         source, target = sides["source"], sides["target"]
-        plan = make_plan(
-            source, target, count=cfg.buckets, tokens_per_batch=cfg.tokens_per_batch
+        plan = plan_batches(
+            source,
+            target,
+            num_buckets=cfg.buckets,
+            tokens_per_batch=cfg.tokens_per_batch,
         )
-        return SentenceBatches(source, target, plan)
+        return BucketedBatches(source, target, plan)
 
-    def _documents(self, split: str, **options) -> DocumentBatches:
-        """The pairs of a split in the order of their documents."""
-        sides, names = self._split(split), self.corpus.documents(split)
+    def _document_batches(self, split: str, **options) -> DocumentBatches:
+        sides, names = self._read_split(split), self.corpus.documents(split)
         if names is None:
             raise UserError(
-                f"data.document_order=True: {self.corpus.name} does not say to which "
-                f"documents the pairs of its split {split!r} belong"
+                f"data.document_order=True: {self.corpus.name} does not record the "
+                f"documents of its split {split!r}"
             )
         return DocumentBatches(
             sides["source"],
@@ -133,82 +225,46 @@ class Dataset:
         )
 
     def texts(self, split: str) -> list[tuple[str, ...]]:
-        """A split as text."""
-        self._split(split)
+        """Returns the examples of a split as text."""
+        self._read_split(split)
         return list(self.corpus.read(split))
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:
-        """What tells this data from any other: `{"data": ..., "vocabulary": ...}`."""
-        content = [
-            [split, side, encoded.digest]
-            for split, sides in sorted(self.encoded.items())
-            for side, encoded in sorted(sides.items())
-        ] + [[side.digest for side in copy.values()] for copy in self.copies]
+        """Hashes of all token ids ("data") and of the tokenizers ("vocabulary")."""
+        digests = [
+            [split, side, tokenized.digest]
+            for split, sides in sorted(self.tokenized.items())
+            for side, tokenized in sorted(sides.items())
+        ] + [[side.digest for side in sides.values()] for sides in self.segmentations]
         documents = {k: dump_tokenizer(v) for k, v in self.tokenizers.items()}
-        return {"data": short_hash(content), "vocabulary": short_hash(documents)}
+        return {"data": short_hash(digests), "vocabulary": short_hash(documents)}
 
     def unigram_loss(self, split: str) -> float:
-        """Nats a token of a model that knows only how frequent tokens are.
+        """Returns the loss of a unigram model, in nats per token.
 
-        Frequencies are those of the training split, each token counted once
-        more so that none is impossible.
+        Its probabilities are the token counts of the training split plus one.
         """
         side = "target" if self.is_parallel else "text"
         size = self.tokenizers[side].vocab_size
-        train = np.bincount(self.encoded[TRAIN][side].tokens, minlength=size) + 1
-        found = np.bincount(self._split(split)[side].tokens, minlength=size)
-        surprise = np.log(train.sum()) - np.log(train)
-        return float((found * surprise).sum() / found.sum())
+        train = np.bincount(self.tokenized[TRAIN][side].tokens, minlength=size) + 1
+        counts = np.bincount(self._read_split(split)[side].tokens, minlength=size)
+        losses = np.log(train.sum()) - np.log(train)
+        return float((counts * losses).sum() / counts.sum())
 
-    def _split(self, split: str) -> dict[str, Encoded]:
-        if split not in self.encoded:
+    def _read_split(self, split: str) -> dict[str, TokenizedSplit]:
+        if split not in self.tokenized:
             raise UserError(
                 f"{self.corpus.name} has no split {split!r}; "
-                f"there are {', '.join(self.encoded)}"
+                f"choose one of {', '.join(self.tokenized)}"
             )
-        return self.encoded[split]
+        return self.tokenized[split]
 
 
-def open_dataset(
-    cfg: ConfigDict, tokenizers: dict[str, Tokenizer] | None = None
-) -> Dataset:
-    """Prepares, tokenises and encodes `cfg.name`, or finds it done.
-
-    Args:
-      cfg: the experiment's `cfg.data`.
-      tokenizers: by side, those of a run; None: learnt from the training split.
-
-    Raises UserError for what the user can mend.
-    """
-    if not cfg.name:
-        raise UserError("data.name is not set: name a corpus, --config.data.name=...")
-    root = local_root(cfg.dir, cfg.cache_dir)
-    parts = [
-        (open_corpus(name, root, cfg.source_dir), times)
-        for name, times in parts_of(cfg.name)
-    ]
-    corpus = parts[0][0]
-    if len(parts) > 1 or parts[0][1] > 1:
-        check_filters(cfg, parts)
-        corpus = mix(parts, tagged=cfg.target_tag)
-    if cfg.reverse:
-        corpus = corpus.reversed()
-    folder = root / "encoded" / cfg.name.replace("/", "-")
-    sides = SIDES[corpus.kind]
-    if tokenizers is None:
-        tokenizers = find_tokenizers(corpus, folder, sides, cfg)
-    drawn = dropouts(cfg, corpus.kind, tokenizers)
-    pairs = [(side, tokenizers[side]) for side in sides]
-    encoded, folder = open_encoded(corpus, folder, pairs)
-    copies = tuple(open_copy(corpus, folder, pairs, dropout) for dropout in drawn)
-    return Dataset(cfg, corpus, tokenizers, encoded, folder, copies)
-
-
-def check_room(text: Encoded, rows: int, length: int) -> None:
-    """Raises UserError where a batch would hold the text more than once."""
-    if rows * length > len(text.tokens):
+def check_batch_fits(text: TokenizedSplit, batch_size: int, length: int) -> None:
+    """Raises UserError if a batch would hold more tokens than the text."""
+    if batch_size * length > len(text.tokens):
         raise UserError(
-            f"data.batch_size={rows} x data.segment_length={length} are more than "
-            f"the text's {len(text.tokens)} tokens: lower one of them"
+            f"data.batch_size={batch_size} x data.segment_length={length} are more "
+            f"than the text's {len(text.tokens)} tokens: lower one of them"
         )

@@ -1,4 +1,4 @@
-"""Says what a config's corpus is: sizes, lengths, vocabulary, padding, examples.
+"""Prints statistics of a config's corpus: sizes, lengths, vocabulary, padding, examples.
 
 python -m data.describe --config=configs/multi30k.py:rnn
 """
@@ -11,84 +11,84 @@ import numpy as np
 from ml_collections import config_flags
 
 from data.dataset import Dataset, open_dataset
-from data.token_cache.reader import Encoded
-from data.tokenizers.serialization import UNK, Tokenizer
+from data.token_cache import TokenizedSplit
+from data.tokenizers.base import UNK, Tokenizer
 from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
-EXAMPLES = 3
-WIDEST = 500  # characters of an example that are shown
+NUM_EXAMPLES = 3
+MAX_CHARACTERS = 500  # of an example that is printed
 
 
-def described(dataset: Dataset) -> Iterator[str]:
-    """The description, a line at a time."""
+def describe(dataset: Dataset) -> Iterator[str]:
+    """Yields the lines of the description."""
     corpus = dataset.corpus
     yield f"{corpus.name} {corpus.version}, {corpus.kind}"
     head = ("split", "side", "examples", "tokens", "mean", "median", "95%", "longest")
     rows = [(*head, "unknown")]
-    for split, sides in dataset.encoded.items():
-        for side, encoded in sides.items():
-            rows.append((split, side, *numbers(encoded)))
-    yield from table(rows)
+    for split, sides in dataset.tokenized.items():
+        for side, tokenized in sides.items():
+            rows.append((split, side, *length_statistics(tokenized)))
+    yield from format_table(rows)
     for side, tokenizer in dataset.tokenizers.items():
         yield f"vocabulary, {side}: {tokenizer.vocab_size:,} ({tokenizer.kind})"
-    yield from batches_of(dataset)
+    yield from describe_batches(dataset)
     for reason, count in dataset.dropped.items():
         yield f"left out of training: {count:,} {reason}"
-    yield from examples(dataset)
+    yield from describe_examples(dataset)
 
 
-def numbers(encoded: Encoded) -> tuple[str, ...]:
-    """Examples, tokens, their lengths, and the share of unknown tokens."""
-    lengths = encoded.lengths
-    middle, high = np.percentile(lengths, [50, 95]) if len(lengths) else (0, 0)
-    unknown = np.count_nonzero(encoded.tokens == UNK) / max(len(encoded.tokens), 1)
+def length_statistics(tokenized: TokenizedSplit) -> tuple[str, ...]:
+    """Returns examples, tokens, statistics of lengths, and the unknown fraction."""
+    lengths = tokenized.lengths
+    median, high = np.percentile(lengths, [50, 95]) if len(lengths) else (0, 0)
+    unknown = np.count_nonzero(tokenized.tokens == UNK) / max(len(tokenized.tokens), 1)
     return (
         f"{len(lengths):,}",
-        f"{len(encoded.tokens):,}",
+        f"{len(tokenized.tokens):,}",
         f"{lengths.mean():,.1f}",
-        f"{middle:,.0f}",
+        f"{median:,.0f}",
         f"{high:,.0f}",
         f"{lengths.max():,}",
         f"{unknown:.2%}",
     )
 
 
-def table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Rows of columns that stand below each other."""
+def format_table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Yields rows with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, widths, strict=True)
         yield "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(cells)
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(cells)
         )
 
 
-def batches_of(dataset: Dataset) -> Iterator[str]:
-    """Shapes of training's batches and what of them is padding."""
+def describe_batches(dataset: Dataset) -> Iterator[str]:
+    """Yields the shapes of training batches and their padding."""
     batches = dataset.train_batches()
     shapes = " ".join("x".join(map(str, shape)) for shape in batches.shapes)
     yield f"training: {batches.epoch_length:,} batches an epoch, shapes {shapes}"
     if dataset.is_parallel:
-        yield f"padding: {batches.padding:.1%}"
+        yield f"padding: {batches.padding_fraction:.1%}"
 
 
-def examples(dataset: Dataset) -> Iterator[str]:
-    """The first few of training, as text and as tokens."""
-    texts = dataset.corpus.read("train", 0, EXAMPLES)
+def describe_examples(dataset: Dataset) -> Iterator[str]:
+    """Yields the first training examples, as text and as tokens."""
+    texts = dataset.corpus.read("train", 0, NUM_EXAMPLES)
     for number, sides in enumerate(texts):
         for text, (side, tokenizer) in zip(
             sides, dataset.tokenizers.items(), strict=True
         ):
-            yield f"[{number}] {side}: {text[:WIDEST]!r}"
-            yield f"    {pieces(tokenizer, text[:WIDEST])}"
+            yield f"[{number}] {side}: {text[:MAX_CHARACTERS]!r}"
+            yield f"    {format_tokens(tokenizer, text[:MAX_CHARACTERS])}"
 
 
-def pieces(tokenizer: Tokenizer, text: str) -> str:
-    """A text as its tokens, with spaces between them."""
+def format_tokens(tokenizer: Tokenizer, text: str) -> str:
+    """Returns the tokens of a text, separated by spaces."""
     return " ".join(tokenizer.pieces(tokenizer.encode(text)))
 
 
@@ -96,24 +96,24 @@ def main() -> None:
     """Prints the description; progress goes to standard error."""
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
-    begun = time.monotonic()
+    start = time.monotonic()
     dataset = open_dataset(CONFIG.value.data)
     dataset.train_batches()[0]
-    cost = spent(begun)
-    for line in described(dataset):
+    cost = elapsed_and_peak_memory(start)
+    for line in describe(dataset):
         print(line)
     print(f"to the first batch: {cost}")
 
 
-def spent(begun: float) -> str:
-    """Seconds since `begun`, and the most memory this program had of the machine's."""
-    seconds = time.monotonic() - begun
-    own, others = (
-        resource.getrusage(who).ru_maxrss / 2**10  # of others the largest one
+def elapsed_and_peak_memory(start: float) -> str:
+    """Returns the seconds since `start` and the peak resident memory, as a phrase."""
+    seconds = time.monotonic() - start
+    own, children = (
+        resource.getrusage(who).ru_maxrss / 2**10  # of children the largest one
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    helped = f", {others:,.0f} MiB at most in each process it started"
-    return f"{seconds:.1f} s, {own:,.0f} MiB at most" + (helped if others else "")
+    workers = f", {children:,.0f} MiB at most in each process it started"
+    return f"{seconds:.1f} s, {own:,.0f} MiB at most" + (workers if children else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which sentence pairs are left out of training, and why."""
+"""Filters of sentence pairs for training."""
 
 import functools
 from collections.abc import Sequence
@@ -6,48 +6,51 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.token_cache.reader import Encoded
+from data.token_cache import TokenizedSplit
 
-ODD = np.uint64(0x9E3779B97F4A7C15)  # makes (a, b) and (b, a) two different pairs
+ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (a, b) and (b, a) hash differently
 
 
-def kept_pairs(
-    source: Encoded,
-    target: Encoded,
+def filter_pairs(
+    source: TokenizedSplit,
+    target: TokenizedSplit,
     cfg: ConfigDict,
-    copies: Sequence[tuple[Encoded, Encoded]] = (),
+    segmentations: Sequence[tuple[TokenizedSplit, TokenizedSplit]] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """The numbers of the pairs that train, and how many do not, by reason.
-
-    A pair with several faults counts under the first of them.
+    """Selects the pairs to train on.
 
     Args:
       cfg: the experiment's `cfg.data`.
-      copies: other segmentations; a side is as long as in the longest of them.
+      segmentations: alternatives to (source, target); the longest one counts.
+
+    Returns:
+      The indices of the selected pairs, ascending, and the number of the others by
+      reason. A pair that fails several filters counts for the first.
     """
-    sides = zip(*(copies or ((source, target),)), strict=True)
+    sides = zip(*(segmentations or ((source, target),)), strict=True)
     lengths = [
         functools.reduce(np.maximum, (s.lengths for s in side)) for side in sides
     ]
     longer, shorter = np.maximum(*lengths), np.minimum(*lengths)
-    faults = {f"longer than data.max_length={cfg.max_length}": longer > cfg.max_length}
-    # The end of the sentence is a token, but not one that is asked for here.
-    few = shorter - 1 < cfg.min_length
-    faults[f"shorter than data.min_length={cfg.min_length}"] = few
+    failures = {
+        f"longer than data.max_length={cfg.max_length}": longer > cfg.max_length,
+        # EOS does not count for `min_length`.
+        f"shorter than data.min_length={cfg.min_length}": shorter - 1 < cfg.min_length,
+    }
     if cfg.max_ratio:
-        far = longer > cfg.max_ratio * shorter
-        faults[f"lengths differ more than data.max_ratio={cfg.max_ratio}"] = far
+        reason = f"lengths differ more than data.max_ratio={cfg.max_ratio}"
+        failures[reason] = longer > cfg.max_ratio * shorter
     if cfg.drop_identical:
-        faults["source and target identical"] = source.hashes == target.hashes
-    kept = np.ones(len(longer), bool)
+        failures["source and target identical"] = source.hashes == target.hashes
+    selected = np.ones(len(longer), bool)
     dropped = {}
-    for reason, fault in faults.items():
-        dropped[reason] = int((kept & fault).sum())
-        kept &= ~fault
-    numbers = np.flatnonzero(kept)
+    for reason, failed in failures.items():
+        dropped[reason] = int((selected & failed).sum())
+        selected &= ~failed
+    indices = np.flatnonzero(selected)
     if cfg.drop_duplicates:
-        pairs = source.hashes[numbers] * ODD ^ target.hashes[numbers]
-        _, first = np.unique(pairs, return_index=True)
-        dropped["seen before"] = len(numbers) - len(first)
-        numbers = numbers[np.sort(first)]
-    return numbers, {reason: count for reason, count in dropped.items() if count}
+        hashes = source.hashes[indices] * ODD ^ target.hashes[indices]
+        _, first = np.unique(hashes, return_index=True)
+        dropped["duplicates"] = len(indices) - len(first)
+        indices = indices[np.sort(first)]
+    return indices, {reason: count for reason, count in dropped.items() if count}

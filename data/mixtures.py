@@ -1,11 +1,11 @@
-"""Several parallel corpora as one: `wmt14/en-de+multi30k/en-de:3`."""
+"""Mixtures of parallel corpora: `wmt14/en-de+multi30k/en-de:3`."""
 
 import dataclasses
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from data.corpus import Corpus
+from data.corpus import TRAIN, Corpus
 from data.tokenizers.normalization import language_tag
 from utils.errors import UserError
 
@@ -14,13 +14,13 @@ PLUS, TIMES = "+", ":"
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """A corpus to read whose training split is that of several.
+    """Corpora whose training splits are concatenated; other splits are the first's.
 
-    Validation and the other splits are the first corpus's.
+    It has the interface of `Corpus`.
 
     Attributes:
-      parts: each corpus, and how many times its pairs come in an epoch.
-      tagged: whether sources begin with a word for their target's language.
+      parts: each corpus, and how often its pairs occur in an epoch.
+      tagged: whether sources begin with a tag of their target language.
     """
 
     parts: tuple[tuple[Corpus, int], ...]
@@ -31,49 +31,49 @@ class Mixture:
 
     @property
     def name(self) -> str:
-        """As it is written in `data.name`."""
+        """Names and weights, in the syntax of `data.name`."""
         return PLUS.join(f"{corpus.name}{TIMES}{times}" for corpus, times in self.parts)
 
     @property
     def version(self) -> str:
-        """Those of all."""
+        """Versions of all corpora."""
         return PLUS.join(corpus.version for corpus, _ in self.parts)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The first corpus's."""
+        """Languages of the first corpus."""
         return self.parts[0][0].languages
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The languages that are translated into, sorted."""
+        """Languages that are translated into, sorted."""
         return tuple(sorted({corpus.languages[-1] for corpus, _ in self.parts}))
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What the numbers of a mixture depend on, beside names and versions."""
+        """Fields of each corpus, for the keys of caches."""
         return tuple("-".join(corpus.fields) for corpus, _ in self.parts)
 
     @property
     def splits(self) -> dict[str, int]:
-        """Pairs of each split."""
-        train = sum(corpus.splits["train"] * times for corpus, times in self.parts)
-        return {**self.parts[0][0].splits, "train": train}
+        """Number of pairs of each split."""
+        train = sum(corpus.splits[TRAIN] * times for corpus, times in self.parts)
+        return {**self.parts[0][0].splits, TRAIN: train}
 
     def reversed(self) -> "Mixture":
-        """Each corpus the other way."""
-        turned = tuple((corpus.reversed(), times) for corpus, times in self.parts)
-        return dataclasses.replace(self, parts=turned)
+        """Swaps source and target of each corpus."""
+        parts = tuple((corpus.reversed(), times) for corpus, times in self.parts)
+        return dataclasses.replace(self, parts=parts)
 
     def documents(self, split: str) -> None:
-        """None: pairs of several corpora are in no order."""
+        """Returns None: a mixture has no document order."""
 
     def read(
         self, split: str, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[str, ...]]:
-        """Pairs `start` to `stop`; see `Corpus.read`."""
-        if split != "train":
-            yield from self._tagged(self.parts[0][0], split, start, stop)
+        """Yields pairs `start` to `stop`; see `Corpus.read`."""
+        if split != TRAIN:
+            yield from self._read_tagged(self.parts[0][0], split, start, stop)
             return
         stop = self.splits[split] if stop is None else stop
         begin = 0
@@ -81,65 +81,65 @@ class Mixture:
             end = begin + corpus.splits[split]
             if begin < stop and start < end:
                 first, last = max(start - begin, 0), min(stop, end) - begin
-                yield from self._tagged(corpus, split, first, last)
+                yield from self._read_tagged(corpus, split, first, last)
             begin = end
 
-    def _tagged(self, corpus, split, start, stop):
+    def _read_tagged(self, corpus: Corpus, split: str, start: int, stop: int | None):
         tag = f"{language_tag(corpus.languages[-1])} " if self.tagged else ""
         for source, target in corpus.read(split, start, stop):
             yield tag + source, target
 
 
-def parts_of(name: str) -> list[tuple[str, int]]:
-    """The names in a mixture's name, and how often each comes.
+def parse_mixture(name: str) -> list[tuple[str, int]]:
+    """Returns the corpora in `data.name`, with their weights.
 
-    Raises UserError for a weight that is no whole number of 1 or more.
+    Raises:
+      UserError: a weight is not an integer of at least 1.
     """
-    found = []
+    parts = []
     for part in name.split(PLUS):
         corpus, colon, times = part.partition(TIMES)
-        # TFDS writes versions behind a colon too: those have dots.
-        if colon and "." in times:
+        if colon and "." in times:  # a version of TFDS
             corpus, colon = part, ""
         if colon and (not times.isdigit() or int(times) < 1):
             raise UserError(
-                f"data.name={name!r}: {times!r} behind {corpus} is no weight; write "
-                "how many times it comes in an epoch, 1 or more"
+                f"data.name={name!r}: the weight {times!r} of {corpus} must be an "
+                "integer of at least 1, its number of occurrences in an epoch"
             )
-        found.append((corpus, int(times) if colon else 1))
-    return found
+        parts.append((corpus, int(times) if colon else 1))
+    return parts
 
 
-def check_filters(cfg: ConfigDict, parts: list[tuple[Corpus, int]]) -> None:
-    """Raises UserError for filters of pairs that a mixture would have undone.
+def mix(parts: list[tuple[Corpus, int]], cfg: ConfigDict) -> Mixture:
+    """Combines several corpora into one.
 
     Args:
       cfg: the experiment's `cfg.data`.
-    """
-    if cfg.drop_duplicates and any(times > 1 for _, times in parts):
-        raise UserError(
-            f"data.drop_duplicates leaves nothing of the weights in {cfg.name!r}: a "
-            "pair that comes several times is seen before; set it to False"
-        )
-    if cfg.drop_identical and cfg.target_tag:
-        raise UserError(
-            "data.drop_identical finds none in a mixture whose sources begin with a "
-            "tag (data.target_tag): set one of the two to False"
-        )
 
-
-def mix(parts: list[tuple[Corpus, int]], *, tagged: bool) -> Mixture:
-    """One corpus of several.
-
-    Raises UserError for texts, and for targets in several languages without tags.
+    Raises:
+      UserError: a corpus is a text, targets differ in language without tags, or a
+        filter of pairs would undo the mixture.
     """
     for corpus, _ in parts:
         if corpus.kind != "parallel":
-            raise UserError(f"{corpus.name} is a text: only parallel corpora mix")
+            raise UserError(
+                f"data.name={cfg.name!r} mixes parallel corpora only, and "
+                f"{corpus.name} is a text"
+            )
     targets = {corpus.languages[-1] for corpus, _ in parts}
-    if len(targets) > 1 and not tagged:
+    if len(targets) > 1 and not cfg.target_tag:
         raise UserError(
             f"data.name mixes the target languages {', '.join(sorted(targets))}: set "
-            "data.target_tag=True, so that a source says which is wanted"
+            "data.target_tag=True, so that each source names its target language"
         )
-    return Mixture(tuple(parts), tagged)
+    if cfg.drop_duplicates and any(times > 1 for _, times in parts):
+        raise UserError(
+            f"data.drop_duplicates undoes the weights in {cfg.name!r}, which repeat "
+            "pairs: set it to False"
+        )
+    if cfg.drop_identical and cfg.target_tag:
+        raise UserError(
+            "data.drop_identical finds no pair in a mixture whose sources begin with a "
+            "tag (data.target_tag): set one of the two to False"
+        )
+    return Mixture(tuple(parts), cfg.target_tag)

@@ -1,42 +1,36 @@
-"""Prepares a corpus through TFDS: fetched, verified, written whole or not at all."""
+"""Preparation of a corpus through TFDS: downloaded, verified and written atomically."""
 
-import contextlib
 import errno
-import functools
-import importlib.util
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-from etils import epath, epy
+from etils import epy
 
-from data.spool import Spool
+from data.registry import full_name, one_line
 from utils.errors import UserError
 from utils.locks import file_lock
 
-with epy.lazy_imports():  # seconds that only opening a corpus should cost
+with epy.lazy_imports():  # takes seconds, and only preparing a corpus needs it
     import requests
     import tensorflow_datasets as tfds
-    from array_record.python import array_record_module
-    from tensorflow_datasets.core import shuffle
-    from tensorflow_datasets.core.download import (
-        download_manager,
-        downloader,
-        extractor,
-    )
+    from tensorflow_datasets.core.download import download_manager
     from tensorflow_datasets.core.download import util as download_util
 
-NO_SPACE = os.strerror(errno.ENOSPC)  # all that ArrayRecord's writer says of it
-PATIENCE = 5  # seconds between two lines about progress
+NO_SPACE = os.strerror(errno.ENOSPC)  # ArrayRecord's writer gives no error number
 
 
 def prepare(builder, source_dir: str | None) -> None:
-    """Fetches, verifies and writes the corpus, whole or not at all.
+    """Downloads, verifies and writes a corpus, completely or not at all.
 
     Waits while another process prepares the same corpus.
+
+    Args:
+      source_dir: folder with the published files, instead of a download.
+
+    Raises:
+      UserError: the corpus cannot be prepared.
     """
     name = full_name(builder)
     if source_dir is not None and not Path(source_dir).expanduser().is_dir():
@@ -46,14 +40,15 @@ def prepare(builder, source_dir: str | None) -> None:
         )
     if builder.data_path.exists() and not builder.is_prepared():
         raise UserError(f"{builder.data_path} is no prepared corpus: remove it")
+    lock = f".{name}-{builder.version}.lock".replace("/", "-")
     try:
-        with _alone(builder):
+        with file_lock(Path(builder.data_dir_root) / lock, f"prepares {name}"):
             if not builder.is_prepared():
-                _prepare_alone(builder, source_dir)
+                _prepare_locked(builder, source_dir)
     except UserError:
         raise
     except Exception as error:
-        if builder.is_prepared():  # by another process, which was faster
+        if builder.is_prepared():  # by another process
             return
         explained = _explain_failure(builder, error)
         if explained is None:
@@ -61,17 +56,17 @@ def prepare(builder, source_dir: str | None) -> None:
         raise explained from error
 
 
-def _prepare_alone(builder, source_dir: str | None) -> None:
+def _prepare_locked(builder, source_dir: str | None) -> None:
     print(
         f"preparing {full_name(builder)} in {builder.data_dir_root} ...",
         file=sys.stderr,
     )
+    from data import tfds_patches  # imports TFDS's parts that prepare
+
     start = time.monotonic()
     builder.source_dir = source_dir
-    if sys.stderr.isatty():
-        _report_progress(builder)
     config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
-    with _plain_downloads(), _bounded_memory(builder):
+    with tfds_patches.patched_tfds(builder):
         builder.download_and_prepare(download_config=config)
     counts = [f"{s.num_examples} {name}" for name, s in builder.info.splits.items()]
     print(
@@ -82,7 +77,7 @@ def _prepare_alone(builder, source_dir: str | None) -> None:
 
 
 def _explain_failure(builder, error: Exception) -> UserError | None:
-    """The UserError behind `error`, or None if preparing met a bug."""
+    """Returns the UserError behind a failed preparation, or None if it is a bug."""
     name, reason = full_name(builder), one_line(error)
     where = f"{name} in {builder.data_dir_root}"
     if NO_SPACE in reason:
@@ -113,97 +108,3 @@ def _explain_failure(builder, error: Exception) -> UserError | None:
     if isinstance(error, OSError):
         return UserError(f"cannot prepare {where}: {reason}")
     return None
-
-
-def check_whole(builder) -> None:
-    """Raises UserError unless every shard holds the records it should."""
-    for split in builder.info.splits.values():
-        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
-            if _num_records(path) != count:
-                raise UserError(
-                    f"{path} does not hold its {count} records: remove "
-                    f"{builder.data_path}, to have the corpus prepared again"
-                )
-
-
-def _num_records(path: epath.Path) -> int | None:
-    """The records of a shard; None or 0 if it is cut short."""
-    reader = array_record_module.ArrayRecordReader(os.fspath(path))
-    count = reader.num_records()
-    try:
-        reader.close()
-    except RuntimeError:
-        return None
-    return count
-
-
-def full_name(builder) -> str:
-    """With its config, such as `multi30k/en-de`."""
-    config = builder.builder_config
-    return f"{builder.name}/{config.name}" if config else builder.name
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, without line breaks."""
-    return " ".join(str(error).split())
-
-
-@contextlib.contextmanager
-def _alone(builder) -> Iterator[None]:
-    """Holds the corpus's lock."""
-    root = builder.data_dir_root
-    name = full_name(builder)
-    file = f".{name}-{builder.version}.lock".replace("/", "-")
-    with file_lock(Path(root) / file, f"prepares {name}"):
-        yield
-
-
-def _report_progress(builder) -> None:
-    """Has the builder say now and then how many examples it has written."""
-    make = builder._split_generators
-
-    @functools.wraps(make)  # TFDS looks at its parameters
-    def split_generators(*args, **kwargs):
-        found = make(*args, **kwargs)
-        return {
-            split: _counted(split, rows) if isinstance(rows, Iterator) else rows
-            for split, rows in found.items()
-        }
-
-    builder._split_generators = split_generators
-
-
-def _counted(split: str, examples: Iterator) -> Iterator:
-    due = time.monotonic() + PATIENCE
-    for number, example in enumerate(examples):
-        if time.monotonic() > due:
-            print(f"  {split}: {number} examples ...", file=sys.stderr)
-            due = time.monotonic() + PATIENCE
-        yield example
-
-
-@contextlib.contextmanager
-def _bounded_memory(builder) -> Iterator[None]:
-    """TFDS without a split in memory, where examples keep their order."""
-    shuffler = shuffle.Shuffler
-    if builder.info.disable_shuffling:
-        shuffle.Shuffler = Spool
-    try:
-        yield
-    finally:
-        shuffle.Shuffler = shuffler
-
-
-@contextlib.contextmanager
-def _plain_downloads() -> Iterator[None]:
-    """TFDS without its minutes of retries and without TensorFlow to unpack archives."""
-    gfile = SimpleNamespace(io=SimpleNamespace(gfile=SimpleNamespace(GFile=open)))
-    gfile.compat = SimpleNamespace(as_text=str)
-    retries, tensorflow = downloader.MAX_RETRIES, extractor.tf
-    downloader.MAX_RETRIES = 0
-    if importlib.util.find_spec("tensorflow") is None:
-        extractor.tf = gfile
-    try:
-        yield
-    finally:
-        downloader.MAX_RETRIES, extractor.tf = retries, tensorflow

@@ -13,7 +13,7 @@ from etils import epath
 SETTLED = 2  # seconds after which a change shows in a file's times for certain
 
 
-class Copies:
+class PreparedVersions:
     """The prepared copies of a user's own corpus, and of which folder each is.
 
     `sources.json` beside the copies remembers the key of every folder: files that did

@@ -1,18 +1,17 @@
-"""Which corpora there are, and what may have been meant by a name that is none."""
+"""The corpora of this project, and explanations of wrong corpus names."""
 
 import difflib
 import importlib
 
 from etils import epath, epy
 
-from data.prepare import one_line
 from utils.errors import UserError
 
-with epy.lazy_imports():  # seconds that only opening a corpus should cost
+with epy.lazy_imports():  # takes seconds, and only opening a corpus needs it
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import naming
 
-CHOICES = 12  # configs shown to one who got the name wrong
+MAX_CHOICES = 12  # configs listed in a message about a wrong one
 
 
 # From the name of a corpus to the module of its TFDS builder.
@@ -38,19 +37,10 @@ CORPORA = {
 }
 
 
-def own_corpora() -> list[str]:
-    """Returns the names of the corpora that this project has a builder for."""
-    return sorted(CORPORA)
-
-
 def builder_class(name: str) -> type:
     """Imports and returns the TFDS builder of a corpus in `CORPORA`."""
-    return getattr(importlib.import_module(CORPORA[name]), class_name(name))
-
-
-def class_name(name: str) -> str:
-    """Of the builder of a corpus of ours."""
-    return "".join(word.capitalize() for word in name.split("_"))
+    class_name = "".join(word.capitalize() for word in name.split("_"))
+    return getattr(importlib.import_module(CORPORA[name]), class_name)
 
 
 def register(name: str) -> None:
@@ -58,22 +48,28 @@ def register(name: str) -> None:
     own = name.partition("/")[0].partition(":")[0]
     if own in CORPORA:
         builder_class(own)
-    else:  # some of TFDS's own are found only once these are imported
+    else:  # TFDS registers some of its own builders when these are imported
         importlib.import_module("tensorflow_datasets.translate")
         importlib.import_module("tensorflow_datasets.text")
 
 
+def full_name(builder) -> str:
+    """Returns the name of a builder with its config, such as `multi30k/en-de`."""
+    config = builder.builder_config
+    return f"{builder.name}/{config.name}" if config else builder.name
+
+
 def explain_name(name: str, data_dir: epath.Path, error: Exception) -> UserError | None:
-    """The UserError behind TFDS's `error`, or None if the user is not to blame."""
+    """Returns the UserError behind an error of TFDS, or None if it is a bug."""
     try:
         dataset, options = naming.parse_builder_name_kwargs(name)
         configs = list(tfds.builder_cls(str(dataset)).builder_configs)
-    except ValueError:  # no such name, or none that could be
-        return UserError(_unknown_corpus(name))
+    except ValueError:  # unknown or malformed
+        return UserError(_explain_unknown(name))
     config = options.get("config")
     if config not in [None, *configs]:
         return UserError(
-            f"{dataset} has no config {config!r}; {choices(config, configs)}"
+            f"{dataset} has no config {config!r}; {list_choices(config, configs)}"
         )
     if "File format is already set" in str(error):
         return UserError(
@@ -85,20 +81,25 @@ def explain_name(name: str, data_dir: epath.Path, error: Exception) -> UserError
     return None
 
 
-def _unknown_corpus(name: str) -> str:
-    own = own_corpora()
+def _explain_unknown(name: str) -> str:
+    own = sorted(CORPORA)
     known = own + tfds.list_builders(with_community_datasets=False)
     close = difflib.get_close_matches(name.partition("/")[0], known, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else "."
     return (
-        f"unknown corpus {name!r}{hint} This project has {', '.join(own)}; the other "
-        "names are those of TensorFlow Datasets' catalogue"
+        f"unknown corpus {name!r}{hint} This project has {', '.join(own)}; all other "
+        "names are those of the TensorFlow Datasets catalogue"
     )
 
 
-def choices(config: str, configs: list[str]) -> str:
-    """The configs that may have been meant, as a phrase."""
-    close = difflib.get_close_matches(config, configs, n=CHOICES)
-    shown = configs if len(configs) <= CHOICES else close or configs[:CHOICES]
+def list_choices(config: str, configs: list[str]) -> str:
+    """Returns a phrase that lists the configs closest to a wrong one."""
+    close = difflib.get_close_matches(config, configs, n=MAX_CHOICES)
+    shown = configs if len(configs) <= MAX_CHOICES else close or configs[:MAX_CHOICES]
     others = len(configs) - len(shown)
     return f"it has {', '.join(shown)}" + (f" and {others} others" if others else "")
+
+
+def one_line(error: Exception) -> str:
+    """Returns the message of an error without line breaks."""
+    return " ".join(str(error).split())

@@ -13,7 +13,7 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from data.tokenizers.serialization import Tokenizer
+from data.tokenizers.base import Tokenizer
 from decoding.config import check_decode
 from models.registry import ARCHITECTURES
 from tasks.registry import TASKS

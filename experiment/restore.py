@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.dataset import SIDES, Dataset, open_dataset
-from data.tokenizers.serialization import Tokenizer, dump_tokenizer, parse_tokenizer
+from data.tokenizers.base import Tokenizer
+from data.tokenizers.build import dump_tokenizer, parse_tokenizer
 from experiment.build import Experiment, build_experiment
 from experiment.validate import check_lengths
 from tasks.baselines import MAX_TRAINING_PAIRS

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from data.dataset import SIDES, Dataset, open_dataset
-from data.tokenizers.serialization import Tokenizer, dump_tokenizer
+from data.tokenizers.base import Tokenizer
+from data.tokenizers.build import dump_tokenizer
 from experiment.build import build_experiment, get_task_class
 from experiment.restore import (
     TrainedRun,

@@ -113,7 +113,7 @@ class Task(TextGenerator):
         """Score card of a whole text; see README.md for its form.
 
         Args:
-          batches: `TextOnce`, or `SlidingWindows` for a model that carries nothing.
+          batches: `LMEvalBatches`, or `SlidingWindows` for a model that carries nothing.
           options: `eval` (see configs/base.py).
           intervals: whether scores get bootstrap intervals.
 

@@ -23,7 +23,7 @@ def replace_unknown(
     """
     tags = tokenizer.tags.values()
     pairs = [pair for pair in zip(ids, looked_at, strict=True) if pair[0] not in tags]
-    text = tokenizer.text([token for token, _ in pairs])
+    text = tokenizer.detokenize([token for token, _ in pairs])
     parts = text.split(tokenizer.unknown)
     places = [place for token, place in pairs if token == tokenizer.unk]
     if len(parts) != len(places) + 1:  # the sign stands for something else too
@@ -32,4 +32,4 @@ def replace_unknown(
     for place, part in zip(places, parts[1:], strict=True):
         word = words[place] if place < len(words) else None
         text += (word or tokenizer.unknown) + part
-    return tokenizer.normal.undo(text)
+    return tokenizer.normalizer.undo(text)

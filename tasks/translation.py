@@ -104,7 +104,7 @@ class Task(LineTranslator):
         """Score card of a split; see README.md for its form.
 
         Args:
-          batches: `SentenceBatches` or, with `document_order`, `DocumentBatches`, over
+          batches: `BucketedBatches` or, with `document_order`, `DocumentBatches`, over
             each example once.
           options: `decode` and `eval` (see configs/base.py).
           texts: the split as text; its targets are the references.
@@ -129,8 +129,8 @@ class Task(LineTranslator):
                 "sentences": len(texts),
                 "tokens": int(blocks.weight.sum()),
                 "tokenizer": self.target.kind,
-                "moses_tokenize": self.target.normal.moses,
-                "lowercase": self.target.normal.lowercase,
+                "moses_tokenize": self.target.normalizer.moses,
+                "lowercase": self.target.normalizer.lowercase,
                 **(self._reach(model, batches) if self.document_order else {}),
                 **signatures,
             },
@@ -187,9 +187,9 @@ class Task(LineTranslator):
         self, train: list[tuple[str, str]], split: list[tuple[str, str]]
     ) -> dict[str, dict]:
         """Scores of translations that need no learning; see tasks/baselines.py."""
-        written = self.source.normal.comparable, self._reference
+        written = self.source.normalizer.normalize_reference, self._reference
         return trivial_baselines(train, split, self.languages[1], written)
 
     def _reference(self, target: str) -> str:
         """A line that a perfect model would write."""
-        return one_line(self.target.normal.comparable(target))
+        return one_line(self.target.normalizer.normalize_reference(target))

@@ -8,7 +8,8 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.dataset import open_dataset
-from data.tokenizers.serialization import KINDS, Tokenizer, dump_tokenizer
+from data.tokenizers.base import Tokenizer
+from data.tokenizers.build import KINDS, dump_tokenizer
 from experiment import train, validate
 from experiment.setup import num_parameters
 from training.checkpoint import Checkpoints

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.tokenizers.serialization import EOS, SPECIAL
+from data.tokenizers.base import EOS, SPECIAL
 from utils.errors import UserError
 
 NEVER = -1e9  # a bias whose softmax is 0 beside any other

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from data.tokenizers.serialization import ByteTokenizer, Tokenizer
+from data.tokenizers.base import Tokenizer
+from data.tokenizers.symbols import ByteTokenizer
 from experiment import build, setup
 
 LETTER = re.compile(r"_(\d+)(?=/|$)")  # of layers_3: which of equals a part is

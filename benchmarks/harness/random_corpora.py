@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from data.batching.bucketed import SentenceBatches
-from data.batching.buckets import make_plan
-from data.batching.stream import TextBatches
-from data.token_cache.reader import Encoded
+from data.batching.bucketed import BucketedBatches
+from data.batching.buckets import plan_batches
+from data.batching.stream import LMStreamBatches
+from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS, SPECIAL
-from data.tokenizers.serialization import WordTokenizer
+from data.tokenizers.symbols import WordTokenizer
 
 BATCHES = 4  # that differ from each other
 
@@ -19,14 +19,14 @@ def words(count: int) -> WordTokenizer:
     return WordTokenizer([*SPECIAL, *map(str, range(count - len(SPECIAL)))])
 
 
-def encoded(lengths: np.ndarray, vocabulary: int, seed: int) -> Encoded:
+def encoded(lengths: np.ndarray, vocabulary: int, seed: int) -> TokenizedSplit:
     """Sentences of these lengths, their ends included."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     random = np.random.default_rng(seed)
     tokens = random.integers(len(SPECIAL), vocabulary, offsets[-1]).astype(np.int32)
     tokens[offsets[1:] - 1] = EOS
     counts = dict.fromkeys(("characters", "words", "size"), len(tokens))
-    return Encoded(tokens, offsets, **counts)
+    return TokenizedSplit(tokens, offsets, **counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Sentences:
     length: int
     vocabulary: int
 
-    def train_batches(self) -> SentenceBatches:
+    def train_batches(self) -> BucketedBatches:
         """A few batches, each full."""
         lengths = np.full(self.rows * BATCHES, self.length)
         sides = [encoded(lengths, self.vocabulary, seed) for seed in (0, 1)]
-        plan = make_plan(*sides, count=1, tokens_per_batch=self.rows * self.length)
-        return SentenceBatches(*sides, plan, seed=0)
+        plan = plan_batches(*sides, num_buckets=1, tokens_per_batch=self.rows * self.length)
+        return BucketedBatches(*sides, plan, seed=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +73,21 @@ class VariedSentences:
         """Most tokens of the translations."""
         return np.minimum((self.factor * self.lengths).astype(int) + 10, self.length)
 
-    def sides(self) -> list[Encoded]:
+    def sides(self) -> list[TokenizedSplit]:
         """Source and target."""
         return [encoded(self.lengths, self.vocabulary, seed) for seed in (0, 1)]
 
-    def train_batches(self, tokens_per_batch: int = 4096) -> SentenceBatches:
+    def train_batches(self, tokens_per_batch: int = 4096) -> BucketedBatches:
         """In buckets, shuffled."""
         sides = self.sides()
-        plan = make_plan(*sides, count=self.buckets, tokens_per_batch=tokens_per_batch)
-        return SentenceBatches(*sides, plan, seed=0)
+        plan = plan_batches(*sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch)
+        return BucketedBatches(*sides, plan, seed=0)
 
-    def evaluation_batches(self, tokens_per_batch: int) -> SentenceBatches:
+    def evaluation_batches(self, tokens_per_batch: int) -> BucketedBatches:
         """In buckets, one after another."""
         sides = self.sides()
-        plan = make_plan(*sides, count=self.buckets, tokens_per_batch=tokens_per_batch)
-        return SentenceBatches(*sides, plan)
+        plan = plan_batches(*sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch)
+        return BucketedBatches(*sides, plan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Text:
     length: int
     vocabulary: int
 
-    def train_batches(self) -> TextBatches:
+    def train_batches(self) -> LMStreamBatches:
         """Segments of it, for ever."""
         size = np.asarray([self.rows * self.length * BATCHES])
         text = encoded(size, self.vocabulary, seed=0)
-        return TextBatches(text, rows=self.rows, length=self.length)
+        return LMStreamBatches(text, batch_size=self.rows, length=self.length)

@@ -1,34 +1,35 @@
-"""Batches of sentence pairs.
+"""Bucketed batches of sentence pairs.
 
-Batch k is a function of the corpus, the seed and k alone. An epoch holds every
-pair exactly once; where a bucket does not fill its last batch, rows of weight 0
-do.
+Batch k is a function of the corpus, the seed and k alone. An epoch holds every pair
+exactly once; rows of weight 0 fill the last batch of a bucket.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from data.batching.buckets import Bucket, Plan
+from data.batching.buckets import BatchPlan, Bucket
 from data.batching.shuffle import Permutation
-from data.token_cache.reader import Encoded
-from data.tokenizers.serialization import BOS, PAD
-
-EVERY_ROW = slice(None)
+from data.token_cache import TokenizedSplit
+from data.tokenizers.base import BOS, PAD
 
 
-class SentenceBatches:
-    """`batches[k]` for any k >= 0, in an order that differs from epoch to epoch.
+class BucketedBatches:
+    """`batches[k]` for any k >= 0, in another order in each epoch.
 
     Attributes:
-      plan: the shapes and which pairs they hold.
-      epoch_length: batches.
+      plan: the shapes and their pairs.
+      seed: seed of the order; None: in the order of the buckets, for evaluation.
+      epoch_length: number of batches of an epoch.
     """
 
     def __init__(
-        self, source: Encoded, target: Encoded, plan: Plan, seed: int | None = None
+        self,
+        source: TokenizedSplit,
+        target: TokenizedSplit,
+        plan: BatchPlan,
+        seed: int | None = None,
     ):
-        """With `seed` None the order is that of the buckets, for evaluation."""
         self.source, self.target, self.plan, self.seed = source, target, plan, seed
         self.ends = np.cumsum([bucket.num_batches for bucket in plan.buckets])
         self.epoch_length = int(self.ends[-1])
@@ -37,125 +38,125 @@ class SentenceBatches:
         return self.epoch_length
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.part(k, EVERY_ROW)
+        return self.partial_batch(k, slice(None))
 
-    def num_rows(self, k: int) -> int:
-        """Of batch k, those of weight 0 included."""
-        number, _ = self._place(*divmod(k, self.epoch_length))
-        return self.plan.buckets[number].rows
+    def num_examples(self, k: int) -> int:
+        """Returns the number of rows of batch k, those of weight 0 included."""
+        number, _ = self._locate(*divmod(k, self.epoch_length))
+        return self.plan.buckets[number].batch_size
 
-    def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Some rows of batch k, such as those of one host."""
-        bucket, members = self._members(*divmod(k, self.epoch_length))
-        return self._batch(bucket, members, rows)
+    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+        """Returns some rows of batch k, such as those of one host."""
+        bucket, members = self._read_members(*divmod(k, self.epoch_length))
+        indices = np.full(bucket.batch_size, -1)
+        indices[: len(members)] = members
+        indices, widths = indices[rows], (bucket.source, bucket.target)
+        reset = np.ones(len(indices), bool)
+        return pair_batch(self.source, self.target, indices, widths, reset)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """(rows, S, T) of every bucket: as many compilations as these."""
-        return sorted({(b.rows, b.source, b.target) for b in self.plan.buckets})
+        """Distinct shapes (B, S, T), each of which is compiled once."""
+        return sorted({(b.batch_size, b.source, b.target) for b in self.plan.buckets})
 
     @property
-    def padding(self) -> float:
-        """Share of an epoch's places that hold no token."""
-        return self.plan.padding
+    def padding_fraction(self) -> float:
+        """Fraction of padding in an epoch's batches."""
+        return self.plan.padding_fraction
 
-    def _place(self, epoch: int, place: int) -> tuple[int, int]:
-        """The number of a batch's bucket, and where in stored order it stands."""
+    def _locate(self, epoch: int, index: int) -> tuple[int, int]:
+        """Returns the bucket number of a batch, and its index in stored order."""
         if self.seed is not None:
             order = Permutation(self.epoch_length, self.seed, epoch)
-            place = int(order[np.asarray([place])][0])
-        return int(np.searchsorted(self.ends, place, side="right")), place
+            index = int(order[np.asarray([index])][0])
+        return int(np.searchsorted(self.ends, index, side="right")), index
 
-    def _members(self, epoch: int, place: int) -> tuple[Bucket, np.ndarray]:
-        """The bucket of a batch and the numbers of its pairs."""
-        number, place = self._place(epoch, place)
+    def _read_members(self, epoch: int, index: int) -> tuple[Bucket, np.ndarray]:
+        """Returns the bucket of a batch and the indices of its pairs."""
+        number, index = self._locate(epoch, index)
         bucket = self.plan.buckets[number]
-        start = (place - int(self.ends[number]) + bucket.num_batches) * bucket.rows
-        places = np.arange(start, min(start + bucket.rows, len(bucket.members)))
+        first = index - int(self.ends[number]) + bucket.num_batches
+        start = first * bucket.batch_size
+        stop = min(start + bucket.batch_size, len(bucket.members))
+        positions = np.arange(start, stop)
         if self.seed is not None:
             order = Permutation(len(bucket.members), self.seed, epoch, number + 1)
-            places = order[places]
-        return bucket, np.asarray(bucket.members[places])
-
-    def _batch(self, bucket, members, some: slice) -> dict[str, np.ndarray]:
-        numbers = np.full(bucket.rows, -1)
-        numbers[: len(members)] = members
-        numbers, widths = numbers[some], (bucket.source, bucket.target)
-        every = np.ones(len(numbers), bool)
-        return pair_batch(self.source, self.target, numbers, widths, every)
+            positions = order[positions]
+        return bucket, np.asarray(bucket.members[positions])
 
 
-class CopiesInTurn:
-    """`batches[k]` of the same pairs in several segmentations: a copy an epoch.
+class RotatingSegmentations:
+    """`batches[k]` of the same pairs in several segmentations, one for each epoch.
 
     Attributes:
-      copies: their batches, of the same shapes.
-      epoch_length: batches of the first epoch; others may have a few more or less.
+      segmentations: their batches, of the same shapes.
+      epoch_length: number of batches of the first epoch; others may differ slightly.
     """
 
-    def __init__(self, copies: Sequence[SentenceBatches]):
-        self.copies = list(copies)
-        self.ends = np.cumsum([copy.epoch_length for copy in copies])
-        self.epoch_length = copies[0].epoch_length
+    def __init__(self, segmentations: Sequence[BucketedBatches]):
+        self.segmentations = list(segmentations)
+        self.ends = np.cumsum([one.epoch_length for one in segmentations])
+        self.epoch_length = segmentations[0].epoch_length
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.part(k, slice(None))
+        return self.partial_batch(k, slice(None))
 
-    def num_rows(self, k: int) -> int:
-        """Of batch k, those of weight 0 included."""
-        copy, k = self._of_copy(k)
-        return copy.num_rows(k)
+    def num_examples(self, k: int) -> int:
+        """Returns the number of rows of batch k, those of weight 0 included."""
+        batches, k = self._locate(k)
+        return batches.num_examples(k)
 
-    def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Some rows of batch k, such as those of one host."""
-        copy, k = self._of_copy(k)
-        return copy.part(k, rows)
+    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+        """Returns some rows of batch k, such as those of one host."""
+        batches, k = self._locate(k)
+        return batches.partial_batch(k, rows)
 
-    def _of_copy(self, k: int) -> tuple[SentenceBatches, int]:
-        """The copy that batch k is of, and its number there."""
-        turn, place = divmod(k, int(self.ends[-1]))
-        number = int(np.searchsorted(self.ends, place, side="right"))
-        copy = self.copies[number]
-        place -= int(self.ends[number]) - copy.epoch_length
-        epoch = turn * len(self.copies) + number  # so that each has its own order
-        return copy, epoch * copy.epoch_length + place
+    def _locate(self, k: int) -> tuple[BucketedBatches, int]:
+        """Returns the segmentation of batch k, and the batch's number in it."""
+        rotation, index = divmod(k, int(self.ends[-1]))
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        batches = self.segmentations[number]
+        index -= int(self.ends[number]) - batches.epoch_length
+        epoch = rotation * len(self.segmentations) + number  # distinct orders
+        return batches, epoch * batches.epoch_length + index
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """(rows, S, T): as many compilations as these."""
-        return sorted({shape for copy in self.copies for shape in copy.shapes})
+        """Distinct shapes (B, S, T), each of which is compiled once."""
+        return sorted({shape for one in self.segmentations for shape in one.shapes})
 
     @property
-    def padding(self) -> float:
-        """Share of the places of all copies that hold no token."""
-        return float(np.average([c.padding for c in self.copies], weights=self.places))
+    def padding_fraction(self) -> float:
+        """Fraction of padding in the epochs of all segmentations."""
+        fractions = [one.padding_fraction for one in self.segmentations]
+        return float(np.average(fractions, weights=self.padded_tokens))
 
     @property
-    def places(self) -> list[int]:
-        """For tokens, in an epoch of each copy."""
+    def padded_tokens(self) -> list[int]:
+        """Tokens and padding of an epoch of each segmentation."""
         return [
-            sum(bucket.num_batches * bucket.rows * bucket.places for bucket in buckets)
-            for buckets in (copy.plan.buckets for copy in self.copies)
+            sum(b.num_batches * b.batch_size * b.padded_tokens for b in buckets)
+            for buckets in (one.plan.buckets for one in self.segmentations)
         ]
 
 
 def pair_batch(
-    source: Encoded,
-    target: Encoded,
-    numbers: np.ndarray,
+    source: TokenizedSplit,
+    target: TokenizedSplit,
+    indices: np.ndarray,
     widths: tuple[int, int],
     reset: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Sentence pairs as a model takes them.
+    """Returns sentence pairs as the arrays that a model takes.
 
     Args:
-      numbers: of the pair in each row; -1: none, the row is padding of weight 0.
-      widths: of source and target.
-      reset: whether a row begins anew.
+      indices: index of the pair in each row; -1: a padding row of weight 0.
+      widths: padded lengths of source and target.
+      reset: rows whose carry is to be reset.
     """
-    sources, source_mask = rows_of(source, numbers, widths[0])
-    labels, target_mask = rows_of(target, numbers, widths[1])
-    first = np.full((len(numbers), 1), BOS, labels.dtype)
+    sources, source_mask = pad_examples(source, indices, widths[0])
+    labels, target_mask = pad_examples(target, indices, widths[1])
+    first = np.full((len(indices), 1), BOS, labels.dtype)
     target_in = np.concatenate([first, labels[:, :-1]], axis=1)
     return {
         "source": sources,
@@ -165,19 +166,19 @@ def pair_batch(
         "labels": labels,
         "weights": target_mask.astype(np.float32),
         "reset": reset,
-        "ids": numbers.astype(np.int32),
+        "ids": indices.astype(np.int32),
     }
 
 
-def rows_of(
-    side: Encoded, numbers: np.ndarray, width: int
+def pad_examples(
+    side: TokenizedSplit, indices: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Examples as rows of tokens and a mask; the row of number -1 is padding."""
-    first = np.maximum(numbers, 0)
-    start = side.offsets[first].astype(np.int64)
-    # Not side.lengths, which is as long as the corpus.
-    length = np.where(numbers < 0, 0, side.offsets[first + 1] - start)
-    places = np.arange(width)
-    mask = places < length[:, None]
-    found = side.tokens[np.where(mask, start[:, None] + places, 0)]
-    return np.where(mask, found, PAD).astype(np.int32), mask
+    """Returns examples padded to `width` and their mask; index -1 gives padding."""
+    example = np.maximum(indices, 0)
+    start = side.offsets[example].astype(np.int64)
+    # `side.lengths` would compute the lengths of the whole corpus.
+    length = np.where(indices < 0, 0, side.offsets[example + 1] - start)
+    positions = np.arange(width)
+    mask = positions < length[:, None]
+    tokens = side.tokens[np.where(mask, start[:, None] + positions, 0)]
+    return np.where(mask, tokens, PAD).astype(np.int32), mask

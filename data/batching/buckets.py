@@ -1,167 +1,303 @@
-"""Buckets of sentence pairs: a short list of shapes under a budget of tokens."""
+"""Buckets of sentence pairs: a few batch shapes with little padding.
+
+Every pair goes into the cheapest shape that holds it. The shapes are chosen in two
+steps: the pairs are split in two, again and again, where that saves most padding; then
+each side of each shape is changed by a few tokens as long as that saves more.
+"""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from data.batching.bucket_shapes import bucket_numbers
-from data.storage import written_whole
-from data.token_cache.reader import Encoded
+from data.storage import atomic_directory
+from data.token_cache import TokenizedSplit
+
+MAX_COUNTED = 2**24  # values up to which counting needs no sorting
+MAX_CHANGE = 4  # tokens by which a side of a shape changes at once
+NEVER = np.iinfo(np.int64).max // 2**32  # cost of a pair that no shape holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """A shape and the pairs that go into it.
+    """A batch shape and the pairs that are padded to it.
 
     Attributes:
-      rows, source, target: the shape of its batches, R x S and R x T.
-      members: numbers of the pairs.
+      batch_size: number of pairs of a batch (B).
+      source, target: padded lengths S and T.
+      members: indices of the pairs.
     """
 
-    rows: int
+    batch_size: int
     source: int
     target: int
     members: np.ndarray
 
     @property
     def num_batches(self) -> int:
-        """In an epoch."""
-        return -(-len(self.members) // self.rows)
+        """Number of batches of an epoch."""
+        return -(-len(self.members) // self.batch_size)
 
     @property
-    def places(self) -> int:
-        """For tokens of a pair."""
+    def padded_tokens(self) -> int:
+        """Number of tokens of a padded pair."""
         return self.source + self.target
 
     def holds(self, other: "Bucket") -> bool:
-        """Whether the pairs of another bucket fit into this one."""
+        """Returns whether the pairs of another bucket fit into this one."""
         return self.source >= other.source and self.target >= other.target
 
 
-def make_buckets(
-    copies: list[np.ndarray], count: int, tokens_per_batch: int
-) -> list[list[Bucket]]:
-    """At most `count` buckets a copy, the shapes of all copies the same.
-
-    A batch has tokens_per_batch / the longer side rows.
-
-    Args:
-      copies: lengths of source and target, [N, 2], of the same pairs.
-    """
-    pool = np.concatenate(copies)
-    part = bucket_numbers(pool[:, 0], pool[:, 1], count)
-    shapes = [pool[part == number].max(axis=0) for number in range(part.max() + 1)]
-    found = []
-    for lengths, own in zip(copies, np.split(part, len(copies)), strict=True):
-        buckets = []
-        for number, (source, target) in enumerate(shapes):
-            rows = max(1, tokens_per_batch // int(max(source, target)))
-            members = np.flatnonzero(own == number)
-            buckets.append(Bucket(rows, int(source), int(target), members))
-        found.append(without_loose_ends(buckets, lengths.sum(axis=1)))
-    return found
-
-
-def without_loose_ends(buckets: list[Bucket], lengths: np.ndarray) -> list[Bucket]:
-    """The same pairs in fewer batches.
-
-    What does not fill a bucket's last batch, its longest pairs, moves on to the
-    smallest bucket with room for them on both sides, where that costs fewer places
-    than a batch that is mostly empty.
-    """
-    order = sorted(buckets, key=lambda bucket: bucket.places)
-    for number, bucket in enumerate(order):
-        loose = len(bucket.members) % bucket.rows
-        larger = [i for i in range(number + 1, len(order)) if order[i].holds(bucket)]
-        if not loose or not larger:
-            continue
-        other = order[larger[0]]
-        if loose * other.places >= bucket.rows * bucket.places:
-            continue
-        ranked = bucket.members[np.argsort(lengths[bucket.members], kind="stable")]
-        stay, move = np.sort(ranked[:-loose]), ranked[-loose:]
-        order[number] = dataclasses.replace(bucket, members=stay)
-        joined = np.sort(np.concatenate([other.members, move]))
-        order[larger[0]] = dataclasses.replace(other, members=joined)
-    return [bucket for bucket in order if len(bucket.members)]
-
-
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How the pairs of a split are batched.
+class BatchPlan:
+    """The buckets of a split.
 
     Attributes:
-      dropped: how many pairs are left out, by reason.
-      padding: share of the places of an epoch's batches that hold no token.
+      dropped: number of pairs that are filtered out, by reason.
+      padding_fraction: fraction of padding in an epoch's batches.
     """
 
     buckets: list[Bucket]
     dropped: dict[str, int]
-    padding: float
+    padding_fraction: float
 
 
-def make_plan(
-    source: Encoded,
-    target: Encoded,
+def plan_batches(
+    source: TokenizedSplit,
+    target: TokenizedSplit,
     *,
-    count: int,
+    num_buckets: int,
     tokens_per_batch: int,
-    kept: np.ndarray | None = None,
-    dropped: dict[str, int] | None = None,
-) -> Plan:
-    """Buckets for the pairs with numbers in `kept`; None: for all."""
-    if kept is None:
-        kept = np.arange(len(source.offsets) - 1)
-    sizes = {"count": count, "tokens_per_batch": tokens_per_batch}
-    return make_plans([(source, target)], kept=kept, dropped=dropped or {}, **sizes)[0]
+) -> BatchPlan:
+    """Returns a plan for all pairs of a split."""
+    return plan_segmentations(
+        [(source, target)],
+        num_buckets=num_buckets,
+        tokens_per_batch=tokens_per_batch,
+        indices=np.arange(len(source.offsets) - 1),
+        dropped={},
+    )[0]
 
 
-def make_plans(
-    copies: list[tuple[Encoded, Encoded]],
+def plan_segmentations(
+    segmentations: list[tuple[TokenizedSplit, TokenizedSplit]],
     *,
-    count: int,
+    num_buckets: int,
     tokens_per_batch: int,
-    kept: np.ndarray,
+    indices: np.ndarray,
     dropped: dict[str, int],
-) -> list[Plan]:
-    """A plan for each segmentation of the same pairs, which share their shapes."""
-    lengths = [
-        np.stack([side.lengths[kept] for side in sides], axis=1) for sides in copies
+) -> list[BatchPlan]:
+    """Returns a plan for each segmentation of the same pairs, all of the same shapes.
+
+    Args:
+      indices: the pairs to use.
+      dropped: number of the other pairs, by reason.
+    """
+    all_lengths = [
+        np.stack([side.lengths[indices] for side in sides], axis=1)
+        for sides in segmentations
     ]
+    all_buckets = make_buckets(all_lengths, num_buckets, tokens_per_batch)
     plans = []
-    for own, found in zip(
-        lengths, make_buckets(lengths, count, tokens_per_batch), strict=True
-    ):
-        places = sum(b.num_batches * b.rows * b.places for b in found)
-        buckets = [dataclasses.replace(b, members=kept[b.members]) for b in found]
-        plans.append(Plan(buckets, dropped, 1 - int(own.sum()) / places))
+    for lengths, buckets in zip(all_lengths, all_buckets, strict=True):
+        padded = sum(b.num_batches * b.batch_size * b.padded_tokens for b in buckets)
+        buckets = [dataclasses.replace(b, members=indices[b.members]) for b in buckets]
+        plans.append(BatchPlan(buckets, dropped, 1 - int(lengths.sum()) / padded))
     return plans
 
 
-def open_plan(folder: Path, make: Callable[[], Plan]) -> Plan:
-    """A plan that is kept in a folder, made at the first call."""
+def make_buckets(
+    segmentations: list[np.ndarray], num_buckets: int, tokens_per_batch: int
+) -> list[list[Bucket]]:
+    """Returns at most `num_buckets` buckets for each segmentation, of equal shapes.
+
+    A batch has `tokens_per_batch` / (its longer side) pairs.
+
+    Args:
+      segmentations: source and target lengths of the same pairs, [N, 2] each.
+    """
+    pool = np.concatenate(segmentations)
+    assigned = assign_buckets(pool[:, 0], pool[:, 1], num_buckets)
+    shapes = [pool[assigned == i].max(axis=0) for i in range(assigned.max() + 1)]
+    result = []
+    per_segmentation = np.split(assigned, len(segmentations))
+    for lengths, numbers in zip(segmentations, per_segmentation, strict=True):
+        buckets = []
+        for i, (source, target) in enumerate(shapes):
+            batch_size = max(1, tokens_per_batch // int(max(source, target)))
+            members = np.flatnonzero(numbers == i)
+            buckets.append(Bucket(batch_size, int(source), int(target), members))
+        result.append(merge_partial_batches(buckets, lengths.sum(axis=1)))
+    return result
+
+
+def merge_partial_batches(buckets: list[Bucket], lengths: np.ndarray) -> list[Bucket]:
+    """Reduces the number of batches by moving the pairs of incomplete ones.
+
+    The longest pairs of a bucket, as many as its last batch holds, move to the smallest
+    bucket with room for them, if that adds fewer padded tokens than the batch has.
+    """
+    order = sorted(buckets, key=lambda bucket: bucket.padded_tokens)
+    for number, bucket in enumerate(order):
+        excess = len(bucket.members) % bucket.batch_size
+        larger = [i for i in range(number + 1, len(order)) if order[i].holds(bucket)]
+        if not excess or not larger:
+            continue
+        other = order[larger[0]]
+        batch_tokens = bucket.batch_size * bucket.padded_tokens
+        if excess * other.padded_tokens >= batch_tokens:
+            continue
+        ranked = bucket.members[np.argsort(lengths[bucket.members], kind="stable")]
+        stay, move = np.sort(ranked[:-excess]), ranked[-excess:]
+        order[number] = dataclasses.replace(bucket, members=stay)
+        merged = np.sort(np.concatenate([other.members, move]))
+        order[larger[0]] = dataclasses.replace(other, members=merged)
+    return [bucket for bucket in order if len(bucket.members)]
+
+
+def open_plan(folder: Path, make: Callable[[], BatchPlan]) -> BatchPlan:
+    """Reads the plan stored in a folder, after making and storing it once."""
     if not folder.exists():
         plan = make()
-        shapes = [[b.rows, b.source, b.target, len(b.members)] for b in plan.buckets]
-        with written_whole(folder) as draft:
+        shapes = [
+            [b.batch_size, b.source, b.target, len(b.members)] for b in plan.buckets
+        ]
+        with atomic_directory(folder) as draft:
             members = np.concatenate([bucket.members for bucket in plan.buckets])
             np.save(draft / "members.npy", members)
             document = {
                 "shapes": shapes,
                 "dropped": plan.dropped,
-                "padding": plan.padding,
+                "padding": plan.padding_fraction,
             }
             (draft / "plan.json").write_text(json.dumps(document), encoding="utf8")
     document = json.loads((folder / "plan.json").read_text(encoding="utf8"))
     members = np.load(folder / "members.npy", mmap_mode="r")
     ends = np.cumsum([shape[3] for shape in document["shapes"]])
     buckets = [
-        Bucket(rows, source, target, members[end - size : end])
-        for (rows, source, target, size), end in zip(
+        Bucket(batch_size, source, target, members[end - count : end])
+        for (batch_size, source, target, count), end in zip(
             document["shapes"], ends, strict=True
         )
     ]
-    return Plan(buckets, document["dropped"], document["padding"])
+    return BatchPlan(buckets, document["dropped"], document["padding"])
+
+
+# --- Choice of the shapes ---
+
+
+def assign_buckets(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, num_buckets: int
+) -> np.ndarray:
+    """Returns the bucket number of each pair, below `num_buckets`."""
+    base = int(target_lengths.max()) + 1
+    codes = source_lengths.astype(np.int64) * base + target_lengths
+    unique, counts, unique_index = count_values(codes)
+    pairs = np.stack([unique // base, unique % base], axis=1)
+    shapes = refine_shapes(pairs, counts, split_shapes(pairs, counts, num_buckets))
+    chosen, _ = cheapest_shapes(pairs, shapes)
+    used = np.unique(chosen, return_inverse=True)[1]
+    return used.ravel()[unique_index]
+
+
+def split_shapes(
+    pairs: np.ndarray, counts: np.ndarray, num_shapes: int
+) -> np.ndarray:
+    """Returns at most `num_shapes` shapes, [C, 2], by splitting the worst bucket.
+
+    Args:
+      pairs: the distinct pairs of lengths, [K, 2].
+      counts: number of occurrences of each, [K].
+    """
+    bucket = np.zeros(len(pairs), np.int64)
+    for new in range(1, num_shapes):
+        splits = []
+        for number, side in itertools.product(range(new), (0, 1)):
+            inside = bucket == number
+            lengths, others = pairs[inside, side], pairs[inside, 1 - side]
+            splits.append((*best_split(lengths, others, counts[inside]), number, side))
+        saved, limit, number, side = max(splits)
+        if saved <= 0:
+            break
+        bucket[(bucket == number) & (pairs[:, side] > limit)] = new
+    parts = [pairs[bucket == number] for number in range(bucket.max() + 1)]
+    return np.stack([part.max(axis=0) for part in parts])
+
+
+def best_split(
+    lengths: np.ndarray, others: np.ndarray, counts: np.ndarray
+) -> tuple[float, int]:
+    """Finds the split of `lengths` in two that saves most padding.
+
+    Args:
+      lengths: distinct lengths of one side.
+      others: lengths of the other side.
+      counts: number of pairs of each.
+
+    Returns:
+      The padded tokens saved, and the longest length below the split.
+    """
+    order = np.argsort(lengths, kind="stable")
+    lengths, others, counts = lengths[order], others[order], counts[order]
+    total = np.cumsum(counts)
+    low = lengths + np.maximum.accumulate(others)
+    high = lengths[-1] + np.maximum.accumulate(others[::-1])[::-1]
+    cost = total[:-1] * low[:-1] + (total[-1] - total[:-1]) * high[1:]
+    saved = total[-1] * high[0] - cost
+    saved[lengths[:-1] == lengths[1:]] = -1
+    if not len(saved):
+        return -1, 0
+    index = int(saved.argmax())
+    return float(saved[index]), int(lengths[index])
+
+
+def refine_shapes(
+    pairs: np.ndarray, counts: np.ndarray, shapes: np.ndarray
+) -> np.ndarray:
+    """Changes sides of shapes by a few tokens until none saves padding."""
+    changes = [
+        sign * size for size in range(1, MAX_CHANGE + 1) for sign in (-1, 1)
+    ]
+    best, previous = (cheapest_shapes(pairs, shapes)[1] * counts).sum(), None
+    while previous is None or best < previous:
+        previous = best
+        for number, side, change in itertools.product(
+            range(len(shapes)), (0, 1), changes
+        ):
+            changed = shapes.copy()
+            changed[number, side] += change
+            cost = (cheapest_shapes(pairs, changed)[1] * counts).sum()
+            if cost < best:
+                shapes, best = changed, cost
+    return shapes
+
+
+def cheapest_shapes(
+    pairs: np.ndarray, shapes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the cheapest shape of each pair, and its tokens or NEVER if none fits."""
+    holds = (pairs[:, None] <= shapes[None]).all(axis=-1)
+    cost = np.where(holds, shapes.sum(axis=1), NEVER)
+    chosen = cost.argmin(axis=1)
+    return chosen, cost[np.arange(len(pairs)), chosen]
+
+
+def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the distinct values, their counts, and the inverse indices.
+
+    Like `np.unique`, but small values are not sorted, which saves gigabytes for a large
+    corpus.
+    """
+    if values.max() > MAX_COUNTED:
+        unique, inverse, counts = np.unique(
+            values, return_inverse=True, return_counts=True
+        )
+        return unique, counts, inverse
+    counts = np.bincount(values)
+    unique = np.flatnonzero(counts)
+    index = np.zeros(len(counts), np.int32)
+    index[unique] = np.arange(len(unique))
+    return unique, counts[unique], index[values]

@@ -1,9 +1,9 @@
-"""Batches of sentence pairs in the order of their documents.
+"""Batches of sentence pairs in document order, for models that carry state.
 
-Row b of batch k+1 holds the sentence after that of row b of batch k, or the first
-of another document, which `reset` says. An epoch deals whole documents to the rows
-and holds every pair once; a row that is done before the others is padding of
-weight 0. Batch k is a function of the corpus, the seed and k alone.
+Row b of batch k + 1 holds the sentence after that of row b of batch k, or the first one
+of another document, where `reset` is set. An epoch assigns whole documents to rows and
+holds every pair once; a row that ends before the others is padding of weight 0. Batch k
+is a function of the corpus, the seed and k alone.
 """
 
 import functools
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.batching.bucket_shapes import cheapest, cut_shapes, moved_shapes
 from data.batching.bucketed import pair_batch
-from data.token_cache.reader import Encoded
+from data.batching.buckets import cheapest_shapes, refine_shapes, split_shapes
+from data.token_cache import TokenizedSplit
 from utils.errors import UserError
 
 
@@ -23,142 +23,158 @@ class DocumentBatches:
     """`batches[k]` for any k >= 0; without a seed for k < `len(batches)`.
 
     Attributes:
-      rows: B, documents read side by side.
-      documents: the numbers of each document's pairs, in order.
-      num_dropped: pairs left out; their documents go on without them.
-      shapes: (rows, S, T), as many compilations as these.
-      padding: share of the first epoch's places that hold no token.
-      epoch_length: batches, in every epoch the same.
+      batch_size: number of documents read in parallel (B).
+      documents: indices of each document's pairs, in order.
+      num_dropped: number of pairs left out; their documents continue without them.
+      shapes: distinct shapes (B, S, T), each of which is compiled once.
+      padding_fraction: fraction of padding in the first epoch's batches.
+      epoch_length: number of batches, the same in every epoch.
     """
 
     def __init__(
         self,
-        source: Encoded,
-        target: Encoded,
+        source: TokenizedSplit,
+        target: TokenizedSplit,
         documents: Sequence[str],
         *,
-        rows: int,
+        batch_size: int,
         buckets: int,
         max_length: int | None = None,
-        kept: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
         seed: int | None = None,
     ):
-        """With `seed` None each pair comes once, documents in stored order.
+        """Assigns documents to rows and chooses shapes.
 
         Args:
-          documents: the name of each pair's document; see `find_documents`.
-          buckets: at most so many shapes.
-          max_length: of either side; longer pairs are left out.
-          kept: numbers of the pairs that may be used, ascending; None: all.
+          documents: name of each pair's document; see `find_documents`.
+          buckets: maximum number of shapes.
+          max_length: maximum length of either side; longer pairs are left out.
+          indices: the pairs to use, ascending; None: all.
+          seed: seed of the order; None: one epoch of documents in stored order.
 
-        Raises UserError where no pair is left.
+        Raises:
+          UserError: no pair is left.
         """
-        self.source, self.target, self.rows, self.seed = source, target, rows, seed
+        self.source, self.target, self.seed = source, target, seed
+        self.batch_size = batch_size
         self.lengths = np.stack([source.lengths, target.lengths], axis=1)
         fits = self.lengths.max(axis=1) <= (max_length or self.lengths.max())
-        kept = np.arange(len(fits)) if kept is None else np.asarray(kept)
-        kept = kept[fits[kept]]
-        if not len(kept):
+        indices = np.arange(len(fits)) if indices is None else np.asarray(indices)
+        indices = indices[fits[indices]]
+        if not len(indices):
             raise UserError(f"no pair of at most {max_length} tokens a side is left")
-        self.num_dropped = len(fits) - len(kept)
-        self.documents = find_documents(documents, kept)
+        self.num_dropped = len(fits) - len(indices)
+        self.documents = find_documents(documents, indices)
         self.is_first = np.zeros(len(fits), bool)
-        self.is_first[[numbers[0] for numbers in self.documents]] = True
-        self.epoch_length = self._table(0).shape[1]
-        longest = self._longest(self._table(0))
-        # Later epochs meet other batches: one shape holds whatever may come.
-        self._sizes = choose_shapes(longest, self.lengths[kept].max(axis=0), buckets)
-        self.shapes = [(rows, int(s), int(t)) for s, t in self._sizes]
-        places = rows * cheapest(longest, self._sizes)[1].sum()
-        self.padding = float(1 - self.lengths[kept].sum() / places)
+        self.is_first[[pairs[0] for pairs in self.documents]] = True
+        self.epoch_length = self._epoch_table(0).shape[1]
+        longest = self._longest(self._epoch_table(0))
+        # Batches of later epochs differ: one shape holds the longest pair.
+        largest = self.lengths[indices].max(axis=0)
+        self._sizes = choose_shapes(longest, largest, buckets)
+        self.shapes = [(batch_size, int(s), int(t)) for s, t in self._sizes]
+        padded = batch_size * cheapest_shapes(longest, self._sizes)[1].sum()
+        self.padding_fraction = float(1 - self.lengths[indices].sum() / padded)
 
     def __len__(self) -> int:
         return self.epoch_length
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.part(k, slice(None))
+        return self.partial_batch(k, slice(None))
 
-    def num_rows(self, k: int) -> int:
-        """Of batch k; all have the same."""
+    def num_examples(self, k: int) -> int:
+        """Returns the number of rows of batch k."""
         del k
-        return self.rows
+        return self.batch_size
 
-    def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Some rows of batch k, such as those of one host; no others are read."""
+    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+        """Returns some rows of batch k, such as those of one host."""
         if k < 0 or (self.seed is None and k >= self.epoch_length):
             raise IndexError(k)
         epoch, step = divmod(k, self.epoch_length)
-        numbers = self._table(epoch)[:, step]
-        chosen, _ = cheapest(self._longest(numbers[:, None]), self._sizes)
-        numbers = numbers[rows]
-        reset = (numbers < 0) | self.is_first[numbers]
+        indices = self._epoch_table(epoch)[:, step]
+        chosen, _ = cheapest_shapes(self._longest(indices[:, None]), self._sizes)
+        indices = indices[rows]
+        reset = (indices < 0) | self.is_first[indices]
         widths = self._sizes[chosen[0]]
-        return pair_batch(self.source, self.target, numbers, widths, reset)
+        return pair_batch(self.source, self.target, indices, widths, reset)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (batches live as long as the process)
-    def _table(self, epoch: int) -> np.ndarray:
-        """Which pair each row holds in each batch of an epoch, [B, K]; -1: none."""
+    def _epoch_table(self, epoch: int) -> np.ndarray:
+        """Returns the pair of each row in each batch of an epoch, [B, K]; -1: none."""
         random = None
         if self.seed is not None:
             random = np.random.default_rng([self.seed, epoch])
-        lengths = np.asarray([len(numbers) for numbers in self.documents])
-        dealt = deal(lengths, self.rows, random)
-        table = np.full((self.rows, max(lengths[row].sum() for row in dealt)), -1)
-        for numbers, row in zip(table, dealt, strict=True):
-            held = [self.documents[document] for document in row]
-            numbers[: lengths[row].sum()] = np.concatenate([*held, np.zeros(0, int)])
+        lengths = np.asarray([len(pairs) for pairs in self.documents])
+        assigned = assign_to_rows(lengths, self.batch_size, random)
+        num_batches = max(lengths[row].sum() for row in assigned)
+        table = np.full((self.batch_size, num_batches), -1)
+        for pairs, row in zip(table, assigned, strict=True):
+            documents = [self.documents[document] for document in row]
+            joined = np.concatenate([*documents, np.zeros(0, int)])
+            pairs[: len(joined)] = joined
         return table
 
-    def _longest(self, numbers: np.ndarray) -> np.ndarray:
-        """The longest source and target of each batch of a table, [K, 2]."""
-        lengths = np.where(numbers[..., None] < 0, 0, self.lengths[numbers])
+    def _longest(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the longest source and target of each batch of a table, [K, 2]."""
+        lengths = np.where(indices[..., None] < 0, 0, self.lengths[indices])
         return lengths.max(axis=0)
 
 
-def find_documents(names: Sequence[str], kept: np.ndarray) -> list[np.ndarray]:
-    """The numbers of each document's pairs, of those in `kept`, in order.
+def find_documents(names: Sequence[str], indices: np.ndarray) -> list[np.ndarray]:
+    """Groups pairs into documents, in order.
 
-    A document is a run of pairs of one name; a pair without a name is one alone.
+    Args:
+      names: document of each pair. Consecutive pairs of one name are a document; a pair
+        without a name is a document alone.
+      indices: the pairs to use.
     """
     begins = [
-        not name or name != before
-        for before, name in itertools.pairwise(itertools.chain([None], names))
+        not name or name != previous
+        for previous, name in itertools.pairwise(itertools.chain([None], names))
     ]
-    document = np.cumsum(begins)[kept]
-    return np.split(kept, np.flatnonzero(np.diff(document)) + 1)
+    document = np.cumsum(begins)[indices]
+    return np.split(indices, np.flatnonzero(np.diff(document)) + 1)
 
 
-def deal(
-    lengths: np.ndarray, rows: int, random: np.random.Generator | None
+def assign_to_rows(
+    lengths: np.ndarray, num_rows: int, random: np.random.Generator | None
 ) -> list[np.ndarray]:
-    """The documents of each row: the longest first, each to the shortest row.
+    """Assigns documents to rows greedily, the longest first, each to the shortest row.
 
-    How long rows get does not depend on `random`, which chooses among documents
-    of one length and in which order a row reads; None: in stored order.
+    Args:
+      lengths: number of pairs of each document.
+      random: permutes documents of one length and the order of each row, which leaves
+        the lengths of rows unchanged; None: in stored order.
+
+    Returns:
+      The documents of each row, in order.
     """
     order = np.arange(len(lengths))
     if random is not None:
         order = random.permutation(order)
     order = order[np.argsort(-lengths[order], kind="stable")]
-    held = [[] for _ in range(rows)]
-    shortest = [(0, row) for row in range(rows)]
+    rows = [[] for _ in range(num_rows)]
+    shortest = [(0, row) for row in range(num_rows)]
     for document in order.tolist():
         length, row = shortest[0]
-        held[row].append(document)
+        rows[row].append(document)
         heapq.heapreplace(shortest, (length + int(lengths[document]), row))
     sort = np.sort if random is None else random.permutation
-    return [sort(np.asarray(documents, int)) for documents in held]
+    return [sort(np.asarray(documents, int)) for documents in rows]
 
 
-def choose_shapes(longest: np.ndarray, largest: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` shapes, [C, 2], in which little of the batches is padding.
+def choose_shapes(
+    longest: np.ndarray, largest: np.ndarray, num_shapes: int
+) -> np.ndarray:
+    """Returns at most `num_shapes` shapes with little padding, [C, 2].
 
     Args:
-      longest: source and target of each batch, [K, 2].
-      largest: source and target that one of the shapes must hold.
+      longest: longest source and target of each batch, [K, 2].
+      largest: source and target lengths that one of the shapes must hold.
     """
     wanted = np.concatenate([longest, largest[None]])
-    kinds, numbers = np.unique(wanted, axis=0, return_counts=True)
-    shapes = moved_shapes(kinds, numbers, cut_shapes(kinds, numbers, count))
-    chosen, _ = cheapest(kinds, shapes)
+    pairs, counts = np.unique(wanted, axis=0, return_counts=True)
+    shapes = refine_shapes(pairs, counts, split_shapes(pairs, counts, num_shapes))
+    chosen, _ = cheapest_shapes(pairs, shapes)
     return np.unique(shapes[chosen], axis=0)

@@ -18,7 +18,7 @@ Checksums = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class Published:
+class RemoteArchive:
     """A published archive.
 
     Attributes:
@@ -37,7 +37,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Store:
+class ArchiveStore:
     """Where the files of one corpus are.
 
     Attributes:
@@ -50,7 +50,7 @@ class Store:
     folder: Path
     seen: dict[str, str]
 
-    def members(self, published: Published, wanted: Checksums) -> dict[str, Path]:
+    def members(self, published: RemoteArchive, wanted: Checksums) -> dict[str, Path]:
         """A readable file for each of the `wanted`; some end in `.gz` or `.bz2`.
 
         A source folder may hold the archive, or its files with or without their
@@ -74,7 +74,7 @@ class Store:
                 (self.folder / published.name).unlink(missing_ok=True)
             raise
 
-    def _unpack(self, published: Published, wanted: Checksums) -> dict[str, Path]:
+    def _unpack(self, published: RemoteArchive, wanted: Checksums) -> dict[str, Path]:
         archive, key = self._find_archive(published, wanted)
         folder = self.folder / "extracted" / f"{archive.name}-{key[:12]}"
         found = extract(archive, wanted, folder)
@@ -92,7 +92,7 @@ class Store:
         return next((path for path in paths if path.is_file()), None)
 
     def _find_archive(
-        self, published: Published, wanted: Checksums
+        self, published: RemoteArchive, wanted: Checksums
     ) -> tuple[Path, str]:
         """The verified archive and its checksum."""
 
@@ -113,7 +113,7 @@ class Store:
             return path, check(path)
         return path, download(published.url, path, check)
 
-    def _lacks(self, published: Published, wanted: Checksums) -> str:
+    def _lacks(self, published: RemoteArchive, wanted: Checksums) -> str:
         missing = [
             posixpath.basename(member).removesuffix(".gz")
             for member in wanted
@@ -149,13 +149,13 @@ class Store:
             print(f"{name} has sha256 {got}: {note}", file=sys.stderr)
 
 
-def open_store(builder, dl_manager) -> Store:
+def open_store(builder, dl_manager) -> ArchiveStore:
     """The files of the corpus that `builder` prepares.
 
     What has no published checksum is recorded in the prepared folder's metadata.json.
     """
     source = builder.source_dir
-    return Store(
+    return ArchiveStore(
         source_dir=None if source is None else Path(source).expanduser(),
         folder=Path(os.fspath(dl_manager.download_dir)) / builder.name,
         seen=builder.info.metadata,

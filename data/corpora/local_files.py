@@ -32,7 +32,7 @@ class SplitFiles:
 Layout = dict[str, SplitFiles]  # by split
 
 
-def take(folder: Path, name: str) -> Path | None:
+def find_file(folder: Path, name: str) -> Path | None:
     """The text `name` of `folder`, plain or `.gz`, if there is one."""
     found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
     if len(found) > 1:
@@ -45,7 +45,7 @@ def names(folder: Path) -> list[str]:
     return sorted({p.name.removesuffix(".gz") for p in folder.iterdir() if p.is_file()})
 
 
-def arrange(found: list[tuple[str, str, SplitFiles]], folder: Path) -> Layout:
+def group_splits(found: list[tuple[str, str, SplitFiles]], folder: Path) -> Layout:
     """The splits in their order, from (split, what makes it, files).
 
     Raises UserError where one is there twice.
@@ -67,7 +67,7 @@ def unpack(path: Path):
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def inspect(path: Path) -> tuple[str, int]:
+def hash_and_count(path: Path) -> tuple[str, int]:
     """A hash of the text, and its number of lines.
 
     Raises UserError unless the file is whole, in UTF-8 and more than white space.
@@ -102,7 +102,7 @@ def content_key(layout: Layout) -> str:
     parts = []
     for split, files in layout.items():
         found = {
-            field: [inspect(path) for path in paths]
+            field: [hash_and_count(path) for path in paths]
             for field, paths in files.columns.items()
         }
         if not files.whole:
@@ -124,7 +124,7 @@ def check_step(files: SplitFiles, lines: dict[str, int]) -> None:
             )
 
 
-def stamps(layout: Layout) -> list[list]:
+def fingerprint(layout: Layout) -> list[list]:
     """Name, size and times of every file: they change when a file does."""
     columns = [paths for files in layout.values() for paths in files.columns.values()]
     stats = [(str(path), path.stat()) for paths in columns for path in paths]
@@ -133,7 +133,7 @@ def stamps(layout: Layout) -> list[list]:
 
 def read_folder(folder: Path) -> SplitFiles:
     """Every text of `folder` as one document. Raises UserError if there is none."""
-    texts = [take(folder, name) for name in names(folder) if name.endswith(".txt")]
+    texts = [find_file(folder, name) for name in names(folder) if name.endswith(".txt")]
     if not texts:
         raise UserError(f"{folder} is empty: it holds no .txt or .txt.gz file")
     return SplitFiles({"text": tuple(texts)}, whole=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data.corpora.local_files import Layout, content_key, stamps, unpack
-from data.prepared_versions import Copies
+from data.corpora.local_files import Layout, content_key, fingerprint, unpack
+from data.corpora.own_files import PreparedVersions
 from utils.errors import UserError
 
 NAMED_COPY = re.compile(r"(?:.+-)?[0-9a-f]{12}")
@@ -62,7 +62,7 @@ class OwnText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         Raises UserError where that is none or could be several.
         """
-        copies = Copies(data_dir / cls.name, config, str(cls.VERSION))
+        copies = PreparedVersions(data_dir / cls.name, config, str(cls.VERSION))
         if NAMED_COPY.fullmatch(config) and copies.has(config):
             return Config(config)
         cls.check_name(config)
@@ -71,7 +71,7 @@ class OwnText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         source = Path(source_dir).expanduser().absolute()
         if source.is_dir() and any(source.iterdir()):
             layout = cls.layout(config, source)
-            now = stamps(layout)
+            now = fingerprint(layout)
             key = copies.key(source, now, functools.partial(content_key, layout))
             return Config(copies.name(key), layout, now)
         name = copies.name(copies.remembered(source).get("key", ""))
@@ -83,7 +83,7 @@ class OwnText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     @classmethod
-    def _only(cls, copies: Copies) -> str:
+    def _only(cls, copies: PreparedVersions) -> str:
         """The config of the one copy there is."""
         found = copies.prepared()
         if not found:
@@ -119,7 +119,7 @@ class OwnText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         columns = [self.read(paths, files.whole) for paths in files.columns.values()]
         for key, texts in enumerate(zip(*columns, strict=False)):
             yield key, absent | dict(zip(files.columns, texts, strict=True))
-        if stamps(self.builder_config.layout) != self.builder_config.stamps:
+        if fingerprint(self.builder_config.layout) != self.builder_config.stamps:
             raise UserError(f"{self.name}'s files changed while they were read")
 
     def read(self, paths: tuple[Path, ...], whole: bool) -> Iterator[str]:

@@ -10,14 +10,14 @@ class PublicCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Attributes:
       HOMEPAGE, LICENSE: where it comes from and what one may do with it.
-      REMEMBERS: whether its metadata keep the checksums of files without a published
+      RECORD_CHECKSUMS: whether its metadata keep the checksums of files without a published
         one.
       source_dir: folder with the published files; None downloads them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     HOMEPAGE = LICENSE = ""
-    REMEMBERS = False
+    RECORD_CHECKSUMS = False
     source_dir = None
 
     def features(self) -> tfds.features.FeaturesDict:
@@ -30,7 +30,7 @@ class PublicCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=self.features(),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
-            metadata=tfds.core.MetadataDict() if self.REMEMBERS else None,
+            metadata=tfds.core.MetadataDict() if self.RECORD_CHECKSUMS else None,
             disable_shuffling=True,
         )
 

@@ -29,7 +29,7 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Source:
+class RemoteFile:
     """One text of a corpus, known by its content however it is packed.
 
     Attributes:
@@ -60,7 +60,7 @@ class Source:
 
 
 def read_texts(
-    sources: Mapping[str, Source], source_dir: str | None = None
+    sources: Mapping[str, RemoteFile], source_dir: str | None = None
 ) -> dict[str, str]:
     """The text of every source; see `read_bytes`. UserError where it is not UTF-8."""
     found = read_bytes(sources, source_dir)
@@ -68,7 +68,7 @@ def read_texts(
 
 
 def read_bytes(
-    sources: Mapping[str, Source], source_dir: str | None = None
+    sources: Mapping[str, RemoteFile], source_dir: str | None = None
 ) -> dict[str, bytes]:
     """What every source holds, verified, from `source_dir` or else its address.
 
@@ -85,7 +85,7 @@ def read_bytes(
     return {key: _unpack(*found[key], source) for key, source in sources.items()}
 
 
-def is_offered(source: Source, source_dir: str | None = None) -> bool:
+def exists(source: RemoteFile, source_dir: str | None = None) -> bool:
     """Whether `source_dir`, or else the address, has the source.
 
     Raises UserError where the address is out of reach.
@@ -120,7 +120,7 @@ def decode(name: str, text: bytes, line: int = 1) -> str:
         ) from error
 
 
-def _find_all(sources: Mapping[str, Source], folder: Path) -> dict[str, Path]:
+def _find_all(sources: Mapping[str, RemoteFile], folder: Path) -> dict[str, Path]:
     found = {key: source.find(folder) for key, source in sources.items()}
     missing = [sources[key] for key, path in found.items() if path is None]
     if missing:
@@ -131,18 +131,18 @@ def _find_all(sources: Mapping[str, Source], folder: Path) -> dict[str, Path]:
     return found
 
 
-def _file_names(sources: Iterable[Source]) -> str:
+def _file_names(sources: Iterable[RemoteFile]) -> str:
     """What to put in a source folder, as a phrase."""
     names = ", ".join(dict.fromkeys(source.names[0] for source in sources))
     archives = dict.fromkeys(source.published for source in sources if source.member)
     return " or ".join([f"{names} (plain or .gz)", *archives])
 
 
-def _fetch(url: str, sources: Iterable[Source]) -> bytes:
+def _fetch(url: str, sources: Iterable[RemoteFile]) -> bytes:
     return _request(url, sources, "GET")
 
 
-def _request(url: str, sources: Iterable[Source], method: str) -> bytes:
+def _request(url: str, sources: Iterable[RemoteFile], method: str) -> bytes:
     try:
         request = urllib.request.Request(url, headers=AGENT, method=method)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
@@ -154,7 +154,7 @@ def _request(url: str, sources: Iterable[Source], method: str) -> bytes:
         ) from error
 
 
-def _unpack(origin: str, packed: bytes, source: Source) -> bytes:
+def _unpack(origin: str, packed: bytes, source: RemoteFile) -> bytes:
     """The text inside `packed`, which came from the file or address `origin`."""
     try:
         if origin.endswith((".tgz", ".tar.gz")):
@@ -182,7 +182,7 @@ def _read_tar(packed: bytes, member: str) -> bytes:
     raise KeyError(f"it holds no {member}")
 
 
-def _verify(origin: str, text: bytes, source: Source) -> None:
+def _verify(origin: str, text: bytes, source: RemoteFile) -> None:
     algorithm = ALGORITHMS[len(source.checksum)]
     got = hashlib.new(algorithm, text).hexdigest()
     if got != source.checksum:

@@ -1,130 +1,183 @@
-"""Text to numbers and back: what all tokenizers share.
+"""The interface of all tokenizers: text to token ids and back.
 
-All kinds have the same first four numbers: padding, end of sentence, unknown,
-beginning of sentence. Tags that name a target language come last.
+The first four ids are the same in every vocabulary: padding, end of sentence, unknown
+and beginning of sentence. Tags that name a target language come last.
 """
 
 import copy
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from data.chunk_text import portions
-from data.tokenizers.normalization import AS_IS, TAG, Normalizer
+from data.tokenizers.normalization import IDENTITY, TAG, Normalizer
 from utils.errors import UserError
 
 SPECIAL = ("<pad>", "<eos>", "<unk>", "<bos>")
 PAD, EOS, UNK, BOS = range(len(SPECIAL))
 
+CHUNK = 2**18  # characters of a text that are tokenized at once
+WORD = re.compile(r"\S+")
+
 
 class Tokenizer:
-    """What all kinds have in common.
+    """Base class of all tokenizers.
+
+    A subclass defines `encode_ids`, `detokenize`, `split`, `id_to_token`, `to_dict`,
+    `load` and `train`; callers use `encode*`, `decode`, `words` and `pieces`, which
+    also normalize the text and handle tags.
 
     Attributes:
-      normal: what is done to a text first, and undone last.
-      tags: words for target languages and their numbers, one number each.
+      kind: the value of `data.tokenizer` that selects the class.
+      recipe: settings, besides the text, that determine a learned vocabulary.
+      learns_from: number of characters to learn from at most; 0: all.
+      splits_at_spaces: whether long texts may be split between words only.
+      vocab_size: number of ids, tags included.
+      normalizer: applied to a text before it is tokenized, and undone after decoding.
+      unknown: text for which `detokenize` writes an unknown token.
+      tags: ids of target language tags.
     """
 
     kind: ClassVar[str] = ""
-    recipe: ClassVar[dict] = {}  # what, beside the text, decides the vocabulary
-    learns_from: ClassVar[int] = 0  # at most so many characters; 0: all there are
-    is_cut_at_spaces: ClassVar[bool] = True  # else a text may be cut anywhere
+    recipe: ClassVar[dict] = {}
+    learns_from: ClassVar[int] = 0
+    splits_at_spaces: ClassVar[bool] = True
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int
-    normal: Normalizer = AS_IS
-    unknown: ClassVar[str] = SPECIAL[UNK]  # how `text` shows what was not known
+    normalizer: Normalizer = IDENTITY
+    unknown: ClassVar[str] = SPECIAL[UNK]
     tags: dict[str, int] = {}  # noqa: RUF012
 
-    def with_normal(self, normal: Normalizer) -> "Tokenizer":
-        """The same vocabulary for texts that are normalised otherwise."""
+    def with_normalizer(self, normalizer: Normalizer) -> "Tokenizer":
+        """Returns this vocabulary with another normalizer."""
         other = copy.copy(self)
-        other.normal = normal
+        other.normalizer = normalizer
         return other
 
     def with_tags(self, tags: Iterable[str]) -> "Tokenizer":
-        """The vocabulary and one number for each tag: its own there, or a new one."""
+        """Returns this vocabulary with an id for each tag, a new one if it lacks it."""
         other = copy.copy(self)
         other.tags = {}
         for tag in tags:
-            known = self.find(tag)
+            known = self.token_to_id(tag)
             other.tags[tag] = other.vocab_size if known is None else known
             other.vocab_size += known is None
         return other
 
-    def find(self, symbol: str) -> int | None:
-        """The number of a symbol of the vocabulary; None: it has none."""
+    def token_to_id(self, token: str) -> int | None:
+        """Returns the id of a token, or None if the vocabulary lacks it."""
         return None
 
     def shares_vocabulary(self, other: "Tokenizer") -> bool:
-        """Whether a number means the same to both."""
+        """Returns whether ids mean the same tokens in both tokenizers."""
         if self is other:
             return True
         is_same = self.kind == other.kind and self.tags == other.tags
-        return is_same and self.content() == other.content()
+        return is_same and self.to_dict() == other.to_dict()
 
-    def parted(self, text: str) -> tuple[list[int], str]:
-        """The tag of a text, if it is to have one, and the text, normalised.
+    def split_tag(self, text: str) -> tuple[list[int], str]:
+        """Normalizes a text and separates its language tag.
 
-        Raises UserError for a tag that the vocabulary does not have.
+        Returns:
+          The tag's id in a list, empty without a tag, and the rest of the text.
+
+        Raises:
+          UserError: the vocabulary lacks the tag.
         """
-        text = self.normal.apply(text)
-        own = TAG.match(text) if self.tags and self.normal.tag else None
-        if own is None:
+        text = self.normalizer.apply(text)
+        match = TAG.match(text) if self.tags and self.normalizer.tag else None
+        if match is None:
             return [], text
-        if own[1] not in self.tags:
+        if match[1] not in self.tags:
             known = ", ".join(self.tags)
-            raise UserError(f"{text[:40]!r}: there is no {own[1]}, but {known}")
-        return [self.tags[own[1]]], text[own.end() :]
+            raise UserError(f"Unknown tag {match[1]} in {text[:40]!r}; choose {known}")
+        return [self.tags[match[1]]], text[match.end() :]
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of a text."""
-        first, text = self.parted(text)
-        return [*first, *self.numbers(text)]
+        """Returns the token ids of a text."""
+        first, text = self.split_tag(text)
+        return [*first, *self.encode_ids(text)]
 
-    def encode_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of all texts behind one another, and how many each has."""
-        firsts, plain = zip(*map(self.parted, texts), strict=True)
-        return led_by(firsts, *self.numbers_all(plain))
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the concatenated ids of all texts, and the number of each."""
+        firsts, plain = zip(*map(self.split_tag, texts), strict=True)
+        return prepend_ids(firsts, *self.encode_ids_batch(plain))
 
     def encode_long(self, text: str) -> Iterator[np.ndarray]:
-        """The numbers of a text, some at a time."""
-        first, text = self.parted(text)
+        """Yields the token ids of a text, chunk by chunk."""
+        first, text = self.split_tag(text)
         yield np.asarray(first, np.int64)
-        for portion in portions(text, self.is_cut_at_spaces):
-            yield self.numbers_all([portion])[0]
+        for chunk in chunk_text(text, self.splits_at_spaces):
+            yield self.encode_ids_batch([chunk])[0]
 
-    def numbers_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """`numbers` of all texts behind one another, and how many each has."""
-        found = [self.numbers(text) for text in texts]
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        numbers = itertools.chain.from_iterable(found)
-        return np.fromiter(numbers, np.int64, lengths.sum()), lengths
+    def encode_ids_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Applies `encode_ids` to all texts; returns the same as `encode_batch`."""
+        ids = [self.encode_ids(text) for text in texts]
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        flat = itertools.chain.from_iterable(ids)
+        return np.fromiter(flat, np.int64, lengths.sum()), lengths
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of numbers; see `text`."""
+        """Returns the text of token ids, without tags and normalization."""
         tags = self.tags.values()
-        return self.normal.undo(self.text([i for i in ids if i not in tags]))
+        return self.normalizer.undo(self.detokenize([i for i in ids if i not in tags]))
 
     def words(self, text: str) -> list[str]:
-        """What each number of `encode` stands for, known or not."""
-        first, text = self.parted(text)
+        """Returns the piece of text behind each id of `encode`, unknown or not."""
+        first, text = self.split_tag(text)
         return [*self.pieces(first), *self.split(text)]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """A legible name a number."""
+        """Returns the printable name of each id."""
         tags = {number: tag for tag, number in self.tags.items()}
-        return [tags[int(i)] if int(i) in tags else self.piece(int(i)) for i in ids]
+        return [
+            tags[int(i)] if int(i) in tags else self.id_to_token(int(i)) for i in ids
+        ]
 
 
-def led_by(
-    firsts: Sequence[list[int]], numbers: np.ndarray, lengths: np.ndarray
+def prepend_ids(
+    firsts: Sequence[list[int]], ids: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as in `numbers_all`, each behind none or one number of its own."""
+    """Inserts at most one id before each text of an encoded batch."""
     added = np.fromiter(map(len, firsts), np.int64, len(firsts))
     if not added.any():
-        return numbers, lengths
+        return ids, lengths
     starts = (np.cumsum(lengths) - lengths)[added > 0]
     new = [number for first in firsts for number in first]
-    return np.insert(numbers, starts, new), lengths + added
+    return np.insert(ids, starts, new), lengths + added
+
+
+def chunk_text(text: str, at_spaces: bool, size: int = CHUNK) -> Iterator[str]:
+    """Splits a text into chunks of about `size` characters.
+
+    Args:
+      at_spaces: split only at a single space between two words, which is dropped; else
+        split anywhere.
+    """
+    start = 0
+    while len(text) - start > size:
+        end = _find_single_space(text, start + size) if at_spaces else start + size
+        if end < 0:
+            break
+        yield text[start:end]
+        start = end + at_spaces
+    yield text[start:]
+
+
+def _find_single_space(text: str, start: int) -> int:
+    """Returns the index of the first space from `start` between two words, or -1."""
+    index = text.find(" ", start)
+    while index > 0 and (
+        text[index - 1].isspace() or text[index + 1 : index + 2].isspace()
+    ):
+        index = text.find(" ", index + 1)
+    return index if index < len(text) - 1 else -1
+
+
+def num_words(text: str) -> int:
+    """Returns `len(text.split())` without building the list for long texts."""
+    if len(text) <= CHUNK:
+        return len(text.split())
+    return sum(1 for _ in WORD.finditer(text))

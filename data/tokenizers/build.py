@@ -1,42 +1,85 @@
-"""The tokenizers of an experiment: learnt from its corpus once, or given.
+"""Tokenizers of an experiment: learned from its corpus once, or read from a file.
 
-<data.dir>/encoded/<corpus>/tokenizer-<key>/<side>.json
+    <data.dir>/encoded/<corpus>/tokenizer-<key>/<side>.json
+
+`<key>` is a hash of the settings and the corpus.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.corpus import TRAIN, Corpus
-from data.remote import is_there
-from data.samples import spread
-from data.storage import short_hash, written_whole
-from data.tokenizers.normalization import TAG, Normalizer, language_tag
-from data.tokenizers.serialization import (
-    KINDS,
-    Tokenizer,
-    dump_tokenizer,
-    parse_tokenizer,
-    read_vocabulary,
-    train_tokenizer,
+from data.corpus import TRAIN, Corpus, sample_evenly
+from data.storage import atomic_directory, ensure_local, short_hash
+from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
+from data.tokenizers.normalization import IDENTITY, TAG, Normalizer, language_tag
+from data.tokenizers.sentencepiece import SentencePieceTokenizer, UnigramTokenizer
+from data.tokenizers.symbols import (
+    ByteTokenizer,
+    CharTokenizer,
+    ListTokenizer,
+    WordTokenizer,
 )
 from utils.errors import UserError
 
-FORMAT = 3  # to be raised when the meaning of a setting changes
-JOINT = "joint"
+FORMAT = 3  # increment it when a setting changes its meaning
+JOINT = "joint"  # the side of a vocabulary shared by source and target
+
+# From the value of `data.tokenizer` to the class.
+KINDS = {
+    "byte": ByteTokenizer,
+    "word": WordTokenizer,
+    "char": CharTokenizer,
+    "sentencepiece": SentencePieceTokenizer,
+    "unigram": UnigramTokenizer,
+}
 
 
-def normalizers(
+def find_tokenizers(
+    corpus: Corpus, folder: Path, sides: tuple[str, ...], cfg: ConfigDict
+) -> dict[str, Tokenizer]:
+    """Returns a tokenizer for each side, learned from the training split if needed.
+
+    Args:
+      folder: where learned tokenizers are stored.
+      cfg: the experiment's `cfg.data`.
+    """
+    normalizers = make_normalizers(corpus, sides, cfg)
+    tags = [language_tag(target) for target in corpus.targets] if cfg.target_tag else []
+    if cfg.vocabulary:
+        path = Path(cfg.vocabulary).expanduser()
+        tokenizers = {JOINT: read_vocabulary(cfg.tokenizer, path)}
+    else:
+        keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
+        settings = {key: cfg[key] for key in keys}
+        kind = KINDS.get(cfg.tokenizer)
+        settings["recipe"] = kind.recipe if kind else {}
+        settings["normal"] = normalizers
+
+        def train():
+            return learn(corpus, sides, normalizers, cfg, tags)
+
+        tokenizers = open_tokenizers(corpus, folder, settings, train)
+    return {
+        side: _add_tags(tokenizers, side, tags).with_normalizer(normalizer)
+        for side, normalizer in zip(sides, normalizers, strict=True)
+    }
+
+
+def make_normalizers(
     corpus: Corpus, sides: tuple[str, ...], cfg: ConfigDict
 ) -> list[Normalizer]:
-    """What is done to each side of a corpus before it is tokenised.
+    """Returns the normalizer of each side of a corpus.
 
-    Raises UserError for Moses without a language, and a tag without a target.
+    Raises:
+      UserError: tags are asked for, but the corpus has no target language.
     """
     languages = corpus.languages or ("",) * len(sides)
     if cfg.target_tag and not corpus.languages:
-        raise UserError("data.target_tag=True: a text has no target language")
+        raise UserError(f"data.target_tag=True: {corpus.name} has no target language")
     tags = [language_tag(languages[-1]) if cfg.target_tag else "", ""]
     return [
         Normalizer(language or "en", cfg.moses_tokenize, cfg.lowercase, tag)
@@ -46,54 +89,30 @@ def normalizers(
     ]
 
 
-def find_tokenizers(
-    corpus: Corpus, folder: Path, sides: tuple[str, ...], cfg: ConfigDict
-) -> dict[str, Tokenizer]:
-    """Tokenizers by side: given, or learnt now or before from the training split."""
-    normals = normalizers(corpus, sides, cfg)
-    tags = [language_tag(target) for target in corpus.targets] if cfg.target_tag else []
-    if cfg.vocabulary:
-        given = read_vocabulary(cfg.tokenizer, Path(cfg.vocabulary).expanduser())
-        found = {JOINT: given}
-    else:
-        keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
-        settings = {key: cfg[key] for key in keys}
-        kind = KINDS.get(cfg.tokenizer)
-        settings["recipe"] = kind.recipe if kind else {}
-        settings["normal"] = normals
-
-        def train():
-            return learn(corpus, sides, normals, cfg, tags)
-
-        found = open_tokenizers(corpus, folder, settings, train)
-    return {
-        side: tagged(found, side, tags).with_normal(normal)
-        for side, normal in zip(sides, normals, strict=True)
-    }
-
-
-def tagged(found: dict[str, Tokenizer], side: str, tags: list[str]) -> Tokenizer:
-    """The tokenizer of a side; tags are where a source has them."""
-    if side in found and side != "source":
-        return found[side]
-    return found.get(side, found.get(JOINT)).with_tags(tags)
+def _add_tags(
+    tokenizers: dict[str, Tokenizer], side: str, tags: list[str]
+) -> Tokenizer:
+    """Returns the tokenizer of a side, with tags unless it is of the target alone."""
+    if side in tokenizers and side != "source":
+        return tokenizers[side]
+    return tokenizers.get(side, tokenizers.get(JOINT)).with_tags(tags)
 
 
 def learn(
     corpus: Corpus,
     sides: tuple[str, ...],
-    normals: list[Normalizer],
+    normalizers: list[Normalizer],
     cfg: ConfigDict,
     tags: Sequence[str] = (),
 ) -> dict[str, Tokenizer]:
-    """Tokenizers by side, or one for all, with room left for tags."""
+    """Learns a tokenizer for each side, or a joint one, with room left for tags."""
 
     def train(columns):
         size = cfg.vocab_size - (len(tags) if 0 in columns else 0)
         most = KINDS[cfg.tokenizer].learns_from if cfg.tokenizer in KINDS else 0
         texts = (
-            plain(normals[i], text[i])
-            for text in spread(corpus, TRAIN, most)
+            _normalize_without_tag(normalizers[i], example[i])
+            for example in sample_evenly(corpus, TRAIN, most)
             for i in columns
         )
         return train_tokenizer(cfg.tokenizer, texts, size, cfg.min_count)
@@ -103,25 +122,24 @@ def learn(
     return {side: train([i]) for i, side in enumerate(sides)}
 
 
-def plain(normal: Normalizer, text: str) -> str:
-    """A text as it is tokenised, without its tag."""
-    text = normal.apply(text)
-    return TAG.sub("", text, count=1) if normal.tag else text
+def _normalize_without_tag(normalizer: Normalizer, text: str) -> str:
+    text = normalizer.apply(text)
+    return TAG.sub("", text, count=1) if normalizer.tag else text
 
 
 def open_tokenizers(
     corpus: Corpus, folder: Path, settings: dict, train: Callable[[], dict]
 ) -> dict[str, Tokenizer]:
-    """A tokenizer a side, learnt at the first call, read back afterwards.
+    """Reads the stored tokenizers of a corpus, after learning them once.
 
     Args:
-      settings: what the tokenizers depend on, beside the corpus.
+      settings: all that the tokenizers depend on besides the corpus.
       train: learns them.
     """
     key = short_hash(FORMAT, corpus.name, corpus.version, corpus.fields, settings)
     target = folder / f"tokenizer-{key}"
-    if not is_there(target):
-        with written_whole(target) as draft:
+    if not ensure_local(target):
+        with atomic_directory(target) as draft:
             for side, tokenizer in train().items():
                 document = dump_tokenizer(tokenizer)
                 (draft / f"{side}.json").write_text(document, encoding="utf8")
@@ -129,3 +147,82 @@ def open_tokenizers(
         file.stem: parse_tokenizer(file.read_text(encoding="utf8"))
         for file in sorted(target.glob("*.json"))
     }
+
+
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int, min_count: int
+) -> Tokenizer:
+    """Learns a tokenizer from normalized texts.
+
+    Raises:
+      UserError: `kind` is unknown, or `vocab_size` is too small or too large.
+    """
+    if kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise UserError(f"Unknown data.tokenizer={kind!r}; choose one of {known}")
+    if vocab_size <= len(SPECIAL):
+        raise UserError(
+            f"data.vocab_size={vocab_size} leaves no room for words: it must be more "
+            f"than the {len(SPECIAL)} special tokens {' '.join(SPECIAL)}"
+        )
+    try:
+        tokenizer = KINDS[kind].train(texts, vocab_size, min_count)
+    except RuntimeError as error:  # SentencePiece: fewer pieces than characters
+        raise UserError(f"data.vocab_size={vocab_size}: {error}") from error
+    is_learned = isinstance(tokenizer, SentencePieceTokenizer)
+    if is_learned and tokenizer.vocab_size < vocab_size:
+        raise UserError(
+            f"data.vocab_size={vocab_size} is more than the text allows: it has "
+            f"{tokenizer.vocab_size} pieces"
+        )
+    return tokenizer
+
+
+def read_vocabulary(kind: str, path: Path) -> Tokenizer:
+    """Reads a SentencePiece model, or a list of tokens with one on each line.
+
+    Raises:
+      UserError: the file is missing or does not fit `kind`.
+    """
+    if not path.is_file():
+        raise UserError(f"data.vocabulary={path}: there is no such file")
+    if kind in ("sentencepiece", "unigram"):
+        return _read_sentencepiece(kind, path)
+    if issubclass(KINDS.get(kind, Tokenizer), ListTokenizer):
+        symbols = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
+        words = [symbol for symbol in symbols if symbol not in SPECIAL]
+        return KINDS[kind]([*SPECIAL, *words])
+    raise UserError(f"data.vocabulary={path}: data.tokenizer={kind!r} takes no file")
+
+
+def _read_sentencepiece(kind: str, path: Path) -> Tokenizer:
+    try:
+        tokenizer = KINDS[kind](path.read_bytes())
+    except RuntimeError as error:
+        raise UserError(f"data.vocabulary={path} is no SentencePiece model") from error
+    processor = tokenizer.processor
+    ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if (*ids, processor.bos_id()) != (PAD, EOS, UNK, BOS):
+        raise UserError(
+            f"data.vocabulary={path}: its first pieces must be {' '.join(SPECIAL)}; "
+            "train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=3"
+        )
+    return tokenizer
+
+
+def dump_tokenizer(tokenizer: Tokenizer) -> str:
+    """Returns a tokenizer as a JSON document."""
+    content = {"kind": tokenizer.kind, **tokenizer.to_dict()}
+    if tokenizer.normalizer != IDENTITY:
+        content["normal"] = dataclasses.asdict(tokenizer.normalizer)
+    if tokenizer.tags:
+        content["tags"] = list(tokenizer.tags)
+    return json.dumps(content, ensure_ascii=False)
+
+
+def parse_tokenizer(document: str) -> Tokenizer:
+    """Restores a tokenizer from `dump_tokenizer`."""
+    content = json.loads(document)
+    tokenizer = KINDS[content["kind"]].load(content)
+    normalizer = Normalizer(**content.get("normal", {}))
+    return tokenizer.with_tags(content.get("tags", ())).with_normalizer(normalizer)

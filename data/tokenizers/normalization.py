@@ -1,4 +1,4 @@
-"""What is done to a text before it becomes numbers, and undone afterwards."""
+"""Text normalization before tokenization, and its inverse after decoding."""
 
 import dataclasses
 import functools
@@ -9,13 +9,13 @@ TAG = re.compile(r"(<2\w+>) ?")  # at the beginning of a text
 
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
-    """Moses' normalisation and tokenisation (Koehn et al. 2007), lower case, a tag.
+    """Moses tokenization (Koehn et al. 2007), lowercasing and a target language tag.
 
     Attributes:
-      language: whose rules Moses applies, "de".
-      moses: punctuation is normalised and set apart; undone when text comes back.
-      lowercase: cannot be undone.
-      tag: a word before a text that has none: the language it is to become.
+      language: language of Moses' rules, such as "de".
+      moses: normalize punctuation and separate it from words; `undo` reverts it.
+      lowercase: convert to lower case, which `undo` cannot revert.
+      tag: the tag put before texts that have none.
     """
 
     language: str = ""
@@ -24,41 +24,41 @@ class Normalizer:
     tag: str = ""
 
     def apply(self, text: str) -> str:
-        """What the tokenizer sees."""
+        """Returns the normalized text, which the tokenizer encodes."""
         tag = self.tag
-        if tag and (own := TAG.match(text)):
-            tag, text = own[1], text[own.end() :]
+        if tag and (match := TAG.match(text)):
+            tag, text = match[1], text[match.end() :]
         if self.moses:
-            normalize, tokenize, _ = moses(self.language)
+            normalize, tokenize, _ = load_moses(self.language)
             text = tokenize(normalize(text), return_str=True, escape=False)
         if self.lowercase:
             text = text.lower()
         return f"{tag} {text}" if tag else text
 
     def undo(self, text: str) -> str:
-        """Text as it is written, from what the tokenizer gives."""
+        """Removes the tag and reverts Moses tokenization."""
         if self.tag:
             text = TAG.sub("", text, count=1)
         if self.moses:
-            text = moses(self.language)[2](text.split(), unescape=False)
+            text = load_moses(self.language)[2](text.split(), unescape=False)
         return text
 
-    def comparable(self, text: str) -> str:
-        """A reference as a perfect model would write it."""
-        return text if self == AS_IS else self.undo(self.apply(text))
+    def normalize_reference(self, text: str) -> str:
+        """Returns a reference text as a perfect model would generate it."""
+        return text if self == IDENTITY else self.undo(self.apply(text))
 
 
-AS_IS = Normalizer()
+IDENTITY = Normalizer()
 
 
 def language_tag(language: str) -> str:
-    """The word that asks for a language, as in Johnson et al. (2017)."""
+    """Returns the tag of a target language, "<2de>" (Johnson et al. 2017)."""
     return f"<2{language}>"
 
 
 @functools.cache
-def moses(language: str) -> tuple:
-    """Moses' normaliser, tokenizer and detokenizer of a language, by sacremoses."""
+def load_moses(language: str) -> tuple:
+    """Returns sacremoses' punctuation normalizer, tokenizer and detokenizer."""
     import sacremoses
 
     return (

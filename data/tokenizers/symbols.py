@@ -1,4 +1,4 @@
-"""Text as symbols and back: bytes, characters or words."""
+"""Tokenizers whose tokens are bytes, characters or words."""
 
 import collections
 import functools
@@ -12,67 +12,72 @@ from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
 
 
 class ByteTokenizer(Tokenizer):
-    """UTF-8 bytes; nothing is unknown."""
+    """Tokenizer of UTF-8 bytes, which needs no training."""
 
     kind: ClassVar = "byte"
-    is_cut_at_spaces: ClassVar = False
+    splits_at_spaces: ClassVar = False
     vocab_size = len(SPECIAL) + 256
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
-        """There is nothing to learn."""
+        """Returns the tokenizer; the arguments are not used."""
         return cls()
 
     @classmethod
     def load(cls, content: dict):
-        """From what `content` gave."""
+        """Restores a tokenizer from `to_dict`."""
         return cls()
 
-    def content(self) -> dict:
-        """What `load` needs."""
+    def to_dict(self) -> dict:
+        """Returns the vocabulary as JSON, empty here."""
         return {}
 
-    def numbers(self, text: str) -> list[int]:
-        """One number a byte."""
+    def encode_ids(self, text: str) -> list[int]:
+        """Returns an id for each byte."""
         return [byte + len(SPECIAL) for byte in text.encode()]
 
-    def numbers_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """See `Tokenizer`."""
-        found = [text.encode() for text in texts]
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        numbers = np.frombuffer(b"".join(found), np.uint8)
-        return numbers.astype(np.uint16) + len(SPECIAL), lengths
+    def encode_ids_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Applies `encode_ids` to all texts at once."""
+        encoded = [text.encode() for text in texts]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        ids = np.frombuffer(b"".join(encoded), np.uint8)
+        return ids.astype(np.uint16) + len(SPECIAL), lengths
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """The bytes, each as U+FFFD where it is no character."""
+        """Returns the bytes as text, U+FFFD where a byte is no character."""
         return [bytes([byte]).decode(errors="replace") for byte in text.encode()]
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text; a broken character becomes U+FFFD, special numbers nothing."""
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Returns the text without special tokens; invalid UTF-8 becomes U+FFFD."""
         plain = bytes(i - len(SPECIAL) for i in ids if i >= len(SPECIAL))
         return plain.decode(errors="replace")
 
-    def piece(self, number: int) -> str:
-        """A legible name."""
-        return SPECIAL[number] if number < len(SPECIAL) else self.text([number])
+    def id_to_token(self, number: int) -> str:
+        """Returns the printable name of an id."""
+        return SPECIAL[number] if number < len(SPECIAL) else self.detokenize([number])
 
 
 class ListTokenizer(Tokenizer):
-    """A list of known symbols; subclasses say how text falls into symbols."""
+    """Base class of tokenizers with a list of known tokens.
+
+    Attributes:
+      symbols: the tokens by id.
+      ids: the ids by token. Padding, EOS and BOS are left out, so that a text that
+        contains their names cannot produce them.
+    """
 
     joiner: ClassVar[str]
 
     def __init__(self, symbols: Sequence[str]):
         self.symbols = list(symbols)
         self.vocab_size = len(self.symbols)
-        # A text that names another special symbol does not end or pad anything.
         named = (i for i in range(self.vocab_size) if i not in (PAD, EOS, BOS))
         self.ids = {self.symbols[i]: i for i in named}
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
-        """The most frequent symbols, ties in alphabetical order."""
+        """Keeps the most frequent tokens; ties in alphabetical order."""
         count = collections.Counter()
         for text in texts:
             count.update(cls.split(text))
@@ -84,66 +89,69 @@ class ListTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, content: dict):
-        """From what `content` gave."""
+        """Restores a tokenizer from `to_dict`."""
         return cls(content["symbols"])
 
-    def content(self) -> dict:
-        """What `load` needs."""
+    def to_dict(self) -> dict:
+        """Returns the vocabulary as JSON."""
         return {"symbols": self.symbols}
 
-    def numbers(self, text: str) -> list[int]:
-        """One number a symbol, UNK for those not known."""
+    def encode_ids(self, text: str) -> list[int]:
+        """Returns an id for each token, UNK for unknown ones."""
         return [self.ids.get(symbol, UNK) for symbol in self.split(text)]
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text, `<unk>` where a symbol was not known."""
-        kept = (i for i in ids if i not in (PAD, EOS, BOS))
-        return self.joiner.join(self.symbols[i] for i in kept)
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Returns the text, with `<unk>` for unknown tokens."""
+        symbols = (self.symbols[i] for i in ids if i not in (PAD, EOS, BOS))
+        return self.joiner.join(symbols)
 
-    def piece(self, number: int) -> str:
-        """A legible name."""
+    def id_to_token(self, number: int) -> str:
+        """Returns the printable name of an id."""
         return self.symbols[number]
 
-    def find(self, symbol: str) -> int | None:
-        """The number of a symbol of the vocabulary; None: it has none."""
-        return self.ids.get(symbol)
+    def token_to_id(self, token: str) -> int | None:
+        """Returns the id of a token, or None if the vocabulary lacks it."""
+        return self.ids.get(token)
 
 
 class WordTokenizer(ListTokenizer):
-    """What stands between white space. Special words in a text are unknown ones."""
+    """Tokenizer of words, which white space separates.
+
+    Names of special tokens in a text become unknown words.
+    """
 
     kind: ClassVar = "word"
     joiner = " "
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """The words."""
+        """Returns the words of a text."""
         return text.split()
 
 
 class CharTokenizer(ListTokenizer):
-    """Unicode characters."""
+    """Tokenizer of single Unicode characters."""
 
     kind: ClassVar = "char"
-    is_cut_at_spaces: ClassVar = False
+    splits_at_spaces: ClassVar = False
     joiner = ""
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """The characters."""
+        """Returns the characters of a text."""
         return list(text)
 
     @functools.cached_property
-    def numbers_by_code(self) -> np.ndarray:
-        """The number of every character there can be."""
+    def ids_by_code_point(self) -> np.ndarray:
+        """Ids of all Unicode code points."""
         table = np.full(sys.maxunicode + 1, UNK, np.int32)
         for symbol, number in self.ids.items():
             if len(symbol) == 1:
                 table[ord(symbol)] = number
         return table
 
-    def numbers_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """See `Tokenizer`."""
+    def encode_ids_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Applies `encode_ids` to all texts at once."""
         codes = "".join(texts).encode("utf-32-le", "surrogatepass")
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        return self.numbers_by_code[np.frombuffer(codes, np.uint32)], lengths
+        return self.ids_by_code_point[np.frombuffer(codes, np.uint32)], lengths

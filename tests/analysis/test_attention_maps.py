@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from analysis.attention import maps
-from data.tokenizers.serialization import ByteTokenizer, WordTokenizer
+from data.tokenizers.symbols import ByteTokenizer, WordTokenizer
 from experiment.build import Experiment, get_architecture
 from experiment.restore import TrainedRun
 from helpers.architectures import V, W, names, small_config

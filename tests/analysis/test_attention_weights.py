@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from analysis.attention import extract, page, plot
 from analysis.attention.extract import Look, View, unrolled, views
-from data.tokenizers.serialization import WordTokenizer
+from data.tokenizers.symbols import WordTokenizer
 from experiment.build import Experiment
 from experiment.restore import TrainedRun
 from helpers.architectures import LanguageModelCase, Seq2SeqCase, V, W, names

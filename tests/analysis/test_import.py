@@ -18,7 +18,7 @@ from analysis.import_transformer_xl.imported_vocabulary import read_words, speci
 from analysis.import_transformer_xl.transformer_xl_weights import convert
 from analysis.import_transformer_xl.weight_files import read_weights
 from data.corpora.text import ptb
-from data.tokenizers.serialization import SPECIAL
+from data.tokenizers.base import SPECIAL
 from experiment import restore
 from helpers.golden_transformer_xl import case
 from helpers.original_weights import WORDS, config, original, refusal, safetensors

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.import_transformer_xl.transformer_xl_weights import convert
 from analysis.import_transformer_xl.weight_files import read_weights
-from data.tokenizers.serialization import WordTokenizer
+from data.tokenizers.symbols import WordTokenizer
 from experiment import build
 from helpers.golden_transformer_xl import case
 from helpers.original_weights import (

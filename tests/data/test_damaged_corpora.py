@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from data.corpora import archives, lines, remote_files
-from data.corpora.download import Published
+from data.corpora.download import RemoteArchive
 from data.corpora.text import ptb_char
 from data.corpora.translation import wmt14
 from helpers.loopback import checksum, gz, pack, serving, sgm, text, write
@@ -42,7 +42,7 @@ def with_part(wmt, monkeypatch, server, **changes):
     }
     content = pack(archive.name, members)
     server.files[archive.name] = content
-    found = Published(archive.url, checksum(content))
+    found = RemoteArchive(archive.url, checksum(content))
     monkeypatch.setitem(wmt14.TRAIN, "news-commentary-v9", (found, path))
 
 
@@ -76,7 +76,7 @@ def test_an_empty_file_is_refused(wmt, monkeypatch, server, tmp_path):
     with refused("test.sgm is empty: it has no <seg"):
         list(lines.read_sentences(path))
     with refused("the split train is empty"):
-        list(lines.filled([("a", ""), ("", "b")], "train"))
+        list(lines.drop_empty_pairs([("a", ""), ("", "b")], "train"))
 
 
 def test_an_empty_small_corpus_is_refused(monkeypatch, server, tmp_path):

@@ -4,16 +4,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data.filters import kept_pairs
+from data.filters import filter_pairs
 from data.mixtures import check_filters, mix, parts_of
-from data.token_cache.reader import Encoded
+from data.token_cache import TokenizedSplit
 from data.token_cache.writer import Side
 from data.tokenizers.normalization import Normalizer
-from data.tokenizers.serialization import (
-    dump_tokenizer,
-    parse_tokenizer,
-    train_tokenizer,
-)
+from data.tokenizers.build import dump_tokenizer, parse_tokenizer, train_tokenizer
 from helpers.fake_corpora import FakeCorpus, OtherCorpus
 from utils.errors import UserError
 
@@ -48,7 +44,7 @@ def test_pairs_are_left_out_for_a_reason_and_counted(change, kept, reason):
         for side, text in zip(sides, pair, strict=True):
             side.add(text)
     source, target = (
-        Encoded(
+        TokenizedSplit(
             np.asarray(side.tokens),
             np.concatenate([[0], np.cumsum(side.lengths)]),
             *(0, 0, 0),
@@ -56,7 +52,7 @@ def test_pairs_are_left_out_for_a_reason_and_counted(change, kept, reason):
         )
         for side in sides
     )
-    found, dropped = kept_pairs(source, target, ConfigDict(FILTERS | change))
+    found, dropped = filter_pairs(source, target, ConfigDict(FILTERS | change))
     assert found.tolist() == kept
     assert [name for name in dropped if reason in name]
     assert sum(dropped.values()) == len(pairs) - len(kept)
@@ -68,8 +64,8 @@ def test_moses_and_lower_case_come_before_tokens_and_moses_is_undone():
     assert normal.apply(text) == 'ein " mann " sagt : z.b. heute !'
     assert normal.undo(normal.apply(text)) == 'ein "mann" sagt: z.b. heute!'
     tokenizer = train_tokenizer("word", [normal.apply(text)], 99, 1)
-    again = parse_tokenizer(dump_tokenizer(tokenizer.with_normal(normal)))
-    assert again.decode(again.encode(text)) == normal.comparable(text)
+    again = parse_tokenizer(dump_tokenizer(tokenizer.with_normalizer(normal)))
+    assert again.decode(again.encode(text)) == normal.normalize_reference(text)
     assert again.shares_vocabulary(tokenizer)
     assert not again.shares_vocabulary(train_tokenizer("word", ["x"], 99, 1))
 

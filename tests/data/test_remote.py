@@ -111,7 +111,7 @@ def test_encoded_text_is_made_once_for_all_machines(
     def refuse(*args, **kwargs):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("data.token_cache.reader.encode_all", refuse)
+    monkeypatch.setattr("data.token_cache.reader.encode_batch", refuse)
     places = {"data.dir": "gs://bucket/data", "data.cache_dir": str(tmp_path)}
     dataset = open_dataset(settings(None, **places).data)
     assert dataset.corpus.splits["train"] == 300
@@ -126,9 +126,9 @@ def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
     there = remote.local_root("gs://bucket/other", str(tmp_path / "there"))
     copied = there / "encoded" / "tokens"
     del bucket.objects["bucket", f"other/encoded/tokens/{remote.LIST}"]
-    assert not remote.is_there(copied)
+    assert not remote.ensure_local(copied)
     remote.send(folder)
-    assert remote.is_there(copied)
+    assert remote.ensure_local(copied)
     assert (copied / "a.npy").read_bytes() == b"numbers"
 
 

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from data.chunk_text import PORTION
-from data.samples import mean_size, spread
+from data.tokenizers.base import CHUNK
+from data.corpus import mean_size, sample_evenly
 from data.token_cache.shards import write
-from data.token_cache.writer import PART_SIZE, blocks, parts_of
+from data.token_cache import parts_of
+from data.token_cache.writer import PART_SIZE, blocks
 
 
 class Lines:
@@ -42,7 +43,7 @@ def test_a_split_without_examples_has_no_parts():
 def test_a_sample_has_about_the_size_asked_for_and_is_spread():
     corpus = Lines(50_000, 10)
     assert mean_size(corpus, "train") == 10
-    found = [int(text) for (text,) in spread(corpus, "train", 100_000)]
+    found = [int(text) for (text,) in sample_evenly(corpus, "train", 100_000)]
     assert 9_000 <= len(found) <= 10_000
     assert len(set(found)) == len(found)
     tenths = np.bincount(np.asarray(found) // 5000, minlength=10)
@@ -52,16 +53,16 @@ def test_a_sample_has_about_the_size_asked_for_and_is_spread():
 @pytest.mark.parametrize("most", [0, 10**9])
 def test_a_sample_larger_than_the_corpus_is_the_corpus(most):
     corpus = Lines(300, 10)
-    assert list(spread(corpus, "train", most)) == list(corpus.read("train"))
+    assert list(sample_evenly(corpus, "train", most)) == list(corpus.read("train"))
 
 
 def test_a_sample_of_long_texts_is_a_few_of_them():
-    found = [int(text) for (text,) in spread(Lines(100, 1000), "train", 5000)]
+    found = [int(text) for (text,) in sample_evenly(Lines(100, 1000), "train", 5000)]
     assert found == [0, 20, 40, 60, 80]
 
 
 def test_blocks_are_the_examples_and_not_too_large():
-    examples = [("x" * size, "y") for size in (1, PORTION, 5, 7, 3 * PORTION, 2)]
+    examples = [("x" * size, "y") for size in (1, CHUNK, 5, 7, 3 * CHUNK, 2)]
     found = list(blocks(iter(examples)))
     assert [example for block in found for example in block] == examples
     assert [len(block) for block in found] == [2, 3, 1]

@@ -4,11 +4,11 @@ import pytest
 from tensorflow_datasets.core import shuffle
 
 from data.corpus import open_corpus
-from data.spool import Spool
+from data.tfds_patches import OrderedShuffler
 
 
 def test_examples_come_back_in_order_and_the_file_goes(tmp_path):
-    spool = Spool(tmp_path / "new")
+    spool = OrderedShuffler(tmp_path / "new")
     given = [(0, b""), (1, b"one"), (7, bytes(range(256)) * 9)]
     for key, data in given:
         spool.add(key, data)
@@ -16,11 +16,11 @@ def test_examples_come_back_in_order_and_the_file_goes(tmp_path):
     assert spool.bucket_lengths == [3]
     assert list(spool) == given
     assert list((tmp_path / "new").iterdir()) == []
-    assert list(Spool(tmp_path)) == []
+    assert list(OrderedShuffler(tmp_path)) == []
 
 
 def test_examples_out_of_order_are_refused(tmp_path):
-    spool = Spool(tmp_path)
+    spool = OrderedShuffler(tmp_path)
     spool.add(3, b"")
     for key in (3, 2):
         with pytest.raises(ValueError, match=f"example {key} comes after example 3"):
@@ -36,4 +36,4 @@ def test_a_corpus_larger_than_tfds_keeps_in_memory_needs_no_tensorflow(
         (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
     corpus = open_corpus("plain_text", str(tmp_path / "data"), str(tmp_path))
     assert [text for (text,) in corpus.read("train")] == lines
-    assert shuffle.Shuffler is not Spool
+    assert shuffle.Shuffler is not OrderedShuffler

@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 
 from configs import base
-from data.tokenizers.bpe_dropout import Dropout
+from data.tokenizers.bpe_dropout import BPEDropout
 from data.tokenizers.build import find_tokenizers
 from data.tokenizers.normalization import Normalizer
-from data.tokenizers.serialization import (
-    SPECIAL,
-    dump_tokenizer,
-    parse_tokenizer,
-    read_vocabulary,
-    train_tokenizer,
-)
+from data.tokenizers.base import SPECIAL
+from data.tokenizers.build import dump_tokenizer, parse_tokenizer, read_vocabulary, train_tokenizer
 from utils.errors import UserError
 
 TEXTS = ["the cat sat on the mat", "a dog ate the cat"]
@@ -31,7 +26,7 @@ class TwoTargets:
 
 def tagged(kind):
     plain = train_tokenizer(kind, TEXTS, KINDS[kind], 1)
-    return plain, plain.with_tags(["<2de>", "<2fr>"]).with_normal(
+    return plain, plain.with_tags(["<2de>", "<2fr>"]).with_normalizer(
         Normalizer(tag="<2de>")
     )
 
@@ -51,7 +46,7 @@ class TestTags:
     def test_many_texts_at_once_get_the_same(self, kind):
         _, source = tagged(kind)
         texts = [*TEXTS, "<2fr> the cat", "", "<2fr> "]
-        numbers, lengths = source.encode_all(texts)
+        numbers, lengths = source.encode_batch(texts)
         rows = np.split(numbers, np.cumsum(lengths)[:-1])
         assert [row.tolist() for row in rows] == [source.encode(t) for t in texts]
 
@@ -70,7 +65,7 @@ class TestTags:
 
     def test_a_target_has_none(self, kind):
         plain, source = tagged(kind)
-        target = source.with_normal(Normalizer())
+        target = source.with_normalizer(Normalizer())
         assert target.encode(TEXTS[0]) == plain.encode(TEXTS[0])
 
 
@@ -99,8 +94,8 @@ def test_a_given_vocabulary_s_own_tag_is_taken(tmp_path):
 def test_merges_left_out_leave_the_tag():
     _, source = tagged("sentencepiece")
     texts = [*TEXTS, "<2fr> the cat"]
-    sampler = Dropout(0.5, 0, 0).sampler(source, 0)
-    numbers, lengths = sampler.encode_all(texts)
+    sampler = BPEDropout(0.5, 0, 0).sampler(source, 0)
+    numbers, lengths = sampler.encode_batch(texts)
     rows = np.split(numbers, np.cumsum(lengths)[:-1])
     firsts = [source.tags[tag] for tag in ("<2de>", "<2de>", "<2fr>")]
     assert [row[0] for row in rows] == firsts

@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from data.storage import written_whole
+from data.storage import atomic_directory
 from data.token_cache import writer
-from data.token_cache.reader import open_encoded
+from data.token_cache import open_token_cache
 from data.tokenizers.build import open_tokenizers
-from data.tokenizers.serialization import EOS, train_tokenizer
+from data.tokenizers.base import EOS
+from data.tokenizers.build import train_tokenizer
 from helpers.fake_corpora import FakeCorpus
 
 
@@ -25,7 +26,7 @@ def test_encoding_keeps_every_token_and_is_done_once(tmp_path):
     for _ in range(2):
         joint = open_tokenizers(corpus, tmp_path, {"tokenizer": "byte"}, train)["joint"]
         sides = [("source", joint), ("target", joint)]
-        found, _ = open_encoded(corpus, tmp_path, sides)
+        found, _ = open_token_cache(corpus, tmp_path, sides)
     assert len(calls) == 1
     side = found["train"]["target"]
     rows = [
@@ -41,7 +42,7 @@ def test_encoding_keeps_every_token_and_is_done_once(tmp_path):
 
 def test_what_breaks_half_way_leaves_nothing(tmp_path):
     def fill():
-        with written_whole(tmp_path / "whole") as draft:
+        with atomic_directory(tmp_path / "whole") as draft:
             (draft / "part").write_text("half")
             raise OSError(28, "No space left on device")
 
@@ -52,9 +53,9 @@ def test_what_breaks_half_way_leaves_nothing(tmp_path):
 
 def test_the_first_of_two_writers_wins(tmp_path):
     target = tmp_path / "whole"
-    with written_whole(target) as slow:
+    with atomic_directory(target) as slow:
         (slow / "who").write_text("slow")
-        with written_whole(target) as fast:
+        with atomic_directory(target) as fast:
             (fast / "who").write_text("fast")
     assert (target / "who").read_text() == "fast"
     assert list(tmp_path.iterdir()) == [target]
@@ -66,7 +67,7 @@ def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
     corpus = FakeCorpus()
     byte = train_tokenizer("byte", [], 99, 1)
     sides = [("source", byte), ("target", byte)]
-    whole, _ = open_encoded(corpus, tmp_path / "whole", sides)
+    whole, _ = open_token_cache(corpus, tmp_path / "whole", sides)
     monkeypatch.setattr(writer, "PART", 1)
     once = writer.encode_part
     done = []
@@ -80,7 +81,7 @@ def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
     monkeypatch.setattr(writer.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(writer, "encode_part", killed)
     with pytest.raises(KeyboardInterrupt):
-        open_encoded(corpus, tmp_path / "parts", sides)
+        open_token_cache(corpus, tmp_path / "parts", sides)
     monkeypatch.setattr(writer, "encode_part", once)
     monkeypatch.setattr(writer.os, "cpu_count", lambda: 2)
     # As from a program without a guard around what it does: it must not run again.
@@ -89,7 +90,7 @@ def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
     main = sys.modules["__main__"]  # a worker of the tests' has no file
     monkeypatch.setattr(main, "__file__", str(program), raising=False)
     monkeypatch.setattr(main, "__spec__", None)
-    parts, folder = open_encoded(corpus, tmp_path / "parts", sides)
+    parts, folder = open_token_cache(corpus, tmp_path / "parts", sides)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert not (tmp_path / "ran").exists()
     for split, side in (("train", "source"), ("train", "target"), ("test", "target")):

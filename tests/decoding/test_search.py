@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from data.tokenizers.serialization import BOS, EOS, PAD, WordTokenizer
+from data.tokenizers.base import BOS, EOS, PAD
+from data.tokenizers.symbols import WordTokenizer
 from decoding.beam import Scoring, beam_search
 from decoding.config import (
     METHODS,

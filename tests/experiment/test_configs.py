@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from data.tokenizers.serialization import ListTokenizer
+from data.tokenizers.symbols import ListTokenizer
 from experiment import build, setup, validate
 from experiment.build import get_architecture
 from helpers.architectures import names, parameters_of

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data.token_cache.reader import Encoded
-from data.tokenizers.serialization import EOS, PAD
+from data.token_cache import TokenizedSplit
+from data.tokenizers.base import EOS, PAD
 
 
 class FakeCorpus:
@@ -27,7 +27,7 @@ def encoded(lengths, seed=0):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.random.default_rng(seed).integers(4, 99, offsets[-1]).astype(np.uint16)
     tokens[offsets[1:] - 1] = EOS
-    return Encoded(tokens, offsets, 0, 0, 0)
+    return TokenizedSplit(tokens, offsets, 0, 0, 0)
 
 
 def labels_of(batches, batch, row):

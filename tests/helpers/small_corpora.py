@@ -6,7 +6,7 @@ files from there with their checksums, and returns a `Case`.
 
 from dataclasses import dataclass
 
-from data.corpora.download import Published
+from data.corpora.download import RemoteArchive
 from data.corpora.text import enwik8, lm1b, pg19, ptb_char, text8, wikitext103
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
 from helpers.loopback import checksum, gz, listing, pack, sgm, talks, text
@@ -86,7 +86,7 @@ def small_wikitext103(monkeypatch, address):
         )
         expected[split] = rows("", f"= {split} =", "", "A dog\u2028is <unk> .")
     url = f"{address}/wikitext-103-v1.zip"
-    monkeypatch.setattr(wikitext103, "ARCHIVE", Published(url, None))
+    monkeypatch.setattr(wikitext103, "ARCHIVE", RemoteArchive(url, None))
     files = {"wikitext-103-v1.zip": pack(url, plain)}
     return Case("wikitext103", files, plain, expected, "wikitext-103-v1.zip")
 
@@ -106,7 +106,7 @@ def small_lm1b(monkeypatch, address):
         for split, names in lm1b.SPLITS.items()
     }
     content = pack("lm1b.tar.gz", plain)
-    archive = Published(f"{address}/lm1b.tar.gz", checksum(content))
+    archive = RemoteArchive(f"{address}/lm1b.tar.gz", checksum(content))
     monkeypatch.setattr(lm1b, "ARCHIVE", archive)
     return Case("lm1b", {"lm1b.tar.gz": content}, plain, expected, "lm1b.tar.gz")
 
@@ -159,7 +159,7 @@ def small_ted_hrlr(monkeypatch, address):
     }
     content = pack("qi18naacl-dataset.tar.gz", plain)
     url = f"{address}/qi18naacl-dataset.tar.gz"
-    monkeypatch.setattr(ted_hrlr, "ARCHIVE", Published(url, checksum(content)))
+    monkeypatch.setattr(ted_hrlr, "ARCHIVE", RemoteArchive(url, checksum(content)))
     expected = {
         "train": [("A dog .", "Un can ."), ("A cat .", "Um gato .")],
         "validation": [("Yes .", "Si .")],
@@ -182,7 +182,7 @@ def small_iwslt14(monkeypatch, address):
             test = talks(code, f"{path[14:30]}’s", f"{word} &amp; &quot;so&quot;")
             plain[path.format(language=code)] = test
     content = pack("de-en.tgz", plain)
-    archive = Published(f"{address}/de-en.tgz", iwslt14.ARCHIVE.checksum)
+    archive = RemoteArchive(f"{address}/de-en.tgz", iwslt14.ARCHIVE.checksum)
     monkeypatch.setattr(iwslt14, "ARCHIVE", archive)
     train = [("A title", "A title"), ("Told", "Told")]
     train += [(f"Wort {n} & more", f"word {n} & more") for n in range(24)]
@@ -210,7 +210,7 @@ def small_wmt14(monkeypatch, address, name="wmt14/en-fr"):
             lines = text(f"{part} {code}\u2028x\r", blank, code)
             members[member] = gz(lines) if member.endswith(".gz") else lines
         files[archive.name] = pack(archive.name, members)
-        found = Published(f"{address}/{archive.name}", checksum(files[archive.name]))
+        found = RemoteArchive(f"{address}/{archive.name}", checksum(files[archive.name]))
         monkeypatch.setitem(wmt14.TRAIN, part, (found, path))
         if other == "fr" or part not in wmt14.ONLY_FRENCH:
             plain |= members
@@ -230,7 +230,7 @@ def small_wmt14(monkeypatch, address, name="wmt14/en-fr"):
     expected["test"] = [tuple(f"{c} & Co." for c in order)]
     expected["test"].append(tuple(empty[c] for c in order))
     files["dev.tgz"] = pack("dev.tgz", news)
-    found = Published(f"{address}/dev.tgz", checksum(files["dev.tgz"]))
+    found = RemoteArchive(f"{address}/dev.tgz", checksum(files["dev.tgz"]))
     monkeypatch.setattr(wmt14, "NEWS", found)
     return Case(name, files, plain | news, expected, "training-parallel-nc-v9.tgz")
 

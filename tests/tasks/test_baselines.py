@@ -3,7 +3,7 @@
 import pytest
 
 from data.tokenizers.normalization import Normalizer
-from data.tokenizers.serialization import ByteTokenizer
+from data.tokenizers.symbols import ByteTokenizer
 from tasks.baselines import nearest_neighbours, trivial_baselines
 from tasks.translation import Task
 
@@ -41,8 +41,8 @@ def test_floors_are_held_to_the_references_that_models_are_held_to(tag):
         (f"{tag} the red house is big".strip(), "das rote haus ist GROSS"),
     ]
     vocabulary = ByteTokenizer()
-    source = vocabulary.with_normal(Normalizer("en", True, True, tag))
-    target = vocabulary.with_normal(Normalizer("de", True, True))
+    source = vocabulary.with_normalizer(Normalizer("en", True, True, tag))
+    target = vocabulary.with_normalizer(Normalizer("de", True, True))
     task = Task({"source": source, "target": target}, languages=("en", "de"))
     found = task.trivial_baselines(train, split)
     assert found["copy"]["exact_match"] == 50

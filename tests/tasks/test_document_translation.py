@@ -10,7 +10,7 @@ import pytest
 
 from configs import base
 from data.batching.documents import DocumentBatches
-from data.tokenizers.serialization import BOS, EOS, PAD, Tokenizer
+from data.tokenizers.base import BOS, EOS, PAD, Tokenizer
 from helpers.architectures import Seq2SeqCase, V, W
 from tasks.translation import Task
 from tasks.translation_inputs import decoder_inputs

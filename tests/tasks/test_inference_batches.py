@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.tokenizers.serialization import BOS, EOS
+from data.tokenizers.base import BOS, EOS
 from helpers.architectures import LanguageModelCase, V
 from tasks import translation
 from tasks.inference_batches import CHUNK

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data.tokenizers.serialization import WordTokenizer
+from data.tokenizers.symbols import WordTokenizer
 from helpers.architectures import B, LanguageModelCase, T, V, tokens
 from tasks.language_modeling import Task
 
@@ -63,7 +63,7 @@ class Text:
 
 
 class Segments:
-    """Consecutive segments, as `TextOnce` gives them."""
+    """Consecutive segments, as `LMEvalBatches` gives them."""
 
     rows, length, text = B, T, Text()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.tokenizers.serialization import WordTokenizer
+from data.tokenizers.symbols import WordTokenizer
 from helpers.architectures import V, W
 from tasks import translation
 from tasks.replace_unk import replace_unknown
@@ -23,7 +23,7 @@ def test_unknown_words_are_those_the_model_looks_at():
 def test_tags_are_neither_part_of_a_text_nor_a_word_for_an_unknown_one():
     plain = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", "is", "here"])
     words = plain.with_tags(["<2de>"])
-    tag, unknown, here = words.tags["<2de>"], words.unk, words.find("here")
+    tag, unknown, here = words.tags["<2de>"], words.unk, words.token_to_id("here")
     source = [None, "hallo"]
     assert replace_unknown(words, [here, tag, unknown], [0, 0, 1], source) == (
         "here hallo"

@@ -27,7 +27,7 @@ class Enwik8(PublicText):
     LICENSE = "GFDL and CC BY-SA, as Wikipedia"
 
     def _split_generators(self, dl_manager):
-        source = remote_files.Source(ADDRESS, CHECKSUM, ("enwik8",), "enwik8")
+        source = remote_files.RemoteFile(ADDRESS, CHECKSUM, ("enwik8",), "enwik8")
         text = remote_files.read_bytes({"enwik8": source}, self.source_dir)["enwik8"]
         return {
             split: self._generate_examples(part, split)

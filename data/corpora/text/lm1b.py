@@ -1,12 +1,12 @@
 """One Billion Word (Chelba et al. 2013): news sentences in random order."""
 
-from data.corpora.download import Published, open_store
+from data.corpora.download import RemoteArchive, open_store
 from data.corpora.lines import read_lines
 from data.corpora.public import PublicText
 
 # Address and SHA-256 are those of TFDS's lm1b.
 NAME = "1-billion-word-language-modeling-benchmark-r13output"
-ARCHIVE = Published(
+ARCHIVE = RemoteArchive(
     f"http://www.statmt.org/lm-benchmark/{NAME}.tar.gz",
     "01ba60381110baf7f189dfd2b8374de371e8c9a340835793f190bdae9e90a34e",
 )
@@ -34,7 +34,7 @@ class Lm1b(PublicText):
 
     HOMEPAGE = "https://www.statmt.org/lm-benchmark"
     LICENSE = "Apache 2.0 for the tools; text for research, as WMT11's"
-    REMEMBERS = True
+    RECORD_CHECKSUMS = True
 
     def _split_generators(self, dl_manager):
         wanted = {name: None for names in SPLITS.values() for name in names}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.corpora.local_files import STEMS, Layout, arrange, read_folder
+from data.corpora.local_files import STEMS, Layout, group_splits, read_folder
 from data.corpora.own_files import OwnText
 from utils.errors import UserError
 
@@ -30,7 +30,7 @@ class Novels(OwnText):
         ]
         if "train" not in [split for split, *_ in found]:
             raise UserError(f"{folder} lacks train: give {cls.wanted(config)}")
-        return arrange(found, folder)
+        return group_splits(found, folder)
 
     def read(self, paths: tuple[Path, ...], whole: bool) -> Iterator[str]:
         """The books as one line each."""

@@ -50,7 +50,7 @@ class Pg19(PublicText):
 
     HOMEPAGE = "https://github.com/google-deepmind/pg19"
     LICENSE = "Apache 2.0; the books are in the public domain in the USA"
-    REMEMBERS = True
+    RECORD_CHECKSUMS = True
 
     def _split_generators(self, dl_manager):
         store = open_store(self, dl_manager)

@@ -6,9 +6,9 @@ from data.corpora.local_files import (
     STEMS,
     Layout,
     SplitFiles,
-    arrange,
+    group_splits,
     read_folder,
-    take,
+    find_file,
 )
 from data.corpora.own_files import OwnText
 from utils.errors import UserError
@@ -27,10 +27,10 @@ class PlainText(OwnText):
         """The files of `folder`. Raises UserError where one is missing."""
         found = []
         for stem, split in STEMS.items():
-            if path := take(folder, f"{stem}.txt"):
+            if path := find_file(folder, f"{stem}.txt"):
                 found.append((split, path.name, SplitFiles({"text": (path,)})))
             if (folder / stem).is_dir():
                 found.append((split, f"{stem}/", read_folder(folder / stem)))
         if "train" not in [split for split, *_ in found]:
             raise UserError(f"{folder} lacks train.txt: give {cls.wanted(config)}")
-        return arrange(found, folder)
+        return group_splits(found, folder)

@@ -34,7 +34,7 @@ class Ptb(PublicText):
 
     def _split_generators(self, dl_manager):
         files = {
-            split: remote_files.Source(f"{ADDRESS}/{name}", checksum, (name,))
+            split: remote_files.RemoteFile(f"{ADDRESS}/{name}", checksum, (name,))
             for split, (name, checksum) in FILES.items()
         }
         texts = remote_files.read_texts(files, self.source_dir)

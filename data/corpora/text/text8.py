@@ -24,7 +24,7 @@ class Text8(PublicText):
     LICENSE = "GFDL and CC BY-SA, as Wikipedia"
 
     def _split_generators(self, dl_manager):
-        source = remote_files.Source(ADDRESS, CHECKSUM, ("text8",), "text8")
+        source = remote_files.RemoteFile(ADDRESS, CHECKSUM, ("text8",), "text8")
         text = remote_files.read_bytes({"text8": source}, self.source_dir)["text8"]
         return {
             split: self._generate_examples(part)

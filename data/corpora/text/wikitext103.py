@@ -1,12 +1,12 @@
 """WikiText-103 (Merity et al. 2017): 103 million words of Wikipedia, in order."""
 
-from data.corpora.download import Published, open_store
+from data.corpora.download import RemoteArchive, open_store
 from data.corpora.lines import read_lines
 from data.corpora.public import PublicText
 
 # The authors' own copy of the archive they first published on Amazon S3. What is in it
 # is held against SHA-1, by GluonNLP's WikiText103.
-ARCHIVE = Published("https://wikitext.smerity.com/wikitext-103-v1.zip", None)
+ARCHIVE = RemoteArchive("https://wikitext.smerity.com/wikitext-103-v1.zip", None)
 FILES = {
     "train": (
         "wikitext-103/wiki.train.tokens",
@@ -37,7 +37,7 @@ class Wikitext103(PublicText):
 
     HOMEPAGE = "https://arxiv.org/abs/1609.07843"
     LICENSE = "CC BY-SA 3.0"
-    REMEMBERS = True
+    RECORD_CHECKSUMS = True
 
     def _split_generators(self, dl_manager):
         files = open_store(self, dl_manager).members(ARCHIVE, dict(FILES.values()))

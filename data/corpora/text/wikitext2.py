@@ -36,7 +36,7 @@ class Wikitext2(PublicText):
 
     def _split_generators(self, dl_manager):
         files = {
-            split: remote_files.Source(
+            split: remote_files.RemoteFile(
                 ADDRESS, checksum, names, f"wikitext-2/{names[0]}"
             )
             for split, (names, checksum) in FILES.items()

@@ -6,13 +6,13 @@ from itertools import chain
 
 import tensorflow_datasets as tfds
 
-from data.corpora.download import Published, open_store
-from data.corpora.lines import filled, pair, read_lines, read_pairs
+from data.corpora.download import RemoteArchive, open_store
+from data.corpora.lines import drop_empty_pairs, pair, read_lines, read_pairs
 from data.corpora.public import PublicPairs
 
 # No checksum is published. The host has moved its archives to Google Drive since, as
 # one file 2014-01.tgz that holds this one.
-ARCHIVE = Published("https://wit3.fbk.eu/archive/2014-01/texts/de/en/de-en.tgz", None)
+ARCHIVE = RemoteArchive("https://wit3.fbk.eu/archive/2014-01/texts/de/en/de-en.tgz", None)
 TRAIN = "de-en/train.tags.de-en.{language}"
 TESTS = [
     f"de-en/IWSLT14.{talks}.de-en.{{language}}.xml"
@@ -47,7 +47,7 @@ class Iwslt14(PublicPairs):
 
     HOMEPAGE = "https://wit3.fbk.eu/2014-01"
     LICENSE = "CC BY-NC-ND, as TED's talks"
-    REMEMBERS = True
+    RECORD_CHECKSUMS = True
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name=name) for name in ("de-en", "en-de")
     ]
@@ -68,7 +68,7 @@ class Iwslt14(PublicPairs):
 
     def _generate_training(self, files, split):
         pairs = choose(clean(read_training(*files)), split)
-        yield from self._generate_examples(filled(pairs, split))
+        yield from self._generate_examples(drop_empty_pairs(pairs, split))
 
 
 def read_training(first, second) -> Pairs:

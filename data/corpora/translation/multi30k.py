@@ -101,14 +101,14 @@ class Multi30k(PublicPairs):
 
     def _sources(self, stem):
         return {
-            name: remote_files.Source(f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,))
+            name: remote_files.RemoteFile(f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,))
             for name in self._names(stem)
         }
 
     def _offered(self, stem):
         """Whether a later test set is there in both languages."""
         return CHECKSUMS.keys() >= set(self._names(stem)) and all(
-            remote_files.is_offered(source, self.source_dir)
+            remote_files.exists(source, self.source_dir)
             for source in self._sources(stem).values()
         )
 

@@ -10,7 +10,7 @@ split of its own name. What is prepared is kept apart by content: see `own_files
 import re
 from pathlib import Path
 
-from data.corpora.local_files import STEMS, Layout, SplitFiles, arrange, names, take
+from data.corpora.local_files import STEMS, Layout, SplitFiles, group_splits, names, take
 from data.corpora.own_files import OwnText
 from utils.errors import UserError
 
@@ -67,7 +67,7 @@ class ParallelText(OwnText):
                 found.append((split_name(stem, folder), origin, files))
         if "train" not in [split for split, *_ in found]:
             raise UserError(f"{folder} lacks training data: {cls.wanted(config)}")
-        return arrange(found, folder)
+        return group_splits(found, folder)
 
 
 def split_name(stem: str, folder: Path) -> str:
@@ -82,7 +82,7 @@ def pair(folder: Path, stem: str, languages: list[str]) -> SplitFiles | None:
 
     Raises UserError where training, validation or test data is.
     """
-    files = {field: take(folder, f"{stem}.{field}") for field in (*languages, *EXTRAS)}
+    files = {field: find_file(folder, f"{stem}.{field}") for field in (*languages, *EXTRAS)}
     missing = [language for language in languages if files[language] is None]
     if missing and stem in STEMS:
         there = next(language for language in languages if files[language])

@@ -2,12 +2,12 @@
 
 import tensorflow_datasets as tfds
 
-from data.corpora.download import Published, open_store
-from data.corpora.lines import filled, read_pairs
+from data.corpora.download import RemoteArchive, open_store
+from data.corpora.lines import drop_empty_pairs, read_pairs
 from data.corpora.public import PublicPairs
 
 # Address and SHA-256 are those of TFDS's ted_hrlr_translate.
-ARCHIVE = Published(
+ARCHIVE = RemoteArchive(
     "http://www.phontron.com/data/qi18naacl-dataset.tar.gz",
     "216a86c3df4d4f522856fe9b920ff5be6b394d769cc88974ae8f9f5546953bbc",
 )
@@ -33,7 +33,7 @@ class TedHrlr(PublicPairs):
 
     HOMEPAGE = "https://github.com/neulab/word-embeddings-for-nmt"
     LICENSE = "CC BY-NC-ND, as TED's talks"
-    REMEMBERS = True
+    RECORD_CHECKSUMS = True
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name="-".join(direction))
         for pair in PAIRS
@@ -46,7 +46,7 @@ class TedHrlr(PublicPairs):
         files = open_store(self, dl_manager).members(ARCHIVE, wanted)
         return {
             split: self._generate_examples(
-                filled(read_pairs(*(files[name] for name in pair)), split)
+                drop_empty_pairs(read_pairs(*(files[name] for name in pair)), split)
             )
             for split, pair in names.items()
         }

@@ -4,43 +4,43 @@ import itertools
 
 import tensorflow_datasets as tfds
 
-from data.corpora.download import Published, open_store
-from data.corpora.lines import filled, read_pairs
+from data.corpora.download import RemoteArchive, open_store
+from data.corpora.lines import drop_empty_pairs, read_pairs
 from data.corpora.public import PublicPairs
 
 # Addresses and SHA-256 are those of TFDS's wmt14_translate. `{pair}` is "de-en" or
 # "fr-en", `{language}` one of the two, `{other}` the one that is not English.
 TRAIN = {
     "europarl-v7": (
-        Published(
+        RemoteArchive(
             "http://www.statmt.org/wmt13/training-parallel-europarl-v7.tgz",
             "0224c7c710c8a063dfd893b0cc0830202d61f4c75c17eb8e31836103d27d96e7",
         ),
         "training/europarl-v7.{pair}.{language}",
     ),
     "commoncrawl": (
-        Published(
+        RemoteArchive(
             "http://www.statmt.org/wmt13/training-parallel-commoncrawl.tgz",
             "c7a74e2ea01ac6c920123108627e35278d4ccb5701e15428ffa34de86fa3a9e5",
         ),
         "commoncrawl.{pair}.{language}",
     ),
     "un": (
-        Published(
+        RemoteArchive(
             "http://www.statmt.org/wmt13/training-parallel-un.tgz",
             "29141b5c1eba149a94f7a59d3b1a834b2e47fe0f8758d68dcd77a3d3f497ee47",
         ),
         "un/undoc.2000.{pair}.{language}",
     ),
     "news-commentary-v9": (
-        Published(
+        RemoteArchive(
             "http://www.statmt.org/wmt14/training-parallel-nc-v9.tgz",
             "cb8953f292298e6877ae433c98912b927cb0766b303f4540512ddd286c748485",
         ),
         "training/news-commentary-v9.{pair}.{language}",
     ),
     "giga-fren": (
-        Published(
+        RemoteArchive(
             "http://www.statmt.org/wmt10/training-giga-fren.tar",
             "3ff8319f6919393520559bfbc7ad6a747ec81b3abc7be9993b338d4b017b4d9a",
         ),
@@ -50,7 +50,7 @@ TRAIN = {
 ONLY_FRENCH = ("un", "giga-fren")
 
 # One archive has the test sets of all years.
-NEWS = Published(
+NEWS = RemoteArchive(
     "http://data.statmt.org/wmt19/translation-task/dev.tgz",
     "7a7deccf82ebb05ba508dba5eb21356492224e8f630ec4f992132b029b4b25e7",
 )
@@ -82,7 +82,7 @@ class Wmt14(PublicPairs):
 
     HOMEPAGE = "https://www.statmt.org/wmt14/translation-task.html"
     LICENSE = "Research; terms differ between the parts"
-    REMEMBERS = True
+    RECORD_CHECKSUMS = True
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name="-".join(pair))
         for other in ("de", "fr")
@@ -122,4 +122,4 @@ class Wmt14(PublicPairs):
     def _generate_training(self, files):
         parts = (read_pairs(*names) for names in files)
         pairs = itertools.chain.from_iterable(parts)
-        yield from self._generate_examples(filled(pairs, "train"))
+        yield from self._generate_examples(drop_empty_pairs(pairs, "train"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data.batching.bucket_shapes import bucket_numbers
-from data.batching.bucketed import SentenceBatches
-from data.batching.buckets import make_plan, open_plan
+from data.batching.bucketed import BucketedBatches
+from data.batching.buckets import plan_batches, open_plan
 from data.batching.shuffle import Permutation
 from data.tokenizers.serialization import BOS
 from helpers.fake_corpora import encoded, labels_of
@@ -18,10 +18,10 @@ class TestSentences:
 
     def batches(self, seed=1, **options):
         source, target = (encoded(row, i) for i, row in enumerate(self.lengths))
-        plan = make_plan(
-            source, target, **{"count": 6, "tokens_per_batch": 200} | options
+        plan = plan_batches(
+            source, target, **{"num_buckets": 6, "tokens_per_batch": 200} | options
         )
-        return SentenceBatches(source, target, plan, seed)
+        return BucketedBatches(source, target, plan, seed)
 
     @pytest.mark.parametrize("epoch", [0, 3])
     def test_every_pair_comes_once_an_epoch_with_all_its_tokens(self, epoch):
@@ -73,7 +73,7 @@ class TestSentences:
         assert all(rows * max(s, t) <= 200 for rows, s, t in found)
 
     def test_more_buckets_pad_less(self):
-        shares = [self.batches(count=count).padding for count in (1, 2, 6, 16)]
+        shares = [self.batches(num_buckets=count).padding for count in (1, 2, 6, 16)]
         assert shares == sorted(shares, reverse=True)
         assert 0 < shares[-1] < shares[0] < 0.6
 
@@ -101,7 +101,7 @@ class TestSentences:
             return batches.plan
 
         plans = [open_plan(tmp_path / "plan", make) for _ in range(2)]
-        again = SentenceBatches(batches.source, batches.target, plans[1], seed=1)
+        again = BucketedBatches(batches.source, batches.target, plans[1], seed=1)
         assert made == [1]
         for name, value in batches[3].items():
             np.testing.assert_array_equal(value, again[3][name])

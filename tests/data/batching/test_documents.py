@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data.batching.documents import DocumentBatches, choose_shapes
-from data.token_cache.reader import Encoded
-from data.tokenizers.serialization import BOS, EOS, PAD
+from data.token_cache import TokenizedSplit
+from data.tokenizers.base import BOS, EOS, PAD
 from helpers.fake_corpora import labels_of
 from utils.errors import UserError
 
@@ -23,7 +23,7 @@ def encoded(lengths, seed=0):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.random.default_rng(seed).integers(4, 29, offsets[-1]).astype(np.uint16)
     tokens[offsets[1:] - 1] = EOS
-    return Encoded(tokens, offsets, 0, 0, 0)
+    return TokenizedSplit(tokens, offsets, 0, 0, 0)
 
 
 def batches_of(**options):

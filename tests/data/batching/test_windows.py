@@ -8,10 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from data.batching.stream import TextOnce
-from data.batching.windows import SlidingWindows
-from data.token_cache.reader import Encoded
-from data.tokenizers.serialization import EOS
+from data.batching.stream import LMEvalBatches
+from data.batching.stream import SlidingWindows
+from data.token_cache import TokenizedSplit
+from data.tokenizers.base import EOS
 from experiment.validate import check_lengths
 from helpers.architectures import LanguageModelCase, V
 from tasks.bootstrap import BLOCK
@@ -23,14 +23,14 @@ LENGTH = 6
 
 def text_of(size):
     tokens = np.random.default_rng(0).integers(4, V, size)
-    return Encoded(tokens, np.asarray([0, size]), 3 * size, size // 2, 5 * size)
+    return TokenizedSplit(tokens, np.asarray([0, size]), 3 * size, size // 2, 5 * size)
 
 
 @pytest.mark.parametrize("size", [1, 6, 7, 23, 24, 31])
 @pytest.mark.parametrize("stride", [1, 2, 4, 6])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_each_token_counts_once_after_at_least_so_many_others(size, stride, rows):
-    text = Encoded(np.arange(10, 10 + size), np.asarray([0, size]), 0, 0, 0)
+    text = TokenizedSplit(np.arange(10, 10 + size), np.asarray([0, size]), 0, 0, 0)
     batches = SlidingWindows(text, rows=rows, length=LENGTH, stride=stride)
     seen = Counter()
     for k in range(len(batches)):
@@ -59,7 +59,7 @@ def card_of(case, batches, **how):
 
 def test_a_stride_of_the_window_is_the_plain_evaluation():
     case, text = LanguageModelCase("transformer", layers=1), text_of(50)
-    plain = card_of(case, TextOnce(text, rows=1, length=LENGTH))
+    plain = card_of(case, LMEvalBatches(text, rows=1, length=LENGTH))
     for rows in (1, 4):
         windows = SlidingWindows(text, rows=rows, length=LENGTH, stride=LENGTH)
         card = card_of(case, windows)
@@ -83,7 +83,7 @@ def test_a_stride_of_one_gives_each_token_all_the_context_there_is_room_for():
         logits = case.run(shown, ())[1][0, place - first]
         total -= float(jax.nn.log_softmax(logits)[label])
     np.testing.assert_allclose(card["scores"]["loss"]["value"], total / 15, rtol=1e-5)
-    plain = card_of(case, TextOnce(text, rows=1, length=LENGTH))
+    plain = card_of(case, LMEvalBatches(text, rows=1, length=LENGTH))
     assert abs(plain["scores"]["loss"]["value"] - total / 15) > 1e-3
 
 
@@ -96,7 +96,7 @@ def test_a_model_that_reads_on_has_no_windows():
 
 def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
     case, text = LanguageModelCase("transformer", layers=1), text_of(5 * BLOCK + 7)
-    card = card_of(case, TextOnce(text, rows=3, length=8), intervals=True)
+    card = card_of(case, LMEvalBatches(text, rows=3, length=8), intervals=True)
     blocks, size = card["blocks"], len(text.tokens)
     assert blocks.weight.tolist() == [*[BLOCK] * 5, 7]
     bits = blocks.total.sum() / np.log(2)

@@ -11,12 +11,13 @@ import tensorflow_datasets as tfds
 
 from configs.ptb_char import get_config
 from data.corpora import lines, remote_files
-from data.corpora.download import Published, Store
+from data.corpora.download import RemoteArchive, ArchiveStore
 from data.corpora.text import enwik8, lm1b, pg19, ptb_char, text8, wikitext103
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
 from data.corpus import own_corpora
-from data.token_cache.shards import Side
-from data.tokenizers.serialization import ByteTokenizer, train_tokenizer
+from data.token_cache import SideWriter
+from data.tokenizers.build import train_tokenizer
+from data.tokenizers.symbols import ByteTokenizer
 from helpers.loopback import checksum, pack, serving, text, write
 from helpers.served_corpora import check, prepare, served
 from helpers.small_corpora import CORPORA, small_multi30k, small_wmt14
@@ -138,8 +139,8 @@ def test_large_files_pass_in_little_memory(tmp_path, server):
     content = text(*(noise[i : i + 63] for i in range(0, len(noise), 63)))  # 17 MB
     archive = pack("large.tgz", {"large/text": content})
     server.files["large.tgz"] = archive
-    source = Published(f"{server.address}/large.tgz", checksum(archive))
-    store = Store(None, tmp_path, {})
+    source = RemoteArchive(f"{server.address}/large.tgz", checksum(archive))
+    store = ArchiveStore(None, tmp_path, {})
     tracemalloc.start()
     try:
         path = store.members(source, {"large/text": checksum(content)})["large/text"]
@@ -187,7 +188,7 @@ def test_a_token_of_penn_treebank_as_characters_is_a_character(
     served(CORPORA["ptb_char"], monkeypatch, server)
     texts = [text for (text,) in prepare("ptb_char", tmp_path).read("train")]
     kind = get_config("rnn").data.tokenizer
-    side = Side(train_tokenizer(kind, texts, vocab_size=100, min_count=1))
+    side = SideWriter(train_tokenizer(kind, texts, vocab_size=100, min_count=1))
     side.add_all(texts)
     assert side.counts["characters"] == len(side.tokens) > 10
     assert len(set(side.tokens)) > 5

@@ -5,8 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from data.tokenizers.bpe import encode_dropped, merges_of
-from data.tokenizers.serialization import UNK, train_tokenizer
+from data.tokenizers.bpe_dropout import encode_with_dropout, load_merges
+from data.tokenizers.base import UNK
+from data.tokenizers.build import train_tokenizer
 
 TEXTS = [
     "the cat sat on the mat , the other cats sat on other mats",
@@ -25,7 +26,7 @@ def tokenizer():
 
 def encode(texts, probability, seed=0):
     random = np.random.default_rng(seed)
-    numbers, lengths = encode_dropped(tokenizer(), texts, probability, random)
+    numbers, lengths = encode_with_dropout(tokenizer(), texts, probability, random)
     return [row.tolist() for row in np.split(numbers, np.cumsum(lengths)[:-1])]
 
 
@@ -46,7 +47,7 @@ def test_with_all_merges_left_out_characters_remain():
 
 
 def test_a_word_of_one_merge_stays_in_two_as_often_as_asked():
-    merges = merges_of(tokenizer().model)
+    merges = load_merges(tokenizer().model)
     word = next(
         text
         for text in ("ab", "th", "an")
@@ -58,7 +59,7 @@ def test_a_word_of_one_merge_stays_in_two_as_often_as_asked():
 
 
 def test_words_do_not_disturb_each_other():
-    merges, random = merges_of(tokenizer().model), np.random.default_rng
+    merges, random = load_merges(tokenizer().model), np.random.default_rng
     together, counts = merges.segment(["banana", "theatre", "cats"], 0.0, random())
     alone = [
         merges.segment([w], 0.0, random())[0] for w in ("banana", "theatre", "cats")

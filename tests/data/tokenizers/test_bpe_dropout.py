@@ -9,12 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from data.batching.bucketed import CopiesInTurn
+from data.batching.bucketed import RotatingSegmentations
 from data.dataset import open_dataset
 from data.token_cache import writer
-from data.token_cache.reader import open_copy, open_encoded
-from data.tokenizers.bpe_dropout import Dropout
-from data.tokenizers.serialization import EOS, train_tokenizer
+from data.token_cache import open_segmentation, open_token_cache
+from data.tokenizers.bpe_dropout import BPEDropout
+from data.tokenizers.base import EOS
+from data.tokenizers.build import train_tokenizer
 from utils.errors import UserError
 
 RANDOM = np.random.default_rng(5)
@@ -47,8 +48,8 @@ def drawn(tmp_path):
     folders = (tmp_path / str(number) for number in itertools.count())
 
     def draw(probability=0.3, seed=1, copy=0):
-        return open_copy(
-            MadeUp(), next(folders) / "x", sides, Dropout(probability, seed, copy)
+        return open_segmentation(
+            MadeUp(), next(folders) / "x", sides, BPEDropout(probability, seed, copy)
         )
 
     return draw
@@ -68,7 +69,7 @@ def same(one, other):
 
 def test_without_dropout_it_is_the_ordinary_encoding(drawn, tmp_path):
     sides = [("source", pieces()), ("target", pieces())]
-    ordinary, _ = open_encoded(MadeUp(), tmp_path, sides)
+    ordinary, _ = open_token_cache(MadeUp(), tmp_path, sides)
     assert same(drawn(probability=0.0), ordinary["train"])
     assert not same(drawn(), ordinary["train"])
 
@@ -118,7 +119,7 @@ def test_what_goes_on_after_a_kill_is_what_was_never_stopped(
 
     sides = [("source", pieces()), ("target", pieces())]
     draw = functools.partial(
-        open_copy, MadeUp(), tmp_path / "killed/x", sides, Dropout(0.3, 1, 0)
+        open_segmentation, MadeUp(), tmp_path / "killed/x", sides, BPEDropout(0.3, 1, 0)
     )
     monkeypatch.setattr(writer, "encode_part", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -151,7 +152,7 @@ def changed(cfg, **changes):
 def test_epochs_take_the_copies_in_turn_and_hold_every_pair_once(own_text):
     dataset = open_dataset(changed(own_text, bpe_dropout=0.2, bpe_dropout_copies=2))
     batches = dataset.train_batches()
-    assert isinstance(batches, CopiesInTurn)
+    assert isinstance(batches, RotatingSegmentations)
     assert len(batches.shapes) <= 3
     orders, k = [], 0
     for epoch in range(4):

@@ -6,17 +6,8 @@ import string
 import pytest
 
 from data.tokenizers.normalization import Normalizer
-from data.tokenizers.serialization import (
-    BOS,
-    EOS,
-    PAD,
-    SPECIAL,
-    UNK,
-    dump_tokenizer,
-    parse_tokenizer,
-    read_vocabulary,
-    train_tokenizer,
-)
+from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK
+from data.tokenizers.build import dump_tokenizer, parse_tokenizer, read_vocabulary, train_tokenizer
 from utils.errors import UserError
 
 SIZES = {"sentencepiece": 74, "unigram": 33}  # as many as the texts have

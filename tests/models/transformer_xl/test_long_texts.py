@@ -5,11 +5,11 @@ import functools
 import numpy as np
 import pytest
 
-from data.chunk_text import PORTION, num_words, portions
-from data.token_cache.shards import Side
+from data.tokenizers.base import CHUNK, num_words, chunk_text
+from data.token_cache import SideWriter
 from data.tokenizers.base import EOS, UNK
-from data.tokenizers.sentencepiece_model import LONGEST, learnable
-from data.tokenizers.serialization import train_tokenizer
+from data.tokenizers.sentencepiece import LONGEST, learnable
+from data.tokenizers.build import train_tokenizer
 
 RANDOM = np.random.default_rng(2)
 WORDS = ["the", "cat", "über", "東京", "x1\u2028y", "a" * 30, "12,5", "\tsat", "on\n"]
@@ -31,8 +31,8 @@ def tokenizer(kind):
 @pytest.mark.parametrize("kind", SIZES)
 class TestTokenizers:
     def test_a_long_text_becomes_what_it_is_at_once(self, kind):
-        assert len(LONG) > 1.2 * PORTION
-        side = Side(tokenizer(kind))
+        assert len(LONG) > 1.2 * CHUNK
+        side = SideWriter(tokenizer(kind))
         side.add_all(["the cat", LONG, ""])
         one = tokenizer(kind).encode
         expected = [*one("the cat"), EOS, *one(LONG), EOS, EOS]
@@ -48,7 +48,7 @@ class TestTokenizers:
 
     def test_many_texts_at_once_become_what_each_does(self, kind):
         texts = ["the cat", "", "ß 東京 ☃", "a  b ", "\U0001f600 12,5"]
-        numbers, lengths = tokenizer(kind).encode_all(texts)
+        numbers, lengths = tokenizer(kind).encode_batch(texts)
         rows = np.split(numbers, np.cumsum(lengths)[:-1])
         assert [r.tolist() for r in rows] == [tokenizer(kind).encode(t) for t in texts]
         assert (UNK in numbers) is (kind != "byte")
@@ -57,10 +57,10 @@ class TestTokenizers:
 @pytest.mark.parametrize("text", ["", "abc", "a  bc d\t ef \n g hij k", " ", "  ab "])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_portions_are_the_text_again(text, size):
-    assert "".join(portions(text, False, size)) == text
-    assert all(len(part) <= size for part in portions(text, False, size))
-    assert " ".join(portions(text, True, size)) == text
-    for part in list(portions(text, True, size))[1:]:
+    assert "".join(chunk_text(text, False, size)) == text
+    assert all(len(part) <= size for part in chunk_text(text, False, size))
+    assert " ".join(chunk_text(text, True, size)) == text
+    for part in list(chunk_text(text, True, size))[1:]:
         assert not part[0].isspace()
 
 

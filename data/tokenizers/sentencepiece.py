@@ -1,4 +1,4 @@
-"""Text as subwords and back, by SentencePiece (Kudo and Richardson 2018)."""
+"""Subword tokenizers learned by SentencePiece (Kudo and Richardson 2018)."""
 
 import base64
 import io
@@ -6,27 +6,29 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
-from data.chunk_text import portions
-from data.tokenizers.base import SPECIAL, UNK, Tokenizer
+from data.tokenizers.base import SPECIAL, UNK, Tokenizer, chunk_text
 
-BREAK = "\n"  # no piece of its own to SentencePiece, unless it is told
-PEEKED = 1000  # parts of the text that are looked through for it
-LONGEST = 1000  # characters: of longer than 4192 bytes SentencePiece learns nothing
+LINE_BREAK = "\n"  # SentencePiece has no piece for it unless told
+PEEKED = 1000  # parts of the text that are searched for line breaks
+LONGEST = 1000  # characters: SentencePiece skips sentences above 4192 bytes
 
 
 def learnable(text: str) -> Iterator[str]:
-    """A text in parts of which SentencePiece learns."""
-    for part in portions(text, at_spaces=True, size=LONGEST):
-        for short in portions(part, at_spaces=False, size=LONGEST):
+    """Splits a text into parts short enough for SentencePiece to learn from."""
+    for part in chunk_text(text, at_spaces=True, size=LONGEST):
+        for short in chunk_text(part, at_spaces=False, size=LONGEST):
             if short:
                 yield short
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Byte-pair encoding (Sennrich et al. 2016) by SentencePiece (Kudo 2018).
+    """Byte-pair encoding (Sennrich et al. 2016) by SentencePiece.
 
-    Text is not normalised, so what is decoded is what was encoded, and each digit
-    is a piece of its own, so numbers can be copied and changed digit by digit.
+    SentencePiece does not normalize the text, so decoding restores it exactly. Each
+    digit is a piece, so that a model can copy and change numbers digit by digit.
+
+    Attributes:
+      model: the serialized SentencePiece model.
     """
 
     kind: ClassVar = "sentencepiece"
@@ -54,16 +56,16 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
-        """`vocab_size` pieces, or as many as the text has."""
+        """Learns `vocab_size` pieces, or fewer where the text has no more."""
         import sentencepiece
 
         parts = (part for text in texts for part in learnable(text))
         first = list(itertools.islice(parts, PEEKED))
-        own = [BREAK] if any(BREAK in part for part in first) else []
+        has_line_breaks = any(LINE_BREAK in part for part in first)
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=itertools.chain(first, parts),
-            user_defined_symbols=own,
+            user_defined_symbols=[LINE_BREAK] if has_line_breaks else [],
             model_writer=model,
             vocab_size=vocab_size,
             minloglevel=2,
@@ -73,33 +75,33 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, content: dict):
-        """From what `content` gave."""
+        """Restores a tokenizer from `to_dict`."""
         return cls(base64.b64decode(content["model"]))
 
-    def content(self) -> dict:
-        """What `load` needs: the SentencePiece model file, in base 64."""
+    def to_dict(self) -> dict:
+        """Returns the SentencePiece model as JSON, in base 64."""
         return {"model": base64.b64encode(self.model).decode()}
 
-    def numbers(self, text: str) -> list[int]:
-        """One number a piece."""
+    def encode_ids(self, text: str) -> list[int]:
+        """Returns an id for each piece."""
         return self.processor.encode(text)
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text; special numbers are left out, unknown ones shown."""
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Returns the text without special tokens, `unknown` for unknown pieces."""
         return self.processor.decode([int(i) for i in ids])
 
     def split(self, text: str) -> list[str]:
-        """The pieces, without the spaces before them."""
+        """Returns the pieces of a text, without the spaces before them."""
         pieces = self.processor.encode(text, out_type=str)
         return [piece.lstrip("\N{LOWER ONE EIGHTH BLOCK}") for piece in pieces]
 
-    def piece(self, number: int) -> str:
-        """A legible name; a space is shown as U+2581."""
+    def id_to_token(self, number: int) -> str:
+        """Returns the piece of an id, U+2581 for a space."""
         return self.processor.id_to_piece(number)
 
-    def find(self, symbol: str) -> int | None:
-        """The number of a symbol of the vocabulary; None: it has none."""
-        number = self.processor.piece_to_id(symbol)
+    def token_to_id(self, token: str) -> int | None:
+        """Returns the id of a piece, or None if the vocabulary lacks it."""
+        number = self.processor.piece_to_id(token)
         return None if number == UNK else number
 
 
@@ -107,5 +109,5 @@ class UnigramTokenizer(SentencePieceTokenizer):
     """Unigram language model (Kudo 2018) by SentencePiece."""
 
     kind: ClassVar = "unigram"
-    learns_from: ClassVar = 2**23  # it takes a hundred times its text in memory
+    learns_from: ClassVar = 2**23  # training takes 100 times its text in memory
     recipe: ClassVar = {**SentencePieceTokenizer.recipe, "model_type": "unigram"}

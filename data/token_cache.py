@@ -1,0 +1,356 @@
+"""Token ids of a corpus, computed once and memory-mapped by every run.
+
+    <data.dir>/encoded/<corpus>/tokens-<key>/<split>.<side>.{tokens,offsets,hashes}.npy
+
+`<key>` is a hash of the corpus and the tokenizers. A corpus is tokenized in shards, each
+by one process and renamed when it is complete, so that a killed run loses little. The
+shards are then concatenated one by one: memory holds one shard per process.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import spawn
+from pathlib import Path
+
+import numpy as np
+
+from data.corpus import TRAIN, Corpus, mean_size
+from data.storage import atomic_directory, ensure_local, short_hash
+from data.tokenizers.base import CHUNK, EOS, Tokenizer, num_words
+from data.tokenizers.bpe_dropout import BPEDropout, Sampler
+from data.tokenizers.build import dump_tokenizer, parse_tokenizer
+from utils.locks import file_lock
+
+FORMAT = 2  # increment it when the layout or meaning of the files changes
+SHARD_EXAMPLES = 100_000  # at most
+SHARD_SIZE = 2**24  # characters, about
+MAX_PROCESSES = 16
+REPORT_SECONDS = 5  # between two progress messages
+
+Tokenizers = list[tuple[str, Tokenizer]]  # (side, tokenizer) in the corpus's order
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedSplit:
+    """One side of one split: the token ids of all examples, each ended by EOS.
+
+    Attributes:
+      tokens: token ids of all N tokens, memory-mapped.
+      offsets: index of the first token of each example, and N.
+      characters, words, size: of the text, `size` in bytes of UTF-8; each example
+        counts one more, for EOS.
+      hashes: hash of each example's text.
+      digest: 16 hexadecimal digits that depend on all tokens.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    characters: int
+    words: int
+    size: int
+    hashes: np.ndarray | None = None
+    digest: str = ""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each example, EOS included."""
+        return np.diff(self.offsets).astype(np.int32)
+
+
+def open_token_cache(
+    corpus: Corpus, folder: Path, tokenizers: Tokenizers
+) -> tuple[dict[str, dict[str, TokenizedSplit]], Path]:
+    """Returns all splits as `[split][side]`, tokenized if needed, and their folder."""
+    documents = [dump_tokenizer(tokenizer) for _, tokenizer in tokenizers]
+    about = [corpus.name, corpus.version, corpus.fields, corpus.splits]
+    target = folder / f"tokens-{short_hash(FORMAT, about, documents)}"
+    if not ensure_local(target):
+        write_token_cache(corpus, target, tokenizers)
+    tokenized = {
+        split: {side: read_side(target, split, side) for side, _ in tokenizers}
+        for split in corpus.splits
+    }
+    return tokenized, target
+
+
+def open_segmentation(
+    corpus: Corpus, folder: Path, tokenizers: Tokenizers, dropout: BPEDropout
+) -> dict[str, TokenizedSplit]:
+    """Returns the training split, by side, in one segmentation of BPE-dropout.
+
+    Args:
+      folder: folder of the ordinary segmentation; this one is stored next to it.
+    """
+    key = short_hash(dropout.probability, dropout.seed)
+    target = folder.with_name(f"{folder.name}-dropout-{key}-{dropout.copy}")
+    if not ensure_local(target):
+        write_token_cache(corpus, target, tokenizers, dropout)
+    return {side: read_side(target, TRAIN, side) for side, _ in tokenizers}
+
+
+def read_side(folder: Path, split: str, side: str) -> TokenizedSplit:
+    """Memory-maps one side of a split."""
+    stem = folder / f"{split}.{side}"
+    counts = json.loads(Path(f"{stem}.counts.json").read_text(encoding="utf8"))
+    arrays = {
+        name: np.load(f"{stem}.{name}.npy", mmap_mode="r")
+        for name in ("tokens", "offsets", "hashes")
+    }
+    return TokenizedSplit(**arrays, **counts)
+
+
+# --- Tokenizing a corpus in shards ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Examples `start` to `stop` of a split.
+
+    Attributes:
+      dropout: segmentation to sample; None: the ordinary one.
+    """
+
+    split: str
+    start: int
+    stop: int
+    dropout: BPEDropout | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the shard's folder."""
+        return f"{self.split}-{self.start}"
+
+
+def write_token_cache(
+    corpus: Corpus,
+    target: Path,
+    tokenizers: Tokenizers,
+    dropout: BPEDropout | None = None,
+) -> None:
+    """Tokenizes all splits, or with `dropout` the training split, into `target`."""
+    lock = target.with_name(f".{target.name}.lock")
+    with file_lock(lock, f"tokenizes {corpus.name}"):
+        if not target.exists():  # the process we waited for may have written it
+            _write_locked(corpus, target, tokenizers, dropout)
+
+
+def _write_locked(corpus: Corpus, target: Path, tokenizers, dropout) -> None:
+    splits = [TRAIN] if dropout else list(corpus.splits)
+    shards = [s for split in splits for s in make_shards(corpus, split, dropout)]
+    drafts = target.with_name(f".{target.name}.parts")
+    write_shards(corpus, shards, drafts, tokenizers)
+    with atomic_directory(target) as draft:
+        for split in splits:
+            folders = [drafts / shard.name for shard in shards if shard.split == split]
+            for side, _ in tokenizers:
+                merge_shards(folders, side, draft / f"{split}.{side}")
+    shutil.rmtree(drafts, ignore_errors=True)
+
+
+def make_shards(
+    corpus: Corpus, split: str, dropout: BPEDropout | None = None
+) -> list[Shard]:
+    """Divides a split into shards of similar size."""
+    size = corpus.splits[split]
+    step = max(1, min(SHARD_EXAMPLES, int(SHARD_SIZE / mean_size(corpus, split))))
+    return [
+        Shard(split, start, min(start + step, size), dropout)
+        for start in range(0, size, step)
+    ]
+
+
+def write_shards(corpus: Corpus, shards, drafts: Path, tokenizers: Tokenizers) -> None:
+    """Tokenizes all missing shards, in several processes if there are many."""
+    missing = [shard for shard in shards if not (drafts / shard.name).exists()]
+    print(f"tokenizing {corpus.name} ...", file=sys.stderr)
+    workers = min(len(missing), MAX_PROCESSES, os.cpu_count() or 1)
+    splits = {shard.split for shard in missing}
+    if workers < 2 or len(missing) == len(splits):  # starting a process takes seconds
+        for shard in missing:
+            write_shard(corpus, shard, drafts, tokenizers)
+        return
+    documents = [(side, dump_tokenizer(one)) for side, one in tokenizers]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _quiet_tfds) as pool:
+        with spawn_without_main():
+            jobs = [
+                pool.submit(_write_shard_in_worker, corpus, shard, drafts, documents)
+                for shard in missing
+            ]
+        reported = time.monotonic()
+        for done, job in enumerate(concurrent.futures.as_completed(jobs), start=1):
+            job.result()
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                fraction = (len(shards) - len(missing) + done) / len(shards)
+                print(f"tokenizing {corpus.name}: {fraction:.0%}", file=sys.stderr)
+
+
+def _quiet_tfds() -> None:
+    """Disables a warning of TFDS about every corpus that a process receives."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def spawn_without_main() -> Iterator[None]:
+    """Starts processes without importing the main file, which may have no guard."""
+    original = spawn.get_preparation_data
+
+    def without_main(name):
+        return {k: v for k, v in original(name).items() if not k.startswith("init_main")}
+
+    spawn.get_preparation_data = without_main
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = original
+
+
+def _write_shard_in_worker(corpus: Corpus, shard: Shard, drafts: Path, documents):
+    tokenizers = [(side, parse_tokenizer(document)) for side, document in documents]
+    write_shard(corpus, shard, drafts, tokenizers)
+
+
+def write_shard(corpus: Corpus, shard: Shard, drafts: Path, tokenizers) -> None:
+    """Tokenizes the examples of a shard into its folder."""
+    if shard.dropout:
+        tokenizers = [
+            (side, shard.dropout.sampler(tokenizer, shard.start, number))
+            for number, (side, tokenizer) in enumerate(tokenizers)
+        ]
+    writers = [SideWriter(tokenizer) for _, tokenizer in tokenizers]
+    for block in group_examples(corpus.read(shard.split, shard.start, shard.stop)):
+        for writer, texts in zip(writers, zip(*block, strict=True), strict=True):
+            writer.add_all(texts)
+    with atomic_directory(drafts / shard.name, mirror=False) as draft:
+        for (side, _), writer in zip(tokenizers, writers, strict=True):
+            writer.write(draft / side)
+
+
+def group_examples(
+    examples: Iterator[tuple[str, ...]],
+) -> Iterator[list[tuple[str, ...]]]:
+    """Groups examples into lists of about CHUNK characters."""
+    group, size = [], 0
+    for example in examples:
+        group.append(example)
+        size += sum(map(len, example))
+        if size > CHUNK:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+class SideWriter:
+    """Accumulates the token ids of one side of some examples."""
+
+    keys = ("characters", "words", "size")
+
+    def __init__(self, tokenizer: Tokenizer | Sampler):
+        self.tokenizer = tokenizer
+        self.tokens = array("I" if tokenizer.vocab_size > 2**16 else "H")
+        self.lengths, self.hashes = array("q"), array("Q")
+        self.counts = dict.fromkeys(self.keys, 0)
+
+    def add_all(self, texts: Sequence[str]) -> None:
+        """Tokenizes and appends texts, each with EOS."""
+        if any(len(text) > CHUNK for text in texts):
+            for text in texts:
+                self._add_long(text)
+            return
+        ids, lengths = self.tokenizer.encode_batch(texts)
+        self._append(np.insert(ids, np.cumsum(lengths), EOS))
+        self.lengths.frombytes((lengths + 1).astype(np.int64).tobytes())
+        for text in texts:
+            self._count(text)
+
+    def _add_long(self, text: str) -> None:
+        before = len(self.tokens)
+        for ids in self.tokenizer.encode_long(text):
+            self._append(ids)
+        self.tokens.append(EOS)
+        self.lengths.append(len(self.tokens) - before)
+        self._count(text)
+
+    def _append(self, ids: np.ndarray) -> None:
+        self.tokens.frombytes(ids.astype(self.tokens.typecode).tobytes())
+
+    def _count(self, text: str) -> None:
+        content = text.encode(errors="surrogateescape")
+        digest = hashlib.blake2b(content, digest_size=8).digest()
+        self.hashes.append(int.from_bytes(digest, "little"))
+        self.counts["characters"] += len(text) + 1
+        self.counts["words"] += num_words(text) + 1
+        self.counts["size"] += len(content) + 1
+
+    def write(self, stem: Path) -> None:
+        """Writes three arrays and the counts."""
+        for name in ("tokens", "lengths", "hashes"):
+            np.save(f"{stem}.{name}.npy", np.asarray(getattr(self, name)))
+        Path(f"{stem}.counts.json").write_text(json.dumps(self.counts), "utf8")
+
+
+def merge_shards(folders: list[Path], side: str, stem: Path) -> None:
+    """Concatenates one side of all shards of a split, one shard in memory at a time."""
+
+    def load(name: str) -> Iterator[np.ndarray]:
+        return (np.load(folder / f"{side}.{name}.npy") for folder in folders)
+
+    counts = [json.loads((f / f"{side}.counts.json").read_text()) for f in folders]
+    total = {key: sum(one[key] for one in counts) for key in SideWriter.keys}
+    num_examples = _write_array(f"{stem}.hashes.npy", load("hashes"), np.uint64)[0]
+    dtype = next(load("tokens")).dtype if folders else np.uint16
+    _, total["digest"] = _write_array(f"{stem}.tokens.npy", load("tokens"), dtype)
+    offsets = _cumulative_offsets(load("lengths"))
+    num_offsets, _ = _write_array(f"{stem}.offsets.npy", offsets, np.int64)
+    assert num_offsets == num_examples + 1, stem
+    Path(f"{stem}.counts.json").write_text(json.dumps(total), encoding="utf8")
+
+
+def _cumulative_offsets(lengths: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    end = np.zeros(1, np.int64)
+    yield end
+    for part in lengths:
+        ends = end[-1] + np.cumsum(part, dtype=np.int64)
+        yield ends
+        end = ends if len(ends) else end
+
+
+def _write_array(
+    path: str, parts: Iterable[np.ndarray], dtype: np.dtype
+) -> tuple[int, str]:
+    """Writes the concatenation of arrays as .npy; returns its length and digest.
+
+    A memory map would keep the pages that were written in memory.
+    """
+    size, digest = 0, hashlib.sha256()
+    with open(path, "wb") as file:
+        _write_header(file, 0, dtype)
+        begin = file.tell()
+        for part in parts:
+            file.write(part.astype(dtype, copy=False).data)
+            digest.update(part.data)
+            size += len(part)
+        file.seek(0)
+        _write_header(file, size, dtype)
+        assert file.tell() == begin, path
+    return size, digest.hexdigest()[:16]
+
+
+def _write_header(file, size: int, dtype: np.dtype) -> None:
+    """Writes the header of a .npy file, of the same length for any size."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    shape = {"descr": descr, "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(file, shape)

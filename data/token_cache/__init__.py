@@ -1,1 +1,0 @@
-"""Token ids of a corpus, stored once and mapped from disk."""
