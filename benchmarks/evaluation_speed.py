@@ -80,7 +80,7 @@ class WithMemory:
         self.variables = random_variables(self.found)
         self.tokens = options.segment * options.segments
         text = random_text(self.tokens)
-        self.batches = LMEvalBatches(text, rows=1, length=options.segment)
+        self.batches = LMEvalBatches(text, batch_size=1, length=options.segment)
 
     def __call__(self) -> float:
         found = self.found

@@ -69,7 +69,7 @@ class Batches:
         _, _, shapes = step.inputs(step.rows)
         draw = np.random.default_rng(0)
         size = step.cfg.data.vocab_size
-        self.rows, self.shapes = step.rows, [(step.rows, step.length)]
+        self.batch_size, self.shapes = step.rows, [(step.rows, step.length)]
         self.whole = {name: np.ones(x.shape, x.dtype) for name, x in shapes.items()}
         self.whole["reset"][:] = False
         for name in ("tokens", "source", "target_in", "labels"):
@@ -77,15 +77,15 @@ class Batches:
                 drawn = draw.integers(4, size, self.whole[name].shape)
                 self.whole[name] = drawn.astype(np.int32)
 
-    def num_rows(self, k: int) -> int:
+    def num_examples(self, k: int) -> int:
         """Of any batch."""
         del k
-        return self.rows
+        return self.batch_size
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.part(k, slice(None))
+        return self.partial_batch(k, slice(None))
 
-    def part(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
         """Some rows of any batch."""
         del k
         return {name: leaf[rows] for name, leaf in self.whole.items()}

@@ -1,4 +1,4 @@
-"""Prints statistics of a config's corpus: sizes, lengths, vocabulary, padding, examples.
+"""Prints a config's corpus: sizes, lengths, vocabulary, padding and examples.
 
 python -m data.describe --config=configs/multi30k.py:rnn
 """

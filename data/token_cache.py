@@ -2,9 +2,9 @@
 
     <data.dir>/encoded/<corpus>/tokens-<key>/<split>.<side>.{tokens,offsets,hashes}.npy
 
-`<key>` is a hash of the corpus and the tokenizers. A corpus is tokenized in shards, each
-by one process and renamed when it is complete, so that a killed run loses little. The
-shards are then concatenated one by one: memory holds one shard per process.
+`<key>` is a hash of the corpus and the tokenizers. A corpus is tokenized in shards,
+each by one process and renamed when it is complete, so that a killed run loses little.
+The shards are then concatenated one by one: memory holds one shard per process.
 """
 
 import concurrent.futures
@@ -208,7 +208,9 @@ def spawn_without_main() -> Iterator[None]:
     original = spawn.get_preparation_data
 
     def without_main(name):
-        return {k: v for k, v in original(name).items() if not k.startswith("init_main")}
+        return {
+            k: v for k, v in original(name).items() if not k.startswith("init_main")
+        }
 
     spawn.get_preparation_data = without_main
     try:
@@ -310,11 +312,11 @@ def merge_shards(folders: list[Path], side: str, stem: Path) -> None:
 
     counts = [json.loads((f / f"{side}.counts.json").read_text()) for f in folders]
     total = {key: sum(one[key] for one in counts) for key in SideWriter.keys}
-    num_examples = _write_array(f"{stem}.hashes.npy", load("hashes"), np.uint64)[0]
+    num_examples = write_array(f"{stem}.hashes.npy", load("hashes"), np.uint64)[0]
     dtype = next(load("tokens")).dtype if folders else np.uint16
-    _, total["digest"] = _write_array(f"{stem}.tokens.npy", load("tokens"), dtype)
+    _, total["digest"] = write_array(f"{stem}.tokens.npy", load("tokens"), dtype)
     offsets = _cumulative_offsets(load("lengths"))
-    num_offsets, _ = _write_array(f"{stem}.offsets.npy", offsets, np.int64)
+    num_offsets, _ = write_array(f"{stem}.offsets.npy", offsets, np.int64)
     assert num_offsets == num_examples + 1, stem
     Path(f"{stem}.counts.json").write_text(json.dumps(total), encoding="utf8")
 
@@ -328,7 +330,7 @@ def _cumulative_offsets(lengths: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         end = ends if len(ends) else end
 
 
-def _write_array(
+def write_array(
     path: str, parts: Iterable[np.ndarray], dtype: np.dtype
 ) -> tuple[int, str]:
     """Writes the concatenation of arrays as .npy; returns its length and digest.

@@ -215,7 +215,7 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
         split,
-        rows=cfg.batch_size,
+        batch_size=cfg.batch_size,
         length=cfg.segment_length,
         window=cfg.window,
         stride=cfg.stride,

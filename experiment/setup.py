@@ -118,12 +118,12 @@ class TrainingSetup:
     def flops(self, state: TrainState):
         """From a batch's number and the batch to the operations of its step."""
         count = StepFlops(self.loss, state.params, self.initial_carry)
-        return lambda k, batch: count(batch, self.batches.num_rows(k))
+        return lambda k, batch: count(batch, self.batches.num_examples(k))
 
     def batch(self, k: int) -> PyTree:
         """Batch k on the devices."""
-        part = functools.partial(self.batches.part, k)
-        return self.partitioner.read_batch(part, self.batches.num_rows(k))
+        part = functools.partial(self.batches.partial_batch, k)
+        return self.partitioner.read_batch(part, self.batches.num_examples(k))
 
 
 def num_parameters(params: PyTree) -> int:

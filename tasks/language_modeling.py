@@ -113,14 +113,14 @@ class Task(TextGenerator):
         """Score card of a whole text; see README.md for its form.
 
         Args:
-          batches: `LMEvalBatches`, or `SlidingWindows` for a model that carries nothing.
+          batches: `LMEvalBatches`, or `SlidingWindows` for a model without carry.
           options: `eval` (see configs/base.py).
           intervals: whether scores get bootstrap intervals.
 
         Raises UserError for windows where a model carries something.
         """
         check_windows(model, batches)
-        carry = model.initial_eval_carry(batches.rows, batches.length)
+        carry = model.initial_eval_carry(batches.batch_size, batches.length)
         stride = getattr(batches, "stride", None)
         blocks = self._losses(model, variables, carry, batches)
         text, tokens = batches.text, float(blocks.weight.sum())
@@ -139,7 +139,7 @@ class Task(TextGenerator):
                 "words": text.words,
                 "characters": text.characters,
                 "bytes": text.size,
-                "rows": batches.rows,
+                "rows": batches.batch_size,
                 **(
                     {"window": batches.length, "stride": stride}
                     if stride
@@ -160,7 +160,9 @@ class Task(TextGenerator):
         for k in range(len(batches)):
             batch = batches[k]
             found, carry = self._score(model, variables, carry, batch)
-            blocks.add(batches.places(k) // BLOCK, np.asarray(found), batch["weights"])
+            blocks.add(
+                batches.label_positions(k) // BLOCK, np.asarray(found), batch["weights"]
+            )
         return blocks
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -177,7 +179,7 @@ def check_windows(model, batches) -> None:
     if not getattr(batches, "stride", None):
         return
     carry = jax.eval_shape(
-        lambda: model.initial_eval_carry(batches.rows, batches.length)
+        lambda: model.initial_eval_carry(batches.batch_size, batches.length)
     )
     if jax.tree.leaves(carry):
         raise UserError(

@@ -145,7 +145,7 @@ class Task(LineTranslator):
     def _reach(self, model, batches) -> dict:
         """What a score card says of how documents were read."""
         found = {key: getattr(model.config, key, 0) for key in MEMORY_KEYS}
-        return {"document_order": True, "rows": batches.rows, **found}
+        return {"document_order": True, "rows": batches.batch_size, **found}
 
     def _losses(self, model, variables, batches, count: int) -> BootstrapBlocks:
         """Of every sentence; what is remembered are the references before."""

@@ -55,7 +55,7 @@ def measure(
     losses = []
     for run, dataset in runs:
         cfg = run.experiment.cfg
-        text = dataset.evaluation_batches(split, rows=1).text.tokens
+        text = dataset.evaluation_batches(split, batch_size=1).text.tokens
         if len(text) <= lengths[-1]:
             raise UserError(
                 f"--lengths up to {lengths[-1]}: {split} has {len(text)} tokens"

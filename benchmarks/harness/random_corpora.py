@@ -41,7 +41,9 @@ class Sentences:
         """A few batches, each full."""
         lengths = np.full(self.rows * BATCHES, self.length)
         sides = [encoded(lengths, self.vocabulary, seed) for seed in (0, 1)]
-        plan = plan_batches(*sides, num_buckets=1, tokens_per_batch=self.rows * self.length)
+        plan = plan_batches(
+            *sides, num_buckets=1, tokens_per_batch=self.rows * self.length
+        )
         return BucketedBatches(*sides, plan, seed=0)
 
 
@@ -80,13 +82,17 @@ class VariedSentences:
     def train_batches(self, tokens_per_batch: int = 4096) -> BucketedBatches:
         """In buckets, shuffled."""
         sides = self.sides()
-        plan = plan_batches(*sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch)
+        plan = plan_batches(
+            *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
+        )
         return BucketedBatches(*sides, plan, seed=0)
 
     def evaluation_batches(self, tokens_per_batch: int) -> BucketedBatches:
         """In buckets, one after another."""
         sides = self.sides()
-        plan = plan_batches(*sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch)
+        plan = plan_batches(
+            *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
+        )
         return BucketedBatches(*sides, plan)
 
 

@@ -203,9 +203,7 @@ def assign_buckets(
     return used.ravel()[unique_index]
 
 
-def split_shapes(
-    pairs: np.ndarray, counts: np.ndarray, num_shapes: int
-) -> np.ndarray:
+def split_shapes(pairs: np.ndarray, counts: np.ndarray, num_shapes: int) -> np.ndarray:
     """Returns at most `num_shapes` shapes, [C, 2], by splitting the worst bucket.
 
     Args:
@@ -258,9 +256,7 @@ def refine_shapes(
     pairs: np.ndarray, counts: np.ndarray, shapes: np.ndarray
 ) -> np.ndarray:
     """Changes sides of shapes by a few tokens until none saves padding."""
-    changes = [
-        sign * size for size in range(1, MAX_CHANGE + 1) for sign in (-1, 1)
-    ]
+    changes = [sign * size for size in range(1, MAX_CHANGE + 1) for sign in (-1, 1)]
     best, previous = (cheapest_shapes(pairs, shapes)[1] * counts).sum(), None
     while previous is None or best < previous:
         previous = best

@@ -1,7 +1,7 @@
 """Language modeling batches: parallel streams, and overlapping windows of a text.
 
-All batches are dicts of `tokens`, `labels`, `weights` and `reset`; batch k is a function
-of the text, the sizes and k alone.
+Batch k is a dict of `tokens`, `labels`, `weights` and `reset`, and a function of the
+text, the sizes and k alone.
 """
 
 import numpy as np

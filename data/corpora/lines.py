@@ -107,7 +107,9 @@ def read_pairs(first: Path, second: Path) -> Iterator[tuple[str, str]]:
     return pair(read_sentences(first), read_sentences(second), names)
 
 
-def drop_empty_pairs(pairs: Iterable[tuple[str, str]], split: str) -> Iterator[tuple[str, str]]:
+def drop_empty_pairs(
+    pairs: Iterable[tuple[str, str]], split: str
+) -> Iterator[tuple[str, str]]:
     """The pairs of which no side is empty. Raises UserError if there is none."""
     is_empty = True
     for lines in pairs:

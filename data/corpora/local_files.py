@@ -1,19 +1,42 @@
-"""The text files of a user's own corpus: which there are, and what is in them."""
+"""Corpora of a user's own text files, stored by content.
+
+They are prepared as `<corpus>/<config>-<key>`, where the key is a hash of the texts: a
+changed file is another corpus, and the same texts are found again in any folder. The
+simplest one is `plain_text`.
+"""
 
 import codecs
+import contextlib
+import functools
 import gzip
 import hashlib
 import json
+import os
+import re
+import time
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import tensorflow_datasets as tfds
+from etils import epath
+
 from utils.errors import UserError
 
-BLOCK = 2**20  # bytes read at once
+BLOCK_BYTES = 2**20  # read at once
+SETTLED = 2  # seconds after which every change of a file changes its times
+# Splits by the file name's stem.
+STEMS = {
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "train": "train",
+    "validation": "validation",
+    "test": "test",
+}
 ORDER = ("train", "validation", "test")
-STEMS = {"valid": "validation", "val": "validation", "dev": "validation"}
-STEMS |= {split: split for split in ORDER}
+NAMED_VERSION = re.compile(r"(?:.+-)?[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -21,8 +44,8 @@ class SplitFiles:
     """The files of one split.
 
     Attributes:
-      columns: by field, the files it is read from, in order.
-      whole: whether an example is a file; else it is a line.
+      columns: files of each field, in order.
+      whole: an example is a file; else it is a line.
     """
 
     columns: dict[str, tuple[Path, ...]]
@@ -32,27 +55,40 @@ class SplitFiles:
 Layout = dict[str, SplitFiles]  # by split
 
 
+# --- The files of a folder ---
+
+
 def find_file(folder: Path, name: str) -> Path | None:
-    """The text `name` of `folder`, plain or `.gz`, if there is one."""
-    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-    if len(found) > 1:
+    """Returns the path of a file, plain or `.gz`, or None if there is none."""
+    paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+    if len(paths) > 1:
         raise UserError(f"{folder} holds both {name} and {name}.gz: remove one")
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
-def names(folder: Path) -> list[str]:
-    """What the files of `folder` are called when unpacked, sorted."""
+def list_names(folder: Path) -> list[str]:
+    """Returns the names of a folder's files without `.gz`, sorted."""
     return sorted({p.name.removesuffix(".gz") for p in folder.iterdir() if p.is_file()})
 
 
-def group_splits(found: list[tuple[str, str, SplitFiles]], folder: Path) -> Layout:
-    """The splits in their order, from (split, what makes it, files).
+def find_documents(folder: Path) -> SplitFiles:
+    """Returns all texts of a folder, a document each; UserError if there is none."""
+    names = [name for name in list_names(folder) if name.endswith(".txt")]
+    if not names:
+        raise UserError(f"{folder} is empty: it holds no .txt or .txt.gz file")
+    texts = tuple(find_file(folder, name) for name in names)
+    return SplitFiles({"text": texts}, whole=True)
 
-    Raises UserError where one is there twice.
+
+def group_splits(splits: list[tuple[str, str, SplitFiles]], folder: Path) -> Layout:
+    """Orders (split, name of its file or folder, files) into a layout.
+
+    Raises:
+      UserError: a split occurs twice.
     """
     layout, origins = {}, {}
     rank = {split: number for number, split in enumerate(ORDER)}
-    for split, origin, files in sorted(found, key=lambda f: (rank.get(f[0], 9), f[0])):
+    for split, origin, files in sorted(splits, key=lambda f: (rank.get(f[0], 9), f[0])):
         if split in layout:
             raise UserError(
                 f"{folder} holds both {origins[split]} and {origin}, which would both "
@@ -62,21 +98,22 @@ def group_splits(found: list[tuple[str, str, SplitFiles]], folder: Path) -> Layo
     return layout
 
 
-def unpack(path: Path):
-    """Opens `path` to read the bytes of its text."""
+def open_text(path: Path):
+    """Opens a plain or `.gz` file to read the bytes of its text."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def hash_and_count(path: Path) -> tuple[str, int]:
-    """A hash of the text, and its number of lines.
+    """Returns the SHA-256 of a text and its number of lines.
 
-    Raises UserError unless the file is whole, in UTF-8 and more than white space.
+    Raises:
+      UserError: the file is damaged, not UTF-8, or blank.
     """
     digest, breaks, blank, last = hashlib.sha256(), 0, True, b""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with unpack(path) as file:
-            while block := file.read(BLOCK):
+        with open_text(path) as file:
+            while block := file.read(BLOCK_BYTES):
                 blank &= decoder.decode(block).isspace()
                 digest.update(block)
                 breaks += block.count(b"\n")
@@ -95,45 +132,217 @@ def hash_and_count(path: Path) -> tuple[str, int]:
 
 
 def content_key(layout: Layout) -> str:
-    """Twelve hexadecimal digits that depend on all texts and their order.
+    """Returns 12 hexadecimal digits that depend on all texts and their order.
 
-    Raises UserError for a file that cannot be used or is out of step with the others.
+    Raises:
+      UserError: a file is invalid, or columns differ in their number of lines.
     """
     parts = []
     for split, files in layout.items():
-        found = {
+        results = {
             field: [hash_and_count(path) for path in paths]
             for field, paths in files.columns.items()
         }
         if not files.whole:
-            check_step(files, {field: rows[0][1] for field, rows in found.items()})
-        digests = {field: [row[0] for row in rows] for field, rows in found.items()}
+            _check_line_counts(files, {f: rows[0][1] for f, rows in results.items()})
+        digests = {field: [row[0] for row in rows] for field, rows in results.items()}
         parts.append([split, files.whole, digests])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def check_step(files: SplitFiles, lines: dict[str, int]) -> None:
-    """Raises UserError unless all columns have as many lines as the first."""
+def _check_line_counts(files: SplitFiles, lines: dict[str, int]) -> None:
     first, *others = lines
     for field in others:
         if lines[field] != lines[first]:
             one, other = files.columns[first][0].name, files.columns[field][0].name
             raise UserError(
                 f"{one} has {lines[first]} lines and {other} has {lines[field]}: "
-                "line n of one has to belong to line n of the other"
+                "line n of one must belong to line n of the other"
             )
 
 
 def fingerprint(layout: Layout) -> list[list]:
-    """Name, size and times of every file: they change when a file does."""
+    """Returns the name, size and times of every file, which change with a file."""
     columns = [paths for files in layout.values() for paths in files.columns.values()]
     stats = [(str(path), path.stat()) for paths in columns for path in paths]
     return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
 
 
-def read_folder(folder: Path) -> SplitFiles:
-    """Every text of `folder` as one document. Raises UserError if there is none."""
-    texts = [find_file(folder, name) for name in names(folder) if name.endswith(".txt")]
-    if not texts:
-        raise UserError(f"{folder} is empty: it holds no .txt or .txt.gz file")
-    return SplitFiles({"text": tuple(texts)}, whole=True)
+# --- Prepared versions of a corpus ---
+
+
+class PreparedVersions:
+    """The prepared versions of a corpus, and the folder that each was made from.
+
+    `sources.json` next to the versions stores the key of every folder: unchanged files
+    are not read again, and a version is found when its folder no longer exists.
+
+    Attributes:
+      folder: where the versions are.
+      config: prefix of the names of all versions.
+      version: version of the builder.
+    """
+
+    def __init__(self, folder: epath.Path, config: str, version: str):
+        self.folder, self.config, self.version = folder, config, version
+        self.path = folder / "sources.json"
+
+    def name(self, key: str) -> str:
+        """Returns the config's name for a key."""
+        return f"{self.config}-{key}" if self.config else key
+
+    def has(self, name: str) -> bool:
+        """Returns whether the version with this config's name is prepared."""
+        return (self.folder / name / self.version / "dataset_info.json").exists()
+
+    def prepared(self) -> list[str]:
+        """Returns the config names of all prepared versions."""
+        pattern = re.compile(re.escape(self.name("")) + "[0-9a-f]{12}")
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = [path.name for path in paths if pattern.fullmatch(path.name)]
+        return sorted(name for name in names if self.has(name))
+
+    def stored(self, source: Path) -> dict:
+        """Returns the stored key and fingerprint of a folder, or {}."""
+        return self._read().get(f"{self.config} {source}", {})
+
+    def key(self, source: Path, files: list, compute: Callable[[], str]) -> str:
+        """Returns the key of a folder, computed unless its fingerprint is stored."""
+        stored = self.stored(source)
+        if stored.get("stamps") == files:
+            return stored["key"]
+        key = compute()
+        newest = max(max(times) for _, _, *times in files) / 1e9
+        is_settled = time.time() - newest > SETTLED
+        self._write(source, {"key": key, "stamps": files if is_settled else None})
+        return key
+
+    def _read(self) -> dict:
+        try:
+            return json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _write(self, source: Path, entry: dict) -> None:
+        draft = self.folder / f".sources-{os.getpid()}.json"
+        with contextlib.suppress(OSError):  # it only saves time
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = self._read() | {f"{self.config} {source}": entry}
+            draft.write_text(json.dumps(content))
+            draft.replace(self.path)
+
+
+# --- The TFDS builder ---
+
+
+class Config(tfds.core.BuilderConfig):
+    """TFDS config of one version.
+
+    Attributes:
+      layout: the files to prepare it from; None if it is prepared.
+      fingerprint: the files' fingerprint when the version was named.
+    """
+
+    def __init__(self, name: str, layout: Layout | None = None, fingerprint=()):
+        super().__init__(name=name)
+        self.layout, self.fingerprint = layout, fingerprint
+
+
+class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base builder of local files; `find_config` makes the config to open it with."""
+
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 kept "\r" at ends of lines
+
+    @classmethod
+    def expected_files(cls, config: str) -> str:
+        """Returns the files that a folder must hold, for error messages."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_name(cls, config: str) -> None:
+        """Raises UserError for an invalid config."""
+        if config:
+            raise UserError(f"{cls.name} has no config {config!r}: name it {cls.name}")
+
+    @classmethod
+    def layout(cls, config: str, folder: Path) -> Layout:
+        """Returns the files of a folder. Raises UserError if one is missing."""
+        raise NotImplementedError
+
+    @classmethod
+    def find_config(
+        cls, config: str, data_dir: epath.Path, source_dir: str | None
+    ) -> Config:
+        """Returns the version of the texts in `source_dir`, the named or the only one.
+
+        Raises:
+          UserError: there is no such version, or several.
+        """
+        versions = PreparedVersions(data_dir / cls.name, config, str(cls.VERSION))
+        if NAMED_VERSION.fullmatch(config) and versions.has(config):
+            return Config(config)
+        cls.check_name(config)
+        if source_dir is None:
+            return Config(cls._only_version(versions))
+        source = Path(source_dir).expanduser().absolute()
+        if source.is_dir() and any(source.iterdir()):
+            layout = cls.layout(config, source)
+            files = fingerprint(layout)
+            key = versions.key(source, files, functools.partial(content_key, layout))
+            return Config(versions.name(key), layout, files)
+        name = versions.name(versions.stored(source).get("key", ""))
+        if versions.has(name):
+            return Config(name)
+        raise UserError(
+            f"source_dir {source_dir} is no folder, or empty: give one that holds "
+            f"{cls.expected_files(config)}"
+        )
+
+    @classmethod
+    def _only_version(cls, versions: PreparedVersions) -> str:
+        names = versions.prepared()
+        if not names:
+            raise UserError(
+                f"{cls.name} is not published anywhere: give --config.data.source_dir="
+                f"DIR, a folder that holds {cls.expected_files(versions.config)}"
+            )
+        if len(names) > 1:
+            known = ", ".join(f"{cls.name}/{name}" for name in names)
+            raise UserError(
+                f"{versions.folder} holds several versions: give "
+                f"--config.data.source_dir, or as --config.data.name one of {known}"
+            )
+        return names[0]
+
+    def _info(self):
+        layout = self.builder_config.layout or {}
+        fields = dict.fromkeys(f for files in layout.values() for f in files.columns)
+        features = {field: tfds.features.Text() for field in fields}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            # Without a layout, TFDS reads them from the prepared version.
+            features=tfds.features.FeaturesDict(features) if features else None,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        layout = self.builder_config.layout
+        return {split: self._generate_examples(f) for split, f in layout.items()}
+
+    def _generate_examples(self, files):
+        missing = dict.fromkeys(self.info.features, "")
+        columns = [self.read(paths, files.whole) for paths in files.columns.values()]
+        for key, texts in enumerate(zip(*columns, strict=False)):
+            yield key, missing | dict(zip(files.columns, texts, strict=True))
+        if fingerprint(self.builder_config.layout) != self.builder_config.fingerprint:
+            raise UserError(f"{self.name}'s files changed while they were read")
+
+    def read(self, paths: tuple[Path, ...], whole: bool) -> Iterator[str]:
+        r"""Yields the texts of one column, without a BOM and "\n" or "\r\n" at ends."""
+        for path in paths:
+            with open_text(path) as file:
+                for number, content in enumerate([file.read()] if whole else file):
+                    text = content.decode("utf8" if number else "utf-8-sig")
+                    if not whole:
+                        text = text.removesuffix("\n").removesuffix("\r")
+                    yield text

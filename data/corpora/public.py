@@ -10,8 +10,8 @@ class PublicCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Attributes:
       HOMEPAGE, LICENSE: where it comes from and what one may do with it.
-      RECORD_CHECKSUMS: whether its metadata keep the checksums of files without a published
-        one.
+      RECORD_CHECKSUMS: whether its metadata keep the checksums of files that have no
+        published one.
       source_dir: folder with the published files; None downloads them.
     """
 

@@ -63,9 +63,7 @@ class Sampler:
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Encodes texts like `Tokenizer.encode_batch`."""
         firsts, plain = zip(*map(self.tokenizer.split_tag, texts), strict=True)
-        ids = encode_with_dropout(
-            self.tokenizer, plain, self.probability, self.random
-        )
+        ids = encode_with_dropout(self.tokenizer, plain, self.probability, self.random)
         return prepend_ids(firsts, *ids)
 
     def encode_long(self, text: str) -> Iterator[np.ndarray]:
@@ -96,7 +94,9 @@ def make_segmentations(
     if kind != "parallel":
         raise UserError(f"{setting} needs a parallel corpus, and this is a text")
     if cfg.document_order:
-        raise UserError(f"{setting} excludes data.document_order=True: unset one of them")
+        raise UserError(
+            f"{setting} excludes data.document_order=True: unset one of them"
+        )
     for tokenizer in tokenizers.values():
         _check_has_merges(tokenizer, setting, cfg)
     return [BPEDropout(probability, cfg.seed, copy) for copy in range(copies)]

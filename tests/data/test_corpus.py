@@ -18,7 +18,8 @@ import pytest
 from data.corpora import remote_files
 from data.corpora.text import ptb, wikitext2
 from data.corpora.translation import multi30k
-from data.corpus import open_corpus, own_corpora
+from data.corpus import open_corpus
+from data.registry import CORPORA
 from helpers.refused_corpora import refusal
 from utils.errors import UserError
 
@@ -114,7 +115,7 @@ def test_order_is_kept_over_several_shards(captions, tmp_path, monkeypatch):
         "tensorflow_datasets.core.utils.shard_utils.ShardConfig.get_number_shards",
         lambda *args: 3,
     )
-    monkeypatch.setattr("data.corpus.BLOCK", 2)
+    monkeypatch.setattr("data.corpus.BLOCK_EXAMPLES", 2)
     corpus = open_corpus("multi30k/en-de", tmp_path / "data", captions())
     assert len(list((tmp_path / "data").rglob("*train.array_record*"))) == 3
     assert list(corpus.read("train")) == pairs_of("train")
@@ -182,7 +183,7 @@ def test_a_split_that_does_not_exist_is_refused_before_reading(words, tmp_path):
 def test_an_unknown_corpus_gets_the_names_that_are_close(tmp_path):
     message = refusal("multi30", tmp_path)
     assert "unknown corpus 'multi30'; did you mean multi30k" in message
-    assert ", ".join(own_corpora()) in message
+    assert ", ".join(sorted(CORPORA)) in message
     assert "wmt14_translate" in refusal("wmt14_trnslate/de-en", tmp_path)
     assert "unknown corpus 'no such/one'" in refusal("no such/one", tmp_path)
 

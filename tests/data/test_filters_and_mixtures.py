@@ -5,11 +5,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from data.filters import filter_pairs
-from data.mixtures import check_filters, mix, parts_of
-from data.token_cache import TokenizedSplit
-from data.token_cache.writer import Side
-from data.tokenizers.normalization import Normalizer
+from data.mixtures import mix, parse_mixture
+from data.token_cache import SideWriter, TokenizedSplit
 from data.tokenizers.build import dump_tokenizer, parse_tokenizer, train_tokenizer
+from data.tokenizers.normalization import Normalizer
 from helpers.fake_corpora import FakeCorpus, OtherCorpus
 from utils.errors import UserError
 
@@ -30,7 +29,7 @@ FILTERS = {
         ({"min_length": 2}, [0, 1, 2, 3], "shorter than data.min_length=2"),
         ({"max_ratio": 2.5}, [0, 1, 2, 4], "data.max_ratio=2.5"),
         ({"drop_identical": True}, [0, 1, 3, 4], "identical"),
-        ({"drop_duplicates": True}, [0, 2, 3, 4], "seen before"),
+        ({"drop_duplicates": True}, [0, 2, 3, 4], "duplicates"),
     ],
 )
 def test_pairs_are_left_out_for_a_reason_and_counted(change, kept, reason):
@@ -39,10 +38,10 @@ def test_pairs_are_left_out_for_a_reason_and_counted(change, kept, reason):
         *(("a b", "c d"), ("a b", "c d"), ("e f", "e f"), ("a b c d e f g", "h i")),
         *(("a", "b"), ("a b c d e f g h i", "a"), ("", "a")),
     ]
-    sides = [Side(tokenizer) for _ in range(2)]
+    sides = [SideWriter(tokenizer) for _ in range(2)]
     for pair in pairs:
         for side, text in zip(sides, pair, strict=True):
-            side.add(text)
+            side.add_all([text])
     source, target = (
         TokenizedSplit(
             np.asarray(side.tokens),
@@ -71,10 +70,16 @@ def test_moses_and_lower_case_come_before_tokens_and_moses_is_undone():
 
 
 class TestMixtures:
-    def mixture(self, tagged=True):
+    def parts(self):
         first = FakeCorpus()
         first.languages = ("en", "de")
-        return mix([(first, 1), (OtherCorpus(), 2)], tagged=tagged)
+        return [(first, 1), (OtherCorpus(), 2)]
+
+    def config(self, **changes):
+        return ConfigDict({"name": "a+b:2", **FILTERS, "target_tag": True} | changes)
+
+    def mixture(self, tagged=True):
+        return mix(self.parts(), self.config(target_tag=tagged))
 
     def test_each_part_comes_as_often_as_its_weight_says(self):
         mixture = self.mixture()
@@ -97,20 +102,21 @@ class TestMixtures:
             self.mixture(tagged=False)
 
     def test_filters_that_it_would_undo_are_refused(self):
-        parts = [(FakeCorpus(), 1), (OtherCorpus(), 2)]
-        names = {"name": "a+b:2", "drop_identical": False, "target_tag": True}
-        cfg = ConfigDict({**names, "drop_duplicates": True})
-        with pytest.raises(UserError, match="nothing of the weights in 'a\\+b:2'"):
-            check_filters(cfg, parts)
-        check_filters(cfg, [(corpus, 1) for corpus, _ in parts])
-        cfg.update({"drop_duplicates": False, "drop_identical": True})
+        parts = self.parts()
+        cfg = self.config(drop_duplicates=True)
+        with pytest.raises(UserError, match="undoes the weights in 'a\\+b:2'"):
+            mix(parts, cfg)
+        mix([(corpus, 1) for corpus, _ in parts], cfg)
+        cfg = self.config(drop_identical=True)
         with pytest.raises(UserError, match="begin with a tag"):
-            check_filters(cfg, parts)
+            mix(parts, cfg)
         cfg.target_tag = False
-        check_filters(cfg, parts)
+        mix([parts[1], parts[1]], cfg)
 
     def test_names_say_how_often_a_corpus_comes(self):
-        assert parts_of("a/en-de+b/en-de:3") == [("a/en-de", 1), ("b/en-de", 3)]
-        assert parts_of("ted_hrlr/x:1.0.0") == [("ted_hrlr/x:1.0.0", 1)]
-        with pytest.raises(UserError, match="'much' behind b is no weight"):
-            parts_of("a+b:much")
+        assert parse_mixture("a/en-de+b/en-de:3") == [("a/en-de", 1), ("b/en-de", 3)]
+        assert parse_mixture("ted_hrlr/x:1.0.0") == [("ted_hrlr/x:1.0.0", 1)]
+        with pytest.raises(
+            UserError, match="the weight 'much' of b must be an integer"
+        ):
+            parse_mixture("a+b:much")

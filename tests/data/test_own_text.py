@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from data import prepare, prepared_versions
+from data import tfds_patches
+from data.corpora import local_files
 from data.corpora.text import plain_text
 from data.corpus import open_corpus
 from utils import locks
@@ -100,7 +101,7 @@ class TestParallel:
 
     @pytest.mark.parametrize("block", [1, 2, 99])
     def test_a_part_of_a_split_is_read_alone(self, source, data, monkeypatch, block):
-        monkeypatch.setattr("data.corpus.BLOCK", block)
+        monkeypatch.setattr("data.corpus.BLOCK_EXAMPLES", block)
         corpus = open_corpus("parallel_text/en-de", data, source)
         whole = list(corpus.read("test"))
         for start, stop in [(0, 4), (1, 3), (3, 9), (2, None), (2, 2)]:
@@ -190,8 +191,11 @@ class TestParallel:
         [
             ("en", "parallel_text/en does not name two languages"),
             ("en-de-fr", "does not name two languages"),
-            ("en-en", "have to differ"),
-            ("en-doc", "have to differ from each other and from doc, pos, seen"),
+            ("en-en", "must differ"),
+            (
+                "en-doc",
+                "and from the other files, doc, pos, seen",
+            ),
             ("en-fr", "lacks training data: train.en, train.fr, valid.en, valid.fr"),
             ("en-000000000000", "lacks training data"),
         ],
@@ -241,7 +245,7 @@ class TestPlain:
     def test_a_broken_character_is_found_at_its_line_over_blocks(
         self, text, data, monkeypatch
     ):
-        monkeypatch.setattr("data.corpora.local_files.BLOCK", 3)
+        monkeypatch.setattr("data.corpora.local_files.BLOCK_BYTES", 3)
         write(text / "test.txt", "aé\nüö\néa\n")
         open_corpus("plain_text", data, text)
         write(text / "test.txt", "aé\nüö\né".encode()[:-1] + b"\nb\n")
@@ -314,15 +318,15 @@ class TestContent:
         assert len(keys(data / "plain_text")) == 2
 
     def test_files_that_did_not_change_are_read_once(self, text, data, monkeypatch):
-        monkeypatch.setattr(prepared_versions, "SETTLED", -1)
+        monkeypatch.setattr(local_files, "SETTLED", -1)
         first = open_corpus("plain_text", data, text)
-        monkeypatch.setattr("data.corpora.local_files.inspect", None)
+        monkeypatch.setattr("data.corpora.local_files.hash_and_count", None)
         assert open_corpus("plain_text", data, text) == first
 
     def test_files_changed_just_now_are_read_again(self, text, data, monkeypatch):
         first = open_corpus("plain_text", data, text)
         same = [["same", 0, 0, 9e18]]
-        monkeypatch.setattr("data.corpora.own_files.stamps", lambda layout: same)
+        monkeypatch.setattr("data.corpora.local_files.fingerprint", lambda layout: same)
         write(text / "valid.txt", "changed")
         assert open_corpus("plain_text", data, text) != first
 
@@ -336,7 +340,7 @@ class TestContent:
             source.mkdir()
         assert open_corpus("parallel_text/en-de", data, source) == second
         assert open_corpus(first.name, data, source) == first
-        with pytest.raises(UserError, match="several copies") as caught:
+        with pytest.raises(UserError, match="several versions") as caught:
             open_corpus("parallel_text/en-de", data)
         assert f"{first.name}" in str(caught.value)
         assert f"{second.name}" in str(caught.value)
@@ -440,7 +444,7 @@ class TestPreparing:
         assert open_corpus("plain_text", data, text).splits["train"] == 4
 
     def test_a_terminal_is_told_how_far_it_is(self, text, data, capsys, monkeypatch):
-        monkeypatch.setattr(prepare, "PATIENCE", 0)
+        monkeypatch.setattr(tfds_patches, "REPORT_SECONDS", 0)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         open_corpus("plain_text", data, text)
         assert "  train: 3 examples ...\n" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from etils import epath
 
 import analysis.report.runs
 from analysis.compare_bitwise import differences
-from data import remote
+from data import storage
 from data.dataset import open_dataset
 from experiment import restore, train
 from helpers import fake_bucket
@@ -111,24 +111,24 @@ def test_encoded_text_is_made_once_for_all_machines(
     def refuse(*args, **kwargs):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("data.token_cache.reader.encode_batch", refuse)
+    monkeypatch.setattr("data.token_cache.write_token_cache", refuse)
     places = {"data.dir": "gs://bucket/data", "data.cache_dir": str(tmp_path)}
     dataset = open_dataset(settings(None, **places).data)
     assert dataset.corpus.splits["train"] == 300
 
 
 def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
-    root = remote.local_root("gs://bucket/other", str(tmp_path / "here"))
+    root = storage.local_root("gs://bucket/other", str(tmp_path / "here"))
     folder = root / "encoded" / "tokens"
     folder.mkdir(parents=True)
     (folder / "a.npy").write_bytes(b"numbers")
-    remote.send(folder)
-    there = remote.local_root("gs://bucket/other", str(tmp_path / "there"))
+    storage.upload(folder)
+    there = storage.local_root("gs://bucket/other", str(tmp_path / "there"))
     copied = there / "encoded" / "tokens"
-    del bucket.objects["bucket", f"other/encoded/tokens/{remote.LIST}"]
-    assert not remote.ensure_local(copied)
-    remote.send(folder)
-    assert remote.ensure_local(copied)
+    del bucket.objects["bucket", f"other/encoded/tokens/{storage.LIST}"]
+    assert not storage.ensure_local(copied)
+    storage.upload(folder)
+    assert storage.ensure_local(copied)
     assert (copied / "a.npy").read_bytes() == b"numbers"
 
 

@@ -5,11 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from data.tokenizers.base import CHUNK
 from data.corpus import mean_size, sample_evenly
-from data.token_cache.shards import write
-from data.token_cache import parts_of
-from data.token_cache.writer import PART_SIZE, blocks
+from data.token_cache import SHARD_SIZE, group_examples, make_shards, write_array
+from data.tokenizers.base import CHUNK
 
 
 class Lines:
@@ -26,18 +24,18 @@ class Lines:
 
 @pytest.mark.parametrize(("count", "length"), [(7, 10), (40_000, 10), (10, 10**7)])
 def test_parts_hold_every_example_once_and_much_the_same_text(count, length):
-    parts = parts_of(Lines(count, length), "train", None)
+    parts = make_shards(Lines(count, length), "train", None)
     ends = [(part.start, part.stop) for part in parts]
     assert ends[0][0] == 0
     assert ends[-1][1] == count
     assert all(a[1] == b[0] for a, b in itertools.pairwise(ends))
     sizes = [(stop - start) * length for start, stop in ends]
-    assert max(sizes) <= max(PART_SIZE, length)
-    assert min(sizes[:-1], default=PART_SIZE) >= PART_SIZE / 2
+    assert max(sizes) <= max(SHARD_SIZE, length)
+    assert min(sizes[:-1], default=SHARD_SIZE) >= SHARD_SIZE / 2
 
 
 def test_a_split_without_examples_has_no_parts():
-    assert parts_of(Lines(7, 10), "empty", None) == []
+    assert make_shards(Lines(7, 10), "empty", None) == []
 
 
 def test_a_sample_has_about_the_size_asked_for_and_is_spread():
@@ -63,19 +61,21 @@ def test_a_sample_of_long_texts_is_a_few_of_them():
 
 def test_blocks_are_the_examples_and_not_too_large():
     examples = [("x" * size, "y") for size in (1, CHUNK, 5, 7, 3 * CHUNK, 2)]
-    found = list(blocks(iter(examples)))
+    found = list(group_examples(iter(examples)))
     assert [example for block in found for example in block] == examples
     assert [len(block) for block in found] == [2, 3, 1]
 
 
 def test_arrays_are_written_as_one(tmp_path):
     parts = [np.arange(5), np.arange(0), np.arange(3) * 7]
-    size, digest = write(f"{tmp_path}/a.npy", iter(parts), np.int64)
+    size, digest = write_array(f"{tmp_path}/a.npy", iter(parts), np.int64)
     found = np.load(tmp_path / "a.npy", mmap_mode="r")
     np.testing.assert_array_equal(found, np.concatenate(parts))
     assert size == 8
-    assert digest == write(f"{tmp_path}/b.npy", [np.concatenate(parts)], np.int64)[1]
-    assert digest != write(f"{tmp_path}/c.npy", parts[:1], np.int64)[1]
-    assert write(f"{tmp_path}/d.npy", [], np.uint16)[0] == len(
+    assert (
+        digest == write_array(f"{tmp_path}/b.npy", [np.concatenate(parts)], np.int64)[1]
+    )
+    assert digest != write_array(f"{tmp_path}/c.npy", parts[:1], np.int64)[1]
+    assert write_array(f"{tmp_path}/d.npy", [], np.uint16)[0] == len(
         np.load(tmp_path / "d.npy")
     )

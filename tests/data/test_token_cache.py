@@ -6,12 +6,11 @@ import sys
 import numpy as np
 import pytest
 
+from data import token_cache
 from data.storage import atomic_directory
-from data.token_cache import writer
 from data.token_cache import open_token_cache
-from data.tokenizers.build import open_tokenizers
 from data.tokenizers.base import EOS
-from data.tokenizers.build import train_tokenizer
+from data.tokenizers.build import open_tokenizers, train_tokenizer
 from helpers.fake_corpora import FakeCorpus
 
 
@@ -68,8 +67,8 @@ def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
     byte = train_tokenizer("byte", [], 99, 1)
     sides = [("source", byte), ("target", byte)]
     whole, _ = open_token_cache(corpus, tmp_path / "whole", sides)
-    monkeypatch.setattr(writer, "PART", 1)
-    once = writer.encode_part
+    monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 1)
+    once = token_cache.write_shard
     done = []
 
     def killed(corpus, part, *rest):
@@ -78,12 +77,12 @@ def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
         done.append(part.name)
         once(corpus, part, *rest)
 
-    monkeypatch.setattr(writer.os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(writer, "encode_part", killed)
+    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(token_cache, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         open_token_cache(corpus, tmp_path / "parts", sides)
-    monkeypatch.setattr(writer, "encode_part", once)
-    monkeypatch.setattr(writer.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(token_cache, "write_shard", once)
+    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 2)
     # As from a program without a guard around what it does: it must not run again.
     program = tmp_path / "program.py"
     program.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")

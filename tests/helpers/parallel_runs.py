@@ -81,18 +81,18 @@ SIZES = {
 class Batches:
     """Random tokens; how many count differs from row to row."""
 
-    rows = ROWS
+    batch_size = ROWS
 
     def __init__(self, task):
         self.task, self.shapes = task, [(ROWS, S, T)]
 
-    def num_rows(self, k):
+    def num_examples(self, k):
         return ROWS
 
     def __getitem__(self, k):
-        return self.part(k, slice(None))
+        return self.partial_batch(k, slice(None))
 
-    def part(self, k, rows):
+    def partial_batch(self, k, rows):
         random = np.random.default_rng(k)
         lengths = random.integers(1, T + 1, (ROWS, 1))
 

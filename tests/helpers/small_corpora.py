@@ -210,7 +210,9 @@ def small_wmt14(monkeypatch, address, name="wmt14/en-fr"):
             lines = text(f"{part} {code}\u2028x\r", blank, code)
             members[member] = gz(lines) if member.endswith(".gz") else lines
         files[archive.name] = pack(archive.name, members)
-        found = RemoteArchive(f"{address}/{archive.name}", checksum(files[archive.name]))
+        found = RemoteArchive(
+            f"{address}/{archive.name}", checksum(files[archive.name])
+        )
         monkeypatch.setitem(wmt14.TRAIN, part, (found, path))
         if other == "fr" or part not in wmt14.ONLY_FRENCH:
             plain |= members

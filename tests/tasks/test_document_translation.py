@@ -44,7 +44,7 @@ def small(name):
 
 def texts_in_order(target_seed=1):
     source, target = encoded(SHORT[0]), encoded(SHORT[1], target_seed)
-    return DocumentBatches(source, target, TEXTS, rows=2, buckets=1)
+    return DocumentBatches(source, target, TEXTS, batch_size=2, buckets=1)
 
 
 def padded(tokens):

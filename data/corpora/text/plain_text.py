@@ -1,36 +1,69 @@
-"""A user's own text: `train.txt`, `valid.txt` and so on, or a folder a split."""
+"""A user's own text: `train.txt`, `valid.txt` and so on, or a folder for each split."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpora.local_files import (
     STEMS,
     Layout,
+    LocalText,
     SplitFiles,
-    group_splits,
-    read_folder,
+    find_documents,
     find_file,
+    group_splits,
 )
-from data.corpora.own_files import OwnText
 from utils.errors import UserError
 
 
-class PlainText(OwnText):
-    """A text a split, an example a line; or a folder a split, an example a file."""
+class PlainText(LocalText):
+    """A file for each split with an example on each line, or a folder of documents."""
 
     @classmethod
-    def wanted(cls, config: str) -> str:
-        """What a folder has to hold, for messages."""
+    def expected_files(cls, config: str) -> str:
+        """Returns the files that a folder must hold, for error messages."""
         return "train.txt, valid.txt (plain or .gz), or folders train, valid of .txt"
 
     @classmethod
     def layout(cls, config: str, folder: Path) -> Layout:
-        """The files of `folder`. Raises UserError where one is missing."""
-        found = []
+        """Returns the files of a folder. Raises UserError if one is missing."""
+        splits = []
         for stem, split in STEMS.items():
             if path := find_file(folder, f"{stem}.txt"):
-                found.append((split, path.name, SplitFiles({"text": (path,)})))
-            if (folder / stem).is_dir():
-                found.append((split, f"{stem}/", read_folder(folder / stem)))
-        if "train" not in [split for split, *_ in found]:
-            raise UserError(f"{folder} lacks train.txt: give {cls.wanted(config)}")
-        return group_splits(found, folder)
+                splits.append((split, path.name, SplitFiles({"text": (path,)})))
+        splits += find_document_folders(folder)
+        if "train" not in [split for split, *_ in splits]:
+            raise UserError(f"{folder} lacks train.txt: give {cls.expected_files('')}")
+        return group_splits(splits, folder)
+
+
+class Novels(LocalText):
+    """English novels of 1839-1929, split by book, in the order of their file names.
+
+    Books break lines differently, so all white space becomes single spaces.
+    """
+
+    @classmethod
+    def expected_files(cls, config: str) -> str:
+        """Returns the files that a folder must hold, for error messages."""
+        return "folders train, valid and test of .txt or .txt.gz files, a book each"
+
+    @classmethod
+    def layout(cls, config: str, folder: Path) -> Layout:
+        """Returns the books of a folder. Raises UserError without training books."""
+        splits = find_document_folders(folder)
+        if "train" not in [split for split, *_ in splits]:
+            raise UserError(f"{folder} lacks train: give {cls.expected_files('')}")
+        return group_splits(splits, folder)
+
+    def read(self, paths: tuple[Path, ...], whole: bool) -> Iterator[str]:
+        """Yields each book as one line."""
+        return (" ".join(text.split()) for text in super().read(paths, whole))
+
+
+def find_document_folders(folder: Path) -> list[tuple[str, str, SplitFiles]]:
+    """Returns (split, name, files) of each folder of documents, for `group_splits`."""
+    return [
+        (split, f"{stem}/", find_documents(folder / stem))
+        for stem, split in STEMS.items()
+        if (folder / stem).is_dir()
+    ]

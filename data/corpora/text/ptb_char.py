@@ -42,7 +42,9 @@ class PtbChar(PublicText):
 
     def _split_generators(self, dl_manager):
         files = {
-            split: remote_files.RemoteFile(ADDRESS, checksum, (name,), f"{FOLDER}/{name}")
+            split: remote_files.RemoteFile(
+                ADDRESS, checksum, (name,), f"{FOLDER}/{name}"
+            )
             for split, (name, checksum) in FILES.items()
         }
         texts = remote_files.read_texts(files, self.source_dir)

@@ -12,7 +12,9 @@ from data.corpora.public import PublicPairs
 
 # No checksum is published. The host has moved its archives to Google Drive since, as
 # one file 2014-01.tgz that holds this one.
-ARCHIVE = RemoteArchive("https://wit3.fbk.eu/archive/2014-01/texts/de/en/de-en.tgz", None)
+ARCHIVE = RemoteArchive(
+    "https://wit3.fbk.eu/archive/2014-01/texts/de/en/de-en.tgz", None
+)
 TRAIN = "de-en/train.tags.de-en.{language}"
 TESTS = [
     f"de-en/IWSLT14.{talks}.de-en.{{language}}.xml"

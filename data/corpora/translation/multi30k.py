@@ -101,7 +101,9 @@ class Multi30k(PublicPairs):
 
     def _sources(self, stem):
         return {
-            name: remote_files.RemoteFile(f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,))
+            name: remote_files.RemoteFile(
+                f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,)
+            )
             for name in self._names(stem)
         }
 

@@ -2,35 +2,43 @@
 
     DIR/train.en  DIR/train.de  [DIR/train.doc  DIR/train.pos]    each plain or .gz
 
-`data.name=parallel_text/en-de` takes these from `data.source_dir=DIR`, `valid`, `val`,
-`validation` or `dev` as the split "validation", and every other pair of files as a
-split of its own name. What is prepared is kept apart by content: see `own_files.py`.
+`data.name=parallel_text/en-de` reads these from `data.source_dir=DIR`; `valid`, `val`,
+`validation` or `dev` is the split "validation", and any other pair of files a split of
+its own name. See `local_files.py` for how it is stored.
 """
 
 import re
 from pathlib import Path
 
-from data.corpora.local_files import STEMS, Layout, SplitFiles, group_splits, names, take
-from data.corpora.own_files import OwnText
+from data.corpora.local_files import (
+    STEMS,
+    Layout,
+    LocalText,
+    SplitFiles,
+    find_file,
+    group_splits,
+    list_names,
+)
 from utils.errors import UserError
 
-# Beside the languages: the document of each line, its place there (a jump tells that
-# something was left out), and whether its source is in the training split, too.
+# Optional files besides the languages: the document of each line, its position there (a
+# jump where something was left out), and whether its source is in the training split.
 EXTRAS = ("doc", "pos", "seen")
-ALL = "all"  # what TFDS calls all splits together
+ALL = "all"  # TFDS's name of all splits together
+PYDOCS = ("en-fr", "fr-en")
 
 
-class ParallelText(OwnText):
+class ParallelText(LocalText):
     """Sentences or paragraphs in two languages, in the order of their files."""
 
     @property
     def languages(self) -> tuple[str, str]:
-        """Source and target."""
+        """Source and target language."""
         return tuple(self.builder_config.name.split("-")[:2])
 
     @classmethod
-    def wanted(cls, config: str) -> str:
-        """What a folder has to hold, for messages."""
+    def expected_files(cls, config: str) -> str:
+        """Returns the files that a folder must hold, for error messages."""
         stems, languages = ("train", "valid"), config.split("-")
         files = [f"{stem}.{language}" for stem in stems for language in languages]
         return f"{', '.join(files)} (plain or .gz)"
@@ -46,48 +54,68 @@ class ParallelText(OwnText):
         source, target = config.split("-")
         if source == target or {source, target} & {*EXTRAS}:
             raise UserError(
-                f"{cls.name}/{config}: languages have to differ from each other and "
-                f"from {', '.join(EXTRAS)}, which are files beside them"
+                f"{cls.name}/{config}: the two languages must differ from each other "
+                f"and from the other files, {', '.join(EXTRAS)}"
             )
 
     @classmethod
     def layout(cls, config: str, folder: Path) -> Layout:
-        """The pairs of `folder`. Raises UserError where a file is missing."""
+        """Returns the files of a folder. Raises UserError if one is missing."""
         languages = config.split("-")
         stems = [
             name.removesuffix(f".{language}")
-            for name in names(folder)
+            for name in list_names(folder)
             for language in languages
             if name.endswith(f".{language}")
         ]
-        found = []
+        splits = []
         for stem in sorted(set(stems)):
-            if files := pair(folder, stem, languages):
+            if files := find_pair(folder, stem, languages):
                 origin = f"{stem}.{languages[0]}"
-                found.append((split_name(stem, folder), origin, files))
-        if "train" not in [split for split, *_ in found]:
-            raise UserError(f"{folder} lacks training data: {cls.wanted(config)}")
-        return group_splits(found, folder)
+                splits.append((split_name(stem, folder), origin, files))
+        if "train" not in [split for split, *_ in splits]:
+            expected = cls.expected_files(config)
+            raise UserError(f"{folder} lacks training data: {expected}")
+        return group_splits(splits, folder)
+
+
+class Pydocs(ParallelText):
+    """Python's documentation in English and French: paragraphs, documents in order.
+
+    `doc` is a paragraph's document and `pos` its position there; a jump of `pos` is a
+    paragraph that is not translated. `seen` is "1" if the English paragraph is in the
+    training split too; training has none.
+    """
+
+    @classmethod
+    def check_name(cls, config: str) -> None:
+        """Raises UserError unless `config` is one of `PYDOCS`."""
+        if config not in PYDOCS:
+            raise UserError(
+                f"pydocs has no config {config!r}; it has {', '.join(PYDOCS)}"
+            )
 
 
 def split_name(stem: str, folder: Path) -> str:
-    """The split that files called `stem` are."""
+    """Returns the split of files with this stem."""
     if stem == ALL:
         raise UserError(f"{folder}: no split can be called {ALL!r}: rename its files")
     return STEMS.get(stem, re.sub(r"\W", "_", stem, flags=re.ASCII))
 
 
-def pair(folder: Path, stem: str, languages: list[str]) -> SplitFiles | None:
-    """The files of one split, or None where a file beside the corpus is one-sided.
+def find_pair(folder: Path, stem: str, languages: list[str]) -> SplitFiles | None:
+    """Returns the files of one split, or None if one language is missing.
 
-    Raises UserError where training, validation or test data is.
+    Raises:
+      UserError: a language of training, validation or test data is missing.
     """
-    files = {field: find_file(folder, f"{stem}.{field}") for field in (*languages, *EXTRAS)}
+    files = {field: find_file(folder, f"{stem}.{field}") for field in languages}
+    files |= {field: find_file(folder, f"{stem}.{field}") for field in EXTRAS}
     missing = [language for language in languages if files[language] is None]
     if missing and stem in STEMS:
-        there = next(language for language in languages if files[language])
+        present = next(language for language in languages if files[language])
         raise UserError(
-            f"{folder} holds {stem}.{there} but no {stem}.{missing[0]} (plain or .gz)"
+            f"{folder} holds {stem}.{present} but no {stem}.{missing[0]} (plain or .gz)"
         )
     if missing:
         return None

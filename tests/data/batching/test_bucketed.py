@@ -5,11 +5,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.batching.bucket_shapes import bucket_numbers
 from data.batching.bucketed import BucketedBatches
-from data.batching.buckets import plan_batches, open_plan
+from data.batching.buckets import (
+    assign_buckets,
+    open_plan,
+    plan_batches,
+    plan_segmentations,
+)
 from data.batching.shuffle import Permutation
-from data.tokenizers.serialization import BOS
+from data.tokenizers.base import BOS
 from helpers.fake_corpora import encoded, labels_of
 
 
@@ -73,13 +77,18 @@ class TestSentences:
         assert all(rows * max(s, t) <= 200 for rows, s, t in found)
 
     def test_more_buckets_pad_less(self):
-        shares = [self.batches(num_buckets=count).padding for count in (1, 2, 6, 16)]
+        shares = [
+            self.batches(num_buckets=count).padding_fraction for count in (1, 2, 6, 16)
+        ]
         assert shares == sorted(shares, reverse=True)
         assert 0 < shares[-1] < shares[0] < 0.6
 
     def test_only_pairs_that_are_kept_come_out(self):
         kept = np.flatnonzero(self.lengths.max(axis=0) <= 20)
-        batches = self.batches(kept=kept)
+        sides = [encoded(row, i) for i, row in enumerate(self.lengths)]
+        sizes = {"num_buckets": 6, "tokens_per_batch": 200}
+        [plan] = plan_segmentations([sides], **sizes, indices=kept, dropped={})
+        batches = BucketedBatches(*sides, plan, seed=1)
         found = [i for k in range(len(batches)) for i in batches[k]["ids"] if i >= 0]
         assert sorted(found) == kept.tolist()
 
@@ -88,7 +97,10 @@ class TestSentences:
         for k in (0, 7):
             whole = batches[k]
             cut = len(whole["ids"]) // 2
-            parts = [batches.part(k, slice(0, cut)), batches.part(k, slice(cut, None))]
+            parts = [
+                batches.partial_batch(k, slice(0, cut)),
+                batches.partial_batch(k, slice(cut, None)),
+            ]
             for name, value in whole.items():
                 joined = np.concatenate([part[name] for part in parts])
                 np.testing.assert_array_equal(joined, value)
@@ -148,10 +160,10 @@ def test_two_shapes_are_no_worse_than_a_cut_and_not_better_than_can_be():
         for a in range(1, 9)
         for b in range(1, 9)
     )
-    found = bucket_numbers(source, target, 2)
+    found = assign_buckets(source, target, 2)
     assert best <= padded([found == 0, found == 1]) <= min(rivals)
 
 
 def test_equal_lengths_need_one_bucket():
     same = np.full(7, 4)
-    assert set(bucket_numbers(same, same, 5)) == {0}
+    assert set(assign_buckets(same, same, 5)) == {0}

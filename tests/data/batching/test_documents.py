@@ -27,7 +27,7 @@ def encoded(lengths, seed=0):
 
 
 def batches_of(**options):
-    settings = {"rows": 4, "buckets": 3, "seed": 1, **options}
+    settings = {"batch_size": 4, "buckets": 3, "seed": 1, **options}
     source, target = (encoded(row, i) for i, row in enumerate(LENGTHS))
     return DocumentBatches(source, target, NAMES, **settings)
 
@@ -101,8 +101,8 @@ def test_shapes_are_few_and_padding_is_what_they_leave_empty():
         b[f"{side}_mask"] for b in epoch_of(batches) for side in ("source", "target")
     ]
     share = sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks)
-    assert batches.padding == pytest.approx(1 - share)
-    shares = [batches_of(buckets=count).padding for count in (1, 2, 6)]
+    assert batches.padding_fraction == pytest.approx(1 - share)
+    shares = [batches_of(buckets=count).padding_fraction for count in (1, 2, 6)]
     assert shares == sorted(shares, reverse=True)
 
 
@@ -117,14 +117,14 @@ def test_one_shape_holds_whatever_a_later_epoch_may_bring():
 def test_parts_of_a_batch_make_the_whole():
     batches = batches_of()
     for k in range(len(batches)):
-        parts = [batches.part(k, slice(a, a + 2)) for a in (0, 2)]
+        parts = [batches.partial_batch(k, slice(a, a + 2)) for a in (0, 2)]
         for name, whole in batches[k].items():
             joined = np.concatenate([part[name] for part in parts])
             np.testing.assert_array_equal(joined, whole)
 
 
 def test_long_pairs_are_left_out_and_their_documents_go_on():
-    batches = batches_of(max_length=20, kept=np.arange(2, N))
+    batches = batches_of(max_length=20, indices=np.arange(2, N))
     kept = np.flatnonzero((LENGTHS.max(axis=0) <= 20) & (np.arange(N) >= 2))
     assert batches.num_dropped == N - len(kept) > 2
     rows = np.stack([batch["ids"] for batch in epoch_of(batches)], axis=1)
@@ -140,7 +140,7 @@ def test_long_pairs_are_left_out_and_their_documents_go_on():
 def test_pairs_without_a_name_stand_alone_and_evaluation_ends():
     side = encoded([3] * 5)
     names = ["", "", "a", "a", ""]
-    batches = DocumentBatches(side, side, names, rows=1, buckets=9)
+    batches = DocumentBatches(side, side, names, batch_size=1, buckets=9)
     resets = [bool(batch["reset"][0]) for batch in epoch_of(batches)]
     assert resets == [True, True, True, False, True]
     assert [int(batch["ids"][0]) for batch in epoch_of(batches)] == [0, 1, 2, 3, 4]

@@ -8,8 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from data.batching.stream import LMEvalBatches
-from data.batching.stream import SlidingWindows
+from data.batching.stream import LMEvalBatches, SlidingWindows
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS
 from experiment.validate import check_lengths
@@ -31,12 +30,12 @@ def text_of(size):
 @pytest.mark.parametrize("rows", [1, 3])
 def test_each_token_counts_once_after_at_least_so_many_others(size, stride, rows):
     text = TokenizedSplit(np.arange(10, 10 + size), np.asarray([0, size]), 0, 0, 0)
-    batches = SlidingWindows(text, rows=rows, length=LENGTH, stride=stride)
+    batches = SlidingWindows(text, batch_size=rows, length=LENGTH, stride=stride)
     seen = Counter()
     for k in range(len(batches)):
         batch = batches[k]
         counts = batch["weights"] > 0
-        places = batches.places(k)[counts]
+        places = batches.label_positions(k)[counts]
         np.testing.assert_array_equal(batch["labels"][counts], places + 10)
         seen.update(places.tolist())
         before = np.nonzero(counts)[1]  # labels of the window that stand before
@@ -59,9 +58,9 @@ def card_of(case, batches, **how):
 
 def test_a_stride_of_the_window_is_the_plain_evaluation():
     case, text = LanguageModelCase("transformer", layers=1), text_of(50)
-    plain = card_of(case, LMEvalBatches(text, rows=1, length=LENGTH))
+    plain = card_of(case, LMEvalBatches(text, batch_size=1, length=LENGTH))
     for rows in (1, 4):
-        windows = SlidingWindows(text, rows=rows, length=LENGTH, stride=LENGTH)
+        windows = SlidingWindows(text, batch_size=rows, length=LENGTH, stride=LENGTH)
         card = card_of(case, windows)
         for name, score in card["scores"].items():
             expected = plain["scores"][name]["value"]
@@ -72,7 +71,7 @@ def test_a_stride_of_the_window_is_the_plain_evaluation():
 
 def test_a_stride_of_one_gives_each_token_all_the_context_there_is_room_for():
     case, text = LanguageModelCase("transformer", layers=1), text_of(15)
-    windows = SlidingWindows(text, rows=2, length=LENGTH, stride=1)
+    windows = SlidingWindows(text, batch_size=2, length=LENGTH, stride=1)
     card = card_of(case, windows)
     before = np.concatenate([[EOS], text.tokens])
     total = 0.0
@@ -83,20 +82,20 @@ def test_a_stride_of_one_gives_each_token_all_the_context_there_is_room_for():
         logits = case.run(shown, ())[1][0, place - first]
         total -= float(jax.nn.log_softmax(logits)[label])
     np.testing.assert_allclose(card["scores"]["loss"]["value"], total / 15, rtol=1e-5)
-    plain = card_of(case, LMEvalBatches(text, rows=1, length=LENGTH))
+    plain = card_of(case, LMEvalBatches(text, batch_size=1, length=LENGTH))
     assert abs(plain["scores"]["loss"]["value"] - total / 15) > 1e-3
 
 
 def test_a_model_that_reads_on_has_no_windows():
     case = LanguageModelCase("rnn", layers=1)
-    windows = SlidingWindows(text_of(20), rows=2, length=LENGTH, stride=2)
+    windows = SlidingWindows(text_of(20), batch_size=2, length=LENGTH, stride=2)
     with pytest.raises(UserError, match=r"eval.window=6: .*carries"):
         card_of(case, windows)
 
 
 def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
     case, text = LanguageModelCase("transformer", layers=1), text_of(5 * BLOCK + 7)
-    card = card_of(case, LMEvalBatches(text, rows=3, length=8), intervals=True)
+    card = card_of(case, LMEvalBatches(text, batch_size=3, length=8), intervals=True)
     blocks, size = card["blocks"], len(text.tokens)
     assert blocks.weight.tolist() == [*[BLOCK] * 5, 7]
     bits = blocks.total.sum() / np.log(2)
@@ -113,7 +112,7 @@ def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
         np.testing.assert_allclose(scores[name]["value"], value, rtol=1e-9)
         assert scores[name]["low"] < value < scores[name]["high"]
     # Blocks are those of the text, whatever it was read in.
-    windows = SlidingWindows(text, rows=4, length=LENGTH, stride=2)
+    windows = SlidingWindows(text, batch_size=4, length=LENGTH, stride=2)
     again = card_of(case, windows)["blocks"]
     np.testing.assert_array_equal(again.weight, blocks.weight)
 

@@ -10,11 +10,11 @@ import pytest
 import tensorflow_datasets as tfds
 
 from configs.ptb_char import get_config
+from data import registry
 from data.corpora import lines, remote_files
-from data.corpora.download import RemoteArchive, ArchiveStore
+from data.corpora.download import ArchiveStore, RemoteArchive
 from data.corpora.text import enwik8, lm1b, pg19, ptb_char, text8, wikitext103
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
-from data.corpus import own_corpora
 from data.token_cache import SideWriter
 from data.tokenizers.build import train_tokenizer
 from data.tokenizers.symbols import ByteTokenizer
@@ -173,11 +173,11 @@ def test_every_pinned_checksum_is_one():
 
 def test_every_builder_has_its_name_a_version_and_keeps_the_published_order():
     names = {module.__name__.rpartition(".")[2] for module in BUILDERS}
-    assert names <= set(own_corpora())
+    assert names <= registry.CORPORA.keys()
     for module in BUILDERS:
         name = module.__name__.rpartition(".")[2]
         builder = tfds.builder_cls(name)
-        assert builder.__module__ == f"data.builders.{name}"  # not TFDS's of that name
+        assert builder.__module__ == registry.CORPORA[name]  # not TFDS's of that name
         assert builder.VERSION
         assert "source_dir" in builder.__doc__
 

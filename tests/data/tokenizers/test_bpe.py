@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from data.tokenizers.bpe_dropout import encode_with_dropout, load_merges
 from data.tokenizers.base import UNK
+from data.tokenizers.bpe_dropout import encode_with_dropout, load_merges
 from data.tokenizers.build import train_tokenizer
 
 TEXTS = [

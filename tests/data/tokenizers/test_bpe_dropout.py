@@ -9,12 +9,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from data import token_cache
 from data.batching.bucketed import RotatingSegmentations
 from data.dataset import open_dataset
-from data.token_cache import writer
 from data.token_cache import open_segmentation, open_token_cache
-from data.tokenizers.bpe_dropout import BPEDropout
 from data.tokenizers.base import EOS
+from data.tokenizers.bpe_dropout import BPEDropout
 from data.tokenizers.build import train_tokenizer
 from utils.errors import UserError
 
@@ -93,10 +93,10 @@ def test_copies_and_seeds_differ_and_their_hashes_do_not(drawn):
 
 
 def test_drawing_again_gives_the_same_in_any_number_of_processes(drawn, monkeypatch):
-    monkeypatch.setattr(writer, "PART", 13)
-    monkeypatch.setattr(writer.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 13)
+    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
     once, again = drawn(), drawn()
-    monkeypatch.setattr(writer.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 2)
     program = sys.modules["__main__"]
     monkeypatch.setattr(program, "__spec__", None)
     apart = drawn()
@@ -107,9 +107,9 @@ def test_drawing_again_gives_the_same_in_any_number_of_processes(drawn, monkeypa
 def test_what_goes_on_after_a_kill_is_what_was_never_stopped(
     drawn, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(writer, "PART", 13)
-    monkeypatch.setattr(writer.os, "cpu_count", lambda: 1)
-    whole, once, done = drawn(), writer.encode_part, []
+    monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 13)
+    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
+    whole, once, done = drawn(), token_cache.write_shard, []
 
     def killed(corpus, part, *rest):
         if len(done) == 2:
@@ -121,10 +121,10 @@ def test_what_goes_on_after_a_kill_is_what_was_never_stopped(
     draw = functools.partial(
         open_segmentation, MadeUp(), tmp_path / "killed/x", sides, BPEDropout(0.3, 1, 0)
     )
-    monkeypatch.setattr(writer, "encode_part", killed)
+    monkeypatch.setattr(token_cache, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         draw()
-    monkeypatch.setattr(writer, "encode_part", once)
+    monkeypatch.setattr(token_cache, "write_shard", once)
     assert same(draw(), whole)
 
 
@@ -156,7 +156,7 @@ def test_epochs_take_the_copies_in_turn_and_hold_every_pair_once(own_text):
     assert len(batches.shapes) <= 3
     orders, k = [], 0
     for epoch in range(4):
-        copy = dataset.copies[epoch % 2]
+        copy = dataset.segmentations[epoch % 2]
         seen = []
         while len(seen) < 50:
             batch = batches[k]
@@ -183,7 +183,10 @@ def test_the_rows_of_hosts_are_together_the_batch(own_text):
     batches = dataset.train_batches()
     k = batches.epoch_length + 1  # of the second copy
     whole = batches[k]
-    halves = [batches.part(k, slice(0, 2)), batches.part(k, slice(2, None))]
+    halves = [
+        batches.partial_batch(k, slice(0, 2)),
+        batches.partial_batch(k, slice(2, None)),
+    ]
     for name, value in whole.items():
         joined = np.concatenate([half[name] for half in halves])
         np.testing.assert_array_equal(joined, value)
@@ -192,7 +195,8 @@ def test_the_rows_of_hosts_are_together_the_batch(own_text):
 def test_a_pair_too_long_in_one_copy_is_left_out_of_all(own_text):
     cfg = changed(own_text, bpe_dropout=0.3, bpe_dropout_copies=3)
     longest = np.max(
-        [s.lengths for copy in open_dataset(cfg).copies for s in copy.values()], axis=0
+        [s.lengths for copy in open_dataset(cfg).segmentations for s in copy.values()],
+        axis=0,
     )
     limit = int(np.median(longest))
     dataset = open_dataset(changed(cfg, max_length=limit))
@@ -206,12 +210,12 @@ def test_a_pair_too_long_in_one_copy_is_left_out_of_all(own_text):
 def test_evaluation_and_the_vocabulary_are_those_without_dropout(own_text):
     plain = open_dataset(own_text)
     with_dropout = open_dataset(changed(own_text, bpe_dropout=0.2))
-    assert len(with_dropout.copies) == own_text.bpe_dropout_copies
+    assert len(with_dropout.segmentations) == own_text.bpe_dropout_copies
     assert with_dropout.folder == plain.folder
     assert with_dropout.hashes["vocabulary"] == plain.hashes["vocabulary"]
     assert with_dropout.hashes["data"] != plain.hashes["data"]
-    batches = with_dropout.evaluation_batches("validation", rows=8)
-    one = plain.evaluation_batches("validation", rows=8)
+    batches = with_dropout.evaluation_batches("validation", batch_size=8)
+    one = plain.evaluation_batches("validation", batch_size=8)
     for name, value in one[0].items():
         np.testing.assert_array_equal(batches[0][name], value)
 
@@ -232,9 +236,9 @@ def test_the_folder_of_a_copy_tells_probability_seed_and_number(own_text, tmp_pa
     [
         ({"tokenizer": "word"}, "data.tokenizer='word' has none: use 'sentencepiece'"),
         ({"tokenizer": "unigram", "vocab_size": 60}, "data.tokenizer='unigram' has"),
-        ({"document_order": True}, "does not go with data.document_order=True"),
-        ({"bpe_dropout": 1.0}, "data.bpe_dropout=1.0: a probability"),
-        ({"bpe_dropout": -0.1}, "data.bpe_dropout=-0.1: a probability"),
+        ({"document_order": True}, "excludes data.document_order=True"),
+        ({"bpe_dropout": 1.0}, "data.bpe_dropout=1.0: it must be at least 0"),
+        ({"bpe_dropout": -0.1}, "data.bpe_dropout=-0.1: it must be at least 0"),
         ({"bpe_dropout_copies": 0}, "data.bpe_dropout_copies=0"),
     ],
 )
@@ -248,7 +252,7 @@ def test_a_text_is_refused(own_text, tmp_path):
     for name in ("train", "valid"):
         lines = "".join(f"{pair[0]}\n" for pair in PAIRS)
         (tmp_path / "source" / f"{name}.txt").write_text(lines)
-    with pytest.raises(UserError, match="only sentence pairs"):
+    with pytest.raises(UserError, match="needs a parallel corpus"):
         open_dataset(changed(own_text, name="plain_text", bpe_dropout=0.1))
 
 
@@ -259,7 +263,7 @@ def test_a_given_model_that_has_no_merges_is_refused(own_text, tmp_path):
         path.write_bytes(train_tokenizer(kind, texts, size, 1).model)
         cfg = changed(own_text, vocabulary=str(path), bpe_dropout=0.1)
         if kind == "sentencepiece":
-            assert open_dataset(cfg).copies
+            assert open_dataset(cfg).segmentations
             continue
-        with pytest.raises(UserError, match="not learnt by byte-pair encoding"):
+        with pytest.raises(UserError, match="not learned by byte-pair encoding"):
             open_dataset(cfg)

@@ -5,9 +5,14 @@ import string
 
 import pytest
 
-from data.tokenizers.normalization import Normalizer
 from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK
-from data.tokenizers.build import dump_tokenizer, parse_tokenizer, read_vocabulary, train_tokenizer
+from data.tokenizers.build import (
+    dump_tokenizer,
+    parse_tokenizer,
+    read_vocabulary,
+    train_tokenizer,
+)
+from data.tokenizers.normalization import Normalizer
 from utils.errors import UserError
 
 SIZES = {"sentencepiece": 74, "unigram": 33}  # as many as the texts have
@@ -101,7 +106,7 @@ class TestVocabularyFiles:
         with pytest.raises(UserError, match="there is no such file"):
             read_vocabulary("sentencepiece", path)
         path.write_text("not a model")
-        with pytest.raises(UserError, match="no model of SentencePiece"):
+        with pytest.raises(UserError, match="no SentencePiece model"):
             read_vocabulary("sentencepiece", path)
-        with pytest.raises(UserError, match="byte needs none"):
+        with pytest.raises(UserError, match="'byte' takes no file"):
             read_vocabulary("byte", path)

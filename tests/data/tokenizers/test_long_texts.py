@@ -5,11 +5,10 @@ import functools
 import numpy as np
 import pytest
 
-from data.tokenizers.base import CHUNK, num_words, chunk_text
 from data.token_cache import SideWriter
-from data.tokenizers.base import EOS, UNK
-from data.tokenizers.sentencepiece import LONGEST, learnable
+from data.tokenizers.base import CHUNK, EOS, UNK, chunk_text, num_words
 from data.tokenizers.build import train_tokenizer
+from data.tokenizers.sentencepiece import LONGEST, learnable
 
 RANDOM = np.random.default_rng(2)
 WORDS = ["the", "cat", "über", "東京", "x1\u2028y", "a" * 30, "12,5", "\tsat", "on\n"]
