@@ -202,7 +202,7 @@ def test_a_pair_too_long_in_one_copy_is_left_out_of_all(own_text):
     dataset = open_dataset(changed(cfg, max_length=limit))
     fits = np.flatnonzero(longest <= limit)
     assert sum(dataset.dropped.values()) == 50 - len(fits)
-    for plan in dataset._pairs.plans:
+    for plan in dataset._train_plans:
         members = np.concatenate([bucket.members for bucket in plan.buckets])
         assert sorted(members) == fits.tolist()
 
