@@ -21,7 +21,7 @@ from pathlib import Path
 
 from etils import epath
 
-from utils.paths import is_remote, place
+from utils.paths import is_remote, resolve_path
 
 ORIGIN = ".copy-of"  # file of a local root that holds the bucket's address
 LIST = ".files.json"  # file of a bucket's folder: sizes of its files by name
@@ -69,7 +69,7 @@ def local_root(address: str, cache_dir: str) -> Path:
     Raises:
       UserError: the address is not accessible.
     """
-    root = place(address)
+    root = resolve_path(address)
     if not is_remote(root):
         return root
     scheme, _, rest = str(address).partition("://")

@@ -70,7 +70,7 @@ class TrainingSetup:
     @property
     def rows(self) -> int:
         """Of a carry; what has none lasts for one batch alone."""
-        return getattr(self.batches, "rows", 1)
+        return getattr(self.batches, "batch_size", 1)
 
     def initial_carry(self, rows: int) -> PyTree:
         """What the first batch of so many rows finds."""

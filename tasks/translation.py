@@ -176,7 +176,7 @@ class Task(LineTranslator):
 
     def _first_carry(self, model, batches) -> PyTree:
         """What the first batch finds; it has no rows where nothing is remembered."""
-        return self.initial_carry(model, getattr(batches, "rows", 1), train=False)
+        return self.initial_carry(model, getattr(batches, "batch_size", 1), train=False)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _score(self, model, variables, carry, batch):

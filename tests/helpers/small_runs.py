@@ -90,7 +90,7 @@ class ShortRun:
         batches, _ = restore.evaluation_input(
             self.experiment, self.dataset, "validation"
         )
-        rows = getattr(batches, "rows", 1)
+        rows = getattr(batches, "batch_size", 1)
         carry = self.experiment.task.initial_carry(
             self.experiment.model, rows, train=False
         )

@@ -65,12 +65,12 @@ class Text:
 class Segments:
     """Consecutive segments, as `LMEvalBatches` gives them."""
 
-    rows, length, text = B, T, Text()
+    batch_size, length, text = B, T, Text()
 
     def __len__(self):
         return SEGMENTS
 
-    def places(self, k):
+    def label_positions(self, k):
         return k * B * T + np.arange(B * T).reshape(B, T)
 
     def __getitem__(self, k):
