@@ -49,8 +49,8 @@ def main() -> int:
         return 0
     from experiment import train
 
-    address = train.Address(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    return train.train(CONFIG.value, workdir(), address, PROFILE.value)
+    config = train.DistributedConfig(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    return train.train(CONFIG.value, workdir(), config, PROFILE.value)
 
 
 def workdir() -> str:

@@ -33,7 +33,7 @@ from data.token_cache import TokenizedSplit
 from data.tokenizers.symbols import ByteTokenizer
 from experiment.build import Experiment, build_experiment
 from tasks.losses import likelihood_loss
-from training.profiling.environment import surroundings
+from training.profiling.environment import environment_info
 from training.profiling.flops import flops_of
 from utils.allocator import tune_allocator
 from utils.errors import UserError
@@ -226,7 +226,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> int:
     """A JSON object a line."""
     options = parse(sys.argv[1:])
-    about = surroundings()
+    about = environment_info()
     keys = ("devices", "threads", "versions", "commit")
     try:
         for length in options.lengths:

@@ -24,7 +24,7 @@ from configs import base
 from experiment.build import build_experiment
 from experiment.setup import TrainingSetup
 from sweeps.vmapped_trials.population import Population
-from training.profiling.environment import surroundings
+from training.profiling.environment import environment_info
 from training.vmapped_trials.partitioner import VmappedPartitioner
 from training.vmapped_trials.step import mask, varying_values
 from utils.allocator import tune_allocator
@@ -147,7 +147,7 @@ def main() -> int:
     """Prints one JSON line."""
     options = parse(sys.argv[1:])
     about = {"benchmark": "population", **vars(options)}
-    print(json.dumps({**about, **measured(options), **surroundings()}))
+    print(json.dumps({**about, **measured(options), **environment_info()}))
     return 0
 
 

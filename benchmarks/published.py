@@ -28,8 +28,8 @@ from analysis.plan.step import PlannedStep
 from experiment.validate import check_config
 from models.attention.dispatch import IMPLEMENTATIONS, is_supported
 from training.optim.optimizers import make_optimizer
-from training.profiling.environment import surroundings
-from training.profiling.peak_flops import measured
+from training.profiling.environment import environment_info
+from training.profiling.peak_flops import measure_matmul
 from training.step import make_state
 from utils.allocator import tune_allocator
 from utils.errors import UserError
@@ -104,7 +104,7 @@ class Timed:
         partitioner = partitioner_of(cfg, jax.devices()[:1])
         self.compiled = CompiledStep.of(step, partitioner)
         optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-        params, rows = partitioner.laid_state(step.params), step.rows
+        params, rows = partitioner.sharded_shapes(step.params), step.rows
         random = np.random.default_rng(0)
         sizes = vocabularies(cfg)
 
@@ -163,7 +163,7 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
     laps = [subject.seconds() for _ in range(options.steps)]
     quartiles = np.quantile(laps, (0.25, 0.75)).tolist()
     second, flops = statistics.median(laps), subject.step.flops()
-    top = measured(options.dtype)
+    top = measure_matmul(options.dtype)
     found = {
         "seconds": second,
         "quartiles": quartiles,
@@ -214,7 +214,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> int:
     """Prints the lines."""
     options = parse(sys.argv[1:])
-    about = surroundings()
+    about = environment_info()
     for name in options.works:
         has_kernels = WORKS[name].model != "rnnsearch50"
         for kernel in options.kernels if has_kernels else [None]:

@@ -41,7 +41,7 @@ from experiment.build import is_language_modeling
 from experiment.setup import TrainingSetup, num_parameters
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
-from training.profiling.environment import surroundings
+from training.profiling.environment import environment_info
 from utils.allocator import tune_allocator
 from utils.errors import UserError
 
@@ -237,7 +237,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def lines(options: argparse.Namespace, arguments: list[str]):
     """A dict a line: all measurements, then all predictions."""
-    about = surroundings()
+    about = environment_info()
     about = {key: about[key] for key in ("threads", "versions", "commit")}
     for mode in options.modes.split(","):
         for count in options.devices:

@@ -14,7 +14,7 @@ from data.dataset import Dataset
 from experiment.build import Experiment
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
-from training.parallel.partitioner import Partitioner
+from training.parallel.partitioner import JitPartitioner
 from training.parallel.partitioning import make_partitioner
 from training.profiling.flops import StepFlops
 from training.step import Step, TrainState, make_state, make_step
@@ -30,7 +30,7 @@ class TrainingSetup:
     """
 
     experiment: Experiment
-    partitioner: Partitioner
+    partitioner: JitPartitioner
     batches: Any
     optimizer: Any
     schedule: Any
@@ -49,7 +49,7 @@ class TrainingSetup:
         width = cfg.model.width
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
         partitioner = make_partitioner(
-            cfg.parallel, parts=cfg.grad_accum_steps, devices=devices
+            cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices
         )
         return cls(experiment, partitioner, batches, optimizer, schedule, steps)
 
@@ -85,7 +85,7 @@ class TrainingSetup:
         """What a checkpoint holds, the same for all devices and modes."""
         return {
             "state": state,
-            "carry": self.partitioner.stored_carry(carry, self.rows),
+            "carry": self.partitioner.carry_to_checkpoint(carry, self.rows),
         }
 
     def from_checkpoint(
@@ -97,7 +97,7 @@ class TrainingSetup:
           carry: what `make_carry` gives.
         """
         stored = content["carry"]
-        return content["state"], self.partitioner.restored_carry(stored, carry)
+        return content["state"], self.partitioner.carry_from_checkpoint(stored, carry)
 
     @property
     def step(self) -> Step:
@@ -123,7 +123,7 @@ class TrainingSetup:
     def batch(self, k: int) -> PyTree:
         """Batch k on the devices."""
         part = functools.partial(self.batches.partial_batch, k)
-        return self.partitioner.read_batch(part, self.batches.num_examples(k))
+        return self.partitioner.make_global_batch(part, self.batches.num_examples(k))
 
 
 def num_parameters(params: PyTree) -> int:

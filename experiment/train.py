@@ -29,19 +29,20 @@ from training.init_from import init_from_params
 from training.loop import ExitStatus, TrainLoop
 from training.metric_writers import MetricWriters
 from training.nonfinite import save_batches
-from training.optim.nt_asgd import evaluation_params
+from training.optim.nt_asgd import eval_params
 from training.optim.param_groups import check_patterns
 from training.parallel.distributed import (
-    Address,
-    first_before_others,
-    is_alone,
-    is_first,
-    join,
-    losses_explained,
+    AnyProcessFlag,
+    DistributedConfig,
+    exit_on_peer_loss,
+    initialize,
+    is_primary,
+    is_single_process,
+    primary_first,
 )
-from training.parallel.partitioning import Agreement, at_hand
-from training.profiling.environment import make_deterministic, surroundings
-from training.profiling.peak_flops import ceiling
+from training.parallel.mesh import fully_replicated
+from training.profiling.environment import environment_info, make_deterministic
+from training.profiling.peak_flops import peak_flops_per_second
 from training.profiling.trace import Profile, parse_steps
 from training.progress import TrainProgress
 from training.run_dir import RunDirectory, describe_differences
@@ -54,7 +55,7 @@ from utils.locks import exclusive_lock
 def train(
     cfg: ConfigDict,
     workdir: str,
-    address: Address | None = None,
+    address: DistributedConfig | None = None,
     profile: str | None = None,
 ) -> ExitStatus:
     """Trains to the end, from the newest checkpoint if there is one.
@@ -67,9 +68,9 @@ def train(
     """
     steps = parse_steps(profile) if profile else None
     try:
-        with raise_on_signal(), losses_explained(), contextlib.ExitStack() as held:
+        with raise_on_signal(), exit_on_peer_loss(), contextlib.ExitStack() as held:
             if address is not None:
-                join(address)
+                initialize(address)
             return _train(cfg, workdir, steps, held)
     except StopRequested:  # before the first step
         return ExitStatus.STOPPED
@@ -86,7 +87,7 @@ def _train(
     directory = RunDirectory(workdir)
     profile = Profile(steps, directory.path / "profile")
     config = resolve_config(cfg, directory)
-    with first_before_others("data"):
+    with primary_first("data"):
         is_new = cfg.init_from and not directory.is_complete
         origin = open_run(cfg.init_from) if is_new else None
         dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
@@ -101,7 +102,7 @@ def _train(
     if origin:
         state = init_from_run(origin, state, cfg)
     facts = run_metadata(state, dataset, training.steps)
-    if is_first():
+    if is_primary():
         held.enter_context(exclusive_lock(directory.path))
         init_run_dir(directory, config, facts, dataset)
         for line in device_warnings(cfg):
@@ -117,7 +118,7 @@ def _train(
         state, carry = training.from_checkpoint(content, carry)
         progress = TrainProgress.from_json(document)
         progress.reset_nonfinite(cfg.max_nonfinite_steps)
-        if is_first():
+        if is_primary():
             print(f"resuming at step {int(state.step)}")
     elif cfg.init_from and not origin:  # killed before its first checkpoint
         state = init_from_run(open_run(cfg.init_from), state, cfg)
@@ -139,15 +140,15 @@ def _train(
             progress,
             step=int(state.step),
             steps=training.steps,
-            silent=not is_first(),
+            silent=not is_primary(),
         ),
         flops=training.flops(state),
-        ceiling=ceiling(cfg.model.dtype),
-        sync_stop=None if is_alone() else Agreement(),
+        ceiling=peak_flops_per_second(cfg.model.dtype),
+        sync_stop=None if is_single_process() else AnyProcessFlag(),
     )
     with profile:
         _, ending = run.train(state, carry, progress)
-    if ending is ExitStatus.NOT_FINITE and is_first():
+    if ending is ExitStatus.NOT_FINITE and is_primary():
         dump_nonfinite(directory, training, progress)
     return ending
 
@@ -218,7 +219,7 @@ def validator(training: TrainingSetup, dataset: Dataset):
     model = experiment.evaluation_model
 
     def validate(state: TrainState, stopped) -> dict[str, float]:
-        params = at_hand(evaluation_params(state))
+        params = fully_replicated(eval_params(state))
         with training.partitioner.evaluation():
             card = experiment.task.evaluate(
                 model,
@@ -255,7 +256,7 @@ def run_metadata(state: TrainState, dataset: Dataset, steps: int | None) -> dict
     """
     corpus = dataset.corpus
     return {
-        **surroundings(),
+        **environment_info(),
         "steps": steps,
         "parameters": num_parameters(state.params),
         "hashes": dataset.hashes,

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from training.checksums import find_corruption, write_checksums
-from training.parallel.distributed import first_before_others, is_first
+from training.parallel.distributed import is_primary, primary_first
 from utils.errors import UserError
 from utils.paths import canonical_path
 
@@ -102,19 +102,19 @@ class Checkpoints:
 
     def _replace(self, step: int) -> None:
         """Moves a checkpoint to where it stays until the step is saved anew."""
-        with first_before_others(f"replace checkpoint {step}"):
-            if is_first():
+        with primary_first(f"replace checkpoint {step}"):
+            if is_primary():
                 self.replaced.mkdir(parents=True, exist_ok=True)
                 (self.folder / str(step)).rename(self.replaced / str(step))
             self.manager.reload()
 
     def _drop_replaced(self) -> None:
-        if is_first() and self.replaced.exists():
+        if is_primary() and self.replaced.exists():
             self.replaced.rmtree()
 
     def _restore_replaced(self) -> None:
         """Undoes what a kill left of replacing a checkpoint."""
-        if not is_first() or not self.replaced.exists():
+        if not is_primary() or not self.replaced.exists():
             return
         for kept in self.replaced.iterdir():
             place = self.folder / kept.name
@@ -169,7 +169,7 @@ class Checkpoints:
         Args:
           like: content with the shapes, types and shardings to restore.
         """
-        step = self._newest_whole() if is_first() else None
+        step = self._newest_whole() if is_primary() else None
         if jax.process_count() > 1:
             step = int(broadcast_one_to_all(np.int32(-1 if step is None else step)))
             step = None if step < 0 else step

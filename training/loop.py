@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from training.checkpoint import Checkpoints
 from training.metric_logger import MetricLogger
 from training.metric_writers import MetricWriters
-from training.optim.nt_asgd import observe
+from training.optim.nt_asgd import on_validation
 from training.prefetch import Prefetch
 from training.progress import TrainProgress
 from training.signals import StopRequested, graceful_stop
@@ -147,7 +147,7 @@ class TrainLoop:
         """The state, told of its loss, and how good it is: larger is better."""
         metrics = self.validate(state, stopped)
         self.writers.write(done, "validation", metrics)
-        state = state.replace(opt_state=observe(state.opt_state, metrics["loss"]))
+        state = state.replace(opt_state=on_validation(state.opt_state, metrics["loss"]))
         name, direction = self.best
         selection_score = metrics[name] if direction == "max" else -metrics[name]
         progress.record_validation(done, selection_score)

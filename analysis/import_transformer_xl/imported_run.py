@@ -13,7 +13,7 @@ from data.tokenizers.build import KINDS, dump_tokenizer
 from experiment import train, validate
 from experiment.setup import num_parameters
 from training.checkpoint import Checkpoints
-from training.profiling.environment import surroundings
+from training.profiling.environment import environment_info
 from training.run_dir import RunDirectory
 from training.step import TrainState
 from utils.errors import UserError
@@ -62,7 +62,12 @@ def about_run(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
     """
     if not cfg.data.name:
         number = num_parameters(state.params)
-        return {**surroundings(), "parameters": number, "hashes": {}, "languages": []}
+        return {
+            **environment_info(),
+            "parameters": number,
+            "hashes": {},
+            "languages": [],
+        }
     dataset = open_dataset(cfg.data, {"text": tokenizer})
     validate.check_corpus(cfg, dataset)
     return train.run_metadata(state, dataset, None)

@@ -8,7 +8,7 @@ import jax
 from analysis.plan.step import PlannedStep, batch_of
 from experiment.setup import TrainingSetup
 from training.optim.optimizers import make_optimizer
-from training.parallel.partitioner import Partitioner
+from training.parallel.partitioner import JitPartitioner
 from training.step import make_state
 
 
@@ -33,7 +33,7 @@ class CompiledStep:
         return self.held + self.working
 
     @classmethod
-    def of(cls, step: PlannedStep, partitioner: Partitioner) -> "CompiledStep":
+    def of(cls, step: PlannedStep, partitioner: JitPartitioner) -> "CompiledStep":
         """The step on the largest batch.
 
         Raises MemoryError where a compiler says that it does not fit, and UserError
@@ -76,7 +76,7 @@ def reason_of(error: str) -> str:
     return reason
 
 
-def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:
+def lower(step: PlannedStep, partitioner: JitPartitioner) -> jax.stages.Lowered:
     """The program of a step on the largest batch, for the partitioner's devices."""
     cfg = step.cfg
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
@@ -87,8 +87,8 @@ def lower(step: PlannedStep, partitioner: Partitioner) -> jax.stages.Lowered:
         lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay),
         step.params,
     )
-    rows = partitioner.padded(step.rows)
+    rows = partitioner.pad_batch_size(step.rows)
     carry = jax.eval_shape(lambda: step.carry(rows))
     batch = batch_of(cfg, rows, step.length)
-    laid = [partitioner.laid_rows(shapes) for shapes in (carry, batch)]
-    return partitioner.lower(made, partitioner.laid_state(state), *laid)
+    laid = [partitioner.sharded_row_shapes(shapes) for shapes in (carry, batch)]
+    return partitioner.lower(made, partitioner.sharded_shapes(state), *laid)

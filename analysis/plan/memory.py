@@ -14,7 +14,7 @@ from analysis.plan.step import PlannedStep
 from models.attention.dispatch import SUPPORTED_DEVICES
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
-from training.parallel.partitioner import Partitioner
+from training.parallel.partitioner import JitPartitioner
 from training.parallel.partitioning import make_partitioner
 from training.step import make_state
 from utils.errors import UserError
@@ -47,15 +47,17 @@ def num_devices(cfg: ConfigDict, asked: int | None) -> int:
     return asked
 
 
-def partitioner_of(cfg: ConfigDict, devices: Devices) -> Partitioner:
+def partitioner_of(cfg: ConfigDict, devices: Devices) -> JitPartitioner:
     """Over so many devices, or these.
 
     Raises UserError where `cfg.parallel` does not make so many.
     """
-    return make_partitioner(cfg.parallel, parts=cfg.grad_accum_steps, devices=devices)
+    return make_partitioner(
+        cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices
+    )
 
 
-def held(step: PlannedStep, partitioner: Partitioner) -> Held:
+def held(step: PlannedStep, partitioner: JitPartitioner) -> Held:
     """What each device holds from step to step."""
     cfg, params = step.cfg, step.params
     optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
@@ -63,13 +65,13 @@ def held(step: PlannedStep, partitioner: Partitioner) -> Held:
     def make(params):
         return make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
 
-    own = partitioner.bytes_a_device(params)
-    whole = partitioner.bytes_a_device(jax.eval_shape(make, params))
+    own = partitioner.bytes_per_device(params)
+    whole = partitioner.bytes_per_device(jax.eval_shape(make, params))
     rows = step.rows if step.has_streams else 1
-    return Held(own, whole - own, partitioner.carry_bytes_a_device(step.carry, rows))
+    return Held(own, whole - own, partitioner.carry_bytes_per_device(step.carry, rows))
 
 
-def working_bytes(step: PlannedStep, partitioner: Partitioner) -> int:
+def working_bytes(step: PlannedStep, partitioner: JitPartitioner) -> int:
     """Gradients and activations of a device at their most, by estimate.
 
     Arrays live from the operation that makes them to their last use (see
@@ -85,14 +87,14 @@ def working_bytes(step: PlannedStep, partitioner: Partitioner) -> int:
         cfg.model.attention_impl = "blockwise"
         step = PlannedStep.of(cfg)
     shape = partitioner.mesh.shape
-    rows = partitioner.padded(step.rows) // (shape["data"] * shape["fsdp"])
+    rows = partitioner.pad_batch_size(step.rows) // (shape["data"] * shape["fsdp"])
     inputs = (*step.inputs(rows), jax.ShapeDtypeStruct((), jnp.uint32))
     _, *others = jax.eval_shape(step.gradient, *inputs)
     results = (gradient_bytes(step.params, partitioner), *sizes(others))
     return peak_bytes(step.gradient, *inputs, results=results)
 
 
-def gradient_bytes(params: PyTree, partitioner: Partitioner) -> PyTree:
+def gradient_bytes(params: PyTree, partitioner: JitPartitioner) -> PyTree:
     """Of each parameter's gradient, on a device."""
     return jax.tree.map(
         lambda leaf, place: (

@@ -15,7 +15,7 @@ from analysis.plan.step import PlannedStep
 from analysis.plan.targets import devices_of, memory_of
 from experiment.build import is_language_modeling
 from training.parallel.mesh import AXES
-from training.parallel.partitioner import Partitioner
+from training.parallel.partitioner import JitPartitioner
 from utils.errors import UserError
 
 LARGE = 0.01  # of all parameters: what is told where it lies
@@ -87,7 +87,7 @@ def step_table(step: PlannedStep) -> str:
 
 
 def memory_table(
-    step: PlannedStep, partitioner: Partitioner, capacity: float | None
+    step: PlannedStep, partitioner: JitPartitioner, capacity: float | None
 ) -> str:
     """What a device holds, one kind a line, and whether there is room for it."""
     exact = held(step, partitioner)
@@ -110,7 +110,7 @@ def memory_table(
 
 
 def compiled_table(
-    step: PlannedStep, partitioner: Partitioner, capacity: float | None
+    step: PlannedStep, partitioner: JitPartitioner, capacity: float | None
 ) -> str:
     """What the compiler says that a device holds, and whether it fits."""
     kind = partitioner.mesh.devices.flat[0].device_kind
@@ -150,7 +150,7 @@ def verdict(exact: float, total: float, capacity: float) -> str:
     return f"is expected to fit into {capacity:g} GB: {capacity - total:.4f} are left"
 
 
-def places_table(step: PlannedStep, partitioner: Partitioner) -> str:
+def places_table(step: PlannedStep, partitioner: JitPartitioner) -> str:
     """Over which axes of the mesh each large parameter lies, equal ones as one."""
     places = jax.tree.leaves(partitioner.shardings_of(step.params))
     sizes = partitioner.mesh.shape

@@ -38,7 +38,7 @@ from training.metric_writers import MetricWriters
 from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_patterns
 from training.profiling.environment import make_deterministic
-from training.profiling.peak_flops import ceiling
+from training.profiling.peak_flops import peak_flops_per_second
 from training.progress import TrainProgress
 from training.run_dir import RunDirectory
 from training.signals import StopRequested, raise_on_signal
@@ -99,7 +99,7 @@ class Population:
 
     def init(self) -> tuple[TrainState, PyTree]:
         """The first state and carry of all."""
-        rows = self.training.partitioner.padded(self.training.rows)
+        rows = self.training.partitioner.pad_batch_size(self.training.rows)
 
         def make(numbers, _):
             training = self.member(numbers)
@@ -253,7 +253,9 @@ def make_member(
     """What one member keeps and writes, from the step it has `done`."""
     cfg = training.experiment.cfg
     writers = MetricWriters(directory.path, progress, step=done, steps=training.steps)
-    meter = MetricLogger(progress, writers, cfg.every.log, ceiling(cfg.model.dtype))
+    meter = MetricLogger(
+        progress, writers, cfg.every.log, peak_flops_per_second(cfg.model.dtype)
+    )
     return Trial(progress, meter, writers, checkpoints)
 
 

@@ -1,17 +1,17 @@
-"""Adafactor (Shazeer and Stern 2018): Adam's second moment from rows and columns.
+"""Adafactor (Shazeer and Stern 2018): factored second moments.
 
     R = beta R + (1 - beta) mean over columns of (G^2 + eps)
     C = beta C + (1 - beta) mean over rows    of (G^2 + eps)
     U = G / sqrt(R C / mean(R))
     update = U / max(1, RMS(U) / d)
 
-with beta = 1 - t^-0.8, eps = 1e-30 and d = 1: algorithms 4 and 5 of the paper
-without the step size relative to a parameter's scale, since the schedule gives the
-rate. Means stand for sums, which cancel.
+with beta = 1 - t^-0.8, eps = 1e-30 and d = 1: algorithms 4 and 5 of the paper without
+the step size relative to the scale of a parameter, since the schedule gives the
+learning rate. Means replace sums; the difference cancels.
 
-optax has it too, but takes the two longest axes of an array for rows and columns,
-so that [D, H, Dh] is rarely factored, and loses the names of axes, by which
-moments are spread over devices as their parameters are.
+`optax.scale_by_factored_rms` takes the two longest axes of an array for rows and
+columns, so it rarely factors [D, H, K], and it loses the names of axes that shard the
+moments.
 """
 
 from typing import NamedTuple
@@ -23,20 +23,19 @@ import optax
 from flax.core import meta
 from jaxtyping import Array, Float, Int, PyTree
 
-from training.optim.param_groups import map_named
-from training.optim.param_shapes import input_axes
+from training.optim.param_groups import map_named, num_input_axes
 
-EXPONENT = 0.8  # of the number of updates, in beta
-EPSILON = 1e-30  # added to squares
-THRESHOLD = 1.0  # d: the largest RMS of an update
+EXPONENT = 0.8  # beta = 1 - t^-EXPONENT
+EPSILON = 1e-30  # added to squared gradients
+THRESHOLD = 1.0  # d, largest RMS of an update
 
 
 class Factors(NamedTuple):
-    """The second moment of a matrix.
+    """Factored second moment of a matrix.
 
     Attributes:
-      rows: R, of the axes of inputs.
-      columns: C, of the axes of outputs.
+      rows: R, over the input axes.
+      columns: C, over the output axes.
     """
 
     rows: PyTree
@@ -44,9 +43,11 @@ class Factors(NamedTuple):
 
 
 class AdafactorState(NamedTuple):
-    """Attributes:
-    count: updates so far.
-    moments: like the parameters; `Factors` at matrices, arrays elsewhere.
+    """State of Adafactor.
+
+    Attributes:
+      count: number of updates.
+      moments: tree like the parameters; `Factors` for matrices, arrays elsewhere.
     """
 
     count: Int[Array, ""]
@@ -54,44 +55,48 @@ class AdafactorState(NamedTuple):
 
 
 def scale_by_adafactor() -> optax.GradientTransformation:
-    """Adafactor's update before the learning rate."""
+    """Returns the transformation before the learning rate."""
 
     def init(params):
-        return AdafactorState(jnp.zeros((), jnp.int32), map_named(first, params))
+        return AdafactorState(jnp.zeros((), jnp.int32), map_named(init_moment, params))
 
     def update(grads, state, params=None):
         del params
         count = state.count + 1
-        share = count.astype(jnp.float32) ** -EXPONENT  # 1 - beta
+        weight = count.astype(jnp.float32) ** -EXPONENT  # 1 - beta
 
-        def moved(grad, moment):
+        def update_moment(grad, moment):
             return jax.tree.map(
-                lambda old, new: old + share * (new - old), moment, means(grad, moment)
+                lambda old, new: old + weight * (new - old),
+                moment,
+                mean_squares(grad, moment),
             )
 
-        moments = jax.tree.map(moved, grads, state.moments)
-        return jax.tree.map(scaled, grads, moments), AdafactorState(count, moments)
+        moments = jax.tree.map(update_moment, grads, state.moments)
+        return jax.tree.map(scale_update, grads, moments), AdafactorState(
+            count, moments
+        )
 
     return optax.GradientTransformation(init, update)
 
 
-def first(name: str, param: PyTree) -> PyTree:
-    """Zeros: `Factors` of a matrix, with its axes' names if it has them."""
-    inputs = input_axes(name, np.shape(meta.unbox(param)))
+def init_moment(name: str, param: PyTree) -> PyTree:
+    """Returns a zero moment: `Factors` for a matrix, with the names of its axes."""
+    inputs = num_input_axes(name, np.shape(meta.unbox(param)))
 
-    def part(axes: slice):
+    def zeros_of(axes: slice):
         if isinstance(param, meta.Partitioned):
             zeros = jnp.zeros(param.value.shape[axes], param.value.dtype)
             return param.replace(value=zeros, names=tuple(param.names)[axes])
         return jnp.zeros(param.shape[axes], param.dtype)
 
     if not inputs:
-        return part(slice(None))
-    return Factors(part(slice(None, inputs)), part(slice(inputs, None)))
+        return zeros_of(slice(None))
+    return Factors(zeros_of(slice(None, inputs)), zeros_of(slice(inputs, None)))
 
 
-def means(grad: Float[Array, "..."], moment: PyTree) -> PyTree:
-    """The squares of a gradient; of a matrix their means by row and by column."""
+def mean_squares(grad: Float[Array, "..."], moment: PyTree) -> PyTree:
+    """Returns the squared gradient; for a matrix its means over rows and columns."""
     squares = grad**2 + EPSILON
     if not isinstance(moment, Factors):
         return squares
@@ -100,8 +105,8 @@ def means(grad: Float[Array, "..."], moment: PyTree) -> PyTree:
     return Factors(squares.mean(outputs), squares.mean(inputs))
 
 
-def scaled(grad: Float[Array, "..."], moment: PyTree) -> Float[Array, "..."]:
-    """A gradient over the root of its second moment, its RMS bounded."""
+def scale_update(grad: Float[Array, "..."], moment: PyTree) -> Float[Array, "..."]:
+    """Divides a gradient by the root of its second moment and bounds its RMS."""
     if isinstance(moment, Factors):
         rows = (moment.rows / moment.rows.mean()) ** -0.5
         rows = jnp.expand_dims(rows, tuple(range(rows.ndim, grad.ndim)))

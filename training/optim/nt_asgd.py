@@ -1,16 +1,13 @@
-"""When NT-ASGD begins to average the parameters, and the average.
+"""NT-ASGD: non-monotonically triggered averaged SGD (Merity et al. 2017, algorithm 1).
 
-Non-monotonically triggered averaged SGD (Merity et al. 2017, "Regularizing and
-Optimizing LSTM Language Models", algorithm 1, judged as in the authors' program): SGD
-goes on as it is; once a validation loss v_t is worse than the best of those older than
-the last n,
+SGD runs unchanged until a validation loss v_t is worse than the best loss before the
+last n validations,
 
     v_t > min(v_0 .. v_(t-n-1)),   t > n
 
-the parameters of every later step are averaged, and the average is the model.
-All of it is a part of the optimiser's state, so that it is saved and resumed with
-the rest. `observe` tells of validations, and tells the learning rate too where it
-waits for a plateau.
+From then on the parameters are averaged, and the average is evaluated. The trigger is
+that of the authors' program. All of it is part of the optimiser state. `on_validation`
+passes validation losses to the state, here and for the plateau schedule.
 """
 
 from typing import Any, NamedTuple
@@ -20,125 +17,119 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from training.optim.plateau import Plateau, judged
+from training.optim.plateau import Plateau, update_plateau
 
 
 class Average(NamedTuple):
-    """The mean of the parameters since averaging began.
+    """Average of the parameters since the trigger.
 
     Attributes:
-      mean: like the parameters; zeros while `count` is 0.
-      count: how many steps are in it.
-      begun: whether steps are averaged.
-      recent: the last n validation losses, oldest first; inf where none was.
-      best: the lowest of the older ones.
+      mean: tree like the parameters; zeros while `count` is 0.
+      count: number of steps in the mean.
+      is_triggered: whether steps are averaged.
+      recent: the last n validation losses, oldest first; inf before there are n.
+      best: lowest validation loss older than these.
     """
 
     mean: PyTree
     count: Int[Array, ""]
-    begun: Bool[Array, ""]
+    is_triggered: Bool[Array, ""]
     recent: Float[Array, "N"]
     best: Float[Array, ""]
 
 
-def first_average(params: PyTree, interval: int) -> Average:
-    """Nothing averaged and nothing validated.
+def init_average(params: PyTree, interval: int) -> Average:
+    """Returns the state before the first step.
 
     Args:
-      interval: n, the validations that may pass without a better one.
+      params: parameters to average.
+      interval: n, validations without improvement before the trigger.
     """
     return Average(
         mean=jax.tree.map(jnp.zeros_like, params),
         count=jnp.zeros((), jnp.int32),
-        begun=jnp.zeros((), bool),
+        is_triggered=jnp.zeros((), bool),
         recent=jnp.full(interval, jnp.inf, jnp.float32),
         best=jnp.full((), jnp.inf, jnp.float32),
     )
 
 
-def accumulate(average: Average, params: PyTree) -> Average:
-    """After a step: its parameters enter the mean, once averaging has begun."""
-    count = average.count + average.begun
+def update_average(average: Average, params: PyTree) -> Average:
+    """Adds the parameters after a step to the mean, once triggered."""
+    count = average.count + average.is_triggered
 
     def move(mean, value):
         moved = mean + (value - mean) / jnp.maximum(count, 1)
-        return jnp.where(average.begun, moved, mean)
+        return jnp.where(average.is_triggered, moved, mean)
 
     mean = jax.tree.map(move, average.mean, params)
     return average._replace(mean=mean, count=count)
 
 
 class AveragedState(NamedTuple):
-    """The state of an optimiser and the average of what it makes."""
+    """State of an optimiser and the average of its parameters."""
 
     inner: PyTree
     average: Average
 
 
-def averaged(
+def with_averaging(
     optimizer: optax.GradientTransformationExtraArgs, interval: int
 ) -> optax.GradientTransformationExtraArgs:
-    """The same updates, their results averaged once `observe` says so.
-
-    All parameters are in the average, those that never change too: it is a model.
-    """
+    """Averages the parameters that an optimiser produces, frozen ones included."""
 
     def init(params):
-        return AveragedState(optimizer.init(params), first_average(params, interval))
+        return AveragedState(optimizer.init(params), init_average(params, interval))
 
-    def update(grads, state, params, **others):
-        updates, inner = optimizer.update(grads, state.inner, params, **others)
+    def update(updates, state, params, **extra_args):
+        updates, inner = optimizer.update(updates, state.inner, params, **extra_args)
         params = optax.apply_updates(params, updates)
-        return updates, AveragedState(inner, accumulate(state.average, params))
+        return updates, AveragedState(inner, update_average(state.average, params))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def triggered(average: Average, loss: Float[Array, ""]) -> Average:
-    """After a validation: begins to average if it is time; nan counts as inf."""
+def maybe_trigger(average: Average, loss: Float[Array, ""]) -> Average:
+    """Starts averaging if a validation loss meets the condition; NaN counts as inf."""
     loss = jnp.where(jnp.isnan(loss), jnp.inf, loss)
     return average._replace(
-        begun=average.begun | (loss > average.best),
+        is_triggered=average.is_triggered | (loss > average.best),
         recent=jnp.roll(average.recent, -1).at[-1].set(loss),
         best=jnp.minimum(average.best, average.recent[0]),
     )
 
 
-LISTENERS = {Average: triggered, Plateau: judged}
+# From the type of a node in an optimiser state to its update after a validation.
+VALIDATION_HOOKS = {Average: maybe_trigger, Plateau: update_plateau}
 
 
-def told(opt_state: PyTree, loss: Float[Array, ""]) -> PyTree:
-    """After a validation: what waits for one hears of it, wherever it is nested.
+def update_on_validation(opt_state: PyTree, loss: Float[Array, ""]) -> PyTree:
+    """Applies `VALIDATION_HOOKS` to all nodes of an optimiser state."""
 
-    A pure function, for many runs at once.
-    """
+    def has_hook(node):
+        return type(node) in VALIDATION_HOOKS
 
-    def is_listener(node):
-        return type(node) in LISTENERS
+    def apply(node):
+        return VALIDATION_HOOKS[type(node)](node, loss) if has_hook(node) else node
 
-    def tell(node):
-        return LISTENERS[type(node)](node, loss) if is_listener(node) else node
-
-    return jax.tree.map(tell, opt_state, is_leaf=is_listener)
+    return jax.tree.map(apply, opt_state, is_leaf=has_hook)
 
 
-def observe(opt_state: PyTree, loss: float) -> PyTree:
-    """The state of an optimiser after a validation; that of most stays what it is.
+def on_validation(opt_state: PyTree, loss: float) -> PyTree:
+    """Returns an optimiser state after a validation, every leaf with its sharding."""
 
-    Every leaf stays where it lies, so that a compiled step takes it.
-    """
-
-    def place(old, new):
+    def put(old, new):
         return old if new is old else jax.device_put(new, old.sharding)
 
-    return jax.tree.map(place, opt_state, told(opt_state, jnp.float32(loss)))
+    updated = update_on_validation(opt_state, jnp.float32(loss))
+    return jax.tree.map(put, opt_state, updated)
 
 
-def evaluation_params(state: Any) -> PyTree:
-    """What a model is judged and used by: the mean, where there is one.
+def eval_params(state: Any) -> PyTree:
+    """Returns the parameters to evaluate: their EMA or average, where there is one.
 
     Args:
-      state: a `TrainState`.
+      state: a `training.step.TrainState`.
     """
     if jax.tree.leaves(state.ema):
         return state.ema

@@ -1,4 +1,4 @@
-"""Optimisers by name: what is made of a gradient, and the learning rate."""
+"""Optimisers by name: gradient transformations and the learning rate."""
 
 import math
 from typing import Any
@@ -9,59 +9,70 @@ from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from training.optim.adafactor import scale_by_adafactor
-from training.optim.muon import scale_by_muon
-from training.optim.nt_asgd import averaged
+from training.optim.nt_asgd import with_averaging
 from training.optim.param_groups import (
     Scales,
-    frozen,
+    check_pattern_syntax,
+    freeze,
+    hidden_matrix_mask,
+    lr_factor,
     map_named,
-    matching,
-    patterns_of,
-    scale_of,
+    name_mask,
+    num_input_axes,
+    other_params_mask,
 )
-from training.optim.param_shapes import hidden, not_hidden
-from training.optim.plateau import Plateau, first_plateau, rate_factor
+from training.optim.plateau import Plateau, init_plateau, lr_scale
 from training.optim.schedules import Schedule, make_schedule
 from utils.errors import UserError
+
+MUON_RMS = 0.2  # root mean square of a Muon update: about that of Adam
 
 
 def make_optimizer(
     cfg: ConfigDict, steps: int, *, width: int = 512
 ) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
-    """The optimiser `cfg.name` and its schedule.
+    """Returns the optimiser `cfg.name` and its schedule.
 
-    Gradients are clipped, made into an update, and scaled by the rate of the step,
-    which `update(grads, state, params, step=step)` must be told: it is not a count
-    of updates, since these may be skipped.
+    Gradients are clipped, transformed, and scaled by the learning rate of the step. The
+    step is an argument, `update(grads, state, params, step=step)`, and not a count of
+    updates, since updates may be skipped.
 
     Args:
-      cfg: the experiment's `cfg.optim`; its rates, decays and moments may be traced.
-      width: D of the model, for schedule "noam".
+      cfg: the section `cfg.optim`; rates, decays and moments may be traced.
+      steps: total number of steps, for the schedule.
+      width: D of the model, for the schedule "noam".
 
-    Raises UserError for an optimiser that does not exist or cannot be.
+    Raises:
+      UserError: unknown name, a number out of range, or an invalid pattern.
     """
-    check_numbers(cfg)
-    patterns_of(cfg)
+    check_ranges(cfg)
+    check_pattern_syntax(cfg)
     schedule = make_schedule(cfg, steps, width)
-    if cfg.name not in RULES:
-        raise UserError(f"optim.name={cfg.name!r}: there are {', '.join(RULES)}")
-    clip = [] if is_zero(cfg.clip_norm) else [optax.clip_by_global_norm(cfg.clip_norm)]
+    if cfg.name not in OPTIMIZERS:
+        raise UserError(
+            f"Unknown optim.name {cfg.name!r}; choose one of {', '.join(OPTIMIZERS)}"
+        )
+    clip = []
+    if not is_static_zero(cfg.clip_norm):
+        clip = [optax.clip_by_global_norm(cfg.clip_norm)]
     plateau = None
     if cfg.schedule == "plateau":
         plateau = cfg.plateau_factor, cfg.plateau_patience, cfg.final_lr_ratio
-    rate = by_learning_rate(schedule, cfg.lr_scales, plateau)
-    optimizer = frozen(optax.chain(*clip, *RULES[cfg.name](cfg), rate), cfg.freeze)
+    rate = scale_by_learning_rate(schedule, cfg.lr_scales, plateau)
+    chain = optax.chain(*clip, *OPTIMIZERS[cfg.name](cfg), rate)
+    optimizer = freeze(chain, cfg.freeze)
     if cfg.name == "nt_asgd":
-        optimizer = averaged(optimizer, cfg.non_monotone_interval)
+        optimizer = with_averaging(optimizer, cfg.non_monotone_interval)
     return optimizer, schedule
 
 
-def check_numbers(cfg: ConfigDict) -> None:
-    """Raises UserError for a number that no optimiser can have.
+def check_ranges(cfg: ConfigDict) -> None:
+    """Checks the numbers of `cfg.optim`; traced numbers are not checked.
 
-    One that is traced, of many at once, is not looked at.
+    Raises:
+      UserError: a number is out of range.
     """
-    shares = {  # of the past in a mean, or the like: 1 would be for ever
+    decays = {  # fractions below 1
         "b1": cfg.b1,
         "b2": cfg.b2,
         "rho": cfg.rho,
@@ -78,44 +89,44 @@ def check_numbers(cfg: ConfigDict) -> None:
         "non_monotone_interval": (cfg.non_monotone_interval, 1, math.inf),
         "final_lr_ratio": (cfg.final_lr_ratio, 0, 1),
         "wsd_decay_fraction": (cfg.wsd_decay_fraction, 0, 1),
-        **{key: (value, 0, math.nextafter(1, 0)) for key, value in shares.items()},
+        **{key: (value, 0, math.nextafter(1, 0)) for key, value in decays.items()},
     }
     for key, (value, low, high) in ranges.items():
         if isinstance(value, int | float) and not (
             low <= value <= high and value < math.inf
         ):
-            most = {1: "at most 1", math.inf: "finite"}.get(high, "less than 1")
-            bounds = f"{low} or more and {most}"
-            raise UserError(f"optim.{key}={value}: it must be {bounds}")
+            upper = {1: "at most 1", math.inf: "finite"}.get(high, "less than 1")
+            raise UserError(f"optim.{key}={value} must be at least {low} and {upper}")
 
 
-def is_zero(value: Any) -> bool:
-    """Whether a number that is not traced is 0: what it controls is left out."""
+def is_static_zero(value: Any) -> bool:
+    """Returns whether a number is 0 and not traced, so that its part is left out."""
     return isinstance(value, int | float) and value == 0
 
 
-def by_learning_rate(
+def scale_by_learning_rate(
     schedule: Schedule, scales: Scales, plateau: tuple[float, int, float] | None
 ) -> optax.GradientTransformationExtraArgs:
-    """Turns an update into a step downhill: times minus the rate, by group.
+    """Multiplies updates by minus the learning rate of their group.
 
     Args:
+      schedule: from a step to the learning rate.
       scales: pairs of a pattern and a factor of the rate.
-      plateau: what `first_plateau` takes; None: validations do not matter.
+      plateau: arguments of `init_plateau`; None: validations do not change the rate.
     """
 
     def init(params):
         del params
-        return first_plateau(*plateau) if plateau else optax.EmptyState()
+        return init_plateau(*plateau) if plateau else optax.EmptyState()
 
-    def update(updates, state, params=None, *, step, **others):
-        del params, others
+    def update(updates, state, params=None, *, step, **extra_args):
+        del params, extra_args
         rate = learning_rate(schedule, state, step)
 
-        def scaled(name, leaf):
-            return (-rate * scale_of(name, scales)).astype(leaf.dtype) * leaf
+        def scale(name, leaf):
+            return (-rate * lr_factor(name, scales)).astype(leaf.dtype) * leaf
 
-        return map_named(scaled, updates), state
+        return map_named(scale, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -123,43 +134,70 @@ def by_learning_rate(
 def learning_rate(
     schedule: Schedule, opt_state: PyTree | Plateau, step: Int[Array, ""]
 ) -> Float[Array, ""]:
-    """The rate of a step, as the schedule and validations have made it.
-
-    That of a group is this times its factor.
-    """
-    return jnp.asarray(schedule(step)) * rate_factor(opt_state)
+    """Returns the learning rate of a step, before the factors of `optim.lr_scales`."""
+    return jnp.asarray(schedule(step)) * lr_scale(opt_state)
 
 
 def adam(cfg: ConfigDict) -> optax.GradientTransformation:
-    """Kingma and Ba (2015), algorithm 1, before the rate."""
+    """Adam (Kingma and Ba 2015, algorithm 1) before the learning rate."""
     return optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps)
 
 
-def decay(cfg: ConfigDict) -> optax.GradientTransformation:
-    """Decoupled weight decay (Loshchilov, Hutter 2019) of `cfg.weight_decay_params`."""
+def weight_decay(cfg: ConfigDict) -> optax.GradientTransformation:
+    """Decoupled weight decay (Loshchilov and Hutter 2019) of selected parameters."""
     return optax.add_decayed_weights(
-        cfg.weight_decay, matching(cfg.weight_decay_params)
+        cfg.weight_decay, name_mask(cfg.weight_decay_params)
     )
 
 
 def sgd(cfg: ConfigDict) -> list[optax.GradientTransformation]:
-    """The gradient, or its sum with `cfg.momentum` times the sum before."""
-    return [] if is_zero(cfg.momentum) else [optax.trace(cfg.momentum)]
+    """SGD with momentum: the gradient plus `cfg.momentum` times the sum so far."""
+    return [] if is_static_zero(cfg.momentum) else [optax.trace(cfg.momentum)]
 
 
 def muon(cfg: ConfigDict) -> list[optax.GradientTransformation]:
-    """Muon for the matrices between hidden states, Adam for all others."""
-    matrices = optax.masked(scale_by_muon(cfg.muon_momentum), hidden)
-    return [matrices, optax.masked(adam(cfg), not_hidden)]
+    """Muon (Jordan et al. 2024) for hidden matrices, Adam for all other parameters.
+
+    Updates of matrices are scaled by 0.2 sqrt(longer side) (Liu et al. 2025, eq. 4),
+    about the size of Adam's updates, so that one learning rate fits both. The heads of
+    an attention projection are one matrix, and so are the gates of a recurrent cell.
+    """
+    matrices = optax.chain(
+        optax.contrib.scale_by_muon(
+            beta=cfg.muon_momentum,
+            weight_dimension_numbers=lambda updates: map_named(matrix_axes, updates),
+        ),
+        optax.stateless(lambda updates, _: map_named(scale_to_adam, updates)),
+    )
+    return [
+        optax.masked(matrices, hidden_matrix_mask),
+        optax.masked(adam(cfg), other_params_mask),
+    ]
 
 
-RULES = {
-    "adamw": lambda cfg: [adam(cfg), decay(cfg)],
+def matrix_axes(
+    name: str, update: Float[Array, "..."]
+) -> optax.contrib.MuonDimensionNumbers:
+    """Returns which axes of a parameter are the inputs and outputs of its matrix."""
+    inputs = num_input_axes(name, update.shape)
+    axes = tuple(range(update.ndim))
+    return optax.contrib.MuonDimensionNumbers(axes[:inputs], axes[inputs:])
+
+
+def scale_to_adam(name: str, update: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Scales an orthogonalised update to the size of Adam's updates."""
+    inputs = num_input_axes(name, update.shape)
+    sides = math.prod(update.shape[:inputs]), math.prod(update.shape[inputs:])
+    return MUON_RMS * math.sqrt(max(sides)) * update
+
+
+OPTIMIZERS = {
+    "adamw": lambda cfg: [adam(cfg), weight_decay(cfg)],
     "adam": lambda cfg: [adam(cfg)],
-    "adafactor": lambda cfg: [scale_by_adafactor(), decay(cfg)],
+    "adafactor": lambda cfg: [scale_by_adafactor(), weight_decay(cfg)],
     "adadelta": lambda cfg: [optax.scale_by_adadelta(cfg.rho, cfg.eps)],
     "sgd": sgd,
-    "lion": lambda cfg: [optax.scale_by_lion(cfg.b1, cfg.b2), decay(cfg)],
-    "muon": lambda cfg: [*muon(cfg), decay(cfg)],
+    "lion": lambda cfg: [optax.scale_by_lion(cfg.b1, cfg.b2), weight_decay(cfg)],
+    "muon": lambda cfg: [*muon(cfg), weight_decay(cfg)],
     "nt_asgd": lambda cfg: [optax.add_decayed_weights(cfg.weight_decay)],
 }

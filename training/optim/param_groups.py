@@ -1,17 +1,18 @@
-"""Groups of parameters, told apart by patterns of their names.
+"""Parameter groups: parameters selected by patterns of their names, and matrices.
 
-A name is the path to a parameter, as "decoder/layers_0/feed_forward/up/kernel". A
-pattern is a regular expression that is searched for in it; an empty one matches
-nothing. Names are those of a tree whose leaves may be arrays or boxes with the
-names of axes, so the same group is found when a state is laid out over devices
-and when it is updated.
+A name is the path of a parameter, such as "decoder/layers_0/query/kernel". A pattern is
+a regular expression that is searched for in the name; an empty pattern matches nothing.
+Leaves may be arrays or boxes with the names of their axes (`flax.core.meta`), so that a
+group is the same when a state is sharded and when it is updated.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax.core import meta
 from jaxtyping import PyTree
@@ -23,7 +24,7 @@ Scales = Iterable[tuple[str, float]]
 
 
 def map_named(function: Callable[..., Any], params: PyTree, *others: PyTree) -> PyTree:
-    """`function(name, leaf, ...)` for every parameter; a box is a leaf."""
+    """Maps `function(name, leaf, ...)` over all parameters; a box is a leaf."""
 
     def call(path, *leaves):
         return function(jax.tree_util.keystr(path, simple=True, separator="/"), *leaves)
@@ -34,58 +35,58 @@ def map_named(function: Callable[..., Any], params: PyTree, *others: PyTree) -> 
 
 
 def names_of(params: PyTree) -> list[str]:
-    """The name of every parameter."""
+    """Returns the names of all parameters."""
     return jax.tree.leaves(map_named(lambda name, _: name, params))
 
 
 def is_match(pattern: str, name: str) -> bool:
-    """Whether a pattern is found in a name."""
+    """Returns whether a pattern is found in a name."""
     return bool(pattern) and re.search(pattern, name) is not None
 
 
-def matching(pattern: str) -> Callable[[PyTree], PyTree]:
-    """From parameters, or a tree like them, to True where the pattern matches."""
+def name_mask(pattern: str) -> Callable[[PyTree], PyTree]:
+    """Returns a function from parameters to a mask, True where it matches."""
     return lambda params: map_named(lambda name, _: is_match(pattern, name), params)
 
 
-def others(pattern: str) -> Callable[[PyTree], PyTree]:
-    """The opposite of `matching`."""
+def inverse_mask(pattern: str) -> Callable[[PyTree], PyTree]:
+    """Returns a function from parameters to a mask, False where it matches."""
     return lambda params: map_named(lambda name, _: not is_match(pattern, name), params)
 
 
-def scale_of(name: str, scales: Scales) -> float:
-    """The factor of the first pattern that matches a name; 1 where none does."""
+def lr_factor(name: str, scales: Scales) -> float:
+    """Returns the learning-rate factor of the first pattern that matches, else 1."""
     return next((factor for pattern, factor in scales if is_match(pattern, name)), 1.0)
 
 
-def frozen(
+def freeze(
     optimizer: optax.GradientTransformationExtraArgs, pattern: str
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimiser of all but what matches, which never changes.
+    """Excludes the parameters that match a pattern from an optimiser.
 
-    To the optimiser these parameters are not there: it has no state for them, and
-    no norm counts their gradients.
+    The optimiser has no state for them, and gradient norms leave them out.
     """
     if not pattern:
         return optimizer
     return optax.chain(
-        optax.masked(optimizer, others(pattern)),
-        optax.masked(optax.set_to_zero(), matching(pattern)),
+        optax.masked(optimizer, inverse_mask(pattern)),
+        optax.masked(optax.set_to_zero(), name_mask(pattern)),
     )
 
 
-def patterns_of(cfg: ConfigDict) -> list[tuple[str, str]]:
-    """The patterns of `cfg.optim`, each behind its key.
+def check_pattern_syntax(cfg: ConfigDict) -> list[tuple[str, str]]:
+    """Returns the pairs (key, pattern) of `cfg.optim`.
 
-    Raises UserError for one that is no regular expression, or where a pair of
-    `lr_scales` is none.
+    Raises:
+      UserError: a pattern is not a regular expression, or an entry of `lr_scales` is
+        not a pair of a pattern and a factor.
     """
     found = [("freeze", cfg.freeze), ("weight_decay_params", cfg.weight_decay_params)]
     for pair in cfg.lr_scales:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not (is_pair and isinstance(pair[0], str) and _is_factor(pair[1])):
             raise UserError(
-                f"optim.lr_scales has {pair!r}: each must be a pair of a pattern "
+                f"optim.lr_scales has {pair!r}: each entry must be a pair of a pattern "
                 "and a factor of 0 or more, such as ('embedding', 0.1)"
             )
         found.append(("lr_scales", pair[0]))
@@ -94,7 +95,7 @@ def patterns_of(cfg: ConfigDict) -> list[tuple[str, str]]:
             re.compile(pattern)
         except re.error as error:
             raise UserError(
-                f"optim.{key} has {pattern!r}, which is no regular expression: {error}"
+                f"optim.{key}={pattern!r} is not a regular expression: {error}"
             ) from error
     return found
 
@@ -105,25 +106,62 @@ def _is_factor(value: Any) -> bool:
 
 
 def check_patterns(cfg: ConfigDict, params: PyTree) -> None:
-    """Raises UserError for a pattern of `cfg.optim` that matches no parameter.
-
-    And where all are frozen, so that there is nothing to train.
+    """Checks the patterns of `cfg.optim` against the parameters of a model.
 
     Args:
-      params: of the model, or their shapes.
+      cfg: the section `cfg.optim`.
+      params: parameters or their shapes.
+
+    Raises:
+      UserError: a pattern matches no parameter, or all parameters are frozen.
     """
     names = names_of(params)
-    for key, pattern in patterns_of(cfg):
-        is_asked = (
-            bool(pattern) or key == "lr_scales"
-        )  # freeze, or what decays: "" is none
-        if is_asked and not any(is_match(pattern, name) for name in names):
-            some = ", ".join(names[:: max(len(names) // 4, 1)][:4])
+    for key, pattern in check_pattern_syntax(cfg):
+        is_set = bool(pattern) or key == "lr_scales"  # elsewhere "" means none
+        if is_set and not any(is_match(pattern, name) for name in names):
+            examples = ", ".join(names[:: max(len(names) // 4, 1)][:4])
             raise UserError(
-                f"optim.{key} has {pattern!r}, which matches no parameter; "
-                f"their names are such as {some}"
+                f"optim.{key}={pattern!r} matches no parameter; examples of names: "
+                f"{examples}"
             )
     if all(is_match(cfg.freeze, name) for name in names):
         raise UserError(
-            f"optim.freeze={cfg.freeze!r} matches every parameter: nothing would train"
+            f"optim.freeze={cfg.freeze!r} matches all parameters: none is left to train"
         )
+
+
+# How the shape of a parameter is a matrix, for Adafactor and Muon.
+VECTORS = ("bias", "scale")  # names that end so are vectors, whatever their rank
+HIDDEN_MATRICES = ("kernel", "recurrent")  # last parts of the names of hidden layers
+
+
+def num_input_axes(name: str, shape: tuple[int, ...]) -> int:
+    """Returns the number of leading axes that are inputs; 0 for a vector.
+
+    The output projection of attention joins heads, [H, K, D], and has two. Other
+    kernels have one, [D, F] or [D, H, K]; embedding tables have one, the vocabulary.
+    """
+    if len(shape) < 2 or name.endswith(VECTORS):
+        return 0
+    inputs = 2 if len(shape) > 2 and name.endswith("output/kernel") else 1
+    sides = math.prod(shape[:inputs]), math.prod(shape[inputs:])
+    return inputs if min(sides) > 1 else 0
+
+
+def is_hidden_matrix(name: str, leaf: PyTree) -> bool:
+    """Returns whether a parameter is a matrix of a hidden layer.
+
+    Embeddings and output layers, which are called tables, are not.
+    """
+    shape = np.shape(meta.unbox(leaf))
+    return name.split("/")[-1] in HIDDEN_MATRICES and num_input_axes(name, shape) > 0
+
+
+def hidden_matrix_mask(params: PyTree) -> PyTree:
+    """Returns a mask that is True for the matrices of hidden layers."""
+    return map_named(is_hidden_matrix, params)
+
+
+def other_params_mask(params: PyTree) -> PyTree:
+    """Returns the inverse of `hidden_matrix_mask`."""
+    return jax.tree.map(lambda is_hidden: not is_hidden, hidden_matrix_mask(params))

@@ -1,7 +1,9 @@
-"""A learning rate that falls when validations no longer get better.
+"""Learning-rate reduction at a plateau of the validation loss.
 
-Its state is a part of the optimiser's state, so that it is saved and resumed with
-the rest; `averaging.observe` tells it of every validation.
+The state is part of the optimiser state, so it is saved and resumed with it;
+`nt_asgd.on_validation` updates it. `optax.contrib.reduce_on_plateau` is not used
+because its factor cannot be traced, and several trials that train under vmap may differ
+in it.
 """
 
 from typing import NamedTuple
@@ -12,55 +14,55 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 class Plateau(NamedTuple):
-    """What is known of validations so far, and what is made of it.
+    """State of the reduction and its constants.
 
     Attributes:
-      factor: of the learning rate, 1 at first.
-      best: the lowest loss; inf before the first validation.
-      waited: validations since the best, or since the factor last fell.
-      cut: what the factor is multiplied by.
-      patience: so many validations without a better one lower the factor.
-      least: below which the factor never falls.
+      scale: current factor of the learning rate, 1 at first.
+      best: lowest validation loss; inf before the first validation.
+      num_bad_evals: validations since the best one or since the last reduction.
+      factor: factor of `scale` at a reduction.
+      patience: validations without improvement before a reduction.
+      min_scale: lower bound of `scale`.
     """
 
-    factor: Float[Array, ""]
+    scale: Float[Array, ""]
     best: Float[Array, ""]
-    waited: Int[Array, ""]
-    cut: Float[Array, ""]
+    num_bad_evals: Int[Array, ""]
+    factor: Float[Array, ""]
     patience: Int[Array, ""]
-    least: Float[Array, ""]
+    min_scale: Float[Array, ""]
 
 
-def first_plateau(cut: float, patience: int, least: float = 0.0) -> Plateau:
-    """Nothing validated."""
+def init_plateau(factor: float, patience: int, min_scale: float = 0.0) -> Plateau:
+    """Returns the state before the first validation."""
     return Plateau(
-        factor=jnp.ones(()),
+        scale=jnp.ones(()),
         best=jnp.full((), jnp.inf, jnp.float32),
-        waited=jnp.zeros((), jnp.int32),
-        cut=jnp.asarray(cut, jnp.float32),
+        num_bad_evals=jnp.zeros((), jnp.int32),
+        factor=jnp.asarray(factor, jnp.float32),
         patience=jnp.asarray(patience, jnp.int32),
-        least=jnp.asarray(least, jnp.float32),
+        min_scale=jnp.asarray(min_scale, jnp.float32),
     )
 
 
-def judged(plateau: Plateau, loss: Float[Array, ""]) -> Plateau:
-    """After a validation; nan and what equals the best are not better."""
-    better = loss < plateau.best
-    waited = jnp.where(better, 0, plateau.waited + 1)
-    over = waited >= plateau.patience
-    lower = jnp.maximum(plateau.factor * plateau.cut, plateau.least)
+def update_plateau(plateau: Plateau, loss: Float[Array, ""]) -> Plateau:
+    """Returns the state after a validation; NaN and an equal loss do not improve."""
+    is_better = loss < plateau.best
+    num_bad_evals = jnp.where(is_better, 0, plateau.num_bad_evals + 1)
+    is_over = num_bad_evals >= plateau.patience
+    reduced = jnp.maximum(plateau.scale * plateau.factor, plateau.min_scale)
     return plateau._replace(
-        factor=jnp.where(over, lower, plateau.factor),
-        best=jnp.where(better, loss, plateau.best),
-        waited=jnp.where(over, 0, waited),
+        scale=jnp.where(is_over, reduced, plateau.scale),
+        best=jnp.where(is_better, loss, plateau.best),
+        num_bad_evals=jnp.where(is_over, 0, num_bad_evals),
     )
 
 
-def rate_factor(opt_state: PyTree) -> Float[Array, ""] | float:
-    """What validations have made of the learning rate; 1 without a plateau."""
+def lr_scale(opt_state: PyTree) -> Float[Array, ""] | float:
+    """Returns the factor of the learning rate in an optimiser state; 1 without one."""
     nodes = jax.tree.leaves(opt_state, is_leaf=_is_plateau)
-    factors = [node.factor for node in nodes if _is_plateau(node)]
-    return factors[0] if factors else 1.0
+    scales = [node.scale for node in nodes if _is_plateau(node)]
+    return scales[0] if scales else 1.0
 
 
 def _is_plateau(node: PyTree) -> bool:

@@ -1,7 +1,6 @@
-"""Learning rates as functions of the number of the step.
+"""Learning-rate schedules: functions of the step.
 
-They count steps, not updates: an update that is skipped leaves the optimiser's
-state alone, and the schedule goes on.
+They count steps, not updates: a skipped update does not stop the schedule.
 """
 
 from collections.abc import Callable
@@ -12,25 +11,26 @@ from ml_collections import ConfigDict
 
 from utils.errors import UserError
 
-Number = float | Int[Array, ""] | Float[Array, ""]
+Scalar = float | Int[Array, ""] | Float[Array, ""]
 Schedule = Callable[[int | Int[Array, ""]], Float[Array, ""]]
 
 
 def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
-    """The rate of each step: a linear rise to `cfg.lr`, then `cfg.schedule`.
+    """Returns the schedule: linear warm-up to `cfg.lr`, then `cfg.schedule`.
 
         rate(k) = lr * shape(max(k, warmup - 1)) * min((k + 1) / warmup, 1)
 
-    where shape is 1 when the rise ends, but for "noam". Steps count from 0, and
-    the first has a rate above 0. What falls would be at its end at step `steps`,
-    which is one after the last.
+    where shape is 1 at the end of the warm-up, except for "noam". Steps count from 0,
+    and the first step has a rate above 0. A falling schedule reaches its end at step
+    `steps`, one after the last.
 
     Args:
-      cfg: the experiment's `cfg.optim`; all its numbers but `wsd_decay_fraction` may be
-        traced.
+      cfg: the section `cfg.optim`; all numbers but `wsd_decay_fraction` may be traced.
+      steps: total number of steps.
       width: D of the model, for "noam".
 
-    Raises UserError for a schedule that does not exist or cannot be.
+    Raises:
+      UserError: unknown schedule, or "noam" without warm-up.
     """
     shapes = {
         "constant": constant,
@@ -41,14 +41,15 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
         "wsd": lambda: wsd(
             cfg.warmup, steps, cfg.final_lr_ratio, cfg.wsd_decay_fraction
         ),
-        "plateau": constant,  # times a factor that validations lower: plateau.py
+        "plateau": constant,  # times the scale of plateau.py
     }
     if cfg.schedule not in shapes:
         raise UserError(
-            f"optim.schedule={cfg.schedule!r}: there are {', '.join(shapes)}"
+            f"Unknown optim.schedule {cfg.schedule!r}; "
+            f"choose one of {', '.join(shapes)}"
         )
     shape = shapes[cfg.schedule]()
-    warmup = larger(cfg.warmup, 1)
+    warmup = maximum(cfg.warmup, 1)
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -59,39 +60,40 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
 
 
 def constant() -> Schedule:
-    """1."""
+    """Returns a shape that is 1 at every step."""
     return jnp.ones_like
 
 
 def linear(begin: int, end: int, last: float) -> Schedule:
-    """From 1 at step `begin` to `last` at step `end`."""
-    return lambda step: 1.0 - (1.0 - last) * progress(step, begin, end)
+    """Returns a linear decay from 1 at step `begin` to `last` at step `end`."""
+    return lambda step: 1.0 - (1.0 - last) * fraction_between(step, begin, end)
 
 
 def cosine(begin: int, end: int, last: float) -> Schedule:
-    """Half a wave from 1 to `last` (Loshchilov and Hutter 2017, eq. 5)."""
+    """Returns a half cosine from 1 to `last` (Loshchilov and Hutter 2017, eq. 5)."""
 
     def shape(step):
-        wave = 0.5 * (1.0 + jnp.cos(jnp.pi * progress(step, begin, end)))
+        wave = 0.5 * (1.0 + jnp.cos(jnp.pi * fraction_between(step, begin, end)))
         return last + (1.0 - last) * wave
 
     return shape
 
 
 def rsqrt(warmup: int) -> Schedule:
-    """sqrt(warmup / step) from `warmup` on: as "noam", told by its highest rate."""
-    start = larger(warmup, 1)
+    """Returns sqrt(warmup / step): "noam" scaled by its peak learning rate."""
+    start = maximum(warmup, 1)
     return lambda step: (start / jnp.maximum(step, start)) ** 0.5
 
 
 def noam(warmup: int, width: int) -> Schedule:
-    """Vaswani et al. (2017), eq. 3, of which `cfg.lr` is a factor.
+    """Returns the schedule of Vaswani et al. (2017), eq. 3; `cfg.lr` is a factor.
 
         width^-0.5 * min(k^-0.5, k * warmup^-1.5)
 
-    with steps k from 1 on. The rise that all schedules share is its second term.
+    for steps k from 1. The warm-up of all schedules is its second term.
 
-    Raises UserError without a warmup, where it has no highest rate.
+    Raises:
+      UserError: `warmup` is less than 1.
     """
     if isinstance(warmup, int) and warmup < 1:
         raise UserError(
@@ -100,22 +102,22 @@ def noam(warmup: int, width: int) -> Schedule:
     return lambda step: (width * (step + 1)) ** -0.5
 
 
-def wsd(warmup: int, steps: int, last: float, share: float) -> Schedule:
-    """Warm-up, stable, decay (Hu et al. 2024): falls in the last `share` of steps.
+def wsd(warmup: int, steps: int, last: float, fraction: float) -> Schedule:
+    """Returns warm-up, stable, decay (Hu et al. 2024): a linear decay at the end.
 
-    The fall is linear, and never begins before the rise has ended.
+    The decay takes the last `fraction` of steps and starts after the warm-up.
     """
-    begin = larger(warmup, steps - round(share * steps))
+    begin = maximum(warmup, steps - round(fraction * steps))
     return linear(begin, steps, last)
 
 
-def progress(step: Float[Array, ""], begin: int, end: int) -> Float[Array, ""]:
-    """0 until `begin`, 1 from `end` on, linear between them."""
-    return jnp.clip((step - begin) / larger(end - begin, 1), 0.0, 1.0)
+def fraction_between(step: Float[Array, ""], begin: int, end: int) -> Float[Array, ""]:
+    """Returns 0 up to `begin`, 1 from `end`, and linear values in between."""
+    return jnp.clip((step - begin) / maximum(end - begin, 1), 0.0, 1.0)
 
 
-def larger(number: Number, other: Number) -> Number:
-    """Of two numbers of a config, of which one may be traced."""
+def maximum(number: Scalar, other: Scalar) -> Scalar:
+    """Returns the larger of two numbers, of which one may be traced."""
     if isinstance(number, int | float) and isinstance(other, int | float):
         return max(number, other)
     return jnp.maximum(number, other)

@@ -1,4 +1,4 @@
-"""Several processes that are one run: how they meet, wait, and end together."""
+"""Runs of several processes: initialisation, barriers, and loss of a process."""
 
 import os
 import sys
@@ -7,20 +7,26 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import multihost
 
 from utils.errors import UserError
 
-HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
+HEARTBEAT = 10  # seconds without a heartbeat after which a process counts as dead
 DAY = 24 * 60 * 60 * 1000  # milliseconds; a corpus may take hours to prepare
-LOST = 2  # exit code: the environment's fault, as of a full disk
+LOST = 2  # exit code of an error of the environment
 
 
-class Address(NamedTuple):
-    """Where processes meet, and which one this is; all None: found by itself.
+class DistributedConfig(NamedTuple):
+    """Address of the coordinator and rank of this process; all None: automatic.
 
     Attributes:
       coordinator: HOST:PORT of process 0.
+      num_processes: number of processes.
+      process_id: rank of this process, from 0.
     """
 
     coordinator: str | None = None
@@ -28,74 +34,99 @@ class Address(NamedTuple):
     process_id: int | None = None
 
 
-def join(address: Address) -> None:
-    """Meets the other processes, before any device is used.
+def initialize(config: DistributedConfig) -> None:
+    """Initialises `jax.distributed`, before any device is used.
 
-    Without an address they are found on TPU pods, under Slurm and Kubernetes; where
-    there is nothing of the kind, this process is alone. Raises UserError for half an
-    address.
+    Without an address, processes find each other on TPU pods, under Slurm and on
+    Kubernetes; elsewhere there is one process.
+
+    Raises:
+      UserError: an incomplete address or a rank out of range.
     """
-    # Ours are the handlers of signals, and what they ask for is agreed upon.
+    # The training loop handles preemption signals itself.
     jax.config.update("jax_enable_preemption_service", False)
-    if any(part is None for part in address) and address != Address():
+    if any(part is None for part in config) and config != DistributedConfig():
         raise UserError(
-            "--coordinator=HOST:PORT, --num_processes and --process_id belong together"
+            "set --coordinator=HOST:PORT, --num_processes and --process_id, or none"
         )
-    number, count = address.process_id, address.num_processes
+    number, count = config.process_id, config.num_processes
     if number is not None and not 0 <= number < count:
-        raise UserError(f"--process_id={number}: it must be in 0 to {count - 1}")
+        raise UserError(f"--process_id={number} must be in 0 to {count - 1}")
     try:
-        jax.distributed.initialize(*address, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(*config, heartbeat_timeout_seconds=HEARTBEAT)
     except ValueError:
-        if address != Address():
+        if config != DistributedConfig():
             raise
-        # Nothing here says that there are others.
+        # No cluster was found: there is one process.
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes logs and the run directory's files."""
+def is_primary() -> bool:
+    """Returns whether this process writes logs and files of the run directory."""
     return jax.process_index() == 0
 
 
-def is_alone() -> bool:
-    """Whether there are no others."""
+def is_single_process() -> bool:
+    """Returns whether the run has one process."""
     return jax.process_count() == 1
 
 
-def wait_for_all(name: str) -> None:
-    """Until all processes are here."""
+def barrier(name: str) -> None:
+    """Waits until all processes have reached the barrier of this name."""
     multihost.get_barrier_sync_fn()(key=name, timeout_ms=DAY)
 
 
 @contextmanager
-def first_before_others(name: str) -> Iterator[None]:
-    """The body is run by the first process, then by all others; then all go on."""
-    if not is_first():
-        wait_for_all(name)
+def primary_first(name: str) -> Iterator[None]:
+    """Runs the body in the primary process first, then in all others."""
+    if not is_primary():
+        barrier(name)
     try:
         yield
     finally:
-        if is_first():
-            wait_for_all(name)
-    wait_for_all(f"{name}, all")
+        if is_primary():
+            barrier(name)
+    barrier(f"{name}, all")
 
 
 @contextmanager
-def losses_explained() -> Iterator[None]:
-    """Ends this process in one line when another one of the run was lost.
+def exit_on_peer_loss() -> Iterator[None]:
+    """Exits with one line when another process of the run was lost.
 
-    At once: the way out of an interpreter waits for the one that is not there.
+    It exits at once, since the normal exit waits for the lost process.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if is_alone():
+        if is_single_process():
             raise
         print(
             f"error: process {jax.process_index()} of {jax.process_count()} lost "
-            f"another ({str(error).splitlines()[0][:200]}): start all of them again, "
-            "and they go on from the newest checkpoint",
+            f"another process ({str(error).splitlines()[0][:200]}); start all "
+            "processes again to resume from the newest checkpoint",
             file=sys.stderr,
             flush=True,
         )
         os._exit(LOST)
+
+
+class AnyProcessFlag:
+    """Logical or of a flag over all processes, with a delay of one call.
+
+    A call returns whether any process passed True in the call before, so that nothing
+    waits for a result in flight. All processes must call it equally often.
+    """
+
+    def __init__(self):
+        mesh = Mesh(np.asarray(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
+        self._sharding = NamedSharding(mesh, P("all"))
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
+        self._previous: jax.Array | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        """Passes the flag of this process; returns the result of the call before."""
+        shape = (self._sharding.mesh.size,)
+        flags = jax.make_array_from_callback(
+            shape, self._sharding, lambda _: np.full(1, flag)
+        )
+        result, self._previous = self._previous, self._any(flags)
+        return result is not None and bool(result)

@@ -1,4 +1,4 @@
-"""One program that sees all rows, and that the compiler spreads over a mesh."""
+"""Partitioning under `jit`: one program, sharded over a device mesh by the compiler."""
 
 import math
 from collections.abc import Callable
@@ -13,61 +13,66 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from training.parallel.device_rows import first_rows
-from training.parallel.mesh import ROWS, Devices, make_mesh, places_of, surroundings
+from training.parallel.mesh import (
+    ROWS,
+    Devices,
+    make_mesh,
+    mesh_context,
+    param_shardings,
+)
 from training.step import Step
 
 Batch = dict[str, np.ndarray]
 
 
-class Partitioner:
-    """Spreads state, carry and batches over the devices of a mesh, under jit.
+class JitPartitioner:
+    """Places state, carry and batches on a mesh and compiles steps under `jit`.
 
     Attributes:
-      axis_name: over which a step has to add up; None: it sees all rows.
+      axis_name: mapped axis over which a step sums; None: the step sees the whole
+        batch.
     """
 
     axis_name: str | None = None
 
-    def __init__(self, cfg: ConfigDict, *, parts: int = 1, devices: Devices = None):
-        """Args: see `make_partitioner`.
-
-        Raises UserError where the axes do not multiply to the devices there are.
-        """
+    def __init__(
+        self, cfg: ConfigDict, *, num_microbatches: int = 1, devices: Devices = None
+    ):
+        """Makes the mesh; for arguments and errors see `make_partitioner`."""
         self.mesh = make_mesh(cfg.data, cfg.fsdp, cfg.tensor, devices)
-        self.row_parts = parts * self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        self.row_multiple = num_microbatches * self._num_row_shards
         self.rows = NamedSharding(self.mesh, P(ROWS))
         self.replicated = NamedSharding(self.mesh, P())
         self._strip: dict[int, Callable] = {}
 
     def init(self, make: Callable[[], PyTree]) -> PyTree:
-        """Makes a state where it will live, no device holding more than its part."""
+        """Makes a state with its sharding; no device holds more than its shards."""
         shardings = self.shardings(make)
         with jax.set_mesh(self.mesh):
             return jax.jit(lambda: nn.meta.unbox(make()), out_shardings=shardings)()
 
     def shardings(self, make: Callable[[], PyTree]) -> PyTree:
-        """Where each leaf of the state lies; axes that do not divide stay whole."""
+        """Returns the sharding of each leaf of the state that `make` returns."""
         return self.shardings_of(jax.eval_shape(make))
 
     def shardings_of(self, boxed: PyTree) -> PyTree:
-        """The same, of shapes with the names of their axes."""
-        return places_of(boxed, self.mesh)
+        """Returns the sharding of each leaf, from shapes with the names of axes."""
+        return param_shardings(boxed, self.mesh)
 
-    def bytes_a_device(self, boxed: PyTree) -> int:
-        """What a device holds of a state, exactly, from its shapes."""
+    def bytes_per_device(self, boxed: PyTree) -> int:
+        """Returns the bytes per device of a state, from its shapes."""
         return sum(
-            leaf.dtype.itemsize * math.prod(place.shard_shape(leaf.shape))
-            for leaf, place in zip(
+            leaf.dtype.itemsize * math.prod(sharding.shard_shape(leaf.shape))
+            for leaf, sharding in zip(
                 jax.tree.leaves(nn.meta.unbox(boxed)),
                 jax.tree.leaves(self.shardings_of(boxed)),
                 strict=True,
             )
         )
 
-    def carry_bytes_a_device(self, make: Callable[[int], PyTree], rows: int) -> int:
-        """What a device holds of the carry that `make` gives for so many rows."""
-        found = jax.eval_shape(lambda: make(self.padded(rows)))
+    def carry_bytes_per_device(self, make: Callable[[int], PyTree], rows: int) -> int:
+        """Returns the bytes per device of the carry that `make(rows)` returns."""
+        found = jax.eval_shape(lambda: make(self.pad_batch_size(rows)))
         return sum(
             leaf.dtype.itemsize
             * leaf.size
@@ -76,23 +81,26 @@ class Partitioner:
         )
 
     def compile(self, step: Step, state: PyTree, carry: PyTree, *, shapes: int) -> Step:
-        """The step under jit; it consumes the state and the carry it is given.
+        """Compiles a step under jit; it donates the state and the carry.
 
-        What comes out lies where `state` and `carry` lie, so that a step's
-        results fit the next without compiling again.
+        Outputs have the shardings of `state` and `carry`, so that a step's outputs are
+        inputs of the next without compiling again.
 
         Args:
-          shapes: of batches, and so the number of programs. More of them are a
-            mistake of ours, which stops a run rather than make it slow.
+          step: the step to compile.
+          state: example of the state, with its sharding.
+          carry: example of the carry, with its sharding.
+          shapes: number of batch shapes. More compilations raise RuntimeError, since
+            they would slow a run without notice.
         """
         jitted = self._jitted(step, state, carry)
 
         def call(state, carry, batch):
-            with self._surroundings():
-                found = jitted(state, carry, batch)
+            with self._call_context():
+                outputs = jitted(state, carry, batch)
             if jitted._cache_size() > shapes:
                 raise RuntimeError(f"the step was compiled more than {shapes} times")
-            return found
+            return outputs
 
         call.cache_size = jitted._cache_size
         return call
@@ -100,59 +108,63 @@ class Partitioner:
     def lower(
         self, step: Step, state: PyTree, carry: PyTree, batch: PyTree
     ) -> jax.stages.Lowered:
-        """The same for shapes that say where they lie; their devices need not exist."""
-        with self._surroundings():
+        """Lowers the step for shapes with shardings; their devices need not exist."""
+        with self._call_context():
             return self._jitted(step, state, carry).lower(state, carry, batch)
 
     def _jitted(self, step, state, carry):
-        places = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
         return jax.jit(
-            self._spread(step, carry),
+            self._wrap(step, carry),
             donate_argnums=(0, 1),
-            out_shardings=(*places, self.replicated),
+            out_shardings=(*shardings, self.replicated),
         )
 
-    def laid_state(self, boxed: PyTree) -> PyTree:
-        """Shapes of a state where they lie, from those with the names of axes."""
-        return jax.tree.map(_laid, nn.meta.unbox(boxed), self.shardings_of(boxed))
+    def sharded_shapes(self, boxed: PyTree) -> PyTree:
+        """Returns the shapes of a state with their shardings, from boxed shapes."""
+        return jax.tree.map(
+            _with_sharding, nn.meta.unbox(boxed), self.shardings_of(boxed)
+        )
 
-    def laid_rows(self, shapes: PyTree) -> PyTree:
-        """Shapes of a carry or a batch of padded rows, where they lie."""
-        return jax.tree.map(lambda leaf: _laid(leaf, self._place(leaf)), shapes)
+    def sharded_row_shapes(self, shapes: PyTree) -> PyTree:
+        """Returns the shapes of a padded carry or batch with their shardings."""
+        return jax.tree.map(
+            lambda leaf: _with_sharding(leaf, self._row_sharding(leaf)), shapes
+        )
 
-    def _spread(self, step: Step, carry: PyTree) -> Step:
-        """The step as all devices take it together."""
+    def _wrap(self, step: Step, carry: PyTree) -> Step:
+        """Returns the step as it is called on the whole batch."""
         return step
 
-    def _surroundings(self) -> AbstractContextManager:
-        """Of a call."""
-        return surroundings(self.mesh)
+    def _call_context(self) -> AbstractContextManager:
+        """Returns the context of a call of the compiled step."""
+        return mesh_context(self.mesh)
 
     def evaluation(self) -> AbstractContextManager:
-        """Of a trace that uses parameters that lie here, see `at_hand`."""
-        return surroundings(self.mesh) if jax.process_count() == 1 else nullcontext()
+        """Returns the context of an evaluation with parameters of this partitioner."""
+        return mesh_context(self.mesh) if jax.process_count() == 1 else nullcontext()
 
-    def padded(self, rows: int) -> int:
-        """The next number of rows that the mesh and the parts divide."""
-        return -(-rows // self.row_parts) * self.row_parts
+    def pad_batch_size(self, rows: int) -> int:
+        """Returns the batch size padded to a multiple of the mesh and microbatches."""
+        return -(-rows // self.row_multiple) * self.row_multiple
 
     def put_batch(self, batch: Batch) -> dict[str, jax.Array]:
-        """A batch on the devices; rows of zeros, so of weight 0, fill it up."""
+        """Puts a batch on the devices, padded with rows of zeros (weight 0)."""
         rows = len(next(iter(batch.values())))
-        return self.read_batch(
-            lambda some: {k: v[some] for k, v in batch.items()}, rows
+        return self.make_global_batch(
+            lambda rows: {k: v[rows] for k, v in batch.items()}, rows
         )
 
-    def read_batch(
+    def make_global_batch(
         self, part: Callable[[slice], Batch], rows: int
     ) -> dict[str, jax.Array]:
-        """The same, of which every process reads the rows of its own devices.
+        """Makes a global batch; every process reads the rows of its own devices.
 
         Args:
-          part: gives some rows of the batch.
-          rows: of the whole batch.
+          part: from a slice of rows to these rows of the batch.
+          rows: size of the whole batch.
         """
-        padded = self.padded(rows)
+        padded = self.pad_batch_size(rows)
         places = self.rows.addressable_devices_indices_map((padded,)).values()
         bounds = [place.indices(padded) for (place,) in places]
         first, last = min(b[0] for b in bounds), max(b[1] for b in bounds)
@@ -172,28 +184,29 @@ class Partitioner:
         return {name: place(leaf) for name, leaf in found.items()}
 
     def init_carry(self, make: Callable[[int], PyTree], rows: int) -> PyTree:
-        """A carry of padded rows, made where it will lie.
+        """Makes a carry of padded batch size with its sharding.
 
         Args:
-          make: from a number of rows to their carry.
+          make: from a batch size to a carry.
+          rows: batch size before padding.
         """
-        padded = self.padded(rows)
+        padded = self.pad_batch_size(rows)
         return self._jit(lambda: make(padded))()
 
-    def stored_carry(self, carry: PyTree, rows: int) -> PyTree:
-        """As checkpoints keep it: without the rows that fill it up."""
-        if self.padded(rows) == rows:
+    def carry_to_checkpoint(self, carry: PyTree, rows: int) -> PyTree:
+        """Returns a carry without padding rows, as checkpoints store it."""
+        if self.pad_batch_size(rows) == rows:
             return carry
         if rows not in self._strip:  # compiled once, not at every save
             self._strip[rows] = self._jit(lambda carry: first_rows(carry, rows))
         return self._strip[rows](carry)
 
-    def restored_carry(self, stored: PyTree, fresh: PyTree) -> PyTree:
-        """What was stored, on these devices; the rows that fill it up are fresh.
+    def carry_from_checkpoint(self, stored: PyTree, fresh: PyTree) -> PyTree:
+        """Returns a stored carry on these devices, with padding rows of `fresh`.
 
         Args:
-          stored: of any number of devices, in any mode.
-          fresh: what `init_carry` gives here.
+          stored: carry of a checkpoint, from any number of devices and any mode.
+          fresh: initial carry of `init_carry`.
         """
 
         def fill(old, new):
@@ -205,19 +218,19 @@ class Partitioner:
         return self._jit(join)(stored, fresh)
 
     def _jit(self, make: Callable) -> Callable:
-        """Compiled, results with rows spread over the devices if those divide them."""
+        """Compiles a function whose results are sharded by rows where rows divide."""
         compiled = None
 
         def call(*inputs):
             nonlocal compiled
             if compiled is None:
-                places = jax.tree.map(self._place, jax.eval_shape(make, *inputs))
+                places = jax.tree.map(self._row_sharding, jax.eval_shape(make, *inputs))
                 compiled = jax.jit(make, out_shardings=places)
             return compiled(*inputs)
 
         return call
 
-    def _place(self, leaf) -> NamedSharding:
+    def _row_sharding(self, leaf) -> NamedSharding:
         divides = leaf.ndim and leaf.shape[0] % self._num_row_shards == 0
         return self.rows if divides else self.replicated
 
@@ -226,5 +239,10 @@ class Partitioner:
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
 
-def _laid(leaf, place) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+def _with_sharding(leaf, sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def first_rows(tree: PyTree, rows: int) -> PyTree:
+    """Returns the first rows of leaves [B, ...]; scalar leaves are unchanged."""
+    return jax.tree.map(lambda leaf: leaf[:rows] if leaf.ndim else leaf, tree)

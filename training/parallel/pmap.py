@@ -1,4 +1,4 @@
-"""A program on every device, each with rows of its own and all parameters."""
+"""Data parallelism under `pmap`: every device has all parameters and some rows."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -6,37 +6,38 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from training.parallel.device_rows import dealt, gathered
 from training.parallel.mesh import Devices
-from training.parallel.partitioner import Partitioner
+from training.parallel.partitioner import JitPartitioner
 from training.step import Step
 from utils.errors import UserError
 
 
-class MappedPartitioner(Partitioner):
-    """The same under pmap: data parallel, each device its own program.
+class PmapPartitioner(JitPartitioner):
+    """Data parallelism under `pmap`, in one process.
 
-    A device draws random numbers of its own, so dropout depends on how many there
-    are; all else is the same to rounding.
+    Each device has random numbers of its own, so dropout masks depend on the number of
+    devices. Everything else equals `jit` up to rounding.
     """
 
     axis_name = "data"
 
-    def __init__(self, cfg: ConfigDict, *, parts: int = 1, devices: Devices = None):
-        """As of a `Partitioner`; UserError also for other axes than data."""
+    def __init__(
+        self, cfg: ConfigDict, *, num_microbatches: int = 1, devices: Devices = None
+    ):
+        """Makes the mesh; raises UserError for axes other than `data`."""
         if (cfg.fsdp, cfg.tensor) != (1, 1):
             raise UserError(
-                f"parallel.mode='pmap' with fsdp={cfg.fsdp}, tensor={cfg.tensor}: it "
-                "has every parameter on every device; parallel.mode='jit' spreads them"
+                f"parallel.mode='pmap' with fsdp={cfg.fsdp}, tensor={cfg.tensor}: pmap "
+                "keeps all parameters on every device; set parallel.mode='jit'"
             )
         if jax.process_count() > 1:
             raise UserError(
-                "parallel.mode='pmap' is for the devices of one process, and these are "
-                f"{jax.process_count()}: set parallel.mode='jit'"
+                "parallel.mode='pmap' works in one process, not in "
+                f"{jax.process_count()}; set parallel.mode='jit'"
             )
-        super().__init__(cfg, parts=parts, devices=devices)
+        super().__init__(cfg, num_microbatches=num_microbatches, devices=devices)
 
-    def _spread(self, step: Step, carry: PyTree) -> Step:
+    def _wrap(self, step: Step, carry: PyTree) -> Step:
         axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, carry)
         mapped = jax.pmap(
             step,
@@ -49,18 +50,35 @@ class MappedPartitioner(Partitioner):
 
         def call(state, carry, batch):
             state, carry, pairs = mapped(
-                state, dealt(carry, count), dealt(batch, count)
+                state,
+                split_over_devices(carry, count),
+                split_over_devices(batch, count),
             )
-            return state, gathered(carry), pairs
+            return state, merge_from_devices(carry), pairs
 
         return call
 
     def lower(self, step, state, carry, batch) -> jax.stages.Lowered:
-        """Raises UserError: pmap makes its program when it is called."""
+        """Raises UserError, since pmap compiles only when it is called."""
         raise UserError(
-            "parallel.mode='pmap' is not compiled for devices that are not there; "
-            "parallel.mode='jit' is"
+            "parallel.mode='pmap' cannot be compiled ahead of time; "
+            "set parallel.mode='jit'"
         )
 
-    def _surroundings(self) -> AbstractContextManager:
+    def _call_context(self) -> AbstractContextManager:
         return nullcontext()  # pmap has a mesh of its own
+
+
+def split_over_devices(tree: PyTree, count: int) -> PyTree:
+    """Reshapes leaves [B, ...] to [count, B / count, ...]; scalars are unchanged."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]) if leaf.ndim else leaf,
+        tree,
+    )
+
+
+def merge_from_devices(tree: PyTree) -> PyTree:
+    """Inverts `split_over_devices`."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if leaf.ndim else leaf, tree
+    )

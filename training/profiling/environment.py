@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its config and its data."""
+"""Environment of a run: versions, devices, flags and commit."""
 
 import functools
 import os
@@ -12,8 +12,8 @@ import jax
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sacrebleu")
 
 
-def surroundings() -> dict:
-    """Versions, devices, threads, XLA flags and commit of this process."""
+def environment_info() -> dict:
+    """Returns versions, devices, threads, XLA flags and commit of this process."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -29,9 +29,9 @@ def surroundings() -> dict:
 
 
 def make_deterministic() -> None:
-    """Makes a GPU repeat its results to the bit, at the price of some speed.
+    """Makes GPU operations repeat to the bit, at some cost of speed.
 
-    To be called before any device is used. CPU and TPU always do.
+    Call it before any device is used. CPUs and TPUs always repeat.
     """
     flag = "--xla_gpu_deterministic_ops=true"
     flags = os.environ.get("XLA_FLAGS", "")
@@ -40,14 +40,14 @@ def make_deterministic() -> None:
 
 
 def num_threads() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def commit() -> str:
-    """The commit of this code, a + after it if files differ; "" if unknown."""
+    """Returns the git commit, with a + if files differ; "" if unknown."""
     here = Path(__file__).parent
     git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True)
     try:

@@ -1,15 +1,12 @@
-"""How many floating point operations the mathematics of a step takes.
+"""Model FLOPs of a training step (Chowdhery et al. 2022, appendix B).
 
-Counted are products of matrices and convolutions, 2 for a multiplication with its
-addition, as papers count; sums, softmaxes, lookups and the optimiser's update are
-not. They are read off the jaxpr of the loss, so nothing is compiled and no device,
-platform or number is needed.
+Matrix products and convolutions count 2 per multiply-add, as in papers; sums,
+softmaxes, lookups and the optimiser do not count. The counts are read from the jaxpr of
+the loss, so nothing is compiled and no device is needed.
 
-The backward pass is not traced. Of y = a b it takes a product as large as the
-forward one for each of a and b that depends on a parameter, so it is counted beside
-the forward product (also of the rare y that is only compared and has no gradient).
-What a run computes again to save memory (`remat`, the blocks of a loss) thus counts
-once: "model FLOPs" (Chowdhery et al. 2022, appendix B).
+The backward pass is not traced. For y = a b it has one product of the forward size for
+each of a and b that depends on a parameter, so it is counted with the forward product.
+Recomputation (`remat`, a chunked loss) therefore counts once.
 """
 
 import dataclasses
@@ -22,40 +19,43 @@ from jax.interpreters import partial_eval
 from jaxtyping import PyTree
 
 from training.gradients import Loss, total_loss
-from training.parallel.mesh import on_no_device
+from training.parallel.mesh import abstract_mesh_context
 
-Active = list[bool]  # of values: whether they depend on a parameter
+Active = list[bool]  # for each value: whether it depends on a parameter
 
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-    """Operations of a forward and of the backward pass that follows it."""
+    """FLOPs of a forward pass and of its backward pass."""
 
     forward: int = 0
     backward: int = 0
 
     @property
     def total(self) -> int:
-        """Of both."""
+        """FLOPs of both passes."""
         return self.forward + self.backward
 
     def __add__(self, other: "Flops") -> "Flops":
         return Flops(self.forward + other.forward, self.backward + other.backward)
 
     def times(self, count: int) -> "Flops":
-        """Of so many repetitions."""
+        """Returns the FLOPs of `count` repetitions."""
         return Flops(self.forward * count, self.backward * count)
 
 
 def flops_of(function: Callable, params: PyTree, *inputs: PyTree) -> Flops:
-    """Of `function(params, *inputs)` and of its gradient for `params`.
+    """Counts the FLOPs of `function(params, *inputs)` and its gradient by `params`.
 
     Args:
-      params, inputs: arrays, or their shapes (jax.ShapeDtypeStruct).
+      function: function to trace.
+      params: parameters or their shapes (jax.ShapeDtypeStruct).
+      *inputs: other arguments or their shapes.
 
-    Raises ValueError for products in a loop whose length the trace does not tell.
+    Raises:
+      ValueError: a product in a while loop, whose number of iterations is unknown.
     """
-    with on_no_device():
+    with abstract_mesh_context():
         closed = jax.make_jaxpr(function)(params, *inputs)
     jaxpr, used = partial_eval.dce_jaxpr(
         closed.jaxpr, [True] * len(closed.jaxpr.outvars)
@@ -67,9 +67,10 @@ def flops_of(function: Callable, params: PyTree, *inputs: PyTree) -> Flops:
 
 
 def flops_of_step(loss: Loss, params: PyTree, carry: PyTree, batch: PyTree) -> Flops:
-    """Of what a step minimises (see training/gradients.py) and of its gradient.
+    """Counts the FLOPs of the training objective (training/gradients.py) and its
+    gradient.
 
-    Metrics beside it, and a carry that no loss depends on, are not counted.
+    Metrics, and a carry that the loss does not depend on, are not counted.
     """
 
     def objective(params, carry, batch, seed):
@@ -81,21 +82,21 @@ def flops_of_step(loss: Loss, params: PyTree, carry: PyTree, batch: PyTree) -> F
 
 
 class StepFlops:
-    """Of a step on a batch; each shape of batches is counted once.
+    """FLOPs of a step on a batch, counted once per batch shape.
 
     Attributes:
-      loss: (variables, carry, batch, rng) -> (pairs, carry).
-      params: or their shapes.
-      carry: from a number of rows to a carry, which is not computed.
+      loss: function (variables, carry, batch, rng) -> (metrics, carry).
+      params: shapes of the parameters.
+      carry: from a batch size to a carry; only its shapes are used.
     """
 
     def __init__(self, loss: Loss, params: PyTree, carry: Callable[[int], PyTree]):
         self.loss, self.carry = loss, carry
-        self.params = jax.tree.map(shape_of, params)
+        self.params = jax.tree.map(abstract_array, params)
         self._found: dict[tuple, int] = {}
 
     def __call__(self, batch: PyTree, rows: int) -> int:
-        """Args: rows: of the batch that count; others only fill it up."""
+        """Returns the FLOPs of a batch; `rows` is its size without padding."""
         shapes = {
             name: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype)
             for name, leaf in batch.items()
@@ -108,13 +109,13 @@ class StepFlops:
         return self._found[key]
 
 
-def shape_of(leaf) -> jax.ShapeDtypeStruct:
-    """An array without its numbers."""
+def abstract_array(leaf) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of an array."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _of_jaxpr(jaxpr, active: Active) -> tuple[Flops, Active]:
-    """Its operations, and which of its results depend on a parameter."""
+    """Returns the FLOPs of a jaxpr and which of its outputs depend on a parameter."""
     known = {id(v): flag for v, flag in zip(jaxpr.invars, active, strict=True)}
     total = Flops()
     for eqn in jaxpr.eqns:
@@ -128,10 +129,10 @@ def _of_jaxpr(jaxpr, active: Active) -> tuple[Flops, Active]:
 
 
 def _of_equation(eqn, active: Active) -> tuple[Flops, Active]:
-    rule = RULES.get(eqn.primitive.name)
+    rule = COUNTERS.get(eqn.primitive.name)
     if rule is not None:
         return rule(eqn, active)
-    if "mesh" in eqn.params:  # a program of which each device runs its own
+    if "mesh" in eqn.params:  # the program of one device
         return _on_each_device(eqn, active)
     inner = [jaxpr for value in eqn.params.values() for jaxpr in _jaxprs(value)]
     if len(inner) == 1 and len(inner[0].invars) == len(active):  # jit, remat, custom_*
@@ -142,14 +143,14 @@ def _of_equation(eqn, active: Active) -> tuple[Flops, Active]:
 
 
 def _jaxprs(value) -> list:
-    """Those that a parameter of an equation holds, without their constants."""
+    """Returns the jaxprs that a parameter of an equation holds."""
     values = value if isinstance(value, tuple | list) else (value,)
     opened = [getattr(one, "jaxpr", one) for one in values]
     return [one for one in opened if hasattr(one, "eqns")]
 
 
 def _product(eqn, active: Active, size: int) -> tuple[Flops, Active]:
-    """Of `size` multiplications and additions."""
+    """Returns the FLOPs of `size` multiply-adds."""
     return Flops(2 * size, 2 * size * sum(active[:2])), [any(active)]
 
 
@@ -168,10 +169,10 @@ def _convolution(eqn, active: Active) -> tuple[Flops, Active]:
 
 
 def _scan(eqn, active: Active) -> tuple[Flops, Active]:
-    """Counts the body once for each of its turns.
+    """Counts the FLOPs of the body times the length of the scan.
 
-    Releases of JAX name the numbers of constants and of carried values differently, so
-    they are read off the ranks: a scanned value has an axis more outside of the body.
+    Releases of JAX name the numbers of constants and carried values differently, so
+    they are derived from ranks: a scanned value has one more axis outside of the body.
     """
     (jaxpr,) = _jaxprs(eqn.params["jaxpr"])
     scanned = sum(map(_has_another_axis, eqn.invars, jaxpr.invars))
@@ -179,7 +180,7 @@ def _scan(eqn, active: Active) -> tuple[Flops, Active]:
     num_carry = len(jaxpr.outvars) - stacked
     last = len(jaxpr.invars) - scanned
     first = last - num_carry
-    while True:  # until what is handed on is as active as what comes out
+    while True:  # until the activity of the carry is a fixed point
         found, outputs = _of_jaxpr(jaxpr, active)
         after = outputs[:num_carry]
         carry = [a or b for a, b in zip(active[first:last], after, strict=True)]
@@ -193,7 +194,7 @@ def _has_another_axis(outer, inner) -> bool:
 
 
 def _branches(eqn, active: Active) -> tuple[Flops, Active]:
-    """Of the dearest branch."""
+    """Returns the FLOPs of the most expensive branch."""
     parts = [_of_jaxpr(branch.jaxpr, active[1:]) for branch in eqn.params["branches"]]
     depends = [any(flags) for flags in zip(*(flags for _, flags in parts), strict=True)]
     return max((found for found, _ in parts), key=lambda found: found.total), depends
@@ -205,19 +206,19 @@ def _unbounded(eqn, active: Active) -> tuple[Flops, Active]:
         jaxpr = eqn.params[name].jaxpr
         if _of_jaxpr(jaxpr, [False] * len(jaxpr.invars))[0].total:
             raise ValueError(
-                "products in a while loop cannot be counted: how often it turns is "
-                "not known; a scan says it"
+                "products in a while loop cannot be counted, since its number of "
+                "iterations is unknown; use a scan"
             )
     return Flops(), depends
 
 
 def _on_each_device(eqn, active: Active) -> tuple[Flops, Active]:
-    """Of all devices: the inner program is that of one."""
+    """Returns the FLOPs of all devices; the inner program is that of one."""
     found, depends = _of_jaxpr(*_jaxprs(eqn.params["jaxpr"]), active)
     return found.times(eqn.params["mesh"].size), depends
 
 
-RULES = {
+COUNTERS = {
     "dot_general": _matrices,
     "conv_general_dilated": _convolution,
     "scan": _scan,

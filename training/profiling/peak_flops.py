@@ -1,9 +1,9 @@
-"""How many floating point operations a second the devices could do at most.
+"""Peak FLOP/s of the devices, for model FLOP utilisation (mfu).
 
-Of accelerators it is what their vendors print, for dense products at the speed that
-jax gives a type by default: float32 is multiplied as bfloat16 on TPUs, and as TF32
-on GPUs that have it. A device that is not in the table, such as a CPU, is measured
-once a process by a product of two matrices.
+For accelerators it is the vendor's figure for dense products at JAX's default
+precision: float32 is multiplied as bfloat16 on TPUs and as TF32 on GPUs that have it. A
+device that is not in the table, such as a CPU, is measured once per process with a
+matrix product.
 """
 
 import functools
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 BFLOAT16, FLOAT32 = "bfloat16", "float32"
 
-# The beginning of a `device_kind`, the first that fits, and TFLOP/s by type.
-# TPUs: Google Cloud's pages of each version, per chip in bfloat16; a chip of v2 and v3
-# is two devices, so half of it stands here. GPUs: NVIDIA's data sheets, without
-# sparsity; bfloat16 and TF32, or float32 where a GPU has neither.
+# Prefix of `device_kind` (the first match counts) and TFLOP/s by dtype.
+# TPUs: Google Cloud's pages of each version, per chip in bfloat16; a v2 or v3 chip is
+# two devices. GPUs: NVIDIA's data sheets, without sparsity; bfloat16 and TF32, or
+# float32 for a GPU that has neither.
 TABLE = (
     ("TPU v2", {BFLOAT16: 22.5, FLOAT32: 22.5}),  # 45 a chip
     ("TPU v3", {BFLOAT16: 61.5, FLOAT32: 61.5}),  # 123 a chip
@@ -43,41 +43,41 @@ TABLE = (
     ("Tesla V100", {BFLOAT16: 15.7, FLOAT32: 15.7}),  # SXM2
     ("Tesla T4", {BFLOAT16: 8.1, FLOAT32: 8.1}),
 )
-SECONDS = 0.15  # that a measurement takes
-SIZES = {"cpu": 1024}  # of the matrices, which a CPU need not be asked twice
+SECONDS = 0.15  # duration of a measurement
+SIZES = {"cpu": 1024}  # matrix size by platform
 SIZE = 4096
 
 
-def ceiling(dtype: str) -> float:
-    """Of all devices together, in FLOP/s, for products of numbers of this type."""
+def peak_flops_per_second(dtype: str) -> float:
+    """Returns the peak FLOP/s of all devices together for products of this dtype."""
     device = jax.local_devices()[0]
-    known = listed(device.device_kind, dtype)
+    known = vendor_peak(device.device_kind, dtype)
     if known is not None:
         return known * jax.device_count()
-    # Devices that stand for a CPU's cores share them, so that one has the speed of all.
+    # Virtual CPU devices share the cores: one measures the speed of all.
     shared = device.platform == "cpu"
-    parts = jax.process_count() if shared else jax.device_count()
-    return measured(dtype) * parts
+    count = jax.process_count() if shared else jax.device_count()
+    return measure_matmul(dtype) * count
 
 
-def listed(kind: str, dtype: str) -> float | None:
-    """What the vendor prints of a device, in FLOP/s; None: it is not in the table."""
-    for beginning, speeds in TABLE:
-        if kind.startswith(beginning):
+def vendor_peak(kind: str, dtype: str) -> float | None:
+    """Returns the vendor's peak FLOP/s of a device; None if it is not in the table."""
+    for prefix, speeds in TABLE:
+        if kind.startswith(prefix):
             speed = speeds.get(dtype)
             return None if speed is None else speed * 1e12
     return None
 
 
 @functools.cache
-def measured(dtype: str) -> float:
-    """What the first device of this process reaches in a product, in FLOP/s."""
+def measure_matmul(dtype: str) -> float:
+    """Measures the FLOP/s of a matrix product on the first device."""
     size = SIZES.get(jax.default_backend(), SIZE)
     product = jax.jit(jnp.matmul)
-    one = jnp.ones((size, size), dtype)
-    product(one, one).block_until_ready()  # compiles
+    ones = jnp.ones((size, size), dtype)
+    product(ones, ones).block_until_ready()  # compiles
     best, end = math.inf, time.perf_counter() + SECONDS
     while (begin := time.perf_counter()) < end:
-        product(one, one).block_until_ready()
+        product(ones, ones).block_until_ready()
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best

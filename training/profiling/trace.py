@@ -1,4 +1,4 @@
-"""A trace of some steps, which TensorBoard and Perfetto open.
+"""Profiler traces of selected steps, for TensorBoard and Perfetto.
 
 <workdir>/profile/plugins/profile/<time>/    for TensorBoard's profile plugin, and
 perfetto_trace.json.gz in it                 for ui.perfetto.dev
@@ -16,29 +16,29 @@ from utils.paths import is_remote
 
 
 def parse_steps(text: str) -> tuple[int, int]:
-    """FROM and TO of "FROM:TO". Raises UserError for anything else."""
+    """Parses "FROM:TO"; raises UserError for anything else."""
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(
-            f"--profile={text}: give the first and the last step, such as 11:13"
+            f"--profile={text} must be FROM:TO, the first and last step, such as 11:13"
         )
     return int(found[1]), int(found[2])
 
 
 class Profile:
-    """Traces the steps it is asked for; to be used by `with`.
+    """Context manager that traces selected steps.
 
     Attributes:
-      steps: the first and the last, counted from 1; None: no step.
-      folder: where the trace goes.
+      steps: first and last step to trace, counted from 1; None: no step.
+      folder: directory of the trace.
     """
 
     def __init__(self, steps: tuple[int, int] | None, folder: Path):
-        """Raises UserError for a folder that is not of this machine."""
+        """Raises UserError for a folder that is not on a local disk."""
         if steps and is_remote(folder):
-            raise UserError(f"--profile writes to a local disk, and {folder} is none")
+            raise UserError(f"--profile needs a local directory, not {folder}")
         self.steps, self.folder = steps, folder
-        self._runs = False
+        self._is_tracing = False
 
     def __enter__(self) -> "Profile":
         return self
@@ -47,10 +47,11 @@ class Profile:
         self._stop()
 
     def around(self, step: Step, done: int) -> Step:
-        """The step, traced while its number is one of `steps`.
+        """Returns the step, traced while its number is in `steps`.
 
         Args:
-          done: steps before the next.
+          step: the compiled step.
+          done: number of steps completed so far.
         """
         if self.steps is None:
             return step
@@ -61,7 +62,7 @@ class Profile:
             if done == self.steps[0]:
                 jax.block_until_ready(state)
                 jax.profiler.start_trace(self.folder, create_perfetto_trace=True)
-                self._runs = True
+                self._is_tracing = True
             with jax.profiler.StepTraceAnnotation("train", step_num=done):
                 found = step(state, carry, batch)
             if done == self.steps[1]:
@@ -72,7 +73,7 @@ class Profile:
         return traced
 
     def _stop(self) -> None:
-        if self._runs:
-            self._runs = False
+        if self._is_tracing:
+            self._is_tracing = False
             jax.profiler.stop_trace()
-            print(f"the trace is in {self.folder}", file=sys.stderr)
+            print(f"Trace written to {self.folder}", file=sys.stderr)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
 from training.metrics import WeightedMetrics
-from training.optim.nt_asgd import LISTENERS, told
+from training.optim.nt_asgd import VALIDATION_HOOKS, update_on_validation
 from training.run_dir import flatten_config
 from training.step import Step, tree_where
 from utils.errors import UserError
@@ -121,7 +121,7 @@ def update_trials_on_validation(
     """Optimisers' states after a validation of those members that had one."""
 
     def one(opt_state, loss, heard):
-        return tree_where(heard, told(opt_state, loss), opt_state)
+        return tree_where(heard, update_on_validation(opt_state, loss), opt_state)
 
     return jax.vmap(one)(opt_state, losses, heard)
 
@@ -130,7 +130,7 @@ def listens(opt_state: PyTree) -> bool:
     """Whether validations matter to an optimiser."""
 
     def is_listener(node):
-        return type(node) in LISTENERS
+        return type(node) in VALIDATION_HOOKS
 
     return any(map(is_listener, jax.tree.leaves(opt_state, is_leaf=is_listener)))
 

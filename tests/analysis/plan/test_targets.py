@@ -34,7 +34,7 @@ def compiled():
 
 def test_the_compiler_holds_what_the_plan_says_and_the_batch(compiled):
     step, partitioner, found = compiled
-    _, _, batch = step.inputs(partitioner.padded(step.rows))
+    _, _, batch = step.inputs(partitioner.pad_batch_size(step.rows))
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in batch.values())
     known = held(step, partitioner).total + own
     assert known <= found.held <= known + 64  # and the number of the step

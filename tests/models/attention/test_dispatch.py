@@ -19,7 +19,7 @@ from models.attention.pallas_tpu import tiling
 from models.attention.pallas_tpu.attention import flash_attention_tpu
 from models.common.devices import device_kind
 from models.common.masks import causal_mask, sliding_window_mask
-from training.parallel.mesh import AXES, RULES, on_no_device
+from training.parallel.mesh import AXES, RULES, abstract_mesh_context
 
 DRAW = jnp.array([7, 9], jnp.uint32)
 # Rows, heads, queries, keys, width of a head; who is seen; whether distances count.
@@ -261,7 +261,7 @@ def test_the_devices_of_a_mesh_say_which_kernel_is_at_home():
         with jax.sharding.use_abstract_mesh(mesh.update(abstract_device=amd)):
             assert dispatch.select_implementation("cudnn") is xla_attention
             assert dispatch.select_implementation("blockwise") is in_blocks
-        with on_no_device():
+        with abstract_mesh_context():
             assert dispatch.select_implementation("pallas") is xla_attention
             assert dispatch.select_implementation("blockwise") is xla_attention
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from configs import base
 from training.checkpoint import Checkpoints
-from training.optim.nt_asgd import evaluation_params, observe
+from training.optim.nt_asgd import eval_params, on_validation
 from training.optim.optimizers import make_optimizer
 from training.step import make_state, make_step
 
@@ -27,7 +27,7 @@ def averaging_run(state, step, first, last):
     found = []
     for k in range(first, last):
         state, _, _ = step(state, (), {"y": jnp.full(3, 1.0 + k), "w": jnp.ones(3)})
-        state = state.replace(opt_state=observe(state.opt_state, float(k)))
+        state = state.replace(opt_state=on_validation(state.opt_state, float(k)))
         found.append(state)
     return found
 
@@ -47,14 +47,14 @@ def test_nt_asgd_uses_the_mean_and_goes_on_from_the_raw_parameters(tmp_path):
         np.testing.assert_allclose(state.params["x"], raw[k], rtol=1e-5)
         # The loss after step 2 exceeds that of step 0, so steps 3 and later count.
         expected = np.mean(raw[3 : k + 1]) if k > 2 else raw[k]
-        np.testing.assert_allclose(evaluation_params(state)["x"], expected, rtol=1e-5)
+        np.testing.assert_allclose(eval_params(state)["x"], expected, rtol=1e-5)
 
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for k in (2, 4):
         checkpoints.save(k, {"state": states[k], "carry": ()}, {}, None)
     checkpoints.manager.wait_until_finished()
     for k in (2, 4):
-        used = evaluation_params(states[k])["x"]
+        used = eval_params(states[k])["x"]
         np.testing.assert_array_equal(checkpoints.restore_params(k)["x"], used)
         content, _ = checkpoints.restore(k, {"state": states[0], "carry": ()})
         last = averaging_run(content["state"], step, k + 1, 7)[-1]

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from helpers.optimizer_cases import optim
-from training.optim.nt_asgd import observe
+from training.optim.nt_asgd import on_validation
 from training.optim.optimizers import make_optimizer
 
 
@@ -34,8 +34,8 @@ def test_averaging_begins_where_the_published_algorithm_begins(name):
     state = optimizer.init({"x": jnp.zeros(2)})
     begun = []
     for loss in losses:
-        state = observe(state, loss)
-        begun.append(bool(state.average.begun))
+        state = on_validation(state, loss)
+        begun.append(bool(state.average.is_triggered))
     assert (begun.index(True) if any(begun) else None) == expected
     assert begun == sorted(begun)
     if name != "is nan":

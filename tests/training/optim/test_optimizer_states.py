@@ -14,9 +14,9 @@ from configs import base
 from helpers.architectures import B, LanguageModelCase, T, tokens
 from helpers.optimizer_cases import GRADS, MU, PARAMS, by_name, optim, updates_of
 from training.checkpoint import Checkpoints
-from training.optim.nt_asgd import observe, told
-from training.optim.optimizers import RULES, make_optimizer
-from training.parallel.partitioner import Partitioner
+from training.optim.nt_asgd import on_validation, update_on_validation
+from training.optim.optimizers import OPTIMIZERS, make_optimizer
+from training.parallel.partitioner import JitPartitioner
 from training.step import make_state
 
 
@@ -40,7 +40,7 @@ FROZEN = "self_attention/value/bias"
 @functools.cache
 def first_state(name):
     """A partitioner, and a state that it laid out."""
-    partitioner = Partitioner(base.get_config().parallel)
+    partitioner = JitPartitioner(base.get_config().parallel)
     changes = {"schedule": "plateau", "freeze": FROZEN}
     optimizer, _ = make_optimizer(optim(name=name, momentum=MU, **changes), 10)
 
@@ -51,7 +51,7 @@ def first_state(name):
     return partitioner, optimizer, partitioner.shardings(make), partitioner.init(make)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_moments_lie_where_their_parameters_lie(name):
     _, _, shardings, state = first_state(name)
     same = jax.tree.map(lambda leaf, place: leaf.sharding == place, state, shardings)
@@ -63,7 +63,8 @@ def test_moments_lie_where_their_parameters_lie(name):
         [owner] = [name for name in specs if name in key] or [None]
         expected = specs.get(owner, P())
         if owner is None:
-            assert leaf.shape in ((), (5,)), key  # counts, and losses of nt_asgd
+            # Counts, the losses of nt_asgd and the coefficients of muon.
+            assert leaf.shape in ((), (5,), (3,)), key
         elif key.endswith("rows"):
             expected = P(*expected[: leaf.ndim])
         elif key.endswith("columns"):
@@ -73,7 +74,7 @@ def test_moments_lie_where_their_parameters_lie(name):
     assert with_moments >= set(specs) - {FROZEN} - {None}
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_step_keeps_the_layout_of_the_state_and_changes_only_what_trains(name):
     partitioner, optimizer, _, state = first_state(name)
 
@@ -88,7 +89,7 @@ def test_a_step_keeps_the_layout_of_the_state_and_changes_only_what_trains(name)
     compiled = partitioner.compile(step, state, (), shapes=1)
     copy = jax.tree.map(jnp.copy, state)
     after, _, _ = compiled(copy, (), grads)
-    after = after.replace(opt_state=observe(after.opt_state, 1.0))
+    after = after.replace(opt_state=on_validation(after.opt_state, 1.0))
     same = jax.tree.map(
         lambda a, b: a.shape == b.shape and a.sharding == b.sharding, after, state
     )
@@ -99,7 +100,7 @@ def test_a_step_keeps_the_layout_of_the_state_and_changes_only_what_trains(name)
 
 
 def test_the_state_of_every_optimiser_is_saved_and_restored(tmp_path):
-    states = {name: updates_of(name)[1] for name in RULES}
+    states = {name: updates_of(name)[1] for name in OPTIMIZERS}
     states["frozen"] = first_state("muon")[-1].opt_state
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(1, {"state": states, "carry": ()}, {}, None)
@@ -134,7 +135,7 @@ def test_numbers_may_be_traced_so_that_many_runs_are_one_program(name):
         for k, grads in enumerate(GRADS):
             updates, state = optimizer.update(grads, state, params, step=k)
             params = optax.apply_updates(params, updates)
-            state = told(state, jnp.float32(k))
+            state = update_on_validation(state, jnp.float32(k))
         return params
 
     together = jax.jit(jax.vmap(run))(

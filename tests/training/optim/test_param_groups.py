@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from configs import base
 from helpers.architectures import LanguageModelCase, names
 from training.optim.optimizers import make_optimizer
-from training.optim.param_groups import check_patterns, matching, names_of
+from training.optim.param_groups import check_patterns, name_mask, names_of
 from utils.errors import UserError
 
 PARAMS = {
@@ -47,7 +47,7 @@ CLUSTERS = {"cutoffs": (8, 16), "div_val": 2, "tie_embeddings": True}
 def test_biases_and_gains_of_a_model_do_not_decay_and_all_else_does(name, changes):
     case = jax.eval_shape(lambda: LanguageModelCase(name, **changes).variables)
     params = case["params"]
-    decays = matching(base.get_config().optim.weight_decay_params)(params)
+    decays = name_mask(base.get_config().optim.weight_decay_params)(params)
     flat = jax.tree_util.tree_leaves_with_path(decays)
     kept = {path[-1].key for path, decay in flat if not decay}
     parts = {"candidate_bias", "content_bias", "position_bias", "cluster_bias"}
@@ -139,14 +139,14 @@ def test_the_norm_that_is_clipped_does_not_count_what_is_frozen():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"freeze": "encoderr"}, r"optim\.freeze has 'encoderr'.*embedding/table"),
+        ({"freeze": "encoderr"}, r"optim\.freeze='encoderr'.*embedding/table"),
         (
             {"weight_decay_params": "^kernel"},
-            r"optim\.weight_decay_params has '\^kernel'",
+            r"optim\.weight_decay_params='\^kernel'",
         ),
-        ({"lr_scales": (("bias", 2.0), ("head", 0.1))}, r"lr_scales has 'head'"),
-        ({"lr_scales": (("", 2.0),)}, "lr_scales has '', which matches no"),
-        ({"freeze": "."}, "every parameter"),
+        ({"lr_scales": (("bias", 2.0), ("head", 0.1))}, r"lr_scales='head'"),
+        ({"lr_scales": (("", 2.0),)}, "lr_scales='' matches no"),
+        ({"freeze": "."}, "all parameters"),
     ],
 )
 def test_a_pattern_that_does_nothing_or_all_is_refused(change, said):
@@ -165,13 +165,16 @@ def test_patterns_that_fit_are_accepted_for_arrays_and_for_shapes():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"freeze": "(bias"}, r"optim\.freeze has '\(bias', which is no regular"),
+        ({"freeze": "(bias"}, r"optim\.freeze='\(bias' is not a regular"),
         (
             {"weight_decay_params": "*"},
-            r"optim\.weight_decay_params has '\*', which is no regular",
+            r"optim\.weight_decay_params='\*' is not a regular",
         ),
-        ({"lr_scales": (("[", 1.0),)}, r"optim\.lr_scales has '\[', which is no"),
-        ({"lr_scales": ("bias", 2.0)}, "lr_scales has 'bias': each must be a pair"),
+        ({"lr_scales": (("[", 1.0),)}, r"optim\.lr_scales='\[' is not a"),
+        (
+            {"lr_scales": ("bias", 2.0)},
+            "'bias': each entry must be a pair",
+        ),
         ({"lr_scales": (("bias", "2"),)}, "must be a pair"),
         ({"lr_scales": (("bias", -1.0),)}, "a factor of 0 or more"),
     ],

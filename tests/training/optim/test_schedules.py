@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from training.optim.nt_asgd import observe
+from training.optim.nt_asgd import on_validation
 from training.optim.optimizers import learning_rate, make_optimizer
 from training.optim.schedules import make_schedule
 from utils.errors import UserError
@@ -141,7 +141,7 @@ def test_a_plateau_lowers_the_rate_after_validations_without_a_better_one(
     state = optimizer.init({"x": jnp.zeros(1)})
     found = []
     for loss in SERIES[series]:
-        state = observe(state, float(loss))
+        state = on_validation(state, float(loss))
         found.append(float(learning_rate(schedule, state, 5)) / LR)
     expected = reference(SERIES[series], 0.1, patience, 0.005)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -167,12 +167,12 @@ def test_the_updates_of_a_plateau_are_those_of_the_lowered_rate(name):
     params = jax.device_put({"x": jnp.ones(3)}, jax.devices()[0])
     update = jax.jit(optimizer.update)
     before = jax.device_put(optimizer.init(params), jax.devices()[0])
-    after = observe(observe(before, 1.0), 2.0)
+    after = on_validation(on_validation(before, 1.0), 2.0)
     first, _ = update(params, before, params, step=3)
     lower, kept = update(params, after, params, step=3)
     np.testing.assert_allclose(lower["x"], first["x"] / 2, rtol=1e-6)
     # A step keeps what was heard, and compiles no second time.
-    again, _ = update(params, observe(kept, 3.0), params, step=3)
+    again, _ = update(params, on_validation(kept, 3.0), params, step=3)
     assert float(jnp.abs(again["x"]).max()) < 0.3 * float(jnp.abs(first["x"]).max())
     assert update._cache_size() == 1
 
@@ -180,7 +180,7 @@ def test_the_updates_of_a_plateau_are_those_of_the_lowered_rate(name):
 def test_a_schedule_without_a_plateau_does_not_hear_of_validations():
     optimizer, schedule = make_optimizer(optim(lr=LR), 10)
     state = optimizer.init({"x": jnp.zeros(1)})
-    same = observe(observe(state, 1.0), 2.0)
+    same = on_validation(on_validation(state, 1.0), 2.0)
     assert all(
         old is new
         for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(same), strict=True)

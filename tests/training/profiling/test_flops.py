@@ -145,7 +145,7 @@ def test_products_in_a_loop_of_unknown_length_are_refused():
     def power(w):
         return jax.lax.while_loop(lambda x: x.sum() < 0, lambda x: x @ w, w)
 
-    with pytest.raises(ValueError, match="how often it turns is not known"):
+    with pytest.raises(ValueError, match="number of iterations is unknown"):
         flops_of(power, W)
 
 

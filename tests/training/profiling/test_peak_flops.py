@@ -13,7 +13,11 @@ from training import metric_logger
 from training.metric_logger import MetricLogger
 from training.metric_writers import MetricWriters
 from training.profiling import peak_flops
-from training.profiling.peak_flops import ceiling, listed, measured
+from training.profiling.peak_flops import (
+    measure_matmul,
+    peak_flops_per_second,
+    vendor_peak,
+)
 from training.progress import TrainProgress
 
 
@@ -32,9 +36,9 @@ from training.progress import TrainProgress
     ],
 )
 def test_known_devices_have_what_their_vendors_print(kind, bfloat16, float32):
-    assert listed(kind, "bfloat16") == bfloat16
-    assert listed(kind, "float32") == float32
-    assert listed(kind, "float64") is None
+    assert vendor_peak(kind, "bfloat16") == bfloat16
+    assert vendor_peak(kind, "float32") == float32
+    assert vendor_peak(kind, "float64") is None
 
 
 def test_no_beginning_hides_a_longer_one_after_it():
@@ -44,9 +48,9 @@ def test_no_beginning_hides_a_longer_one_after_it():
 
 
 def test_an_unknown_device_is_measured_once_and_not_for_long(monkeypatch):
-    measured.cache_clear()
+    measure_matmul.cache_clear()
     begin = time.perf_counter()
-    found = ceiling("float32")
+    found = peak_flops_per_second("float32")
     assert time.perf_counter() - begin < 5
     # No run of a product is much faster than the best of many.
     size = peak_flops.SIZES["cpu"]
@@ -56,7 +60,7 @@ def test_an_unknown_device_is_measured_once_and_not_for_long(monkeypatch):
     once = 2 * size**3 / (time.perf_counter() - begin)
     assert 1e8 < once < 4 * found
     monkeypatch.setattr(time, "perf_counter", None)  # a second would fail
-    assert ceiling("float32") == found
+    assert peak_flops_per_second("float32") == found
 
 
 class Known:
@@ -68,16 +72,16 @@ class Known:
 def test_all_devices_count(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [Known()])
     monkeypatch.setattr(jax, "device_count", lambda: 64)
-    assert ceiling("bfloat16") == 64 * 918e12
+    assert peak_flops_per_second("bfloat16") == 64 * 918e12
 
 
-def lines(tmp_path, ceiling, monkeypatch, flops=(1000, 3000, 5000)):
+def lines(tmp_path, peak_flops_per_second, monkeypatch, flops=(1000, 3000, 5000)):
     clock = iter(range(100))
     monkeypatch.setattr(metric_logger.time, "monotonic", lambda: float(next(clock)))
     progress = TrainProgress()
     writers = MetricWriters(tmp_path, progress, step=0, steps=4)
     writers.all = writers.all[:1]
-    own = MetricLogger(progress, writers, 2, ceiling)
+    own = MetricLogger(progress, writers, 2, peak_flops_per_second)
     pairs = {
         "loss": (jnp.float32(1), jnp.float32(2)),
         "nonfinite_steps": (jnp.zeros(()), jnp.ones(())),

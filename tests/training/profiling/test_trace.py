@@ -57,10 +57,10 @@ def test_without_the_flag_nothing_is_written(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "5", "0:3", "4:2", "a:b", "1:2:3"])
 def test_other_words_are_refused(text):
-    with pytest.raises(UserError, match="first and the last step"):
+    with pytest.raises(UserError, match="first and last step"):
         parse_steps(text)
 
 
 def test_a_bucket_is_refused():
-    with pytest.raises(UserError, match="local disk"):
+    with pytest.raises(UserError, match="local directory"):
         Profile((1, 2), "gs://bucket/run/profile")
