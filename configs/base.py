@@ -107,7 +107,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     """Returns the default experiment for one of the MODELS."""
     cfg = ConfigDict()
     cfg.seed = 0  # seed of parameter initialisation and dropout
-    cfg.task = "translation"  # a name in tasks/registry.py
+    cfg.task = "translation"  # a name in tasks/base.py
     cfg.steps = 10_000  # number of parameter updates
     cfg.epochs = 0.0  # passes over the training split, instead of steps; 0: use steps
     cfg.grad_accum_steps = 1  # microbatches per update: less memory, same gradient

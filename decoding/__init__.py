@@ -1,1 +1,1 @@
-"""Search: from the next token's distribution to texts."""
+"""Decoding: searches over a model's next-token distributions."""

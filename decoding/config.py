@@ -1,4 +1,4 @@
-"""Which search a config asks for, and how it runs over a model."""
+"""Configuration of decoding (`cfg.decode`) and its application to a model."""
 
 import dataclasses
 import functools
@@ -14,16 +14,16 @@ from ml_collections import ConfigDict
 from decoding.beam import Scoring, beam_search
 from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
-from decoding.hypotheses import Hypotheses, Step, sequence_lengths
+from decoding.hypotheses import Hypotheses, StepFn, sequence_lengths
 from decoding.sampling import SamplingConfig, sample
 from utils.errors import UserError
 
-METHODS = {  # and the keys that matter to each
+METHODS = {  # method: keys that only it reads
     "greedy": (),
     "beam": ("beam_size", "length_penalty", "coverage_penalty", "early_stopping"),
     "sample": ("temperature", "top_k", "top_p", "seed"),
 }
-RANGES = {  # what a number may be
+RANGES = {  # allowed values of numeric keys
     "min_length": (0, math.inf),
     "n_best": (1, math.inf),
     "beam_size": (1, math.inf),
@@ -38,9 +38,9 @@ RANGES = {  # what a number may be
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """The keys of `cfg.decode` that choose hypotheses; see `configs/base.py`.
+    """Keys of `cfg.decode` that a compiled search depends on; see `configs/base.py`.
 
-    The seed is none of them: the program is the same for all seeds.
+    The seed is an argument of the search, which is compiled once for all seeds.
     """
 
     method: str
@@ -56,39 +56,27 @@ class DecodingConfig:
 
     @classmethod
     def from_config(cls, options: ConfigDict) -> "DecodingConfig":
-        """From `cfg.decode`; keys that do not matter are as if they were empty.
+        """Reads `cfg.decode`; keys that the method ignores become zero.
 
-        Raises UserError for what `check_decode` refuses.
+        Raises:
+          UserError: see `check_decode`.
         """
         check_decode(options)
-        asked = cls(
-            method=options.method,
-            n_best=options.n_best,
-            min_length=options.min_length,
-            beam_size=options.beam_size,
-            length_penalty=float(options.length_penalty),
-            coverage_penalty=float(options.coverage_penalty),
-            early_stopping=options.early_stopping,
-            temperature=float(options.temperature),
-            top_k=options.top_k,
-            top_p=float(options.top_p),
-        )
         keys = active_keys(options)
-        empty = {  # 0, 0.0 or False
-            field.name: type(getattr(asked, field.name))()
-            for field in dataclasses.fields(cls)
-            if field.name not in keys
-        }
-        return dataclasses.replace(asked, **empty)
+        values = {}
+        for field in dataclasses.fields(cls):
+            value = field.type(options[field.name])
+            values[field.name] = value if field.name in keys else field.type()
+        return cls(**values)
 
     @property
     def single_best(self) -> "DecodingConfig":
-        """One that finds the best, or a sample, alone."""
+        """The same search for one hypothesis only."""
         return dataclasses.replace(self, n_best=1)
 
     @property
     def with_scores(self) -> "DecodingConfig":
-        """One that finds the same with scores: greedy is a beam of one."""
+        """The same search with scores: greedy decoding becomes a beam of size 1."""
         if self.method != "greedy":
             return self
         return dataclasses.replace(
@@ -97,114 +85,119 @@ class DecodingConfig:
 
     def __call__(
         self,
-        step: Step,
+        step_fn: StepFn,
         context: PyTree,
         state: PyTree,
-        first: Int[Array, "B"],
-        rules: DecodingConstraints,
+        first_token: Int[Array, "B"],
+        constraints: DecodingConstraints,
         *,
         keys: Key[Array, "B"],
         source_mask: Bool[Array, "B S"] | None = None,
     ) -> Hypotheses:
-        """`n_best` hypotheses a row; greedy ones have scores of NaN, see `with_scores`.
+        """Returns `n_best` hypotheses an example; greedy ones have scores of NaN.
 
         Args:
-          keys: each row's, for samples.
-          source_mask: what a coverage penalty looks at.
+          keys: random key of each example, for sampling.
+          source_mask: source tokens to cover, for a coverage penalty.
         """
-        start = (step, context, state, first, rules)
+        inputs = (step_fn, context, state, first_token, constraints)
         if self.method == "sample":
-            distribution = SamplingConfig(self.temperature, self.top_k, self.top_p)
-            return sample(
-                *start, keys=keys, count=self.n_best, distribution=distribution
-            )
+            config = SamplingConfig(self.temperature, self.top_k, self.top_p)
+            return sample(*inputs, keys=keys, num_samples=self.n_best, config=config)
         if self.method == "beam":
             return beam_search(
-                *start,
+                *inputs,
                 beam_size=self.beam_size,
                 n_best=self.n_best,
                 scoring=Scoring(self.length_penalty, self.coverage_penalty),
                 early_stopping=self.early_stopping,
                 source_mask=source_mask,
             )
-        tokens = greedy(*start)[:, None]
+        tokens = greedy(*inputs)[:, None]
         scores = jnp.full(tokens.shape[:2], jnp.nan)
-        return Hypotheses(tokens, scores, sequence_lengths(tokens, rules.end))
+        lengths = sequence_lengths(tokens, constraints.eos_id)
+        return Hypotheses(tokens, scores, lengths)
 
 
 def active_keys(options: ConfigDict) -> dict:
-    """The keys of `cfg.decode` that matter to its method, with their values."""
-    others = {key for keys in METHODS.values() for key in keys}
-    others -= set(METHODS[options.method])
-    return {key: value for key, value in options.items() if key not in others}
+    """Returns the keys of `cfg.decode` that its method reads, with their values."""
+    ignored = {key for keys in METHODS.values() for key in keys}
+    ignored -= set(METHODS[options.method])
+    return {key: value for key, value in options.items() if key not in ignored}
 
 
-def protocol(options: ConfigDict) -> dict:
-    """What a score card says of how hypotheses were found."""
-    given = active_keys(options)
-    given.pop("n_best")  # the best alone is scored
-    told = [
-        key if given[key] is True else f"{key} {given[key]}"
+def decoding_protocol(options: ConfigDict) -> dict:
+    """Returns the entries of a score card's protocol that describe the decoding."""
+    values = active_keys(options)
+    values.pop("n_best")  # a score card has the best hypothesis only
+    words = [
+        key if values[key] is True else f"{key} {values[key]}"
         for key in METHODS[options.method]
-        if given[key] is not False
+        if values[key] is not False
     ]
-    name = ", ".join([options.method, *told]).replace("_", " ")
-    return {"search": name, "decode": given}
+    name = ", ".join([options.method, *words]).replace("_", " ")
+    return {"search": name, "decode": values}
 
 
 def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
-    """Raises UserError for keys of `cfg.decode` that cannot be.
+    """Checks the values of `cfg.decode`.
 
     Args:
-      vocab_size: of the target, where it is known.
+      vocab_size: size of the target vocabulary, where it is known.
+
+    Raises:
+      UserError: a value is not allowed.
     """
-    if options.method not in METHODS:
+    method, n_best, beam_size = options.method, options.n_best, options.beam_size
+    if method not in METHODS:
         raise UserError(
-            f"decode.method={options.method!r}: there are {', '.join(METHODS)}"
+            f"Unknown decode.method {method!r}; choose one of {', '.join(METHODS)}"
         )
     for key, (low, high) in RANGES.items():
         if not low <= options[key] <= high:
-            least = f"it must be {low} or more"
-            bounds = least if high == math.inf else f"it must be in {low} to {high}"
-            raise UserError(f"decode.{key}={options[key]}: {bounds}")
+            allowed = f"{low} or more" if high == math.inf else f"in {low} to {high}"
+            raise UserError(f"decode.{key}={options[key]} must be {allowed}")
     if not options.top_p:
-        raise UserError("decode.top_p=0.0 leaves no token: 1 leaves all of them")
+        raise UserError("decode.top_p=0.0 must be above 0; 1 keeps all tokens")
     if options.min_length >= options.max_length:
         raise UserError(
-            f"decode.min_length={options.min_length} is not below "
+            f"decode.min_length={options.min_length} must be below "
             f"decode.max_length={options.max_length}"
         )
-    most = {"greedy": 1, "beam": options.beam_size}.get(options.method, math.inf)
-    if options.n_best > most:
+    if method == "greedy" and n_best > 1:
+        raise UserError(f"decode.n_best={n_best} must be 1 for decode.method='greedy'")
+    if method == "beam" and n_best > beam_size:
         raise UserError(
-            f"decode.n_best={options.n_best}: decode.method={options.method!r} finds "
-            f"{most} at most"
-            + (", decode.beam_size many" if options.method == "beam" else "")
+            f"decode.n_best={n_best} must be at most decode.beam_size={beam_size}"
         )
-    if vocab_size and options.method == "beam" and options.beam_size > vocab_size:
+    if method == "beam" and vocab_size and beam_size > vocab_size:
         raise UserError(
-            f"decode.beam_size={options.beam_size} is larger than the "
-            f"vocabulary, which has {vocab_size} tokens"
+            f"decode.beam_size={beam_size} must be at most the {vocab_size} tokens of "
+            "the vocabulary"
         )
 
 
 def example_keys(
     seed: Int[Array, ""] | int, ids: Int[Array | np.ndarray, "B"]
 ) -> Key[Array, "B"]:
-    """A key a row that depends on its example's number alone."""
+    """Returns a random key for each example, which depends on its id alone."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), ids)
 
 
 def make_step_fn(
     model: nn.Module, variables: PyTree, *, attention: bool = False
-) -> Step:
-    """A model's step as a search calls it, with attention to the source if asked."""
-    step = functools.partial(model.apply, variables, method="step")
+) -> StepFn:
+    """Binds the decoding step of a model to its variables.
+
+    Args:
+      attention: whether the step also returns the attention to the source.
+    """
+    step_fn = functools.partial(model.apply, variables, method="step")
     if not attention:
-        return step
+        return step_fn
 
-    def watched(context, state, token):
-        found, sown = step(context, state, token, mutable=["intermediates"])
-        return *found, model.alignment(sown["intermediates"])
+    def step_with_attention(context, state, token):
+        outputs, sown = step_fn(context, state, token, mutable=["intermediates"])
+        return *outputs, model.alignment(sown["intermediates"])
 
-    return watched
+    return step_with_attention

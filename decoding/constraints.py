@@ -1,4 +1,4 @@
-"""What a hypothesis may hold, whoever searches for it."""
+"""Constraints on the hypotheses of a search: lengths, prefixes, forbidden tokens."""
 
 import dataclasses
 
@@ -10,24 +10,27 @@ NOT_FORCED = -1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodingConstraints:
-    """Which tokens may come next in each row.
+    """Rules for the tokens that may come next in each example.
 
-    A hypothesis begins with its row's prefix and ends with `end`, at the latest at
-    the row's limit. Where two rules meet, the prefix comes first, then the limit.
+    A hypothesis begins with the prefix of its example and has its end symbol within
+    the length limit. The prefix takes precedence over the limit, and both over the
+    other rules.
 
     Attributes:
-      limits: most tokens of a row, its end included; never more than `max_steps`.
-      max_steps: L.
-      min_length: fewest tokens before the end.
-      forbidden: tokens that are never chosen, unless a prefix holds them.
-      prefix: tokens that hypotheses begin with, and which of them count; P < L.
+      length_limits: maximum number of tokens of each example, the end symbol
+        included; clipped to `max_steps`.
+      max_steps: number of decoding steps (L).
+      min_length: minimum number of tokens before the end symbol.
+      forbidden: token ids that only a prefix may contain.
+      prefix: token ids that hypotheses begin with, and their valid mask; P < L.
 
-    Raises ValueError for a prefix that leaves no room for an end.
+    Raises:
+      ValueError: the prefix leaves no room for an end symbol.
     """
 
-    limits: Int[Array, "B"]
+    length_limits: Int[Array, "B"]
     max_steps: int
-    end: int
+    eos_id: int
     min_length: int = 0
     forbidden: tuple[int, ...] = ()
     prefix: tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None = None
@@ -35,39 +38,39 @@ class DecodingConstraints:
     def __post_init__(self):
         if self.prefix is not None and self.prefix[0].shape[1] >= self.max_steps:
             raise ValueError(
-                f"a prefix of {self.prefix[0].shape[1]} tokens leaves no room for an "
-                f"end in max_steps={self.max_steps}"
+                f"A prefix of {self.prefix[0].shape[1]} tokens leaves no room for an "
+                f"end symbol; it must be shorter than max_steps={self.max_steps}"
             )
 
     @property
-    def longest(self) -> Int[Array, "B"]:
-        """Most tokens a row can come to, its end included."""
-        limits = jnp.clip(self.limits, 1, self.max_steps)
+    def max_length(self) -> Int[Array, "B"]:
+        """Maximum number of tokens of each example, prefix and end symbol included."""
+        limits = jnp.clip(self.length_limits, 1, self.max_steps)
         if self.prefix is None:
             return limits
         mask = self.prefix[1]
         lengths = jnp.where(mask, jnp.arange(1, mask.shape[1] + 1), 0).max(axis=1)
         return jnp.maximum(limits, lengths + 1)
 
-    def only(self, number: Int[Array, ""]) -> Int[Array, "B"]:
-        """The one token a row may take as its `number`-th from 0, or NOT_FORCED."""
-        at_limit = number >= jnp.clip(self.limits, 1, self.max_steps) - 1
-        last = jnp.where(at_limit, self.end, NOT_FORCED)
+    def forced_token(self, step: Int[Array, ""]) -> Int[Array, "B"]:
+        """Returns the only token allowed at a step (from 0), or NOT_FORCED."""
+        at_limit = step >= jnp.clip(self.length_limits, 1, self.max_steps) - 1
+        final = jnp.where(at_limit, self.eos_id, NOT_FORCED)
         if self.prefix is None:
-            return last
+            return final
         tokens, mask = self.prefix
-        room = ((0, 0), (0, self.max_steps - tokens.shape[1]))
+        padding = ((0, 0), (0, self.max_steps - tokens.shape[1]))
         forced = jnp.pad(
-            jnp.where(mask, tokens, NOT_FORCED), room, constant_values=NOT_FORCED
-        )[:, number]
-        return jnp.where(forced == NOT_FORCED, last, forced)
+            jnp.where(mask, tokens, NOT_FORCED), padding, constant_values=NOT_FORCED
+        )[:, step]
+        return jnp.where(forced == NOT_FORCED, final, forced)
 
-    def allowed(self, number: Int[Array, ""], vocab_size: int) -> Bool[Array, "B V"]:
-        """Which tokens may be a row's `number`-th from 0."""
+    def allowed(self, step: Int[Array, ""], vocab_size: int) -> Bool[Array, "B V"]:
+        """Returns the mask of tokens allowed at a step (from 0)."""
         tokens = jnp.arange(vocab_size)
         free = jnp.ones(vocab_size, bool)
         for token in self.forbidden:
             free &= tokens != token
-        free &= (tokens != self.end) | (number >= self.min_length)
-        only = self.only(number)[:, None]
-        return jnp.where(only == NOT_FORCED, free, tokens == only)
+        free &= (tokens != self.eos_id) | (step >= self.min_length)
+        forced = self.forced_token(step)[:, None]
+        return jnp.where(forced == NOT_FORCED, free, tokens == forced)

@@ -1,48 +1,44 @@
-"""Greedy decoding: the likeliest token, again and again."""
+"""Greedy decoding: the most probable token at every step."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from decoding.blockwise_top_k import blockwise_top_k
 from decoding.constraints import DecodingConstraints
-from decoding.hypotheses import Step
+from decoding.hypotheses import StepFn, blockwise_top_k
 
 
 def greedy(
-    step: Step,
+    step_fn: StepFn,
     context: PyTree,
     state: PyTree,
-    first: Int[Array, "B"],
-    rules: DecodingConstraints,
+    first_token: Int[Array, "B"],
+    constraints: DecodingConstraints,
 ) -> Int[Array, "B L"]:
-    """What follows `first` in each row, to its end.
+    """Returns the tokens after `first_token`, padded with the end symbol.
 
-    Stops when every row has ended. Places after a row's end hold the end.
-
-    Args:
-      step: a model's, see the contract in README.md.
+    Stops when every example has ended.
     """
-    rows = len(first)
+    batch_size, eos_id = len(first_token), constraints.eos_id
 
-    def unfinished(loop):
-        number, _, _, done, _ = loop
-        return (number < rules.max_steps) & ~done.all()
+    def is_unfinished(loop):
+        step, _, _, done, _ = loop
+        return (step < constraints.max_steps) & ~done.all()
 
     def advance(loop):
-        number, state, token, done, chosen = loop
-        state, logits = step(context, state, token[:, None])[:2]
-        allowed = rules.allowed(number, logits.shape[-1])
+        step, state, token, done, tokens = loop
+        state, logits = step_fn(context, state, token[:, None])[:2]
+        allowed = constraints.allowed(step, logits.shape[-1])
         best = blockwise_top_k(logits[:, 0], 1, allowed)[1][:, 0]
-        token = jnp.where(done, rules.end, best)
-        chosen = chosen.at[:, number].set(token)
-        return number + 1, state, token, done | (token == rules.end), chosen
+        token = jnp.where(done, eos_id, best)
+        tokens = tokens.at[:, step].set(token)
+        return step + 1, state, token, done | (token == eos_id), tokens
 
-    start = (
+    initial = (
         jnp.asarray(0),
         state,
-        first.astype(jnp.int32),
-        jnp.zeros(rows, bool),
-        jnp.full((rows, rules.max_steps), rules.end, jnp.int32),
+        first_token.astype(jnp.int32),
+        jnp.zeros(batch_size, bool),
+        jnp.full((batch_size, constraints.max_steps), eos_id, jnp.int32),
     )
-    return jax.lax.while_loop(unfinished, advance, start)[-1]
+    return jax.lax.while_loop(is_unfinished, advance, initial)[-1]

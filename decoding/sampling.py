@@ -1,4 +1,4 @@
-"""Sampling: tokens drawn from a model's distribution, or from the likely part of it."""
+"""Sampling from a model's distribution: temperature, top-k and top-p."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,20 +7,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from decoding.blockwise_top_k import blockwise_top_k
 from decoding.constraints import DecodingConstraints
-from decoding.hypotheses import Hypotheses, Step, expand_beams, sequence_lengths
+from decoding.hypotheses import (
+    Hypotheses,
+    StepFn,
+    blockwise_top_k,
+    expand_beams,
+    sequence_lengths,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """What a token is drawn from; each part works on what the one before left.
+    """Filters of a distribution, applied in this order.
 
     Attributes:
-      temperature: logits are divided by it; 0 leaves the likeliest token alone.
-      top_k: so many of the likeliest tokens are left (Fan et al. 2018); 0: all.
-      top_p: the fewest of the likeliest tokens whose mass is at least so much
-        are left (the nucleus, Holtzman et al. 2020, section 3.1); 1: all.
+      temperature: divisor of the logits; 0 keeps the most probable token only.
+      top_k: number of most probable tokens to keep (Fan et al. 2018); 0: all.
+      top_p: probability mass of the nucleus, the fewest most probable tokens that
+        have at least this mass (Holtzman et al. 2020, section 3.1); 1: all tokens.
     """
 
     temperature: float = 1.0
@@ -30,97 +35,97 @@ class SamplingConfig:
     def filter_logits(
         self, logits: Float[Array, "*B V"]
     ) -> tuple[Float[Array, "*B K"], Int[Array, "*B K"]]:
-        """Logits that are left, -inf elsewhere, and their tokens.
+        """Returns the filtered logits, -inf where removed, and their token ids.
 
-        Best first, but in the vocabulary's order where nothing is left out: only
-        a nucleus needs a sorted vocabulary. Of equal tokens the first is left.
+        They are sorted, best first, only where a filter needs it; else they keep the
+        order of the vocabulary. Ties go to the lower token id.
         """
-        size = logits.shape[-1]
+        vocab_size = logits.shape[-1]
         if self.temperature == 0:
             return blockwise_top_k(logits, 1)
         logits = logits / self.temperature
-        if self.top_p == 1 and not 0 < self.top_k < size:
-            tokens = jnp.arange(size)
+        if self.top_p == 1 and not 0 < self.top_k < vocab_size:
+            tokens = jnp.arange(vocab_size)
             return logits, jnp.broadcast_to(tokens, logits.shape)
-        logits, tokens = blockwise_top_k(logits, min(self.top_k or size, size))
+        count = min(self.top_k or vocab_size, vocab_size)
+        logits, tokens = blockwise_top_k(logits, count)
         mass = jax.nn.softmax(logits, axis=-1)
-        before = jnp.cumsum(mass, axis=-1) - mass
-        first = jnp.arange(logits.shape[-1]) == 0
-        in_nucleus = first | (self.top_p == 1) | (before < self.top_p)
+        mass_before = jnp.cumsum(mass, axis=-1) - mass
+        is_best = jnp.arange(logits.shape[-1]) == 0
+        in_nucleus = is_best | (self.top_p == 1) | (mass_before < self.top_p)
         return jnp.where(in_nucleus, logits, -jnp.inf), tokens
 
 
-class Loop(NamedTuple):
-    """What a step of the search leaves to the next."""
+class SamplingState(NamedTuple):
+    """Loop state of sampling N sequences an example."""
 
-    number: Int[Array, ""]
+    step: Int[Array, ""]
     state: PyTree
-    last: Int[Array, "B N"]
+    last_token: Int[Array, "B N"]
     tokens: Int[Array, "B N L"]
     log_prob: Float[Array, "B N"]
     done: Bool[Array, "B N"]
 
 
 def sample(
-    step: Step,
+    step_fn: StepFn,
     context: PyTree,
     state: PyTree,
-    first: Int[Array, "B"],
-    rules: DecodingConstraints,
+    first_token: Int[Array, "B"],
+    constraints: DecodingConstraints,
     *,
     keys: Key[Array, "B"],
-    count: int = 1,
-    distribution: SamplingConfig = SamplingConfig(),
+    num_samples: int = 1,
+    config: SamplingConfig = SamplingConfig(),
 ) -> Hypotheses:
-    """`count` continuations of each row's `first`, in the order they were drawn.
+    """Draws `num_samples` continuations of each `first_token`, in no order.
 
-    Their scores are log probabilities as the model has them, whatever they were
-    drawn from.
+    Their scores are log probabilities of the model's own distribution, before
+    filters and constraints.
 
     Args:
-      keys: each row's own, so that a row's tokens are the same in any batch.
-      count: N.
+      keys: random key of each example, so that its tokens do not depend on the batch.
+      num_samples: number of samples an example (N).
     """
-    rows = len(first)
+    eos_id = constraints.eos_id
 
-    def unfinished(loop: Loop):
-        return (loop.number < rules.max_steps) & ~loop.done.all()
+    def is_unfinished(loop: SamplingState):
+        return (loop.step < constraints.max_steps) & ~loop.done.all()
 
-    def advance(loop: Loop) -> Loop:
-        number, state, last, tokens, log_prob, done = loop
-        state, logits = step(context, state, last)[:2]
-        allowed = rules.allowed(number, logits.shape[-1])[:, None]
-        left, ids = distribution.filter_logits(jnp.where(allowed, logits, -jnp.inf))
-        place = draw(keys, number, left)
-        token = jnp.take_along_axis(ids, place[..., None], axis=-1)[..., 0]
-        token = jnp.where(done, rules.end, token.astype(jnp.int32))
+    def advance(loop: SamplingState) -> SamplingState:
+        step, state, last_token, tokens, log_prob, done = loop
+        state, logits = step_fn(context, state, last_token)[:2]
+        allowed = constraints.allowed(step, logits.shape[-1])[:, None]
+        filtered, ids = config.filter_logits(jnp.where(allowed, logits, -jnp.inf))
+        index = sample_categorical(keys, step, filtered)
+        token = jnp.take_along_axis(ids, index[..., None], axis=-1)[..., 0]
+        token = jnp.where(done, eos_id, token.astype(jnp.int32))
         logit = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
         gain = logit - jax.nn.logsumexp(logits, axis=-1)
         log_prob = log_prob + jnp.where(done, 0.0, gain)
-        tokens = tokens.at[:, :, number].set(token)
-        return Loop(
-            number + 1, state, token, tokens, log_prob, done | (token == rules.end)
-        )
+        tokens = tokens.at[:, :, step].set(token)
+        done = done | (token == eos_id)
+        return SamplingState(step + 1, state, token, tokens, log_prob, done)
 
-    shape = (rows, count)
-    loop = Loop(
+    shape = (len(first_token), num_samples)
+    loop = SamplingState(
         jnp.zeros((), jnp.int32),
-        expand_beams(state, count, related=False),
-        jnp.repeat(first.astype(jnp.int32)[:, None], count, axis=1),
-        jnp.full((*shape, rules.max_steps), rules.end, jnp.int32),
+        expand_beams(state, num_samples, related=False),
+        jnp.repeat(first_token.astype(jnp.int32)[:, None], num_samples, axis=1),
+        jnp.full((*shape, constraints.max_steps), eos_id, jnp.int32),
         jnp.zeros(shape),
         jnp.zeros(shape, bool),
     )
-    found = jax.lax.while_loop(unfinished, advance, loop)
-    lengths = sequence_lengths(found.tokens, rules.end)
-    return Hypotheses(found.tokens, found.log_prob, lengths)
+    final = jax.lax.while_loop(is_unfinished, advance, loop)
+    lengths = sequence_lengths(final.tokens, eos_id)
+    return Hypotheses(final.tokens, final.log_prob, lengths)
 
 
-def draw(
-    keys: Key[Array, "B"], number: Int[Array, ""], logits: Float[Array, "B N K"]
+def sample_categorical(
+    keys: Key[Array, "B"], step: Int[Array, ""], logits: Float[Array, "B N K"]
 ) -> Int[Array, "B N"]:
-    """A place among K for each hypothesis, by the row's key, the step and its own."""
+    """Draws an index for each sample; its key is that of (example, step, sample)."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-    numbers = jnp.arange(logits.shape[1])
-    own = jax.vmap(lambda key: fold(jax.random.fold_in(key, number), numbers))(keys)
-    return jax.vmap(jax.vmap(jax.random.categorical))(own, logits)
+    samples = jnp.arange(logits.shape[1])
+    folded = jax.vmap(lambda key: fold(jax.random.fold_in(key, step), samples))(keys)
+    return jax.vmap(jax.vmap(jax.random.categorical))(folded, logits)

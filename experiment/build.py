@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data.tokenizers.base import Tokenizer
 from decoding.config import check_decode
 from models.registry import ARCHITECTURES
-from tasks.registry import TASKS
+from tasks.base import TASKS
 from utils.errors import UserError
 
 
@@ -94,7 +94,7 @@ def build_experiment(
 
 
 def get_task_class(name: str) -> type:
-    """Returns the class `Task` of a task in `tasks.registry.TASKS`."""
+    """Returns the class `Task` of a task in `tasks.base.TASKS`."""
     return _lookup(TASKS, name, "task").Task
 
 

@@ -18,8 +18,8 @@ from data.tokenizers.build import dump_tokenizer, parse_tokenizer
 from experiment.build import Experiment, build_experiment
 from experiment.validate import check_lengths
 from tasks.baselines import MAX_TRAINING_PAIRS
-from tasks.ensembles import Ensemble, ensemble_variables
-from tasks.language_modeling import check_windows
+from decoding.ensemble import Ensemble, ensemble_variables
+from tasks.base import check_windows
 from training.checkpoint import Checkpoints
 from training.optim.param_groups import names_of
 from training.profiling.environment import commit

@@ -1,1 +1,1 @@
-"""What a model is trained to do; one file a task."""
+"""Tasks: losses, evaluation and inference, independent of the architecture."""

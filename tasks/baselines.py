@@ -1,7 +1,7 @@
-"""What translations score that need no learning: baselines under every BLEU.
+"""Trivial baselines of translation, which need no learning.
 
-Copying: the source as it is. Nearest neighbour: the target of the training pair
-whose source is most like the source at hand.
+"copy" outputs the source. "nearest_neighbour" outputs the target of the training pair
+whose source has the highest tf-idf similarity.
 """
 
 import collections
@@ -12,48 +12,54 @@ import scipy.sparse
 
 from tasks.bleu import exact_match, score_text
 
-MAX_TRAINING_PAIRS = 200_000  # with more to look through, callers hand in none
+MAX_TRAINING_PAIRS = 200_000  # callers pass no training pairs of larger corpora
 
 Pair = tuple[str, str]
-Writes = Callable[[str], str]
+Normalizer = Callable[[str], str]
 
 
 def trivial_baselines(
     train: list[Pair],
     split: list[Pair],
     language: str,
-    written: tuple[Writes, Writes] = (str, str),
+    normalize: tuple[Normalizer, Normalizer] = (str, str),
 ) -> dict[str, dict]:
-    """BLEU and exact match of each floor on a split, by its name.
+    """Returns BLEU and exact match of each baseline on a split.
 
     Args:
-      train: the pairs to look for neighbours in; none, and only copying is scored.
-      written: a source and a target as models that are compared with it write them.
+      train: training pairs to search for neighbours; if empty, only "copy" is scored.
+      split: pairs to score.
+      language: code of the target language.
+      normalize: maps sources and targets to the form of the references that models
+        are scored with.
     """
-    as_source, as_target = written
+    normalize_source, normalize_target = normalize
     sources = [source for source, _ in split]
-    found = {"copy": [as_source(source) for source in sources]}
+    outputs = {"copy": [normalize_source(source) for source in sources]}
     if train:
         nearest = nearest_neighbours([source for source, _ in train], sources)
-        found["nearest_neighbour"] = [as_target(train[i][1]) for i in nearest]
-    references = [as_target(target) for _, target in split]
+        outputs["nearest_neighbour"] = [normalize_target(train[i][1]) for i in nearest]
+    references = [normalize_target(target) for _, target in split]
     return {
         name: {
             "bleu": score_text(texts, references, language)[0]["bleu"]["value"],
             "exact_match": exact_match(texts, references),
         }
-        for name, texts in found.items()
+        for name, texts in outputs.items()
     }
 
 
 def features(text: str) -> list[str]:
-    """Words, and runs of three characters."""
+    """Returns the words and character trigrams of a text."""
     padded = f" {text} "
     return text.split() + [padded[i : i + 3] for i in range(len(padded) - 2)]
 
 
 def nearest_neighbours(known: list[str], queries: list[str]) -> np.ndarray:
-    """For each query the known text of the highest cosine, by tf-idf of features."""
+    """Returns the index of the known text most similar to each query.
+
+    The similarity is the cosine of tf-idf vectors of `features`.
+    """
     columns: dict[str, int] = {}
     for text in known:
         for feature in features(text):
@@ -65,20 +71,20 @@ def nearest_neighbours(known: list[str], queries: list[str]) -> np.ndarray:
     query_rows = _unit_rows(_counts(queries, columns).multiply(weights).tocsr())
     best = []
     for start in range(0, len(queries), 256):
-        likeness = query_rows[start : start + 256] @ known_rows.T
-        best.append(np.asarray(likeness.argmax(axis=1)).ravel())
+        similarity = query_rows[start : start + 256] @ known_rows.T
+        best.append(np.asarray(similarity.argmax(axis=1)).ravel())
     return np.concatenate(best)
 
 
 def _counts(texts: list[str], columns: dict[str, int]) -> scipy.sparse.csr_matrix:
-    values, places, ends = [], [], [0]
+    values, indices, ends = [], [], [0]
     for text in texts:
         count = collections.Counter(f for f in features(text) if f in columns)
-        places.extend(columns[feature] for feature in count)
+        indices.extend(columns[feature] for feature in count)
         values.extend(count.values())
-        ends.append(len(places))
+        ends.append(len(indices))
     shape = (len(texts), max(len(columns), 1))
-    return scipy.sparse.csr_matrix((np.asarray(values, float), places, ends), shape)
+    return scipy.sparse.csr_matrix((np.asarray(values, float), indices, ends), shape)
 
 
 def _unit_rows(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:

@@ -1,4 +1,4 @@
-"""Scores of texts against references, by sacrebleu (Post 2018)."""
+"""BLEU, chrF and exact match of texts against references, by sacrebleu (Post 2018)."""
 
 import functools
 from importlib import metadata
@@ -6,9 +6,10 @@ from importlib import metadata
 import sacrebleu
 import sacremoses
 
-BOOTSTRAP = 1000  # resamplings of the sentences behind an interval
+NUM_SAMPLES = 1000  # bootstrap samples of the sentences for an interval
 
-TOKENIZERS = {"zh": "zh", "ja": "char"}  # sacrebleu's, where words are not spaced
+# Tokenizers of sacrebleu for languages without spaces between words.
+TOKENIZERS = {"zh": "zh", "ja": "char"}
 
 
 def score_text(
@@ -18,57 +19,61 @@ def score_text(
     *,
     intervals: bool = False,
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """BLEU (Papineni et al. 2002) and chrF (Popovic 2015), and their signatures.
+    """Returns BLEU (Papineni et al. 2002), chrF (Popovic 2015), and their signatures.
 
     Args:
-      intervals: adds `low` and `high`, a 95% interval by bootstrap, and beside BLEU
-        `bleu_moses_lowercase`, which figures of older papers compare with.
+      language: code of the target language.
+      intervals: adds a 95% bootstrap interval, "low" to "high", to each score, and
+        the score "bleu_moses_lowercase", which older papers report.
     """
-    metrics = metrics_of(language)
+    metrics = make_metrics(language)
     if not intervals:
         metrics.pop("bleu_moses_lowercase", None)
     scores, signatures = {}, {}
-    samples = BOOTSTRAP if intervals else 1
+    num_samples = NUM_SAMPLES if intervals else 1
     for name, metric in metrics.items():
-        texts = [prepared(name, side, language) for side in (hypotheses, references)]
-        result = metric.corpus_score(texts[0], [texts[1]], n_bootstrap=samples)
+        texts = [
+            tokenize_for(name, side, language) for side in (hypotheses, references)
+        ]
+        result = metric.corpus_score(texts[0], [texts[1]], n_bootstrap=num_samples)
         scores[name] = {"value": result.score}
         if intervals:
             scores[name]["low"] = float(result._mean - result._ci)
             scores[name]["high"] = float(result._mean + result._ci)
         signatures[f"{name}_signature"] = str(metric.get_signature())
         if name == "bleu_moses_lowercase":
-            told = f"sacremoses {metadata.version('sacremoses')}, {language or 'en'}"
-            signatures[f"{name}_tokenizer"] = told
+            version = metadata.version("sacremoses")
+            signatures[f"{name}_tokenizer"] = f"sacremoses {version}, {language or 'en'}"
     return scores, signatures
 
 
 class ChrF(sacrebleu.CHRF):
-    """sacrebleu's, of which a bootstrap can also hold samples without a match.
+    """chrF of sacrebleu whose bootstrap accepts samples without any match.
 
-    Its own are float32 but for those, which are float, and have no mean together.
+    sacrebleu returns float32 scores but a float for such samples, and cannot average
+    both together.
     """
 
     def _compute_f_score(self, statistics) -> float:
         return float(super()._compute_f_score(statistics))
 
 
-def metrics_of(language: str) -> dict:
-    """sacrebleu's metrics by name, each for texts as `prepared` gives them."""
+def make_metrics(language: str) -> dict:
+    """Creates the metrics by name, each for texts from `tokenize_for`."""
     metrics = {
         "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(language, "13a")),
         "chrf": ChrF(),
     }
     if language not in TOKENIZERS:
-        # Forced, or sacrebleu warns of texts that are tokenised already.
+        # Forced, so that sacrebleu does not warn of tokenized texts.
         moses = sacrebleu.BLEU(tokenize="none", lowercase=True, force=True)
         metrics["bleu_moses_lowercase"] = moses
     return metrics
 
 
-def prepared(name: str, texts: list[str], language: str) -> list[str]:
-    """Texts as the metric of a name takes them: tokenised by Moses, or as they are."""
-    if name != "bleu_moses_lowercase":
+def tokenize_for(metric: str, texts: list[str], language: str) -> list[str]:
+    """Tokenizes texts with Moses for "bleu_moses_lowercase", else returns them."""
+    if metric != "bleu_moses_lowercase":
         return texts
     tokenize = moses_tokenizer(language)
     return [tokenize(text, return_str=True, escape=False) for text in texts]
@@ -76,17 +81,17 @@ def prepared(name: str, texts: list[str], language: str) -> list[str]:
 
 @functools.cache
 def moses_tokenizer(language: str):
-    """Moses' tokenizer of a language (Koehn et al. 2007), by sacremoses."""
+    """Returns the Moses tokenizer of a language (Koehn et al. 2007), by sacremoses."""
     return sacremoses.MosesTokenizer(language or "en").tokenize
 
 
 def one_line(text: str) -> str:
-    """A text as it stands in a file of lines, of which anyone can score it again."""
+    """Replaces line breaks by spaces, so that a text fits a file of lines."""
     return text.replace("\r", " ").replace("\n", " ")
 
 
 def exact_match(hypotheses: list[str], references: list[str]) -> float:
-    """Share of hypotheses that equal their reference, in percent."""
+    """Returns the percentage of hypotheses that equal their reference."""
     equal = sum(
         a.strip() == b.strip() for a, b in zip(hypotheses, references, strict=True)
     )

@@ -1,16 +1,16 @@
-"""How sure a mean loss is: a bootstrap over blocks of a split (Efron 1979).
+"""Bootstrap intervals of mean losses over blocks of a split (Efron 1979).
 
-A block is a sentence, or BLOCK consecutive tokens of a text, which depend on each
-other too much to be drawn one by one. Blocks are those of the text, whatever the
-segments or windows it was read in, so that two runs' blocks can be paired.
+A block is a sentence, or BLOCK_SIZE consecutive tokens of a text, since single tokens
+are not independent. Blocks are those of the text, whatever the segments or windows
+it is read in, so that the blocks of two runs can be paired.
 """
 
 import dataclasses
 
 import numpy as np
 
-BLOCK = 128  # tokens
-SAMPLES = 1000  # resamplings of the blocks
+BLOCK_SIZE = 128  # tokens
+NUM_SAMPLES = 1000
 
 
 @dataclasses.dataclass
@@ -18,34 +18,34 @@ class BootstrapBlocks:
     """Sums of losses over the blocks of a split.
 
     Attributes:
-      total: nats of each block.
-      weight: tokens of each block.
+      total: loss of each block in nats.
+      weight: number of tokens of each block.
     """
 
     total: np.ndarray
     weight: np.ndarray
 
     @classmethod
-    def zeros(cls, count: int) -> "BootstrapBlocks":
-        """So many empty blocks."""
-        return cls(np.zeros(count), np.zeros(count))
+    def zeros(cls, num_blocks: int) -> "BootstrapBlocks":
+        """Creates empty blocks."""
+        return cls(np.zeros(num_blocks), np.zeros(num_blocks))
 
-    def add(self, numbers: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> None:
-        """Adds losses, each to the block of its number; those of weight 0 to none."""
-        there = weights > 0
-        size = len(self.total)
-        self.total += np.bincount(numbers[there], losses[there], size)
-        self.weight += np.bincount(numbers[there], weights[there], size)
+    def add(self, indices: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> None:
+        """Adds losses to the blocks of their indices; those of weight 0 are ignored."""
+        is_valid = weights > 0
+        num_blocks = len(self.total)
+        self.total += np.bincount(indices[is_valid], losses[is_valid], num_blocks)
+        self.weight += np.bincount(indices[is_valid], weights[is_valid], num_blocks)
 
     @property
     def mean(self) -> float:
-        """Nats a token."""
+        """Mean loss per token in nats."""
         return float(self.total.sum() / self.weight.sum())
 
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the mean: percentiles of means of resampled blocks.
+        """Returns the 95% percentile interval of the mean over resampled blocks.
 
-        Too narrow where blocks are few: of five about 0.85 of such intervals hold.
+        It is too narrow for few blocks: with five, about 85% of intervals cover.
         """
         means = resampled_means(self.total, self.weight)
         low, high = np.percentile(means, [2.5, 97.5])
@@ -53,12 +53,15 @@ class BootstrapBlocks:
 
 
 def resampled_means(
-    total: np.ndarray, weight: np.ndarray, samples: int = SAMPLES, seed: int = 0
+    total: np.ndarray,
+    weight: np.ndarray,
+    num_samples: int = NUM_SAMPLES,
+    seed: int = 0,
 ) -> np.ndarray:
-    """The mean of as many blocks as there are, drawn with replacement, many times."""
+    """Returns the means of samples of all blocks, drawn with replacement."""
     random = np.random.default_rng(seed)
-    means = np.empty(samples)
-    for number in range(samples):
+    means = np.empty(num_samples)
+    for index in range(num_samples):
         drawn = random.integers(len(total), size=len(total))
-        means[number] = total[drawn].sum() / weight[drawn].sum()
+        means[index] = total[drawn].sum() / weight[drawn].sum()
     return means

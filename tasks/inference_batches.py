@@ -1,7 +1,7 @@
-"""Lines of text as batches for a model: like lengths together, or document by document.
+"""Batches of input lines for inference, sorted by length or in document order.
 
-Only so many lines are read ahead as go into a batch, so that a file of any length
-streams through, and a person who types is answered line by line.
+Lines are read ahead in chunks, so that a file of any length streams through and
+interactive input is answered line by line.
 """
 
 import dataclasses
@@ -14,138 +14,164 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from tasks.translation_inputs import pad_sources
 from utils.errors import UserError
 
-CHUNK = 64  # lines that are read at a time
-MAX_TOKENS = 64 * 64  # rows times tokens that a model is given at a time
+CHUNK_SIZE = 64  # lines
+MAX_TOKENS = 64 * 64  # of a batch with its padding
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line of input.
+    """A tokenized line of input.
 
     Attributes:
-      number: from 0.
-      text: the source as it came.
-      source: its tokens with their end.
-      given: tokens of what stands behind a tab, by its name in a batch; or nothing.
+      index: position in the input, from 0.
+      text: source as it was read.
+      source: token ids of the source with the end symbol.
+      columns: token ids of the column after the tab, by its name in a batch.
     """
 
-    number: int
+    index: int
     text: str
     source: list[int]
-    given: dict[str, list[int]]
+    columns: dict[str, list[int]]
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to translate; what comes of it is blank too."""
+        """Whether the source is empty or white space."""
         return not self.text.strip()
 
     @property
     def length(self) -> int:
-        """Tokens of the longer side."""
-        return max(len(self.source), *map(len, self.given.values()), 0)
+        """Number of tokens of the longest side."""
+        return max(len(self.source), *map(len, self.columns.values()), 0)
 
 
 def read_lines(
-    lines: Iterable[str], source, target=None, *, longest: int, column: str = ""
+    lines: Iterable[str], source, target, *, max_length: int, column: str = ""
 ) -> Iterator[Line]:
-    """Lines as tokens; what is longer than a model was trained on is cut, and told.
+    """Tokenizes lines; truncates sources beyond `max_length` with a warning.
 
     Args:
-      source, target: tokenizers.
-      longest: tokens of a source, its end included.
-      column: what stands behind a tab: "target", "prefix"; "": lines have no tab.
+      source: tokenizer of the source.
+      target: tokenizer of the target.
+      max_length: maximum number of tokens of a source, with the end symbol.
+      column: "target" or "prefix" where a tab and that text follow the source; ""
+        where lines are sources alone.
 
-    Raises UserError for a line without the tab.
+    Raises:
+      UserError: a line lacks the tab.
     """
-    for number, line in enumerate(lines):
-        text, tab, behind = line.partition("\t") if column else (line, "", "")
+    for index, line in enumerate(lines):
+        text, tab, rest = line.partition("\t") if column else (line, "", "")
         if column and not tab and line.strip():
             raise UserError(
-                f"line {number + 1} of the input has no tab: a line is a source, a "
-                f"tab and its {column}"
+                f"line {index + 1} of the input has no tab; expected a source, a tab "
+                f"and its {column}"
             )
         ids = source.encode(text)
-        if len(ids) >= longest:
+        if len(ids) >= max_length:
             print(
-                f"line {number + 1}: cut from {len(ids)} to {longest - 1} tokens "
-                f"(data.max_length={longest}, one of them for the end)",
+                f"line {index + 1}: truncated from {len(ids)} to {max_length - 1} "
+                f"tokens (data.max_length={max_length} with the end symbol)",
                 file=sys.stderr,
             )
-        given = {column: target.encode(behind)} if column else {}
+        columns = {column: target.encode(rest)} if column else {}
         if column == "target":
-            given["target"].append(target.eos)
-        yield Line(number, text, [*ids[: longest - 1], source.eos], given)
+            columns["target"].append(target.eos)
+        yield Line(index, text, [*ids[: max_length - 1], source.eos], columns)
 
 
-def run_sorted_by_length(
+def map_sorted_by_length(
     lines: Iterator[Line],
-    work: Callable[[dict, list[str]], list],
+    function: Callable[[dict, list[str]], list],
     *,
     blank: Any,
-    size: int = CHUNK,
+    chunk_size: int,
 ) -> Iterator:
-    """What `work` makes of each line, in order.
+    """Applies a function to batches of lines of similar lengths.
 
     Args:
-      work: from a batch of sources and their texts to something a row.
-      blank: what comes of a blank line.
-      size: lines that are read ahead.
+      function: maps a batch and its source texts to one result an example.
+      blank: result of a blank line.
+      chunk_size: number of lines to read ahead and sort.
+
+    Yields:
+      the results in the order of the lines.
     """
-    while chunk := list(itertools.islice(lines, size)):
-        full = [i for i, line in enumerate(chunk) if not line.is_blank]
-        full.sort(key=lambda i: -chunk[i].length)
-        found = [blank] * len(chunk)
-        while full:
-            rows = min(size, max(1, MAX_TOKENS // bucket_length(chunk[full[0]].length)))
-            some, full = full[:rows], full[rows:]
-            texts = [chunk[i].text for i in some] + [""] * (rows - len(some))
-            made = work(line_batch([chunk[i] for i in some], rows), texts)
-            for i, one in zip(some, made, strict=False):
-                found[i] = one
-        yield from found
+    while chunk := list(itertools.islice(lines, chunk_size)):
+        pending = [i for i, line in enumerate(chunk) if not line.is_blank]
+        pending.sort(key=lambda i: -chunk[i].length)
+        results = [blank] * len(chunk)
+        while pending:
+            longest = bucket_length(chunk[pending[0]].length)
+            batch_size = min(chunk_size, max(1, MAX_TOKENS // longest))
+            chosen, pending = pending[:batch_size], pending[batch_size:]
+            texts = [chunk[i].text for i in chosen]
+            texts += [""] * (batch_size - len(chosen))
+            batch = make_batch([chunk[i] for i in chosen], batch_size)
+            for i, result in zip(chosen, function(batch, texts), strict=False):
+                results[i] = result
+        yield from results
 
 
-def run_in_document_order(
+def map_in_document_order(
     lines: Iterator[Line],
-    work: Callable[[PyTree, dict, list[str]], tuple[list, PyTree]],
+    function: Callable[[PyTree, dict, list[str]], tuple[list, PyTree]],
     carry: PyTree,
     *,
     blank: Any,
 ) -> Iterator:
-    """What `work` makes of each line after those before it; a blank one begins anew.
+    """Applies a function to line after line; a blank line ends a document.
 
     Args:
-      work: from a carry of one row, a batch and its text to something, and the next
-        carry.
+      function: maps a carry, a batch of one line and its text to results and the
+        next carry.
+      carry: initial carry of one example.
+      blank: result of a blank line.
     """
-    begins = True
+    is_first = True
     for line in lines:
         if line.is_blank:
-            begins = True
+            is_first = True
             yield blank
             continue
-        batch = line_batch([line], 1)
-        batch["reset"][:] = begins
-        [made], carry = work(carry, batch, [line.text])
-        begins = False
-        yield made
+        batch = make_batch([line], 1)
+        batch["reset"][:] = is_first
+        [result], carry = function(carry, batch, [line.text])
+        is_first = False
+        yield result
 
 
-def line_batch(lines: list[Line], rows: int) -> dict[str, np.ndarray]:
-    """Lines as a padded batch, each row alone; what is given has a mask of its name."""
-    sources = [line.source for line in lines]
-    batch = pad_sources(sources, rows, bucket_length(max(map(len, sources))))
-    batch["ids"][: len(lines)] = [line.number for line in lines]
-    for name in lines[0].given:
-        tokens = [line.given[name] for line in lines]
-        found = pad_sources(tokens, rows, bucket_length(max(1, *map(len, tokens))))
-        batch |= {name: found["source"], f"{name}_mask": found["source_mask"]}
+def make_batch(lines: list[Line], batch_size: int) -> dict[str, np.ndarray]:
+    """Pads lines to a batch whose examples are independent of one another.
+
+    Returns:
+      "source", "reset" (start of a document), "ids" (line indices, -1 for padding)
+      and the columns of the lines; "<name>_mask" marks the tokens of each text.
+    """
+    ids = np.full(batch_size, -1, np.int32)
+    ids[: len(lines)] = [line.index for line in lines]
+    batch = {"reset": np.ones(batch_size, bool), "ids": ids}
+    batch |= pad_tokens("source", [line.source for line in lines], batch_size)
+    for name in lines[0].columns:
+        batch |= pad_tokens(name, [line.columns[name] for line in lines], batch_size)
     return batch
 
 
+def pad_tokens(
+    name: str, sequences: list[list[int]], batch_size: int
+) -> dict[str, np.ndarray]:
+    """Pads token ids to an array under `name`, and their mask under "<name>_mask"."""
+    length = bucket_length(max(1, *map(len, sequences)))
+    tokens = np.zeros((batch_size, length), np.int32)
+    mask = np.zeros((batch_size, length), bool)
+    for example, ids in enumerate(sequences):
+        tokens[example, : len(ids)] = ids
+        mask[example, : len(ids)] = True
+    return {name: tokens, f"{name}_mask": mask}
+
+
 def bucket_length(length: int) -> int:
-    """The width of a row for so many tokens: few widths are few compilations."""
+    """Rounds a length up to a power of 2, at least 8, to limit compilations."""
     return max(8, 2 ** math.ceil(math.log2(length)))

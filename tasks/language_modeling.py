@@ -1,7 +1,7 @@
-"""Language modelling: each token from all that stand before it.
+"""Language modelling task: each token from all tokens before it.
 
-Consecutive segments of a text with the model's carry handed on, in training as
-in evaluation.
+Batches are consecutive segments of a text; the model's carry passes from one to the
+next in training and in evaluation.
 """
 
 import functools
@@ -15,22 +15,18 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tasks.bootstrap import BLOCK, BootstrapBlocks
-from tasks.carries import reset_carry
+from tasks.base import MEMORY_KEYS, check_windows, reset_carry
+from tasks.bootstrap import BLOCK_SIZE, BootstrapBlocks
 from tasks.generation import TextGenerator
 from tasks.losses import WeightedMetrics, likelihood_loss, token_losses
-from utils.errors import UserError
-
-# Of a model's config.
-MEMORY_KEYS = ("attention_window", "memory_length", "same_length", "clamp_length")
 
 
 class Task(TextGenerator):
-    """See README.md for what a task is."""
+    """Training and evaluation of language models; contract in tasks/base.py."""
 
     model_class = "LanguageModel"
     corpus_kind = "text"
-    selection_metric = "loss"  # the validation score that chooses checkpoints
+    selection_metric = "loss"
     metric_directions: ClassVar[dict[str, str]] = dict.fromkeys(
         (
             "loss",
@@ -52,54 +48,63 @@ class Task(TextGenerator):
         loss_fraction: float = 1.0,
         **_,
     ):
+        """Creates the task from the tokenizer of the side "text".
+
+        Args:
+          loss_fraction: fraction of each segment, counted from its end, that training
+            minimises the loss of.
+        """
         super().__init__(tokenizers["text"])
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
         self.loss_fraction = loss_fraction
 
     def make_model(self, module, config) -> nn.Module:
-        """The model of an architecture for this task's vocabulary."""
+        """Creates the LanguageModel of an architecture for the vocabulary."""
         return module.LanguageModel(config, self.tokenizer.vocab_size)
 
     def initial_carry(
-        self, model, rows: int, *, train: bool, memory_length: int | None = None
+        self, model, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> PyTree:
-        """What the first segment finds."""
-        return model.initial_carry(rows, train=train, memory_length=memory_length)
+        """Returns the carry before the first segment."""
+        return model.initial_carry(batch_size, train=train, memory_length=memory_length)
 
     def init(self, model, rng: jax.Array, batch: dict) -> PyTree:
-        """Variables of the model, with names of logical axes."""
+        """Initialises the variables, boxed with the names of their logical axes."""
 
-        def everything(model, tokens, labels, carry):
+        def call_all(model, tokens, labels, carry):
             hidden, _ = model(tokens, carry, train=False)
             return model.log_prob(hidden, labels)
 
         carry = model.initial_carry(len(batch["tokens"]), train=True)
-        init = nn.init(everything, model)
+        init = nn.init(call_all, model)
         return init(rng, batch["tokens"], batch["labels"], carry)
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[WeightedMetrics, PyTree]:
-        """Metrics as (sum, weight), and the next carry; see tasks/losses.py."""
+        """Returns metrics as (sum, weight), and the next carry; see tasks/losses.py."""
         initial = model.initial_carry(len(batch["tokens"]), train=train)
         carry = reset_carry(carry, initial, batch["reset"])
         return likelihood_loss(
             model,
             variables,
             (batch["tokens"], carry),
-            batch | {"weights": self._last_part(batch["weights"])},
+            batch | {"weights": self._mask_start(batch["weights"])},
             rng,
             smoothing=self.label_smoothing if train else 0.0,
             z_loss=self.z_loss if train else 0.0,
             train=train,
         )
 
-    def _last_part(self, weights):
-        """Weights of the tokens that count (half loss in Dai et al. 2019, table 6)."""
+    def _mask_start(self, weights):
+        """Sets the weights before the last `loss_fraction` of a segment to 0.
+
+        This is the half loss of Dai et al. (2019), table 6.
+        """
         length = weights.shape[1]
-        first = length - math.ceil(self.loss_fraction * length)
-        return weights * (jnp.arange(length) >= first)
+        start = length - math.ceil(self.loss_fraction * length)
+        return weights * (jnp.arange(length) >= start)
 
     def evaluate(
         self,
@@ -110,92 +115,85 @@ class Task(TextGenerator):
         *,
         intervals: bool = False,
     ) -> dict:
-        """Score card of a whole text; see README.md for its form.
+        """Returns the score card of a whole text; see tasks/base.py.
 
         Args:
-          batches: `LMEvalBatches`, or `SlidingWindows` for a model without carry.
-          options: `eval` (see configs/base.py).
-          intervals: whether scores get bootstrap intervals.
+          batches: consecutive segments, or sliding windows for a model without carry.
+          options: the config; nothing of it is used.
+          intervals: whether to add bootstrap intervals.
 
-        Raises UserError for windows where a model carries something.
+        Raises:
+          UserError: the batches are windows, and the model has a carry.
         """
         check_windows(model, batches)
         carry = model.initial_eval_carry(batches.batch_size, batches.length)
-        stride = getattr(batches, "stride", None)
-        blocks = self._losses(model, variables, carry, batches)
-        text, tokens = batches.text, float(blocks.weight.sum())
+        blocks = self._evaluate_losses(model, variables, carry, batches)
+        text, num_tokens = batches.text, float(blocks.weight.sum())
         low_high = blocks.interval() if intervals else ()
-        told = [
-            metrics_from_loss(mean, tokens, text) for mean in (blocks.mean, *low_high)
+        metrics = [
+            metrics_from_loss(loss, num_tokens, text)
+            for loss in (blocks.mean, *low_high)
         ]
-        ends = ("value", "low", "high")
+        stride = getattr(batches, "stride", None)
+        context = (
+            {"window": batches.length, "stride": stride}
+            if stride
+            else {"segment_length": batches.length}
+        )
+        memory_keys = ("attention_window", *MEMORY_KEYS)
         return {
             "scores": {
-                name: dict(zip(ends, [one[name] for one in told], strict=False))
-                for name in told[0]
+                name: {
+                    key: values[name]
+                    for key, values in zip(
+                        ("value", "low", "high"), metrics, strict=False
+                    )
+                }
+                for name in metrics[0]
             },
             "protocol": {
-                "tokens": int(tokens),
+                "tokens": int(num_tokens),
                 "words": text.words,
                 "characters": text.characters,
                 "bytes": text.size,
                 "rows": batches.batch_size,
-                **(
-                    {"window": batches.length, "stride": stride}
-                    if stride
-                    else {"segment_length": batches.length}
-                ),
-                **{key: getattr(model.config, key, 0) for key in MEMORY_KEYS},
+                **context,
+                **{key: getattr(model.config, key, 0) for key in memory_keys},
                 "tokenizer": self.tokenizer.kind,
-                **({"block": BLOCK} if intervals else {}),
+                **({"block": BLOCK_SIZE} if intervals else {}),
             },
             "blocks": blocks,
         }
 
-    def _losses(self, model, variables, carry, batches) -> BootstrapBlocks:
-        """Of every token of a text, each in its block."""
-        variables = variables | self._prepare(model, variables, carry)
-        carry = jax.tree.map(jnp.copy, carry)  # no buffer twice: they are donated
-        blocks = BootstrapBlocks.zeros(-(-len(batches.text.tokens) // BLOCK))
+    def _evaluate_losses(self, model, variables, carry, batches) -> BootstrapBlocks:
+        """Returns the losses of all tokens, summed by block of the text."""
+        variables = variables | self._precompute(model, variables, carry)
+        carry = jax.tree.map(jnp.copy, carry)  # distinct buffers, since it is donated
+        blocks = BootstrapBlocks.zeros(-(-len(batches.text.tokens) // BLOCK_SIZE))
         for k in range(len(batches)):
             batch = batches[k]
-            found, carry = self._score(model, variables, carry, batch)
-            blocks.add(
-                batches.label_positions(k) // BLOCK, np.asarray(found), batch["weights"]
-            )
+            losses, carry = self._token_losses(model, variables, carry, batch)
+            indices = batches.label_positions(k) // BLOCK_SIZE
+            blocks.add(indices, np.asarray(losses), batch["weights"])
         return blocks
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
-    def _prepare(self, model, variables, carry):
+    def _precompute(self, model, variables, carry):
         return model.apply(variables, carry, method="precompute")
 
     @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-    def _score(self, model, variables, carry, batch):
+    def _token_losses(self, model, variables, carry, batch):
         return token_losses(model, variables, (batch["tokens"], carry), batch)
 
 
-def check_windows(model, batches) -> None:
-    """Raises UserError for windows where a model carries something."""
-    if not getattr(batches, "stride", None):
-        return
-    carry = jax.eval_shape(
-        lambda: model.initial_eval_carry(batches.batch_size, batches.length)
-    )
-    if jax.tree.leaves(carry):
-        raise UserError(
-            f"eval.window={batches.length}: this model reads on from what it "
-            "carries, so windows are not for it; leave eval.window out, or set "
-            "eval.memory_length=0 where that is a key of it"
-        )
-
-
-def metrics_from_loss(loss: float, tokens: float, text) -> dict[str, float]:
-    """What nats a token come to, by the exact counts of a text.
+def metrics_from_loss(loss: float, num_tokens: float, text) -> dict[str, float]:
+    """Converts a loss per token in nats to all metrics of a text.
 
     Args:
-      text: with its `words`, `characters` and bytes (`size`), ends of lines included.
+      text: has the exact counts `words`, `characters` and `size` (bytes), line ends
+        included.
     """
-    total = loss * tokens
+    total = loss * num_tokens
     bits = total / math.log(2)
     return {
         "loss": loss,

@@ -1,4 +1,4 @@
-"""What every task minimises: a negative log likelihood and a model's own losses."""
+"""Training objectives and token losses: negative log likelihood, z-loss, auxiliaries."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Num, PyTree
 
-WeightedMetrics = dict[str, tuple[jax.Array, jax.Array]]
+WeightedMetrics = dict[str, tuple[jax.Array, jax.Array]]  # name: (sum, weight)
 
 
 def likelihood_loss(
@@ -20,62 +20,66 @@ def likelihood_loss(
     z_loss: float = 0.0,
     train: bool,
 ) -> tuple[WeightedMetrics, PyTree]:
-    """Metrics as (sum, weight) and the next carry.
+    """Returns metrics as (sum, weight), and the next carry.
 
-    `loss` is the negative log likelihood of the labels in nats, smoothed as is asked
-    for, and nothing else.
-    What a model sows in "losses" while it trains stands beside it under
-    auxiliary/<name>, as does, under auxiliary/z_loss, z log^2 Z of each token
-    (Chowdhery et al. 2022, section 5), which keeps the softmax's normaliser Z near 1.
+    "loss" is the negative log likelihood of the labels in nats, with label smoothing.
+    Losses that the model sows in "losses" while it trains follow as
+    "auxiliary/<name>". "auxiliary/z_loss" is z log^2 Z of each token (Chowdhery et al.
+    2022, section 5), which keeps the normaliser Z of the softmax near 1.
 
     Args:
-      inputs: what the model is called with.
-      z_loss: z; 0: none.
+      inputs: arguments of the model.
+      smoothing: probability mass of label smoothing.
+      z_loss: coefficient z; 0 leaves the z-loss out.
     """
 
     def predict(model):
-        hidden, after = model(*inputs, train=train)
-        score = model.log_prob_and_log_z if z_loss else model.log_prob
-        return score(hidden, batch["labels"], smoothing=smoothing), after
+        hidden, carry = model(*inputs, train=train)
+        log_prob = model.log_prob_and_log_z if z_loss else model.log_prob
+        return log_prob(hidden, batch["labels"], smoothing=smoothing), carry
 
     rngs = {"dropout": rng} if train else {}
-    call = nn.apply(predict, model, mutable=["losses"] if train else False)
-    found = call(variables, rngs=rngs)
-    (log_prob, after), kept = found if train else (found, {})
+    apply = nn.apply(predict, model, mutable=["losses"] if train else False)
+    outputs = apply(variables, rngs=rngs)
+    (log_prob, carry), sown = outputs if train else (outputs, {})
     log_prob, log_z = log_prob if z_loss else (log_prob, None)
     weights = batch["weights"]
-    pairs = {"loss": (-(log_prob * weights).sum(), weights.sum())}
+    metrics = {"loss": (-(log_prob * weights).sum(), weights.sum())}
     if z_loss:
         total = z_loss * (jnp.square(log_z) * weights).sum()
-        pairs["auxiliary/z_loss"] = (total, weights.sum())
-    return pairs | auxiliary_losses(kept.get("losses", {}), weights), after
+        metrics["auxiliary/z_loss"] = (total, weights.sum())
+    return metrics | auxiliary_losses(sown.get("losses", {}), weights), carry
 
 
 def token_losses(
     model: nn.Module, variables: PyTree, inputs: tuple, batch: dict
 ) -> tuple[Float[Array, "B T"], PyTree]:
-    """Negative log likelihood of each label in nats, 0 for padding; the next carry."""
+    """Returns the negative log likelihood of each label, 0 for padding, and the carry.
+
+    Args:
+      inputs: arguments of the model.
+    """
 
     def predict(model):
-        hidden, after = model(*inputs, train=False)
-        return model.log_prob(hidden, batch["labels"]), after
+        hidden, carry = model(*inputs, train=False)
+        return model.log_prob(hidden, batch["labels"]), carry
 
-    log_prob, after = nn.apply(predict, model)(variables)
-    # Not a product, for where nothing counts there may be anything.
-    return jnp.where(batch["weights"] > 0, -log_prob, 0.0), after
+    log_prob, carry = nn.apply(predict, model)(variables)
+    # Not a product with the weights: losses of padding may be infinite.
+    return jnp.where(batch["weights"] > 0, -log_prob, 0.0), carry
 
 
 def auxiliary_losses(sown: PyTree, weights: Num[Array, "B T"]) -> WeightedMetrics:
-    """The losses a model sowed, each a (sum, weight) a row, [B] and [B].
+    """Returns the losses that a model has sown, each a (sum [B], weight [B]).
 
-    Rows in which nothing is weighed are padding and do not count.
+    Examples whose weights are all 0 are padding and do not count.
     """
-    there = weights.any(axis=1)
-    pairs: WeightedMetrics = {}
+    is_valid = weights.any(axis=1)
+    metrics: WeightedMetrics = {}
     for path, losses in flatten_dict(sown).items():
         name = f"auxiliary/{path[-1]}"
         for parts in losses:
-            total, weight = (jnp.where(there, part, 0).sum() for part in parts)
-            before = pairs.get(name, (0, 0))
-            pairs[name] = (before[0] + total, before[1] + weight)
-    return pairs
+            total, weight = (jnp.where(is_valid, part, 0).sum() for part in parts)
+            previous = metrics.get(name, (0, 0))
+            metrics[name] = (previous[0] + total, previous[1] + weight)
+    return metrics

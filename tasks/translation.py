@@ -1,6 +1,6 @@
-"""Translation: a target sentence from a source sentence.
+"""Translation task: a target sentence from a source sentence.
 
-Each alone, or those of a document in order, with the model's carry handed on.
+Sentences are independent, or those of a document follow in order with a carry.
 """
 
 import functools
@@ -12,24 +12,21 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from decoding.config import protocol
-from tasks.baselines import trivial_baselines
+from decoding.config import decoding_protocol
+from tasks.base import MEMORY_KEYS
 from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
-from tasks.line_translator import LineTranslator
 from tasks.losses import WeightedMetrics, likelihood_loss, token_losses
-from tasks.translation_inputs import inputs
+from tasks.translation_inference import Translator
 from utils.errors import UserError
 
-MEMORY_KEYS = ("memory_length", "same_length", "clamp_length")  # of a model's config
 
-
-class Task(LineTranslator):
-    """See README.md for what a task is."""
+class Task(Translator):
+    """Training and evaluation of translation models; contract in tasks/base.py."""
 
     model_class = "Seq2Seq"
     corpus_kind = "parallel"
-    selection_metric = "bleu"  # the validation score that chooses checkpoints
+    selection_metric = "bleu"
     metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("bleu", "chrf", "exact_match"), "max"),
         "loss": "min",
@@ -45,10 +42,18 @@ class Task(LineTranslator):
         languages: tuple[str, ...] = ("", ""),
         document_order: bool = False,
     ):
-        """With `document_order` a batch goes on where the one before it stopped."""
+        """Creates the task from tokenizers by side.
+
+        Args:
+          languages: language codes of source and target.
+          document_order: whether a batch continues the documents of the one before.
+
+        Raises:
+          UserError: `loss_fraction` is not 1.
+        """
         if loss_fraction != 1:
             raise UserError(
-                f"loss_fraction={loss_fraction}: sentences count whole, so 1.0"
+                f"loss_fraction={loss_fraction} must be 1.0 for task='translation'"
             )
         super().__init__(tokenizers, document_order=document_order)
         self.label_smoothing = label_smoothing
@@ -56,7 +61,7 @@ class Task(LineTranslator):
         self.languages = languages
 
     def make_model(self, module, config) -> nn.Module:
-        """The model of an architecture for this task's vocabularies."""
+        """Creates the Seq2Seq model of an architecture for both vocabularies."""
         return module.Seq2Seq(
             config,
             self.source.vocab_size,
@@ -65,28 +70,27 @@ class Task(LineTranslator):
         )
 
     def init(self, model, rng: jax.Array, batch: dict) -> PyTree:
-        """Variables of the model, with names of logical axes."""
+        """Initialises the variables, boxed with the names of their logical axes."""
 
-        def everything(model, carry):
-            hidden, _ = model(*inputs(batch), carry, train=False)
+        def call_all(model, carry):
+            hidden, _ = model(*model_inputs(batch), carry, train=False)
             return model.log_prob(hidden, batch["labels"])
 
         carry = self.initial_carry(model, len(batch["source"]), train=True)
-        return nn.init(everything, model)(rng, carry)
+        return nn.init(call_all, model)(rng, carry)
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[WeightedMetrics, PyTree]:
-        """Metrics as (sum, weight), and the next carry; see tasks/losses.py."""
-        carry = self.begin(model, carry, batch["reset"], train=train)
-        smoothing = self.label_smoothing if train else 0.0
+        """Returns metrics as (sum, weight), and the next carry; see tasks/losses.py."""
+        carry = self.reset(model, carry, batch["reset"], train=train)
         return likelihood_loss(
             model,
             variables,
-            (*inputs(batch), carry),
+            (*model_inputs(batch), carry),
             batch,
             rng,
-            smoothing=smoothing,
+            smoothing=self.label_smoothing if train else 0.0,
             z_loss=self.z_loss if train else 0.0,
             train=train,
         )
@@ -101,19 +105,17 @@ class Task(LineTranslator):
         texts: list[tuple[str, str]],
         intervals: bool = False,
     ) -> dict:
-        """Score card of a split; see README.md for its form.
+        """Returns the score card of a split; see tasks/base.py.
 
         Args:
-          batches: `BucketedBatches` or, with `document_order`, `DocumentBatches`, over
-            each example once.
-          options: `decode` and `eval` (see configs/base.py).
-          texts: the split as text; its targets are the references.
-          intervals: whether scores get bootstrap intervals, which takes seconds.
+          batches: batches of sentences or of documents with each example once.
+          options: the config, of which `decode` is used.
+          texts: all pairs of the split; their targets are the references.
+          intervals: whether to add bootstrap intervals, which takes seconds.
         """
-        blocks = self._losses(model, variables, batches, len(texts))
+        blocks = self._evaluate_losses(model, variables, batches, len(texts))
         sources = [source for source, _ in texts]
-        found = self._translations(model, variables, batches, options, sources)
-        hypotheses = [found[i] for i in range(len(texts))]
+        hypotheses = self._translate_all(model, variables, batches, options, sources)
         references = [self._reference(target) for _, target in texts]
         scores, signatures = score_text(
             hypotheses, references, self.languages[1], intervals=intervals
@@ -122,74 +124,82 @@ class Task(LineTranslator):
         scores["loss"] = {"value": blocks.mean}
         if intervals:
             scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
+        protocol = {
+            **decoding_protocol(options.decode),
+            "sentences": len(texts),
+            "tokens": int(blocks.weight.sum()),
+            "tokenizer": self.target.kind,
+            "moses_tokenize": self.target.normalizer.moses,
+            "lowercase": self.target.normalizer.lowercase,
+        }
+        if self.document_order:
+            memory = {key: getattr(model.config, key, 0) for key in MEMORY_KEYS}
+            protocol |= {"document_order": True, "rows": batches.batch_size, **memory}
+        samples = [
+            {"source": source, "reference": target, "hypothesis": hypothesis}
+            for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
+        ]
         return {
             "scores": scores,
-            "protocol": {
-                **protocol(options.decode),
-                "sentences": len(texts),
-                "tokens": int(blocks.weight.sum()),
-                "tokenizer": self.target.kind,
-                "moses_tokenize": self.target.normalizer.moses,
-                "lowercase": self.target.normalizer.lowercase,
-                **(self._reach(model, batches) if self.document_order else {}),
-                **signatures,
-            },
-            "samples": [
-                {"source": source, "reference": target, "hypothesis": hypothesis}
-                for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
-            ],
+            "protocol": protocol | signatures,
+            "samples": samples,
             "references": references,
             "blocks": blocks,
         }
 
-    def _reach(self, model, batches) -> dict:
-        """What a score card says of how documents were read."""
-        found = {key: getattr(model.config, key, 0) for key in MEMORY_KEYS}
-        return {"document_order": True, "rows": batches.batch_size, **found}
-
-    def _losses(self, model, variables, batches, count: int) -> BootstrapBlocks:
-        """Of every sentence; what is remembered are the references before."""
-        blocks = BootstrapBlocks.zeros(count)
-        carry = self._first_carry(model, batches)
+    def _evaluate_losses(
+        self, model, variables, batches, num_sentences: int
+    ) -> BootstrapBlocks:
+        """Returns the loss of every sentence after the references before it."""
+        blocks = BootstrapBlocks.zeros(num_sentences)
+        carry = self._initial_eval_carry(model, batches)
         for k in range(len(batches)):
             batch = batches[k]
-            found, carry = self._score(model, variables, carry, batch)
-            numbers = np.broadcast_to(batch["ids"][:, None], batch["weights"].shape)
-            blocks.add(numbers, np.asarray(found), batch["weights"])
+            losses, carry = self._token_losses(model, variables, carry, batch)
+            ids = np.broadcast_to(batch["ids"][:, None], batch["weights"].shape)
+            blocks.add(ids, np.asarray(losses), batch["weights"])
         return blocks
 
-    def _translations(
-        self, model, variables, batches, options, sources
-    ) -> dict[int, str]:
-        """By number of the example; what is remembered are translations before."""
+    def _translate_all(
+        self, model, variables, batches, options, sources: list[str]
+    ) -> list[str]:
+        """Translates every sentence after the translations before it."""
         hypotheses = {}
-        carry = self._first_carry(model, batches)
+        carry = self._initial_eval_carry(model, batches)
         for k in range(len(batches)):
             batch = batches[k]
             ids = batch["ids"].tolist()
-            lines = [sources[number] if number >= 0 else "" for number in ids]
+            lines = [sources[i] if i >= 0 else "" for i in ids]  # -1: padding
             texts, carry = self.translate(
                 model, variables, carry, batch, options, lines
             )
             hypotheses |= zip(ids, texts, strict=True)
-        return hypotheses
+        return [hypotheses[i] for i in range(len(sources))]
 
-    def _first_carry(self, model, batches) -> PyTree:
-        """What the first batch finds; it has no rows where nothing is remembered."""
+    def _initial_eval_carry(self, model, batches) -> PyTree:
+        # Batches of independent sentences have no fixed size, and need no carry.
         return self.initial_carry(model, getattr(batches, "batch_size", 1), train=False)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
-    def _score(self, model, variables, carry, batch):
-        carry = self.begin(model, carry, batch["reset"], train=False)
-        return token_losses(model, variables, (*inputs(batch), carry), batch)
+    def _token_losses(self, model, variables, carry, batch):
+        carry = self.reset(model, carry, batch["reset"], train=False)
+        return token_losses(model, variables, (*model_inputs(batch), carry), batch)
 
     def trivial_baselines(
         self, train: list[tuple[str, str]], split: list[tuple[str, str]]
     ) -> dict[str, dict]:
-        """Scores of translations that need no learning; see tasks/baselines.py."""
-        written = self.source.normalizer.normalize_reference, self._reference
-        return trivial_baselines(train, split, self.languages[1], written)
+        """Returns the scores of baselines without learning; see tasks/baselines.py."""
+        from tasks.baselines import trivial_baselines
+
+        normalize = self.source.normalizer.normalize_reference, self._reference
+        return trivial_baselines(train, split, self.languages[1], normalize)
 
     def _reference(self, target: str) -> str:
-        """A line that a perfect model would write."""
+        """Normalizes a reference to what a perfect model would output."""
         return one_line(self.target.normalizer.normalize_reference(target))
+
+
+def model_inputs(batch: dict) -> tuple:
+    """Returns the arguments of a Seq2Seq model before the carry."""
+    names = ("source", "source_mask", "target_in", "target_mask")
+    return tuple(batch[name] for name in names)

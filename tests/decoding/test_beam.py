@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decoding.beam import Scoring, beam_search
-from decoding.blockwise_top_k import blockwise_top_k
+from decoding.hypotheses import blockwise_top_k
 from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
 from helpers.prefix_tables import (

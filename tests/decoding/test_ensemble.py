@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.ensemble import MEANS, ensemble
+from decoding.ensemble import MEANS, ensemble_step
 from helpers.prefix_tables import FIRST, V, start, step, tables, without_attention
 
 ROWS = 3
 
 
 def one_step(models, mean, member=without_attention):
-    together = ensemble([member] * len(models), mean)
+    together = ensemble_step([member] * len(models), mean)
     state = tuple(start(ROWS) for _ in models)
     token = jnp.full((ROWS, 1), FIRST)
     return together(tuple(models), state, token)

@@ -32,8 +32,8 @@ from helpers.architectures import (
     tokens,
 )
 from tasks import language_modeling, translation
-from tasks.ensembles import Ensemble, ensemble_variables
-from tasks.translation_inputs import decoder_inputs
+from decoding.ensemble import Ensemble, ensemble_variables
+from tasks.translation_inference import decoder_inputs
 from tests.tasks.test_document_translation import Numbers
 from utils.errors import UserError
 
@@ -148,7 +148,7 @@ def batch_of(case, order=(0, 1)):
 
 
 def found_by(call, order=(0, 1), **changes):
-    """What `translate` or `translations` makes of rows in some order."""
+    """What `translate` or `translate_n_best` makes of rows in some order."""
     case, task = translator()
     batch, cfg = batch_of(case, order), options(**changes)
     lines = [""] * len(order)
@@ -158,9 +158,9 @@ def found_by(call, order=(0, 1), **changes):
 @pytest.mark.parametrize("method", METHODS)
 def test_translations_do_not_depend_on_the_batch_and_the_best_comes_first(method):
     n_best = 1 if method == "greedy" else BEAM
-    found = found_by("translations", method=method, n_best=n_best)
+    found = found_by("translate_n_best", method=method, n_best=n_best)
     assert [len(row) for row in found] == [n_best, n_best]
-    turned = found_by("translations", (1, 0, 0), method=method, n_best=n_best)
+    turned = found_by("translate_n_best", (1, 0, 0), method=method, n_best=n_best)
     for ours, theirs in zip(turned, [found[1], found[0], found[0]], strict=True):
         assert [text for text, _ in ours] == [text for text, _ in theirs]
         scores = [[score for _, score in row] for row in (ours, theirs)]
@@ -260,7 +260,7 @@ def test_what_no_search_can_be_is_refused_in_one_line(changes, message):
 
 
 def test_a_protocol_names_the_search_and_only_what_matters_to_it():
-    told = protocol(options().decode)
+    told = decoding_protocol(options().decode)
     assert told["search"] == "greedy"
     assert told["decode"].keys() == {
         "method",
@@ -269,12 +269,12 @@ def test_a_protocol_names_the_search_and_only_what_matters_to_it():
         "min_length",
         "replace_unknown",
     }
-    told = protocol(options(method="beam", early_stopping=True).decode)
+    told = decoding_protocol(options(method="beam", early_stopping=True).decode)
     assert told["search"] == (
         "beam, beam size 4, length penalty 0.6, coverage penalty 0.0, early stopping"
     )
     assert told["decode"]["beam_size"] == 4
-    told = protocol(options(method="sample", top_p=0.9).decode)
+    told = decoding_protocol(options(method="sample", top_p=0.9).decode)
     assert told["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
 
 

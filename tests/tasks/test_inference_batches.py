@@ -11,7 +11,7 @@ import pytest
 from data.tokenizers.base import BOS, EOS
 from helpers.architectures import LanguageModelCase, V
 from tasks import translation
-from tasks.inference_batches import CHUNK
+from tasks.inference_batches import CHUNK_SIZE
 from tests.decoding.test_search import options, text_task, translator
 from tests.tasks.test_document_translation import (
     OPTIONS,
@@ -104,7 +104,7 @@ def test_a_line_without_the_tab_is_named():
 
 
 def test_lines_are_read_no_further_than_needed():
-    for size, most in ((1, 1), (CHUNK, CHUNK)):
+    for size, most in ((1, 1), (CHUNK_SIZE, CHUNK_SIZE)):
         read = []
         endless = (read.append(n) or "5 6" for n in itertools.count())
         found = predicted("predict", endless, size=size)

@@ -5,7 +5,7 @@ import pytest
 from data.tokenizers.symbols import WordTokenizer
 from helpers.architectures import V, W
 from tasks import translation
-from tasks.replace_unk import replace_unknown
+from tasks.translation_inference import replace_unknown
 from tests.decoding.test_search import options, translator
 
 

@@ -13,7 +13,7 @@ from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS
 from experiment.validate import check_lengths
 from helpers.architectures import LanguageModelCase, V
-from tasks.bootstrap import BLOCK
+from tasks.bootstrap import BLOCK_SIZE
 from tests.tasks.test_language_modeling import task
 from utils.errors import UserError
 
@@ -94,10 +94,10 @@ def test_a_model_that_reads_on_has_no_windows():
 
 
 def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
-    case, text = LanguageModelCase("transformer", layers=1), text_of(5 * BLOCK + 7)
+    case, text = LanguageModelCase("transformer", layers=1), text_of(5 * BLOCK_SIZE + 7)
     card = card_of(case, LMEvalBatches(text, batch_size=3, length=8), intervals=True)
     blocks, size = card["blocks"], len(text.tokens)
-    assert blocks.weight.tolist() == [*[BLOCK] * 5, 7]
+    assert blocks.weight.tolist() == [*[BLOCK_SIZE] * 5, 7]
     bits = blocks.total.sum() / np.log(2)
     scores = card["scores"]
     expected = {
