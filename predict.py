@@ -45,18 +45,20 @@ def main() -> None:
     if N_BEST.value is not None:
         decode["n_best"] = N_BEST.value
     run = restore.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
-    how = {"documents": DOCUMENTS.value} | ({"size": 1} if sys.stdin.isatty() else {})
+    keywords = {"document_order": DOCUMENTS.value}
+    if sys.stdin.isatty():
+        keywords["chunk_size"] = 1
     lines = cli.lines_of(sys.stdin.buffer)
     if SCORE.value:
-        for scored in restore.score_targets(run, lines, **how):
+        for scored in restore.score_targets(run, lines, **keywords):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
         return
-    how["column"] = "prefix" if PREFIX.value else ""
+    keywords["prefix"] = PREFIX.value
     if not SCORES.value and run.experiment.cfg.decode.n_best == 1:
-        for text in restore.predict(run, lines, **how):
+        for text in restore.predict(run, lines, **keywords):
             print(text, flush=True)
         return
-    for found in restore.predict_n_best(run, lines, **how):
+    for found in restore.predict_n_best(run, lines, **keywords):
         print_all(found, run.experiment.cfg.decode.n_best, scores=SCORES.value)
 
 

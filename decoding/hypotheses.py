@@ -1,4 +1,4 @@
-"""Hypotheses of a search, the beam axis of a decoding state, and the top-k of tokens."""
+"""Hypotheses of a search, the beam axis of a decoding state, and the best tokens."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -117,7 +117,9 @@ def blockwise_top_k(
 
 
 def _split_blocks(x, num_blocks, padding_value):
-    padding = [(0, 0)] * (x.ndim - 1) + [(0, num_blocks * VOCAB_BLOCK_SIZE - x.shape[-1])]
+    padding = [(0, 0)] * (x.ndim - 1) + [
+        (0, num_blocks * VOCAB_BLOCK_SIZE - x.shape[-1])
+    ]
     padded = jnp.pad(x, padding, constant_values=padding_value)
     return padded.reshape(*x.shape[:-1], num_blocks, VOCAB_BLOCK_SIZE)
 

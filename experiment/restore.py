@@ -15,11 +15,11 @@ from configs import base
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer, parse_tokenizer
+from decoding.ensemble import Ensemble, ensemble_variables
 from experiment.build import Experiment, build_experiment
 from experiment.validate import check_lengths
-from tasks.baselines import MAX_TRAINING_PAIRS
-from decoding.ensemble import Ensemble, ensemble_variables
 from tasks.base import check_windows
+from tasks.baselines import MAX_TRAINING_PAIRS
 from training.checkpoint import Checkpoints
 from training.optim.param_groups import names_of
 from training.profiling.environment import commit
@@ -290,28 +290,31 @@ def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None
         np.savez_compressed(file, total=totals, weight=weights)
 
 
-def predict(run: TrainedRun, lines: Iterable[str], **how) -> Iterator[str]:
+def predict(run: TrainedRun, lines: Iterable[str], **keywords) -> Iterator[str]:
     """A translation or a continuation of each line, in order.
 
     Args:
-      how: `size`, lines that are read ahead; of translation also `documents`, and
-        `column="prefix"` where behind a tab stands what a translation begins with.
+      keywords: `prefix`, `document_order` and `chunk_size`; see tasks/base.py.
     """
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict(model, run.variables, lines, run.experiment.cfg, **how)
+    return task.predict(model, run.variables, lines, run.experiment.cfg, **keywords)
 
 
 def predict_n_best(
-    run: TrainedRun, lines: Iterable[str], **how
+    run: TrainedRun, lines: Iterable[str], **keywords
 ) -> Iterator[list[tuple[str, float]]]:
     """The same, but `decode.n_best` a line with their scores; none of a blank one."""
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict_n_best(model, run.variables, lines, run.experiment.cfg, **how)
+    return task.predict_n_best(
+        model, run.variables, lines, run.experiment.cfg, **keywords
+    )
 
 
 def score_targets(
-    run: TrainedRun, lines: Iterable[str], **how
+    run: TrainedRun, lines: Iterable[str], **keywords
 ) -> Iterator[tuple[float, int] | None]:
     """Log probability in nats and tokens of given targets or texts, None if blank."""
     task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.score_targets(model, run.variables, lines, run.experiment.cfg, **how)
+    return task.score_targets(
+        model, run.variables, lines, run.experiment.cfg, **keywords
+    )

@@ -43,7 +43,9 @@ def score_text(
         signatures[f"{name}_signature"] = str(metric.get_signature())
         if name == "bleu_moses_lowercase":
             version = metadata.version("sacremoses")
-            signatures[f"{name}_tokenizer"] = f"sacremoses {version}, {language or 'en'}"
+            signatures[f"{name}_tokenizer"] = (
+                f"sacremoses {version}, {language or 'en'}"
+            )
     return scores, signatures
 
 

@@ -48,7 +48,7 @@ class TextGenerator:
         document_order: bool = False,
         chunk_size: int = 1,
     ) -> Iterator[str]:
-        """Yields a continuation of each line: `decode.max_length` tokens, or to the end.
+        """Yields a continuation of each line of at most `decode.max_length` tokens.
 
         A continuation is one line: breaks within it are escaped, such as \\n. Lines are
         read one by one, whatever `chunk_size` is; see tasks/base.py.

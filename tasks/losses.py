@@ -1,4 +1,4 @@
-"""Training objectives and token losses: negative log likelihood, z-loss, auxiliaries."""
+"""Training objectives: negative log likelihood, z-loss and auxiliary losses."""
 
 import flax.linen as nn
 import jax

@@ -178,7 +178,10 @@ class Translator:
             model, variables, carry, batch, hypotheses, options, texts
         )
         scores = np.asarray(hypotheses.scores).tolist()
-        pairs = [list(zip(*row, strict=True)) for row in zip(detokenized, scores, strict=True)]
+        pairs = [
+            list(zip(*row, strict=True))
+            for row in zip(detokenized, scores, strict=True)
+        ]
         return [[pair for pair in row if pair[1] > -math.inf] for row in pairs], after
 
     def search(

@@ -59,5 +59,7 @@ def test_attention_is_averaged_where_all_give_it():
 
 
 def test_an_unknown_mean_is_refused():
-    with pytest.raises(ValueError, match="mean='median': there are probabilities"):
+    with pytest.raises(
+        ValueError, match="Unknown mean 'median'; choose one of probabilities"
+    ):
         one_step([tables(ROWS)], "median")

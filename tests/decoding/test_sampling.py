@@ -90,7 +90,7 @@ def test_of_equal_tokens_the_first_are_left():
 )
 def test_tokens_come_as_often_as_they_are_likely(options):
     context = tables(1, spread=1.0)
-    found = draw(context, count=MANY, distribution=SamplingConfig(**options))
+    found = draw(context, num_samples=MANY, config=SamplingConfig(**options))
     expected = MANY * kept(context[0][0, 0], **options)
     counts = np.bincount(found.tokens[0, :, 0], minlength=V)
     assert not counts[expected == 0].any()
@@ -108,8 +108,8 @@ def test_tokens_come_as_often_as_they_are_likely(options):
 def test_a_temperature_of_zero_is_greedy():
     rows = 24
     context, limits = tables(rows), np.arange(rows) % LENGTH + 1
-    distribution = SamplingConfig(temperature=0.0)
-    found = draw(context, limits=limits, count=2, distribution=distribution)
+    config = SamplingConfig(temperature=0.0)
+    found = draw(context, limits=limits, num_samples=2, config=config)
     expected = greedy(
         without_attention,
         context,
@@ -123,20 +123,20 @@ def test_a_temperature_of_zero_is_greedy():
 
 def test_a_seed_gives_the_same_tokens_and_another_others():
     context = tables(8)
-    one, again, other = (draw(context, seed, count=3) for seed in (1, 1, 2))
+    one, again, other = (draw(context, seed, num_samples=3) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.tokens, again.tokens)
     assert (one.tokens != other.tokens).any(axis=(1, 2)).mean() > 0.5
 
 
 def test_tokens_do_not_depend_on_the_batch():
     logits, attention = tables(3)
-    found = draw((logits, attention), limits=[4, 2, 3], count=3)
+    found = draw((logits, attention), limits=[4, 2, 3], num_samples=3)
     order = np.asarray([2, 0, 1, 1])
     permuted = draw(
         (logits[order], attention[order]),
         ids=order,
         limits=np.asarray([4, 2, 3])[order],
-        count=3,
+        num_samples=3,
     )
     for ours, theirs in zip(permuted, found, strict=True):
         np.testing.assert_array_equal(ours, theirs[order])
@@ -144,15 +144,15 @@ def test_tokens_do_not_depend_on_the_batch():
 
 def test_rows_and_samples_are_drawn_apart():
     logits, attention = (np.repeat(table, 50, axis=0) for table in tables(1))
-    found = draw((logits, attention), count=50)
+    found = draw((logits, attention), num_samples=50)
     for axis in (0, 1):
         assert len(np.unique(found.tokens.take(0, axis=axis), axis=0)) > 10
 
 
 def test_scores_are_log_probabilities_whatever_is_drawn_from():
     context = tables(4)
-    distribution = SamplingConfig(temperature=2.0, top_k=4)
-    found = draw(context, count=5, distribution=distribution)
+    config = SamplingConfig(temperature=2.0, top_k=4)
+    found = draw(context, num_samples=5, config=config)
     for row, one in np.ndindex(4, 5):
         words = found.tokens[row, one, : found.lengths[row, one]]
         assert words.tolist().index(END) == len(words) - 1
@@ -165,7 +165,7 @@ def test_rules_are_kept():
     prefix = (jnp.asarray([[2], [0]]), jnp.asarray([[True], [False]]))
     limits = np.asarray([4, 3])
     rules = {"min_length": 2, "forbidden": (0, 3)}
-    found = draw(tables(2), count=200, limits=limits, prefix=prefix, **rules)
+    found = draw(tables(2), num_samples=200, limits=limits, prefix=prefix, **rules)
     for row, begin in enumerate([(2,), ()]):
         allowed = set(everything(limits[row], prefix=begin, **rules))
         words = {

@@ -16,11 +16,11 @@ from decoding.config import (
     METHODS,
     DecodingConfig,
     check_decode,
+    decoding_protocol,
     make_step_fn,
-    protocol,
 )
 from decoding.constraints import DecodingConstraints
-from decoding.ensemble import MEANS
+from decoding.ensemble import MEANS, Ensemble, ensemble_variables
 from helpers.architectures import (
     B,
     LanguageModelCase,
@@ -32,7 +32,6 @@ from helpers.architectures import (
     tokens,
 )
 from tasks import language_modeling, translation
-from decoding.ensemble import Ensemble, ensemble_variables
 from tasks.translation_inference import decoder_inputs
 from tests.tasks.test_document_translation import Numbers
 from utils.errors import UserError
@@ -227,29 +226,35 @@ def test_continuations_of_a_line_are_ranked_and_need_no_source():
         {"replace_unknown": True},
         {"method": "beam", "coverage_penalty": 0.2},
     ):
-        with pytest.raises(UserError, match="a text has no source"):
+        with pytest.raises(UserError, match="language models have none"):
             next(task.predict(case.model, case.variables, ["5"], options(**changes)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "bean"}, "decode.method='bean': there are greedy, beam, sample"),
-        ({"beam_size": 0}, "decode.beam_size=0: it must be 1 or more"),
+        (
+            {"method": "bean"},
+            "Unknown decode.method 'bean'; choose one of greedy, beam, sample",
+        ),
+        ({"beam_size": 0}, "decode.beam_size=0 must be 1 or more"),
         (
             {"method": "beam", "beam_size": 30},
-            "larger than the vocabulary, which has 29",
+            "must be at most the 29 tokens",
         ),
-        ({"method": "beam", "n_best": 5}, "decode.n_best=5: .* finds 4 at most"),
-        ({"n_best": 2}, "decode.n_best=2: decode.method='greedy' finds 1 at most"),
-        ({"min_length": 6}, "decode.min_length=6 is not below decode.max_length=6"),
-        ({"coverage_penalty": -0.1}, "it must be in 0 to 100"),
-        ({"length_penalty": float("nan")}, "it must be in -100 to 100"),
-        ({"temperature": -1.0}, "decode.temperature=-1.0: it must be 0 or more"),
-        ({"top_k": -1}, "decode.top_k=-1: it must be 0 or more"),
-        ({"top_p": 1.5}, "decode.top_p=1.5: it must be in 0 to 1"),
-        ({"top_p": 0.0}, "decode.top_p=0.0 leaves no token"),
-        ({"seed": -1}, "decode.seed=-1: it must be in 0"),
+        (
+            {"method": "beam", "n_best": 5},
+            "decode.n_best=5 must be at most decode.beam_size=4",
+        ),
+        ({"n_best": 2}, "decode.n_best=2 must be 1 for decode.method='greedy'"),
+        ({"min_length": 6}, "decode.min_length=6 must be below decode.max_length=6"),
+        ({"coverage_penalty": -0.1}, "must be in 0 to 100"),
+        ({"length_penalty": float("nan")}, "must be in -100 to 100"),
+        ({"temperature": -1.0}, "decode.temperature=-1.0 must be 0 or more"),
+        ({"top_k": -1}, "decode.top_k=-1 must be 0 or more"),
+        ({"top_p": 1.5}, "decode.top_p=1.5 must be in 0 to 1"),
+        ({"top_p": 0.0}, "decode.top_p=0.0 must be above 0"),
+        ({"seed": -1}, "decode.seed=-1 must be in 0"),
     ],
     ids=str,
 )

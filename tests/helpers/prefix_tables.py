@@ -57,10 +57,15 @@ def search(method, context, limits, prefix, options):
     keys = ("min_length", "forbidden")
     options = dict(options)
     kept = {key: options.pop(key) for key in keys if key in options}
-    rules = DecodingConstraints(limits, LENGTH, END, prefix=prefix, **kept)
+    constraints = DecodingConstraints(limits, LENGTH, END, prefix=prefix, **kept)
     rows = len(limits)
     return method(
-        step, context, start(rows), jnp.full(rows, FIRST), rules=rules, **options
+        step,
+        context,
+        start(rows),
+        jnp.full(rows, FIRST),
+        constraints=constraints,
+        **options,
     )
 
 

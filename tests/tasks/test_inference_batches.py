@@ -43,10 +43,10 @@ def small():
     return case, translation.Task(sides)
 
 
-def predicted(call, lines, cfg=None, **how):
+def predicted(call, lines, cfg=None, **keywords):
     case, task = small()
     cfg = cfg or options()
-    return getattr(task, call)(case.model, case.variables, iter(lines), cfg, **how)
+    return getattr(task, call)(case.model, case.variables, iter(lines), cfg, **keywords)
 
 
 def step_by_step(source, target):
@@ -89,17 +89,17 @@ def test_a_translation_and_its_score_come_back_when_it_is_given():
 
 def test_translations_of_lines_begin_with_what_stands_behind_the_tab():
     lines = [f"{line}\t{begin}" for line, begin in zip(LINES, "4789", strict=True)]
-    found = list(predicted("predict", lines, column="prefix"))
+    found = list(predicted("predict", lines, prefix=True))
     assert [text[:1] for text in found] == ["4", "", "8", "9"]
     free = list(predicted("predict", LINES))
     first = [" ".join(text.split()[:1]) for text in free]
     again = [f"{line}\t{begin}" for line, begin in zip(LINES, first, strict=True)]
-    assert list(predicted("predict", again, column="prefix")) == free
+    assert list(predicted("predict", again, prefix=True)) == free
 
 
 def test_a_line_without_the_tab_is_named():
     lines = predicted("score_targets", ["5\t6", "", "7"])
-    with pytest.raises(UserError, match=r"line 3 .* a tab and its target"):
+    with pytest.raises(UserError, match=r"line 3 .* no tab; .* a tab and its target"):
         list(lines)
 
 
@@ -107,7 +107,7 @@ def test_lines_are_read_no_further_than_needed():
     for size, most in ((1, 1), (CHUNK_SIZE, CHUNK_SIZE)):
         read = []
         endless = (read.append(n) or "5 6" for n in itertools.count())
-        found = predicted("predict", endless, size=size)
+        found = predicted("predict", endless, chunk_size=size)
         next(found)
         assert len(read) == most
 
@@ -117,7 +117,7 @@ def test_too_long_a_line_is_cut_and_told(capsys):
     cfg.data.max_length = 6
     found = list(predicted("predict", ["5 6", "5 6 7 11 12 9 8"], cfg))
     assert capsys.readouterr().err == (
-        "line 2: cut from 7 to 5 tokens (data.max_length=6, one of them for the end)\n"
+        "line 2: truncated from 7 to 5 tokens (data.max_length=6 with the end symbol)\n"
     )
     assert found[1] == next(predicted("predict", ["5 6 7 11 12"], cfg))
     next(predicted("predict", ["5 6 7 11 12"], cfg))
@@ -134,17 +134,17 @@ def document_lines():
         yield " ".join(map(str, tokens.tolist()))
 
 
-def read_documents(**how):
+def read_documents(**keywords):
     case, task = remembering("transformer_xl")
     sides = {"source": Words(task.source.vocab_size), "target": Words(V)}
     task = translation.Task(sides, document_order=True)
     return list(
-        task.predict(case.model, case.variables, document_lines(), OPTIONS, **how)
+        task.predict(case.model, case.variables, document_lines(), OPTIONS, **keywords)
     )
 
 
 def test_documents_as_lines_are_translated_as_an_evaluation_does():
-    found = read_documents(documents=True)
+    found = read_documents(document_order=True)
     blank = [number for number, line in enumerate(document_lines()) if not line]
     assert [number for number, line in enumerate(found) if not line] == blank
     without_ends = [
@@ -156,8 +156,8 @@ def test_documents_as_lines_are_translated_as_an_evaluation_does():
 
 
 def test_a_model_that_remembers_nothing_says_so_and_reads_each_alone(capsys):
-    found = list(predicted("predict", LINES, documents=True))
-    assert "remembers no earlier sentence" in capsys.readouterr().err
+    found = list(predicted("predict", LINES, document_order=True))
+    assert "has no memory" in capsys.readouterr().err
     assert found == list(predicted("predict", LINES))
 
 
@@ -181,9 +181,9 @@ def test_a_blank_line_is_not_continued_and_texts_have_no_documents():
     case, task = LanguageModelCase("rnn", layers=1), text_task()
     call = case.model, case.variables, ["5", " ", "6"], options()
     assert list(task.predict(*call))[1] == ""
-    for how in ({"documents": True}, {"column": "prefix"}):
+    for keywords in ({"document_order": True}, {"prefix": True}):
         with pytest.raises(UserError, match="is for translation"):
-            next(task.predict(*call, **how))
+            next(task.predict(*call, **keywords))
 
 
 class Terminal(io.BytesIO):
