@@ -22,7 +22,7 @@ from data.tokenizers.base import SPECIAL
 from experiment import restore
 from helpers.golden_transformer_xl import case
 from helpers.original_weights import WORDS, config, original, refusal, safetensors
-from models.transformer_xl import model
+from models.transformer_xl import model as transformer_xl
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +70,7 @@ def test_words_keep_their_probabilities_when_special_ones_move_to_the_front():
     assert model["cutoffs"] == (15, 33)
     renamed = {"<unk>": "<unk>", "<S>": "<eos>"}
     moved = np.asarray([words.index(renamed.get(name, name)) for name in names])
-    cfg = model.Config(**config(model, size + 2).model)
+    cfg = transformer_xl.Config(**config(model, size + 2).model)
     found = predicted(cfg, size + 2, params, moved[ours.tokens[0]])
     theirs = ours.theirs(0)["log_probabilities"]
     np.testing.assert_allclose(found[..., moved], theirs, rtol=0, atol=1e-5)
@@ -78,7 +78,7 @@ def test_words_keep_their_probabilities_when_special_ones_move_to_the_front():
 
 
 def predicted(cfg, size, params, tokens):
-    lm = model.LanguageModel(cfg, size)
+    lm = transformer_xl.LanguageModel(cfg, size)
 
     @jax.jit
     def run(params, tokens, carry):
