@@ -58,16 +58,19 @@ MODELS = {
     "transformer_xl": {**STANDARD, "memory_length": 150},
 }
 
-RECORD_CHECKSUMS, FORGETS = {"memory_length": 128}, {"memory_length": 0}
+WITH_MEMORY, WITHOUT_MEMORY = {"memory_length": 128}, {"memory_length": 0}
 SHAW = {"position_encoding": "shaw", "max_distance": 128}
 ABLATIONS = {  # what differs from the standard model, and the share of the loss
-    "ablation": (RECORD_CHECKSUMS, 1.0),
-    "ablation_half_loss": (RECORD_CHECKSUMS, 0.5),
-    "ablation_shaw": ({**RECORD_CHECKSUMS, **SHAW}, 1.0),
-    "ablation_no_recurrence": (FORGETS, 1.0),
-    "ablation_no_recurrence_shaw": ({**FORGETS, **SHAW}, 1.0),
-    "ablation_vaswani": ({**FORGETS, "position_encoding": "sinusoidal"}, 0.5),
-    "ablation_al_rfou": ({**FORGETS, "position_encoding": "learned_per_layer"}, 0.5),
+    "ablation": (WITH_MEMORY, 1.0),
+    "ablation_half_loss": (WITH_MEMORY, 0.5),
+    "ablation_shaw": ({**WITH_MEMORY, **SHAW}, 1.0),
+    "ablation_no_recurrence": (WITHOUT_MEMORY, 1.0),
+    "ablation_no_recurrence_shaw": ({**WITHOUT_MEMORY, **SHAW}, 1.0),
+    "ablation_vaswani": ({**WITHOUT_MEMORY, "position_encoding": "sinusoidal"}, 0.5),
+    "ablation_al_rfou": (
+        {**WITHOUT_MEMORY, "position_encoding": "learned_per_layer"},
+        0.5,
+    ),
 }
 VARIANTS = ("standard", "large", *ABLATIONS)  # what `get_config` takes beside MODELS
 

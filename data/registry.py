@@ -29,11 +29,11 @@ CORPORA = {
     "pg19": "data.corpora.text.pg19",
     "plain_text": "data.corpora.text.plain_text",
     "ptb": "data.corpora.text.ptb",
-    "ptb_char": "data.corpora.text.ptb_char",
+    "ptb_char": "data.corpora.text.ptb",
     "python_stdlib": "data.corpora.text.python_stdlib",
-    "text8": "data.corpora.text.text8",
-    "wikitext103": "data.corpora.text.wikitext103",
-    "wikitext2": "data.corpora.text.wikitext2",
+    "text8": "data.corpora.text.enwik8",
+    "wikitext103": "data.corpora.text.wikitext",
+    "wikitext2": "data.corpora.text.wikitext",
 }
 
 

@@ -1,162 +1,360 @@
-"""The published files of a corpus too large for memory, as files that can be read."""
+"""Published files of a corpus: found in a folder or downloaded, verified, unpacked.
 
+Pooch downloads and verifies; what is unpacked is verified here, where only the texts'
+checksums are published. Pooch's own processors are not used: they extract no member of
+an archive whose paths begin with "./", and leave half a file when they are interrupted.
+"""
+
+import contextlib
+import errno
+import hashlib
+import http
 import os
 import posixpath
+import shutil
 import sys
-from collections.abc import Mapping
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from data.corpora.archives import digest, download, extract
-from data.corpora.lines import open_packed, open_unpacked
-from data.corpora.remote_files import ALGORITHMS
+import pooch
+import requests
+
+from data.corpora.text_files import explain_damage, open_packed, open_unpacked
 from utils.errors import UserError
 
+TIMEOUT = 20  # seconds without a byte
+# Some hosts refuse the agents of libraries; others would unpack `.gz` files.
+HEADERS = {"User-Agent": "attention-lab", "Accept-Encoding": "identity"}
+ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by hexadecimal digits
 PACKED = (".gz", ".bz2")
-
-Checksums = Mapping[str, str | None]
+BLOCK_BYTES = 2**20  # in memory at a time
+MAX_NAMES = 3  # missing files that a message names
 
 
 @dataclass(frozen=True)
 class RemoteArchive:
-    """A published archive.
+    """A published archive, or a single published text.
 
     Attributes:
       url: its address.
-      checksum: MD5, SHA-1 or SHA-256 by its length; None: none was published, or
-        those of its members are known instead.
+      checksum: MD5, SHA-1 or SHA-256, by its length; None: unknown.
     """
 
     url: str
-    checksum: str | None
+    checksum: str | None = None
 
     @property
     def name(self) -> str:
-        """The file's."""
+        """Name of the published file."""
         return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
-class ArchiveStore:
-    """Where the files of one corpus are.
+class RemoteFile:
+    """A text of a corpus.
 
     Attributes:
-      source_dir: folder that has them, or None: they are downloaded.
-      folder: for what is downloaded and unpacked, kept for the next preparation.
-      seen: SHA-256 of files for which none is published, by name.
+      archive: where it is published: as it is, as `.gz`, or in a `.zip` or `.tar`.
+      member: path inside the archive; the name of a text published alone.
+      checksum: checksum of the unpacked text; None: only the archive's is known.
+      aliases: other names that it may have in a source folder.
+    """
+
+    archive: RemoteArchive
+    member: str
+    checksum: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the unpacked text."""
+        return posixpath.basename(self.member).removesuffix(".gz")
+
+    @property
+    def is_published_alone(self) -> bool:
+        """Whether the published file is the text itself, plain or packed."""
+        return self.archive.name.removesuffix(".gz") == self.name
+
+
+@dataclass(frozen=True)
+class ArchiveStore:
+    """The files of one corpus.
+
+    A source folder may hold the published files, or the texts with or without their
+    folders, plain or packed.
+
+    Attributes:
+      source_dir: folder with the files; None: they are downloaded.
+      folder: folder for downloads and extracted texts, kept for later preparations.
+      recorded: SHA-256 of files without a published checksum, by name.
     """
 
     source_dir: Path | None
     folder: Path
-    seen: dict[str, str]
+    recorded: dict[str, str]
 
-    def members(self, published: RemoteArchive, wanted: Checksums) -> dict[str, Path]:
-        """A readable file for each of the `wanted`; some end in `.gz` or `.bz2`.
+    def fetch(self, files: Mapping[str, RemoteFile]) -> dict[str, Path]:
+        """Returns a verified, readable file for each text; some are `.gz` or `.bz2`.
 
-        A source folder may hold the archive, or its files with or without their
-        folders, plain or packed.
-
-        Args:
-          wanted: paths inside the archive and the checksums of their unpacked text,
-            None where only the archive's is known.
-
-        Raises UserError.
+        Raises:
+          UserError: a file is missing, damaged, out of reach, or not the published one.
         """
-        plain = {member: self._find_plain(member) for member in wanted}
-        if all(plain.values()):
-            for member, path in plain.items():
-                self._verify(path, wanted[member], published.url)
-            return plain
-        try:
-            return self._unpack(published, wanted)
-        except UserError:
-            if self.source_dir is None:  # the next attempt fetches it anew
-                (self.folder / published.name).unlink(missing_ok=True)
-            raise
+        by_archive: dict[RemoteArchive, dict[str, RemoteFile]] = {}
+        for key, file in files.items():
+            by_archive.setdefault(file.archive, {})[key] = file
+        if self.source_dir is not None:
+            self._check_source(by_archive)
+        paths = {}
+        for archive, group in by_archive.items():
+            found = {key: self._find_text(file) for key, file in group.items()}
+            if all(found.values()):
+                for key, path in found.items():
+                    self._verify(path, group[key].checksum, archive.url)
+            else:
+                found = self._fetch_archive(archive, group, files.values())
+            paths |= found
+        return {key: paths[key] for key in files}
 
-    def _unpack(self, published: RemoteArchive, wanted: Checksums) -> dict[str, Path]:
-        archive, key = self._find_archive(published, wanted)
-        folder = self.folder / "extracted" / f"{archive.name}-{key[:12]}"
-        found = extract(archive, wanted, folder)
-        for member, path in found.items():
-            if wanted[member]:
-                self._verify(path, wanted[member], published.url)
-        return found
+    def exists(self, file: RemoteFile) -> bool:
+        """Returns whether the source folder, or else the address, has a file.
 
-    def _find_plain(self, member: str) -> Path | None:
+        Raises:
+          UserError: the address is out of reach.
+        """
+        if self.source_dir is not None:
+            archive = self.source_dir / file.archive.name
+            return archive.is_file() or self._find_text(file) is not None
+        with explain_download(file.archive.url, [file]):
+            response = requests.head(
+                file.archive.url, headers=HEADERS, timeout=TIMEOUT, allow_redirects=True
+            )
+            if response.status_code == http.HTTPStatus.NOT_FOUND:
+                return False
+            response.raise_for_status()
+        return True
+
+    def _find_text(self, file: RemoteFile) -> Path | None:
+        """Returns the text's path in the source folder, or None."""
         if self.source_dir is None:
             return None
-        name = member.removesuffix(".gz")
-        stems = self.source_dir / name, self.source_dir / posixpath.basename(name)
-        paths = [Path(f"{stem}{end}") for stem in stems for end in ("", *PACKED)]
+        names = (file.member.removesuffix(".gz"), file.name, *file.aliases)
+        paths = [self.source_dir / f"{n}{end}" for n in names for end in ("", *PACKED)]
         return next((path for path in paths if path.is_file()), None)
 
-    def _find_archive(
-        self, published: RemoteArchive, wanted: Checksums
-    ) -> tuple[Path, str]:
-        """The verified archive and its checksum."""
-
-        def check(path: Path) -> str:
-            if published.checksum or None in wanted.values():
-                return self._verify(
-                    path, published.checksum, published.url, open_packed
-                )
-            return digest(path, "sha256")
-
-        if self.source_dir is not None:
-            path = self.source_dir / published.name
-            if not path.is_file():
-                raise UserError(self._lacks(published, wanted))
-            return path, check(path)
-        path = self.folder / published.name
-        if path.exists():
-            return path, check(path)
-        return path, download(published.url, path, check)
-
-    def _lacks(self, published: RemoteArchive, wanted: Checksums) -> str:
+    def _check_source(self, by_archive: Mapping[RemoteArchive, Mapping]) -> None:
+        """Raises UserError with all files that the source folder lacks."""
         missing = [
-            posixpath.basename(member).removesuffix(".gz")
-            for member in wanted
-            if self._find_plain(member) is None
+            file
+            for archive, group in by_archive.items()
+            if not (self.source_dir / archive.name).is_file()
+            for file in group.values()
+            if self._find_text(file) is None
         ]
-        others = f" and {len(missing) - 3} more" if missing[3:] else ""
-        return (
-            f"source_dir {self.source_dir} lacks {published.name}, or of what is in "
-            f"it {', '.join(missing[:3])}{others}; published at {published.url}"
-        )
+        if missing:
+            urls = dict.fromkeys(file.archive.url for file in missing)
+            raise UserError(
+                f"source_dir {self.source_dir} lacks {list_names(missing)}; published "
+                f"at {', '.join(urls)}"
+            )
+
+    def _fetch_archive(
+        self,
+        archive: RemoteArchive,
+        group: Mapping[str, RemoteFile],
+        all_files: Iterable[RemoteFile],
+    ) -> dict[str, Path]:
+        """Finds or downloads an archive, extracts texts and verifies them."""
+        path = (self.source_dir or self.folder) / archive.name
+        try:
+            if self.source_dir is None:
+                download(archive, path, all_files)
+            key = self._verify_archive(path, archive, group.values())
+            if all(file.is_published_alone for file in group.values()):
+                found = dict.fromkeys(group, path)
+            else:
+                folder = self.folder / "extracted" / f"{path.name}-{key[:12]}"
+                members = extract(path, [f.member for f in group.values()], folder)
+                found = {k: members[file.member] for k, file in group.items()}
+            for k, file in group.items():
+                if file.checksum:
+                    self._verify(found[k], file.checksum, archive.url)
+        except UserError:
+            if self.source_dir is None:  # the next attempt downloads it again
+                path.unlink(missing_ok=True)
+            raise
+        return found
+
+    def _verify_archive(
+        self, path: Path, archive: RemoteArchive, files: Iterable[RemoteFile]
+    ) -> str:
+        """Returns the checksum of an archive, verified if it is known."""
+        if archive.checksum and self.source_dir is None:  # `download` verified it
+            return archive.checksum
+        if archive.checksum or any(file.checksum is None for file in files):
+            return self._verify(path, archive.checksum, archive.url, packed=True)
+        return hash_file(path, "sha256", packed=True)
 
     def _verify(
-        self, path: Path, checksum: str | None, url: str, opener=open_unpacked
+        self, path: Path, checksum: str | None, url: str, *, packed: bool = False
     ) -> str:
-        """Holds a file against its checksum, or remembers what it has."""
+        """Compares a file or its unpacked text with its checksum, or records that."""
         algorithm = ALGORITHMS[len(checksum)] if checksum else "sha256"
-        got = digest(path, algorithm, opener)
+        actual = hash_file(path, algorithm, packed=packed)
         if checksum is None:
-            self._remember(path, got)
-        elif got != checksum:
+            self._record(path.name, actual)
+        elif actual != checksum:
             raise UserError(
-                f"checksum mismatch: {path} has {algorithm} {got}, expected "
+                f"checksum mismatch: {path} has {algorithm} {actual}, expected "
                 f"{checksum}; put the file of {url} in a folder and give it as "
                 "--config.data.source_dir"
             )
-        return got
+        return actual
 
-    def _remember(self, path: Path, got: str) -> None:
-        name = path.name.removesuffix(f".{os.getpid()}.part")
-        if name not in self.seen:
-            self.seen[name] = got
+    def _record(self, name: str, checksum: str) -> None:
+        if name not in self.recorded:
+            self.recorded[name] = checksum
             note = "no checksum is published, so it is taken as it is"
-            print(f"{name} has sha256 {got}: {note}", file=sys.stderr)
+            print(f"{name} has sha256 {checksum}: {note}", file=sys.stderr)
+
+
+def hash_file(path: Path, algorithm: str, *, packed: bool) -> str:
+    """Returns the checksum of a file as it is (`packed`), or of its unpacked text."""
+    opener = open_packed if packed else open_unpacked
+    with explain_damage(path), opener(path) as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def open_store(builder, dl_manager) -> ArchiveStore:
-    """The files of the corpus that `builder` prepares.
+    """Returns the files of the corpus that a builder prepares.
 
-    What has no published checksum is recorded in the prepared folder's metadata.json.
+    Checksums of files without a published one are recorded in its metadata, if it has
+    any.
     """
-    source = builder.source_dir
+    source, metadata = builder.source_dir, builder.info.metadata
     return ArchiveStore(
         source_dir=None if source is None else Path(source).expanduser(),
         folder=Path(os.fspath(dl_manager.download_dir)) / builder.name,
-        seen=builder.info.metadata,
+        recorded={} if metadata is None else metadata,
     )
+
+
+def download(
+    archive: RemoteArchive, path: Path, files: Iterable[RemoteFile] = ()
+) -> None:
+    """Downloads a file unless it exists and has the right checksum.
+
+    It gets its name when it is complete and verified.
+
+    Args:
+      files: the texts wanted, for the message of an error.
+
+    Raises:
+      UserError: the address is out of reach, or the checksum differs.
+    """
+    algorithm = ALGORITHMS[len(archive.checksum)] if archive.checksum else None
+    downloader = pooch.HTTPDownloader(
+        timeout=TIMEOUT, headers=HEADERS, chunk_size=BLOCK_BYTES
+    )
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        with explain_download(archive.url, files):
+            pooch.retrieve(
+                archive.url,
+                f"{algorithm}:{archive.checksum}" if algorithm else None,
+                fname=path.name,
+                path=path.parent,
+                downloader=downloader,
+            )
+        path.chmod(0o644)  # pooch hides it from other users
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"checksum mismatch: {reason}; put the file of {archive.url} in a folder "
+            "and give it as --config.data.source_dir"
+        ) from error
+
+
+@contextlib.contextmanager
+def explain_download(url: str, files: Iterable[RemoteFile] = ()) -> Iterator[None]:
+    """Turns errors of the network into UserErrors, except for a full disk."""
+    try:
+        yield
+    except OSError as error:  # of requests too
+        if error.errno == errno.ENOSPC:
+            raise
+        names = list_names(files) or url.rsplit("/", 1)[-1]
+        raise UserError(
+            f"cannot download {url} ({error}): connect to the network, or give "
+            f"--config.data.source_dir=DIR, a folder that holds {names}"
+        ) from error
+
+
+def list_names(files: Iterable[RemoteFile]) -> str:
+    """Returns a phrase with the files to put in a source folder."""
+    files = list(files)
+    if not files:
+        return ""
+    names = list(dict.fromkeys(file.name for file in files))
+    others = f" and {len(names) - MAX_NAMES} more" if names[MAX_NAMES:] else ""
+    archives = dict.fromkeys(f.archive.name for f in files if not f.is_published_alone)
+    phrase = f"{', '.join(names[:MAX_NAMES])}{others} (plain or .gz)"
+    return " or ".join([phrase, ", ".join(archives)]) if archives else phrase
+
+
+def extract(archive: Path, members: Iterable[str], folder: Path) -> dict[str, Path]:
+    """Extracts members of a `.zip` or any `.tar` that `folder` does not hold yet.
+
+    Returns:
+      The path of each member.
+
+    Raises:
+      UserError: the archive is damaged or lacks a member.
+    """
+    targets = {member: folder / member for member in members}
+    wanted = {member for member, path in targets.items() if not path.exists()}
+    read = _read_zip if archive.suffix == ".zip" else _read_tar
+    parts = {}
+    try:
+        with explain_damage(archive):
+            for member, file in read(archive, wanted):
+                target = targets[member]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part = target.with_name(f"{target.name}.{os.getpid()}.part")
+                parts[member] = part
+                with part.open("wb") as copy:
+                    shutil.copyfileobj(file, copy, BLOCK_BYTES)
+        missing = sorted(wanted - parts.keys())
+        if missing:
+            raise UserError(f"{archive} lacks {', '.join(missing)}: fetch it again")
+        for member, part in parts.items():
+            part.rename(targets[member])
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return targets
+
+
+def _read_zip(archive: Path, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
+    with zipfile.ZipFile(archive) as packed:
+        for name in wanted.intersection(packed.namelist()):
+            with packed.open(name) as file:
+                yield name, file
+
+
+def _read_tar(archive: Path, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
+    if not wanted:
+        return
+    with open_unpacked(archive) as file:
+        with tarfile.open(fileobj=file, mode="r|") as packed:
+            for info in packed:
+                name = posixpath.normpath(info.name)
+                if name in wanted and info.isfile():
+                    yield name, packed.extractfile(info)
+        while file.read(BLOCK_BYTES):  # up to gzip's checksum at the end
+            pass

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from data.corpora import remote_files
-from data.corpora.text import ptb, wikitext2
+from data.corpora import download
+from data.corpora.text import ptb, wikitext
 from data.corpora.translation import multi30k
 from data.corpus import open_corpus
 from data.registry import CORPORA
@@ -80,8 +80,8 @@ def words(tmp_path, monkeypatch):
 
 @pytest.fixture
 def articles(monkeypatch):
-    for split, (names, _) in list(wikitext2.FILES.items()):
-        monkeypatch.setitem(wikitext2.FILES, split, (names, sha256(ARTICLE)))
+    for split, (names, _) in list(wikitext.FILES2.items()):
+        monkeypatch.setitem(wikitext.FILES2, split, (names, sha256(ARTICLE)))
 
 
 def pairs_of(stem):
@@ -164,10 +164,10 @@ def test_wikitext_keeps_its_blank_lines_in_every_packing(articles, tmp_path, sty
     source.mkdir()
     if style == "zip":
         with zipfile.ZipFile(source / "wikitext-2-v1.zip", "w") as archive:
-            for names, _ in wikitext2.FILES.values():
+            for names, _ in wikitext.FILES2.values():
                 archive.writestr(f"wikitext-2/{names[0]}", ARTICLE)
     else:
-        for names, _ in wikitext2.FILES.values():
+        for names, _ in wikitext.FILES2.values():
             write(source / next(n for n in names if n.endswith(style)), ARTICLE)
     corpus = open_corpus("wikitext2", tmp_path / "data", source)
     lines = ["", "= Dogs =", "", "A dog is <unk> .", "", "Dogs bark ."]
@@ -249,10 +249,13 @@ def test_a_zip_file_cut_short_is_called_damaged(articles, tmp_path):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("wikitext-2/wiki.train.tokens", ARTICLE)
-    for content in [packed.getvalue()[:-9], packed.getvalue()]:  # or lacks a member
+    for content, fault in [
+        (packed.getvalue()[:-9], "is damaged or cut short"),
+        (packed.getvalue(), "lacks wikitext-2/wiki.test.tokens"),
+    ]:
         (tmp_path / "wikitext-2-v1.zip").write_bytes(content)
         message = refusal("wikitext2", tmp_path / "data", tmp_path)
-        assert "wikitext-2-v1.zip is damaged or cut short" in message
+        assert f"wikitext-2-v1.zip {fault}" in message
 
 
 def test_unequal_numbers_of_lines_are_refused(captions, tmp_path):
@@ -285,18 +288,18 @@ def test_an_archive_of_three_texts_is_downloaded_once(
     articles, serve, tmp_path, monkeypatch
 ):
     fetched = []
-    fetch = remote_files._fetch
+    retrieve = download.pooch.retrieve
     monkeypatch.setattr(
-        remote_files,
-        "_fetch",
-        lambda url, wanted: fetched.append(url) or fetch(url, wanted),
+        download.pooch,
+        "retrieve",
+        lambda url, *args, **how: fetched.append(url) or retrieve(url, *args, **how),
     )
     with zipfile.ZipFile(tmp_path / "wikitext-2-v1.zip", "w") as archive:
-        for names, _ in wikitext2.FILES.values():
+        for names, _ in wikitext.FILES2.values():
             archive.writestr(f"wikitext-2/{names[0]}", ARTICLE)
-    monkeypatch.setattr(wikitext2, "ADDRESS", f"{serve(tmp_path)}/wikitext-2-v1.zip")
+    monkeypatch.setattr(wikitext, "WIKITEXT2", f"{serve(tmp_path)}/wikitext-2-v1.zip")
     assert open_corpus("wikitext2", tmp_path / "data").splits["test"] == 6
-    assert fetched == [wikitext2.ADDRESS]
+    assert fetched == [wikitext.WIKITEXT2]
 
 
 def test_a_download_that_is_not_the_published_file_is_refused(

@@ -4,9 +4,9 @@ import contextlib
 
 import pytest
 
-from data.corpora import archives, lines, remote_files
-from data.corpora.download import RemoteArchive
-from data.corpora.text import ptb_char
+from data.corpora import text_files
+from data.corpora.download import RemoteArchive, extract
+from data.corpora.text import ptb
 from data.corpora.translation import wmt14
 from helpers.loopback import checksum, gz, pack, serving, sgm, text, write
 from helpers.served_corpora import check, prepare, refusal, served
@@ -54,7 +54,7 @@ def test_parallel_files_of_unequal_length_are_refused(
     assert "news-commentary-v9.fr-en.en has 4 lines" in message
     assert "news-commentary-v9.fr-en.fr has 1" in message
     with refused("b has 1 lines and c has 3"):
-        list(lines.pair(["x"], ["x", "y", "z"], ("b", "c")))
+        list(text_files.pair_lines(["x"], ["x", "y", "z"], ("b", "c")))
 
 
 def test_a_file_that_is_not_utf8_is_named_with_the_line(
@@ -65,7 +65,7 @@ def test_a_file_that_is_not_utf8_is_named_with_the_line(
     message = refusal(wmt.name, tmp_path)
     assert "news-commentary-v9.fr-en.en is not UTF-8 in line 3" in message
     with refused("ptb.txt is not UTF-8 in line 3"):
-        remote_files.decode("ptb.txt", latin)
+        text_files.decode("ptb.txt", latin)
 
 
 def test_an_empty_file_is_refused(wmt, monkeypatch, server, tmp_path):
@@ -74,16 +74,16 @@ def test_an_empty_file_is_refused(wmt, monkeypatch, server, tmp_path):
     path = tmp_path / "test.sgm"
     path.write_bytes(sgm("src", "en"))
     with refused("test.sgm is empty: it has no <seg"):
-        list(lines.read_sentences(path))
+        list(text_files.read_sentences(path))
     with refused("the split train is empty"):
-        list(lines.drop_empty_pairs([("a", ""), ("", "b")], "train"))
+        list(text_files.drop_empty_pairs([("a", ""), ("", "b")], "train"))
 
 
 def test_an_empty_small_corpus_is_refused(monkeypatch, server, tmp_path):
     case = CORPORA["ptb_char"](monkeypatch, server.address)
     case.plain["ptb.char.valid.txt"] = b"\n"
     entry = ("ptb.char.valid.txt", checksum(b"\n"))
-    monkeypatch.setitem(ptb_char.FILES, "validation", entry)
+    monkeypatch.setitem(ptb.CHAR_FILES, "validation", entry)
     source = write(tmp_path / "source", case.plain)
     assert "ptb.char.valid.txt is empty" in refusal(case.name, tmp_path, source)
 
@@ -105,7 +105,7 @@ def test_an_archive_cut_short_is_called_damaged(name, tmp_path):
     content = pack(name, members)
     path.write_bytes(content[: len(content) // 2])
     with refused(f"{name} is damaged or cut short"):
-        archives.extract(path, members, tmp_path / "to")
+        extract(path, members, tmp_path / "to")
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -114,7 +114,7 @@ def test_a_gz_file_cut_short_is_called_damaged(tmp_path, kept):
     path = tmp_path / "giga.en.gz"
     path.write_bytes(gz(text("one", "two", "three"))[:kept])
     with refused(r"giga.en.gz is damaged or cut short \("):
-        list(lines.read_lines(path))
+        list(text_files.read_lines(path))
 
 
 def test_a_wrong_book_or_number_of_books_is_refused(monkeypatch, server, tmp_path):

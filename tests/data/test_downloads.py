@@ -107,7 +107,9 @@ def test_a_download_that_breaks_off_is_never_taken_for_whole(case, tmp_path, ser
 def test_an_address_out_of_reach_is_named_with_the_way_out(case, tmp_path, server):
     del server.files[case.damaged]
     message = refusal(case.name, tmp_path)
-    assert f"cannot download {server.address}/{case.damaged} (HTTP Error 404" in message
+    assert (
+        f"cannot download {server.address}/{case.damaged} (404 Client Error" in message
+    )
     assert "--config.data.source_dir=DIR, a folder that holds" in message
 
 

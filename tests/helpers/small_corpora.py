@@ -6,8 +6,8 @@ files from there with their checksums, and returns a `Case`.
 
 from dataclasses import dataclass
 
-from data.corpora.download import RemoteArchive
-from data.corpora.text import enwik8, lm1b, pg19, ptb_char, text8, wikitext103
+from data.corpora.download import RemoteArchive, RemoteFile
+from data.corpora.text import enwik8, lm1b, pg19, ptb, wikitext
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
 from helpers.loopback import checksum, gz, listing, pack, sgm, talks, text
 
@@ -40,8 +40,9 @@ def small_enwik8(monkeypatch, address):
     # Both boundaries, 3 and 6 bytes from the end, are inside "é", of two bytes.
     content = "<page>\n\n  Uml\u2028ute\nxxéaé12".encode()
     monkeypatch.setattr(enwik8, "HELD_OUT", 3)
-    monkeypatch.setattr(enwik8, "ADDRESS", f"{address}/enwik8.zip")
-    monkeypatch.setattr(enwik8, "CHECKSUM", checksum(content))
+    archive = RemoteArchive(f"{address}/enwik8.zip")
+    file = RemoteFile(archive, "enwik8", checksum(content))
+    monkeypatch.setattr(enwik8, "ENWIK8", file)
     files = {"enwik8.zip": pack("enwik8.zip", {"enwik8": content})}
     expected = {
         "train": rows("<page>", "", "  Uml\u2028ute", "xxé"),
@@ -53,9 +54,10 @@ def small_enwik8(monkeypatch, address):
 
 def small_text8(monkeypatch, address):
     content = b" anarchism originated as a term"
-    monkeypatch.setattr(text8, "HELD_OUT", 4)
-    monkeypatch.setattr(text8, "ADDRESS", f"{address}/text8.zip")
-    monkeypatch.setattr(text8, "CHECKSUM", checksum(content, "sha1"))
+    monkeypatch.setattr(enwik8, "HELD_OUT", 4)
+    archive = RemoteArchive(f"{address}/text8.zip")
+    file = RemoteFile(archive, "text8", checksum(content, "sha1"))
+    monkeypatch.setattr(enwik8, "TEXT8", file)
     files = {"text8.zip": pack("text8.zip", {"text8": content})}
     expected = {
         "train": rows(" anarchism originated a"),
@@ -67,26 +69,27 @@ def small_text8(monkeypatch, address):
 
 def small_ptb_char(monkeypatch, address):
     plain, members, expected = {}, {}, {}
-    for split, (name, _) in list(ptb_char.FILES.items()):
+    for split, (name, _) in list(ptb.CHAR_FILES.items()):
         plain[name] = text(f"{' '.join(split)} ", " < u n k > _ N ") + b" "
         members[f"simple-examples/data/{name}"] = plain[name]
-        monkeypatch.setitem(ptb_char.FILES, split, (name, checksum(plain[name])))
+        monkeypatch.setitem(ptb.CHAR_FILES, split, (name, checksum(plain[name])))
         expected[split] = rows(split, "<unk> N")
-    monkeypatch.setattr(ptb_char, "ADDRESS", f"{address}/simple-examples.tgz")
+    monkeypatch.setattr(ptb, "CHAR_ADDRESS", f"{address}/simple-examples.tgz")
     files = {"simple-examples.tgz": pack("simple-examples.tgz", members)}
     return Case("ptb_char", files, plain, expected, "simple-examples.tgz")
 
 
 def small_wikitext103(monkeypatch, address):
     plain, expected = {}, {}
-    for split, (name, _) in list(wikitext103.FILES.items()):
+    for split, (names, _) in list(wikitext.FILES103.items()):
+        name = f"wikitext-103/{names[0]}"
         plain[name] = text(" ", f" = {split} = ", " ", " A dog\u2028is <unk> . ")
         monkeypatch.setitem(
-            wikitext103.FILES, split, (name, checksum(plain[name], "sha1"))
+            wikitext.FILES103, split, (names, checksum(plain[name], "sha1"))
         )
         expected[split] = rows("", f"= {split} =", "", "A dog\u2028is <unk> .")
     url = f"{address}/wikitext-103-v1.zip"
-    monkeypatch.setattr(wikitext103, "ARCHIVE", RemoteArchive(url, None))
+    monkeypatch.setattr(wikitext, "WIKITEXT103", url)
     files = {"wikitext-103-v1.zip": pack(url, plain)}
     return Case("wikitext103", files, plain, expected, "wikitext-103-v1.zip")
 

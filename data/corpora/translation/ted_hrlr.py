@@ -2,9 +2,9 @@
 
 import tensorflow_datasets as tfds
 
-from data.corpora.download import RemoteArchive, open_store
-from data.corpora.lines import drop_empty_pairs, read_pairs
-from data.corpora.public import PublicPairs
+from data.corpora.builders import PublicPairs
+from data.corpora.download import RemoteArchive, RemoteFile, open_store
+from data.corpora.text_files import drop_empty_pairs, read_pairs
 
 # Address and SHA-256 are those of TFDS's ted_hrlr_translate.
 ARCHIVE = RemoteArchive(
@@ -42,17 +42,17 @@ class TedHrlr(PublicPairs):
 
     def _split_generators(self, dl_manager):
         names = {split: self._names(stem) for split, stem in SPLITS.items()}
-        wanted = {name: None for pair in names.values() for name in pair}
-        files = open_store(self, dl_manager).members(ARCHIVE, wanted)
+        files = {n: RemoteFile(ARCHIVE, n) for pair in names.values() for n in pair}
+        paths = open_store(self, dl_manager).fetch(files)
         return {
             split: self._generate_examples(
-                drop_empty_pairs(read_pairs(*(files[name] for name in pair)), split)
+                drop_empty_pairs(read_pairs(*(paths[name] for name in pair)), split)
             )
             for split, pair in names.items()
         }
 
     def _names(self, stem):
-        """The paths of both sides, source first."""
+        """Returns the members of both sides, source first."""
         folder = "_to_".join(sorted(self.languages, key=self._published_order))
         return [
             f"datasets/{folder}/{self._file_language(language, stem)}.{stem}"

@@ -4,9 +4,9 @@ import itertools
 
 import tensorflow_datasets as tfds
 
-from data.corpora.download import RemoteArchive, open_store
-from data.corpora.lines import drop_empty_pairs, read_pairs
-from data.corpora.public import PublicPairs
+from data.corpora.builders import PublicPairs
+from data.corpora.download import RemoteArchive, RemoteFile, open_store
+from data.corpora.text_files import drop_empty_pairs, read_pairs
 
 # Addresses and SHA-256 are those of TFDS's wmt14_translate. `{pair}` is "de-en" or
 # "fr-en", `{language}` one of the two, `{other}` the one that is not English.
@@ -92,16 +92,16 @@ class Wmt14(PublicPairs):
     def _split_generators(self, dl_manager):
         store = open_store(self, dl_manager)
         tests = {split: self._names(path) for split, path in NEWSTESTS.items()}
-        every = dict.fromkeys(itertools.chain(*tests.values()))
-        files = store.members(NEWS, every)
-        splits = {"train": self._generate_training(self._training_files(store))}
+        names = itertools.chain(*tests.values())
+        paths = store.fetch({name: RemoteFile(NEWS, name) for name in names})
+        splits = {"train": self._generate_training(self._fetch_training(store))}
         for split, names in tests.items():
-            pairs = read_pairs(*(files[name] for name in names))
+            pairs = read_pairs(*(paths[name] for name in names))
             splits[split] = self._generate_examples(pairs)
         return splits
 
     def _names(self, path):
-        """The paths of both sides, source first."""
+        """Returns the members of both sides, source first."""
         other = next(name for name in self.languages if name != "en")
         values = {"pair": f"{other}-en", "other": other}
         roles = {other: "src", "en": "ref"}
@@ -110,14 +110,20 @@ class Wmt14(PublicPairs):
             for language in self.languages
         ]
 
-    def _training_files(self, store):
-        found = []
-        for part, (archive, path) in TRAIN.items():
-            if "fr" in self.languages or part not in ONLY_FRENCH:
-                names = self._names(path)
-                files = store.members(archive, dict.fromkeys(names))
-                found.append([files[name] for name in names])
-        return found
+    def _fetch_training(self, store):
+        """Returns the files of both sides of each part."""
+        parts = {
+            part: (archive, self._names(path))
+            for part, (archive, path) in TRAIN.items()
+            if "fr" in self.languages or part not in ONLY_FRENCH
+        }
+        files = {
+            name: RemoteFile(archive, name)
+            for archive, names in parts.values()
+            for name in names
+        }
+        paths = store.fetch(files)
+        return [[paths[name] for name in names] for _, names in parts.values()]
 
     def _generate_training(self, files):
         parts = (read_pairs(*names) for names in files)

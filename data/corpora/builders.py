@@ -1,4 +1,4 @@
-"""What builders of published corpora have in common."""
+"""Base classes of the TFDS builders of published corpora."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,10 +6,10 @@ import tensorflow_datasets as tfds
 
 
 class PublicCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A corpus that keeps the order of its files.
+    """A corpus whose examples keep the order of its files.
 
     Attributes:
-      HOMEPAGE, LICENSE: where it comes from and what one may do with it.
+      HOMEPAGE, LICENSE: source and terms of use.
       RECORD_CHECKSUMS: whether its metadata keep the checksums of files that have no
         published one.
       source_dir: folder with the published files; None downloads them.
@@ -21,7 +21,7 @@ class PublicCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     source_dir = None
 
     def features(self) -> tfds.features.FeaturesDict:
-        """Of an example."""
+        """Returns the features of an example."""
         raise NotImplementedError
 
     def _info(self):
@@ -36,23 +36,27 @@ class PublicCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class PublicText(PublicCorpus, skip_registration=True):
-    """A corpus of texts."""
+    """A published corpus of texts."""
 
     def features(self) -> tfds.features.FeaturesDict:
-        """A text."""
+        """Returns the features of an example, a text."""
         return tfds.features.FeaturesDict({"text": tfds.features.Text()})
+
+    def _generate_examples(self, texts: Iterable[str]) -> Iterator:
+        for key, text in enumerate(texts):
+            yield key, {"text": text}
 
 
 class PublicPairs(PublicCorpus, skip_registration=True):
-    """A corpus of sentences in two languages, which its config names."""
+    """A published corpus of sentence pairs, whose config names the languages."""
 
     @property
     def languages(self) -> list[str]:
-        """Source and target."""
+        """Source and target language."""
         return self.builder_config.name.split("-")
 
     def features(self) -> tfds.features.FeaturesDict:
-        """A sentence in both languages."""
+        """Returns the features of an example, a sentence in both languages."""
         return tfds.features.Translation(self.languages)
 
     def _generate_examples(self, pairs: Iterable[tuple[str, str]]) -> Iterator:
