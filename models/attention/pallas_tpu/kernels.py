@@ -1,7 +1,7 @@
-"""What a TPU kernel of attention does with a row of tiles of one head.
+"""TPU kernels of attention for one row of tiles of one head.
 
-Its arrays are references into fast memory; which parts of a model's arrays they are
-says `models/attention/pallas_tpu/attention.py`.
+Their arrays are references into VMEM; `attention.py` says which parts of a model's
+arrays these are.
 """
 
 import dataclasses
@@ -26,24 +26,24 @@ LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
 class KernelInputs(NamedTuple):
-    """What a gradient is asked for, filled up."""
+    """Padded inputs of attention that have a gradient."""
 
-    content: Float[Array, "B H _ Dh"]
-    keys: Float[Array, "B H J Dh"]
-    values: Float[Array, "B H J Dh"]
-    position: Float[Array, "B H _ Dh"] | None
-    distances: Float[Array, "H _ Dh"] | None
+    query: Float[Array, "B H _ K"]
+    key: Float[Array, "B H J K"]
+    value: Float[Array, "B H J K"]
+    position_query: Float[Array, "B H _ K"] | None
+    relative_keys: Float[Array, "H _ K"] | None
 
 
 class KernelConstants(NamedTuple):
-    """What none is asked for.
+    """Inputs of attention that have no gradient.
 
     Attributes:
-      mask: 1 where a query sees a key; axes of 1 stand for all alike.
-      bounds: see `Tiling.bounds`; a row of the batch at a time is where scalars are.
-      seeds: the keys of a draw and its least hash. A row, of which there may be more
-        under vmap: a TPU takes whole rows of scalars.
-      factor: its factor.
+      mask: 1 where a query attends to a key; axes of 1 broadcast.
+      bounds: see `Tiling.key_tile_bounds`; in SMEM, one example at a time.
+      seeds: keys and threshold of a dropout mask, as a row. Under vmap there are more
+        rows; a TPU reads whole rows of scalars.
+      factor: factor of the dropout mask.
     """
 
     mask: Int8[Array, "b t J"]
@@ -54,36 +54,38 @@ class KernelConstants(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What programs are made for.
+    """Static parameters of the kernels.
 
     Attributes:
-      shape: B and H, of all devices.
-      scale: of scores.
-      relative: whether there are scores by distance.
-      drops: whether weights are left out.
-      interpret: whether it is not a TPU that the programs are for.
+      shape: batch size and number of heads, of all devices together.
+      scale: factor of the logits.
+      is_relative: whether there are relative positions.
+      has_dropout: whether weights have dropout.
+      interpret: whether the program is for a device that is not a TPU.
     """
 
     tiling: Tiling
     shape: tuple[int, int]
     scale: float
-    relative: bool
-    drops: bool
+    is_relative: bool
+    has_dropout: bool
     interpret: bool
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of places in [B, H, T, S]."""
+        """Strides of dropout indices in weights [B, H, T, S]."""
         return strides((*self.shape, self.tiling.num_queries, self.tiling.num_keys))
 
     def cost(self, inputs: KernelInputs, products: int) -> pl.CostEstimate:
-        """Of so many products of queries with keys, and half as many by distance.
+        """Estimates the cost, as if no tile were skipped.
 
-        As if no tile were left out, and of those distances that a query meets.
+        Args:
+          products: number of products of queries with keys; those of relative
+            positions are half as many.
         """
-        rows, heads, _, width = inputs.content.shape
-        weights = rows * heads * self.tiling.num_queries * self.tiling.num_keys
-        products += products // 2 * self.relative
+        batch_size, heads, _, width = inputs.query.shape
+        weights = batch_size * heads * self.tiling.num_queries * self.tiling.num_keys
+        products += products // 2 * self.is_relative
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(inputs))
         return pl.CostEstimate(
             flops=2 * weights * width * products,
@@ -94,177 +96,175 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class TileRow:
-    """A row of tiles of a head, in fast memory.
+    """One row of tiles of one head, in VMEM.
 
     Attributes:
-      place: which row of the batch, which head, which row of tiles.
+      index: indices of the example, the head and the row of tiles.
     """
 
     kernel: Kernel
     inputs: KernelInputs
-    given: KernelConstants
-    place: tuple[Int[Array, ""], ...]
+    constants: KernelConstants
+    index: tuple[Int[Array, ""], ...]
 
     @classmethod
-    def of(cls, kernel: Kernel, refs: Sequence) -> "TileRow":
-        """That of the program at work, from the references it is given."""
-        head, row, tiles = (pl.program_id(axis) for axis in range(3))
-        return cls(
-            kernel,
-            KernelInputs(*refs[:5]),
-            KernelConstants(*refs[5:9]),
-            (row, head, tiles),
-        )
+    def from_refs(cls, kernel: Kernel, refs: Sequence) -> "TileRow":
+        """Returns the row of the current program, from its references."""
+        head, example, row = (pl.program_id(axis) for axis in range(3))
+        inputs, constants = KernelInputs(*refs[:5]), KernelConstants(*refs[5:9])
+        return cls(kernel, inputs, constants, (example, head, row))
 
     @property
     def bounds(self) -> tuple[Int[Array, ""], Int[Array, ""]]:
-        """Of the tiles in which something is seen."""
-        first = 2 * self.place[2]
-        return self.given.bounds[0, first], self.given.bounds[0, first + 1]
+        """Range of tiles with unmasked keys."""
+        first = 2 * self.index[2]
+        return self.constants.bounds[0, first], self.constants.bounds[0, first + 1]
 
-    def keys(self, column: Int[Array, ""]) -> pl.Slice:
-        """Of a tile."""
-        side = self.kernel.tiling.keys
-        return pl.ds(pl.multiple_of(column * side, side), side)
+    def key_slice(self, column: Int[Array, ""]) -> pl.Slice:
+        """Returns the keys of a tile."""
+        size = self.kernel.tiling.tile_keys
+        return pl.ds(pl.multiple_of(column * size, size), size)
 
-    def distances(self, column: Int[Array, ""]) -> pl.Slice:
-        """Of a tile."""
+    def relative_slice(self, column: Int[Array, ""]) -> pl.Slice:
+        """Returns the relative positions of a tile."""
         tiling = self.kernel.tiling
-        below = (self.place[2] + 1) * tiling.queries
-        first = column * tiling.keys + tiling.filled_queries - below
-        return pl.ds(pl.multiple_of(first, LANES), tiling.window)
+        end = (self.index[2] + 1) * tiling.tile_queries
+        first = column * tiling.tile_keys + tiling.padded_queries - end
+        return pl.ds(pl.multiple_of(first, LANES), tiling.relative_columns)
 
-    def scores(self, column: Int[Array, ""]) -> Float[Array, "Q J"]:
-        """Of a tile, scaled."""
-        content, keys, _, position, distances = self.inputs
-        scores = product(content[...], keys[self.keys(column)], (1, 1))
-        if self.kernel.relative:
-            near = distances[self.distances(column)]
-            by_distance = product(position[...], near, (1, 1))
-            scores += relative_shift_tile(by_distance, self.kernel.tiling.keys)
-        return scores * self.kernel.scale
+    def logits(self, column: Int[Array, ""]) -> Float[Array, "Q J"]:
+        """Computes the scaled logits of a tile."""
+        query, key, _, position_query, relative_keys = self.inputs
+        logits = matmul(query[...], key[self.key_slice(column)], (1, 1))
+        if self.kernel.is_relative:
+            near = relative_keys[self.relative_slice(column)]
+            relative = matmul(position_query[...], near, (1, 1))
+            logits += relative_shift_tile(relative, self.kernel.tiling.tile_keys)
+        return logits * self.kernel.scale
 
-    def seen(self, column: Int[Array, ""]) -> Bool[Array, "Q J"]:
-        """Which keys of a tile each query sees."""
+    def mask(self, column: Int[Array, ""]) -> Bool[Array, "Q J"]:
+        """Returns the attention mask of a tile."""
         tiling = self.kernel.tiling
-        mask = self.given.mask[:, self.keys(column)].astype(jnp.int32)
-        return jnp.broadcast_to(mask, (tiling.queries, tiling.keys)) != 0
+        mask = self.constants.mask[:, self.key_slice(column)].astype(jnp.int32)
+        return jnp.broadcast_to(mask, (tiling.tile_queries, tiling.tile_keys)) != 0
 
     def dropout(self, column: Int[Array, ""]) -> Float[Array, "Q J"] | float:
-        """What multiplies a tile's weights: 0, or the factor of those that stay."""
-        if not self.kernel.drops:
+        """Returns the dropout factors of a tile's weights: 0, or that of kept ones."""
+        if not self.kernel.has_dropout:
             return 1.0
-        tiling, seeds = self.kernel.tiling, [self.given.seeds[0, i] for i in range(3)]
+        tiling = self.kernel.tiling
+        seeds = [self.constants.seeds[0, i] for i in range(3)]
         corner = (
-            *self.place[:2],
-            self.place[2] * tiling.queries - tiling.spare,
-            column * tiling.keys,
+            *self.index[:2],
+            self.index[2] * tiling.tile_queries - tiling.query_padding,
+            column * tiling.tile_keys,
         )
         first = jnp.uint32(0)
         for count, stride in zip(corner, self.kernel.strides, strict=True):
             first += count.astype(jnp.uint32) * jnp.uint32(stride)
         shape = (tiling.num_queries, tiling.num_keys)
-        place = linear_index((tiling.queries, tiling.keys), shape) + first
-        stays = hash32((seeds[0], seeds[1]), place) >= seeds[2]
-        return jnp.where(stays, self.given.factor[0, 0], 0)
+        index = linear_index((tiling.tile_queries, tiling.tile_keys), shape) + first
+        keep = hash32((seeds[0], seeds[1]), index) >= seeds[2]
+        return jnp.where(keep, self.constants.factor[0, 0], 0)
 
 
 def forward_tiles(kernel: Kernel, *refs) -> None:
-    """Writes what a row's queries find, and their logarithms of sums.
+    """Computes the outputs of a row's queries and the logarithms of their sums.
 
     Args:
-      refs: the fields of Inputs and Given, and the two that it writes.
+      refs: fields of KernelInputs and KernelConstants; the two results.
     """
-    *refs, found, logsum = refs
-    row = TileRow.of(kernel, refs)
-    values = row.inputs.values
+    *refs, output, logsum = refs
+    row = TileRow.from_refs(kernel, refs)
+    value = row.inputs.value
 
-    def turn(column, state):
-        largest, total, found = state
-        seen = row.seen(column)
-        scores = jnp.where(seen, row.scores(column), LOWEST)
-        new = jnp.maximum(largest, scores.max(axis=1, keepdims=True))
-        powers = jnp.where(seen, jnp.exp(scores - new), 0)
-        before = jnp.exp(largest - new)
-        weighed = (powers * row.dropout(column)).astype(values.dtype)
-        more = product(weighed, values[row.keys(column)], (1, 0))
-        total = total * before + powers.sum(axis=1, keepdims=True)
-        return new, total, found * before + more
+    def add_tile(column, state):
+        largest, total, sums = state
+        mask = row.mask(column)
+        logits = jnp.where(mask, row.logits(column), LOWEST)
+        new = jnp.maximum(largest, logits.max(axis=1, keepdims=True))
+        exps = jnp.where(mask, jnp.exp(logits - new), 0)
+        rescale = jnp.exp(largest - new)
+        weights = (exps * row.dropout(column)).astype(value.dtype)
+        tile = matmul(weights, value[row.key_slice(column)], (1, 0))
+        total = total * rescale + exps.sum(axis=1, keepdims=True)
+        return new, total, sums * rescale + tile
 
-    column = (kernel.tiling.queries, 1)
-    nothing = (
-        jnp.full(column, LOWEST, jnp.float32),
-        jnp.zeros(column, jnp.float32),
-        jnp.zeros(found.shape, jnp.float32),
+    shape = (kernel.tiling.tile_queries, 1)
+    state = (
+        jnp.full(shape, LOWEST, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros(output.shape, jnp.float32),
     )
-    largest, total, sums = jax.lax.fori_loop(*row.bounds, turn, nothing)
-    alone = total == 0
-    found[...] = jnp.where(alone, 0, sums / total).astype(found.dtype)
-    logsum[...] = jnp.where(alone, 0, largest + jnp.log(total)).reshape(1, -1)
+    largest, total, sums = jax.lax.fori_loop(*row.bounds, add_tile, state)
+    is_empty = total == 0
+    output[...] = jnp.where(is_empty, 0, sums / total).astype(output.dtype)
+    logsum[...] = jnp.where(is_empty, 0, largest + jnp.log(total)).reshape(1, -1)
 
 
 def backward_tiles(kernel: Kernel, *refs) -> None:
-    """Writes the gradient of a row's queries, and adds to those of what they meet.
+    """Computes the gradient of a row's queries, and adds to those of its keys.
 
     Args:
-      refs: the fields of Inputs and Given; what was found, its gradient, logarithms of
-        sums; the gradients of Inputs; room for sums of those of keys and of values.
+      refs: fields of KernelInputs and KernelConstants; outputs, their gradient and
+        the logarithms of sums; gradients of KernelInputs; buffers for the sums of the
+        gradients of keys and of values.
     """
-    row = TileRow.of(kernel, refs)
-    found, gradient, logsum, *results, key_sums, value_sums = refs[9:]
-    by_content, by_keys, by_values, *by_apart = results
-    inputs, kind, tiles = row.inputs, found.dtype, row.place[2]
+    row = TileRow.from_refs(kernel, refs)
+    output, gradient, logsum, *results, key_sums, value_sums = refs[9:]
+    d_query, d_key, d_value, *d_relative = results
+    inputs, dtype, row_index = row.inputs, output.dtype, row.index[2]
 
-    @pl.when(tiles == 0)
+    @pl.when(row_index == 0)
     def _():
         key_sums[...] = jnp.zeros_like(key_sums)
         value_sums[...] = jnp.zeros_like(value_sums)
 
-    if kernel.relative:
+    if kernel.is_relative:
 
-        @pl.when((tiles == 0) & (row.place[0] == 0))
+        @pl.when((row_index == 0) & (row.index[0] == 0))
         def _():
-            by_apart[1][...] = jnp.zeros_like(by_apart[1])
+            d_relative[1][...] = jnp.zeros_like(d_relative[1])
 
-    mean = (upcast_to_f32(gradient[...]) * upcast_to_f32(found[...])).sum(
-        axis=1, keepdims=True
-    )
+    products = upcast_to_f32(gradient[...]) * upcast_to_f32(output[...])
+    mean = products.sum(axis=1, keepdims=True)
     logsum = logsum[...].reshape(-1, 1)
 
-    def turn(column, sums):
-        keys, distances = row.keys(column), row.distances(column)
-        powers, dropout = jnp.exp(row.scores(column) - logsum), row.dropout(column)
-        weights = jnp.where(row.seen(column), powers, 0)
-        by_weight = product(gradient[...], inputs.values[keys], (1, 1))
-        by_score = weights * (by_weight * dropout - mean) * kernel.scale
-        weighed = (weights * dropout).astype(kind)
-        value_sums[keys] += product(weighed, gradient[...], (0, 0))
-        rounded = by_score.astype(kind)
-        key_sums[keys] += product(rounded, inputs.content[...], (0, 0))
-        found = [sums[0] + product(rounded, inputs.keys[keys], (1, 0))]
-        if kernel.relative:
-            apart = relative_shift_tile_transpose(
-                by_score, kernel.tiling.window
-            ).astype(kind)
-            by_apart[1][distances] += product(apart, inputs.position[...], (0, 0))
-            near = inputs.distances[distances]
-            found.append(sums[1] + product(apart, near, (1, 0)))
-        return found
+    def add_tile(column, sums):
+        keys, positions = row.key_slice(column), row.relative_slice(column)
+        exps, dropout = jnp.exp(row.logits(column) - logsum), row.dropout(column)
+        weights = jnp.where(row.mask(column), exps, 0)
+        d_weights = matmul(gradient[...], inputs.value[keys], (1, 1))
+        d_logits = weights * (d_weights * dropout - mean) * kernel.scale
+        dropped = (weights * dropout).astype(dtype)
+        value_sums[keys] += matmul(dropped, gradient[...], (0, 0))
+        rounded = d_logits.astype(dtype)
+        key_sums[keys] += matmul(rounded, inputs.query[...], (0, 0))
+        new_sums = [sums[0] + matmul(rounded, inputs.key[keys], (1, 0))]
+        if kernel.is_relative:
+            columns = kernel.tiling.relative_columns
+            d_shifted = relative_shift_tile_transpose(d_logits, columns).astype(dtype)
+            d_relative[1][positions] += matmul(
+                d_shifted, inputs.position_query[...], (0, 0)
+            )
+            near = inputs.relative_keys[positions]
+            new_sums.append(sums[1] + matmul(d_shifted, near, (1, 0)))
+        return new_sums
 
-    nothing = [jnp.zeros(by_content.shape, jnp.float32)] * (1 + kernel.relative)
-    sums = jax.lax.fori_loop(*row.bounds, turn, nothing)
-    for result, total in zip([by_content, *by_apart[:1]], sums, strict=True):
-        result[...] = total.astype(kind)
+    zeros = [jnp.zeros(d_query.shape, jnp.float32)] * (1 + kernel.is_relative)
+    sums = jax.lax.fori_loop(*row.bounds, add_tile, zeros)
+    for result, total in zip([d_query, *d_relative[:1]], sums, strict=True):
+        result[...] = total.astype(dtype)
 
-    @pl.when(tiles == kernel.tiling.rows - 1)
+    @pl.when(row_index == kernel.tiling.query_tiles - 1)
     def _():
-        by_keys[...] = key_sums[...].astype(kind)
-        by_values[...] = value_sums[...].astype(kind)
+        d_key[...] = key_sums[...].astype(dtype)
+        d_value[...] = value_sums[...].astype(dtype)
 
 
-def product(
+def matmul(
     a: Float[Array, "..."], b: Float[Array, "..."], axes: tuple[int, int]
 ) -> Float[Array, "..."]:
-    """Of two matrices, over an axis of each, added up in float32."""
-    over = (((axes[0],), (axes[1],)), ((), ()))
-    return jax.lax.dot_general(a, b, over, preferred_element_type=jnp.float32)
+    """Multiplies two matrices over an axis of each, with sums in float32."""
+    dimensions = (((axes[0],), (axes[1],)), ((), ()))
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
