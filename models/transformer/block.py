@@ -1,9 +1,8 @@
-"""One layer of the stacks that Transformer and Transformer-XL are made of.
+"""One layer of the Transformer and of Transformer-XL.
 
-It meets its text in four ways: whole (training), whole after projected keys and
-values (the prompt of a generation), a segment after a ring of them (`stream`,
-evaluation), and a token at a time (`step`, generation). What it does around
-attention is the same in all.
+The layer reads its input in three ways: a whole text (`__call__`: training, and the
+prompt of a generation), a segment after a ring buffer of keys and values
+(`read_segment`: evaluation with memory), and one token per beam (`step`: decoding).
 """
 
 from typing import NamedTuple
@@ -13,21 +12,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention.kv_cache import KV, KVBlocks, SourceKV, update_cache
-from models.attention.multi_head import MultiHeadAttention, SelfAttention
+from models.attention.multi_head import (
+    MultiHeadAttention,
+    RelativeBiases,
+    SelfAttention,
+)
 from models.common.layers import Embedding, FeedForward, ResidualBlock, normal
 from models.transformer.config import StackConfig
 from models.transformer.memory import write_ring
 
 
 class AttentionContext(NamedTuple):
-    """Who sees whom in a text, and how far apart they are.
+    """Mask and positions of a self-attention, shared by all layers.
 
     Attributes:
-      mask: which of S keys each query sees.
-      positions: of the queries, counted from the first key.
-      kv_positions: of what is projected together with the queries.
-      relative_positions: i - j for each column of `relative_shift`.
-      relative_encodings: R of these distances, for the scheme "relative".
+      mask: True where a query may attend to a key.
+      positions: position of each query, counted from the first key.
+      kv_positions: position of each token that is projected to a key and value.
+      relative_positions: i - j for each column that `relative_shift` reads.
+      relative_encodings: R of the relative positions, for the scheme "relative".
     """
 
     mask: Bool[Array, "#B #T S"]
@@ -38,7 +41,11 @@ class AttentionContext(NamedTuple):
 
 
 class TransformerBlock(nn.Module):
-    """A layer of the encoder or, with `cross`, of the decoder."""
+    """Self-attention, cross-attention and feed-forward (Vaswani et al. 2017, fig. 1).
+
+    Attributes:
+      cross: whether the layer has cross-attention to an encoder's output.
+    """
 
     config: StackConfig
     cross: bool
@@ -79,101 +86,140 @@ class TransformerBlock(nn.Module):
                 config.max_positions, config.width, normal(0.02)
             )
 
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        memory: Float[Array, "B M D"] | None,
+        prefix: KV | None,
+        attention_context: AttentionContext,
+        biases: RelativeBiases | None,
+        source: tuple[Float[Array, "B E D"], Bool[Array, "B 1 E"]] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "B T D"], KV]:
+        """Reads a whole text.
+
+        Args:
+          x: the layer's input.
+          memory: inputs of this layer in earlier segments.
+          prefix: keys and values before the text.
+          attention_context: mask and positions.
+          biases: u and v of all layers, for the scheme "relative".
+          source: an encoder's output and its mask.
+
+        Returns the output, and the keys and values of prefix, memory and text.
+        """
+        x = self._add_layer_positions(x, attention_context.positions)
+        y = self.self_attention_residual.preprocess(x)
+        kv_positions = attention_context.kv_positions
+        parts = [] if prefix is None else [prefix]
+        if memory is not None:  # projected apart: no gradient flows into it
+            parts.append(
+                self.project_memory(memory, kv_positions[:, : memory.shape[1]])
+            )
+        parts.append(self.self_attention.project_kv(y, kv_positions[:, -x.shape[1] :]))
+        kv = tuple(jnp.concatenate(part, axis=2) for part in zip(*parts, strict=True))
+        y = self.self_attention(
+            y,
+            kv,
+            attention_context.mask,
+            attention_context.positions,
+            self._project_relative_positions(attention_context),
+            biases,
+            train=train,
+        )
+        x = self.self_attention_residual.postprocess(x, y, train=train)
+        if self.cross:
+            encoded, source_mask = source
+            y = self.cross_attention_residual.preprocess(x)
+            source_kv = self.project_source(encoded)
+            y = self.cross_attention(y, source_kv, source_mask, train=train)
+            x = self.cross_attention_residual.postprocess(x, y, train=train)
+        return self._feed_forward(x, train=train), kv
+
+    def read_segment(
+        self,
+        x: Float[Array, "B T D"],
+        ring: KV,
+        attention_context: AttentionContext,
+        biases: RelativeBiases | None,
+        num_written: Int[Array, ""],
+        relative_keys: Float[Array, "C H K"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], KV]:
+        """Reads a segment and writes its keys and values into a ring buffer.
+
+        Args:
+          num_written: tokens written to the ring before.
+          relative_keys: projected relative positions; None: project them here.
+
+        Returns the output and the ring.
+        """
+        y = self.self_attention_residual.preprocess(x)
+        new = self.self_attention.project_kv(y, attention_context.positions)
+        ring = tuple(
+            write_ring(slots, part, num_written)
+            for slots, part in zip(ring, new, strict=True)
+        )
+        if relative_keys is None:
+            relative_keys = self._project_relative_positions(attention_context)
+        y = self.self_attention(
+            y,
+            ring,
+            attention_context.mask,
+            attention_context.positions,
+            relative_keys,
+            biases,
+            ring_start=(num_written + x.shape[1]) % ring[0].shape[2],
+            train=False,
+        )
+        x = self.self_attention_residual.postprocess(x, y, train=False)
+        return self._feed_forward(x, train=False), ring
+
+    def step(
+        self,
+        x: Float[Array, "B N D"],
+        prefix: TransposedKV,
+        cache: KVBlocks,
+        step: Int[Array, ""],
+        step_mask,
+        biases: RelativeBiases | None,
+        source: tuple[TransposedKV, Bool[Array, "B 1 E"]] | None = None,
+    ) -> tuple[Float[Array, "B N D"], KVBlocks]:
+        """Reads one token of each of N beams.
+
+        Args:
+          prefix: keys and values shared by the beams.
+          cache: keys and values of generated tokens.
+          step: index of the token among the generated ones.
+          step_mask: mask and positions of this layer.
+          source: keys and values of an encoder's output, and its mask.
+
+        Returns the output and the cache with the token.
+        """
+        x = self._add_layer_positions(x, step_mask.positions)
+        y = self.self_attention_residual.preprocess(x)
+        new = self.self_attention.project_kv(y, step_mask.positions)
+        cache = update_cache(cache, new, step)
+        y = self.self_attention.decode_self_attention(y, prefix, cache, step_mask, biases)
+        x = self.self_attention_residual.postprocess(x, y, train=False)
+        if self.cross:
+            y = self.cross_attention_residual.preprocess(x)
+            y = self.cross_attention.decode_cross_attention(y, *source)
+            x = self.cross_attention_residual.postprocess(x, y, train=False)
+        return self._feed_forward(x, train=False), cache
+
     def project_source(self, encoded: Float[Array, "B E D"]) -> SourceKV:
-        """Keys and values of the encoder's output, once a sentence."""
+        """Projects the encoder's output to keys and values of cross-attention."""
         return self.cross_attention.project_kv(encoded)
 
     def project_memory(
         self, memory: Float[Array, "B M D"], positions: Int[Array, "1 M"]
     ) -> KV:
-        """Keys and values of remembered inputs."""
-        return self.self_attention.project_kv(
-            self.self_attention_residual.preprocess(memory), positions
-        )
+        """Projects remembered inputs to keys and values of self-attention."""
+        memory = self.self_attention_residual.preprocess(memory)
+        return self.self_attention.project_kv(memory, positions)
 
-    def __call__(
-        self, x, memory, past, attention_context, biases, source=None, *, train
-    ):
-        """Reads a whole text.
-
-        Args:
-          x: [B, T, D].
-          memory: inputs remembered of this layer, [B, M, D], or None.
-          past: keys and values that stand before the text, or None.
-          attention_context: who sees whom, and how far apart they are.
-          source: an encoder's output and its mask, or None.
-
-        Returns the output and the keys and values of all that was seen.
-        """
-        x = self._add_layer_positions(x, attention_context.positions)
-        y = self.self_attention_residual.preprocess(x)
-        parts = [] if past is None else [past]
-        if memory is not None:  # apart, since nothing is learnt through it
-            before = attention_context.kv_positions[:, : memory.shape[1]]
-            parts.append(self.project_memory(memory, before))
-        positions = attention_context.kv_positions[:, -x.shape[1] :]
-        parts.append(self.self_attention.project_kv(y, positions))
-        kept = tuple(jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True))
-        y = self.self_attention(
-            y,
-            kept,
-            attention_context.mask,
-            attention_context.positions,
-            self._distances(attention_context),
-            biases,
-            train=train,
-        )
-        x = self.self_attention_residual.postprocess(x, y, train=train)
-        if source is not None:
-            encoded, source_mask = source
-            source = self.project_source(encoded), source_mask
-        return self._cross_attention_and_ffn(x, source, train=train), kept
-
-    def read_segment(
-        self, x, slots, attention_context, biases, written, projected=None
-    ):
-        """Reads a segment after a ring of keys and values, which it writes into."""
-        y = self.self_attention_residual.preprocess(x)
-        new = self.self_attention.project_kv(y, attention_context.positions)
-        slots = tuple(
-            write_ring(old, one, written) for old, one in zip(slots, new, strict=True)
-        )
-        if projected is None:
-            projected = self._distances(attention_context)
-        num_slots, oldest = slots[0].shape[2], written + x.shape[1]
-        y = self.self_attention(
-            y,
-            slots,
-            attention_context.mask,
-            attention_context.positions,
-            projected,
-            biases,
-            ring_start=oldest % num_slots,
-            train=False,
-        )
-        x = self.self_attention_residual.postprocess(x, y, train=False)
-        return self._cross_attention_and_ffn(x, None, train=False), slots
-
-    def step(self, x, past, written: KVBlocks, number, view, biases, source=None):
-        """One token of each of N hypotheses, [B, N, D], their `number`-th.
-
-        Args:
-          source: an encoder's output as keys, turned, and values, and its mask.
-        """
-        x = self._add_layer_positions(x, view.positions)
-        y = self.self_attention_residual.preprocess(x)
-        new = self.self_attention.project_kv(y, view.positions)
-        written = update_cache(written, new, number)
-        y = self.self_attention.decode_self_attention(y, past, written, view, biases)
-        x = self.self_attention_residual.postprocess(x, y, train=False)
-        if self.cross:
-            y = self.cross_attention.decode_cross_attention(
-                self.cross_attention_residual.preprocess(x), *source
-            )
-            x = self.cross_attention_residual.postprocess(x, y, train=False)
-        return self._feed_forward(x, train=False), written
-
-    def _distances(self, attention_context):
+    def _project_relative_positions(self, attention_context):
         return self.self_attention.project_relative_positions(
             attention_context.relative_positions, attention_context.relative_encodings
         )
@@ -183,15 +229,6 @@ class TransformerBlock(nn.Module):
             return x
         positions = jnp.minimum(positions, self.config.max_positions - 1)
         return x + self.position_embedding(positions, x.dtype)
-
-    def _cross_attention_and_ffn(self, x, source, *, train):
-        """Cross-attention and feed-forward."""
-        if self.cross:
-            projected, mask = source
-            y = self.cross_attention_residual.preprocess(x)
-            y = self.cross_attention(y, projected, mask, train=train)
-            x = self.cross_attention_residual.postprocess(x, y, train=train)
-        return self._feed_forward(x, train=train)
 
     def _feed_forward(self, x, *, train):
         y = self.feed_forward(self.feed_forward_residual.preprocess(x), train=train)

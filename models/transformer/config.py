@@ -1,4 +1,4 @@
-"""The keys that Transformer and Transformer-XL share."""
+"""Config keys that Transformer and Transformer-XL share."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,7 +13,7 @@ from models.common.layers import ACTIVATIONS, Initializer, check_field_ranges, n
 
 @dataclasses.dataclass(frozen=True)
 class StackConfig:
-    """The keys of `cfg.model` that both have; configs/base.py says what each means."""
+    """Keys of `cfg.model` of both architectures; configs/base.py explains each."""
 
     name: str
     layers: int
@@ -44,14 +44,14 @@ class StackConfig:
     scan_layers: bool
 
     attention_bias: ClassVar[bool] = True
-    output_dropout: ClassVar[bool] = False  # of what comes out of the last layer
+    output_dropout: ClassVar[bool] = False  # dropout after the last layer
 
     def __post_init__(self):
         check_field_ranges(self)
         if not self.head_dim and self.width % self.heads:
             raise ValueError(
-                f"model.width={self.width} is not a multiple of "
-                f"model.heads={self.heads}; or set model.head_dim"
+                f"model.width={self.width} must be a multiple of "
+                f"model.heads={self.heads}, unless model.head_dim is set"
             )
         choices = {
             "norm": ("pre", "post"),
@@ -63,36 +63,35 @@ class StackConfig:
         for key, known in choices.items():
             if getattr(self, key) not in known:
                 raise ValueError(
-                    f"model.{key}={getattr(self, key)!r}: there are {', '.join(known)}"
+                    f"Unknown model.{key} {getattr(self, key)!r}; "
+                    f"choose one of {', '.join(known)}"
                 )
-        self._check_tables()
+        self._check_clusters()
         if self.position_encoding == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(
-                f"model.head_dim={self.resolved_head_dim}: rotary positions rotate "
-                "pairs, so it must be even"
+                f"model.head_dim={self.resolved_head_dim} must be even for "
+                "model.position_encoding='rotary', which rotates pairs"
             )
         if self.attention_impl == "cudnn":
             self._check_cudnn()
         if (self.attention_impl, self.dtype) == ("pallas", "float64"):
             raise ValueError(
-                "model.dtype='float64': model.attention_impl='pallas' adds up in "
+                "model.dtype='float64': model.attention_impl='pallas' accumulates in "
                 "float32; use 'xla' or 'blockwise'"
             )
 
-    def _check_tables(self) -> None:
-        """Raises ValueError for cut-offs that no vocabulary has."""
+    def _check_clusters(self) -> None:
+        """Raises ValueError for cutoffs or a div_val that no vocabulary can have."""
         if not all(isinstance(cut, int) for cut in self.cutoffs):
-            raise ValueError(
-                f"model.cutoffs={self.cutoffs}: they must be whole numbers"
-            )
+            raise ValueError(f"model.cutoffs={self.cutoffs} must be integers")
         cluster_bounds(max(self.cutoffs, default=0) + 1, self.cutoffs)
         width = self.embedding_width or self.width
         cluster_widths(width, self.div_val, len(self.cutoffs) + 1)
 
     def _check_cudnn(self) -> None:
-        """Raises ValueError for what cuDNN's attention has not."""
+        """Raises ValueError for options that cuDNN's attention does not support."""
         size, encoding = self.resolved_head_dim, self.position_encoding
-        missing = {
+        unsupported = {
             f"model.position_encoding={encoding!r}": encoding in RELATIVE_SCHEMES,
             f"model.attention_dropout={self.attention_dropout}": not is_zero_rate(
                 self.attention_dropout_rate
@@ -100,42 +99,43 @@ class StackConfig:
             f"model.dtype={self.dtype!r}": self.dtype != "bfloat16",
             f"model.head_dim={size}": size % 8 or size > 128,
         }
-        for what, is_missing in missing.items():
-            if is_missing:
+        for option, is_unsupported in unsupported.items():
+            if is_unsupported:
                 raise ValueError(
-                    f"{what}: model.attention_impl='cudnn' has neither distances "
-                    "nor attention_dropout, computes in bfloat16, and takes heads of "
-                    "multiples of 8 up to 128; use 'xla' or 'blockwise'"
+                    f"{option}: model.attention_impl='cudnn' supports neither relative "
+                    "positions nor attention_dropout, and needs dtype 'bfloat16' and a "
+                    "head_dim that is a multiple of 8 up to 128; use 'xla' or "
+                    "'blockwise'"
                 )
 
     @property
     def resolved_head_dim(self) -> int:
-        """Dh."""
+        """Width of a head (K): model.head_dim or, if 0, width / heads."""
         return self.head_dim or self.width // self.heads
 
     @property
     def compute_dtype(self) -> DType:
-        """Of activations and of what is remembered; parameters are float32."""
+        """Type of activations and memory; parameters are float32."""
         return DTYPES[self.dtype]
 
     @property
     def kernel_init(self) -> Initializer | None:
-        """Of linear maps; None: Glorot uniform."""
+        """Initializer of linear maps; None: Glorot uniform."""
         return None
 
     @property
     def embedding_init(self) -> Initializer:
-        """Of embeddings."""
+        """Initializer of token embeddings."""
         return normal(self.width**-0.5)
 
     @property
     def attention_dropout_rate(self) -> Scalar:
-        """Dropout of attention weights; `dropout=0` switches it off too."""
+        """Dropout rate of attention weights; 0 if model.dropout is 0."""
         return rate_if_enabled(self.dropout, self.attention_dropout)
 
     @property
     def ffn_dropout_rate(self) -> Scalar:
-        """Dropout after the inner feed-forward layer; `dropout=0` switches it off."""
+        """Dropout rate inside the feed-forward layer; 0 if model.dropout is 0."""
         if self.feed_forward_dropout is None:
             return self.dropout
         return rate_if_enabled(self.dropout, self.feed_forward_dropout)

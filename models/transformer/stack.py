@@ -1,10 +1,12 @@
-"""The stack of attention layers that Transformer and Transformer-XL share."""
+"""The stack of layers that Transformer and Transformer-XL share."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from flax.traverse_util import flatten_dict
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.attention.kv_cache import SourceKV
+from models.attention.kv_cache import KV, KVBlocks, SourceKV
 from models.attention.multi_head import make_relative_biases
 from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
@@ -12,11 +14,14 @@ from models.common.layers import LayerNorm, normal
 from models.transformer.block import AttentionContext, TransformerBlock
 from models.transformer.config import StackConfig
 from models.transformer.memory import KVMemory
-from models.transformer.scanned_layers import scanned
 
 
 class Stack(nn.Module):
-    """N layers and, for pre-norm, the normalisation after the last."""
+    """Stack of N layers, with a final normalisation if pre-norm.
+
+    Attributes:
+      cross: whether the layers have cross-attention.
+    """
 
     config: StackConfig
     cross: bool
@@ -26,133 +31,178 @@ class Stack(nn.Module):
         self.layers = [
             TransformerBlock(config, self.cross) for _ in range(config.layers)
         ]
+        self.biases = None
         if config.position_encoding == "relative" and not config.untie_biases:
             init = config.kernel_init or normal(0.02)
-            self.biases = make_relative_biases(
-                self, init, (config.heads, config.resolved_head_dim)
-            )
-        else:
-            self.biases = None
+            shape = (config.heads, config.resolved_head_dim)
+            self.biases = make_relative_biases(self, init, shape)
         self.drop = Dropout(config.dropout)
         if config.norm == "pre" and config.final_norm:
             self.final_norm = LayerNorm()
 
-    def project_source(self, encoded: Float[Array, "B E D"]) -> tuple[SourceKV, ...]:
-        """Each layer's keys and values of the encoder's output."""
-        return tuple(layer.project_source(encoded) for layer in self.layers)
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        attention_context: AttentionContext,
+        *,
+        memory: tuple[Float[Array, "B M D"], ...] | None = None,
+        prefix: tuple[KV, ...] | None = None,
+        source: tuple[Float[Array, "B E D"], Bool[Array, "B 1 E"]] | None = None,
+        train: bool,
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T D"], ...], tuple]:
+        """Reads a whole text.
 
-    def project_memory(self, hidden: tuple[Float[Array, "B M D"], ...]):
-        """Each layer's keys and values of what it remembers."""
-        places = jnp.arange(hidden[0].shape[1])[None]
-        pairs = zip(self.layers, hidden, strict=True)
-        return tuple(layer.project_memory(memory, places) for layer, memory in pairs)
+        Args:
+          x: embedded tokens.
+          attention_context: mask and positions, from `attention_context`.
+          memory: inputs of each layer in earlier segments.
+          prefix: keys and values of each layer before the text.
+          source: an encoder's output and its mask.
 
-    def project_relative_positions(self, farthest: int) -> tuple:
-        """Each layer's W_kR R, or the like, of the distances `farthest` to 0."""
-        distances = jnp.arange(farthest, -1, -1)
-        encodings = self._encode(distances, train=False)
-        return tuple(
-            layer.self_attention.project_relative_positions(distances, encodings)
-            for layer in self.layers
-        )
+        Returns the output, the input of each layer, and the keys and values of each
+        layer. `scan_layers` returns no keys and values; it is ignored where they are
+        needed (`prefix`), in `init`, and while "intermediates" are collected.
+        """
+        x = self.drop(x, deterministic=not train)
+        watched = self.is_mutable_collection("intermediates")
+        can_scan = not watched and not self.is_initializing() and prefix is None
+        if self.config.scan_layers and can_scan:
+            x, inputs = scan_layers(
+                self, x, memory, attention_context, source, train=train
+            )
+            return self._final_norm_and_dropout(x, train=train), inputs, ()
+        biases = self.biases
 
-    def _encode(self, distances, *, train):
-        """R (Dai et al. 2019, section 3.3), farther ones as if at clamp_length."""
-        config = self.config
-        if config.position_encoding != "relative":
-            return None
-        if config.clamp_length:
-            farthest = config.clamp_length  # to both sides, where both are seen
-            distances = jnp.clip(distances, -farthest, farthest)
-        encodings = sinusoidal_encoding(distances, config.width, interleaved=False)
-        return self.drop(
-            encodings.astype(config.compute_dtype), deterministic=not train
-        )
+        def apply(layer, x, memory, prefix):
+            return layer(
+                x, memory, prefix, attention_context, biases, source, train=train
+            )
+
+        if self.config.remat:
+            apply = nn.remat(apply)
+        inputs, all_kv = [], []
+        for layer, layer_memory, layer_prefix in self._per_layer(memory, prefix):
+            inputs.append(x)
+            x, kv = apply(layer, x, layer_memory, layer_prefix)
+            all_kv.append(kv)
+        x = self._final_norm_and_dropout(x, train=train)
+        return x, tuple(inputs), tuple(all_kv)
+
+    def read_segment(
+        self,
+        x: Float[Array, "B T D"],
+        memory: KVMemory,
+        attention_context: AttentionContext,
+        relative_keys: tuple | None = None,
+    ) -> tuple[Float[Array, "B T D"], tuple[KV, ...]]:
+        """Reads a segment of an evaluation.
+
+        Args:
+          relative_keys: projected relative positions of each layer, or None.
+
+        Returns the output, and each layer's ring buffer with the segment.
+        """
+        rings = []
+        for layer, ring, keys in self._per_layer(memory.kv, relative_keys):
+            x, ring = layer.read_segment(
+                x, ring, attention_context, self.biases, memory.num_written, keys
+            )
+            rings.append(ring)
+        return self._final_norm_and_dropout(x, train=False), tuple(rings)
+
+    def step(
+        self,
+        x: Float[Array, "B N D"],
+        prefix: tuple,
+        caches: tuple[KVBlocks, ...],
+        step: Int[Array, ""],
+        step_masks: tuple,
+        source: tuple | None = None,
+        source_mask: Bool[Array, "B 1 E"] | None = None,
+    ) -> tuple[Float[Array, "B N D"], tuple[KVBlocks, ...]]:
+        """Reads one token of each beam; returns the output and the layers' caches."""
+        new = []
+        for layer, layer_prefix, cache, mask, encoded in self._per_layer(
+            prefix, caches, step_masks, source
+        ):
+            layer_source = (encoded, source_mask) if self.cross else None
+            x, cache = layer.step(
+                x, layer_prefix, cache, step, mask, self.biases, layer_source
+            )
+            new.append(cache)
+        return self._final_norm_and_dropout(x, train=False), tuple(new)
 
     def attention_context(
         self,
         mask: Bool[Array, "#B #T S"],
         num_queries: int,
         *,
-        nearest: int = 0,
-        first: Int[Array, ""] | int | None = None,
+        min_relative_position: int = 0,
+        first_position: Int[Array, ""] | int | None = None,
         train: bool,
     ) -> AttentionContext:
-        """Of S keys whose last T are also the queries.
+        """Returns mask and positions of S keys whose last T are also the queries.
 
         Args:
-          nearest: the smallest distance a query meets: 0 if it sees no key after
-            itself, 1 - T if it sees all of its text.
-          first: place of the first query, where only the queries are projected;
-            None: S - T, with all keys.
+          min_relative_position: smallest i - j that a query attends to: 0 if causal,
+            1 - T if bidirectional.
+          first_position: position of the first query, if only the queries are
+            projected to keys and values; None: S - T, and all keys are projected.
         """
         num_keys = mask.shape[-1]
-        distances = jnp.arange(num_keys - 1, nearest - 1, -1)
-        start = num_keys - num_queries if first is None else first
-        places = (start + jnp.arange(num_queries))[None]
-        everywhere = jnp.arange(num_keys)[None] if first is None else places
-        encodings = self._encode(distances, train=train)
-        return AttentionContext(mask, places, everywhere, distances, encodings)
+        relative_positions = jnp.arange(num_keys - 1, min_relative_position - 1, -1)
+        start = num_keys - num_queries if first_position is None else first_position
+        positions = (start + jnp.arange(num_queries))[None]
+        kv_positions = jnp.arange(num_keys)[None]
+        if first_position is not None:
+            kv_positions = positions
+        encodings = self._encode_relative_positions(relative_positions, train=train)
+        return AttentionContext(
+            mask, positions, kv_positions, relative_positions, encodings
+        )
 
-    def __call__(
-        self, x, attention_context, *, memory=None, past=None, source=None, train
-    ):  # fmt: skip
-        """The output, each layer's input, and its keys and values.
+    def project_source(self, encoded: Float[Array, "B E D"]) -> tuple[SourceKV, ...]:
+        """Projects the encoder's output to the keys and values of each layer."""
+        return tuple(layer.project_source(encoded) for layer in self.layers)
 
-        Args:
-          past: each layer's keys and values before the text, or None.
-          source: an encoder's output and its mask, or None.
+    def project_memory(
+        self, hidden: tuple[Float[Array, "B M D"], ...]
+    ) -> tuple[KV, ...]:
+        """Projects remembered layer inputs to the keys and values of each layer."""
+        positions = jnp.arange(hidden[0].shape[1])[None]
+        pairs = zip(self.layers, hidden, strict=True)
+        return tuple(layer.project_memory(memory, positions) for layer, memory in pairs)
 
-        Under `scan_layers` there are no keys and values. Who hands a past in needs
-        them, who asks for "intermediates" what single layers sow, and `init` the
-        names of their parameters: these get the layers one by one.
+    def project_relative_positions(self, max_relative_position: int) -> tuple:
+        """Projects the relative positions `max_relative_position` to 0 in each layer.
+
+        Returns W_kR R (Dai et al. 2019) or w (Shaw et al. 2018); None for each layer
+        where the scheme has none.
         """
-        x = self.drop(x, deterministic=not train)
-        if self._can_scan and past is None:
-            x, inputs = scanned(self, x, memory, attention_context, source, train=train)
-            return self._final_norm_and_dropout(x, train=train), inputs, ()
-        biases = self.biases
-
-        def one(layer, x, old, before):
-            return layer(x, old, before, attention_context, biases, source, train=train)
-
-        if self.config.remat:
-            one = nn.remat(one)
-        inputs, kept = [], []
-        for layer, old, before in self._per_layer(memory, past):
-            inputs.append(x)
-            x, projected = one(layer, x, old, before)
-            kept.append(projected)
-        return self._final_norm_and_dropout(x, train=train), tuple(inputs), tuple(kept)
-
-    @property
-    def _can_scan(self) -> bool:
-        watched = self.is_mutable_collection("intermediates")
-        return self.config.scan_layers and not watched and not self.is_initializing()
-
-    def read_segment(self, x, memory: KVMemory, attention_context, projected=None):
-        """The output of a segment, and each layer's ring with the segment in it."""
-        kept = []
-        for layer, slots, distances in self._per_layer(memory.kv, projected):
-            x, slots = layer.read_segment(
-                x, slots, attention_context, self.biases, memory.num_written, distances
+        relative_positions = jnp.arange(max_relative_position, -1, -1)
+        encodings = self._encode_relative_positions(relative_positions, train=False)
+        return tuple(
+            layer.self_attention.project_relative_positions(
+                relative_positions, encodings
             )
-            kept.append(slots)
-        return self._final_norm_and_dropout(x, train=False), tuple(kept)
+            for layer in self.layers
+        )
 
-    def step(self, x, past, caches, number, views, source=None, source_mask=None):
-        """One token of each hypothesis through all layers and their caches."""
-        written = []
-        for layer, before, cache, view, encoded in self._per_layer(
-            past, caches, views, source
-        ):
-            seen = (encoded, source_mask) if self.cross else None
-            x, cache = layer.step(x, before, cache, number, view, self.biases, seen)
-            written.append(cache)
-        return self._final_norm_and_dropout(x, train=False), tuple(written)
+    def _encode_relative_positions(self, relative_positions, *, train):
+        """Returns R (Dai et al. 2019, section 3.3), clamped to clamp_length."""
+        config = self.config
+        if config.position_encoding != "relative":
+            return None
+        if config.clamp_length:  # on both sides: an encoder also attends to the right
+            limit = config.clamp_length
+            relative_positions = jnp.clip(relative_positions, -limit, limit)
+        encodings = sinusoidal_encoding(
+            relative_positions, config.width, interleaved=False
+        ).astype(config.compute_dtype)
+        return self.drop(encodings, deterministic=not train)
 
     def _per_layer(self, *parts):
-        """The layers, each with its part of what every layer has or of None."""
+        """Zips the layers with what each part holds for them; None for no part."""
         nothing = (None,) * len(self.layers)
         return zip(self.layers, *(part or nothing for part in parts), strict=True)
 
@@ -162,3 +212,63 @@ class Stack(nn.Module):
         if self.config.output_dropout:
             x = self.drop(x, deterministic=not train)
         return x
+
+
+# --- scan_layers: the layers as one loop, so that compile time does not grow ---------
+
+
+def scan_layers(
+    stack: Stack,
+    x: Float[Array, "B T D"],
+    memory: tuple[Float[Array, "B M D"], ...] | None,
+    attention_context: AttentionContext,
+    source: tuple | None,
+    *,
+    train: bool,
+) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T D"], ...]]:
+    """Applies the layers with `jax.lax.scan`; see `Stack.__call__`.
+
+    Parameters stay those of single layers and are stacked inside the program, so
+    checkpoints are the same either way. Each layer has its own dropout key, which
+    differs from the unrolled one. What layers sow in "losses" is summed over layers.
+
+    Returns the output and the input of each layer.
+    """
+    config, biases = stack.config, stack.biases
+    layer = TransformerBlock(config, stack.cross, parent=None)
+    mutable = ["losses"] if stack.is_mutable_collection("losses") else []
+
+    def apply(x, per_layer):
+        params, key, layer_memory = per_layer
+        (y, _), sown = layer.apply(
+            {"params": params},
+            *(x, layer_memory, None, attention_context, biases, source),
+            train=train,
+            rngs={} if key is None else {"dropout": key},
+            mutable=mutable,
+        )
+        return y, (x, sown.get("losses", {}))
+
+    if config.remat:
+        apply = jax.checkpoint(apply, prevent_cse=False)
+    stacked_memory = None if memory is None else jnp.stack(memory)
+    per_layer = (stack_parameters(stack), dropout_keys(stack, train), stacked_memory)
+    x, (inputs, sown) = jax.lax.scan(apply, x, per_layer)
+    for path, losses in flatten_dict(sown).items():
+        for total, weight in losses:
+            stack.sow("losses", path[-1], (total.sum(axis=0), weight.sum(axis=0)))
+    return x, tuple(inputs)
+
+
+def stack_parameters(stack: Stack) -> PyTree:
+    """Stacks the layers' parameters along a new first axis."""
+    params = nn.meta.unbox(stack.variables["params"])
+    layers = [params[f"layers_{i}"] for i in range(stack.config.layers)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+
+def dropout_keys(stack: Stack, train: bool) -> Array | None:
+    """Returns one dropout key per layer; None without dropout."""
+    if not train or not stack.has_rng("dropout"):
+        return None
+    return jax.random.split(stack.make_rng("dropout"), stack.config.layers)

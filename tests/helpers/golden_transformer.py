@@ -139,7 +139,7 @@ def run_stack(config: Config, params, x, mask, encoded=None, source_mask=None):
     def call(stack):
         length = x.shape[1]
         attention_context = stack.attention_context(
-            mask, length, nearest=1 - length, train=False
+            mask, length, min_relative_position=1 - length, train=False
         )
         source = None if encoded is None else (encoded, source_mask)
         return stack(x, attention_context, source=source, train=False)[0]

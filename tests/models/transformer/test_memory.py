@@ -202,7 +202,7 @@ def test_generation_copies_no_memory(hypotheses):
     donated = jax.jit(step, donate_argnums=2)
     lowered = donated.lower(case.variables, context, state, token)
     compiled = as_users_compile(lowered)
-    past, (*early, last) = context.past.kv[0][0], state.kv[0]
+    past, (*early, last) = context.prefix.kv[0][0], state.kv[0]
     assert made(compiled, past.size) == []
     sizes = [values.size for _, values in early]
     for size in {*sizes, last[1].size}:  # the first two blocks are of one size

@@ -11,8 +11,8 @@ import pytest
 
 from helpers.architectures import B, LanguageModelCase, S, Seq2SeqCase, T, tokens
 from models.common.layers import FeedForward
-from models.transformer import scanned_layers
-from models.transformer.scanned_layers import dropout_keys
+from models.transformer import stack
+from models.transformer.stack import dropout_keys
 from tasks.losses import likelihood_loss
 from tests.models.test_precision import carry_of, products
 
@@ -104,11 +104,11 @@ def test_each_layer_draws_its_own_dropout_and_a_step_repeats_it(monkeypatch):
     one, again, other = (float(loss(found.variables, rng)[0]) for rng in (1, 1, 2))
     assert one == again != other
 
-    def all_the_first(stack, train):
-        keys = draw(stack, train)
+    def all_the_first(layers, train):
+        keys = draw(layers, train)
         return jnp.broadcast_to(keys[0], keys.shape)
 
-    monkeypatch.setattr(scanned_layers, "dropout_keys", all_the_first)
+    monkeypatch.setattr(stack, "dropout_keys", all_the_first)
     alike = float(jax.jit(objective(found))(found.variables, 1)[0])
     assert abs(alike - one) > 1e-3
 
