@@ -90,7 +90,7 @@ class TransformerBlock(nn.Module):
         self,
         x: Float[Array, "B T D"],
         memory: Float[Array, "B M D"] | None,
-        prefix: KV | None,
+        prefix: tuple | None,
         attention_context: AttentionContext,
         biases: RelativeBiases | None,
         source: tuple[Float[Array, "B E D"], Bool[Array, "B 1 E"]] | None = None,
@@ -114,9 +114,8 @@ class TransformerBlock(nn.Module):
         kv_positions = attention_context.kv_positions
         parts = [] if prefix is None else [prefix]
         if memory is not None:  # projected apart: no gradient flows into it
-            parts.append(
-                self.project_memory(memory, kv_positions[:, : memory.shape[1]])
-            )
+            memory_positions = kv_positions[:, : memory.shape[1]]
+            parts.append(self.project_memory(memory, memory_positions))
         parts.append(self.self_attention.project_kv(y, kv_positions[:, -x.shape[1] :]))
         kv = tuple(jnp.concatenate(part, axis=2) for part in zip(*parts, strict=True))
         y = self.self_attention(
@@ -178,12 +177,12 @@ class TransformerBlock(nn.Module):
     def step(
         self,
         x: Float[Array, "B N D"],
-        prefix: TransposedKV,
+        prefix: tuple,
         cache: KVBlocks,
         step: Int[Array, ""],
         step_mask,
         biases: RelativeBiases | None,
-        source: tuple[TransposedKV, Bool[Array, "B 1 E"]] | None = None,
+        source: tuple | None = None,
     ) -> tuple[Float[Array, "B N D"], KVBlocks]:
         """Reads one token of each of N beams.
 
@@ -200,7 +199,9 @@ class TransformerBlock(nn.Module):
         y = self.self_attention_residual.preprocess(x)
         new = self.self_attention.project_kv(y, step_mask.positions)
         cache = update_cache(cache, new, step)
-        y = self.self_attention.decode_self_attention(y, prefix, cache, step_mask, biases)
+        y = self.self_attention.decode_self_attention(
+            y, prefix, cache, step_mask, biases
+        )
         x = self.self_attention_residual.postprocess(x, y, train=False)
         if self.cross:
             y = self.cross_attention_residual.preprocess(x)
