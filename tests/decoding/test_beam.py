@@ -1,4 +1,4 @@
-"""Beam search over tables, against plain Python that looks at everything."""
+"""Beam search over tables of logits, against exhaustive search in plain Python."""
 
 import functools
 import math
@@ -104,7 +104,7 @@ def test_length_and_coverage_penalties_change_what_is_best():
 @pytest.mark.parametrize(
     ("alpha", "end", "goes_on", "length"), [(4.0, 0.6, 0.3, 4), (-1.0, 0.4, 0.5, 2)]
 )
-def test_it_goes_on_while_the_best_length_of_a_hypothesis_could_win(
+def test_the_search_continues_while_a_live_hypothesis_could_win(
     alpha, end, goes_on, length
 ):
     """Rewarded length favours the longest, punished length the next to end."""
@@ -150,7 +150,7 @@ def plain_beam(row, beam, alpha, early, limit=LENGTH):
 
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 1.5, -1.0])
-def test_a_narrow_beam_finds_what_one_in_lists_finds(alpha, early):
+def test_a_narrow_beam_equals_a_plain_python_beam(alpha, early):
     """The bound behind early_stopping=False changes how long it takes alone."""
     rows, beam = 24, 3
     context = tables(rows, seed=1, spread=1.0)
@@ -171,7 +171,7 @@ def test_a_narrow_beam_finds_what_one_in_lists_finds(alpha, early):
             np.testing.assert_allclose([s for _, s in ours], scores, atol=1e-5)
 
 
-def test_stopping_early_finds_other_hypotheses_than_going_on():
+def test_early_stopping_may_return_worse_hypotheses():
     context = tables(24, seed=1, spread=1.0)
     early, late = (
         find(
@@ -250,7 +250,7 @@ def test_tokens_do_not_depend_on_the_batch(early):
         np.testing.assert_array_equal(ours, theirs[order])
 
 
-def test_nothing_stands_after_an_end_and_hypotheses_differ_and_are_sorted():
+def test_hypotheses_are_distinct_sorted_and_padded_with_ends():
     found = find(tables(ROWS), beam_size=ALL, n_best=ALL)
     for row in range(ROWS):
         ours = hypotheses(found, row)
@@ -262,7 +262,7 @@ def test_nothing_stands_after_an_end_and_hypotheses_differ_and_are_sorted():
     assert (found.tokens[after] == END).all()
 
 
-def test_what_does_not_exist_is_marked():
+def test_missing_hypotheses_are_marked():
     found = find(tables(ROWS), np.asarray([1, 2, 2]), beam_size=8, n_best=8)
     assert [len(hypotheses(found, row)) for row in range(ROWS)] == [1, 5, 5]
     missing = found.lengths == 0
@@ -325,7 +325,7 @@ def test_a_prefix_may_be_longer_than_the_limit_but_not_than_the_room():
         ({"scoring": Scoring(0.0, 1.0)}, "needs source_mask"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         find(tables(1), np.asarray([LENGTH]), **options)
 
@@ -333,7 +333,7 @@ def test_what_cannot_be_is_refused(options, message):
 @pytest.mark.parametrize("count", [1, 6])
 @pytest.mark.parametrize("values", [3, 10**6])
 @pytest.mark.parametrize("size", [100, 1000, 1024])
-def test_top_tokens_are_those_of_a_sorted_vocabulary(size, values, count):
+def test_blockwise_top_k_equals_the_top_of_a_sorted_vocabulary(size, values, count):
     """With few different values, of equal ones the first."""
     draw = np.random.default_rng(size)
     scores = draw.integers(0, values, (2, 3, size)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Ensembles: means of distributions, computed by hand."""
+"""Means of distributions of an ensemble, against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_an_ensemble_of_two_has_the_mean_of_both(mean):
         np.testing.assert_allclose(ours[row], expected / expected.sum(), atol=1e-6)
 
 
-def test_the_mean_of_probabilities_is_normalised_and_keeps_what_one_model_excludes():
+def test_a_mean_of_probabilities_keeps_tokens_that_one_model_excludes():
     model, other = tables(ROWS, 1), tables(ROWS, 2)
     model[0][:, 0, 2] = -np.inf
     _, logits = one_step([model, other], "probabilities")

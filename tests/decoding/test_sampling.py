@@ -1,4 +1,4 @@
-"""Sampling over tables: what is left to draw from, how often, and for whom."""
+"""Sampling over tables of logits: filters, frequencies, random keys, constraints."""
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,8 @@ def by_keys(step, context, *call, **options):
     return sample(step, tuple(tables), *call, keys=keys, **options)
 
 
-def kept(logits, temperature=1.0, top_k=0, top_p=1.0):
-    """Probabilities of what is left, in numpy."""
+def filtered_probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
+    """Returns filtered probabilities, in NumPy."""
     scaled = logits.astype(np.float64) / temperature
     order = np.argsort(-scaled, kind="stable")[: top_k or len(logits)]
     mass = np.exp(scaled[order] - scaled.max())
@@ -69,18 +69,18 @@ def kept(logits, temperature=1.0, top_k=0, top_p=1.0):
     ],
     ids=str,
 )
-def test_exactly_the_right_tokens_are_left(options):
+def test_filters_keep_exactly_the_right_tokens(options):
     logits = 3 * jax.random.normal(jax.random.key(0), (2, 3, SIZE))
     left, tokens = jax.device_get(SamplingConfig(**options).filter_logits(logits))
     for at in np.ndindex(2, 3):
-        expected = kept(np.asarray(logits[at]), **options)
+        expected = filtered_probabilities(np.asarray(logits[at]), **options)
         ours = np.zeros(SIZE)
         ours[tokens[at]] = jax.nn.softmax(left[at])
         np.testing.assert_array_equal(ours > 0, expected > 0)
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-def test_of_equal_tokens_the_first_are_left():
+def test_ties_are_broken_by_token_id():
     left, tokens = SamplingConfig(top_p=0.5).filter_logits(jnp.zeros(8))
     assert tokens[left > -np.inf].tolist() == [0, 1, 2, 3]
 
@@ -88,17 +88,19 @@ def test_of_equal_tokens_the_first_are_left():
 @pytest.mark.parametrize(
     "options", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}], ids=str
 )
-def test_tokens_come_as_often_as_they_are_likely(options):
+def test_token_frequencies_agree_with_probabilities(options):
     context = tables(1, spread=1.0)
     found = draw(context, num_samples=MANY, config=SamplingConfig(**options))
-    expected = MANY * kept(context[0][0, 0], **options)
+    expected = MANY * filtered_probabilities(context[0][0, 0], **options)
     counts = np.bincount(found.tokens[0, :, 0], minlength=V)
     assert not counts[expected == 0].any()
     there = expected > 0
     excess = (counts - expected)[there] ** 2 / expected[there]
     assert excess.sum() < CHI_SQUARE
     second = found.tokens[0, found.tokens[0, :, 0] == 2, 1]
-    expected = len(second) * kept(context[0][0, 3], **options)  # after token 2
+    expected = len(second) * filtered_probabilities(
+        context[0][0, 3], **options
+    )  # after token 2
     counts = np.bincount(second, minlength=V)
     excess = (counts - expected)[expected > 0] ** 2 / expected[expected > 0]
     assert len(second) > 100
@@ -142,14 +144,14 @@ def test_tokens_do_not_depend_on_the_batch():
         np.testing.assert_array_equal(ours, theirs[order])
 
 
-def test_rows_and_samples_are_drawn_apart():
+def test_examples_and_samples_are_independent():
     logits, attention = (np.repeat(table, 50, axis=0) for table in tables(1))
     found = draw((logits, attention), num_samples=50)
     for axis in (0, 1):
         assert len(np.unique(found.tokens.take(0, axis=axis), axis=0)) > 10
 
 
-def test_scores_are_log_probabilities_whatever_is_drawn_from():
+def test_scores_are_log_probabilities_of_the_unfiltered_model():
     context = tables(4)
     config = SamplingConfig(temperature=2.0, top_k=4)
     found = draw(context, num_samples=5, config=config)
@@ -161,13 +163,15 @@ def test_scores_are_log_probabilities_whatever_is_drawn_from():
         np.testing.assert_allclose(found.scores[row, one], expected, atol=1e-5)
 
 
-def test_rules_are_kept():
+def test_samples_satisfy_the_constraints():
     prefix = (jnp.asarray([[2], [0]]), jnp.asarray([[True], [False]]))
     limits = np.asarray([4, 3])
-    rules = {"min_length": 2, "forbidden": (0, 3)}
-    found = draw(tables(2), num_samples=200, limits=limits, prefix=prefix, **rules)
+    constraints = {"min_length": 2, "forbidden": (0, 3)}
+    found = draw(
+        tables(2), num_samples=200, limits=limits, prefix=prefix, **constraints
+    )
     for row, begin in enumerate([(2,), ()]):
-        allowed = set(everything(limits[row], prefix=begin, **rules))
+        allowed = set(everything(limits[row], prefix=begin, **constraints))
         words = {
             tuple(tokens[:length].tolist())
             for tokens, length in zip(

@@ -1,4 +1,4 @@
-"""Searches over models: what they report is what the model itself says of it."""
+"""Searches over models: their scores equal those that the model computes."""
 
 import functools
 
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from data.tokenizers.base import BOS, EOS, PAD
 from data.tokenizers.symbols import WordTokenizer
 from decoding.beam import Scoring, beam_search
@@ -31,26 +30,26 @@ from helpers.architectures import (
     names,
     tokens,
 )
-from tasks import language_modeling, translation
+from helpers.task_cases import (
+    MAX_LENGTH,
+    IdTokenizer,
+    decode_options,
+    language_modeling_task,
+    translation_case,
+)
+from tasks import translation
 from tasks.translation_inference import decoder_inputs
-from tests.tasks.test_document_translation import Numbers
 from utils.errors import UserError
 
-STEPS, BEAM = 6, 3
+STEPS, BEAM = MAX_LENGTH, 3
 ALPHA, BETA = 0.6, 0.3
 
 
-def options(**changes):
-    cfg = base.get_config()
-    cfg.decode.update(max_length=STEPS, max_length_ratio=1.0, **changes)
-    return cfg
-
-
 @pytest.mark.parametrize("name", names())
-def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
+def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name):
     """Log probability, and the coverage of the attention that one pass sows."""
     case = Seq2SeqCase(name)
-    rules = DecodingConstraints(
+    constraints = DecodingConstraints(
         jnp.asarray([STEPS, STEPS - 2]), STEPS, EOS, forbidden=(PAD, BOS)
     )
 
@@ -65,7 +64,7 @@ def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
             context,
             state,
             jnp.full(B, BOS),
-            rules,
+            constraints,
             beam_size=BEAM,
             n_best=BEAM,
             scoring=Scoring(ALPHA, BETA),
@@ -73,7 +72,7 @@ def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
         )
 
     def score(model, found):
-        target = decoder_inputs(found, Numbers(V))
+        target = decoder_inputs(found, IdTokenizer(V))
         inputs = case.source, case.source_mask, *target
         hidden, _ = model(*inputs, case.carry(B, memory_length=0), train=False)
         return model.log_prob(hidden, found), target[1]
@@ -97,24 +96,26 @@ def test_a_beam_s_scores_over_a_seq2seq_are_those_of_one_pass(name):
 
 
 @pytest.mark.parametrize("name", names())
-def test_scores_over_a_language_model_are_those_of_one_pass(name):
+def test_scores_of_a_language_model_equal_those_of_one_pass(name):
     """Of a beam and of samples, after prompts of two lengths."""
     case, text = LanguageModelCase(name), tokens((B, T))
     mask = jnp.arange(T) < jnp.asarray([[T - 1], [T - 3]])
     last = jnp.take_along_axis(text, mask.sum(axis=1, keepdims=True), axis=1)[:, 0]
-    rules = DecodingConstraints(jnp.full(B, STEPS), STEPS, EOS)
+    constraints = DecodingConstraints(jnp.full(B, STEPS), STEPS, EOS)
     keys = jax.random.split(jax.random.key(0), B)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def find(search, variables):
+    def find(decoding, variables):
         context, state = case.model.apply(
             variables, text, mask, case.carry(B), max_steps=STEPS, method="start"
         )
         step = make_step_fn(case.model, variables)
-        return search(step, context, state, last, rules, keys=keys)
+        return decoding(step, context, state, last, constraints, keys=keys)
 
     for method in ("beam", "sample"):
-        decode = options(method=method, beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
+        decode = decode_options(
+            method=method, beam_size=BEAM, n_best=BEAM, length_penalty=0.0
+        )
         found = find(DecodingConfig.from_config(decode.decode), case.variables)
         for row in range(B):
             before = int(mask[row].sum()) + 1
@@ -130,12 +131,6 @@ def test_scores_over_a_language_model_are_those_of_one_pass(name):
                 np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-@functools.cache
-def translator():
-    case = Seq2SeqCase("rnn", layers=1)
-    return case, translation.Task({"source": Numbers(W), "target": Numbers(V)})
-
-
 def batch_of(case, order=(0, 1)):
     order = np.asarray(order)
     return {
@@ -146,38 +141,40 @@ def batch_of(case, order=(0, 1)):
     }
 
 
-def found_by(call, order=(0, 1), **changes):
-    """What `translate` or `translate_n_best` makes of rows in some order."""
-    case, task = translator()
-    batch, cfg = batch_of(case, order), options(**changes)
+def translated(method_name, order=(0, 1), **changes):
+    """Returns what `translate` or `translate_n_best` finds for examples in an order."""
+    case, task = translation_case()
+    batch, cfg = batch_of(case, order), decode_options(**changes)
     lines = [""] * len(order)
-    return getattr(task, call)(case.model, case.variables, (), batch, cfg, lines)[0]
+    return getattr(task, method_name)(
+        case.model, case.variables, (), batch, cfg, lines
+    )[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_translations_do_not_depend_on_the_batch_and_the_best_comes_first(method):
     n_best = 1 if method == "greedy" else BEAM
-    found = found_by("translate_n_best", method=method, n_best=n_best)
+    found = translated("translate_n_best", method=method, n_best=n_best)
     assert [len(row) for row in found] == [n_best, n_best]
-    turned = found_by("translate_n_best", (1, 0, 0), method=method, n_best=n_best)
+    turned = translated("translate_n_best", (1, 0, 0), method=method, n_best=n_best)
     for ours, theirs in zip(turned, [found[1], found[0], found[0]], strict=True):
         assert [text for text, _ in ours] == [text for text, _ in theirs]
         scores = [[score for _, score in row] for row in (ours, theirs)]
         np.testing.assert_allclose(*scores, atol=1e-5)
-    best = found_by("translate", method=method, n_best=n_best)
+    best = translated("translate", method=method, n_best=n_best)
     assert best == [row[0][0] for row in found]
 
 
 def test_another_seed_gives_other_samples_and_the_same_gives_the_same():
     one, again, other = (
-        found_by("translate", method="sample", seed=seed) for seed in (1, 1, 2)
+        translated("translate", method="sample", seed=seed) for seed in (1, 1, 2)
     )
     assert one == again
     assert one != other
 
 
 def test_translations_begin_with_a_given_prefix():
-    case, task = translator()
+    case, task = translation_case()
     prefix = {
         "prefix": np.asarray([[7, 9], [8, 0]]),
         "prefix_mask": np.asarray([[True, True], [True, False]]),
@@ -188,7 +185,7 @@ def test_translations_begin_with_a_given_prefix():
             case.variables,
             (),
             batch_of(case) | prefix,
-            options(method=method),
+            decode_options(method=method),
             ["", ""],
         )
         assert found[0].startswith("7 9")
@@ -196,11 +193,11 @@ def test_translations_begin_with_a_given_prefix():
 
 
 def test_lines_are_translated_in_order_and_blank_ones_stay_blank():
-    case, _ = translator()
+    case, _ = translation_case()
     words = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, W))])
-    task = translation.Task({"source": words, "target": Numbers(V)})
+    task = translation.Task({"source": words, "target": IdTokenizer(V)})
     lines = ["5 6 7", " ", "9", "5 6 7 11 12"]
-    cfg = options(method="beam", beam_size=BEAM, n_best=2)
+    cfg = decode_options(method="beam", beam_size=BEAM, n_best=2)
     whole = list(task.predict_n_best(case.model, case.variables, iter(lines), cfg))
     assert [len(row) for row in whole] == [2, 0, 2, 2]
     best = list(task.predict(case.model, case.variables, iter(lines), cfg))
@@ -209,13 +206,9 @@ def test_lines_are_translated_in_order_and_blank_ones_stay_blank():
     assert alone == best[2]
 
 
-def text_task():
-    return language_modeling.Task({"text": WordTokenizer([str(i) for i in range(V)])})
-
-
 def test_continuations_of_a_line_are_ranked_and_need_no_source():
-    case, task = LanguageModelCase("rnn", layers=1), text_task()
-    cfg = options(method="beam", beam_size=BEAM, n_best=BEAM)
+    case, task = LanguageModelCase("rnn", layers=1), language_modeling_task()
+    cfg = decode_options(method="beam", beam_size=BEAM, n_best=BEAM)
     (found,) = task.predict_n_best(case.model, case.variables, ["5 6 7"], cfg)
     assert len({text for text, _ in found}) == BEAM
     assert sorted(found, key=lambda pair: -pair[1]) == found
@@ -227,7 +220,11 @@ def test_continuations_of_a_line_are_ranked_and_need_no_source():
         {"method": "beam", "coverage_penalty": 0.2},
     ):
         with pytest.raises(UserError, match="language models have none"):
-            next(task.predict(case.model, case.variables, ["5"], options(**changes)))
+            next(
+                task.predict(
+                    case.model, case.variables, ["5"], decode_options(**changes)
+                )
+            )
 
 
 @pytest.mark.parametrize(
@@ -258,29 +255,31 @@ def test_continuations_of_a_line_are_ranked_and_need_no_source():
     ],
     ids=str,
 )
-def test_what_no_search_can_be_is_refused_in_one_line(changes, message):
+def test_invalid_decoding_options_are_refused_in_one_line(changes, message):
     with pytest.raises(UserError, match=message) as refused:
-        check_decode(options(**changes).decode, vocab_size=V)
+        check_decode(decode_options(**changes).decode, vocab_size=V)
     assert "\n" not in str(refused.value)
 
 
-def test_a_protocol_names_the_search_and_only_what_matters_to_it():
-    told = decoding_protocol(options().decode)
-    assert told["search"] == "greedy"
-    assert told["decode"].keys() == {
+def test_the_protocol_names_the_search_and_only_its_active_keys():
+    described = decoding_protocol(decode_options().decode)
+    assert described["search"] == "greedy"
+    assert described["decode"].keys() == {
         "method",
         "max_length",
         "max_length_ratio",
         "min_length",
         "replace_unknown",
     }
-    told = decoding_protocol(options(method="beam", early_stopping=True).decode)
-    assert told["search"] == (
+    described = decoding_protocol(
+        decode_options(method="beam", early_stopping=True).decode
+    )
+    assert described["search"] == (
         "beam, beam size 4, length penalty 0.6, coverage penalty 0.0, early stopping"
     )
-    assert told["decode"]["beam_size"] == 4
-    told = decoding_protocol(options(method="sample", top_p=0.9).decode)
-    assert told["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
+    assert described["decode"]["beam_size"] == 4
+    described = decoding_protocol(decode_options(method="sample", top_p=0.9).decode)
+    assert described["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
 
 
 @pytest.mark.parametrize("mean", MEANS)
@@ -289,15 +288,15 @@ def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
     cases = [Seq2SeqCase(name, layers=1) for name in ("rnn", "transformer")]
     model = Ensemble(tuple(case.model for case in cases), mean)
     variables = ensemble_variables([case.variables for case in cases])
-    task = translation.Task({"source": Numbers(W), "target": Numbers(V)})
-    cfg = options(method="beam", beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
+    task = translation.Task({"source": IdTokenizer(W), "target": IdTokenizer(V)})
+    cfg = decode_options(method="beam", beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
     batch = batch_of(cases[0])
     carry = task.initial_carry(model, B, train=False)
     search = DecodingConfig.from_config(cfg.decode)
     found, _ = task.search(model, variables, carry, batch, cfg, search)
 
     def score(model, found):
-        target_in, mask = decoder_inputs(found, Numbers(V))
+        target_in, mask = decoder_inputs(found, IdTokenizer(V))
         inputs = cases[0].source, cases[0].source_mask, target_in, mask
         hidden, _ = model(*inputs, carry, train=False)
         logits = [

@@ -1,4 +1,4 @@
-"""What translations score without learning."""
+"""Trivial baselines of translation."""
 
 import pytest
 
@@ -20,11 +20,11 @@ def test_the_nearest_neighbour_shares_most_with_the_query():
     assert nearest_neighbours(known, queries).tolist() == [0, 1, 2, 0]
 
 
-def test_a_query_that_shares_nothing_gets_some_neighbour():
+def test_a_query_without_common_features_gets_some_neighbour():
     assert nearest_neighbours(["abc", "def"], ["東京"])[0] in (0, 1)
 
 
-def test_floors_score_copies_and_neighbours():
+def test_baselines_score_copies_and_neighbours():
     found = trivial_baselines(TRAIN, [("5 March 2024", "5. März 2024")], "de")
     assert found["nearest_neighbour"]["exact_match"] == 100
     assert found["copy"]["exact_match"] == 0
@@ -33,8 +33,8 @@ def test_floors_score_copies_and_neighbours():
 
 
 @pytest.mark.parametrize("tag", ["", "<2de>"])
-def test_floors_are_held_to_the_references_that_models_are_held_to(tag):
-    """Lower-cased ones; the tag before a source is no part of what is copied."""
+def test_baselines_are_scored_with_the_references_of_models(tag):
+    """References are lowercased, and the tag of a source is not copied."""
     train = [(f"{tag} {source}".strip(), target) for source, target in TRAIN]
     split = [
         (f"{tag} ONE of the cats".strip(), "One OF the cats"),
@@ -53,5 +53,5 @@ def test_floors_are_held_to_the_references_that_models_are_held_to(tag):
     assert found["nearest_neighbour"] == expected["nearest_neighbour"]
 
 
-def test_without_pairs_to_look_through_only_copying_is_scored():
+def test_without_training_pairs_only_copying_is_scored():
     assert trivial_baselines([], [("a", "b")], "de").keys() == {"copy"}

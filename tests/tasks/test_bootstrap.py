@@ -11,7 +11,7 @@ from tasks.bleu import one_line, score_text
 from tasks.bootstrap import BootstrapBlocks, resampled_means
 
 
-def test_an_interval_is_as_wide_as_the_standard_error_says():
+def test_the_width_of_an_interval_agrees_with_the_standard_error():
     draw = np.random.default_rng(3)
     total = draw.normal(300.0, 40.0, size=900)
     blocks = BootstrapBlocks(total, np.full(900, 100.0))
@@ -21,7 +21,7 @@ def test_an_interval_is_as_wide_as_the_standard_error_says():
     np.testing.assert_allclose(high - low, 2 * 1.96 * error, rtol=0.1)
 
 
-def test_equal_blocks_leave_no_doubt_and_long_ones_count_more():
+def test_equal_blocks_give_a_point_interval_and_long_blocks_weigh_more():
     weight = np.asarray([1.0, 2.0, 30.0])
     low, high = BootstrapBlocks(2.5 * weight, weight).interval()
     assert low == pytest.approx(2.5)
@@ -31,7 +31,7 @@ def test_equal_blocks_leave_no_doubt_and_long_ones_count_more():
     assert {round(mean, 9) for mean in means} == {round(x, 9) for x in expected}
 
 
-def test_losses_go_to_their_blocks_and_padding_to_none():
+def test_losses_are_added_to_their_blocks_and_padding_is_ignored():
     blocks = BootstrapBlocks.zeros(3)
     numbers = np.asarray([[0, 2, -1], [2, 2, 9]])
     weights = np.asarray([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
@@ -62,7 +62,7 @@ def bleu_of(hypotheses, references):
     return 100 * brevity * precision**0.25
 
 
-def test_the_older_bleu_is_of_moses_tokens_in_lower_case():
+def test_bleu_moses_lowercase_scores_lowercased_moses_tokens():
     hypotheses = ["Der Hund läuft, z.B. im Park (heute).", "Das ist ein Haus."]
     references = ["der Hund läuft, z.B. in dem Park (heute)", "das ist ein Haus."]
     tokens = [
@@ -81,7 +81,7 @@ def test_the_older_bleu_is_of_moses_tokens_in_lower_case():
     assert "tok:13a" in signatures["bleu_signature"]
 
 
-def test_it_costs_nothing_while_training_and_is_not_for_unspaced_languages():
+def test_bleu_moses_lowercase_needs_intervals_and_a_spaced_language():
     texts = ["a b c d e"]
     assert "bleu_moses_lowercase" not in score_text(texts, texts, "de")[0]
     # Of most samples of these nothing matches.

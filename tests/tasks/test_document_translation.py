@@ -1,4 +1,4 @@
-"""Translation of documents: what a model remembers of the sentences before."""
+"""Translation of documents with a memory of the sentences before."""
 
 import functools
 
@@ -10,8 +10,9 @@ import pytest
 
 from configs import base
 from data.batching.documents import DocumentBatches
-from data.tokenizers.base import BOS, EOS, PAD, Tokenizer
+from data.tokenizers.base import BOS, EOS, PAD
 from helpers.architectures import Seq2SeqCase, V, W
+from helpers.task_cases import IdTokenizer
 from tasks.translation import Task
 from tasks.translation_inference import decoder_inputs
 from tests.data.batching.test_documents import encoded
@@ -23,22 +24,10 @@ OPTIONS = base.get_config()
 OPTIONS.decode.update(max_length=WIDTH, max_length_ratio=1.0)
 
 
-class Numbers(Tokenizer):
-    """A tokenizer whose text is its numbers."""
-
-    kind = "numbers"
-
-    def __init__(self, vocab_size):
-        self.vocab_size = vocab_size
-
-    def decode(self, ids):
-        return " ".join(map(str, ids))
-
-
 @functools.cache
-def small(name):
-    """A model that remembers 9 tokens, and its task."""
-    tokenizers = {"source": Numbers(W), "target": Numbers(V)}
+def document_case(name):
+    """Returns a model with a memory of 9 tokens, and its task."""
+    tokenizers = {"source": IdTokenizer(W), "target": IdTokenizer(V)}
     return Seq2SeqCase(name, memory_length=9), Task(tokenizers, document_order=True)
 
 
@@ -57,7 +46,7 @@ def padded(tokens):
 @functools.cache
 def by_hand():
     """From a source, a target and a carry to logits and the next carry."""
-    case, _ = small("transformer_xl")
+    case, _ = document_case("transformer_xl")
 
     def call(model, source, target, carry):
         labels, mask = target
@@ -77,7 +66,7 @@ def side_of(side, number):
 
 def read(batches, targets):
     """Logits of each pair after those of its document, and without them."""
-    call, (case, _) = by_hand(), small("transformer_xl")
+    call, (case, _) = by_hand(), document_case("transformer_xl")
     for number, target in enumerate(targets):
         if number == 0 or TEXTS[number] != TEXTS[number - 1]:
             carry = case.carry(1)
@@ -89,13 +78,13 @@ def read(batches, targets):
 
 @functools.cache
 def loss_of():
-    case, task = small("transformer_xl")
+    case, task = document_case("transformer_xl")
     loss = functools.partial(task.loss, case.model, train=False, rng=None)
     return jax.jit(lambda carry, batch: loss(case.variables, carry, batch))
 
 
 def test_a_loss_is_that_of_the_sentence_after_those_before_it():
-    case, task = small("transformer_xl")
+    case, task = document_case("transformer_xl")
     batches = texts_in_order()
     targets = [side_of(batches.target, number) for number in range(len(TEXTS))]
     after, alone = [], []
@@ -115,7 +104,7 @@ def test_a_loss_is_that_of_the_sentence_after_those_before_it():
 
 
 def test_a_reset_row_does_not_see_the_document_before():
-    case, task = small("transformer_xl")
+    case, task = document_case("transformer_xl")
     batch, loss = texts_in_order()[0], loss_of()
     empty = task.initial_carry(case.model, 2, train=False)
     _, full = loss(empty, batch)
@@ -134,7 +123,7 @@ def test_a_reset_row_does_not_see_the_document_before():
 
 
 def card_of(name, target_seed=1):
-    case, task = small(name)
+    case, task = document_case(name)
     batches = texts_in_order(target_seed)
     texts = [("", task.target.decode(side_of(batches.target, i))) for i in range(7)]
     return task.evaluate(case.model, case.variables, batches, OPTIONS, texts=texts)
@@ -144,10 +133,10 @@ def hypotheses_of(card):
     return [sample["hypothesis"] for sample in card["samples"]]
 
 
-def test_hypotheses_are_likeliest_after_the_models_own_translations():
+def test_hypotheses_are_the_most_probable_after_earlier_translations():
     found = hypotheses_of(card_of("transformer_xl"))
     targets = [[*map(int, text.split()), EOS] for text in found]
-    forgetful = 0
+    num_changed = 0
     for target, (logits, alone) in zip(
         targets, read(texts_in_order(), targets), strict=True
     ):
@@ -155,13 +144,13 @@ def test_hypotheses_are_likeliest_after_the_models_own_translations():
         for scores in (logits, alone):
             scores[:, [PAD, BOS]] = -np.inf
         assert logits.argmax(axis=1)[:free].tolist() == target[:free]
-        forgetful += alone.argmax(axis=1)[:free].tolist() != target[:free]
-    assert forgetful
+        num_changed += alone.argmax(axis=1)[:free].tolist() != target[:free]
+    assert num_changed
 
 
-def test_what_was_found_is_read_to_its_end_and_no_further():
+def test_decoder_inputs_are_masked_after_the_end():
     found = jnp.asarray([[7, EOS, EOS, EOS], [8, 9, 6, EOS], [EOS] * 4])
-    target_in, mask = decoder_inputs(found, Numbers(V))
+    target_in, mask = decoder_inputs(found, IdTokenizer(V))
     expected = [[BOS, 7, PAD, PAD], [BOS, 8, 9, 6], [BOS, PAD, PAD, PAD]]
     assert target_in.tolist() == expected
     assert mask.sum(axis=1).tolist() == [2, 4, 1]
@@ -178,8 +167,8 @@ def test_no_reference_leaks_into_hypotheses():
 
 
 @pytest.mark.parametrize("name", ["rnn", "transformer"])
-def test_a_model_that_remembers_nothing_translates_documents_too(name):
-    case, task = small(name)
+def test_a_model_without_memory_translates_documents_too(name):
+    case, task = document_case(name)
     assert task.initial_carry(case.model, 2, train=True) == ()
     if name == "rnn":
         card = card_of(name)
@@ -187,8 +176,8 @@ def test_a_model_that_remembers_nothing_translates_documents_too(name):
         assert card["protocol"]["memory_length"] == 0
 
 
-def test_without_documents_nothing_is_remembered():
-    case, task = small("transformer_xl")
+def test_without_document_order_the_carry_is_empty():
+    case, task = document_case("transformer_xl")
     alone = Task({"source": task.source, "target": task.target})
     assert alone.initial_carry(case.model, 2, train=True, memory_length=9) == ()
     assert task.initial_carry(case.model, 2, train=True).decoder.length == 9

@@ -1,4 +1,4 @@
-"""What `predict.py` makes of lines: in order, as they come, and equal to evaluation."""
+"""Inference on lines of text: order, batches, streams, equality with evaluation."""
 
 import io
 import itertools
@@ -10,48 +10,38 @@ import pytest
 
 from data.tokenizers.base import BOS, EOS
 from helpers.architectures import LanguageModelCase, V
+from helpers.task_cases import (
+    IdTokenizer,
+    decode_options,
+    language_modeling_task,
+    translation_case,
+)
 from tasks import translation
 from tasks.inference_batches import CHUNK_SIZE
-from tests.decoding.test_search import options, text_task, translator
 from tests.tasks.test_document_translation import (
     OPTIONS,
     TEXTS,
-    Numbers,
     card_of,
+    document_case,
     hypotheses_of,
     side_of,
     texts_in_order,
 )
-from tests.tasks.test_document_translation import small as remembering
 from utils import cli
 from utils.errors import UserError
 
 LINES = ["5 6 7", " ", "9", "5 6 7 11 12"]
 
 
-class Words(Numbers):
-    """Numbers that are read as they are written."""
-
-    def encode(self, text):
-        return [int(word) for word in text.split()]
-
-
-def small():
-    """A model and its task, which reads and writes numbers."""
-    case, task = translator()
-    sides = {"source": Words(task.source.vocab_size), "target": Words(V)}
-    return case, translation.Task(sides)
-
-
 def predicted(call, lines, cfg=None, **keywords):
-    case, task = small()
-    cfg = cfg or options()
+    case, task = translation_case()
+    cfg = cfg or decode_options()
     return getattr(task, call)(case.model, case.variables, iter(lines), cfg, **keywords)
 
 
 def step_by_step(source, target):
     """The log probability of a target, a token after the other."""
-    case, _ = translator()
+    case, _ = translation_case()
     source = jnp.asarray([[*source, EOS]])
     context, state = case.start(source, source > 0, (), max_steps=16)
     total, last = 0.0, BOS
@@ -61,7 +51,7 @@ def step_by_step(source, target):
     return total
 
 
-def test_given_targets_score_what_the_model_gives_them_step_by_step():
+def test_scores_of_targets_equal_those_of_decoding_step_by_step():
     targets = [[8, 4], [], [20, 5, 6, 7, 8, 4, 9, 10, 11], [13]]
     lines = [
         f"{source}\t{' '.join(map(str, target))}"
@@ -76,8 +66,8 @@ def test_given_targets_score_what_the_model_gives_them_step_by_step():
         assert found[number][1] == len(targets[number]) + 1
 
 
-def test_a_translation_and_its_score_come_back_when_it_is_given():
-    cfg = options(method="beam", beam_size=3, n_best=2, length_penalty=0.0)
+def test_scoring_a_translation_gives_the_score_of_its_search():
+    cfg = decode_options(method="beam", beam_size=3, n_best=2, length_penalty=0.0)
     cfg.decode.max_length_ratio = 10.0  # so that no end is forced
     cfg.decode.max_length = 40
     for hypotheses in predicted("predict_n_best", LINES[:1], cfg):
@@ -87,7 +77,7 @@ def test_a_translation_and_its_score_come_back_when_it_is_given():
         np.testing.assert_allclose(given, ours, rtol=1e-4)
 
 
-def test_translations_of_lines_begin_with_what_stands_behind_the_tab():
+def test_translations_begin_with_the_prefix_after_the_tab():
     lines = [f"{line}\t{begin}" for line, begin in zip(LINES, "4789", strict=True)]
     found = list(predicted("predict", lines, prefix=True))
     assert [text[:1] for text in found] == ["4", "", "8", "9"]
@@ -97,7 +87,7 @@ def test_translations_of_lines_begin_with_what_stands_behind_the_tab():
     assert list(predicted("predict", again, prefix=True)) == free
 
 
-def test_a_line_without_the_tab_is_named():
+def test_a_line_without_a_tab_is_refused_with_its_number():
     lines = predicted("score_targets", ["5\t6", "", "7"])
     with pytest.raises(UserError, match=r"line 3 .* no tab; .* a tab and its target"):
         list(lines)
@@ -112,8 +102,8 @@ def test_lines_are_read_no_further_than_needed():
         assert len(read) == most
 
 
-def test_too_long_a_line_is_cut_and_told(capsys):
-    cfg = options()
+def test_too_long_a_line_is_truncated_with_a_warning(capsys):
+    cfg = decode_options()
     cfg.data.max_length = 6
     found = list(predicted("predict", ["5 6", "5 6 7 11 12 9 8"], cfg))
     assert capsys.readouterr().err == (
@@ -135,15 +125,15 @@ def document_lines():
 
 
 def read_documents(**keywords):
-    case, task = remembering("transformer_xl")
-    sides = {"source": Words(task.source.vocab_size), "target": Words(V)}
+    case, task = document_case("transformer_xl")
+    sides = {"source": IdTokenizer(task.source.vocab_size), "target": IdTokenizer(V)}
     task = translation.Task(sides, document_order=True)
     return list(
         task.predict(case.model, case.variables, document_lines(), OPTIONS, **keywords)
     )
 
 
-def test_documents_as_lines_are_translated_as_an_evaluation_does():
+def test_documents_as_lines_are_translated_as_in_an_evaluation():
     found = read_documents(document_order=True)
     blank = [number for number, line in enumerate(document_lines()) if not line]
     assert [number for number, line in enumerate(found) if not line] == blank
@@ -155,15 +145,15 @@ def test_documents_as_lines_are_translated_as_an_evaluation_does():
     assert read_documents() != found  # each alone
 
 
-def test_a_model_that_remembers_nothing_says_so_and_reads_each_alone(capsys):
+def test_a_model_without_memory_translates_lines_independently_with_a_warning(capsys):
     found = list(predicted("predict", LINES, document_order=True))
     assert "has no memory" in capsys.readouterr().err
     assert found == list(predicted("predict", LINES))
 
 
-def test_a_text_s_score_is_that_of_one_pass_however_long_its_segments():
-    case, task = LanguageModelCase("rnn", layers=1), text_task()
-    cfg = options()
+def test_the_score_of_a_text_does_not_depend_on_the_segment_length():
+    case, task = LanguageModelCase("rnn", layers=1), language_modeling_task()
+    cfg = decode_options()
     lines = ["5 6 7 8 9 10 11", "", "4"]
     for cfg.data.segment_length in (4, 8):
         found = list(task.score_targets(case.model, case.variables, lines, cfg))
@@ -177,9 +167,9 @@ def test_a_text_s_score_is_that_of_one_pass_however_long_its_segments():
             assert scored[1] == text.shape[1] - 1
 
 
-def test_a_blank_line_is_not_continued_and_texts_have_no_documents():
-    case, task = LanguageModelCase("rnn", layers=1), text_task()
-    call = case.model, case.variables, ["5", " ", "6"], options()
+def test_language_models_skip_blank_lines_and_refuse_options_of_translation():
+    case, task = LanguageModelCase("rnn", layers=1), language_modeling_task()
+    call = case.model, case.variables, ["5", " ", "6"], decode_options()
     assert list(task.predict(*call))[1] == ""
     for keywords in ({"document_order": True}, {"prefix": True}):
         with pytest.raises(UserError, match="is for translation"):

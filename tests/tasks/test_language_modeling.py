@@ -1,4 +1,4 @@
-"""What of a segment a language model is trained on, and how it is evaluated."""
+"""The language modelling task: weights of the loss, z-loss, evaluation with a carry."""
 
 import dataclasses
 
@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data.tokenizers.symbols import WordTokenizer
-from helpers.architectures import B, LanguageModelCase, T, V, tokens
-from tasks.language_modeling import Task
+from helpers.architectures import B, LanguageModelCase, T, tokens
+from helpers.task_cases import language_modeling_task
 
 SEGMENTS = 4
-
-
-def task(**options):
-    words = WordTokenizer([str(i) for i in range(V)])
-    return Task({"text": words}, **options)
 
 
 def batch(k=0):
@@ -33,17 +27,22 @@ def batch(k=0):
 def test_only_the_last_part_of_a_segment_trains(share, first):
     case, one = LanguageModelCase("transformer", layers=1), batch()
     call = (case.model, case.variables, (), one, jax.random.key(0))
-    total, weight = task(loss_fraction=share).loss(*call, train=True)[0]["loss"]
+    total, weight = language_modeling_task(loss_fraction=share).loss(*call, train=True)[
+        0
+    ]["loss"]
     hidden, _, _ = case.run(one["tokens"], ())
     nll = -case.log_prob(hidden, one["labels"])
     assert weight == B * (T - first)
     np.testing.assert_allclose(total, nll[:, first:].sum(), rtol=1e-5)
 
 
-def test_z_loss_stands_beside_the_loss_of_training_alone():
+def test_z_loss_is_an_auxiliary_loss_of_training_only():
     case, one = LanguageModelCase("transformer", layers=1), batch()
     call = (case.model, case.variables, (), one, jax.random.key(0))
-    plain, with_z = task(loss_fraction=0.5), task(loss_fraction=0.5, z_loss=0.25)
+    plain, with_z = (
+        language_modeling_task(loss_fraction=0.5),
+        language_modeling_task(loss_fraction=0.5, z_loss=0.25),
+    )
     pairs, _ = with_z.loss(*call, train=True)
     expected = plain.loss(*call, train=True)[0]["loss"]
     np.testing.assert_array_equal(pairs["loss"], expected)
@@ -80,9 +79,11 @@ class Segments:
 @pytest.mark.parametrize(
     ("name", "key"), [("rnn", "attention_window"), ("transformer_xl", "memory_length")]
 )
-def test_an_evaluation_hands_the_memory_on(name, key):
+def test_an_evaluation_passes_the_carry_from_segment_to_segment(name, key):
     case = LanguageModelCase(name, **{key: 7}, layers=1)
-    card = task().evaluate(case.model, case.variables, Segments(), ConfigDict())
+    card = language_modeling_task().evaluate(
+        case.model, case.variables, Segments(), ConfigDict()
+    )
     total, carry = 0.0, case.carry(B)
     for k in range(SEGMENTS):
         hidden, _, carry = case.run(batch(k)["tokens"], carry)

@@ -1,15 +1,15 @@
-"""Unknown words, tags and line breaks in what a translation is written as."""
+"""Detokenization of translations: unknown words, tags and line breaks."""
 
 import pytest
 
 from data.tokenizers.symbols import WordTokenizer
 from helpers.architectures import V, W
+from helpers.task_cases import decode_options, translation_case
 from tasks import translation
 from tasks.translation_inference import replace_unknown
-from tests.decoding.test_search import options, translator
 
 
-def test_unknown_words_are_those_the_model_looks_at():
+def test_unknown_words_are_copied_from_the_attended_source_words():
     words = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", "is", "here"])
     ids = words.encode("Ada is here with Bob")
     source = ["Ada", "ist", "hier", "mit", "Bob"]
@@ -20,7 +20,7 @@ def test_unknown_words_are_those_the_model_looks_at():
     assert replace_unknown(words, ids[1:3], [0, 0], source) == "is here"
 
 
-def test_tags_are_neither_part_of_a_text_nor_a_word_for_an_unknown_one():
+def test_tags_are_neither_output_nor_copied_for_an_unknown_word():
     plain = WordTokenizer(["<pad>", "<eos>", "<unk>", "<bos>", "is", "here"])
     words = plain.with_tags(["<2de>"])
     tag, unknown, here = words.tags["<2de>"], words.unk, words.token_to_id("here")
@@ -33,19 +33,19 @@ def test_tags_are_neither_part_of_a_text_nor_a_word_for_an_unknown_one():
 
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_translation_is_one_line(replaces):
-    case, _ = translator()
+    case, _ = translation_case()
     symbols = ["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, W))]
     target = WordTokenizer([*symbols[:4], *(f"a\n{n}" for n in range(4, V))])
     task = translation.Task({"source": WordTokenizer(symbols), "target": target})
-    cfg = options(replace_unknown=replaces)
+    cfg = decode_options(replace_unknown=replaces)
     (found,) = task.predict(case.model, case.variables, ["5 7"], cfg)
     assert found.startswith("a ")
     assert "\n" not in found
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])
-def test_a_search_never_writes_a_tag(method):
-    case, _ = translator()
+def test_a_search_never_outputs_a_tag(method):
+    case, _ = translation_case()
     symbols = ["<pad>", "<eos>", "<unk>", "<bos>", *map(str, range(4, V))]
     target = WordTokenizer(symbols[:-1]).with_tags(["<2de>"])
     assert target.tags == {"<2de>": V - 1}
@@ -54,14 +54,16 @@ def test_a_search_never_writes_a_tag(method):
     head = case.variables["params"]["head"]
     head = head | {"bias": head["bias"].at[V - 1].add(50.0)}
     variables = {"params": case.variables["params"] | {"head": head}}
-    found = task.predict_n_best(case.model, variables, ["5 7"], options(method=method))
+    found = task.predict_n_best(
+        case.model, variables, ["5 7"], decode_options(method=method)
+    )
     [[(text, score), *_]] = found
     assert text
-    assert score < -20  # what is likeliest is not for it to choose
+    assert score < -20  # the most probable token is not allowed
 
 
-def test_a_translation_takes_unknown_words_from_the_source():
-    case, _ = translator()
+def test_a_translation_copies_unknown_words_from_its_source():
+    case, _ = translation_case()
     special = ["<pad>", "<eos>", "<unk>", "<bos>"]
     source = WordTokenizer([*special, *map(str, range(4, W))])
     target = WordTokenizer([*special, *map(str, range(4, V))])
@@ -70,11 +72,11 @@ def test_a_translation_takes_unknown_words_from_the_source():
     table = case.variables["params"]["head"]["bias"]
     head = case.variables["params"]["head"] | {"bias": table.at[2].add(20.0)}
     variables = {"params": case.variables["params"] | {"head": head}}
-    cfg = options(replace_unknown=True)
+    cfg = decode_options(replace_unknown=True)
     (found,) = task.predict(case.model, variables, [line], cfg)
     assert found
     assert set(found.split()) <= {*line.split(), "<unk>"}
-    cfg = options(replace_unknown=False)
+    cfg = decode_options(replace_unknown=False)
     (shown,) = task.predict(case.model, variables, [line], cfg)
     assert set(shown.split()) == {"<unk>"}
     assert len(shown.split()) == len(found.split())

@@ -44,7 +44,7 @@ def test_a_row_holds_what_was_scored_and_logged(two):
     }
 
 
-def test_floors_stand_under_the_runs_in_their_columns(two):
+def test_baselines_follow_the_runs_in_their_columns(two):
     rows = score_rows(compare(*two))
     labels = ["rnn", "transformer", "copy the source", "nearest neighbour", "unigram"]
     assert [row.label for row in rows] == labels
@@ -56,7 +56,7 @@ def test_floors_stand_under_the_runs_in_their_columns(two):
     assert not found["unigram"]["parameters"]
 
 
-def test_a_floor_that_differs_names_its_runs(tmp_path):
+def test_a_baseline_that_differs_names_its_runs(tmp_path):
     one = make_run(tmp_path / "a", baselines={"unigram": {"loss": 3.0}})
     two = make_run(tmp_path / "b", "transformer", baselines={"unigram": {"loss": 2.0}})
     found = cells(compare(one, two))

@@ -13,8 +13,8 @@ from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS
 from experiment.validate import check_lengths
 from helpers.architectures import LanguageModelCase, V
+from helpers.task_cases import language_modeling_task
 from tasks.bootstrap import BLOCK_SIZE
-from tests.tasks.test_language_modeling import task
 from utils.errors import UserError
 
 LENGTH = 6
@@ -53,7 +53,9 @@ def test_each_token_counts_once_after_at_least_so_many_others(size, stride, rows
 
 
 def card_of(case, batches, **how):
-    return task().evaluate(case.model, case.variables, batches, ConfigDict(), **how)
+    return language_modeling_task().evaluate(
+        case.model, case.variables, batches, ConfigDict(), **how
+    )
 
 
 def test_a_stride_of_the_window_is_the_plain_evaluation():
