@@ -156,7 +156,7 @@ class Task(TextGenerator):
                 "words": text.words,
                 "characters": text.characters,
                 "bytes": text.size,
-                "rows": batches.batch_size,
+                "batch_size": batches.batch_size,
                 **context,
                 **{key: getattr(model.config, key, 0) for key in memory_keys},
                 "tokenizer": self.tokenizer.kind,

@@ -162,7 +162,7 @@ def test_no_reference_leaks_into_hypotheses():
     assert one["scores"]["loss"] != other["scores"]["loss"]
     assert one["protocol"]["document_order"] is True
     assert one["protocol"]["memory_length"] == 9
-    assert one["protocol"]["rows"] == 2
+    assert one["protocol"]["batch_size"] == 2
     assert one["protocol"]["tokens"] == SHORT[1].sum()
 
 
