@@ -71,12 +71,12 @@ class DecodingConfig:
 
     @property
     def single_best(self) -> "DecodingConfig":
-        """The same search for one hypothesis only."""
+        """Copy of this config that returns a single hypothesis."""
         return dataclasses.replace(self, n_best=1)
 
     @property
     def with_scores(self) -> "DecodingConfig":
-        """The same search with scores: greedy decoding becomes a beam of size 1."""
+        """Copy of this config that returns scores: greedy becomes a beam of size 1."""
         if self.method != "greedy":
             return self
         return dataclasses.replace(

@@ -27,7 +27,7 @@ class BootstrapBlocks:
 
     @classmethod
     def zeros(cls, num_blocks: int) -> "BootstrapBlocks":
-        """Creates empty blocks."""
+        """Creates blocks without any losses."""
         return cls(np.zeros(num_blocks), np.zeros(num_blocks))
 
     def add(self, indices: np.ndarray, losses: np.ndarray, weights: np.ndarray) -> None:
