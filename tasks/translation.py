@@ -134,7 +134,11 @@ class Task(Translator):
         }
         if self.document_order:
             memory = {key: getattr(model.config, key, 0) for key in MEMORY_KEYS}
-            protocol |= {"document_order": True, "batch_size": batches.batch_size, **memory}
+            protocol |= {
+                "document_order": True,
+                "batch_size": batches.batch_size,
+                **memory,
+            }
         samples = [
             {"source": source, "reference": target, "hypothesis": hypothesis}
             for (source, target), hypothesis in zip(texts, hypotheses, strict=True)

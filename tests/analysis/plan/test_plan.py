@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tasks
 from analysis.plan.liveness import peak_bytes
 from analysis.plan.memory import held, partitioner_of, working_bytes
 from analysis.plan.report import report, verdict
 from analysis.plan.step import PlannedStep
 from configs import base
 from helpers.entry_points import assert_refused, run
+from tasks.base import TASKS
 from tests.training.profiling.test_flops import SMALL, Case
 from training.gradients import gradients
 from utils.errors import UserError
@@ -187,7 +187,8 @@ def test_a_task_of_ones_own_on_texts_is_planned_as_those(tmp_path, monkeypatch):
     own = "from tasks import language_modeling\n\n\n"
     own += 'class Task(language_modeling.Task):\n    """The same."""\n'
     (tmp_path / "own_text.py").write_text(own)
-    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TASKS, "own_text", "own_text")
     cfg = config("language_modeling", "rnn")
     expected = report(cfg)
     cfg.task = "own_text"
