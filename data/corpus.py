@@ -5,6 +5,7 @@ are UserErrors.
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 from etils import epath, epy
 
-from data.prepare import prepare
 from data.registry import (
     CORPORA,
     builder_class,
@@ -33,6 +33,7 @@ with epy.lazy_imports():  # takes seconds, and only opening a corpus needs it
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
 
+PREPARE = "data.prepare"  # imported only to prepare a corpus
 TRAIN = "train"  # the split that every corpus has
 DOCUMENT = "doc"  # the field that names an example's document
 # Examples are read in blocks, three times as fast as one by one.
@@ -172,7 +173,7 @@ def open_corpus(
         prepared = Path(builder.data_path)
         if not builder.is_prepared():
             if prepared.exists() or not ensure_local(prepared):
-                prepare(builder, source_dir)
+                importlib.import_module(PREPARE).prepare(builder, source_dir)
                 upload(prepared)
             builder = _make_builder(name, data_dir, config)
         check_complete(builder)

@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
+import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from data.batching.bucketed import BucketedBatches, RotatingSegmentations
 from data.batching.buckets import BatchPlan, open_plan, plan_batches, plan_segmentations
-from data.batching.documents import DocumentBatches
 from data.batching.stream import LMEvalBatches, LMStreamBatches, SlidingWindows
 from data.corpus import TRAIN, Corpus, open_corpus
 from data.filters import filter_pairs
@@ -18,15 +20,41 @@ from data.mixtures import Mixture, mix, parse_mixture
 from data.storage import local_root, short_hash
 from data.token_cache import TokenizedSplit, open_segmentation, open_token_cache
 from data.tokenizers.base import Tokenizer
-from data.tokenizers.bpe_dropout import make_segmentations
 from data.tokenizers.build import dump_tokenizer, find_tokenizers
 from utils.errors import UserError
 
 SIDES = {"parallel": ("source", "target"), "text": ("text",)}  # by kind of corpus
+# Modules that few configs need, imported when one does.
+DOCUMENTS = "data.batching.documents"  # data.document_order
+BPE_DROPOUT = "data.tokenizers.bpe_dropout"  # data.bpe_dropout
 PLAN_KEYS = (  # keys of `cfg.data` that a plan depends on, besides the token ids
     *("buckets", "tokens_per_batch", "max_length", "min_length", "max_ratio"),
     *("drop_identical", "drop_duplicates"),
 )
+
+
+Batch = dict[str, np.ndarray]
+
+
+class TrainBatches(Protocol):
+    """Batches of training; each is a function of the config and its number k alone.
+
+    Attributes:
+      shapes: distinct shapes, each of which is compiled once.
+      epoch_length: number of batches of an epoch.
+    """
+
+    shapes: list[tuple[int, ...]]
+    epoch_length: int
+
+    def __getitem__(self, k: int) -> Batch:
+        """Returns batch k, for any k >= 0."""
+
+    def num_examples(self, k: int) -> int:
+        """Returns the number of rows of batch k."""
+
+    def partial_batch(self, k: int, rows: slice) -> Batch:
+        """Returns some rows of batch k, such as those of one host."""
 
 
 def open_dataset(
@@ -57,12 +85,15 @@ def open_dataset(
     sides = SIDES[corpus.kind]
     if tokenizers is None:
         tokenizers = find_tokenizers(corpus, folder, sides, cfg)
-    dropouts = make_segmentations(cfg, corpus.kind, tokenizers)
     pairs = [(side, tokenizers[side]) for side in sides]
     tokenized, folder = open_token_cache(corpus, folder, pairs)
-    segmentations = tuple(
-        open_segmentation(corpus, folder, pairs, dropout) for dropout in dropouts
-    )
+    segmentations = ()
+    if cfg.bpe_dropout:
+        bpe_dropout = importlib.import_module(BPE_DROPOUT)
+        segmentations = tuple(
+            open_segmentation(corpus, folder, pairs, dropout)
+            for dropout in bpe_dropout.make_segmentations(cfg, corpus.kind, tokenizers)
+        )
     return Dataset(cfg, corpus, tokenizers, tokenized, folder, segmentations)
 
 
@@ -90,10 +121,8 @@ class Dataset:
         """Whether examples are sentence pairs."""
         return self.corpus.kind == "parallel"
 
-    def train_batches(
-        self,
-    ) -> BucketedBatches | RotatingSegmentations | DocumentBatches | LMStreamBatches:
-        """Returns endless batches: shuffled pairs, or a text in its order."""
+    def train_batches(self) -> TrainBatches:
+        """Returns endless batches of shuffled pairs, documents, or a text in order."""
         cfg = self.cfg
         train = self._read_split(TRAIN)
         if not self.is_parallel:
@@ -177,7 +206,7 @@ class Dataset:
         length: int | None = None,
         window: int | None = None,
         stride: int | None = None,
-    ) -> BucketedBatches | DocumentBatches | LMEvalBatches | SlidingWindows:
+    ) -> Sequence[Batch]:
         """Returns batches with every example, or every token, exactly once.
 
         Args:
@@ -209,14 +238,14 @@ class Dataset:
         )
         return BucketedBatches(source, target, plan)
 
-    def _document_batches(self, split: str, **options) -> DocumentBatches:
+    def _document_batches(self, split: str, **options) -> TrainBatches:
         sides, names = self._read_split(split), self.corpus.documents(split)
         if names is None:
             raise UserError(
                 f"data.document_order=True: {self.corpus.name} does not record the "
                 f"documents of its split {split!r}"
             )
-        return DocumentBatches(
+        return importlib.import_module(DOCUMENTS).DocumentBatches(
             sides["source"],
             sides["target"],
             names,

@@ -22,13 +22,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import spawn
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from data.corpus import TRAIN, Corpus, mean_size
 from data.storage import atomic_directory, ensure_local, short_hash
 from data.tokenizers.base import CHUNK, EOS, Tokenizer, num_words
-from data.tokenizers.bpe_dropout import BPEDropout, Sampler
 from data.tokenizers.build import dump_tokenizer, parse_tokenizer
 from utils.locks import file_lock
 
@@ -39,6 +39,19 @@ MAX_PROCESSES = 16
 REPORT_SECONDS = 5  # between two progress messages
 
 Tokenizers = list[tuple[str, Tokenizer]]  # (side, tokenizer) in the corpus's order
+
+
+class Segmentation(Protocol):
+    """A random segmentation of the training split, such as `bpe_dropout.BPEDropout`.
+
+    Attributes:
+      name: distinguishes it in the names of folders.
+    """
+
+    name: str
+
+    def sampler(self, tokenizer: Tokenizer, *position: int) -> Tokenizer:
+        """Returns a tokenizer whose random numbers depend on `position`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +98,16 @@ def open_token_cache(
 
 
 def open_segmentation(
-    corpus: Corpus, folder: Path, tokenizers: Tokenizers, dropout: BPEDropout
+    corpus: Corpus, folder: Path, tokenizers: Tokenizers, segmentation: Segmentation
 ) -> dict[str, TokenizedSplit]:
-    """Returns the training split, by side, in one segmentation of BPE-dropout.
+    """Returns the training split, by side, in a random segmentation.
 
     Args:
       folder: folder of the ordinary segmentation; this one is stored next to it.
     """
-    key = short_hash(dropout.probability, dropout.seed)
-    target = folder.with_name(f"{folder.name}-dropout-{key}-{dropout.copy}")
+    target = folder.with_name(f"{folder.name}-{segmentation.name}")
     if not ensure_local(target):
-        write_token_cache(corpus, target, tokenizers, dropout)
+        write_token_cache(corpus, target, tokenizers, segmentation)
     return {side: read_side(target, TRAIN, side) for side, _ in tokenizers}
 
 
@@ -118,13 +130,13 @@ class Shard:
     """Examples `start` to `stop` of a split.
 
     Attributes:
-      dropout: segmentation to sample; None: the ordinary one.
+      segmentation: a random one; None: the ordinary one.
     """
 
     split: str
     start: int
     stop: int
-    dropout: BPEDropout | None = None
+    segmentation: Segmentation | None = None
 
     @property
     def name(self) -> str:
@@ -136,18 +148,18 @@ def write_token_cache(
     corpus: Corpus,
     target: Path,
     tokenizers: Tokenizers,
-    dropout: BPEDropout | None = None,
+    segmentation: Segmentation | None = None,
 ) -> None:
-    """Tokenizes all splits, or with `dropout` the training split, into `target`."""
+    """Tokenizes all splits, or the training split in a random segmentation."""
     lock = target.with_name(f".{target.name}.lock")
     with file_lock(lock, f"tokenizes {corpus.name}"):
         if not target.exists():  # the process we waited for may have written it
-            _write_locked(corpus, target, tokenizers, dropout)
+            _write_locked(corpus, target, tokenizers, segmentation)
 
 
-def _write_locked(corpus: Corpus, target: Path, tokenizers, dropout) -> None:
-    splits = [TRAIN] if dropout else list(corpus.splits)
-    shards = [s for split in splits for s in make_shards(corpus, split, dropout)]
+def _write_locked(corpus: Corpus, target: Path, tokenizers, segmentation) -> None:
+    splits = [TRAIN] if segmentation else list(corpus.splits)
+    shards = [s for split in splits for s in make_shards(corpus, split, segmentation)]
     drafts = target.with_name(f".{target.name}.parts")
     write_shards(corpus, shards, drafts, tokenizers)
     with atomic_directory(target) as draft:
@@ -159,13 +171,13 @@ def _write_locked(corpus: Corpus, target: Path, tokenizers, dropout) -> None:
 
 
 def make_shards(
-    corpus: Corpus, split: str, dropout: BPEDropout | None = None
+    corpus: Corpus, split: str, segmentation: Segmentation | None = None
 ) -> list[Shard]:
     """Divides a split into shards of similar size."""
     size = corpus.splits[split]
     step = max(1, min(SHARD_EXAMPLES, int(SHARD_SIZE / mean_size(corpus, split))))
     return [
-        Shard(split, start, min(start + step, size), dropout)
+        Shard(split, start, min(start + step, size), segmentation)
         for start in range(0, size, step)
     ]
 
@@ -226,9 +238,9 @@ def _write_shard_in_worker(corpus: Corpus, shard: Shard, drafts: Path, documents
 
 def write_shard(corpus: Corpus, shard: Shard, drafts: Path, tokenizers) -> None:
     """Tokenizes the examples of a shard into its folder."""
-    if shard.dropout:
+    if shard.segmentation:
         tokenizers = [
-            (side, shard.dropout.sampler(tokenizer, shard.start, number))
+            (side, shard.segmentation.sampler(tokenizer, shard.start, number))
             for number, (side, tokenizer) in enumerate(tokenizers)
         ]
     writers = [SideWriter(tokenizer) for _, tokenizer in tokenizers]
@@ -260,7 +272,7 @@ class SideWriter:
 
     keys = ("characters", "words", "size")
 
-    def __init__(self, tokenizer: Tokenizer | Sampler):
+    def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.tokens = array("I" if tokenizer.vocab_size > 2**16 else "H")
         self.lengths, self.hashes = array("q"), array("Q")

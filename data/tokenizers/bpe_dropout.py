@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from data.storage import short_hash
 from data.tokenizers.base import UNK, Tokenizer, prepend_ids
 from data.tokenizers.sentencepiece import SentencePieceTokenizer
 from utils.errors import UserError
@@ -40,6 +41,11 @@ class BPEDropout:
     probability: float
     seed: int
     copy: int
+
+    @property
+    def name(self) -> str:
+        """Name of the segmentation, for its folder."""
+        return f"dropout-{short_hash(self.probability, self.seed)}-{self.copy}"
 
     def sampler(self, tokenizer: Tokenizer, *position: int) -> "Sampler":
         """Returns a sampler whose random numbers depend on `position` and the seed."""
@@ -74,7 +80,7 @@ class Sampler:
 def make_segmentations(
     cfg: ConfigDict, kind: str, tokenizers: dict[str, Tokenizer]
 ) -> list[BPEDropout]:
-    """Returns the segmentations to train on, none without `data.bpe_dropout`.
+    """Returns the segmentations to train on.
 
     Args:
       cfg: the experiment's `cfg.data`.
@@ -84,8 +90,6 @@ def make_segmentations(
       UserError: a setting is out of range, or the tokenizers have no merges.
     """
     probability, copies = cfg.bpe_dropout, cfg.bpe_dropout_copies
-    if not probability:
-        return []
     setting = f"data.bpe_dropout={probability}"
     if not 0 < probability < 1:
         raise UserError(f"{setting}: it must be at least 0 and less than 1")

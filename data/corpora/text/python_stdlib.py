@@ -1,4 +1,4 @@
-"""The source text of the running Python's standard library: long text, no download."""
+"""Source text of the running Python's standard library: long text, no download."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ SHARES = 20  # of all files: one for validation, one for test, the others for tr
 
 
 class PythonStdlib(tfds.core.GeneratorBasedBuilder):
-    """One example a file, sorted by path; tests and repeated files left out.
+    """An example for each file, sorted by path, without tests and repeated files.
 
     The config is Python's version, so that another Python prepares another corpus. A
     file's split depends on its path alone.
@@ -50,15 +50,16 @@ class PythonStdlib(tfds.core.GeneratorBasedBuilder):
 
 
 def choose_split(path: str) -> str:
-    """The split of the file at `path`, relative to the library."""
+    """Returns the split of a file, by its path relative to the library."""
     share = int(hashlib.sha256(path.encode()).hexdigest(), 16) % SHARES
     return {0: "validation", 1: "test"}.get(share, "train")
 
 
 def read_library(library: Path) -> Iterator[tuple[str, str]]:
-    """(path, text) of every module of `library`, sorted by path, no text twice.
+    """Yields (path, text) of every module, sorted by path, without repeated texts.
 
-    Raises UserError where no module has source text.
+    Raises:
+      UserError: no module has source text.
     """
     seen = set()
     for path in sorted(path.as_posix() for path in find_modules(library)):
@@ -74,7 +75,7 @@ def read_library(library: Path) -> Iterator[tuple[str, str]]:
 
 
 def find_modules(library: Path) -> Iterator[Path]:
-    """The library's own .py files: nothing installed, generated or for tests."""
+    """Yields the library's own .py files, none installed, generated or for tests."""
     for entry in library.iterdir():
         if entry.stem in sys.stdlib_module_names:
             for path in entry.rglob("*.py") if entry.is_dir() else [entry]:
@@ -84,7 +85,7 @@ def find_modules(library: Path) -> Iterator[Path]:
 
 
 def decode_source(source: bytes) -> str:
-    """The text of a module, in the encoding it declares; empty if that fails."""
+    """Decodes a module in the encoding it declares; returns "" if that fails."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
         text = source.decode(encoding)

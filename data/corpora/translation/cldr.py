@@ -20,7 +20,7 @@ LOCALES = ("en", "de", "fr", "es", "zh", "ja", "ru")
 RECIPE = "1.0.0"
 SIZES = {"train": 40_000, "validation": 1_000, "test": 1_000}
 
-# What part of the corpus each category is asked for.
+# Fraction of the corpus that each category provides, about.
 SHARES = {
     "dates": 0.20,
     "moments": 0.14,
@@ -35,18 +35,18 @@ SHARES = {
 
 
 def plain(text: str) -> str:
-    """`text` with each of CLDR's many spaces (no-break, thin, ideographic) as " "."""
+    """Replaces CLDR's many spaces (no-break, thin, ideographic) by " "."""
     return " ".join(text.split())
 
 
 def draw_pair(
     category: Category, source: Locale, target: Locale, random: Random
 ) -> Pair:
-    """A random value in both languages.
+    """Renders a random value in both languages.
 
     Styles may collide: German writes "5. März 2024" for both "March 5, 2024" and
-    "Mar 5, 2024". The text then means the first style of the category that writes it,
-    so that a source has one target and no style has to be given up for it.
+    "Mar 5, 2024". The source then means the first style of the category that gives it,
+    so that a source has one target.
     """
     value = category.draw(random)
     text = plain(category.render(value, random.choice(category.styles), source))
@@ -57,7 +57,7 @@ def draw_pair(
 
 
 def draw_pairs(category: Category, source: str, target: str, count: int) -> list[Pair]:
-    """`count` different pairs, or fewer where the category runs out of them."""
+    """Returns `count` different pairs, or fewer if the category has no more."""
     random = Random(f"{category.name} {source} {target}")
     locales = Locale(source), Locale(target)
     found: dict[Pair, None] = {}
@@ -69,7 +69,7 @@ def draw_pairs(category: Category, source: str, target: str, count: int) -> list
 
 
 def unambiguous(pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs, each once, whose source has no other target."""
+    """Returns the distinct pairs whose source has no other target."""
     targets: dict[str, set[str]] = {}
     for source, target in pairs:
         targets.setdefault(source, set()).add(target)
@@ -77,7 +77,7 @@ def unambiguous(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def mix(source: str, target: str, count: int) -> list[Pair]:
-    """About `count` pairs of all categories in random order."""
+    """Returns about `count` pairs of all categories in random order."""
     drawn = (
         draw_pairs(category, source, target, round(SHARES[category.name] * count))
         for category in CATEGORIES
@@ -88,7 +88,7 @@ def mix(source: str, target: str, count: int) -> list[Pair]:
 
 
 def cut(pairs: list[Pair], sizes: Mapping[str, int]) -> dict[str, list[Pair]]:
-    """Test and validation as large as asked for, training what is left."""
+    """Splits pairs into test and validation data of given sizes, and training data."""
     test = sizes["test"]
     train = test + sizes["validation"]
     return {
@@ -101,20 +101,19 @@ def cut(pairs: list[Pair], sizes: Mapping[str, int]) -> dict[str, list[Pair]]:
 def pairs(
     source: str, target: str, sizes: Mapping[str, int] = SIZES
 ) -> dict[str, list[Pair]]:
-    """The corpus by split: a function of the languages and of Babel's version.
+    """Returns the corpus by split, a function of the languages and Babel's version.
 
-    No source has two targets or stands in two splits. Training falls a little short of
-    its size: what two categories both drew, or what turned out ambiguous, is not
-    replaced.
+    No source has two targets or occurs in two splits. Training data are slightly fewer
+    than their size, since duplicate and ambiguous pairs are not replaced.
     """
     return cut(mix(source, target, sum(sizes.values())), sizes)
 
 
 def data_version(recipe: str, babel_version: str) -> str:
-    """The recipe's major number, then Babel's three: "1.0.0" and "2.18.0": "1.218.0".
+    """Returns the recipe's major number, then Babel's three.
 
-    Another Babel brings other CLDR data. Its corpus has another version, so that TFDS
-    prepares it anew in another folder and never passes the old one for it.
+    "1.0.0" and "2.18.0" give "1.218.0". Another Babel has other CLDR data, so its
+    corpus has another version, which TFDS prepares in another folder.
     """
     major, minor, patch = map(int, re.findall(r"\d+", babel_version)[:3])
     return f"{tfds.core.Version(recipe).major}.{100 * major + minor}.{patch}"

@@ -16,8 +16,13 @@ import tensorflow_datasets as tfds
 from babel import Locale
 
 from data.corpora.translation import cldr
-from data.corpora.translation.cldr_phrases import CATEGORIES, Category
-from data.corpora.translation.cldr_vocabulary import LANGUAGES, TERRITORIES, UNITS
+from data.corpora.translation.cldr_phrases import (
+    CATEGORIES,
+    LANGUAGES,
+    TERRITORIES,
+    UNITS,
+    Category,
+)
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"train": 2000, "validation": 200, "test": 200}
