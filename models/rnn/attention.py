@@ -1,7 +1,7 @@
-"""Scores of a query against keys, and the attention of one head over them.
+"""Single-head attention and its scores.
 
-A score has two parts, since a key meets many queries: `project_keys`, once for
-the states that are to be found, and the call itself, once a query.
+A score projects the keys once per sentence (`project_keys`) and compares queries
+with the projected keys at every step (`__call__`).
 """
 
 import flax.linen as nn
@@ -14,15 +14,15 @@ from models.common.masks import masked_softmax
 SCORES = ("additive", "dot", "scaled_dot", "bilinear")
 
 
-class Additive(nn.Module):
+class AdditiveScore(nn.Module):
     """Additive score (Bahdanau et al. 2015, appendix A.1.2).
 
         e_ij = v . tanh(W q_i + U k_j)
 
     Attributes:
-      width: A, the size of the layer under the tanh.
-      kernel_init: of W and U; Glorot uniform where None.
-      score_init: of v; Glorot uniform where None.
+      width: size of the hidden layer (A).
+      kernel_init: initializer of W and U; None: Glorot uniform.
+      score_init: initializer of v; None: Glorot uniform.
     """
 
     width: int
@@ -39,56 +39,51 @@ class Additive(nn.Module):
         )
 
     def project_keys(self, states: Float[Array, "B S E"]) -> Float[Array, "B S A"]:
-        """U k."""
+        """Computes U k for all keys."""
         return self.key(states)
 
     def __call__(
         self, query: Float[Array, "B T D"], keys: Float[Array, "B S A"]
     ) -> Float[Array, "B T S"]:
-        """Scores of every query with every key."""
-        meeting = jnp.tanh(self.query(query)[:, :, None] + keys[:, None])
-        return self.score(meeting)[..., 0]
+        hidden = jnp.tanh(self.query(query)[:, :, None] + keys[:, None])
+        return self.score(hidden)[..., 0]
 
 
-class Dot(nn.Module):
+class DotScore(nn.Module):
     """Dot product (Luong et al. 2015, section 3.1): e_ij = q_i . k_j."""
 
     def project_keys(self, states: Float[Array, "B S E"]) -> Float[Array, "B S E"]:
-        """The states themselves."""
+        """Returns the states, which are the keys."""
         return states
 
     def __call__(
         self, query: Float[Array, "B T D"], keys: Float[Array, "B S K"]
     ) -> Float[Array, "B T S"]:
-        """Scores of every query with every key.
-
-        Raises ValueError where their sizes differ.
-        """
+        """Raises ValueError if queries and keys differ in width."""
         if query.shape[-1] != keys.shape[-1]:
             raise ValueError(
-                f"a query of size {query.shape[-1]} has no dot product with keys of "
-                f"size {keys.shape[-1]}: make them equal, or take the additive score "
-                "or a bilinear one as wide as the query"
+                f"model.score: a dot product of queries of width {query.shape[-1]} and "
+                f"keys of width {keys.shape[-1]} is undefined; make the widths equal, "
+                "or choose 'additive' or 'bilinear'"
             )
         return jnp.einsum("BTD,BSD->BTS", query, keys)
 
 
-class ScaledDot(Dot):
-    """Scaled dot product (Vaswani et al. 2017, eq. 1): e_ij = q_i . k_j / sqrt(D)."""
+class ScaledDotScore(DotScore):
+    """Scaled dot product (Vaswani et al. 2017, eq. 1): e_ij = q_i . k_j / sqrt(K)."""
 
     def __call__(
         self, query: Float[Array, "B T D"], keys: Float[Array, "B S K"]
     ) -> Float[Array, "B T S"]:
-        """As above; D is the size of a key."""
         return super().__call__(query, keys) * keys.shape[-1] ** -0.5
 
 
-class Bilinear(Dot):
+class BilinearScore(DotScore):
     """Bilinear score (Luong et al. 2015, "general"): e_ij = q_i . W k_j.
 
     Attributes:
-      width: of a query, which need not be a key's.
-      kernel_init: of W; Glorot uniform where None.
+      width: width of a query; keys may have another.
+      kernel_init: initializer of W; None: Glorot uniform.
     """
 
     width: int
@@ -103,7 +98,7 @@ class Bilinear(Dot):
         )
 
     def project_keys(self, states: Float[Array, "B S E"]) -> Float[Array, "B S D"]:
-        """W k."""
+        """Computes W k for all keys."""
         return self.key(states)
 
 
@@ -115,30 +110,30 @@ def make_score(
     kernel_init: Initializer | None = None,
     score_init: Initializer | None = None,
 ) -> nn.Module:
-    """One of SCORES.
+    """Returns the score of a name in SCORES.
 
     Args:
-      width: of the additive score's layer.
-      query_width: of a query, for the bilinear score.
+      width: size of the additive score's hidden layer.
+      query_width: width of a query, for the bilinear score.
     """
-    known = {
-        "additive": lambda: Additive(width, kernel_init, score_init),
-        "dot": Dot,
-        "scaled_dot": ScaledDot,
-        "bilinear": lambda: Bilinear(query_width, kernel_init),
+    scores = {
+        "additive": lambda: AdditiveScore(width, kernel_init, score_init),
+        "dot": DotScore,
+        "scaled_dot": ScaledDotScore,
+        "bilinear": lambda: BilinearScore(query_width, kernel_init),
     }
-    return known[name]()
+    return scores[name]()
 
 
 class SingleHeadAttention(nn.Module):
-    """One distribution over keys, and the average of the values it weighs.
+    """Attention with one head (Bahdanau et al. 2015, eq. 5 and 6).
 
         alpha_i = softmax_j(score(q_i, k_j)),   c_i = sum_j alpha_ij v_j
 
     Attributes:
-      scorer: a score; its parameters stand under this module's name.
-      remat: whether the backward pass makes the score again, and with it the
-        layer [B, T, S, A] in which queries meet keys, so that none is stored.
+      scorer: the score; its parameters are in this module's scope.
+      remat: whether the backward pass recomputes the score, so that the additive
+        score's hidden layer [B, T, S, A] is not stored.
     """
 
     scorer: nn.Module
@@ -148,7 +143,7 @@ class SingleHeadAttention(nn.Module):
         nn.share_scope(self, self.scorer)
 
     def project_keys(self, states: Float[Array, "B S E"]) -> Float[Array, "B S A"]:
-        """What a score meets of the states, once for all queries."""
+        """Projects the keys for all queries."""
         return self.scorer.project_keys(states)
 
     def __call__(
@@ -158,10 +153,10 @@ class SingleHeadAttention(nn.Module):
         values: Float[Array, "B S E"],
         mask: Bool[Array, "B #T S"],
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B T S"]]:
-        """The contexts and the weights behind them, of keys already projected."""
+        """Returns context vectors and attention weights, for projected keys."""
         score = SingleHeadAttention._score
         if self.remat:
-            score = nn.remat(score, prevent_cse=False)  # it stands in a scan
+            score = nn.remat(score, prevent_cse=False)  # called inside a scan
         weights = masked_softmax(score(self, query, keys), mask)
         return jnp.einsum("BTS,BSE->BTE", weights, values), weights
 

@@ -1,14 +1,14 @@
 """Recurrent cells, each also a layer over time.
 
-A cell computes W x + b for all gates and all steps at once (`project`); a step
-then needs one product with the recurrent weights U. A state is one array or,
+A cell computes W x + b for all gates and all steps in one product (`project`); a
+step then needs one product with the recurrent weights U. A state is one array or,
 for the LSTM, a pair of them. Parameters of a cell are
 
     input.kernel [E, G D], input.bias [G D], recurrent [D, G D]
 
-with the G gates side by side in the order of the formulas, which is PyTorch's. What is
-projected has a gate an array: XLA for CPUs takes a number at a time where one operation
-reads several parts of an array that a loop hands in.
+with the G gates side by side in the order of the formulas, which is PyTorch's.
+Projected gates are separate arrays: XLA for CPUs does not vectorise an operation
+that reads several parts of an array inside a loop.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ Gates = tuple[Float[Array, "... D"], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Initialization:
-    """How parameters begin; recurrent weights are orthogonal, biases 0 anyway.
+    """Initializers; recurrent weights are orthogonal and biases 0 in all of them.
 
     Attributes:
-      table: of embeddings.
-      kernel: of linear maps; Glorot uniform where None.
-      attention: of what maps queries and keys; the same.
-      score: of the additive score's v; the same.
+      table: initializer of embeddings.
+      kernel: initializer of linear maps; None: Glorot uniform.
+      attention: initializer of query and key projections; None: Glorot uniform.
+      score: initializer of the additive score's v; None: Glorot uniform.
     """
 
     table: Initializer
@@ -44,32 +44,32 @@ class Initialization:
 
 
 INITIALIZATIONS = {
-    "default": Initialization(normal(0.1)),  # large: gates leave 1/2 early
+    "default": Initialization(normal(0.1)),  # large: gates soon differ from 1/2
     # Bahdanau et al. (2015), appendix B.1
     "published": Initialization(normal(0.01), normal(0.01), normal(0.001), zeros),
 }
 
 
 def orthogonal_per_gate(key, shape, dtype=None):
-    """One orthogonal matrix a gate, side by side.
+    """Returns one orthogonal matrix per gate, side by side.
 
-    One decomposition at a time: on a CPU of few cores XLA can wait for ever for
-    several in a batch, which block the threads that they wait for (jaxlib 0.10.2).
+    The matrices are decomposed one by one: on a CPU with few cores a batch of
+    decompositions can deadlock (jaxlib 0.10.2).
     """
-    one = nn.initializers.orthogonal()
+    orthogonal = nn.initializers.orthogonal()
     keys = jax.random.split(key, shape[1] // shape[0])
-    gates = [one(key, (shape[0], shape[0]), dtype) for key in keys]
+    gates = [orthogonal(key, (shape[0], shape[0]), dtype) for key in keys]
     return jnp.concatenate(gates, axis=1)
 
 
 class Cell(nn.Module):
-    """What all cells share; a kind of cell adds `step`.
+    """Base class of the cells, which define `step`.
 
     Attributes:
-      width: D of a state.
-      weight_dropout: share of U's entries left out, the same ones at all steps
-        of a call (DropConnect, Wan et al. 2013, as Merity et al. 2017).
-      kernel_init: of W; Glorot uniform where None.
+      width: width of a state (D).
+      weight_dropout: dropout rate of U's entries, with one mask for all steps of a
+        call (DropConnect, Wan et al. 2013, as Merity et al. 2017).
+      kernel_init: initializer of W; None: Glorot uniform.
     """
 
     width: int
@@ -90,20 +90,20 @@ class Cell(nn.Module):
 
     @staticmethod
     def state_from_output(output: Float[Array, "... D"]) -> State:
-        """The state whose output this is, with nothing else remembered."""
+        """Returns the state with a given output and an otherwise empty memory."""
         return output
 
     @staticmethod
     def output(state: State) -> Float[Array, "... D"]:
-        """What of a state others see."""
+        """Returns the part of a state that other layers read."""
         return state
 
     def project(self, x: Float[Array, "... E"]) -> Gates:
-        """W x + b for all gates: what of a step does not need the state."""
+        """Computes W x + b for all gates, the part of a step without the state."""
         return self.split_gates(self.input(x))
 
     def split_gates(self, x: Float[Array, "... _"]) -> Gates:
-        """The gates that stand side by side."""
+        """Splits gates that are side by side in one array."""
         return tuple(jnp.split(x, self.gates, axis=-1))
 
     def step(
@@ -112,7 +112,7 @@ class Cell(nn.Module):
         projected: Gates,
         recurrent: Float[Array, "D _"],
     ) -> State:
-        """The next state; `recurrent` is U, some of it perhaps left out."""
+        """Returns the next state; `recurrent` is U, perhaps with dropout."""
         raise NotImplementedError
 
     def __call__(
@@ -124,31 +124,31 @@ class Cell(nn.Module):
         train: bool,
         reverse: bool = False,
     ) -> tuple[Float[Array, "B T D"], State]:
-        """All outputs and the last state. A masked step leaves the state as it is."""
+        """Returns all outputs and the last state; masked steps keep the state."""
         recurrent = self.drop_weights(self.recurrent, deterministic=not train)
 
-        def one(state, inputs):
-            projected, keep = inputs
+        def step(state, inputs):
+            projected, valid = inputs
             new = self.step(state, projected, recurrent.astype(x.dtype))
             state = jax.tree.map(
-                lambda new, old: jnp.where(keep[:, None], new, old), new, state
+                lambda new, old: jnp.where(valid[:, None], new, old), new, state
             )
             return state, self.output(state)
 
         projected = [jnp.moveaxis(gate, 1, 0) for gate in self.project(x)]
         inputs = (tuple(projected), mask.T)
-        last, outputs = jax.lax.scan(one, state, inputs, reverse=reverse)
+        last, outputs = jax.lax.scan(step, state, inputs, reverse=reverse)
         return jnp.moveaxis(outputs, 0, 1), last
 
 
 class GRU(Cell):
-    """Gated recurrent units (Cho et al. 2014), the reset gate after the product.
+    """Gated recurrent unit with the reset gate after the product (Cho et al. 2014).
 
         r = sigmoid(W_r x + b_r + U_r h),  z = sigmoid(W_z x + b_z + U_z h)
         n = tanh(W_n x + b_n + r * (U_n h + b')),  h' = (1 - z) * n + z * h
 
-    This is the form of cuDNN and PyTorch, where one product serves all gates.
-    b' is the parameter `candidate_bias` [D].
+    This is the form of cuDNN and PyTorch, where all gates share one product. b' is
+    the parameter `candidate_bias` [D].
     """
 
     def setup(self):
@@ -165,7 +165,6 @@ class GRU(Cell):
         projected: Gates,
         recurrent: Float[Array, "D _"],
     ) -> State:
-        """The next state."""
         reset, update, candidate = projected
         from_state = self.split_gates(state @ recurrent)
         reset = nn.sigmoid(reset + from_state[0])
@@ -176,13 +175,14 @@ class GRU(Cell):
 
 
 class GRUResetBefore(Cell):
-    """Gated recurrent units as published: the reset gate before the product.
+    """Gated recurrent unit as published, with the reset gate before the product.
 
         r = sigmoid(W_r x + b_r + U_r h),  z = sigmoid(W_z x + b_z + U_z h)
         n = tanh(W_n x + b_n + U_n (r * h)),  h' = (1 - z) * h + z * n
 
-    The form of Bahdanau et al. (2015, appendix A.1.1), where z is the share of
-    the new; in Cho et al. (2014) it is the share of the old.
+    This is the form of Bahdanau et al. (2015, appendix A.1.1), where z weights the
+    new state; in Cho et al. (2014) it weights the old one. Keras names it
+    `reset_after=False`.
     """
 
     def step(
@@ -191,7 +191,6 @@ class GRUResetBefore(Cell):
         projected: Gates,
         recurrent: Float[Array, "D _"],
     ) -> State:
-        """The next state."""
         reset, update, candidate = projected
         gates, from_reset = jnp.split(recurrent, [2 * self.width], axis=1)
         from_state = jnp.split(state @ gates, 2, axis=-1)
@@ -207,19 +206,19 @@ class LSTM(Cell):
         i, f, o = sigmoid(W x + b + U h) each,  g = tanh(W_g x + b_g + U_g h)
         c' = f * c + i * g,  h' = o * tanh(c')
 
-    The state is (h, c); the gates lie in the order i f g o.
+    The state is (h, c); the gates are in the order i, f, g, o.
     """
 
     gates = 4
 
     @staticmethod
     def state_from_output(output: Float[Array, "... D"]) -> State:
-        """An empty c beside the output."""
+        """Returns (output, 0)."""
         return output, jnp.zeros_like(output)
 
     @staticmethod
     def output(state: State) -> Float[Array, "... D"]:
-        """h of (h, c)."""
+        """Returns h of (h, c)."""
         return state[0]
 
     def step(
@@ -228,29 +227,29 @@ class LSTM(Cell):
         projected: Gates,
         recurrent: Float[Array, "D _"],
     ) -> State:
-        """The next (h, c)."""
         hidden, memory = state
         pairs = zip(projected, self.split_gates(hidden @ recurrent), strict=True)
-        gates = [given + from_state for given, from_state in pairs]
-        enter, keep, leave = (nn.sigmoid(gates[gate]) for gate in (0, 1, 3))
-        memory = keep * memory + enter * jnp.tanh(gates[2])
-        return leave * jnp.tanh(memory), memory
+        i, f, g, o = (from_input + from_state for from_input, from_state in pairs)
+        memory = nn.sigmoid(f) * memory + nn.sigmoid(i) * jnp.tanh(g)
+        return nn.sigmoid(o) * jnp.tanh(memory), memory
 
 
 CELLS = {"gru": GRU, "gru_reset_before": GRUResetBefore, "lstm": LSTM}
 
 
-def zero_state(cell: str, rows: int, width: int, dtype: DType = jnp.float32) -> State:
-    """Zeros: the state of a kind of cell before the first word."""
-    return CELLS[cell].state_from_output(jnp.zeros((rows, width), dtype))
+def zero_state(
+    cell: str, batch_size: int, width: int, dtype: DType = jnp.float32
+) -> State:
+    """Returns the state of a cell before the first token."""
+    return CELLS[cell].state_from_output(jnp.zeros((batch_size, width), dtype))
 
 
 class Bidirectional(nn.Module):
-    """Layers that read a sentence both ways (Schuster and Paliwal 1997).
+    """Bidirectional recurrent layers (Schuster and Paliwal 1997).
 
     Attributes:
-      cell: one of CELLS.
-      width: D of a direction, so that what comes out has 2D.
+      cell: name in CELLS.
+      width: width of a direction (D), so that the output has 2D.
     """
 
     cell: str
@@ -270,18 +269,21 @@ class Bidirectional(nn.Module):
     def __call__(
         self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], *, train: bool
     ) -> tuple[Float[Array, "B S D2"], Float[Array, "B D"]]:
-        """[forward; backward], zero in the padding, and the last backward output."""
+        """Returns the annotations and the last output of the backward direction.
+
+        The annotations are [forward; backward] of the last layer, 0 at padding.
+        """
         start = zero_state(self.cell, len(x), self.width, x.dtype)
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = self.drop(x, deterministic=not train)
-            onward, _ = forward(x, start, mask, train=train)
-            back, first = backward(x, start, mask, train=train, reverse=True)
-            x = jnp.concatenate([onward, back], axis=-1)
-        return jnp.where(mask[..., None], x, 0), backward.output(first)
+            left_to_right, _ = forward(x, start, mask, train=train)
+            right_to_left, last = backward(x, start, mask, train=train, reverse=True)
+            x = jnp.concatenate([left_to_right, right_to_left], axis=-1)
+        return jnp.where(mask[..., None], x, 0), backward.output(last)
 
 
 class Readout(nn.Module):
-    """A sum of linear maps, then a nonlinearity: what is seen becomes what predicts.
+    """Hidden layer before the output head ("deep output", Pascanu et al. 2014).
 
         tanh:    t = tanh(W [a; b; ..] + bias)
         maxout:  t_j = max(u_(2j), u_(2j+1)),  u = W [a; b; ..] + bias
@@ -289,7 +291,7 @@ class Readout(nn.Module):
 
     Attributes:
       kind: "tanh" or "maxout".
-      width: of t.
+      width: width of t.
     """
 
     kind: str
@@ -297,14 +299,14 @@ class Readout(nn.Module):
     kernel_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, *parts: Float[Array, "..."]) -> Float[Array, "..."]:
+    def __call__(self, *inputs: Float[Array, "..."]) -> Float[Array, "..."]:
         pieces = 2 if self.kind == "maxout" else 1
-        joined = Dense(
+        hidden = Dense(
             (pieces * self.width,),
             ("embed", "mlp"),
             kernel_init=self.kernel_init,
             name="proj",
-        )(jnp.concatenate(parts, axis=-1))
+        )(jnp.concatenate(inputs, axis=-1))
         if self.kind == "tanh":
-            return jnp.tanh(joined)
-        return joined.reshape(*joined.shape[:-1], self.width, 2).max(axis=-1)
+            return jnp.tanh(hidden)
+        return hidden.reshape(*hidden.shape[:-1], self.width, 2).max(axis=-1)

@@ -1,4 +1,4 @@
-"""The keys of recurrent models, and what they cannot be."""
+"""Config keys of the recurrent models."""
 
 import dataclasses
 from typing import Annotated
@@ -22,9 +22,9 @@ Penalty = Annotated[float, "0 or more"]
 
 @dataclasses.dataclass(frozen=True)
 class RNNConfig:
-    """The keys of `cfg.model`; `configs/base.py` says what each means.
+    """Keys of `cfg.model`; `configs/base.py` explains each.
 
-    Raises ValueError for values that no such model can have.
+    Raises ValueError for unknown names and values out of range.
     """
 
     name: str
@@ -57,40 +57,46 @@ class RNNConfig:
         for key, known in CHOICES.items():
             value = getattr(self, key)
             if value not in known:
-                raise ValueError(f"model.{key}={value!r}: there are {', '.join(known)}")
+                raise ValueError(
+                    f"Unknown model.{key} {value!r}; choose one of {', '.join(known)}"
+                )
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is Penalty and not value >= 0:
-                raise ValueError(f"model.{field.name}={value}: it must be 0 or more")
+                raise ValueError(f"model.{field.name}={value} must be 0 or more")
         if self.embedding_width < 1:
-            raise ValueError("model.embedding_width=0: it must be 1 or more")
+            raise ValueError("model.embedding_width=0 must be 1 or more")
         if self.readout == "none" and self.attention_window:
             raise ValueError(
-                f"model.readout='none' has no room for the attention that "
-                f"model.attention_window={self.attention_window} asks for: "
-                "set it to 0, or readout to 'tanh' or 'maxout'"
+                f"model.attention_window={self.attention_window} must be 0 with "
+                "model.readout='none', which has no attention; or set model.readout "
+                "to 'tanh' or 'maxout'"
             )
         if self.tie_embeddings and self.output_width != self.embedding_width:
             raise ValueError(
-                f"model.maxout_width={self.maxout_width} is not model.embedding_width="
-                f"{self.embedding_width}, which model.tie_embeddings needs"
+                f"model.maxout_width={self.maxout_width} must equal "
+                f"model.embedding_width={self.embedding_width} with "
+                "model.tie_embeddings=True"
             )
 
     @property
     def compute_dtype(self) -> DType:
-        """Of activations and of states; parameters are float32."""
+        """Type of activations and states; parameters are float32."""
         return DTYPES[self.dtype]
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of each layer of a language model, whose last may itself predict."""
-        straight = self.readout == "none" and self.tie_embeddings
-        last = self.embedding_width if straight else self.width
+        """Width of each layer of a language model.
+
+        A last layer without a readout and with a tied head is as wide as an embedding.
+        """
+        is_tied_to_last = self.readout == "none" and self.tie_embeddings
+        last = self.embedding_width if is_tied_to_last else self.width
         return (self.width,) * (self.layers - 1) + (last,)
 
     @property
     def output_width(self) -> int:
-        """Of what predicts a token."""
+        """Width of the hidden states that the output head reads."""
         return {
             "tanh": self.embedding_width,
             "maxout": self.maxout_width,
@@ -98,5 +104,5 @@ class RNNConfig:
         }[self.readout]
 
     def rate(self, key: str) -> Scalar:
-        """One of the dropouts; `dropout=0` switches off every one."""
+        """Returns the dropout rate of a key; 0 if model.dropout is 0."""
         return rate_if_enabled(self.dropout, getattr(self, key))

@@ -1,30 +1,115 @@
-"""A recurrent language model: layers that may look back at their own outputs."""
+"""Recurrent language model with attention to its own last outputs."""
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.common.dropout import Dropout, is_zero_rate
-from models.common.dtypes import upcast_to_f32
+from models.common.dtypes import DType, upcast_to_f32
 from models.common.layers import Embedding
 from models.common.masks import pad_left
 from models.common.output_head import OutputHead, SequenceModel
 from models.rnn.attention import SingleHeadAttention, make_score
 from models.rnn.cells import CELLS, INITIALIZATIONS, Readout, State, zero_state
 from models.rnn.config import RNNConfig
-from models.rnn.local_attention import LocalAttention, OutputWindow, empty_window
+
+
+class OutputWindow(NamedTuple):
+    """The W outputs before a segment, oldest first.
+
+    Attributes:
+      outputs: outputs of the top layer, [B, W, D].
+      valid_length: number of slots in use, the last ones, [B].
+    """
+
+    outputs: Float[Array, "B W D"]
+    valid_length: Int[Array, "B"]
+
+
+def empty_window(
+    batch_size: int, length: int, width: int, dtype: DType = jnp.float32
+) -> OutputWindow | tuple:
+    """Returns the window before the first segment; () if `length` is 0."""
+    if not length:
+        return ()
+    outputs = jnp.zeros((batch_size, length, width), dtype)
+    return OutputWindow(outputs, jnp.zeros(batch_size, jnp.int32))
+
+
+class LocalAttention(nn.Module):
+    """Attention over a sliding window (Daniluk et al. 2017, section 3.1).
+
+        c_t = attention(h_t; h_{t-W} .. h_{t-1})
+
+    Attributes:
+      alignment: single-head attention with one of the scores.
+      remat: whether the backward pass recomputes the attention instead of storing
+        W states for each output.
+    """
+
+    alignment: SingleHeadAttention
+    remat: bool = False
+
+    def __call__(
+        self,
+        outputs: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        window: OutputWindow | tuple,
+    ) -> tuple[Float[Array, "B T D"], OutputWindow | tuple]:
+        """Computes the context of each output and the next window.
+
+        Args:
+          outputs: outputs h_t of the top layer.
+          mask: False at padding, which precedes each row's first output.
+          window: the outputs before the segment, or ().
+
+        Returns the contexts c_t and the next window; zeros and () without a window.
+        """
+        if not window:
+            return jnp.zeros_like(outputs), ()
+        size, length = window.outputs.shape[1], outputs.shape[1]
+        padding = length - mask.sum(axis=1, dtype=jnp.int32)
+        roll = jax.vmap(lambda row, shift: jnp.roll(row, shift, axis=0))
+        old = roll(jnp.pad(window.outputs, ((0, 0), (0, length), (0, 0))), padding)
+        new = jnp.pad(outputs, ((0, 0), (size, 0), (0, 0)))
+        slots = jnp.arange(size + length) - padding[:, None]
+        states = jnp.where((slots < size)[..., None], old, new)
+        valid = slots >= size - window.valid_length[:, None]
+        valid_length = jnp.minimum(window.valid_length + length - padding, size)
+        attend = LocalAttention._attend
+        if self.remat:
+            attend = nn.remat(attend)
+        # Called outside `attend`, because a lifted module cannot create parameters.
+        keys = self.alignment.project_keys(states)
+        contexts = attend(self, outputs, keys, states, valid)
+        return contexts, OutputWindow(states[:, length:], valid_length)
+
+    def _attend(self, outputs, keys, states, valid):
+        """Attends from each output to the W states before it."""
+        batch_size, length, width = outputs.shape
+        size = states.shape[1] - length
+        rows = batch_size * length
+        slots = jnp.arange(length)[:, None] + jnp.arange(size)  # [T, W]
+        contexts, weights = self.alignment(
+            outputs.reshape(rows, 1, width),
+            keys[:, slots].reshape(rows, size, -1),
+            states[:, slots].reshape(rows, size, width),
+            valid[:, slots].reshape(rows, 1, size),
+        )
+        weights = weights.reshape(batch_size, length, size)
+        self.sow("intermediates", "attention", weights)
+        return contexts.reshape(batch_size, length, width)
 
 
 class Carry(NamedTuple):
-    """What the language model hands to the next segment, or token.
-
-    While tokens are generated, leaves are [B, N, ...] for N hypotheses.
+    """State between segments, or between generated tokens with leaves [B, N, ...].
 
     Attributes:
-      states: each layer's last state, arrays [B, D].
-      window: the top layer's last N outputs; () for N = 0.
+      states: last state of each layer, arrays [B, D].
+      window: last W outputs of the top layer; () without attention.
     """
 
     states: tuple[State, ...]
@@ -32,16 +117,16 @@ class Carry(NamedTuple):
 
 
 class LanguageModel(SequenceModel):
-    """Recurrent language model that attends to its last outputs.
+    """Recurrent language model; `models/api.py` defines the interface.
 
-        hidden_t = readout(h_t, c_t),   c_t = attention(h_t; h_{t-N} .. h_{t-1})
+        hidden_t = readout(h_t, c_t),   c_t = attention(h_t; h_{t-W} .. h_{t-1})
 
-    or, without a readout, hidden_t = h_t. See the contract in README.md.
+    or, with `readout="none"`, hidden_t = h_t.
 
-    Dropout and penalties are those of Merity et al. (2017, section 4): of whole
-    words of the table, of what enters, between layers, of what leaves, and of
-    recurrent weights; `variational_dropout` draws one mask a row for all steps of a
-    segment. The penalties are sown in "losses", a (sum, weight) a row.
+    Dropout and penalties are those of Merity et al. (2017, section 4): dropout of
+    whole words of the embedding, of the layers' inputs and outputs, and of recurrent
+    weights; `variational_dropout` uses one mask for all steps of a segment. The
+    activation penalties are sown in "losses", a (sum, weight) for each row.
     """
 
     config: RNNConfig
@@ -52,8 +137,10 @@ class LanguageModel(SequenceModel):
         init = INITIALIZATIONS[config.initialization]
         width = config.embedding_width
         self.embedding = Embedding(self.vocab_size, width, init.table)
-        cell, left_out = CELLS[config.cell], config.rate("weight_dropout")
-        self.layers = [cell(width, left_out, init.kernel) for width in config.widths]
+        cell, weight_dropout = CELLS[config.cell], config.rate("weight_dropout")
+        self.layers = [
+            cell(width, weight_dropout, init.kernel) for width in config.widths
+        ]
         if config.readout != "none":
             score = make_score(
                 config.score,
@@ -62,9 +149,8 @@ class LanguageModel(SequenceModel):
                 kernel_init=init.attention,
                 score_init=init.score,
             )
-            self.local_attention = LocalAttention(
-                SingleHeadAttention(score), config.remat
-            )
+            attention = SingleHeadAttention(score)
+            self.local_attention = LocalAttention(attention, config.remat)
             self.readout = Readout(config.readout, config.output_width, init.kernel)
         tied = self.embedding if config.tie_embeddings else None
         self.head = OutputHead(self.vocab_size, config.output_width, init.table, tied)
@@ -77,7 +163,11 @@ class LanguageModel(SequenceModel):
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> Carry:
-        """States of zero and none to attend to; N = the window by default."""
+        """Returns zero states and an empty window of `memory_length` outputs.
+
+        Args:
+          memory_length: number of outputs (W); None: `model.attention_window`.
+        """
         config = self.config
         length = config.attention_window if memory_length is None else memory_length
         dtype = config.compute_dtype
@@ -91,18 +181,18 @@ class LanguageModel(SequenceModel):
     def __call__(
         self, tokens: Int[Array, "B T"], carry: Carry, *, train: bool
     ) -> tuple[Float[Array, "B T E"], Carry]:
-        """Hidden states of a segment, each of all that stands before it."""
+        """Computes hidden states of a segment and the next carry."""
         return self._read(tokens, jnp.ones(tokens.shape, bool), carry, train=train)
 
     def _read(self, tokens, mask, carry, *, train):
-        """Padding, where mask is False, stands before a row's first token."""
+        """Reads a segment; padding, where mask is False, precedes the tokens."""
         x = self._embed(tokens, train=train)
-        last = []
+        states = []
         for layer, state in zip(self.layers, carry.states, strict=True):
-            if last:
+            if states:
                 x = self.drop_hidden(x, deterministic=not train)
             x, state = layer(x, state, mask, train=train)
-            last.append(state)
+            states.append(state)
         dropped = self.drop_output(x, deterministic=not train)
         if train:
             self._sow_activation_penalties(x, dropped)
@@ -111,10 +201,10 @@ class LanguageModel(SequenceModel):
             contexts, window = self.local_attention(x, mask, carry.window)
             hidden = self.readout(dropped, contexts)
             hidden = self.drop_output(hidden, deterministic=not train)
-        return hidden, jax.lax.stop_gradient(Carry(tuple(last), window))
+        return hidden, jax.lax.stop_gradient(Carry(tuple(states), window))
 
     def _embed(self, tokens, *, train):
-        """Vectors of tokens; in training some words have none anywhere."""
+        """Embeds tokens; embedding dropout zeroes words wherever they occur."""
         x = self.embedding(tokens, self.config.compute_dtype)
         if train and not is_zero_rate(self.config.rate("dropout_embedding")):
             words = self.drop_words(jnp.ones(self.vocab_size), deterministic=False)
@@ -122,21 +212,20 @@ class LanguageModel(SequenceModel):
         return self.drop_input(x, deterministic=not train)
 
     def _sow_activation_penalties(self, outputs, dropped):
-        """Sows AR, alpha * mean(dropped^2), and TAR, beta * mean((h_t - h_{t-1})^2)."""
+        """Sows AR, alpha mean(dropped^2), and TAR, beta mean((h_t - h_{t-1})^2)."""
+        config = self.config
         outputs, dropped = upcast_to_f32(outputs), upcast_to_f32(dropped)
         changes = outputs[:, 1:] - outputs[:, :-1]
+        alpha = config.activation_regularization
+        beta = config.temporal_activation_regularization
         for name, strength, values in (
-            ("activation", self.config.activation_regularization, dropped),
-            (
-                "temporal_activation",
-                self.config.temporal_activation_regularization,
-                changes,
-            ),
+            ("activation", alpha, dropped),
+            ("temporal_activation", beta, changes),
         ):
             if strength:
-                rows, *sizes = values.shape
+                batch_size, *sizes = values.shape
                 total = strength * jnp.square(values).sum(axis=(1, 2))
-                weight = jnp.full(rows, float(sizes[0] * sizes[1]))
+                weight = jnp.full(batch_size, float(sizes[0] * sizes[1]))
                 self.sow("losses", name, (total, weight))
 
     def start(
@@ -147,14 +236,14 @@ class LanguageModel(SequenceModel):
         *,
         max_steps: int = 256,
     ) -> tuple[tuple, Carry]:
-        """Reads a prompt; any number of tokens may follow it."""
+        """Reads a prompt after a carry; `max_steps` is not needed."""
         _, carry = self._read(*pad_left(prompt, prompt_mask), carry, train=False)
         return (), jax.tree.map(lambda leaf: leaf[:, None], carry)
 
     def step(
         self, context: tuple, state: Carry, token: Int[Array, "B N"]
     ) -> tuple[Carry, Float[Array, "B N V"]]:
-        """Feeds a token to each hypothesis and scores the next."""
+        """Feeds a token to each beam and returns logits of the next."""
         shape = token.shape
         count = shape[0] * shape[1]
         rows = jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), state)

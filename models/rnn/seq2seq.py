@@ -1,4 +1,4 @@
-"""RNNsearch: a recurrent encoder-decoder with attention."""
+"""RNNsearch: recurrent encoder-decoder with attention (Bahdanau et al. 2015)."""
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -11,11 +11,11 @@ from utils.errors import UserError
 
 
 class Seq2Seq(SequenceModel):
-    """RNNsearch; see the contract in README.md.
+    """RNNsearch; `models/api.py` defines the interface.
 
     Attributes:
       shared_vocab: whether source and target have one vocabulary; with
-        `tie_embeddings` they then share one table with the output layer.
+        `tie_embeddings` they then share one table with the output head.
 
     Raises UserError for a config without a readout.
     """
@@ -28,8 +28,8 @@ class Seq2Seq(SequenceModel):
     def __post_init__(self):
         if self.config.readout == "none":
             raise UserError(
-                "model.readout='none' is for language models; a translation's words "
-                "are predicted through 'tanh' or 'maxout'"
+                "model.readout='none' is for language models; choose 'tanh' or "
+                "'maxout' for translation"
             )
         super().__post_init__()
 
@@ -67,14 +67,8 @@ class Seq2Seq(SequenceModel):
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> tuple:
-        """Empty: nothing is remembered from sentence to sentence."""
+        """Returns (): sentences are independent."""
         return ()
-
-    def _encode(self, source, source_mask, *, train):
-        embedded = self.source_embedding(source, self.config.compute_dtype)
-        annotations, backward = self.encoder(embedded, source_mask, train=train)
-        context = self.decoder.prepare_source(annotations, source_mask)
-        return context, self.decoder.start(backward)
 
     def __call__(
         self,
@@ -86,10 +80,16 @@ class Seq2Seq(SequenceModel):
         *,
         train: bool,
     ) -> tuple[Float[Array, "B T O"], tuple]:
-        """Hidden states of the target, each of the source and what stands before."""
-        context, state = self._encode(source, source_mask, train=train)
+        """Computes hidden states of the target given the source."""
+        encoded, state = self._encode(source, source_mask, train=train)
         embedded = self.target_embedding(target_in, self.config.compute_dtype)
-        return self.decoder(embedded, state, context, train=train), carry
+        return self.decoder(embedded, state, encoded, train=train), carry
+
+    def _encode(self, source, source_mask, *, train):
+        embedded = self.source_embedding(source, self.config.compute_dtype)
+        annotations, backward = self.encoder(embedded, source_mask, train=train)
+        encoded = self.decoder.prepare_source(annotations, source_mask)
+        return encoded, self.decoder.start(backward)
 
     def start(
         self,
@@ -99,18 +99,18 @@ class Seq2Seq(SequenceModel):
         *,
         max_steps: int = 256,
     ) -> tuple[EncodedSource, DecoderState]:
-        """Encodes a sentence; its translation may have any length."""
+        """Encodes a source sentence; `max_steps` is not needed."""
         return self._encode(source, source_mask, train=False)
 
     def step(
         self, context: EncodedSource, state: DecoderState, token: Int[Array, "B N"]
     ) -> tuple[DecoderState, Float[Array, "B N V"]]:
-        """Feeds a token to each hypothesis and scores the next."""
+        """Feeds a token to each beam and returns logits of the next."""
         embedded = self.target_embedding(token, self.config.compute_dtype)
-        state, hidden = self.decoder.step(state, embedded, context)
+        state, hidden = self.decoder.decode_step(state, embedded, context)
         return state, self.logits(hidden)
 
     def alignment(self, intermediates: dict) -> Float[Array, "B T S"]:
-        """The attention to the source of what was sown."""
+        """Returns the attention weights over the source."""
         (weights,) = intermediates["decoder"]["attention"]
         return weights

@@ -159,7 +159,11 @@ def test_an_unknown_model_or_task_is_refused_with_those_there_are():
             {"model.cutoffs": (5,), "z_loss": 0.1},
             "z_loss=0.1: an adaptive softmax",
         ),
-        ("rnn", {"model.dtype": "half"}, "model.dtype='half': there are float32"),
+        (
+            "rnn",
+            {"model.dtype": "half"},
+            "Unknown model.dtype 'half'; choose one of",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_each_other_are_refused_early(model, change, said):

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.rnn.attention import SCORES, Dot, ScaledDot, SingleHeadAttention, make_score
+from models.rnn.attention import (
+    SCORES,
+    DotScore,
+    ScaledDotScore,
+    SingleHeadAttention,
+    make_score,
+)
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, D, E, A, VALUE = 2, 3, 5, 4, 9, 7, 6
@@ -44,8 +50,8 @@ def make(name):
 def formula(name, params, query, key):
     """The score of one query with one key."""
     if name == "additive":
-        meeting = np.tanh(query @ params["query"] + key @ params["key"])
-        return meeting @ params["score"][:, 0]
+        hidden = np.tanh(query @ params["query"] + key @ params["key"])
+        return hidden @ params["score"][:, 0]
     if name == "bilinear":
         return query @ (key @ params["key"])
     return sum(q * k for q, k in zip(query, key, strict=True)) / (
@@ -85,15 +91,15 @@ def test_what_stands_in_the_padding_does_not_matter_and_no_keys_give_zeros(name)
 def test_dot_products_of_three_states_are_those_of_the_worked_example():
     states = jnp.asarray([[[1.0, 0.5], [0.8, 1.2], [0.2, 1.5]]])
     query, mask = jnp.asarray([[[0.8, 0.3]]]), jnp.ones((1, 1, 3), bool)
-    scores = Dot().apply({}, query, states)
+    scores = DotScore().apply({}, query, states)
     np.testing.assert_allclose(scores[0, 0], [0.95, 1.00, 0.61], atol=0.005)
-    module = SingleHeadAttention(Dot())
+    module = SingleHeadAttention(DotScore())
     context, weights = module.apply({}, query, states, states, mask)
     np.testing.assert_allclose(weights[0, 0], [0.36, 0.38, 0.26], atol=0.005)
     np.testing.assert_allclose(context[0, 0], [0.72, 1.02], atol=0.005)
 
 
-@pytest.mark.parametrize("score", [Dot(), ScaledDot()])
+@pytest.mark.parametrize("score", [DotScore(), ScaledDotScore()])
 def test_a_dot_product_of_unequal_sizes_is_refused_with_what_would_do(score):
     with pytest.raises(ValueError, match=r"size 4 .* size 9: make them equal"):
         score.apply({}, random(B, T, D), random(B, S, E))

@@ -360,17 +360,29 @@ def test_every_variant_of_a_config_has_a_model(module):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"cell": "gruu"}, "model.cell='gruu': there are gru, gru_reset_before, lstm"),
-        ({"score": "cosine"}, "model.score='cosine': there are additive, dot"),
-        ({"readout": "relu"}, "model.readout='relu': there are tanh, maxout, none"),
-        ({"initialization": "he"}, "model.initialization='he': there are default"),
+        (
+            {"cell": "gruu"},
+            "Unknown model.cell 'gruu'; choose one of gru",
+        ),
+        (
+            {"score": "cosine"},
+            "Unknown model.score 'cosine'; choose one of additive",
+        ),
+        (
+            {"readout": "relu"},
+            "Unknown model.readout 'relu'; choose one of tanh",
+        ),
+        (
+            {"initialization": "he"},
+            "Unknown model.initialization 'he'; choose one",
+        ),
         ({"activation_regularization": -1.0}, "model.activation_regularization=-1.0"),
         ({"weight_dropout": 1.0}, "model.weight_dropout=1.0"),
         ({"embedding_width": 0}, "model.embedding_width=0"),
         ({"readout": "none", "attention_window": 3}, "model.attention_window=3"),
         (
             {"readout": "maxout", "maxout_width": 9, "tie_embeddings": True},
-            "model.maxout_width=9 is not model.embedding_width=10",
+            "model.maxout_width=9 must equal model.embedding_width=10",
         ),
     ],
 )
