@@ -6,9 +6,13 @@ from typing import Any
 
 from sweeps.devices import shares, this_machine
 from sweeps.objective import Objective
-from sweeps.search_space.distributions import Distribution, told
-from sweeps.search_space.points import Point
-from sweeps.search_space.spaces import Space, read_space
+from sweeps.search_space import (
+    Distribution,
+    Point,
+    Space,
+    format_distribution,
+    read_space,
+)
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import Experiment, point_in_words
 from training.signals import StopRequested, graceful_stop
@@ -37,7 +41,7 @@ class Plan:
 
     def describe(self) -> dict:
         """As JSON: what may not change while the sweep goes on."""
-        return {"config": self.experiment.describe(), "space": self.space.describe()}
+        return {"config": self.experiment.describe(), "space": self.space.to_dict()}
 
 
 def make_plan(
@@ -54,7 +58,7 @@ def make_plan(
     experiment = Experiment.of(config, overrides)
     experiment.check(found)
     if found.pruning is not None:
-        found.pruning.rungs(*_steps(experiment.config({})))
+        found.pruning.rung_bounds(*_steps(experiment.config({})))
     return Plan(experiment, found, found.num_trials(trials))
 
 
@@ -162,7 +166,7 @@ def objective_of(cfg, space: Space) -> Objective:
 
 def _in_words(point: Point) -> str:
     drawn = {
-        key: told(value) if isinstance(value, Distribution) else value
+        key: format_distribution(value) if isinstance(value, Distribution) else value
         for key, value in point.items()
     }
     return point_in_words(drawn)

@@ -11,7 +11,7 @@ import datetime
 from collections.abc import Callable, Iterable
 
 from sweeps.leases import Lease
-from sweeps.search_space.points import Point
+from sweeps.search_space import Point
 
 # States of a slot.
 OPEN, RUNNING = "open", "running"

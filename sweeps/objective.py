@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from sweeps.search_space.spaces import Space
+from sweeps.search_space import Space
 from utils.errors import UserError
 
 

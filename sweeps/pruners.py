@@ -9,7 +9,7 @@ import types
 import optuna
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
-from sweeps.search_space.spaces import Pruning
+from sweeps.search_space import Pruning
 
 
 class Newest:
@@ -56,11 +56,11 @@ class Hyperband(HyperbandPruner):
 def make_pruner(
     pruning: Pruning | None, steps: int | None, first_rung: int
 ) -> optuna.pruners.BasePruner:
-    """Of a space; see `Pruning.rungs`."""
+    """Of a space; see `Pruning.rung_bounds`."""
     if pruning is None:
         return optuna.pruners.NopPruner()
-    least, most = pruning.rungs(steps, first_rung)
-    if pruning.how == "asha":
+    least, most = pruning.rung_bounds(steps, first_rung)
+    if pruning.method == "asha":
         return Asha(min_resource=least, reduction_factor=pruning.factor)
     return Hyperband(
         min_resource=least, max_resource=most, reduction_factor=pruning.factor

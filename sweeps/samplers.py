@@ -10,9 +10,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sweeps.search_space.distributions import Choice, Distribution, Integers, LogUniform
-from sweeps.search_space.points import Point
-from sweeps.search_space.spaces import Space
+from sweeps.search_space import Choice, Distribution, Integers, LogUniform, Point, Space
 
 PLAIN = (bool, int, float, str, type(None))  # what Optuna takes as a choice
 

@@ -19,9 +19,7 @@ from sweeps.ledger import Attempt, Slot
 from sweeps.objective import Objective
 from sweeps.pruners import make_pruner
 from sweeps.samplers import as_parameters, make_sampler, suggested
-from sweeps.search_space.distributions import Distribution
-from sweeps.search_space.points import Point
-from sweeps.search_space.spaces import Space
+from sweeps.search_space import Distribution, Point, Space
 from sweeps.storage import Patient
 from sweeps.sweep_dir import check_same
 

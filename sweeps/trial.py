@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweeps import ledger
 from sweeps.devices import Share
-from sweeps.search_space.points import Point
+from sweeps.search_space import Point
 from sweeps.trial_configs import Experiment
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sweeps.search_space.distributions import Choice
-from sweeps.search_space.points import Point
-from sweeps.search_space.spaces import Space
+from sweeps.search_space import Choice, Point, Space
 from training.run_dir import flatten_config
 from utils.errors import UserError
 
@@ -61,7 +59,7 @@ class Experiment:
             if not having:
                 raise _no_key(configs[0], key)
             for value in (
-                within.values if isinstance(within, Choice) else [within.at(0)]
+                within.values if isinstance(within, Choice) else [within.quantile(0)]
             ):
                 _set(having[0], key, value)
 

@@ -21,10 +21,7 @@ PACKAGES = (
 )
 SPACES = ROOT / "configs" / "sweeps"
 PURE = (
-    "search_space/distributions",
-    "search_space/halton",
-    "search_space/points",
-    "search_space/spaces",
+    "search_space",
     "devices",
     "leases",
     "ledger",

@@ -135,7 +135,7 @@ def space_text(
 Made by analysis/budget/__main__.py.
 """
 
-from sweeps.search_space.spaces import Space, listed, product, seeds
+from sweeps.search_space import Space, listed, product, seeds
 
 POINTS = [
 {points}]

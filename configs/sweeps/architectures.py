@@ -8,7 +8,7 @@ The sizes are those of `python -m analysis.budget --config=configs/cldr.py`, who
 does all of it. The key "model" is what follows the colon of --config in a single run.
 """
 
-from sweeps.search_space.spaces import Space, grid, listed, product, seeds
+from sweeps.search_space import Space, grid, listed, product, seeds
 
 EQUAL = [  # 1,055,208 parameters of the transformer, the others within 0.3%
     {"model": "transformer", "model.width": 128, "model.feed_forward": 512},

@@ -4,7 +4,7 @@
         --space=configs/sweeps/grid.py --workdir=runs/grid
 """
 
-from sweeps.search_space.spaces import Space, grid
+from sweeps.search_space import Space, grid
 
 
 def get_space() -> Space:

@@ -6,7 +6,7 @@
 The first thing to tune, and the one that others depend on.
 """
 
-from sweeps.search_space.spaces import Space, grid
+from sweeps.search_space import Space, grid
 
 
 def get_space() -> Space:

@@ -6,7 +6,7 @@
 ASHA (Li et al. 2020) compares losses, since BLEU says nothing of the first steps.
 """
 
-from sweeps.search_space.spaces import Space, asha, log_uniform, quasi_random, uniform
+from sweeps.search_space import Space, asha, log_uniform, quasi_random, uniform
 
 
 def get_space() -> Space:

@@ -7,7 +7,7 @@ Bergstra and Bengio (2012). Trial n is the same in every sweep, so that more --t
 go on where fewer stopped.
 """
 
-from sweeps.search_space.spaces import (
+from sweeps.search_space import (
     Space,
     choice,
     integers,

@@ -6,7 +6,7 @@
 `seed` is of parameters and dropout; the order of sentences is the same for all.
 """
 
-from sweeps.search_space.spaces import Space, seeds
+from sweeps.search_space import Space, seeds
 
 
 def get_space() -> Space:

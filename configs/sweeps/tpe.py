@@ -9,7 +9,7 @@ The tree-structured Parzen estimator (Bergstra et al. 2011) with Hyperband (Li e
 is suggested depends on which trials have ended, so on how many run at once.
 """
 
-from sweeps.search_space.spaces import (
+from sweeps.search_space import (
     Space,
     chained,
     hyperband,

@@ -8,8 +8,7 @@ from experiment.validate import validate_anywhere, validate_population
 from sweeps import ledger
 from sweeps.devices import Share
 from sweeps.ledger import Slot
-from sweeps.search_space.distributions import Choice, Distribution, Integers
-from sweeps.search_space.points import Point
+from sweeps.search_space import Choice, Distribution, Integers, Point
 from sweeps.study import Claim
 from sweeps.trial import Order
 from sweeps.vmapped_trials.trial import PopulationProcess

@@ -11,7 +11,7 @@ from analysis.budget.equal_sizes import nearest, sizes, width_unit
 from analysis.plan.step import PlannedStep
 from configs import base
 from helpers.entry_points import ROOT, assert_refused, run
-from sweeps.search_space.spaces import read_space
+from sweeps.search_space import read_space
 from sweeps.trial_configs import Experiment
 from utils.errors import UserError
 

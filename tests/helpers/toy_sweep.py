@@ -19,7 +19,7 @@ from helpers.toy_trial import STEPS  # noqa: E402
 from sweeps.devices import Share  # noqa: E402
 from sweeps.objective import Metric, Objective  # noqa: E402
 from sweeps.progress import Table  # noqa: E402
-from sweeps.search_space.spaces import Space, seeds  # noqa: E402
+from sweeps.search_space import Space, seeds  # noqa: E402
 from sweeps.storage import Patient, open_storage  # noqa: E402
 from sweeps.study import Study  # noqa: E402
 from sweeps.sweep_dir import SweepDirectory  # noqa: E402
@@ -41,7 +41,7 @@ def study(folder, space=TWELVE, *, count=None, url=None, **options):
         space,
         count or space.points.size,
         Objective(LOSS, space.value, LOSS),
-        {"config": {}, "space": space.describe()},
+        {"config": {}, "space": space.to_dict()},
         steps=STEPS,
         first_rung=1,
         **options,
@@ -51,7 +51,7 @@ def study(folder, space=TWELVE, *, count=None, url=None, **options):
 def toy_sweep(folder, space=TWELVE, *, workers=2, stopped=None, out=None, **options):
     """A process's part in it; `run` gives the exit code."""
     directory = SweepDirectory(folder)
-    directory.begin({"config": {}, "space": space.describe()})
+    directory.begin({"config": {}, "space": space.to_dict()})
     opened = study(folder, space, **options)
     return Sweep(
         opened,

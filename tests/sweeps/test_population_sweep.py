@@ -15,7 +15,7 @@ from helpers.toy_sweep import LOSS, results, study
 from helpers.toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
 from sweeps.devices import Share
 from sweeps.progress import Table
-from sweeps.search_space.spaces import (
+from sweeps.search_space import (
     Space,
     asha,
     choice,
@@ -39,7 +39,7 @@ PROGRAM = (
 
 def sweep(folder, space, *, population=4, workers=1, stopped=None, **options):
     directory = SweepDirectory(folder)
-    directory.begin({"config": {}, "space": space.describe()})
+    directory.begin({"config": {}, "space": space.to_dict()})
     opened = study(folder, space, **options)
     return PopulationSweep(
         opened,

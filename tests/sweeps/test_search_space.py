@@ -1,4 +1,4 @@
-"""Search spaces: which points they have, in which order."""
+"""Search spaces: points, their order and distributions, and what is refused."""
 
 import collections
 import itertools
@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, qmc
 
-from sweeps.search_space.distributions import Distribution
-from sweeps.search_space.halton import halton_point
-from sweeps.search_space.spaces import (
+from sweeps.search_space import (
+    Distribution,
     Space,
     chained,
     choice,
     grid,
+    halton_point,
     integers,
     listed,
     log_uniform,
@@ -36,7 +36,7 @@ def all_points(points, seed=0):
     return [points.point(number, seed) for number in range(points.size)]
 
 
-def test_a_product_has_each_point_with_each_other_the_last_fastest():
+def test_the_last_part_of_a_product_changes_fastest():
     points = product(A, B, seeds(2))
     expected = [
         {"a": a, "b": b, "seed": seed}
@@ -52,7 +52,7 @@ def test_a_grid_is_the_product_of_its_keys():
     )
 
 
-def test_a_zip_takes_one_point_of_each():
+def test_a_zip_joins_points_of_the_same_number():
     points = zipped(A, random({"x": uniform(0, 1)}))
     assert points.size == 3
     found = all_points(points)
@@ -60,7 +60,7 @@ def test_a_zip_takes_one_point_of_each():
     assert len({point["x"] for point in found}) == 3
 
 
-def test_a_chain_goes_on_where_a_part_ends():
+def test_a_chain_concatenates_its_parts():
     points = chained(A, listed([{"a": 7}]), random({"a": uniform(0, 1)}))
     assert points.size is None
     first = [points.point(number, 0)["a"] for number in range(6)]
@@ -68,7 +68,7 @@ def test_a_chain_goes_on_where_a_part_ends():
     assert all(0 <= a <= 1 for a in first[4:])
 
 
-def test_an_endless_part_may_be_the_first_of_a_product():
+def test_the_first_part_of_a_product_may_be_infinite():
     points = product(random({"x": uniform(0, 1)}), seeds(3))
     assert points.size is None
     found = [points.point(number, 0) for number in range(6)]
@@ -86,7 +86,7 @@ RANGES = {
 }
 
 
-SPACES = "from sweeps.search_space.spaces import *\n"
+SPACES = "from sweeps.search_space import *\n"
 
 
 @pytest.mark.parametrize("draw", [random, quasi_random])
@@ -99,24 +99,26 @@ def test_a_point_depends_on_its_number_and_the_seed_alone(draw):
 
 
 @pytest.mark.parametrize("draw", [random, quasi_random])
-def test_what_is_drawn_fills_its_range_and_no_more(draw):
+def test_samples_follow_their_distributions(draw):
     found = [draw(RANGES).point(number, 0) for number in range(600)]
     for key, within in RANGES.items():
         assert all(point[key] in within for point in found), key
     rates = np.log10([point["rate"] for point in found])
-    assert kstest(rates, "uniform", args=(-4, 3)).pvalue > 1e-3  # each factor alike
+    assert (
+        kstest(rates, "uniform", args=(-4, 3)).pvalue > 1e-3
+    )  # uniform in the logarithm
     counts = collections.Counter(point["layers"] for point in found)
     assert sorted(counts) == [1, 2, 3, 4]
     assert min(counts.values()) > 110
     assert set(collections.Counter(p["rule"] for p in found)) == {"adam", "lion", None}
     small = sum(point["width"] <= 32 for point in found) / 600
-    assert 0.4 < small < 0.6  # half of the factors between 2 and 512
+    assert 0.4 < small < 0.6  # half of the interval [2, 512] in the logarithm
 
 
 @pytest.mark.parametrize("within", RANGES.values())
-def test_shares_at_the_ends_are_in_the_range(within):
-    assert within.at(0.0) in within
-    assert within.at(1 - 2**-53) in within
+def test_quantiles_at_both_ends_are_in_the_range(within):
+    assert within.quantile(0.0) in within
+    assert within.quantile(1 - 2**-53) in within
 
 
 @pytest.mark.parametrize("dimensions", [2, 5])
@@ -130,15 +132,23 @@ def test_quasi_random_points_are_spread_more_evenly_than_random_ones(dimensions)
         assert discrepancy(halton) < 0.5 * discrepancy(drawn)
 
 
-def test_many_keys_are_not_drawn_alike():
-    likeness = []
+def test_a_halton_point_alone_equals_that_of_the_whole_sequence():
+    sequence = qmc.Halton(5, rng=np.random.default_rng(3)).random(20)
+    for number in (0, 1, 7, 19):
+        np.testing.assert_array_equal(halton_point(number, 5, 3), sequence[number])
+
+
+def test_high_dimensions_of_a_halton_sequence_are_not_correlated():
+    correlations = []
     for seed in range(5):
         points = np.array([halton_point(n, 8, seed) for n in range(16)])
-        likeness.append(abs(np.corrcoef(points.T)[6, 7]))  # 0.99 with digits in order
-    assert np.mean(likeness) < 0.6
+        correlations.append(
+            abs(np.corrcoef(points.T)[6, 7])
+        )  # 0.99 without permutations
+    assert np.mean(correlations) < 0.6
 
 
-def test_only_tpe_leaves_something_to_the_study():
+def test_points_of_tpe_hold_distributions():
     points = chained(listed([{"x": 0.5}]), tpe({"x": uniform(0, 1)}))
     assert points.point(0, 0) == {"x": 0.5}
     assert isinstance(points.point(1, 0)["x"], Distribution)
@@ -156,8 +166,8 @@ def test_only_tpe_leaves_something_to_the_study():
         (lambda: log_uniform(0, 1), "above 0"),
         (lambda: grid({"a": 3}), "a needs a list"),
         (lambda: random({"a": [1, 2]}), "a needs uniform"),
-        (lambda: Space(A, value="mean"), "there are best, last"),
-        (lambda: Space([1]), "points are"),
+        (lambda: Space(A, value="mean"), "choose one of best, last"),
+        (lambda: Space([1]), "needs a sequence of points"),
         (lambda: Space(A).num_trials(4), "3 points"),
         (lambda: Space(random(RANGES)).num_trials(None), "--trials=N"),
         (
@@ -169,13 +179,14 @@ def test_only_tpe_leaves_something_to_the_study():
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_with_a_reason(make, words):
+def test_invalid_spaces_are_refused_with_a_reason(make, words):
     with pytest.raises(UserError) as refused:
         make()
     assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
-def test_descriptions_differ_where_spaces_do():
+def test_different_spaces_have_different_descriptions():
     spaces = [
         Space(A),
         Space(B),
@@ -187,9 +198,9 @@ def test_descriptions_differ_where_spaces_do():
         Space(product(A, B)),
         Space(zipped(A, grid({"b": [1, 2, 3]}))),
     ]
-    told = [str(space.describe()) for space in spaces]
-    assert len(set(told)) == len(told)
-    assert Space(A, trials=2, retries=3).describe() == Space(A).describe()
+    descriptions = [str(space.to_dict()) for space in spaces]
+    assert len(set(descriptions)) == len(descriptions)
+    assert Space(A, trials=2, retries=3).to_dict() == Space(A).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -198,14 +209,19 @@ def test_descriptions_differ_where_spaces_do():
         ("def get_space(): return 3", "not a Space"),
         ("x = ", "SyntaxError"),
         ("import nothing_of_that_name", "nothing_of_that_name"),
-        ("x = 1", "get_space"),
+        ("x = 1", "no function get_space()"),
+        ("from sweeps.search_space import gird", "Unknown name 'gird'"),
+        (f"{SPACES}get_space = lambda: Space(gird({{}}))", "Unknown name 'gird'"),
+        (f"{SPACES}get_space = lambda: Space(seeds(2), metrc=1)", "'metrc'"),
+        (f"{SPACES}get_space = lambda: Space(grid(1 / 0))", "ZeroDivisionError"),
         (f"{SPACES}get_space = lambda: grid({{'a': 1}})", "a needs"),
     ],
 )  # fmt: skip
-def test_a_file_without_a_space_is_refused(tmp_path, text, words):
+def test_a_file_without_a_valid_space_is_refused_in_one_line(tmp_path, text, words):
     path = tmp_path / "space.py"
     path.write_text(text)
     with pytest.raises(UserError) as refused:
         read_space(str(path))
     assert str(path) in str(refused.value)
     assert words in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -11,7 +11,7 @@ from sweeps import ledger
 from sweeps.leases import Watch
 from sweeps.objective import Objective
 from sweeps.pruners import make_pruner
-from sweeps.search_space.spaces import (
+from sweeps.search_space import (
     Pruning,
     Space,
     asha,

@@ -15,7 +15,7 @@ import pytest
 from helpers import toy_trial
 from helpers.toy_sweep import begin, results, toy_sweep
 from sweeps import ledger
-from sweeps.search_space.spaces import Space, asha, grid, listed, log_uniform, tpe
+from sweeps.search_space import Space, asha, grid, listed, log_uniform, tpe
 from sweeps.storage import Patient
 from sweeps.trial import meaning
 from sweeps.worker import Running

@@ -30,7 +30,7 @@ def test_every_space_that_is_shipped_lists_its_trials(path):
 def test_the_model_and_any_key_may_be_swept(tmp_path):
     space = tmp_path / "space.py"
     space.write_text(
-        "from sweeps.search_space.spaces import *\n"
+        "from sweeps.search_space import *\n"
         "def get_space():\n"
         "    return Space(grid({'model': ['rnn', 'transformer'], 'seed': [3]}))\n"
     )
@@ -55,7 +55,7 @@ def refused(tmp_path, space="seeds", *flags):
 def test_a_key_that_does_not_exist_is_refused_with_near_ones(tmp_path, key, words):
     space = tmp_path / "space.py"
     space.write_text(
-        "from sweeps.search_space.spaces import *\n"
+        "from sweeps.search_space import *\n"
         f"def get_space():\n    return Space(grid({{{key!r}: [1]}}))\n"
     )
     done = refused(tmp_path, space, "--dry_run")
@@ -75,8 +75,7 @@ def test_a_value_of_a_wrong_type_is_refused_before_a_trial_begins(
 ):
     space = tmp_path / "space.py"
     space.write_text(
-        "from sweeps.search_space.spaces import *\n"
-        f"get_space = lambda: Space({points})\n"
+        f"from sweeps.search_space import *\nget_space = lambda: Space({points})\n"
     )
     assert_refused(refused(tmp_path, space, "--dry_run"), *words)
 
@@ -85,7 +84,7 @@ def test_rungs_that_cannot_be_are_refused_before_anything_is_written(tmp_path):
     space, workdir = tmp_path / "space.py", f"--workdir={tmp_path / 'w'}"
     points = "Space(seeds(2), pruning=hyperband())"
     space.write_text(
-        f"from sweeps.search_space.spaces import *\nget_space = lambda: {points}\n"
+        f"from sweeps.search_space import *\nget_space = lambda: {points}\n"
     )
     for flags in (["--dry_run"], [workdir]):
         done = refused(tmp_path, space, "--config.epochs=3", *flags)

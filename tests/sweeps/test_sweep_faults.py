@@ -28,7 +28,7 @@ TINY = {
     "decode.max_length": 4,
 }
 SPACE = """
-from sweeps.search_space.spaces import Space, grid, product, seeds
+from sweeps.search_space import Space, grid, product, seeds
 
 def get_space():
     return Space(product(grid({"optim.lr": [1e-3, 3e-3, 1e-2]}), seeds(4)))

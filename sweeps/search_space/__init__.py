@@ -1,1 +1,0 @@
-"""Search spaces: grids, random, quasi-random and adaptive points."""
