@@ -19,7 +19,7 @@ EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 
 def main() -> None:
-    """Prints the score card as a table."""
+    """Scores the run and prints the score card as a table."""
     from analysis.attention import maps
     from experiment import restore
 

@@ -2,16 +2,16 @@
 
 python predict.py --workdir=runs/rnn < source.txt > output.txt
 
-One line in, one line out, in order, as it comes; a blank line stays blank. At a
-terminal each line is answered at once.
+One output line for each input line, in order; a blank line stays blank. A terminal
+gets each answer at once.
 
---n_best=N       N lines for each, best first; blank ones where fewer were found
---scores         each with what the search ranked it by: score, tab, text
---score          of given targets: source, tab, target in; log probability in nats, tab,
-                 tokens out, the end among them. Language models: a text a line
---prefix         source, tab, beginning of the translation in
---documents      what a model remembers goes from line to line; a blank line ends it
---workdir=A,B    the mean of several runs' distributions: an ensemble
+--n_best=N       N output lines for each input line, best first, padded with blank ones
+--scores         output: the score of the search, a tab, the text
+--score          score given targets: source, tab, target in; log probability in nats,
+                 tab, number of tokens with the end out. Language models: a text a line
+--prefix         input: source, tab, beginning of the translation
+--documents      the model's memory carries over from line to line; a blank line ends it
+--workdir=A,B    ensemble: the mean of the runs' distributions
 """
 
 import sys
@@ -27,45 +27,49 @@ WORKDIR = flags.DEFINE_list(
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
 )
-N_BEST = flags.DEFINE_integer("n_best", None, "Lines for each; --decode.n_best.")
-SCORES = flags.DEFINE_bool("scores", False, "Score, tab, text.")
-SCORE = flags.DEFINE_bool("score", False, "Scores of given targets.")
-PREFIX = flags.DEFINE_bool("prefix", False, "A line is a source, a tab, a beginning.")
-DOCUMENTS = flags.DEFINE_bool("documents", False, "A blank line ends a document.")
+N_BEST = flags.DEFINE_integer(
+    "n_best", None, "Output lines for each input line; --decode.n_best."
+)
+SCORES = flags.DEFINE_bool("scores", False, "Write scores before texts.")
+SCORE = flags.DEFINE_bool("score", False, "Score given targets.")
+PREFIX = flags.DEFINE_bool("prefix", False, "Continue given beginnings.")
+DOCUMENTS = flags.DEFINE_bool("documents", False, "Carry memory from line to line.")
 DECODE = cli.config_section("decode", base.get_config().decode)
 
 
 def main() -> None:
-    """Lines in, lines out."""
+    """Reads standard input and writes the model's output for each line."""
     if SCORE.value and (SCORES.value or PREFIX.value or N_BEST.value):
-        cli.fail("--score reads targets and searches for none: leave the others out")
+        cli.fail("--score cannot be combined with --scores, --prefix or --n_best")
     from experiment import restore
 
     decode = cli.overrides(DECODE)
     if N_BEST.value is not None:
         decode["n_best"] = N_BEST.value
     run = restore.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
-    keywords = {"document_order": DOCUMENTS.value}
+    options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
-        keywords["chunk_size"] = 1
-    lines = cli.lines_of(sys.stdin.buffer)
+        options["chunk_size"] = 1
+    lines = cli.read_lines(sys.stdin.buffer)
     if SCORE.value:
-        for scored in restore.score_targets(run, lines, **keywords):
+        for scored in restore.score_targets(run, lines, **options):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
         return
-    keywords["prefix"] = PREFIX.value
+    options["prefix"] = PREFIX.value
     if not SCORES.value and run.experiment.cfg.decode.n_best == 1:
-        for text in restore.predict(run, lines, **keywords):
+        for text in restore.predict(run, lines, **options):
             print(text, flush=True)
         return
-    for found in restore.predict_n_best(run, lines, **keywords):
-        print_all(found, run.experiment.cfg.decode.n_best, scores=SCORES.value)
+    for hypotheses in restore.predict_n_best(run, lines, **options):
+        print_n_best(hypotheses, run.experiment.cfg.decode.n_best, scores=SCORES.value)
 
 
-def print_all(found: list[tuple[str, float]], count: int, *, scores: bool) -> None:
-    """As many lines as asked for, blank where there are no more."""
-    shown = [f"{score:.4f}\t{text}" if scores else text for text, score in found]
-    for line in (shown + [""] * count)[:count]:
+def print_n_best(
+    hypotheses: list[tuple[str, float]], count: int, *, scores: bool
+) -> None:
+    """Prints `count` lines, blank ones at the end."""
+    texts = [f"{score:.4f}\t{text}" if scores else text for text, score in hypotheses]
+    for line in (texts + [""] * count)[:count]:
         print(line, flush=True)
 
 

@@ -3,9 +3,9 @@
 python train.py --config=configs/cldr.py:rnn --workdir=runs/rnn
 python train.py --config=configs/cldr.py:rnn --plan --target=v5e:2x2
 
-Several processes are one run on all their devices: on TPU pods, under Slurm and
-Kubernetes they find each other; elsewhere each is given --coordinator,
---num_processes and its own --process_id.
+Several processes train one run on all their devices. They find each other on TPU pods,
+under Slurm and Kubernetes; elsewhere each one needs --coordinator, --num_processes and
+its own --process_id.
 """
 
 from absl import flags
@@ -17,23 +17,27 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
-PLAN = flags.DEFINE_bool("plan", False, "Print what a run takes; train nothing.")
+PLAN = flags.DEFINE_bool(
+    "plan", False, "Print the memory that a run needs; train nothing."
+)
 TARGET = flags.DEFINE_string(
-    "target", None, "With --plan: compile for such devices (v5e:4x4, h100:8, cpu)."
+    "target", None, "With --plan: devices to compile for (v5e:4x4, h100:8, cpu)."
 )
-DEVICES = flags.DEFINE_integer("devices", None, "With --plan: on how many.")
-DEVICE_MEMORY = flags.DEFINE_float("device_memory", None, "With --plan: GB of each.")
+DEVICES = flags.DEFINE_integer("devices", None, "With --plan: number of devices.")
+DEVICE_MEMORY = flags.DEFINE_float(
+    "device_memory", None, "With --plan: GB of each device."
+)
 REPLAY = flags.DEFINE_string(
-    "replay", None, "Look at batches that a run kept because they were not finite."
+    "replay", None, "Examine batches without a finite loss, which a run saved."
 )
-PROFILE = flags.DEFINE_string("profile", None, "FROM:TO, steps to write a trace of.")
+PROFILE = flags.DEFINE_string("profile", None, "FROM:TO, steps to trace.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-PROCESS = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Index of this process.")
 
 
 def main() -> int:
-    """Exit code 75 when a signal stopped the run, 3 when its own guard did."""
+    """Returns the exit code: 0 finished, 75 stopped by a signal, 3 not finite."""
     if REPLAY.value:
         from analysis import replay
 
@@ -44,8 +48,8 @@ def main() -> int:
     if PLAN.value:
         from analysis.plan import report
 
-        asked = DEVICES.value, DEVICE_MEMORY.value, TARGET.value
-        print(report.report(CONFIG.value, *asked))
+        options = DEVICES.value, DEVICE_MEMORY.value, TARGET.value
+        print(report.report(CONFIG.value, *options))
         return 0
     from experiment import train
 
@@ -54,9 +58,9 @@ def main() -> int:
 
 
 def workdir() -> str:
-    """The run directory, which must be given."""
+    """Returns the run directory, a flag that only --plan does not need."""
     if WORKDIR.value is None:
-        cli.fail("flag --workdir=DIR is missing: where shall the run be kept?")
+        cli.fail("flag --workdir=DIR is missing: name the run directory")
     return WORKDIR.value
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from training.checkpoint import CONTENT, PROGRESS
-from training.event_files import records
+from training.metric_writers import read_events
 from utils.errors import UserError
 from utils.paths import canonical_path, resolve_path
 
@@ -82,7 +82,7 @@ def events(folder: Path) -> dict[tuple, list]:
     """The same of TensorBoard's files."""
     found: dict[tuple, list] = {}
     for path in sorted((folder / "tensorboard").glob("*tfevents*")):
-        for _, event in records(path.read_bytes()):
+        for _, event in read_events(path.read_bytes()):
             for value in event.summary.value:
                 if value.tag.partition("/")[2] not in CLOCKS:
                     key = event.step, value.tag

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from analysis.compare_bitwise import checkpoint_steps, differences
 from benchmarks import faulty_run
-from training.checksums import files
+from training.checkpoint import checked_files
 from utils import cli
 
 MOMENTS = ("start", "compile", "step", "save", "evaluation")
@@ -187,7 +187,7 @@ def write_differences(first: Path, second: Path, path: Path) -> None:
 
 def damage(checkpoint: Path, harm: str, chance: random.Random) -> None:
     """Harms one file of a checkpoint."""
-    path = chance.choice([p for p in files(checkpoint) if p.stat().st_size])
+    path = chance.choice([p for p in checked_files(checkpoint) if p.stat().st_size])
     content = bytearray(path.read_bytes())
     place = chance.randrange(len(content))
     if harm == "flip":

@@ -68,12 +68,12 @@ def observed(moment: Moment) -> None:
         with moment.of("save"):
             save(self, *arguments)
 
-    def training(self, state, carry, progress):
+    def training(self, state, carry):
         step, validate, shapes = self.step, self.validate, set()
 
         def stepping(state, carry, batch):
             shape = tuple(leaf.shape for leaf in batch.values())
-            busy = self.checkpoints.manager.is_saving_in_progress()
+            busy = self.record.checkpoints.manager.is_saving_in_progress()
             name = "save" if busy else "step" if shape in shapes else "compile"
             shapes.add(shape)
             moment.become(name)
@@ -84,7 +84,7 @@ def observed(moment: Moment) -> None:
                 return validate(*arguments)
 
         self.step, self.validate = stepping, validating
-        return train(self, state, carry, progress)
+        return train(self, state, carry)
 
     checkpoint.Checkpoints.save, loop.TrainLoop.train = saving, training
 

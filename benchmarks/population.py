@@ -26,7 +26,7 @@ from experiment.setup import TrainingSetup
 from sweeps.vmapped_trials.population import Population
 from training.profiling.environment import environment_info
 from training.vmapped_trials.partitioner import VmappedPartitioner
-from training.vmapped_trials.step import mask, varying_values
+from training.vmapped_trials.step import trial_mask, varying_values
 from utils.allocator import tune_allocator
 
 GOAL = 5.0  # times as many trials an hour, on a GPU
@@ -80,7 +80,7 @@ class Together:
         shared = training(members[0], options)
         population = Population(shared, varying_values(members), partitioner)
         self.state, self.carry = population.init()
-        self.active = partitioner.put(mask(range(len(members)), len(members)))
+        self.active = partitioner.put(trial_mask(range(len(members)), len(members)))
         self.compiled = population.compiled_step()
         self.batch = population.batch(0)
         self.devices = partitioner.mesh.size

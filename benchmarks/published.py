@@ -25,7 +25,7 @@ from analysis.plan.aot_compile import CompiledStep, reason_of
 from analysis.plan.memory import partitioner_of
 from analysis.plan.parameters import vocabularies
 from analysis.plan.step import PlannedStep
-from experiment.validate import check_config
+from experiment.validate import validate_config
 from models.attention.dispatch import IMPLEMENTATIONS, is_supported
 from training.optim.optimizers import make_optimizer
 from training.profiling.environment import environment_info
@@ -146,7 +146,7 @@ def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
         return about | {"refused": f"{kernel} is not made for such a device"}
     cfg = config(WORKS[name], kernel, options)
     try:
-        check_config(cfg)
+        validate_config(cfg)
         return about | timed(WORKS[name], Timed(cfg), options)
     except (UserError, MemoryError) as error:
         return about | {"refused": str(error)}

@@ -1,7 +1,4 @@
-"""From a config to task and model.
-
-`experiment/train.py` trains what is built here; `experiment/restore.py` opens it again.
-"""
+"""Construction of an experiment: task, model and tokenizers of a config."""
 
 import dataclasses
 import difflib
@@ -22,7 +19,7 @@ from utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config and its tokenizers determine."""
+    """Task and model of a config, with the tokenizers by side."""
 
     cfg: ConfigDict
     task: Any
@@ -31,12 +28,12 @@ class Experiment:
 
     @property
     def evaluation_model(self):
-        """The model as `cfg.eval` changes it; its parameters are the same."""
+        """The model with the changes of `cfg.eval`; it has the same parameters."""
         config = evaluation_config(self.model.config, self.cfg.eval)
         return self.model.clone(config=config)
 
     def parameters(self) -> PyTree:
-        """Shapes of all parameters, with the names of their axes."""
+        """Returns shapes of all parameters, with the names of their axes."""
         variables = jax.eval_shape(
             lambda batch: self.task.init(self.model, jax.random.key(0), batch),
             example_batch(self.cfg),
@@ -44,13 +41,61 @@ class Experiment:
         return variables["params"]
 
 
+def build_experiment(
+    cfg: ConfigDict,
+    tokenizers: dict[str, Tokenizer],
+    languages: tuple[str, ...] = (),
+) -> Experiment:
+    """Builds task and model of a config.
+
+    Args:
+      tokenizers: by side: "source" and "target", or "text".
+      languages: of a parallel corpus, in its order.
+
+    Raises:
+      UserError: a name is unknown, a key does not fit, or the vocabulary is too
+        small for the search.
+    """
+    options = {"languages": languages} if languages else {}
+    task = get_task_class(cfg.task)(
+        tokenizers,
+        label_smoothing=cfg.label_smoothing,
+        z_loss=cfg.z_loss,
+        loss_fraction=cfg.loss_fraction,
+        document_order=cfg.data.document_order,
+        **options,
+    )
+    module = get_architecture(cfg.model.name)
+    model = task.make_model(module, model_config(module.Config, cfg.model))
+    output = tokenizers.get("target", tokenizers.get("text"))
+    check_decode(cfg.decode, output.vocab_size)
+    return Experiment(cfg, task, model, tokenizers)
+
+
+def get_task_class(name: str) -> type:
+    """Returns the class `Task` of a task in `tasks.base.TASKS`."""
+    return _lookup(TASKS, name, "task").Task
+
+
+def get_architecture(name: str):
+    """Returns the module of an architecture in `models.registry.ARCHITECTURES`."""
+    return _lookup(ARCHITECTURES, name, "model.name")
+
+
+def _lookup(registry: dict[str, str], name: str, key: str):
+    """Imports the module that a registry has under a name."""
+    if name not in registry:
+        raise UserError(f"Unknown {key} {name!r}; choose one of {', '.join(registry)}")
+    return importlib.import_module(registry[name])
+
+
 def is_language_modeling(cfg: ConfigDict) -> bool:
-    """Whether batches are segments of running text, and not of pairs."""
+    """Whether batches are segments of running text rather than sentence pairs."""
     return get_task_class(cfg.task).corpus_kind == "text"
 
 
 def example_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch's arrays without their numbers."""
+    """Returns the shapes of a small batch, from which parameters are initialized."""
 
     def array(length, dtype="int32"):
         return jax.ShapeDtypeStruct((2, length), dtype)
@@ -67,57 +112,12 @@ def example_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def build_experiment(
-    cfg: ConfigDict,
-    tokenizers: dict[str, Tokenizer],
-    languages: tuple[str, ...] = (),
-) -> Experiment:
-    """Task and model of a config.
-
-    Raises UserError for a task or model that does not exist or does not fit, and for
-    a search that the vocabulary is too small for.
-    """
-    options = {"languages": languages} if languages else {}
-    task = get_task_class(cfg.task)(
-        tokenizers,
-        label_smoothing=cfg.label_smoothing,
-        z_loss=cfg.z_loss,
-        loss_fraction=cfg.loss_fraction,
-        document_order=cfg.data.document_order,
-        **options,
-    )
-    module = get_architecture(cfg.model.name)
-    model = task.make_model(module, model_config(module.Config, cfg.model))
-    predicted = tokenizers.get("target", tokenizers.get("text"))
-    check_decode(cfg.decode, predicted.vocab_size)
-    return Experiment(cfg, task, model, tokenizers)
-
-
-def get_task_class(name: str) -> type:
-    """Returns the class `Task` of a task in `tasks.base.TASKS`."""
-    return _lookup(TASKS, name, "task").Task
-
-
-def get_architecture(name: str):
-    """Returns the module of an architecture in `models.registry.ARCHITECTURES`."""
-    return _lookup(ARCHITECTURES, name, "model.name")
-
-
-def _lookup(registry: dict[str, str], name: str, key: str):
-    """Imports the module that a registry has under a name.
-
-    Raises UserError for a name that is not registered.
-    """
-    if name not in registry:
-        raise UserError(f"Unknown {key} {name!r}; choose one of {', '.join(registry)}")
-    return importlib.import_module(registry[name])
-
-
 def model_config(schema: type, cfg: ConfigDict):
-    """`cfg.model` as the dataclass that a model module calls Config.
+    """Converts `cfg.model` to the dataclass `Config` of an architecture.
 
-    Raises UserError for a key that is unknown, missing or of another type, and
-    for values the dataclass refuses.
+    Raises:
+      UserError: a key is unknown, missing or of another type, or the dataclass
+        refuses its values.
     """
     hints = typing.get_type_hints(schema)
     types = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
@@ -125,7 +125,7 @@ def model_config(schema: type, cfg: ConfigDict):
     for key, value in values.items():
         if key not in types:
             close = difflib.get_close_matches(key, types, 1) or list(types)
-            raise UserError(f"model.{key}: no such key, did you mean {close[0]!r}?")
+            raise UserError(f"Unknown key model.{key}; did you mean {close[0]!r}?")
         wanted = types[key]
         if wanted in (float, float | None) and isinstance(value, int):
             values[key] = float(value)
@@ -146,9 +146,10 @@ def model_config(schema: type, cfg: ConfigDict):
 
 
 def evaluation_config(config, options: ConfigDict):
-    """A model's Config with the keys of `cfg.eval` that it has too.
+    """Returns a model's Config with the keys of `cfg.eval` that are set.
 
-    Raises UserError for what the model does not have or cannot have.
+    Raises:
+      UserError: the model has no such key, or refuses its value.
     """
     given = {
         "attention_window": options.attention_window,
@@ -156,11 +157,11 @@ def evaluation_config(config, options: ConfigDict):
         "same_length": options.same_length,
         "clamp_length": options.clamp_length,
     }
-    asked = {key: value for key, value in given.items() if value is not None}
-    for key, value in asked.items():
+    changes = {key: value for key, value in given.items() if value is not None}
+    for key, value in changes.items():
         if not hasattr(config, key):
             raise UserError(f"eval.{key}={value}: a {config.name} has no such key")
     try:
-        return dataclasses.replace(config, **asked)
+        return dataclasses.replace(config, **changes)
     except ValueError as error:
         raise UserError(str(error).replace("model.", "eval.", 1)) from error

@@ -1,4 +1,4 @@
-"""A run directory, opened to be used: scored, or asked for texts."""
+"""Use of a trained run directory: evaluation, prediction, ensembles."""
 
 import dataclasses
 import sys
@@ -17,7 +17,7 @@ from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer, parse_tokenizer
 from decoding.ensemble import Ensemble, ensemble_variables
 from experiment.build import Experiment, build_experiment
-from experiment.validate import check_lengths
+from experiment.validate import check_values
 from tasks.base import check_windows
 from tasks.baselines import MAX_TRAINING_PAIRS
 from training.checkpoint import Checkpoints
@@ -29,10 +29,10 @@ from utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run directory, opened to be used.
+    """A run directory with its model and parameters.
 
     Attributes:
-      steps: of the checkpoint, or of those whose mean the parameters are.
+      steps: the checkpoint, or those whose mean the parameters are.
     """
 
     directory: RunDirectory
@@ -42,11 +42,11 @@ class TrainedRun:
 
     @property
     def step(self) -> int:
-        """The newest."""
+        """The newest step of the parameters."""
         return self.steps[-1]
 
     def name(self, split: str) -> str:
-        """Of the files that say how it does on a split."""
+        """Returns the stem of the files that belong to a split."""
         if len(self.steps) == 1:
             return f"{split}-{self.step}"
         return f"{split}-{self.step}-average-{len(self.steps)}"
@@ -55,24 +55,25 @@ class TrainedRun:
 def open_run(
     workdir: str, checkpoint: str = "best", changes: dict | None = None
 ) -> TrainedRun:
-    """Model, tokenizers and parameters of a run; its corpus is not needed.
+    """Opens a run; its corpus is not needed.
 
     Args:
       checkpoint: "best", "last", a step, or "average:N" of the newest N.
       changes: keys to change by section, such as `{"decode": {"max_length": 9}}`.
 
-    Raises UserError where there is no run or no such checkpoint.
+    Raises:
+      UserError: there is no such run or checkpoint.
     """
     directory = RunDirectory(workdir)
     cfg = read_config(directory)
     for section, values in (changes or {}).items():
         cfg[section].update_from_flattened_dict(values)
-    check_lengths(cfg)
+    check_values(cfg)
     about = directory.read_json("about.json") if directory.is_complete else {}
     if "languages" not in about:
         raise UserError(
-            f"{directory.path}/about.json is missing or says no languages: the run "
-            "was killed before it began, so train it again"
+            f"{directory.path}/about.json is missing or has no languages: the run "
+            "was killed before it started, so train it again"
         )
     languages = tuple(about["languages"])
     experiment = build_experiment(cfg, read_tokenizers(directory), languages)
@@ -84,8 +85,8 @@ def open_run(
     return TrainedRun(directory, experiment, {"params": params}, steps)
 
 
-def _check_parameters(directory: RunDirectory, built: Experiment, params) -> None:
-    """Raises UserError where a model's parameters are not those of a checkpoint."""
+def _check_parameters(directory: RunDirectory, experiment: Experiment, params) -> None:
+    """Compares the names and shapes of a checkpoint with those of the model."""
 
     def shapes(params):
         leaves = jax.tree.leaves(params)
@@ -94,33 +95,63 @@ def _check_parameters(directory: RunDirectory, built: Experiment, params) -> Non
             for name, leaf in zip(names_of(params), leaves, strict=True)
         }
 
-    there, here = shapes(params), shapes(nn.meta.unbox(built.parameters()))
+    there, here = shapes(params), shapes(nn.meta.unbox(experiment.parameters()))
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise UserError(
-                f"{directory.path}: its checkpoint is not of the model that its "
-                "config.json describes, which was changed, or it is of another version "
-                f"of this code: {name} is {there.get(name, 'missing')} there and "
-                f"{here.get(name, 'missing')} here"
+                f"{directory.path}: its checkpoint does not belong to the model that "
+                "its config.json describes (was the file changed, or is the run of "
+                f"another version of this code?): {name} is "
+                f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} "
+                "here"
             )
+
+
+def read_config(directory: RunDirectory) -> ConfigDict:
+    """Returns the config of a run, with defaults for keys it does not have."""
+    stored = directory.read_config()
+    try:
+        cfg = base.get_config(stored["model"]["name"])
+        cfg.update(stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{directory.path}/config.json is of another version of this code: {error}"
+        ) from error
+    return cfg
+
+
+def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
+    """Returns the tokenizers by side; a joint vocabulary is one object."""
+    documents = directory.read_tokenizers()
+    if set(documents) not in map(set, SIDES.values()):
+        raise UserError(
+            f"{directory.path}/tokenizer is damaged: it has the vocabularies "
+            f"{', '.join(documents) or '(none)'}, and not all that a run needs"
+        )
+    try:
+        known = {text: parse_tokenizer(text) for text in documents.values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory.path}/tokenizer is damaged: {error}") from error
+    return {side: known[text] for side, text in documents.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleExperiment(Experiment):
-    """Several experiments whose models are one, as `cfg.eval` changes each."""
+    """Experiment whose model is an ensemble of several runs' evaluation models."""
 
     @property
     def evaluation_model(self) -> Ensemble:
-        """The ensemble; its members were changed before."""
+        """The ensemble, whose models have the changes of `cfg.eval` already."""
         return self.model
 
 
 def open_runs(
     workdirs: list[str], checkpoint: str = "best", changes: dict | None = None
 ) -> TrainedRun:
-    """One run, or an ensemble of several, its directory and config the first one's.
+    """Opens a run, or several as an ensemble with the first one's directory and config.
 
-    Raises UserError for runs of unlike tasks or vocabularies, or as `open_run`.
+    Raises:
+      UserError: tasks or vocabularies differ, or as `open_run`.
     """
     if not workdirs:
         raise UserError("--workdir is empty: name a run directory")
@@ -129,7 +160,7 @@ def open_runs(
     if len(runs) == 1:
         return first
     for other in runs[1:]:
-        _check_together(first, other)
+        _check_compatible(first, other)
     models = tuple(run.experiment.evaluation_model for run in runs)
     own = {field.name for field in dataclasses.fields(Experiment)} - {"model"}
     parts = {name: getattr(first.experiment, name) for name in own}
@@ -140,8 +171,8 @@ def open_runs(
     )
 
 
-def _check_together(one: TrainedRun, other: TrainedRun) -> None:
-    """Raises UserError for what keeps two runs from being one ensemble."""
+def _check_compatible(one: TrainedRun, other: TrainedRun) -> None:
+    """Raises UserError where two runs cannot be in one ensemble."""
     both = f"an ensemble of {one.directory.path} and {other.directory.path}"
     settings = {
         "task": lambda run: run.experiment.cfg.task,
@@ -167,37 +198,8 @@ def _check_together(one: TrainedRun, other: TrainedRun) -> None:
             )
 
 
-def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
-    """A run's tokenizers by side; a joint vocabulary is one and the same object."""
-    documents = directory.read_tokenizers()
-    if set(documents) not in map(set, SIDES.values()):
-        there = ", ".join(documents) or "nothing"
-        raise UserError(
-            f"{directory.path}/tokenizer holds {there}, and not all vocabularies of a "
-            "run: it is damaged"
-        )
-    try:
-        known = {text: parse_tokenizer(text) for text in documents.values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory.path}/tokenizer is damaged: {error}") from error
-    return {side: known[text] for side, text in documents.items()}
-
-
-def read_config(directory: RunDirectory) -> ConfigDict:
-    """A run's config, on top of today's defaults."""
-    stored = directory.read_config()
-    try:
-        cfg = base.get_config(stored["model"]["name"])
-        cfg.update(stored)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{directory.path}/config.json is of another version of this code: {error}"
-        ) from error
-    return cfg
-
-
 def check_data(directory: RunDirectory, dataset: Dataset) -> None:
-    """Raises UserError where the corpus is not the one a run was trained on."""
+    """Raises UserError where a dataset is not the one a run was trained on."""
     before = directory.read_json("about.json")
     if before["hashes"] != dataset.hashes:
         raise UserError(
@@ -207,10 +209,11 @@ def check_data(directory: RunDirectory, dataset: Dataset) -> None:
         )
 
 
-def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
-    """A split's batches, and what else its task needs to score it.
+def evaluation_inputs(experiment: Experiment, dataset: Dataset, split: str):
+    """Returns the batches of a split, and the task's other inputs as keywords.
 
-    Raises UserError for windows where a model carries something.
+    Raises:
+      UserError: windows are asked for, and the model has a carry.
     """
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
@@ -226,18 +229,18 @@ def evaluation_input(experiment: Experiment, dataset: Dataset, split: str):
 
 
 def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
-    """Scores a run on a split; returns the card and where it was written.
+    """Scores a run on a split; returns the score card and its path.
 
-    Beside the card lies what others need to score or to compare it: the sums of its
-    losses, and of translations all hypotheses and references, as JSON and as lines.
+    Files beside the card have what is needed to compare runs: the sums of losses,
+    and, for translations, all hypotheses and references.
     """
     experiment = run.experiment
     dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
     check_data(run.directory, dataset)
-    batches, extra = evaluation_input(experiment, dataset, split)
+    batches, inputs = evaluation_inputs(experiment, dataset, split)
     model, cfg = experiment.evaluation_model, experiment.cfg
     card = experiment.task.evaluate(
-        model, run.variables, batches, cfg, **extra, intervals=True
+        model, run.variables, batches, cfg, **inputs, intervals=True
     )
     write_eval_artifacts(run.directory, run.name(split), card)
     card["protocol"] |= {
@@ -246,35 +249,33 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
         "commit": commit(),
         "config": f"{cfg.task}, {cfg.model.name} on {cfg.data.name}",
     }
-    found = {"unigram": {"loss": dataset.unigram_loss(split)}}
+    baselines = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
-        few = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
-        train_texts = dataset.texts("train") if few else []
-        found |= experiment.task.trivial_baselines(train_texts, extra["texts"])
-    card = {"split": split, "step": run.step, **card, "baselines": found}
+        is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
+        train_texts = dataset.texts("train") if is_small else []
+        baselines |= experiment.task.trivial_baselines(train_texts, inputs["texts"])
+    card = {"split": split, "step": run.step, **card, "baselines": baselines}
     warn_if_overwriting(run, split, card)
     return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
 
 
 def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
-    """Warns where the card before it was made by another protocol."""
+    """Warns before a score card of another protocol is replaced."""
     name = f"eval/{run.name(split)}.json"
     if not (run.directory.path / name).exists():
         return
     before = run.directory.read_json(name).get("protocol", {})
-    unlike = describe_differences(
-        before | {"commit": card["protocol"]["commit"]}, card["protocol"]
-    )
-    if unlike:
+    before |= {"commit": card["protocol"]["commit"]}
+    if differences := describe_differences(before, card["protocol"]):
         print(
-            f"replacing {name}, of another protocol: {'; '.join(unlike)} (python -m "
-            "analysis.publish_results --keep keeps a card)",
+            f"replacing {name}, of another protocol: {'; '.join(differences)} (python "
+            "-m analysis.publish_results --keep keeps a card)",
             file=sys.stderr,
         )
 
 
 def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None:
-    """Moves what is too long for a card to files beside it."""
+    """Moves what is too long for a score card to files beside it."""
     samples, references = card.pop("samples", []), card.pop("references", [])
     directory.write_lines(f"samples/{name}.jsonl", samples)
     if samples:
@@ -291,30 +292,30 @@ def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None
 
 
 def predict(run: TrainedRun, lines: Iterable[str], **keywords) -> Iterator[str]:
-    """A translation or a continuation of each line, in order.
+    """Yields the translation or the continuation of each line, in order.
 
     Args:
       keywords: `prefix`, `document_order` and `chunk_size`; see tasks/base.py.
     """
-    task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict(model, run.variables, lines, run.experiment.cfg, **keywords)
+    return run.experiment.task.predict(*_inference_inputs(run, lines), **keywords)
 
 
 def predict_n_best(
     run: TrainedRun, lines: Iterable[str], **keywords
 ) -> Iterator[list[tuple[str, float]]]:
-    """The same, but `decode.n_best` a line with their scores; none of a blank one."""
-    task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.predict_n_best(
-        model, run.variables, lines, run.experiment.cfg, **keywords
-    )
+    """Yields `decode.n_best` texts with scores for each line; none for a blank one."""
+    task = run.experiment.task
+    return task.predict_n_best(*_inference_inputs(run, lines), **keywords)
 
 
 def score_targets(
     run: TrainedRun, lines: Iterable[str], **keywords
 ) -> Iterator[tuple[float, int] | None]:
-    """Log probability in nats and tokens of given targets or texts, None if blank."""
-    task, model = run.experiment.task, run.experiment.evaluation_model
-    return task.score_targets(
-        model, run.variables, lines, run.experiment.cfg, **keywords
-    )
+    """Yields log probability (nats) and length of each target; None if blank."""
+    task = run.experiment.task
+    return task.score_targets(*_inference_inputs(run, lines), **keywords)
+
+
+def _inference_inputs(run: TrainedRun, lines: Iterable[str]):
+    model, cfg = run.experiment.evaluation_model, run.experiment.cfg
+    return model, run.variables, lines, cfg

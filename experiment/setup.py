@@ -1,8 +1,9 @@
-"""All that an experiment needs to make steps: what train.py and sweeps run."""
+"""Everything that training needs except its state: step, batches, devices, log."""
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,21 +13,27 @@ from jaxtyping import PyTree
 
 from data.dataset import Dataset
 from experiment.build import Experiment
+from training.checkpoint import Checkpoints
+from training.loop import LoopSettings, RunRecord
+from training.metric_writers import MetricWriters
+from training.metrics import TrainProgress
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
 from training.parallel.partitioner import JitPartitioner
 from training.parallel.partitioning import make_partitioner
 from training.profiling.flops import StepFlops
+from training.profiling.peak_flops import peak_flops_per_second
+from training.run_dir import RunDirectory
 from training.step import Step, TrainState, make_state, make_step
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSetup:
-    """All that is needed to make steps, but for the state.
+    """Step, batches, optimizer and devices of an experiment.
 
     Attributes:
-      batches: numbered; of no use to the step itself.
-      steps: the one that is the last.
+      batches: training batches, indexed by step.
+      steps: the last step.
     """
 
     experiment: Experiment
@@ -40,7 +47,7 @@ class TrainingSetup:
     def from_experiment(
         cls, experiment: Experiment, dataset: Dataset, devices: Devices = None
     ) -> "TrainingSetup":
-        """The training that a config describes, on all devices or these."""
+        """Sets up training on the given devices, or on all."""
         cfg = experiment.cfg
         batches = dataset.train_batches()
         steps = cfg.steps
@@ -54,12 +61,12 @@ class TrainingSetup:
         return cls(experiment, partitioner, batches, optimizer, schedule, steps)
 
     def loss(self, variables: PyTree, carry: PyTree, batch: PyTree, rng):
-        """Pairs (sum, weight) and the next carry."""
+        """Returns the loss and other metrics as (sum, weight), and the next carry."""
         task, model = self.experiment.task, self.experiment.model
         return task.loss(model, variables, carry, batch, rng, train=True)
 
     def make_state(self) -> TrainState:
-        """The first state, parameters with the names of their axes."""
+        """Returns the first state; its parameters have the names of their axes."""
         cfg, task = self.experiment.cfg, self.experiment.task
         batch = jax.tree.map(jnp.asarray, self.batches[0])
         variables = task.init(self.experiment.model, jax.random.key(cfg.seed), batch)
@@ -68,40 +75,22 @@ class TrainingSetup:
         )
 
     @property
-    def rows(self) -> int:
-        """Of a carry; what has none lasts for one batch alone."""
+    def carry_rows(self) -> int:
+        """Number of rows of the carry; 1 where batches do not continue each other."""
         return getattr(self.batches, "batch_size", 1)
 
     def initial_carry(self, rows: int) -> PyTree:
-        """What the first batch of so many rows finds."""
+        """Returns the carry before the first batch, on the host."""
         task, model = self.experiment.task, self.experiment.model
         return task.initial_carry(model, rows, train=True)
 
     def make_carry(self) -> PyTree:
-        """The same of the rows of all batches, on the devices."""
-        return self.partitioner.init_carry(self.initial_carry, self.rows)
-
-    def checkpoint_state(self, state: TrainState, carry: PyTree) -> dict:
-        """What a checkpoint holds, the same for all devices and modes."""
-        return {
-            "state": state,
-            "carry": self.partitioner.carry_to_checkpoint(carry, self.rows),
-        }
-
-    def from_checkpoint(
-        self, content: dict, carry: PyTree
-    ) -> tuple[TrainState, PyTree]:
-        """State and carry of a checkpoint on these devices.
-
-        Args:
-          carry: what `make_carry` gives.
-        """
-        stored = content["carry"]
-        return content["state"], self.partitioner.carry_from_checkpoint(stored, carry)
+        """Returns the carry before the first batch, on the devices."""
+        return self.partitioner.init_carry(self.initial_carry, self.carry_rows)
 
     @property
     def step(self) -> Step:
-        """The step as a function, not compiled."""
+        """The training step, not compiled."""
         cfg = self.experiment.cfg
         options = {
             "grad_accum_steps": cfg.grad_accum_steps,
@@ -110,22 +99,75 @@ class TrainingSetup:
         }
         return make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
 
-    def compiled_step(self, state: TrainState, carry: PyTree):
-        """The step on the partitioner's devices, for what lies as these do."""
+    def compiled_step(self, state: TrainState, carry: PyTree) -> Step:
+        """Returns the compiled step, for the shardings of `state` and `carry`."""
         shapes = len(self.batches.shapes)
         return self.partitioner.compile(self.step, state, carry, shapes=shapes)
 
-    def flops(self, state: TrainState):
-        """From a batch's number and the batch to the operations of its step."""
-        count = StepFlops(self.loss, state.params, self.initial_carry)
-        return lambda k, batch: count(batch, self.batches.num_examples(k))
-
     def batch(self, k: int) -> PyTree:
-        """Batch k on the devices."""
+        """Returns batch k on the devices."""
         part = functools.partial(self.batches.partial_batch, k)
         return self.partitioner.make_global_batch(part, self.batches.num_examples(k))
 
+    def flops(self, state: TrainState) -> Callable[[int, PyTree], int]:
+        """Returns (number of a batch, batch) -> FLOPs of its step."""
+        count = StepFlops(self.loss, state.params, self.initial_carry)
+        return lambda k, batch: count(batch, self.batches.num_examples(k))
+
+    def checkpoint_state(self, state: TrainState, carry: PyTree) -> dict:
+        """Returns the content of a checkpoint, which does not depend on devices."""
+        carry = self.partitioner.carry_to_checkpoint(carry, self.carry_rows)
+        return {"state": state, "carry": carry}
+
+    def from_checkpoint(
+        self, content: dict, carry: PyTree
+    ) -> tuple[TrainState, PyTree]:
+        """Returns state and carry of a checkpoint on these devices.
+
+        Args:
+          carry: the result of `make_carry`.
+        """
+        carry = self.partitioner.carry_from_checkpoint(content["carry"], carry)
+        return content["state"], carry
+
+    @property
+    def loop_settings(self) -> LoopSettings:
+        """When to log, validate, save and stop."""
+        cfg, task = self.experiment.cfg, self.experiment.task
+        metric = cfg.keep.metric or task.selection_metric
+        direction = task.metric_directions[metric]
+        return LoopSettings.from_config(cfg, self.steps, metric, direction)
+
+    def open_checkpoints(self, directory: RunDirectory) -> Checkpoints:
+        """Opens the checkpoints of a run directory for training."""
+        keep = self.experiment.cfg.keep
+        return Checkpoints(directory.checkpoints, last=keep.last, best=keep.best)
+
+    def open_record(
+        self,
+        directory: RunDirectory,
+        progress: TrainProgress,
+        checkpoints: Checkpoints,
+        *,
+        step: int,
+        silent: bool = False,
+    ) -> RunRecord:
+        """Opens the log of a run directory, to continue from a step.
+
+        Args:
+          silent: another process writes the log.
+        """
+        writers = MetricWriters(
+            directory.path,
+            {"train": progress.last_logged, "validation": progress.last_validated},
+            step=step,
+            steps=self.steps,
+            silent=silent,
+        )
+        peak_flops = peak_flops_per_second(self.experiment.cfg.model.dtype)
+        return RunRecord(self.loop_settings, progress, writers, checkpoints, peak_flops)
+
 
 def num_parameters(params: PyTree) -> int:
-    """How many numbers a model learns."""
+    """Returns the number of scalar parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -1,14 +1,14 @@
-"""The glue: from a config to data, model, task, optimiser and a trained run.
-
-`experiment/` is the only package that knows all others.
-"""
+"""Training of a config in a run directory, which a second call resumes."""
 
 import contextlib
 import json
 import sys
+import threading
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.dataset import SIDES, Dataset, open_dataset
@@ -18,16 +18,15 @@ from experiment.build import build_experiment, get_task_class
 from experiment.restore import (
     TrainedRun,
     check_data,
-    evaluation_input,
+    evaluation_inputs,
     open_run,
     read_tokenizers,
 )
 from experiment.setup import TrainingSetup, num_parameters
-from experiment.validate import check_config, check_corpus, device_warnings
+from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
-from training.init_from import init_from_params
-from training.loop import ExitStatus, TrainLoop
-from training.metric_writers import MetricWriters
+from training.loop import ExitStatus, RunRecord, TrainLoop
+from training.metrics import TrainProgress
 from training.nonfinite import save_batches
 from training.optim.nt_asgd import eval_params
 from training.optim.param_groups import check_patterns
@@ -40,14 +39,12 @@ from training.parallel.distributed import (
     is_single_process,
     primary_first,
 )
-from training.parallel.mesh import fully_replicated
+from training.parallel.mesh import Devices, fully_replicated
 from training.profiling.environment import environment_info, make_deterministic
-from training.profiling.peak_flops import peak_flops_per_second
 from training.profiling.trace import Profile, parse_steps
-from training.progress import TrainProgress
 from training.run_dir import RunDirectory, describe_differences
 from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
-from training.step import TrainState
+from training.step import TrainState, init_from_params
 from utils.errors import UserError
 from utils.locks import exclusive_lock
 
@@ -60,18 +57,19 @@ def train(
 ) -> ExitStatus:
     """Trains to the end, from the newest checkpoint if there is one.
 
-    Returns why training ended, with everything saved.
-
     Args:
-      address: where the processes of this run meet; None: there is this one.
-      profile: "FROM:TO", the first and the last step to trace; None: none is.
+      address: how the processes of this run find each other; None: there is one.
+      profile: "FROM:TO", the steps to trace; None: no step.
+
+    Returns:
+      Why training ended; everything is saved then.
     """
-    steps = parse_steps(profile) if profile else None
+    profile_steps = parse_steps(profile) if profile else None
     try:
-        with raise_on_signal(), exit_on_peer_loss(), contextlib.ExitStack() as held:
+        with raise_on_signal(), exit_on_peer_loss(), contextlib.ExitStack() as stack:
             if address is not None:
                 initialize(address)
-            return _train(cfg, workdir, steps, held)
+            return _train(cfg, workdir, profile_steps, stack)
     except StopRequested:  # before the first step
         return ExitStatus.STOPPED
 
@@ -79,101 +77,81 @@ def train(
 def _train(
     cfg: ConfigDict,
     workdir: str,
-    steps: tuple[int, int] | None,
-    held: contextlib.ExitStack,
+    profile_steps: tuple[int, int] | None,
+    stack: contextlib.ExitStack,
 ) -> ExitStatus:
+    """Trains, and leaves the lock of the run directory to `stack`."""
     if cfg.deterministic:
         make_deterministic()
     directory = RunDirectory(workdir)
-    profile = Profile(steps, directory.path / "profile")
+    profile = Profile(profile_steps, directory.path / "profile")
     config = resolve_config(cfg, directory)
     with primary_first("data"):
         is_new = cfg.init_from and not directory.is_complete
         origin = open_run(cfg.init_from) if is_new else None
         dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
-    check_corpus(cfg, dataset)
-    experiment = build_experiment(cfg, dataset.tokenizers, dataset.corpus.languages)
-    training = TrainingSetup.from_experiment(experiment, dataset)
-    state = training.partitioner.init(training.make_state)
-    carry = training.make_carry()
+    setup = make_setup(cfg, dataset)
+    state = setup.partitioner.init(setup.make_state)
+    carry = setup.make_carry()
     check_patterns(cfg.optim, state.params)
-    # What a run could not go on with is refused before it begins.
-    validate = validator(training, dataset)
+    # What would stop the run later is refused before its directory is written.
+    validate = make_validate(setup, dataset)
     if origin:
         state = init_from_run(origin, state, cfg)
-    facts = run_metadata(state, dataset, training.steps)
     if is_primary():
-        held.enter_context(exclusive_lock(directory.path))
-        init_run_dir(directory, config, facts, dataset)
+        stack.enter_context(exclusive_lock(directory.path))
+        metadata = run_metadata(state, dataset, setup.steps)
+        init_run_dir(directory, config, metadata, dataset)
         for line in device_warnings(cfg):
             print(line, file=sys.stderr)
 
-    checkpoints = Checkpoints(
-        directory.checkpoints, last=cfg.keep.last, best=cfg.keep.best
-    )
-    progress = TrainProgress()
-    found = checkpoints.restore_newest(training.checkpoint_state(state, carry))
-    if found:
-        content, document = found
-        state, carry = training.from_checkpoint(content, carry)
-        progress = TrainProgress.from_json(document)
-        progress.reset_nonfinite(cfg.max_nonfinite_steps)
+    checkpoints = setup.open_checkpoints(directory)
+    restored = restore_newest(setup, checkpoints, state, carry)
+    if restored:
+        state, carry, progress = restored
         if is_primary():
             print(f"resuming at step {int(state.step)}")
-    elif cfg.init_from and not origin:  # killed before its first checkpoint
-        state = init_from_run(open_run(cfg.init_from), state, cfg)
-    run = TrainLoop(
-        step=profile.around(training.compiled_step(state, carry), int(state.step)),
-        batch=training.batch,
-        checkpoint_state=training.checkpoint_state,
+    else:
+        progress = TrainProgress()
+        if cfg.init_from and not origin:  # killed before its first checkpoint
+            state = init_from_run(open_run(cfg.init_from), state, cfg)
+    step = int(state.step)
+    record = setup.open_record(
+        directory, progress, checkpoints, step=step, silent=not is_primary()
+    )
+    loop = TrainLoop(
+        settings=setup.loop_settings,
+        record=record,
+        step=profile.around(setup.compiled_step(state, carry), step),
+        batch=setup.batch,
+        checkpoint_state=setup.checkpoint_state,
         validate=validate,
-        best=selection_metric(cfg),
-        steps=training.steps,
-        log_every=cfg.every.log,
-        eval_every=cfg.every.eval,
-        save_every=cfg.every.checkpoint,
-        patience=cfg.keep.patience,
-        max_nonfinite_steps=cfg.max_nonfinite_steps,
-        checkpoints=checkpoints,
-        writers=MetricWriters(
-            directory.path,
-            progress,
-            step=int(state.step),
-            steps=training.steps,
-            silent=not is_primary(),
-        ),
-        flops=training.flops(state),
-        ceiling=peak_flops_per_second(cfg.model.dtype),
+        flops=setup.flops(state),
         sync_stop=None if is_single_process() else AnyProcessFlag(),
     )
     with profile:
-        _, ending = run.train(state, carry, progress)
-    if ending is ExitStatus.NOT_FINITE and is_primary():
-        dump_nonfinite(directory, training, progress)
-    return ending
-
-
-def init_from_run(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
-    """A first state with the parameters of another run."""
-    params = init_from_params(
-        state.params, origin.variables["params"], cfg.init_params_pattern
-    )
-    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema_decay else ()
-    return state.replace(params=params, ema=ema)
+        _, status = loop.train(state, carry)
+    if is_primary():
+        dump_nonfinite(directory, setup, record)
+    return status
 
 
 def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
-    """A config as JSON. Raises UserError for one that cannot be, or not there."""
+    """Returns a valid config as JSON.
+
+    Raises:
+      UserError: it is not valid, or the directory has another run.
+    """
     config = json.loads(cfg.to_json_best_effort())
     directory.check_config(config)
-    check_config(cfg)
+    validate_config(cfg)
     return config
 
 
 def known_tokenizers(
     cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None
 ) -> dict[str, Tokenizer] | None:
-    """Those of a run that goes on, or of the one whose parameters it takes."""
+    """Returns the tokenizers of the run that resumes, or of its origin, if any."""
     if directory.is_complete:
         return read_tokenizers(directory)
     if origin is None or cfg.data.vocabulary:
@@ -188,71 +166,29 @@ def known_tokenizers(
     return origin.experiment.tokenizers
 
 
-def init_run_dir(
-    directory: RunDirectory, config: dict, facts: dict, dataset: Dataset
-) -> None:
-    """Writes what a run directory begins with, or checks what one began with."""
-    if directory.is_complete:
-        check_data(directory, dataset)
-        there = directory.read_json("about.json")
-        known = {key: facts[key] for key in there if key in facts}
-        for line in describe_differences(there, known):
-            print(f"resuming although {line}", file=sys.stderr)
-        return
-    directory.write_json("config.json", config)
-    documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
-    directory.write_tokenizers(documents)
-    directory.write_about(facts)  # the last: makes it complete
+def make_setup(
+    cfg: ConfigDict, dataset: Dataset, devices: Devices = None
+) -> TrainingSetup:
+    """Builds the experiment of a config and a dataset, and sets up its training."""
+    check_corpus(cfg, dataset)
+    experiment = build_experiment(cfg, dataset.tokenizers, dataset.corpus.languages)
+    return TrainingSetup.from_experiment(experiment, dataset, devices)
 
 
-def selection_metric(cfg: ConfigDict) -> tuple[str, str]:
-    """The validation score that chooses checkpoints, and "min" or "max"."""
-    task = get_task_class(cfg.task)
-    name = cfg.keep.metric or task.selection_metric
-    return name, task.metric_directions[name]
-
-
-def validator(training: TrainingSetup, dataset: Dataset):
-    """From a state to the scores of the validation split, by name."""
-    experiment = training.experiment
-    batches, extra = evaluation_input(experiment, dataset, "validation")
-    model = experiment.evaluation_model
-
-    def validate(state: TrainState, stopped) -> dict[str, float]:
-        params = fully_replicated(eval_params(state))
-        with training.partitioner.evaluation():
-            card = experiment.task.evaluate(
-                model,
-                {"params": params},
-                InterruptibleBatches(batches, stopped),
-                experiment.cfg,
-                **extra,
-            )
-        return {name: score["value"] for name, score in card["scores"].items()}
-
-    return validate
-
-
-def dump_nonfinite(
-    directory: RunDirectory, training: TrainingSetup, progress: TrainProgress
-) -> None:
-    """Says which steps were not finite, and keeps their batches."""
-    steps = progress.consecutive_nonfinite
-    batches = {step: training.batches[step - 1] for step in steps}
-    path = directory.path / "replay" / f"steps-{steps[0]}-{steps[-1]}.npz"
-    save_batches(path, batches)
-    print(
-        f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; look at "
-        f"their batches with: train.py --workdir={directory.path} --replay={path}",
-        file=sys.stderr,
+def init_from_run(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
+    """Returns the first state with the parameters of another run."""
+    params = init_from_params(
+        state.params, origin.variables["params"], cfg.init_params_pattern
     )
+    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema_decay else ()
+    return state.replace(params=params, ema=ema)
 
 
 def run_metadata(state: TrainState, dataset: Dataset, steps: int | None) -> dict:
-    """What a run's numbers depend on beside its config.
+    """Returns what the results of a run depend on beside its config.
 
     Args:
-      steps: of its whole training; None where it was trained elsewhere.
+      steps: the last step; None where the run was trained elsewhere.
     """
     corpus = dataset.corpus
     return {
@@ -265,3 +201,81 @@ def run_metadata(state: TrainState, dataset: Dataset, steps: int | None) -> dict
         "examples": dict(corpus.splits),
         "dropped": dataset.dropped,
     }
+
+
+def init_run_dir(
+    directory: RunDirectory, config: dict, metadata: dict, dataset: Dataset
+) -> None:
+    """Writes the first files of a run, or compares a run that resumes with them."""
+    if directory.is_complete:
+        check_data(directory, dataset)
+        before = directory.read_json("about.json")
+        known = {key: metadata[key] for key in before if key in metadata}
+        for line in describe_differences(before, known):
+            print(
+                f"the environment differs from that of the original run: {line}",
+                file=sys.stderr,
+            )
+        return
+    directory.write_json("config.json", config)
+    documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
+    directory.write_tokenizers(documents)
+    directory.write_about(metadata)  # the last: makes it complete
+
+
+def restore_newest(
+    setup: TrainingSetup, checkpoints: Checkpoints, state: TrainState, carry: PyTree
+) -> tuple[TrainState, PyTree, TrainProgress] | None:
+    """Returns state, carry and progress of the newest checkpoint, if any."""
+    restored = checkpoints.restore_newest(setup.checkpoint_state(state, carry))
+    if restored is None:
+        return None
+    content, document = restored
+    return *setup.from_checkpoint(content, carry), resumed_progress(setup, document)
+
+
+def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:
+    """Returns the progress of a checkpoint for another attempt."""
+    progress = TrainProgress.from_json(document)
+    progress.reset_nonfinite(setup.loop_settings.max_nonfinite_steps)
+    return progress
+
+
+def make_validate(
+    setup: TrainingSetup, dataset: Dataset
+) -> Callable[[TrainState, threading.Event], dict[str, float]]:
+    """Returns (state, stopped) -> scores of the validation split, by name."""
+    experiment = setup.experiment
+    batches, inputs = evaluation_inputs(experiment, dataset, "validation")
+    model = experiment.evaluation_model
+
+    def validate(state: TrainState, stopped: threading.Event) -> dict[str, float]:
+        params = fully_replicated(eval_params(state))
+        with setup.partitioner.evaluation():
+            card = experiment.task.evaluate(
+                model,
+                {"params": params},
+                InterruptibleBatches(batches, stopped),
+                experiment.cfg,
+                **inputs,
+            )
+        return {name: score["value"] for name, score in card["scores"].items()}
+
+    return validate
+
+
+def dump_nonfinite(
+    directory: RunDirectory, setup: TrainingSetup, record: RunRecord
+) -> None:
+    """Saves the batches of the non-finite steps that ended a run, if any did."""
+    steps = record.diverged_steps
+    if not steps:
+        return
+    batches = {step: setup.batches[step - 1] for step in steps}
+    path = directory.path / "replay" / f"steps-{steps[0]}-{steps[-1]}.npz"
+    save_batches(path, batches)
+    print(
+        f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; examine "
+        f"their batches with: train.py --workdir={directory.path} --replay={path}",
+        file=sys.stderr,
+    )

@@ -1,4 +1,9 @@
-"""What no config may say, found before anything is prepared or compiled."""
+"""Validation of a config, before anything is prepared or compiled.
+
+`validate_config` makes every check. Ranges, and what fits what, are checked here;
+a model's `Config`, `make_optimizer`, `check_decode` and `make_partitioner` check the
+keys of their own section.
+"""
 
 import math
 import re
@@ -20,77 +25,67 @@ from training.parallel.partitioning import make_partitioner
 from utils.errors import UserError
 
 
-def check_config(cfg: ConfigDict) -> None:
-    """Raises UserError for what cannot be, before anything is prepared."""
-    validate_anywhere(cfg)
-    make_partitioner(cfg.parallel)
+def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
+    """Checks every key of a config.
 
+    Args:
+      has_devices: this process has the devices for `cfg.parallel`.
 
-def validate_anywhere(cfg: ConfigDict) -> None:
-    """The same, but for the devices that are here, none of which is taken."""
-    check_lengths(cfg)
-    get_task_class(cfg.task)
+    Raises:
+      UserError: a key has an impossible value, or keys do not fit each other.
+    """
+    check_values(cfg)
     module = get_architecture(cfg.model.name)
     config = model_config(module.Config, cfg.model)
     evaluation_config(config, cfg.eval)
-    if cfg.label_smoothing and getattr(config, "cutoffs", ()):
-        raise UserError(
-            f"label_smoothing={cfg.label_smoothing}: an adaptive softmax "
-            "(model.cutoffs) has none; set it to 0"
-        )
-    if cfg.z_loss and getattr(config, "cutoffs", ()):
-        raise UserError(
-            f"z_loss={cfg.z_loss}: an adaptive softmax (model.cutoffs) has no one "
-            "normaliser; set it to 0"
-        )
+    for key in ("label_smoothing", "z_loss"):
+        if cfg[key] and getattr(config, "cutoffs", ()):
+            raise UserError(
+                f"{key}={cfg[key]}: an adaptive softmax (model.cutoffs) does not "
+                "support it; set it to 0"
+            )
     check_decode(cfg.decode)
     make_optimizer(cfg.optim, cfg.steps)
-    check_patterns(cfg)
+    if has_devices:
+        make_partitioner(cfg.parallel)
 
 
-def validate_population(cfg: ConfigDict) -> None:
-    """Raises UserError for what members of a population cannot have."""
-    parallel = cfg.parallel
-    if parallel.mode != "jit" or (parallel.fsdp, parallel.tensor) != (1, 1):
+def check_values(cfg: ConfigDict) -> None:
+    """Checks ranges, patterns and combinations, for which no model is needed."""
+    _check_ranges(cfg)
+    task = get_task_class(cfg.task)
+    if not cfg.loss_fraction:
+        raise UserError("loss_fraction=0.0 leaves no token to train on; 1 trains all")
+    if cfg.eval.window and not is_language_modeling(cfg):
         raise UserError(
-            f"parallel.mode={parallel.mode!r}, fsdp={parallel.fsdp}, tensor="
-            f"{parallel.tensor}: each member of a population is on one device, with "
-            "mode='jit', fsdp=1 and tensor=1"
+            f"eval.window={cfg.eval.window} is for task='language_modeling' only"
         )
-    if cfg.init_from:
+    if cfg.eval.stride and not cfg.eval.window:
         raise UserError(
-            f"init_from={cfg.init_from!r}: a population begins with fresh parameters"
+            f"eval.stride={cfg.eval.stride} needs eval.window, the window that it moves"
         )
-
-
-def device_warnings(cfg: ConfigDict) -> list[str]:
-    """Lines about what a config asks of another device than this."""
-    kernel = cfg.model.get("attention_impl", "xla")
-    if is_supported(kernel):
-        return []
-    return [
-        f"model.attention_impl={kernel!r} is not made for this device: "
-        "attention is computed by 'xla'"
-    ]
-
-
-def check_patterns(cfg: ConfigDict) -> None:
-    """Raises UserError for what is no regular expression, or no known metric."""
+    if cfg.data.document_order and is_language_modeling(cfg):
+        raise UserError(
+            "data.document_order=True is for translation; language models carry "
+            "their memory from segment to segment anyway"
+        )
     try:
         re.compile(cfg.init_params_pattern)
     except re.error as error:
         raise UserError(
-            f"init_params_pattern={cfg.init_params_pattern!r}: {error}"
+            f"init_params_pattern={cfg.init_params_pattern!r} is no regular "
+            f"expression: {error}"
         ) from error
-    better = get_task_class(cfg.task).metric_directions
-    if cfg.keep.metric and cfg.keep.metric not in better:
+    metrics = task.metric_directions
+    if cfg.keep.metric and cfg.keep.metric not in metrics:
         raise UserError(
-            f"keep.metric={cfg.keep.metric!r}: {cfg.task} has {', '.join(better)}"
+            f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "
+            f"{', '.join(metrics)}"
         )
 
 
-def check_lengths(cfg: ConfigDict) -> None:
-    """Raises UserError for sizes that cannot be."""
+def _check_ranges(cfg: ConfigDict) -> None:
+    """Checks numbers against their smallest and largest values; None is allowed."""
     positive = {
         "steps": cfg.steps,
         "grad_accum_steps": cfg.grad_accum_steps,
@@ -126,28 +121,36 @@ def check_lengths(cfg: ConfigDict) -> None:
     }
     for key, (value, low, high) in ranges.items():
         if value is not None and not low <= value <= high:
-            least = f"it must be {low} or more"
-            bounds = least if high == math.inf else f"it must be in {low} to {high}"
-            raise UserError(f"{key}={value}: {bounds}")
-    if not cfg.loss_fraction:
+            bounds = f"{low} or more" if high == math.inf else f"in {low} to {high}"
+            raise UserError(f"{key}={value}: it must be {bounds}")
+
+
+def validate_population(cfg: ConfigDict) -> None:
+    """Checks what trials that train as one program cannot have.
+
+    Raises:
+      UserError: a trial would need several devices or parameters of another run.
+    """
+    parallel = cfg.parallel
+    if parallel.mode != "jit" or (parallel.fsdp, parallel.tensor) != (1, 1):
         raise UserError(
-            "loss_fraction=0.0 leaves no token to train on; 1 is all of them"
+            f"parallel.mode={parallel.mode!r}, fsdp={parallel.fsdp}, tensor="
+            f"{parallel.tensor}: each trial of a population is on one device, with "
+            "mode='jit', fsdp=1 and tensor=1"
         )
-    if cfg.eval.window and not is_language_modeling(cfg):
-        raise UserError(f"eval.window={cfg.eval.window}: only texts have windows")
-    if cfg.data.document_order and is_language_modeling(cfg):
+    if cfg.init_from:
         raise UserError(
-            "data.document_order=True is for translation; what a model of texts "
-            "remembers goes from segment to segment anyway"
-        )
-    if cfg.eval.stride and not cfg.eval.window:
-        raise UserError(
-            f"eval.stride={cfg.eval.stride} moves a window: set eval.window too"
+            f"init_from={cfg.init_from!r}: the trials of a population start from "
+            "random parameters"
         )
 
 
 def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError where a task does not fit the corpus."""
+    """Checks that the corpus fits the task and has the splits for training.
+
+    Raises:
+      UserError: it does not.
+    """
     wanted = get_task_class(cfg.task).corpus_kind
     if dataset.corpus.kind != wanted:
         raise UserError(
@@ -160,3 +163,14 @@ def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
                 f"{cfg.data.name} has no split {split!r}, which training needs; "
                 f"it has {', '.join(dataset.corpus.splits)}"
             )
+
+
+def device_warnings(cfg: ConfigDict) -> list[str]:
+    """Returns a line for each key that has no effect on the devices of this process."""
+    implementation = cfg.model.get("attention_impl", "xla")
+    if is_supported(implementation):
+        return []
+    return [
+        f"model.attention_impl={implementation!r} does not support this device: "
+        "attention is computed by 'xla'"
+    ]

@@ -1,6 +1,12 @@
-"""Checkpoints of a run, by orbax: the newest and the best."""
+"""Checkpoints of a run, written by orbax: the newest ones and the best ones.
+
+A checkpoint is one folder that appears at once. It holds state and carry as arrays,
+progress as JSON, and the SHA-256 of each file, since the storage layer misses some
+damage: a flipped bit in the bytes of an array reads as another number.
+"""
 
 import contextlib
+import hashlib
 import json
 import math
 import sys
@@ -16,22 +22,21 @@ from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from training.checksums import find_corruption, write_checksums
 from training.parallel.distributed import is_primary, primary_first
 from utils.errors import UserError
 from utils.paths import canonical_path
 
-NOT_SCORED = -1e30
+NOT_VALIDATED = -1e30  # selection score of a checkpoint without a validation
 CONTENT, PROGRESS = "content", "progress"  # folders of a checkpoint
-FILE_BYTES = 8 * 2**20  # of a file, about: many places take none above 16 MiB
+CHECKSUMS = "checksums.json"
+# Approximate size of a file: many places take none above 16 MiB.
+FILE_BYTES = 8 * 2**20
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run; steps are its subfolders.
+    """The folder `checkpoints/` of a run, with one subfolder for each step.
 
-    Saving happens in the background; a step that was not written whole is not
-    listed. A checkpoint is one folder that appears at once: state and carry as
-    arrays, progress as JSON, and digests of all files.
+    Saving happens in the background. A step that was not written whole is not listed.
     """
 
     def __init__(
@@ -42,12 +47,13 @@ class Checkpoints:
         best: int = 1,
         is_reader: bool = False,
     ):
-        """Opens it.
+        """Opens the folder, and cleans up after a process that was killed.
 
         Args:
-          last, best: how many of the newest and of the best to keep.
-          is_reader: whether nothing is saved. Another process may save then, whose
-            drafts are left alone.
+          last: number of the newest checkpoints to keep.
+          best: number of the best checkpoints to keep.
+          is_reader: nothing is saved, and another process may be saving, so its
+            unfinished checkpoints are left alone.
         """
         self.folder = epath.Path(canonical_path(folder))
         self.replaced = self.folder.parent / "replaced"
@@ -57,11 +63,11 @@ class Checkpoints:
         self._move_unreadable()
         policies = [preservation.LatestN(last)]
         if best:
-            policies.append(preservation.BestN(get_metric_fn=_goodness, n=best))
+            policies.append(preservation.BestN(get_metric_fn=_selection_score, n=best))
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                best_fn=_goodness,
+                best_fn=_selection_score,
                 best_mode="max",
                 cleanup_tmp_directories=not is_reader,
                 preservation_policy=preservation.AnyPreservationPolicy(policies),
@@ -74,15 +80,15 @@ class Checkpoints:
     def save(
         self, step: int, content: PyTree, progress: dict, selection_score: float | None
     ) -> None:
-        """Begins to save; what an earlier run saved of this step is replaced.
+        """Starts to save a step, in place of an older checkpoint of it.
 
         Args:
-          content: arrays.
-          progress: what JSON can hold.
-          selection_score: larger is better; None where nothing was validated.
+          content: state and carry.
+          progress: a JSON object.
+          selection_score: larger is better; None without a validation.
         """
-        scored = selection_score is not None and math.isfinite(selection_score)
-        with _full_disk_explained():
+        is_scored = selection_score is not None and math.isfinite(selection_score)
+        with _explain_full_disk():
             self.manager.wait_until_finished()
             self._drop_replaced()
             if step in self.manager.all_steps():
@@ -96,12 +102,14 @@ class Checkpoints:
                     ),
                     progress=ocp.args.JsonSave(progress),
                 ),
-                metrics={"selection_score": selection_score if scored else NOT_SCORED},
+                metrics={
+                    "selection_score": selection_score if is_scored else NOT_VALIDATED
+                },
                 force=True,
             )
 
     def _replace(self, step: int) -> None:
-        """Moves a checkpoint to where it stays until the step is saved anew."""
+        """Moves a checkpoint aside until its step is saved again."""
         with primary_first(f"replace checkpoint {step}"):
             if is_primary():
                 self.replaced.mkdir(parents=True, exist_ok=True)
@@ -113,32 +121,35 @@ class Checkpoints:
             self.replaced.rmtree()
 
     def _restore_replaced(self) -> None:
-        """Undoes what a kill left of replacing a checkpoint."""
+        """Moves back a checkpoint whose replacement a kill interrupted."""
         if not is_primary() or not self.replaced.exists():
             return
-        for kept in self.replaced.iterdir():
-            place = self.folder / kept.name
-            if not place.exists():
-                kept.rename(place)
+        for replaced in self.replaced.iterdir():
+            target = self.folder / replaced.name
+            if not target.exists():
+                replaced.rename(target)
         self._drop_replaced()
 
     def _write_checksums(self) -> None:
-        """Just before a checkpoint gets its name: notes what its files are."""
+        """Adds checksums to a checkpoint, just before orbax gives it its name."""
         if jax.process_index():
             return
-        names = f"{self._saving}.orbax-checkpoint-tmp*"
-        drafts = list(self.folder.glob(names)) or [self.folder / str(self._saving)]
+        pattern = f"{self._saving}.orbax-checkpoint-tmp*"
+        drafts = list(self.folder.glob(pattern)) or [self.folder / str(self._saving)]
         for draft in drafts:
             write_checksums(draft)
 
     def steps(self) -> list[int]:
-        """Steps that can be restored, ascending."""
+        """Returns the steps that can be restored, in ascending order."""
         return sorted(self.manager.all_steps())
 
     def resolve(self, which: str) -> tuple[int, ...]:
-        """The steps meant by "best", "last", a number, or "average:N": the newest N.
+        """Returns the steps of "best", "last", a number, or "average:N".
 
-        Raises UserError where there are none.
+        "average:N" is the newest N.
+
+        Raises:
+          UserError: there is no such checkpoint.
         """
         steps = self.steps()
         if not steps:
@@ -153,23 +164,25 @@ class Checkpoints:
         if name == "average" and number.isdigit() and 0 < int(number) <= len(steps):
             return tuple(steps[-int(number) :])
         if not which.isdigit() or int(which) not in steps:
-            there = ", ".join(map(str, steps))
             raise UserError(
-                f"checkpoint={which!r}: there are 'best', 'last', steps {there}, and "
-                f"'average:N' of the newest N up to {len(steps)} (keep.last keeps more)"
+                f"Unknown checkpoint {which!r}; choose 'best', 'last', one of the "
+                f"steps {', '.join(map(str, steps))}, or 'average:N' of the newest N "
+                f"up to {len(steps)} (keep.last keeps more)"
             )
         return (int(which),)
 
     def restore_newest(self, like: PyTree) -> tuple[PyTree, dict] | None:
-        """Content and progress of the newest checkpoint that is whole.
+        """Returns content and progress of the newest intact checkpoint, if any.
 
-        Damaged ones are moved aside, with a warning. None where there is none.
-        Raises UserError for a checkpoint of another version of this code.
+        Damaged checkpoints are moved aside, with a warning.
 
         Args:
           like: content with the shapes, types and shardings to restore.
+
+        Raises:
+          UserError: another version of this code wrote it.
         """
-        step = self._newest_whole() if is_primary() else None
+        step = self._newest_intact() if is_primary() else None
         if jax.process_count() > 1:
             step = int(broadcast_one_to_all(np.int32(-1 if step is None else step)))
             step = None if step < 0 else step
@@ -177,7 +190,7 @@ class Checkpoints:
         return None if step is None else self.restore(step, like)
 
     def _move_unreadable(self) -> None:
-        """Moves checkpoints aside whose scores are broken: orbax reads those of all."""
+        """Moves checkpoints with broken scores aside, since orbax reads all scores."""
         if jax.process_index() or not self.folder.exists():
             return
         for folder in self.folder.iterdir():
@@ -185,10 +198,10 @@ class Checkpoints:
             if folder.name.isdigit() and scores.exists() and not _is_json(scores):
                 self._move_aside(int(folder.name), f"{scores} is no JSON")
 
-    def _move_aside(self, step: int, wrong: str) -> None:
+    def _move_aside(self, step: int, corruption: str) -> None:
         aside = self.folder.parent / "damaged" / str(step)
         print(
-            f"warning: checkpoint {step} is damaged ({wrong}); going on from the "
+            f"warning: checkpoint {step} is damaged ({corruption}); resuming from the "
             f"one before, and moving it to {aside}",
             file=sys.stderr,
         )
@@ -197,22 +210,26 @@ class Checkpoints:
         aside.parent.mkdir(parents=True, exist_ok=True)
         (self.folder / str(step)).rename(aside)
 
-    def _newest_whole(self) -> int | None:
-        """Its step; those after it are moved aside, with a warning."""
+    def _newest_intact(self) -> int | None:
+        """Returns the newest intact step, after moving newer ones aside."""
         for step in reversed(self.steps()):
-            wrong = find_corruption(self.folder / str(step))
-            if wrong is None:
+            corruption = self.find_corruption(step)
+            if corruption is None:
                 return step
-            self._move_aside(step, wrong)
+            self._move_aside(step, corruption)
             self.manager.reload()
         return None
 
+    def find_corruption(self, step: int) -> str | None:
+        """Describes the damage of a checkpoint; None for an intact one."""
+        return find_corruption(self.folder / str(step))
+
     def restore(self, step: int, like: PyTree) -> tuple[PyTree, dict]:
-        """Content, laid out as in `like`, and progress of a step.
+        """Returns content, laid out as in `like`, and progress of a step.
 
-        Raises UserError for a checkpoint of another version of this code.
+        Raises:
+          UserError: another version of this code wrote it.
         """
-
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
         def describe(leaf):
@@ -220,44 +237,47 @@ class Checkpoints:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
         abstract = jax.tree.map(describe, like)
-        how = ocp.checkpoint_utils.construct_restore_args(abstract)
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
         try:
-            found = self.manager.restore(
+            restored = self.manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    content=ocp.args.PyTreeRestore(abstract, restore_args=how),
+                    content=ocp.args.PyTreeRestore(abstract, restore_args=restore_args),
                     progress=ocp.args.JsonRestore(),
                 ),
             )
-        except (ValueError, KeyError) as error:  # whole, but not what is looked for
+        except (ValueError, KeyError) as error:  # intact, but of another structure
             raise UserError(
                 f"checkpoint {step} is of another version of this code or its "
                 f"libraries: {str(error).splitlines()[0][:300]}"
             ) from error
-        return found[CONTENT], found[PROGRESS]
+        return restored[CONTENT], restored[PROGRESS]
 
     def restore_params(self, *steps: int) -> PyTree:
-        """The parameters alone, on the first device; of several steps the mean.
+        """Returns the evaluation parameters of a step, or the mean of several.
 
-        Those a model is judged by: where an optimiser or `optim.ema_decay` keeps a
-        mean, that. Raises UserError for a damaged checkpoint.
+        They are on the first device. Where an optimizer or `optim.ema_decay` keeps
+        an average of the parameters, that is returned.
+
+        Raises:
+          UserError: a checkpoint is damaged.
         """
-        found = [self._params_of(step) for step in steps]
-        if len(found) == 1:
-            return found[0]
+        all_params = [self._restore_params(step) for step in steps]
+        if len(all_params) == 1:
+            return all_params[0]
 
         def mean(*leaves):
             total = np.mean([np.asarray(leaf, np.float64) for leaf in leaves], axis=0)
             return jnp.asarray(total, leaves[0].dtype)
 
-        return jax.tree.map(mean, *found)
+        return jax.tree.map(mean, *all_params)
 
-    def _params_of(self, step: int) -> PyTree:
-        wrong = find_corruption(self.folder / str(step))
-        if wrong:
+    def _restore_params(self, step: int) -> PyTree:
+        corruption = self.find_corruption(step)
+        if corruption:
             raise UserError(
-                f"checkpoint {step} is damaged ({wrong}): choose another with "
-                "--checkpoint, or train on to make it again"
+                f"checkpoint {step} is damaged ({corruption}): choose another with "
+                "--checkpoint, or resume training to write it again"
             )
         folder = self.folder / str(step) / CONTENT
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
@@ -266,20 +286,66 @@ class Checkpoints:
                 return _read(reader, folder, {"ema": stored["ema"]})["ema"]
             optimizer = stored.get("opt_state")
             if isinstance(optimizer, dict) and "average" in optimizer:
-                parts = {name: optimizer["average"][name] for name in ("mean", "count")}
-                wanted = {"opt_state": {"average": parts}}
+                names = ("mean", "count")
+                average = {name: optimizer["average"][name] for name in names}
+                wanted = {"opt_state": {"average": average}}
                 average = _read(reader, folder, wanted)["opt_state"]["average"]
                 if int(average["count"]):
                     return average["mean"]
             return _read(reader, folder, {"params": stored["params"]})["params"]
 
     def close(self) -> None:
-        """Waits until what was saved is on disk."""
-        with _full_disk_explained():
+        """Waits until everything saved is on disk."""
+        with _explain_full_disk():
             self.manager.wait_until_finished()
             self.manager.close()
         if self._saving:
             self._drop_replaced()
+
+
+def write_checksums(folder: epath.Path) -> None:
+    """Writes the SHA-256 of every file below a folder into `CHECKSUMS`."""
+    checksums = {
+        str(path.relative_to(folder)): _sha256(path) for path in checked_files(folder)
+    }
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+
+
+def find_corruption(folder: epath.Path) -> str | None:
+    """Describes how a folder differs from its checksums; None where it does not."""
+    try:
+        known = json.loads((folder / CHECKSUMS).read_text())
+        for name, checksum in known.items():
+            if not (folder / name).exists():
+                return f"{name} is missing"
+            if _sha256(folder / name) != checksum:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, AttributeError):
+        return f"{CHECKSUMS} cannot be read"
+    return None
+
+
+def checked_files(folder: epath.Path) -> Iterator[epath.Path]:
+    """Yields every file in the subfolders of a folder, in a fixed order.
+
+    Files of the folder itself have no checksum: orbax changes them until the end.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files_below(path)
+
+
+def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files_below(path)
+        else:
+            yield path
+
+
+def _sha256(path: epath.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_json(path: epath.Path) -> bool:
@@ -290,12 +356,12 @@ def _is_json(path: epath.Path) -> bool:
     return True
 
 
-def _goodness(metrics: dict[str, float]) -> float:
+def _selection_score(metrics: dict[str, float]) -> float:
     return metrics["selection_score"]
 
 
 def _read(reader: ocp.Checkpointer, folder: epath.Path, wanted: PyTree) -> PyTree:
-    """Part of a state, on the first device."""
+    """Reads a part of a state onto the first device."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def describe(leaf):
@@ -313,8 +379,8 @@ def _read(reader: ocp.Checkpointer, folder: epath.Path, wanted: PyTree) -> PyTre
 
 
 @contextlib.contextmanager
-def _full_disk_explained() -> Iterator[None]:
-    """Turns what the storage layer says of a write that failed into a UserError."""
+def _explain_full_disk() -> Iterator[None]:
+    """Turns a failed write of the storage layer into a UserError."""
     try:
         yield
     except ValueError as error:
@@ -322,6 +388,6 @@ def _full_disk_explained() -> Iterator[None]:
             raise
         raise UserError(
             "a checkpoint could not be written (is the disk full, or a file size "
-            f"limited?): {str(error).splitlines()[0][:300]}. The ones before are "
-            "whole: make room and run the same command again"
+            f"limited?): {str(error).splitlines()[0][:300]}. Older checkpoints are "
+            "intact: make room and run the same command again"
         ) from error

@@ -1,8 +1,8 @@
-"""The gradient of a batch's loss, whole or gathered part by part.
+"""Gradient of a batch's loss, computed at once or by microbatches.
 
-A metric is a pair (sum, weight), and what is minimised is a mean over the whole
-batch. So a part's gradient counts by the whole batch's weight, not by its own:
-however a batch is cut, its gradient is the same to rounding.
+A metric is a pair (sum, weight), and the loss is a mean over the whole batch. So the
+gradient of a microbatch is divided by the weight of the whole batch: however a batch
+is split, its gradient is the same up to rounding.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ Weights = dict[str, Float[Array, ""]]
 
 
 def total_loss(
-    pairs: WeightedMetrics, weights: Weights | None = None
+    metrics: WeightedMetrics, weights: Weights | None = None
 ) -> Float[Array, ""]:
-    """What a step minimises: the mean loss and the mean of each auxiliary one.
+    """Returns the minimized loss: the mean loss plus each mean auxiliary loss.
 
     Args:
-      weights: of the whole batch, where the pairs are those of a part.
+      weights: those of the whole batch, where the metrics are of a microbatch.
     """
-    weights = weights or {name: weight for name, (_, weight) in pairs.items()}
-    names = ["loss", *(name for name in pairs if name.startswith("auxiliary/"))]
-    return sum(pairs[name][0] / jnp.maximum(weights[name], 1) for name in names)
+    weights = weights or {name: weight for name, (_, weight) in metrics.items()}
+    names = ["loss", *(name for name in metrics if name.startswith("auxiliary/"))]
+    return sum(metrics[name][0] / jnp.maximum(weights[name], 1) for name in names)
 
 
 def gradients(
@@ -40,13 +40,13 @@ def gradients(
     num_microbatches: int = 1,
     axis_name: str | None = None,
 ) -> tuple[PyTree, WeightedMetrics, PyTree]:
-    """Gradient of `total_loss`, pairs and the next carry.
+    """Returns the gradient of `total_loss`, the metrics and the next carry.
 
     Args:
-      loss: (variables, carry, batch, rng) -> (pairs, carry).
+      loss: (variables, carry, batch, rng) -> (metrics, carry).
       num_microbatches: parts of the batch, one after another, which saves memory.
-      axis_name: over which devices hold the batch's rows, each its own program;
-        None: one program sees all of them.
+      axis_name: mapped axis over which each device has its own rows of the batch;
+        None: the program sees all rows.
     """
     if axis_name is None:
         return _gradients(
@@ -54,50 +54,51 @@ def gradients(
         )
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
-    def summed(tree):
+    def psum(tree):
         return jax.lax.psum(tree, axis_name)
 
-    # Sums of what devices count by the weight of all rows, not means of their means.
-    grads, pairs, after = _gradients(
-        loss, params, carry, batch, rng, num_microbatches, summed
+    # Sums of all devices by the weight of all rows, not a mean of their means.
+    grads, metrics, new_carry = _gradients(
+        loss, params, carry, batch, rng, num_microbatches, psum
     )
-    return summed(grads), summed(pairs), after
+    return psum(grads), psum(metrics), new_carry
 
 
-def _gradients(loss, params, carry, batch, rng, num_microbatches, summed):
-    """Those of the rows that are here; `summed` adds weights up over devices."""
+def _gradients(loss, params, carry, batch, rng, num_microbatches, psum):
+    """Computes `gradients` of local rows; `psum` adds weights over devices."""
 
-    def weights_of(pairs):
-        found = {name: weight for name, (_, weight) in pairs.items()}
-        return summed(jax.lax.stop_gradient(found))
+    def total_weights(metrics):
+        weights = {name: weight for name, (_, weight) in metrics.items()}
+        return psum(jax.lax.stop_gradient(weights))
 
     def objective(params, carry, batch, rng, weights):
-        pairs, after = loss({"params": params}, carry, batch, rng)
-        return total_loss(pairs, weights or weights_of(pairs)), (pairs, after)
+        metrics, new_carry = loss({"params": params}, carry, batch, rng)
+        weights = weights or total_weights(metrics)
+        return total_loss(metrics, weights), (metrics, new_carry)
 
     gradient = jax.grad(objective, has_aux=True)
     if num_microbatches == 1:
-        grads, (pairs, after) = gradient(params, carry, batch, rng, None)
-        return grads, pairs, after
+        grads, (metrics, new_carry) = gradient(params, carry, batch, rng, None)
+        return grads, metrics, new_carry
 
     # No weight depends on parameters: of this pass the compiler keeps only them.
     whole, _ = loss({"params": params}, carry, batch, rng)
-    weights = weights_of(whole)
+    weights = total_weights(whole)
 
-    def add(sums, part):
-        number, carry, batch = part
-        key = jax.random.fold_in(rng, number)
-        grads, (pairs, after) = gradient(params, carry, batch, key, weights)
-        return jax.tree.map(jnp.add, sums, (grads, pairs)), after
+    def add(sums, microbatch):
+        index, carry, batch = microbatch
+        key = jax.random.fold_in(rng, index)
+        grads, (metrics, new_carry) = gradient(params, carry, batch, key, weights)
+        return jax.tree.map(jnp.add, sums, (grads, metrics)), new_carry
 
     zeros = jax.tree.map(jnp.zeros_like, (params, whole))
-    inputs = (
+    microbatches = (
         jnp.arange(num_microbatches),
         split_microbatches(carry, num_microbatches),
         split_microbatches(batch, num_microbatches),
     )
-    (grads, pairs), after = jax.lax.scan(add, zeros, inputs)
-    return grads, pairs, merge_microbatches(after)
+    (grads, metrics), new_carry = jax.lax.scan(add, zeros, microbatches)
+    return grads, metrics, merge_microbatches(new_carry)
 
 
 def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
@@ -117,11 +118,11 @@ def split_microbatches(tree: PyTree, num_microbatches: int) -> PyTree:
 
 
 def merge_microbatches(tree: PyTree) -> PyTree:
-    """What `split_microbatches` cut."""
+    """Joins microbatches again, the inverse of `split_microbatches`."""
 
-    def join(leaf):
-        if leaf.ndim == 1:  # without rows: each part found the same
+    def merge(leaf):
+        if leaf.ndim == 1:  # without rows: the same in each microbatch
             return leaf[-1]
         return jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
 
-    return jax.tree.map(join, tree)
+    return jax.tree.map(merge, tree)

@@ -1,39 +1,82 @@
-"""Where metrics go: metrics.jsonl, TensorBoard files and the console."""
+"""Writers of metrics: metrics.jsonl, TensorBoard event files and the console.
+
+A run that resumes first drops what was written after its newest checkpoint, from
+event files too, so that an interrupted run leaves the log of an uninterrupted one.
+(The `purge_step` of tensorboardX only hides such events, and only in TensorBoard.)
+"""
 
 import json
 import math
+import struct
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
-from training.append_only_file import AppendOnlyFile
-from training.event_files import keep_events
-from training.progress import TrainProgress
 from utils.paths import is_remote
+
+UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
+# A record of an event file: the length of an Event (8 bytes), a checksum of the
+# length (4), the Event as a protocol buffer, its checksum (4).
+RECORD_HEADER, RECORD_FOOTER = 12, 4
+
+
+class AppendOnlyFile:
+    """A file that grows at its end, in a folder or in a bucket.
+
+    An object of a bucket cannot grow: it is uploaded whole, at most twice a minute
+    and at every `flush`.
+    """
+
+    def __init__(self, path: Path | epath.Path):
+        self.path = path
+        self.remote = is_remote(path)
+        if self.remote:
+            self._content = path.read_bytes() if path.exists() else b""
+            self._uploaded = time.monotonic()
+
+    def append(self, content: bytes) -> None:
+        """Adds bytes at the end of the file."""
+        if not self.remote:
+            with self.path.open("ab") as file:
+                file.write(content)
+            return
+        self._content += content
+        if time.monotonic() - self._uploaded > UPLOAD_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Returns when everything appended would outlive this process."""
+        if self.remote:
+            self.path.write_bytes(self._content)
+            self._uploaded = time.monotonic()
 
 
 class MetricsFile:
-    """metrics.jsonl: one object a line, each step of a split once."""
+    """metrics.jsonl: one JSON object a line, each step of a split once."""
 
     def __init__(self, path: Path, last: dict[str, int]):
-        """Drops lines that an interrupted run wrote after it last saved.
+        """Drops lines after the newest checkpoint, and damaged lines.
 
         Args:
-          last: by split, the newest step that is known; of others nothing is.
+          last: newest step to keep, by split; splits without one lose all lines.
         """
         if path.exists():
             content = path.read_bytes().decode(errors="replace")
             lines = content.splitlines(keepends=True)
-            rows = [_row(line) for line in lines]
+            rows = [_parse_line(line) for line in lines]
             if damaged := sum(row is None for row in rows[:-1]):
-                told = f"{damaged} lines of {path} are damaged, and left out"
-                print(f"warning: {told}", file=sys.stderr)
+                print(
+                    f"warning: {damaged} lines of {path} are damaged, and left out",
+                    file=sys.stderr,
+                )
             kept = [
                 line
                 for line, row in zip(lines, rows, strict=True)
@@ -46,21 +89,21 @@ class MetricsFile:
         self.file = AppendOnlyFile(path)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Adds a line; what is not finite is written as null."""
+        """Adds a line; values that are not finite become null."""
         values = {
             name: value if math.isfinite(value) else None
             for name, value in metrics.items()
         }
         line = json.dumps({"step": step, "split": split, **values})
-        self.file.add(f"{line}\n".encode())
+        self.file.append(f"{line}\n".encode())
 
     def flush(self) -> None:
-        """Comes back when all lines are where they are kept."""
+        """Returns when all lines would outlive this process."""
         self.file.flush()
 
 
-def _row(line: str) -> dict | None:
-    """What a line says; None where it is damaged, or not whole."""
+def _parse_line(line: str) -> dict | None:
+    """Returns the object of a line, or None for a damaged or unfinished one."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
@@ -69,21 +112,84 @@ def _row(line: str) -> dict | None:
     return row if is_row and line.endswith("\n") else None
 
 
+class TensorBoard:
+    """TensorBoard event files; tags are `split/metric`."""
+
+    def __init__(self, folder: Path, last: dict[str, int]):
+        """Drops events after the newest checkpoint; see `MetricsFile`."""
+        drop_events(
+            folder,
+            lambda step, tag: step > last.get(tag.partition("/")[0], -1),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.local_folder = folder, folder
+        if is_remote(folder):  # events are written locally and uploaded
+            self.local_folder = Path(tempfile.mkdtemp(prefix="events-"))
+        suffix = f".{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
+        # Not SummaryWriter: its `flush` does not wait for its queue.
+        self.writer = EventsWriter(str(self.local_folder / "events"), suffix)
+
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Writes one scalar for each metric."""
+        for name, value in metrics.items():
+            summary = scalar(f"{split}/{name}", value)
+            self.writer.write_event(
+                Event(step=step, wall_time=time.time(), summary=summary)
+            )
+        self.writer.flush()
+
+    def flush(self) -> None:
+        """Returns when all scalars would outlive this process."""
+        if self.local_folder != self.folder:
+            for path in self.local_folder.iterdir():
+                (self.folder / path.name).write_bytes(path.read_bytes())
+
+
+def read_events(content: bytes) -> Iterator[tuple[bytes, Event]]:
+    """Yields each whole record of an event file and the Event in it."""
+    start = 0
+    while start + RECORD_HEADER <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        end = start + RECORD_HEADER + length + RECORD_FOOTER
+        if end > len(content):
+            return
+        event = Event()
+        event.ParseFromString(content[start + RECORD_HEADER : end - RECORD_FOOTER])
+        yield content[start:end], event
+        start = end
+
+
+def drop_events(folder: Path, is_stale: Callable[[int, str], bool]) -> None:
+    """Removes scalars for which `is_stale(step, tag)` holds from all event files."""
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        content = path.read_bytes()
+        kept = b"".join(
+            record
+            for record, event in read_events(content)
+            if not any(is_stale(event.step, value.tag) for value in event.summary.value)
+        )
+        if kept != content:
+            draft = path.with_name(f"draft.{path.name}")
+            draft.write_bytes(kept)
+            draft.replace(path)
+
+
 class Console:
-    """One live line on a terminal, plain lines elsewhere."""
+    """Metrics on standard output: one live line on a terminal, else plain lines."""
 
     def __init__(self, steps: int, step: int):
         self.steps, self.first_step = steps, step
-        self.begin = time.monotonic()
+        self.start = time.monotonic()
         self.live = sys.stdout.isatty()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Training metrics overwrite each other; those of other splits stay."""
+        """Prints a line; on a terminal, training lines replace each other."""
         if split == "train":
+            mfu = metrics.get("mfu")
             text = (
                 f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
                 f"{metrics['tokens_per_second']:,.0f} tokens/s  "
-                f"{_share(metrics)}"
+                f"{'' if mfu is None else f'{mfu:.0%} of peak  '}"
                 f"{self._time_left(step)} left"
             )
         else:
@@ -94,88 +200,51 @@ class Console:
         print(start + text, end="\n" if stays else "", flush=True)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Does nothing, since every line is printed at once."""
 
     def _time_left(self, step: int) -> str:
         done = max(step - self.first_step, 1)
-        seconds = (time.monotonic() - self.begin) / done * (self.steps - step)
+        seconds = (time.monotonic() - self.start) / done * (self.steps - step)
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         clock = f"{minutes}:{seconds:02}"
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else clock
 
 
-def _share(metrics: dict[str, float]) -> str:
-    """Of what the devices could do at most, where it is known."""
-    share = metrics.get("mfu")
-    return "" if share is None else f"{share:.0%} of peak  "
-
-
-class TensorBoard:
-    """Event files beside metrics.jsonl; tags are `split/metric`."""
-
-    def __init__(self, folder: Path, last: dict[str, int]):
-        """Drops what an interrupted run wrote after it last saved."""
-        keep_events(
-            folder,
-            lambda step, tag: step <= last.get(tag.partition("/")[0], -1),
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.written = folder, folder
-        if is_remote(folder):  # written here, copied there
-            self.written = Path(tempfile.mkdtemp(prefix="events-"))
-        suffix = f".{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
-        # Not SummaryWriter: its `flush` does not wait for what it has queued.
-        self.writer = EventsWriter(str(self.written / "events"), suffix)
-
-    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """One scalar a metric."""
-        for name, value in metrics.items():
-            summary = scalar(f"{split}/{name}", value)
-            self.writer.write_event(
-                Event(step=step, wall_time=time.time(), summary=summary)
-            )
-        self.writer.flush()
-
-    def flush(self) -> None:
-        """Comes back when all scalars are where they are kept."""
-        if self.written != self.folder:
-            for path in self.written.iterdir():
-                (self.folder / path.name).write_bytes(path.read_bytes())
-
-
 class MetricWriters:
-    """All of them at once."""
+    """All writers of a run, used as one."""
 
     def __init__(
         self,
         workdir: Path,
-        progress: TrainProgress,
+        last: dict[str, int],
         *,
         step: int,
         steps: int,
         silent: bool = False,
     ):
-        """Args: step: the one training goes on from. steps: the one it ends at.
+        """Opens the files of a run directory.
 
-        silent: whether nothing is written, since another process does.
+        Args:
+          last: newest step to keep, by split; see `MetricsFile`.
+          step: the step from which training continues.
+          steps: the step at which training ends.
+          silent: write nothing, since another process of the run does.
         """
         self.all = ()
-        if silent:
-            return
-        last = {"train": progress.last_logged, "validation": progress.last_validated}
-        self.all = (
-            MetricsFile(workdir / "metrics.jsonl", last),
-            TensorBoard(workdir / "tensorboard", last),
-            Console(steps, step),
-        )
+        if not silent:
+            self.all = (
+                MetricsFile(workdir / "metrics.jsonl", last),
+                TensorBoard(workdir / "tensorboard", last),
+                Console(steps, step),
+            )
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Hands a split's metrics to every writer."""
+        """Writes the metrics of a split with every writer."""
         for writer in self.all:
             writer.write(step, split, metrics)
 
     def flush(self) -> None:
-        """Comes back when all that was written would outlive this process."""
+        """Returns when everything written would outlive this process."""
         for writer in self.all:
             writer.flush()

@@ -1,4 +1,4 @@
-"""The batches that gave no finite loss, kept to look at them again."""
+"""Batches without a finite loss, saved and examined to find the reason."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from utils.paths import resolve_path
 
 
 def save_batches(path: Path, batches: dict[int, dict[str, np.ndarray]]) -> Path:
-    """Writes batches by the number of the step that met them."""
+    """Writes batches by the number of their step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
         f"{step}/{name}": value
@@ -27,8 +27,12 @@ def save_batches(path: Path, batches: dict[int, dict[str, np.ndarray]]) -> Path:
 
 
 def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
-    """What `save_batches` wrote. Raises UserError for another file."""
-    found: dict[int, dict[str, np.ndarray]] = {}
+    """Reads what `save_batches` wrote.
+
+    Raises:
+      UserError: it is another file.
+    """
+    batches: dict[int, dict[str, np.ndarray]] = {}
     try:
         with (
             resolve_path(path).open("rb") as file,
@@ -36,32 +40,31 @@ def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
         ):
             for key in arrays.files:
                 step, _, name = key.partition("/")
-                found.setdefault(int(step), {})[name] = arrays[key]
+                batches.setdefault(int(step), {})[name] = arrays[key]
     except (OSError, ValueError) as error:
         raise UserError(f"--replay={path} holds no batches: {error}") from error
-    return found
+    return batches
 
 
 def diagnose_batch(
     loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng
 ) -> dict:
-    """What a batch makes of parameters.
+    """Returns a batch's loss, gradient norm, and the names of non-finite leaves.
 
-    Returns its loss, the norm of its gradient, and the names of parameters and of
-    gradients that are not finite.
+    The names are under "parameters" and "gradients".
     """
     compiled = jax.jit(lambda *inputs: gradients(loss, *inputs))
-    grads, pairs, _ = compiled(params, carry, batch, rng)
+    grads, metrics, _ = compiled(params, carry, batch, rng)
     squares = [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(grads)]
     return {
-        "loss": float(total_loss(pairs)),
+        "loss": float(total_loss(metrics)),
         "gradient_norm": float(jnp.sqrt(sum(squares))),
-        "parameters": not_finite(params),
-        "gradients": not_finite(grads),
+        "parameters": nonfinite_names(params),
+        "gradients": nonfinite_names(grads),
     }
 
 
-def not_finite(tree: PyTree) -> list[str]:
-    """Names of leaves that hold anything but finite numbers."""
+def nonfinite_names(tree: PyTree) -> list[str]:
+    """Returns the names of leaves with infinite values or nan."""
     leaves = zip(names_of(tree), jax.tree.leaves(tree), strict=True)
     return [name for name, leaf in leaves if not jnp.isfinite(leaf).all()]

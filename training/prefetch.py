@@ -1,4 +1,4 @@
-"""Batches made ahead of the step that needs them, so that devices do not wait."""
+"""Prefetching of batches in a thread, so that devices do not wait for them."""
 
 import queue
 import threading
@@ -8,21 +8,24 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-AHEAD = 2  # batches that stand ready
+MAX_READY = 2  # batches that are made ahead
 
 
 class Prefetch:
-    """`next()` gives batch first, first + 1, ...; a thread makes them.
-
-    Attributes:
-      waited: seconds spent on batches that were not ready, since `take_wait_seconds`.
-    """
+    """Iterator over batches `first`, `first` + 1, ..., made by a thread."""
 
     def __init__(self, batch: Callable[[int], PyTree], first: int, last: int):
-        """Args: batch: makes one; last: batches before it are made."""
-        self.waited = 0.0
+        """Starts the thread that makes batches.
+
+        Args:
+          batch: makes a batch of a number.
+          last: the number after the last batch.
+        """
+        self._wait_seconds = 0.0
         self._closed = threading.Event()
-        self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(AHEAD)
+        self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(
+            MAX_READY
+        )
         self._thread = threading.Thread(
             target=self._make, args=(batch, range(first, last)), daemon=True
         )
@@ -33,29 +36,29 @@ class Prefetch:
 
     def __exit__(self, *_) -> None:
         self._closed.set()
-        while not self._ready.empty():  # a maker that waits for room may end
+        while not self._ready.empty():  # lets a thread go on that waits for room
             self._ready.get_nowait()
         self._thread.join()
 
     def next(self) -> PyTree:
-        """The batch after the last one. Raises what making it raised."""
+        """Returns the next batch; raises what making it raised."""
         before = time.monotonic()
-        found, error = self._ready.get()
-        self.waited += time.monotonic() - before
+        batch, error = self._ready.get()
+        self._wait_seconds += time.monotonic() - before
         if error is not None:
             raise error
-        return found
+        return batch
 
     def take_wait_seconds(self) -> float:
-        """Seconds waited since the last lap."""
-        waited, self.waited = self.waited, 0.0
-        return waited
+        """Returns the seconds waited for batches since the last call."""
+        seconds, self._wait_seconds = self._wait_seconds, 0.0
+        return seconds
 
     def _make(self, batch, numbers) -> None:
         for k in numbers:
             try:
                 item = batch(k), None
-            except Exception as error:  # for the thread that asks
+            except Exception as error:  # raised by `next`, in the other thread
                 item = None, error
             while not self._closed.is_set():
                 try:

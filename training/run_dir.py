@@ -1,7 +1,7 @@
-"""The run directory: what a run leaves behind, and where.
+"""The run directory, the only interface between training and everything after it.
 
-config.json   the resolved config            metrics.jsonl   what was logged
-about.json    format, versions, data         tensorboard/    the same
+config.json   the resolved config            metrics.jsonl   the log
+about.json    format, versions, data         tensorboard/    the log as events
 tokenizer/    <side>.json                    checkpoints/    <step>/
 eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
 plots/        pictures
@@ -15,10 +15,11 @@ from etils import epath
 from utils.errors import UserError
 from utils.paths import is_remote, resolve_path
 
-FORMAT = 2  # of a run directory: rises when keys or names of parameters change
+# Version of the layout: rises when config keys or names of parameters change.
+FORMAT = 2
 
-# Where data lies and how many devices there are may differ between machines; what
-# the data is and what is computed may not.
+# Paths and numbers of devices may differ when a run resumes on another machine; the
+# data and the computation may not.
 MACHINE_SPECIFIC_KEYS = (
     "data.dir",
     "data.cache_dir",
@@ -34,22 +35,22 @@ class RunDirectory:
     """Paths and small files of one run, in a folder or a bucket."""
 
     def __init__(self, path: str | Path | epath.Path):
-        """Raises UserError for an address that cannot be reached from here."""
+        """Opens a path; raises UserError where it cannot be reached."""
         self.path = resolve_path(path)
         self.checkpoints = self.path / "checkpoints"
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether a run was started here."""
         return (self.path / "config.json").exists()
 
     @property
     def is_complete(self) -> bool:
-        """Whether all was written that training begins with."""
+        """Whether all files were written that training starts with."""
         return self.exists and (self.path / "about.json").exists()
 
     def check_config(self, config: dict) -> None:
-        """Raises UserError if another config's run, or something else, is here."""
+        """Raises UserError where there is another run, or something else."""
         if not self.exists:
             if self._holds_anything():
                 raise UserError(
@@ -65,12 +66,12 @@ class RunDirectory:
             )
 
     def _holds_anything(self) -> bool:
-        """Beside what a run that was killed while it began may leave."""
+        """Returns whether there are files other than unfinished drafts."""
         files = self.path.iterdir() if self.path.exists() else ()
         return any(not file.name.endswith(".draft") for file in files)
 
     def check_format(self) -> None:
-        """Raises UserError for a run that another format of directories holds."""
+        """Raises UserError for a run of another version of the layout."""
         if not self.is_complete:
             return
         found = self.read_json("about.json").get("format", 1)
@@ -83,9 +84,10 @@ class RunDirectory:
             )
 
     def read_config(self) -> dict:
-        """The resolved config.
+        """Reads the resolved config.
 
-        Raises UserError where there is no run, or one of another format.
+        Raises:
+          UserError: there is no run, or one of another version of the layout.
         """
         if not self.exists:
             raise UserError(
@@ -96,11 +98,11 @@ class RunDirectory:
         return self.read_json("config.json")
 
     def write_about(self, facts: dict) -> None:
-        """Writes about.json: the format of this directory, then the facts of a run."""
+        """Writes about.json with the version of the layout, which completes a run."""
         self.write_json("about.json", {"format": FORMAT, **facts})
 
     def read_json(self, name: str) -> dict:
-        """What `write_json` wrote. Raises UserError for a file that is damaged."""
+        """Reads a JSON object; raises UserError for a damaged file."""
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf8"))
@@ -108,11 +110,11 @@ class RunDirectory:
             raise UserError(f"{path} is damaged: {error}") from error
 
     def write_json(self, name: str, content: dict) -> Path | epath.Path:
-        """Writes a file whole or not at all."""
+        """Writes a JSON file atomically."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        if is_remote(path):  # an object appears whole
+        if is_remote(path):  # objects of buckets are written atomically
             path.write_text(text, encoding="utf8")
             return path
         draft = path.with_name(path.name + ".draft")
@@ -121,21 +123,21 @@ class RunDirectory:
         return path
 
     def write_lines(self, name: str, rows: list[dict]) -> None:
-        """Writes one JSON object a line."""
+        """Writes a JSON object on each line."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         path.write_text("".join(lines), encoding="utf8")
 
     def write_tokenizers(self, documents: dict[str, str]) -> None:
-        """Keeps the tokenizers, so that the run can be used without its data."""
+        """Writes the tokenizers, so that the run can be used without its corpus."""
         folder = self.path / "tokenizer"
         folder.mkdir(parents=True, exist_ok=True)
         for side, document in documents.items():
             (folder / f"{side}.json").write_text(document, encoding="utf8")
 
     def read_tokenizers(self) -> dict[str, str]:
-        """What `write_tokenizers` kept."""
+        """Reads the tokenizers, by side."""
         return {
             file.stem: file.read_text(encoding="utf8")
             for file in sorted((self.path / "tokenizer").glob("*.json"))
@@ -143,7 +145,7 @@ class RunDirectory:
 
 
 def flatten_config(config: dict, prefix: str = "") -> dict:
-    """Nested keys joined by dots."""
+    """Returns nested keys joined by dots."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, dict):
@@ -154,7 +156,7 @@ def flatten_config(config: dict, prefix: str = "") -> dict:
 
 
 def describe_differences(there: dict, here: dict) -> list[str]:
-    """`key: old there, new here` for every key that matters and differs."""
+    """Describes each difference of two configs, machine-specific keys excepted."""
     old, new = flatten_config(there), flatten_config(here)
     keys = [key for key in {**old, **new} if key not in MACHINE_SPECIFIC_KEYS]
     return [

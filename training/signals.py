@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, not an end."""
+"""SIGTERM and SIGINT as requests to stop."""
 
 import signal
 import threading
@@ -10,23 +10,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequested(BaseException):
-    """Raised where work that can be done again is cut short.
+    """Interrupts work that can be repeated.
 
-    No Exception, since libraries that are being imported catch those.
+    Not an Exception, since libraries catch those while they are imported.
     """
 
 
 @contextmanager
 def graceful_stop() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set instead of ending the process."""
-    asked = threading.Event()
-    with _handled(lambda *_: asked.set()):
-        yield asked
+    """Yields an event that signals set, instead of ending the process."""
+    stopped = threading.Event()
+    with _handled(lambda *_: stopped.set()):
+        yield stopped
 
 
 @contextmanager
 def raise_on_signal() -> Iterator[None]:
-    """SIGTERM and SIGINT raise StopRequested inside, wherever it is."""
+    """Makes signals raise StopRequested in the block."""
 
     def stop(*_):
         raise StopRequested
@@ -37,7 +37,7 @@ def raise_on_signal() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler) -> Iterator[None]:
-    """Only the main thread may have handlers; elsewhere nothing is changed."""
+    """Installs a handler, unless outside the main thread, where none may be."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -50,7 +50,7 @@ def _handled(handler) -> Iterator[None]:
 
 
 class InterruptibleBatches:
-    """Batches that raise StopRequested once a stop is asked for."""
+    """Batches that raise StopRequested after a request to stop."""
 
     def __init__(self, batches: Any, stopped: threading.Event):
         self._batches, self._stopped = batches, stopped

@@ -1,4 +1,4 @@
-"""The one pure training step: (state, carry, batch) -> (state, carry, pairs)."""
+"""The training step, a pure function of state, carry and batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +12,20 @@ from jaxtyping import Array, Bool, Int, PyTree
 from training.gradients import Loss, gradients
 from training.metrics import WeightedMetrics
 from training.optim.optimizers import learning_rate
+from training.optim.param_groups import is_match, map_named, names_of
+from utils.errors import UserError
 
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, WeightedMetrics]]
+MAX_NAMES = 3  # parameters named in an error
 
 
 @struct.dataclass
 class TrainState:
-    """All that training changes, but for the carry.
+    """Everything that training changes, except the carry.
 
     Attributes:
-      step: batches so far.
-      ema: the exponential mean of the parameters, or () where none is kept.
+      step: number of batches so far.
+      ema: exponential moving average of the parameters, or () without one.
     """
 
     step: Int[Array, ""]
@@ -34,13 +37,13 @@ class TrainState:
 def make_state(
     params: PyTree, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0
 ) -> TrainState:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
-      ema_decay: decay of the mean of the parameters; 0: none is kept.
+      ema_decay: decay of the average of the parameters; 0: there is none.
     """
-    mean = jax.tree.map(jnp.copy, params) if ema_decay else ()
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), mean)
+    ema = jax.tree.map(jnp.copy, params) if ema_decay else ()
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
 def make_step(
@@ -53,26 +56,26 @@ def make_step(
     ema_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> Step:
-    """A step that minimises `total_loss` (see training/gradients.py).
+    """Returns a step that minimizes `total_loss` (training/gradients.py).
 
-    Where loss or gradient is not finite, parameters, optimiser and carry stay as
-    they are, and the only metric is `nonfinite_steps`.
+    Where loss or gradient is not finite, parameters, optimizer state and carry stay
+    as they are, and every metric but `nonfinite_steps` has weight 0.
 
     Args:
-      loss: (variables, carry, batch, rng) -> (pairs, carry).
-      seed: random numbers of step k are fold_in(seed, k).
-      grad_accum_steps: parts of a batch that are gone through one after another.
-      ema_decay: decay of the mean of the parameters; 0: none is kept.
+      loss: (variables, carry, batch, rng) -> (metrics, carry).
+      seed: the random key of step k is fold_in(key(seed), k).
+      grad_accum_steps: number of microbatches of a batch.
+      ema_decay: decay of the average of the parameters; 0: there is none.
       axis_name: see `gradients`.
     """
     options = {"num_microbatches": grad_accum_steps, "axis_name": axis_name}
 
     def step(state, carry, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, pairs, after = gradients(
+        grads, metrics, new_carry = gradients(
             loss, state.params, carry, batch, rng, **options
         )
-        norm = optax.global_norm(grads)
+        grad_norm = optax.global_norm(grads)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, step=state.step
         )
@@ -80,32 +83,69 @@ def make_step(
         new = state.replace(params=params, opt_state=opt_state)
         if ema_decay:
             new = new.replace(ema=ema_update(state.ema, params, ema_decay))
-        finite = is_finite(pairs) & jnp.isfinite(norm)
+        finite = is_finite(metrics) & jnp.isfinite(grad_norm)
         rate = learning_rate(schedule, state.opt_state, state.step)
-        once = jnp.ones(())
-        pairs = {
-            **pairs,
-            "gradient_norm": (norm, once),
-            "learning_rate": (rate, once),
+        one = jnp.ones(())
+        metrics = {
+            **metrics,
+            "gradient_norm": (grad_norm, one),
+            "learning_rate": (rate, one),
         }
-        pairs = tree_where(finite, pairs, jax.tree.map(jnp.zeros_like, pairs))
-        pairs["nonfinite_steps"] = (1 - finite.astype(jnp.float32), once)
-        new, after = tree_where(finite, (new, after), (state, carry))
-        return new.replace(step=state.step + 1), after, pairs
+        metrics = tree_where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
+        metrics["nonfinite_steps"] = (1 - finite.astype(jnp.float32), one)
+        new, new_carry = tree_where(finite, (new, new_carry), (state, carry))
+        return new.replace(step=state.step + 1), new_carry, metrics
 
     return step
 
 
-def is_finite(pairs: WeightedMetrics) -> Bool[Array, ""]:
-    """Whether every metric is a number."""
-    return jnp.isfinite(jnp.stack([value for value, _ in pairs.values()])).all()
+def is_finite(metrics: WeightedMetrics) -> Bool[Array, ""]:
+    """Whether the sum of every metric is finite."""
+    return jnp.isfinite(jnp.stack([value for value, _ in metrics.values()])).all()
 
 
 def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    """`new`, or `old` where the condition does not hold."""
+    """Returns `new` where the condition holds, otherwise `old`."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def ema_update(mean: PyTree, params: PyTree, decay: float) -> PyTree:
-    """The exponential mean after one more set of parameters."""
-    return jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, mean, params)
+def ema_update(ema: PyTree, params: PyTree, decay: float) -> PyTree:
+    """Returns the moving average after one more set of parameters."""
+    return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+
+
+def init_from_params(params: PyTree, source: PyTree, pattern: str) -> PyTree:
+    """Returns `params` with those whose names match replaced by `source`'s.
+
+    Args:
+      source: parameters of another run.
+      pattern: a regular expression, searched for in the names of parameters.
+
+    Raises:
+      UserError: a matching parameter is missing in `source` or has another shape
+        there, or no name matches.
+    """
+    by_name = dict(zip(names_of(source), jax.tree.leaves(source), strict=True))
+    taken, wrong = [], []
+
+    def choose(name, leaf):
+        if not is_match(pattern, name):
+            return leaf
+        other = by_name.get(name)
+        if other is None or other.shape != leaf.shape:
+            shape = "missing" if other is None else f"of shape {other.shape}"
+            wrong.append(f"{name} {leaf.shape} is {shape} there")
+            return leaf
+        taken.append(name)
+        return jax.device_put(other, leaf.sharding)
+
+    chosen = map_named(choose, params)
+    if wrong:
+        more = f" and {len(wrong) - MAX_NAMES} more" if len(wrong) > MAX_NAMES else ""
+        raise UserError(
+            f"init_from: {'; '.join(wrong[:MAX_NAMES])}{more}: leave them out of "
+            f"init_params_pattern={pattern!r}"
+        )
+    if not taken:
+        raise UserError(f"init_params_pattern={pattern!r} matches no parameter")
+    return chosen

@@ -1,1 +1,1 @@
-"""Errors, paths and command-line code that every package may use."""
+"""Errors, paths, locks and command-line code that every package may use."""

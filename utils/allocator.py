@@ -1,17 +1,17 @@
-"""Working memory that is kept, in pages of 2 MiB.
+"""Tuning of the C library's memory allocator (glibc), for speed on CPUs.
 
-XLA's CPU client takes a program's working memory from the C library at each call and
-gives it back after it, and the kernel zeroes page after page of it: a fifth of a
-training step. glibc can keep what it was given and ask for huge pages, but only in a
-process that is told so before it begins
-(https://www.gnu.org/software/libc/manual/html_node/Tunables.html), so an entry point
-starts itself once more, as the same process, with TUNABLES in its environment.
+XLA's CPU client allocates a program's working memory at each call and frees it
+afterwards, and the kernel zeroes page after page of it: a fifth of a training step.
+glibc can keep freed memory and ask for huge pages of 2 MiB, but only in a process
+that starts with the tunables below in its environment
+(https://www.gnu.org/software/libc/manual/html_node/Tunables.html). So an entry point
+starts itself once more, in the same process.
 
-The price: where a small block has come to lie in a gap of the heap, the next program's
-working memory does not fit it any more, and the gap is held beside it. Training gives
-such gaps back (`trim_heap`). GLIBC_TUNABLES=glibc.malloc.hugetlb=0, or anything
-else said of huge pages, leaves the C library as it is. Where it is not glibc, nothing
-happens.
+The price is memory: where small blocks lie in a gap of the heap, the working memory of
+the next program does not fit into it. Training returns such gaps (`trim_heap`).
+
+ATTENTION_LAB_NO_ALLOCATOR_TUNING=1 in the environment switches this off, and so does
+any setting of glibc.malloc.hugetlb in GLIBC_TUNABLES. It has no effect on results.
 """
 
 import ctypes
@@ -19,36 +19,37 @@ import os
 import platform
 import sys
 
+SWITCH = "ATTENTION_LAB_NO_ALLOCATOR_TUNING"
 HUGE_PAGES = "glibc.malloc.hugetlb"
 TUNABLES = {
-    HUGE_PAGES: 1,  # of the kernel where it gives them on request
+    HUGE_PAGES: 1,  # huge pages, where the kernel gives them on request
     "glibc.malloc.arena_max": 1,  # one heap: only the first can hold large blocks
-    "glibc.malloc.mmap_threshold": 2**40,  # bytes; no block stands apart
-    "glibc.malloc.trim_threshold": 2**40,  # the heap is kept
+    "glibc.malloc.mmap_threshold": 2**40,  # bytes; every block is in the heap
+    "glibc.malloc.trim_threshold": 2**40,  # bytes; the heap is kept
 }
 SETTINGS = ":".join(f"{name}={value}" for name, value in TUNABLES.items())
 
 
 def tune_allocator() -> None:
-    """Starts this program once more, so that it keeps the memory that it works in.
+    """Restarts this program with `TUNABLES`, unless it has them or must not.
 
-    To be called before anything is read from standard input.
+    Call it before anything is read from standard input.
     """
-    told = os.environ.get("GLIBC_TUNABLES", "")
-    if HUGE_PAGES in told or platform.libc_ver()[0] != "glibc":
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    is_off = os.environ.get(SWITCH, "") not in ("", "0") or HUGE_PAGES in tunables
+    if is_off or platform.libc_ver()[0] != "glibc":
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join([*filter(None, [told]), SETTINGS])
+    os.environ["GLIBC_TUNABLES"] = ":".join([*filter(None, [tunables]), SETTINGS])
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def trim_heap(number: int) -> None:
-    """Gives the kernel what is free in a kept heap after call 1, 2, 4, 8 and so on.
+def trim_heap(num_calls: int) -> None:
+    """Returns unused memory of a tuned heap to the kernel after call 1, 2, 4, 8, ...
 
-    Small blocks settle in the first calls of a program; afterwards it finds the gap
-    that it left, mostly. A call that is under way keeps its working memory; the next
-    one after a call that is done is given its own anew, a tenth of a second for 500 MB,
-    which is little a few times and too much each time.
+    Small blocks find their places in the first calls of a program; after them the
+    working memory mostly fits into the gap that it left. The call after a trim gets
+    new memory, a tenth of a second for 500 MB, which is little a few times.
     """
-    is_power = number > 0 and number & (number - 1) == 0
+    is_power = num_calls > 0 and num_calls & (num_calls - 1) == 0
     if is_power and SETTINGS in os.environ.get("GLIBC_TUNABLES", ""):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What all entry points share: flags, and errors as one line and an exit code."""
+"""Command-line code of all entry points: flags, errors and exit codes."""
 
 import itertools
 import sys
@@ -12,25 +12,26 @@ from ml_collections import ConfigDict, config_flags
 from utils.allocator import tune_allocator
 from utils.errors import UserError
 
-USER_ERROR = 2
+USER_ERROR = 2  # exit code
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Parses the flags and runs `main`, whose result is the exit code.
+    """Parses the flags and exits with the result of `main`.
 
-    What the user can mend (a flag, a key, UserError, a full disk) is told in one
-    line with exit code 2; anything else keeps its traceback.
+    Errors that the user can fix (a flag, a key, UserError, a full disk) are printed
+    in one line, with exit code 2; any other exception keeps its traceback. On CPUs
+    the program restarts itself once (utils/allocator.py).
     """
-    if "jax" not in sys.modules:  # else this process is a part of another program
+    if "jax" not in sys.modules:  # otherwise another program called this one
         tune_allocator()
     app.run(lambda argv: _run(main, argv), flags_parser=_parse)
 
 
 def _run(main, argv) -> None:
-    logging.set_verbosity(logging.FATAL)  # what libraries log is raised as well
-    sys.stdout.reconfigure(encoding="utf8")  # whatever the locale's is
+    logging.set_verbosity(logging.FATAL)  # libraries raise what they log, too
+    sys.stdout.reconfigure(encoding="utf8")  # whatever the locale says
     if len(argv) > 1:
-        fail(f"unexpected argument {argv[1]!r}: options are written --name=value")
+        fail(f"Unexpected argument {argv[1]!r}: options are written --name=value")
     try:
         sys.exit(main())
     except UserError as error:
@@ -42,21 +43,21 @@ def _run(main, argv) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """The flags; config files are read and overridden here."""
+    """Parses the flags, which reads config files and applies overrides."""
     _check_config_file(argv)
     try:
         return flags.FLAGS(argv)
-    except (KeyError, AttributeError) as error:  # a key or model that is not there
-        fail(_key_error(error))
+    except (KeyError, AttributeError) as error:  # an unknown key or model
+        fail(_describe_key_error(error))
     except (flags.Error, TypeError, ValueError) as error:
         fail(str(error).replace("=None: Flag --workdir", " is missing: it"))
 
 
-def _key_error(error: KeyError | AttributeError) -> str:
-    told = error.args[0]
-    while isinstance(told, Exception):
-        told = told.args[0]
-    key, _, hint = str(told).replace('"', "'").partition("\n")
+def _describe_key_error(error: KeyError | AttributeError) -> str:
+    message = error.args[0]
+    while isinstance(message, Exception):
+        message = message.args[0]
+    key, _, hint = str(message).replace('"', "'").partition("\n")
     if " " in key:
         return key
     key = key.strip("'")
@@ -66,40 +67,41 @@ def _key_error(error: KeyError | AttributeError) -> str:
 
 
 def config_section(name: str, section: ConfigDict):
-    """A flag --NAME.KEY=VALUE for every key of a section of the config."""
+    """Defines a flag --NAME.KEY=VALUE for every key of a section of the config."""
     try:
         return config_flags.DEFINE_config_dict(name, section)
     except (KeyError, AttributeError) as error:  # it reads the command line at once
-        fail(f"--{name}: {_key_error(error)}")
+        fail(f"--{name}: {_describe_key_error(error)}")
 
 
 def _check_config_file(argv: list[str]) -> None:
-    """Ends the program if --config names a file that does not exist."""
+    """Fails if --config names a file that does not exist."""
     for argument, following in itertools.pairwise([*argv, ""]):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
             path = Path((value if equals else following).partition(":")[0])
             if not path.is_file():
                 files = sorted(Path("configs").glob("[!_]*.py"))
-                known = [str(file) for file in files if file.stem != "base"]
-                fail(f"config file {path} does not exist; there are {', '.join(known)}")
+                known = ", ".join(str(file) for file in files if file.stem != "base")
+                fail(f"config file {path} does not exist; there are {known}")
 
 
 def overrides(holder) -> dict:
-    """The keys of a config flag that the command line sets."""
+    """Returns the keys of a config flag that the command line sets."""
     name = holder.name
     return config_flags.get_override_values(flags.FLAGS[name])
 
 
-def lines_of(stream: BinaryIO) -> Iterator[str]:
-    r"""Lines of UTF-8 text, ended by "\n" or "\r\n", as they come; without a BOM.
+def read_lines(stream: BinaryIO) -> Iterator[str]:
+    r"""Yields lines of UTF-8 text without "\n", "\r\n" or a byte order mark.
 
-    A terminal is prompted.
+    A terminal shows a prompt.
 
-    Raises UserError for a line that is not UTF-8.
+    Raises:
+      UserError: a line is not UTF-8.
     """
-    read = _asked_for(stream) if stream.isatty() else stream
-    for number, line in enumerate(read, start=1):
+    lines = _prompted_lines(stream) if stream.isatty() else stream
+    for number, line in enumerate(lines, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf8")
         except UnicodeDecodeError as error:
@@ -107,8 +109,8 @@ def lines_of(stream: BinaryIO) -> Iterator[str]:
         yield text.removesuffix("\n").removesuffix("\r")
 
 
-def _asked_for(terminal: BinaryIO) -> Iterator[bytes]:
-    """Lines that a person types, until the end of input or Ctrl-C."""
+def _prompted_lines(terminal: BinaryIO) -> Iterator[bytes]:
+    """Yields lines that a user types, until the end of input or Ctrl-C."""
     try:
         while True:
             print("> ", end="", file=sys.stderr, flush=True)
@@ -121,6 +123,6 @@ def _asked_for(terminal: BinaryIO) -> Iterator[bytes]:
 
 
 def fail(message: str) -> None:
-    """One line on standard error, exit code 2."""
+    """Prints one line on standard error and exits with code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(USER_ERROR)

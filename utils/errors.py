@@ -1,9 +1,9 @@
-"""What a user can mend, as one exception the entry points turn into one line."""
+"""The exception for errors that users can fix."""
 
 
 class UserError(ValueError):
-    """A mistake of the user's or of the environment's: exit code 2, one line.
+    """An error of the user or the environment: one line and exit code 2.
 
-    The message says what was got and what would do. Everything else that is
-    raised is a bug of ours and keeps its traceback.
+    The message says what is wrong, the value found, and what is allowed. Any other
+    exception is a bug in this code and keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""Where runs and data are kept: folders of this machine, or of a bucket, gs://..."""
+"""Paths of runs and data: local folders, or folders of a bucket such as gs://..."""
 
 import importlib
 import os
@@ -9,47 +9,49 @@ from etils import epath
 
 from utils.errors import UserError
 
-PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # through which epath goes
+# Scheme of a bucket -> the package through which epath reads it.
+PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether a path is an address, not a folder of this machine."""
+    """Whether a path is in a bucket."""
     return "://" in str(path)
 
 
 def resolve_path(path: str | os.PathLike) -> epath.Path | Path:
-    """The folder that a user named.
+    """Returns a path that a user named, after a check that it can be reached.
 
-    Raises UserError for an address that cannot be reached from here.
+    Raises:
+      UserError: an address is of another kind, or cannot be reached.
     """
     if not is_remote(path):
         return Path(path).expanduser()
     scheme = str(path).partition("://")[0]
     if scheme not in PACKAGES:
         known = ", ".join(f"{name}://" for name in PACKAGES)
-        raise UserError(f"{path}: there are folders of this machine, and {known}")
+        raise UserError(f"Unknown address {path}; choose a local folder or {known}")
     package = PACKAGES[scheme]
     try:
         importlib.import_module(package)
     except ImportError as error:
         raise UserError(
-            f"{path} is reached through the package {package}, which is missing "
-            f"({error}): pip install {package}"
+            f"{path} needs the package {package}, which is missing ({error}): "
+            f"pip install {package}"
         ) from error
-    # Listings that are kept would not show what other processes write.
+    # A cached listing would not show what other processes write.
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
-    found = epath.Path(path)
+    remote = epath.Path(path)
     try:
-        found.exists()
-    except Exception as error:  # each of those packages raises classes of its own
+        remote.exists()
+    except Exception as error:  # each of those packages raises its own classes
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path} cannot be reached ({type(error).__name__}: {reason[:300]}): are "
             "its name and your credentials right?"
         ) from error
-    return found
+    return remote
 
 
 def canonical_path(path: epath.Path | Path) -> epath.Path | Path:
-    """The one name of a folder that may have several."""
+    """Returns the one name of a folder that may have several."""
     return path if is_remote(path) else path.resolve()

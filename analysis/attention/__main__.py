@@ -67,10 +67,10 @@ def main() -> None:
 def given_lines() -> Iterator[str]:
     """Lines that are not blank."""
     if TEXT.value is None:
-        yield from filter(str.strip, cli.lines_of(sys.stdin.buffer))
+        yield from filter(str.strip, cli.read_lines(sys.stdin.buffer))
         return
     with open(TEXT.value, "rb") as file:
-        yield from filter(str.strip, cli.lines_of(file))
+        yield from filter(str.strip, cli.read_lines(file))
 
 
 if __name__ == "__main__":

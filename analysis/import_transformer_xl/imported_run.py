@@ -40,7 +40,7 @@ def write_run(
     empty, or a config or corpus that cannot be.
     """
     directory = check_new(workdir)
-    validate.check_config(cfg)
+    validate.validate_config(cfg)
     tokenizer = KINDS[cfg.data.tokenizer](words)
     params = jax.tree.map(jnp.asarray, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, {})

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from analysis.plan import parameters
 from experiment import build
-from experiment.validate import check_lengths, check_patterns
+from experiment.validate import check_values
 from training.gradients import gradients
 from training.profiling.flops import flops_of_step
 
@@ -37,8 +37,7 @@ class PlannedStep:
     @classmethod
     def of(cls, cfg: ConfigDict) -> "PlannedStep":
         """Raises UserError for a config that cannot be."""
-        check_lengths(cfg)
-        check_patterns(cfg)
+        check_values(cfg)
         built = build.build_experiment(cfg, parameters.vocabularies(cfg))
         data, params = cfg.data, built.parameters()
         if build.is_language_modeling(cfg):

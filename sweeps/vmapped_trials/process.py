@@ -1,8 +1,8 @@
-"""The process of a population: many trials that train together (population.py).
+"""The process of a population: trials that train together (population.py).
 
-Its standard input is one line that says what to do, then a line for each member that
-is to save and end: its place. The end of that input ends it at once, as it does the
-process of one trial (trial_process.py).
+Its standard input is one line that describes the trials, then the index of each trial
+that is to save and end, one a line. The end of the input ends the process at once, as
+it does that of a single trial (sweeps/trial_process.py).
 """
 
 import json
@@ -15,28 +15,28 @@ from sweeps.trial_configs import Experiment
 from sweeps.trial_process import keep_to, next_line, read_line
 from utils import cli
 
-STOPPED = 75  # exit code: the same command goes on
+STOPPED = 75  # exit code: the same command resumes
 
 
 def main() -> int:
-    """Exit code 0 where all members are over, 75 where some have only stopped."""
+    """Returns 0 where all trials are over, 75 where some have only stopped."""
     order = json.loads(read_line())
-    asked: set[int] = set()
-    threading.Thread(target=listen, args=(asked,), daemon=True).start()
+    stop_requests: set[int] = set()
+    threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
     keep_to(order["cores"])
-    trials = Experiment(**order["experiment"])
-    configs = [trials.config(member["point"]) for member in order["members"]]
-    workdirs = [Path(member["workdir"]) for member in order["members"]]
+    trial_configs = Experiment(**order["experiment"])
+    configs = [trial_configs.config(trial["point"]) for trial in order["trials"]]
+    workdirs = [Path(trial["workdir"]) for trial in order["trials"]]
     from sweeps.vmapped_trials import population
 
-    endings = population.train(configs, workdirs, asked.copy)
-    return STOPPED if STOPPED in endings else 0
+    statuses = population.train(configs, workdirs, stop_requests.copy)
+    return STOPPED if STOPPED in statuses else 0
 
 
-def listen(asked: set[int]) -> None:
-    """Notes who is asked to end, until the input does."""
+def listen(stop_requests: set[int]) -> None:
+    """Collects requests to stop, until the input ends."""
     while line := next_line():
-        asked.add(int(line))
+        stop_requests.add(int(line))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Trials that run in one process, each as if it had one of its own (trial.py)."""
+"""Trials that share a process, each with the interface of a `TrialProcess`."""
 
 import contextlib
 import dataclasses
@@ -14,24 +14,31 @@ from sweeps.devices import Share
 from sweeps.trial import STOPPED, Order, environment
 
 PROGRAM = (sys.executable, "-m", "sweeps.vmapped_trials.process")
-ENDED, ASIDE = "exit_code", "stopped"  # files: over for good, and asked to end
-POLL = 0.05  # seconds between two looks at a process that is to end
+# Files of a run directory with the exit code of a trial: one that is over, and one
+# that stopped and may be resumed.
+EXIT_CODE, STOPPED_MARK = "exit_code", "stopped"
+POLL_INTERVAL = 0.05  # seconds
 
 
 class PopulationProcess:
-    """A process that trains all orders together, on its share of the devices."""
+    """A process that trains several trials together, on its share of the devices."""
 
     def __init__(
         self, orders: Sequence[Order], share: Share, program: Sequence[str] = PROGRAM
     ):
-        """Args: program: what reads the orders from its standard input."""
+        """Starts the process and hands it the trials.
+
+        Args:
+          orders: the trials; the first one's log has the output of all.
+          program: command that reads the trials from its standard input.
+        """
         self.log = orders[0].log
         self.log.parent.mkdir(parents=True, exist_ok=True)
         for order in orders[1:]:
             with order.log.open("a", encoding="utf8") as log:
                 print(f"trains together with others: see {self.log.name}", file=log)
         for order in orders:
-            (order.workdir / ASIDE).unlink(missing_ok=True)
+            (order.workdir / STOPPED_MARK).unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 program,
@@ -42,75 +49,75 @@ class PopulationProcess:
             )
         document = {
             "experiment": dataclasses.asdict(orders[0].experiment),
-            "members": [
+            "trials": [
                 {"point": order.point, "workdir": str(order.workdir)}
                 for order in orders
             ],
             "cores": share.cores,
         }
         self.write(json.dumps(document))
-        self.members = [
-            TrialInPopulation(self, place, order) for place, order in enumerate(orders)
+        self.trials = [
+            TrialInPopulation(self, index, order) for index, order in enumerate(orders)
         ]
 
     def write(self, line: str) -> None:
-        """Tells it something; where it has ended, its exit code says more."""
+        """Writes a line to the process, unless it has ended."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{line}\n".encode())
             self.process.stdin.flush()
 
-    def stop_if_empty(self) -> None:
-        """Once nobody is to go on a signal is quicker: it cuts a compilation short."""
-        if all(m.stopping or m.code() is not None for m in self.members):
+    def stop_if_unused(self) -> None:
+        """Sends a signal once no trial is to continue, which interrupts compilation."""
+        if all(trial.stopping or trial.code() is not None for trial in self.trials):
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends it at once, with all its members, and waits for that."""
-        for member in self.members:
-            member.stopping = True  # who goes on was not at fault
+        """Ends the process at once, with all its trials."""
+        for trial in self.trials:
+            trial.stopping = True  # the others did not fail
         self.process.kill()
         self.process.wait()
 
 
 class TrialInPopulation:
-    """One of its trials, with the methods of a `TrialProcess`."""
+    """One trial of a process, with the methods of a `TrialProcess`."""
 
-    def __init__(self, process: PopulationProcess, place: int, order: Order):
-        # Words of the process, which are those of all members, are in one log.
+    def __init__(self, process: PopulationProcess, index: int, order: Order):
+        # All trials write to one log.
         self.order = dataclasses.replace(order, log=process.log)
-        self.process, self.place = process, place
+        self.process, self.index = process, index
         self.stopping = False
 
     @property
     def metrics(self) -> Path:
-        """What it logs."""
+        """Path of the trial's metrics.jsonl."""
         return self.order.workdir / "metrics.jsonl"
 
     def code(self) -> int | None:
-        """The exit code that a process of its own would have; None: it runs."""
-        running = self.process.process.poll()  # first: what it wrote is there then
-        if (self.order.workdir / ENDED).exists():
-            return int((self.order.workdir / ENDED).read_text())
-        if (self.order.workdir / ASIDE).exists():
+        """Returns the exit code of the trial; None while it runs."""
+        process_code = self.process.process.poll()  # first: its files are whole then
+        if (self.order.workdir / EXIT_CODE).exists():
+            return int((self.order.workdir / EXIT_CODE).read_text())
+        if (self.order.workdir / STOPPED_MARK).exists():
             return STOPPED
-        return running
+        return process_code
 
     def stop(self) -> None:
-        """Asks it to save and end, while the others go on; once."""
+        """Asks the trial to save and end, while the others continue."""
         if not self.stopping:
             self.stopping = True
-            self.process.write(str(self.place))
-            self.process.stop_if_empty()
+            self.process.write(str(self.index))
+            self.process.stop_if_unused()
 
     def kill(self) -> None:
-        """Ends all at once: they share a process."""
+        """Ends all trials at once, since they share a process."""
         self.process.kill()
 
     def close(self) -> None:
-        """Waits for its end, which is near."""
+        """Waits until the trial ends, which must have been asked for."""
         while self.code() is None:
-            time.sleep(POLL)
-        if all(member.code() is not None for member in self.process.members):
+            time.sleep(POLL_INTERVAL)
+        if all(trial.code() is not None for trial in self.process.trials):
             self.process.process.wait()
             with contextlib.suppress(BrokenPipeError):
                 self.process.process.stdin.close()

@@ -1,10 +1,10 @@
-"""A sweep whose workers train many trials at once: those that differ in numbers."""
+"""A sweep whose workers train several trials as one program (a population)."""
 
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from experiment.validate import validate_anywhere, validate_population
+from experiment.validate import validate_config, validate_population
 from sweeps import ledger
 from sweeps.devices import Share
 from sweeps.ledger import Slot
@@ -18,10 +18,10 @@ from utils.errors import UserError
 
 
 class PopulationSweep(Sweep):
-    """A `Sweep` each of whose workers has seats for the members of a population.
+    """A `Sweep` whose workers have slots for the trials of a population.
 
-    A worker's seats are filled at once, and again when all are free: members begin
-    together, for they share every batch.
+    The slots of a worker are filled at once, and again when all are free: trials
+    start together, since they share every batch.
     """
 
     def __init__(
@@ -32,31 +32,29 @@ class PopulationSweep(Sweep):
             [Sequence[Order], Share], PopulationProcess
         ] = PopulationProcess,
     ):
-        """Args: population: seats of a worker; `arguments`, `start`: see `Sweep`."""
+        """Takes the arguments of `Sweep`, and `population`, the slots of a worker."""
         super().__init__(*arguments, start=start)
         self.population = population
         self.shares = [share for share in self.shares for _ in range(population)]
         self.running: list[Running | None] = [None] * len(self.shares)
 
     def _begin(self, worker: int) -> bool:
-        """Gives the worker of a seat a population, if all its seats are free."""
+        """Starts a population on a worker, if all its slots are free."""
         first = worker - worker % self.population
-        seats = range(first, first + self.population)
-        if any(self.running[seat] is not None for seat in seats):
+        slots = range(first, first + self.population)
+        if any(self.running[slot] is not None for slot in slots):
             return True
         claims = self._claims()
         if claims:
             orders = [self._order(claim) for claim in claims]
             process = self.start(orders, self.shares[first])
             now = time.monotonic()
-            for seat, claim, member in zip(
-                seats, claims, process.members, strict=False
-            ):
-                self.running[seat] = Running(claim, member, now)
+            for slot, claim, trial in zip(slots, claims, process.trials, strict=False):
+                self.running[slot] = Running(claim, trial, now)
         return bool(claims)
 
     def _claims(self) -> list[Claim]:
-        """Open trials that can train together, as many as there are seats."""
+        """Claims open trials that can train together, at most one for each slot."""
         claims: list[Claim] = []
         while len(claims) < self.population and not self.stopped.is_set():
             fits = self._fits(claims) if claims else None
@@ -65,16 +63,16 @@ class PopulationSweep(Sweep):
                 break
             try:
                 cfg = self.experiment.config(claim.point)
-                validate_anywhere(cfg)
+                validate_config(cfg, has_devices=False)
                 validate_population(cfg)
-            except UserError as error:  # it would take the others with it
+            except UserError as error:  # it would end the others too
                 self.study.end(claim, ledger.FAILED, error=str(error))
             else:
                 claims.append(claim)
         return claims
 
     def _fits(self, claims: Sequence[Claim]) -> Callable[[Slot], bool]:
-        """From a slot to whether it can train together with all of some claims."""
+        """Returns whether a slot can train together with the given claims."""
         wanted = common_part(claims[0].point)
         steps = [self._steps(claim.slot) for claim in claims]
 
@@ -87,7 +85,7 @@ class PopulationSweep(Sweep):
         return fits
 
     def _steps(self, slot: int) -> set[str]:
-        """The checkpoints that a trial has."""
+        """Returns the steps of a trial's checkpoints."""
         folder = self.directory.run(slot) / "checkpoints"
         return {path.name for path in _entries(folder) if path.name.isdigit()}
 
@@ -97,10 +95,10 @@ class PopulationSweep(Sweep):
 
 
 def can_go_on(*steps: set[str]) -> bool:
-    """Whether trials with these checkpoints may go on together.
+    """Whether trials with these checkpoints may resume together.
 
     All have a step in common; or one was killed before its first checkpoint was
-    whole, so that the others lose no more than their own first.
+    complete, so that the others lose no more than their own first.
     """
     if set.intersection(*steps):
         return True
@@ -108,10 +106,10 @@ def can_go_on(*steps: set[str]) -> bool:
 
 
 def common_part(point: Point) -> dict | None:
-    """What members of a population have in common, of what a point sets.
+    """Returns the settings of a point that the trials of a population must share.
 
-    None where results will suggest it: then it is not known whether it fits. As JSON,
-    in which a storage gives points back: tuples are lists there.
+    None where a sampler has yet to suggest one of them. As JSON, as a storage returns
+    points: tuples are lists there.
     """
     fixed = {
         key: value
@@ -127,12 +125,12 @@ def common_part(point: Point) -> dict | None:
 
 
 def _may_be_none(value: object) -> bool:
-    """Whether no number may stand there."""
+    """Whether a value may be None instead of a number."""
     return value is None or (isinstance(value, Choice) and None in value.values)
 
 
 def _is_on(value: object) -> bool | None:
-    """Whether a number is not 0; None: results will suggest it."""
+    """Whether a number is not 0; None where a sampler has yet to suggest it."""
     if isinstance(value, Choice):
         found = set(map(bool, value.values))
         return found.pop() if len(found) == 1 else None

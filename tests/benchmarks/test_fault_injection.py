@@ -8,7 +8,7 @@ import sys
 from analysis.compare_bitwise import differences
 from benchmarks.fault_injection import damage
 from helpers.entry_points import ROOT
-from training.checksums import files, write_checksums
+from training.checkpoint import checked_files, write_checksums
 
 CONFIG = (
     "--config=configs/plain_text.py:rnn",
@@ -61,12 +61,12 @@ def test_each_harm_changes_one_file(tmp_path):
     for name in "ab":
         (folder / "content" / name).write_bytes(bytes(range(100)))
     write_checksums(folder)
-    before = {path: path.read_bytes() for path in files(folder)}
+    before = {path: path.read_bytes() for path in checked_files(folder)}
     for harm in ("flip", "truncate", "remove"):
         for path, content in before.items():
             path.write_bytes(content)
         damage(folder, harm, random.Random(0))
-        now = {path: path.read_bytes() for path in files(folder)}
+        now = {path: path.read_bytes() for path in checked_files(folder)}
         changed = [path for path in before if now.get(path) != before[path]]
         assert len(changed) == 1, harm
 

@@ -14,8 +14,8 @@ from data.dataset import open_dataset
 from experiment import restore, train
 from helpers import fake_bucket
 from helpers.small_runs import config
-from training.append_only_file import AppendOnlyFile
 from training.loop import ExitStatus
+from training.metric_writers import AppendOnlyFile
 from utils.errors import UserError
 from utils.paths import resolve_path
 
@@ -135,13 +135,13 @@ def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
 def test_a_file_in_a_bucket_grows(bucket):
     path = epath.Path("gs://bucket/grows.txt")
     file = AppendOnlyFile(path)
-    file.add(b"one\n")
+    file.append(b"one\n")
     file.flush()
-    file.add(b"two\n")
+    file.append(b"two\n")
     assert path.read_text() == "one\n"  # what is not flushed may wait
     file.flush()
     again = AppendOnlyFile(path)
-    again.add(b"three\n")
+    again.append(b"three\n")
     again.flush()
     assert path.read_text() == "one\ntwo\nthree\n"
 

@@ -38,7 +38,7 @@ def vocabulary(size):
 def test_every_config_builds_its_model(name, model):
     cfg = importlib.import_module(f"configs.{name}").get_config(model)
     assert cfg.is_locked
-    validate.check_config(cfg)
+    validate.validate_config(cfg)
     params = parameters_of(name, model)
     assert setup.num_parameters(params) > 1000
 
@@ -123,7 +123,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):
     cfg.update_from_flattened_dict(change)
     [(key, value)] = change.items()
     with pytest.raises(UserError, match=f"{key}={value}"):
-        validate.check_config(cfg)
+        validate.validate_config(cfg)
 
 
 def test_an_unknown_model_or_task_is_refused_with_those_there_are():
@@ -170,4 +170,4 @@ def test_keys_that_do_not_fit_each_other_are_refused_early(model, change, said):
     cfg = base.get_config(model)
     cfg.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=said):
-        validate.check_config(cfg)
+        validate.validate_config(cfg)

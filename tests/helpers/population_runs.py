@@ -21,7 +21,7 @@ from sweeps.vmapped_trials.population import Population
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioning import make_partitioner
 from training.vmapped_trials.partitioner import VmappedPartitioner
-from training.vmapped_trials.step import mask, varying_values
+from training.vmapped_trials.step import trial_mask, varying_values
 
 STEPS = 40
 CHANGES = {
@@ -95,7 +95,7 @@ class Together:
         """
         state, carry = self.population.init()
         active = range(self.count) if active is None else active
-        flags = self.population.partitioner.put(mask(list(active), self.count))
+        flags = self.population.partitioner.put(trial_mask(list(active), self.count))
         for k in broken:
             params = jax.tree.map(lambda x, k=k: x.at[k].set(jnp.nan), state.params)
             state = state.replace(params=self.population.partitioner.put(params))
@@ -119,7 +119,7 @@ def compared(together, members, steps):
         told, params = alone(members[k], steps)
         moved = np.abs(losses[:, k] - told) / np.abs(told)
         found["loss"] = max(found["loss"], float(moved.max()))
-        mine = jax.device_get(together.population.partitioner.member(state.params, k))
+        mine = jax.device_get(together.population.partitioner.trial(state.params, k))
         gap = parallel_runs.difference(mine, params)
         found["parameters"] = max(found["parameters"], float(gap))
     return found

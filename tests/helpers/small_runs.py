@@ -87,7 +87,7 @@ class ShortRun:
 
     def loss(self, change=lambda batch: batch, most=40):
         """Mean loss over batches of the validation split, each changed."""
-        batches, _ = restore.evaluation_input(
+        batches, _ = restore.evaluation_inputs(
             self.experiment, self.dataset, "validation"
         )
         rows = getattr(batches, "batch_size", 1)

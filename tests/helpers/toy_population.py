@@ -19,11 +19,11 @@ def main():
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=listen, args=(asked,), daemon=True).start()
     alive = {}
-    for k, member in enumerate(order["members"]):
-        folder = Path(member["workdir"])
+    for k, trial in enumerate(order["trials"]):
+        folder = Path(trial["workdir"])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "with").open("a").write(f"{len(order['members'])}\n")
-        alive[k] = folder, member["point"]
+        (folder / "with").open("a").write(f"{len(order['trials'])}\n")
+        alive[k] = folder, trial["point"]
     done = [len(lines(folder)) for folder, _ in alive.values()]
     print("begins after", *done, flush=True)
     for step in range(min(done) + 1, STEPS + 1):

@@ -15,10 +15,9 @@ import numpy as np
 import optax
 
 from training.checkpoint import Checkpoints
-from training.event_files import records
-from training.loop import TrainLoop
-from training.metric_writers import MetricWriters
-from training.progress import TrainProgress
+from training.loop import LoopSettings, RunRecord, TrainLoop
+from training.metric_writers import MetricWriters, read_events
+from training.metrics import TrainProgress
 from training.signals import InterruptibleBatches
 from training.step import make_state, make_step
 
@@ -97,25 +96,29 @@ class Toy:
             scores = dict(enumerate(self.scores, start=1))
             return {"loss": scores.get(int(state.step) // 3, value)}
 
-        run = TrainLoop(
-            step=stepping,
-            batch=making,
-            checkpoint_state=lambda state, carry: {"state": state, "carry": carry},
-            validate=validate,
-            best=("loss", "min"),
+        settings = LoopSettings(
             steps=self.steps,
             log_every=2,
             eval_every=3,
             save_every=5,
             patience=self.patience,
             max_nonfinite_steps=self.max_nonfinite_steps,
-            checkpoints=checkpoints,
-            writers=MetricWriters(self.folder, progress, step=0, steps=self.steps),
+            metric="loss",
+            direction="min",
+        )
+        last = {"train": progress.last_logged, "validation": progress.last_validated}
+        writers = MetricWriters(self.folder, last, step=0, steps=self.steps)
+        loop = TrainLoop(
+            settings=settings,
+            record=RunRecord(settings, progress, writers, checkpoints, 1e9),
+            step=stepping,
+            batch=making,
+            checkpoint_state=lambda state, carry: {"state": state, "carry": carry},
+            validate=validate,
             flops=lambda k, batch: 1000 + k,
-            ceiling=1e9,
         )
         try:
-            return run.train(state, carry, progress)
+            return loop.train(state, carry)
         finally:
             checkpoints.manager.wait_until_finished()
 
@@ -151,7 +154,7 @@ class Toy:
         return sorted(
             (event.step, value.tag, value.simple_value)
             for file in files
-            for _, event in records(file.read_bytes())
+            for _, event in read_events(file.read_bytes())
             for value in event.summary.value
             if value.tag.partition("/")[2] not in CLOCKS
         )

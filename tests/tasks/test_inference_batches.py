@@ -182,12 +182,12 @@ class Terminal(io.BytesIO):
 
 
 def test_a_terminal_is_prompted_before_each_line(capsys):
-    lines = cli.lines_of(Terminal(b"one\ntwo\n"))
+    lines = cli.read_lines(Terminal(b"one\ntwo\n"))
     assert next(lines) == "one"
     assert capsys.readouterr().err == "> "
     assert list(lines) == ["two"]
     assert capsys.readouterr().err == "> > \n"
-    assert list(cli.lines_of(io.BytesIO(b"one\ntwo"))) == ["one", "two"]
+    assert list(cli.read_lines(io.BytesIO(b"one\ntwo"))) == ["one", "two"]
     windows = b"\xef\xbb\xbfone\r\n\r\ntwo\r\r\n"
-    assert list(cli.lines_of(io.BytesIO(windows))) == ["one", "", "two\r"]
+    assert list(cli.read_lines(io.BytesIO(windows))) == ["one", "", "two\r"]
     assert not capsys.readouterr().err

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.checkpoint import Checkpoints
-from training.checksums import files, find_corruption
+from training.checkpoint import Checkpoints, checked_files, find_corruption
 from utils.errors import UserError
 
 
@@ -132,7 +131,7 @@ def truncate(path):
 
 @pytest.mark.parametrize("harm", [flip, truncate, lambda path: path.unlink()])
 def test_damage_of_any_file_is_seen(two, tmp_path, harm):
-    names = [path.relative_to(two / "2") for path in files(two / "2")]
+    names = [path.relative_to(two / "2") for path in checked_files(two / "2")]
     assert len(names) > 5
     for name in names:
         copy = tmp_path / "2"
@@ -146,7 +145,7 @@ def test_damage_of_any_file_is_seen(two, tmp_path, harm):
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     shutil.copytree(two, folder)
-    data = max(files(folder / "2"), key=lambda path: path.stat().st_size)
+    data = max(checked_files(folder / "2"), key=lambda path: path.stat().st_size)
     flip(data)
     checkpoints = Checkpoints(folder)
     with pytest.raises(UserError, match="checkpoint 2 is damaged"):

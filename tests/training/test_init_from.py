@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.init_from import init_from_params
 from training.nonfinite import diagnose_batch, load_batches, save_batches
+from training.step import init_from_params
 from utils.errors import UserError
 
 

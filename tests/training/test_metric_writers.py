@@ -2,9 +2,8 @@
 
 import json
 
-from training.event_files import records
-from training.metric_writers import MetricsFile, TensorBoard
-from training.progress import TrainProgress
+from training.metric_writers import MetricsFile, TensorBoard, read_events
+from training.metrics import TrainProgress
 
 
 def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
@@ -41,7 +40,7 @@ def written(folder):
     return [
         (event.step, value.tag)
         for path in sorted(folder.glob("*"))
-        for _, event in records(path.read_bytes())
+        for _, event in read_events(path.read_bytes())
         for value in event.summary.value
     ]
 

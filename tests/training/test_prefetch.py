@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from training.prefetch import AHEAD, Prefetch
+from training.prefetch import MAX_READY, Prefetch
 
 
 def test_batches_come_in_order_and_a_few_ahead():
@@ -18,7 +18,7 @@ def test_batches_come_in_order_and_a_few_ahead():
     with Prefetch(batch, 3, 9) as batches:
         assert [batches.next() for _ in range(2)] == [30, 40]
         time.sleep(0.3)
-        assert made == list(range(3, 3 + 2 + AHEAD + 1))  # one waits for room
+        assert made == list(range(3, 3 + 2 + MAX_READY + 1))  # one waits for room
         assert [batches.next() for _ in range(4)] == [50, 60, 70, 80]
 
 

@@ -91,7 +91,7 @@ def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(where):
     assert metrics.pop("nonfinite_steps") == (1, 1)
     assert set(metrics.values()) == {(0, 0)}
     if where == "loss":
-        assert merge({}, step(before, carry, good)[2])["skipped"] == (0, 1)
+        assert merge({}, step(before, carry, good)[2])["nonfinite_steps"] == (0, 1)
 
 
 def test_the_mean_of_parameters_moves_as_its_decay_says():

@@ -145,7 +145,11 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
     data_dir, tmp_path
 ):
     for key, value, said in [
-        ("keep.metric", "blue", "translation has bleu, chrf, exact_match, loss"),
+        (
+            "keep.metric",
+            "blue",
+            "'blue'; choose one of bleu, chrf, exact_match, loss",
+        ),
         ("init_params_pattern", "(", r"init_params_pattern='\('"),
         ("data.vocab_size", -1, "data.vocab_size=-1: it must be 1 or more"),
         ("grad_accum_steps", 0, "grad_accum_steps=0: it must be 1 or more"),
@@ -163,7 +167,11 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
         ("config.json", "[]", "of another version of this code"),
         ("tokenizer/source.json", "junk", "tokenizer is damaged"),
         ("tokenizer/source.json", "{}", "tokenizer is damaged"),
-        ("tokenizer/source.json", None, "tokenizer holds target"),
+        (
+            "tokenizer/source.json",
+            None,
+            "damaged: it has the vocabularies target",
+        ),
     ],
 )
 def test_what_is_damaged_of_a_run_is_named(origin, tmp_path, file, content, told):
@@ -196,7 +204,7 @@ def test_a_run_tells_that_a_kernel_is_of_another_device(data_dir, tmp_path, caps
         changes = {**SMALL, "model.attention_impl": kernel}
         cfg = config("cldr", "transformer", data_dir, steps=1, **changes)
         train.train(cfg, tmp_path / kernel)
-        told = "model.attention_impl='pallas' is not made for this device"
+        told = "model.attention_impl='pallas' does not support this device"
         assert (told in capsys.readouterr().err) == (kernel == "pallas")
 
 
@@ -265,5 +273,5 @@ def test_a_validation_knows_the_devices_that_the_state_lies_on():
     partitioner = make_partitioner(cfg.parallel)
     training = setup.TrainingSetup(made, partitioner, None, None, None, 1)
     state = make_state({}, make_optimizer(cfg.optim, 1)[0])
-    found = train.validator(training, dataset)(state, lambda: False)
+    found = train.make_validate(training, dataset)(state, lambda: False)
     assert found == {"axes": ("data", "fsdp", "tensor")}

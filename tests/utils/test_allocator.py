@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils import allocator
-from utils.allocator import HUGE_PAGES, TUNABLES, trim_heap, tune_allocator
+from utils.allocator import HUGE_PAGES, SWITCH, TUNABLES, trim_heap, tune_allocator
 
 PAGES = 2**24 * 4 // os.sysconf("SC_PAGE_SIZE")  # of the array below
 PROGRAM = """
@@ -58,7 +58,8 @@ def run(how: str) -> tuple[float, bool, str]:
 
 def output_of(program: str, argument: str):
     """What it prints, and whether a number is its process's."""
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    settings = ("GLIBC_TUNABLES", SWITCH)
+    environment = {k: v for k, v in os.environ.items() if k not in settings}
     process = subprocess.Popen(
         [sys.executable, "-c", program, argument],
         cwd=Path(__file__).parents[2],
@@ -105,6 +106,7 @@ def started(monkeypatch):
     argv = ["python", "train.py", "--plan"]
     monkeypatch.setattr(allocator.sys, "orig_argv", argv)
     monkeypatch.setenv("GLIBC_TUNABLES", "")
+    monkeypatch.delenv(SWITCH, raising=False)
     return calls
 
 
@@ -122,6 +124,15 @@ def test_other_tunables_stay(started, monkeypatch):
     settings = os.environ["GLIBC_TUNABLES"].split(":")
     assert settings[0] == "glibc.malloc.tcache_count=3"
     assert len(settings) == 1 + len(TUNABLES)
+
+
+@pytest.mark.parametrize(("value", "restarts"), [("1", 0), ("0", 1), ("", 1)])
+def test_one_environment_variable_switches_it_off(
+    started, monkeypatch, value, restarts
+):
+    monkeypatch.setenv("ATTENTION_LAB_NO_ALLOCATOR_TUNING", value)
+    tune_allocator()
+    assert len(started) == restarts
 
 
 def test_who_refused_huge_pages_is_left_alone(started, monkeypatch):

@@ -1,5 +1,8 @@
-"""The loop around the step of a population: each member logs, is validated, saved
-and ended as in a run of its own (loop.py)."""
+"""The training loop of several trials that share one compiled step.
+
+Each trial logs, is validated, saved and ended as in a run of its own
+(training/loop.py). Trials may end at different steps; the others continue.
+"""
 
 import contextlib
 import dataclasses
@@ -10,208 +13,149 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from training.checkpoint import Checkpoints
-from training.loop import ExitStatus, is_every
-from training.metric_logger import MetricLogger
-from training.metric_writers import MetricWriters
+from training.loop import ExitStatus, LoopSettings, RunRecord
 from training.prefetch import Prefetch
-from training.progress import TrainProgress
 from training.signals import StopRequested, graceful_stop
 from training.step import TrainState
 from training.vmapped_trials.partitioner import VmappedPartitioner
 from training.vmapped_trials.step import (
-    listens,
-    mask,
+    needs_validation_loss,
     select_trial_metrics,
+    trial_mask,
     update_trials_on_validation,
 )
 from utils.allocator import trim_heap
 
 
 @dataclasses.dataclass
-class Trial:
-    """One run of a population.
-
-    Attributes:
-      ending: why it came to an end; None: it trains.
-    """
-
-    progress: TrainProgress
-    meter: MetricLogger
-    writers: MetricWriters
-    checkpoints: Checkpoints
-    ending: ExitStatus | None = None
-
-
-@dataclasses.dataclass
 class VmappedTrainLoop:
-    """The training of all members; see `loop.Run` for what is not said here.
+    """Training of K trials; fields without a word are those of `TrainLoop`.
 
     Attributes:
-      step: compiled, (active, state, carry, batch) -> (state, carry, pairs).
-      checkpoint_state: what a checkpoint keeps of a member's state and carry.
-      validate: from a member's state to its metrics.
-      asked: the members that are to save and end.
-      ended: is told of a member that came to an end, and why.
+      records: log, checkpoints and progress of each trial.
+      step: compiled, (active, state, carry, batch) -> (state, carry, metrics).
+      checkpoint_state: returns the content of one trial's checkpoint.
+      stop_requests: returns the trials that are to save and end.
+      on_exit: is called with a trial that ended, and why.
     """
 
-    members: Sequence[Trial]
+    settings: LoopSettings
+    records: Sequence[RunRecord]
     partitioner: VmappedPartitioner
     step: Callable
     batch: Callable[[int], PyTree]
     checkpoint_state: Callable[[TrainState, PyTree], PyTree]
     validate: Callable[[TrainState, threading.Event], dict[str, float]]
-    best: tuple[str, str]
-    steps: int
-    eval_every: int
-    save_every: int
-    patience: int
-    max_nonfinite_steps: int
     flops: Callable[[int, PyTree], int]
-    asked: Callable[[], Iterable[int]] = tuple
-    ended: Callable[[int, ExitStatus], None] = lambda k, ending: None
+    stop_requests: Callable[[], Iterable[int]] = tuple
+    on_exit: Callable[[int, ExitStatus], None] = lambda k, status: None
 
     def __post_init__(self):
-        self._sent = None
-        self._tell = self.partitioner.map(update_trials_on_validation)
+        self.active = list(range(len(self.records)))
+        self._pending = None
+        self._on_validation = self.partitioner.map(update_trials_on_validation)
 
-    @property
-    def active(self) -> list[int]:
-        """The members that train."""
-        return [k for k, member in enumerate(self.members) if member.ending is None]
-
-    def train(self, state: TrainState, carry: PyTree, done: int) -> TrainState:
-        """Trains all members from the step they have `done` to their ends."""
+    def train(self, state: TrainState, carry: PyTree, step: int) -> TrainState:
+        """Trains all trials from a step to their ends."""
+        settings, first = self.settings, step
         with (
             graceful_stop() as stopped,
-            Prefetch(self.batch, done, self.steps) as batches,
+            Prefetch(self.batch, first, settings.steps) as batches,
         ):
-            behind = [
-                k for k in self.active if self.members[k].progress.last_validated < done
+            unvalidated = [
+                k for k in self.active if self.records[k].progress.last_validated < step
             ]
-            if behind and self._validates(done):  # was cut short
-                state = self._save(done, state, carry, behind, set(), stopped)
-            active = set(self.active)
-            self._settle(done, active if stopped.is_set() else set(), active)
-            active, begun = None, done
+            if unvalidated and settings.validates_at(step):
+                # A stop interrupted the validation of this step.
+                state = self._save(step, state, carry, unvalidated, set(), stopped)
+            stopping = set(self.active) if stopped.is_set() else set()
+            self._end_trials(step, stopping, set(self.active))
+            masked = None
             while self.active:
-                if active != self.active:
-                    active = self.active
-                    flags = self.partitioner.put(mask(active, len(self.members)))
+                if masked != self.active:
+                    masked = self.active
+                    active = self.partitioner.put(trial_mask(masked, len(self.records)))
                 batch = batches.next()
-                flops = self.flops(done, batch)
-                state, carry, pairs = self.step(flags, state, carry, batch)
-                done += 1
-                self._read()
-                self._sent = done, pairs, batches.take_wait_seconds(), flops
-                trim_heap(done - begun)
-                leaving = self._leaving(stopped)
-                skipped = {
-                    k: self.members[k].progress.consecutive_nonfinite
-                    for k in self._broken()
-                }
-                keeping = self.active if self._saves(done) else leaving | set(skipped)
-                if keeping:
-                    state = self._save(done, state, carry, keeping, leaving, stopped)
-                    leaving |= self._leaving(stopped) & set(keeping)
-                    for k, steps in skipped.items():  # the one under way may not be
-                        progress = self.members[k].progress
-                        progress.consecutive_nonfinite = (
-                            progress.consecutive_nonfinite or steps
-                        )
-                    self._settle(done, leaving, set(keeping))
+                flops = self.flops(step, batch)
+                state, carry, metrics = self.step(active, state, carry, batch)
+                step += 1
+                self._read_metrics()
+                self._pending = step, metrics, batches.take_wait_seconds(), flops
+                trim_heap(step - first)
+                stopping = self._stopping(stopped)
+                diverged = {k for k in self.active if self.records[k].has_diverged()}
+                is_due = settings.saves_at(step)
+                saving = set(self.active) if is_due else stopping | diverged
+                if saving:
+                    state = self._save(
+                        step, state, carry, sorted(saving), stopping, stopped
+                    )
+                    stopping |= self._stopping(stopped) & saving
+                    self._end_trials(step, stopping, saving)
         return state
 
-    def _leaving(self, stopped: threading.Event) -> set[int]:
-        """Members that are asked to end."""
+    def _stopping(self, stopped: threading.Event) -> set[int]:
+        """Returns the trials that are asked to stop; a signal stops all."""
         active = set(self.active)
-        return active if stopped.is_set() else active & set(self.asked())
+        return active if stopped.is_set() else active & set(self.stop_requests())
 
-    def _broken(self) -> set[int]:
-        """Members that had too many steps in a row without a finite loss."""
-        return {
-            k
-            for k in self.active
-            if len(self.members[k].progress.consecutive_nonfinite)
-            >= self.max_nonfinite_steps
-        }
+    def _end_trials(self, step: int, stopping: set[int], saved: set[int]) -> None:
+        """Ends the trials that are over, stopped or diverged, and are saved."""
+        for k in self.active:
+            record = self.records[k]
+            status = record.exit_status(step)
+            is_over = status is not ExitStatus.STOPPED or step >= self.settings.steps
+            if k in stopping or (is_over and k in saved):
+                record.checkpoints.close()
+                self.on_exit(k, status)
+                self.active = [other for other in self.active if other != k]
 
-    def _settle(self, done: int, leaving: set[int], kept: set[int]) -> None:
-        """Ends those members whose end it is; what they did is on disk then.
+    def _read_metrics(self) -> None:
+        """Waits for the step dispatched last and adds its metrics to each trial's."""
+        if self._pending is None:
+            return
+        (step, metrics, *cost), self._pending = self._pending, None
+        metrics = jax.device_get(metrics)
+        for k in self.active:
+            self.records[k].logger.add(
+                step,
+                select_trial_metrics(metrics, k),
+                *cost,
+                log=step == self.settings.steps,
+            )
+
+    def _save(self, step, state, carry, saving, stopping, stopped) -> TrainState:
+        """Saves trials, after their validation if it is due.
 
         Args:
-          kept: the members that were just saved.
+          saving: the trials to save.
+          stopping: those of them that are not validated before.
         """
-        broken = self._broken() & kept
-        for k in self.active:
-            progress = self.members[k].progress
-            impatient = 0 < self.patience <= progress.evals_since_best
-            if k in broken:
-                self._end(k, ExitStatus.NOT_FINITE)
-            elif (done >= self.steps or impatient) and progress.last_validated == done:
-                self._end(k, ExitStatus.FINISHED)
-            elif k in leaving or done >= self.steps:
-                self._end(k, ExitStatus.STOPPED)
-
-    def _end(self, k: int, ending: ExitStatus) -> None:
-        self.members[k].checkpoints.close()
-        self.members[k].ending = ending
-        self.ended(k, ending)
-
-    def _validates(self, done: int) -> bool:
-        return done == self.steps or is_every(done, self.eval_every)
-
-    def _saves(self, done: int) -> bool:
-        return self._validates(done) or is_every(done, self.save_every)
-
-    def _read(self) -> None:
-        """Hands the pairs of the step sent last to the members, and waits for it."""
-        if self._sent is None:
-            return
-        (done, pairs, waited, flops), self._sent = self._sent, None
-        found = jax.device_get(pairs)
-        for k in self.active:
-            meter = self.members[k].meter
-            meter.record(done, select_trial_metrics(found, k), waited, flops)
-            meter.flush(log=done == self.steps)
-
-    def _save(self, done, state, carry, keeping, leaving, stopped) -> TrainState:
-        """Saves members, after a validation if one is due; no clock of theirs runs."""
-        self._read()
+        self._read_metrics()
         with contextlib.ExitStack() as stack:
             for k in self.active:
-                stack.enter_context(self.members[k].meter.paused())
-            selection_score = {}
-            if self._validates(done):
-                judging = [k for k in keeping if k not in leaving]
-                state, selection_score = self._validate(done, state, judging, stopped)
-            for k in keeping:
-                member = self.members[k]
-                member.writers.flush()  # what a checkpoint counts as logged is
-                content = self.checkpoint_state(
-                    *self.partitioner.member((state, carry), k)
-                )
-                document = member.progress.to_json()
-                member.checkpoints.save(done, content, document, selection_score.get(k))
+                stack.enter_context(self.records[k].logger.paused())
+            scores = {}
+            if self.settings.validates_at(step):
+                validated = [k for k in saving if k not in stopping]
+                state, scores = self._validate(step, state, validated, stopped)
+            for k in saving:
+                trial = self.partitioner.trial((state, carry), k)
+                content = self.checkpoint_state(*trial)
+                self.records[k].save(step, content, scores.get(k))
         return state
 
-    def _validate(self, done, state, judging, stopped):
-        """The state, told of losses, and how good members are: larger is better.
-
-        Of those that a signal left time for.
-        """
-        name, direction = self.best
-        selection_score, losses = {}, np.zeros(len(self.members), np.float32)
+    def _validate(self, step, state, trials, stopped):
+        """Returns the state after the validations, and the scores by trial."""
+        scores, losses = {}, np.zeros(len(self.records), np.float32)
         with contextlib.suppress(StopRequested):
-            for k in judging:
-                member = self.members[k]
-                metrics = self.validate(self.partitioner.member(state, k), stopped)
-                member.writers.write(done, "validation", metrics)
-                selection_score[k] = metrics[name] * (1 if direction == "max" else -1)
+            for k in trials:
+                metrics = self.validate(self.partitioner.trial(state, k), stopped)
+                scores[k] = self.records[k].record_validation(step, metrics)
                 losses[k] = metrics["loss"]
-                member.progress.record_validation(done, selection_score[k])
-        if selection_score and listens(state.opt_state):
-            heard = self.partitioner.put(mask(list(selection_score), len(self.members)))
-            losses = self.partitioner.put(losses)
-            state = state.replace(opt_state=self._tell(state.opt_state, losses, heard))
-        return state, selection_score
+        if scores and needs_validation_loss(state.opt_state):
+            validated = trial_mask(list(scores), len(self.records))
+            inputs = self.partitioner.put((losses, validated))
+            opt_state = self._on_validation(state.opt_state, *inputs)
+            state = state.replace(opt_state=opt_state)
+        return state, scores

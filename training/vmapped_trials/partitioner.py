@@ -1,7 +1,7 @@
-"""Members of a population, dealt to the devices: each trains on one of them.
+"""Placement of K trials on devices; each trial trains on one device.
 
-No device needs anything of another, so K members on n devices are n programs that
-run side by side; where n does not divide K, as many devices are used as do.
+Trials need nothing of each other, so K trials on n devices are n programs side by
+side. Where n does not divide K, gcd(n, K) devices are used.
 """
 
 import math
@@ -15,27 +15,32 @@ from jaxtyping import PyTree
 
 from utils.errors import UserError
 
-MEMBER = "member"
+TRIAL = "trial"  # name of the mesh axis
 
 
 class VmappedPartitioner:
-    """Spreads what has an axis [K] over devices; batches are on all of them."""
+    """Shards an axis [K] over devices; batches are replicated."""
 
     def __init__(self, count: int, devices: Sequence[jax.Device] | None = None):
-        """Args: count: K. devices: None: all there are.
+        """Makes the mesh of devices.
 
-        Raises UserError in a run of several processes.
+        Args:
+          count: number of trials, K.
+          devices: None: all devices of this process.
+
+        Raises:
+          UserError: there are several processes.
         """
         if jax.process_count() > 1:
             raise UserError(
-                f"a population trains in one process, and these are "
-                f"{jax.process_count()}: start one a machine, as a sweep does"
+                f"trials that train as one program need one process, and these are "
+                f"{jax.process_count()}: start one sweep worker on each machine"
             )
         self.count = count
-        there = list(devices or jax.devices())
-        used = np.asarray(there[: math.gcd(count, len(there))])
-        self.mesh = Mesh(used, (MEMBER,), axis_types=(AxisType.Auto,))
-        self.spread = NamedSharding(self.mesh, P(MEMBER))
+        available = list(devices or jax.devices())
+        used = np.asarray(available[: math.gcd(count, len(available))])
+        self.mesh = Mesh(used, (TRIAL,), axis_types=(AxisType.Auto,))
+        self.sharded = NamedSharding(self.mesh, P(TRIAL))
         self.replicated = NamedSharding(self.mesh, P())
         self._slice = jax.jit(
             lambda tree, k: jax.tree.map(lambda leaf: leaf[k], tree),
@@ -43,50 +48,51 @@ class VmappedPartitioner:
         )
 
     @property
-    def first(self) -> jax.Device:
-        """The device on which a member alone is put."""
+    def first_device(self) -> jax.Device:
+        """Device on which a single trial is put."""
         return self.mesh.devices[0]
 
     def init(self, make: Callable[..., PyTree], *inputs: PyTree) -> PyTree:
-        """What `make` gives of each member's inputs, where it will live."""
-        made = self._dealt(jax.vmap(make), len(inputs), 0)
-        return jax.jit(made, out_shardings=self.spread)(*inputs)
+        """Returns `make` of each trial's inputs, made on the trial's device."""
+        make = self._shard_map(jax.vmap(make), len(inputs), 0)
+        return jax.jit(make, out_shardings=self.sharded)(*inputs)
 
     def compile(self, step: Callable) -> Callable:
-        """The step of `vmapped_step`; it consumes state and carry."""
-        dealt = self._dealt(step, 4, 1)
-        return jax.jit(dealt, donate_argnums=(2, 3), out_shardings=self.spread)
+        """Compiles the step of `vmapped_step`, which donates state and carry."""
+        step = self._shard_map(step, 4, 1)
+        return jax.jit(step, donate_argnums=(2, 3), out_shardings=self.sharded)
 
     def map(self, function: Callable) -> Callable:
-        """A function of things with an axis [K], compiled; it consumes the first."""
-        return jax.jit(function, donate_argnums=0, out_shardings=self.spread)
+        """Compiles a function of arrays [K, ...] that donates its first argument."""
+        return jax.jit(function, donate_argnums=0, out_shardings=self.sharded)
 
-    def _dealt(self, function: Callable, spread: int, shared: int) -> Callable:
-        """Each device calls it with its own members of the first inputs."""
+    def _shard_map(
+        self, function: Callable, num_sharded: int, num_replicated: int
+    ) -> Callable:
+        """Calls a function on each device with its own trials."""
         if self.mesh.size == 1:
             return function
-        inputs = (P(MEMBER),) * spread + (P(),) * shared
         return jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=inputs,
-            out_specs=P(MEMBER),
+            in_specs=(P(TRIAL),) * num_sharded + (P(),) * num_replicated,
+            out_specs=P(TRIAL),
             check_vma=False,
         )
 
     def put(self, tree: PyTree) -> PyTree:
-        """Leaves [K, ...] where they live."""
-        return jax.device_put(tree, self.spread)
+        """Shards leaves [K, ...] over the devices."""
+        return jax.device_put(tree, self.sharded)
 
     def put_batch(self, batch: PyTree) -> PyTree:
-        """A batch on all devices."""
+        """Replicates a batch on all devices."""
         return jax.device_put(batch, self.replicated)
 
-    def member(self, tree: PyTree, k: int) -> PyTree:
-        """One member's part, on the first device."""
+    def trial(self, tree: PyTree, k: int) -> PyTree:
+        """Returns trial k of leaves [K, ...], on the first device."""
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), self._slice(tree, k))
 
-    def joined(self, members: Sequence[PyTree]) -> PyTree:
-        """What `member` took apart; it passes through the host."""
-        whole = [jax.device_get(member) for member in members]
-        return self.put(jax.tree.map(lambda *leaves: np.stack(leaves), *whole))
+    def stack(self, trials: Sequence[PyTree]) -> PyTree:
+        """Inverts `trial`, by way of the host."""
+        on_host = [jax.device_get(trial) for trial in trials]
+        return self.put(jax.tree.map(lambda *leaves: np.stack(leaves), *on_host))

@@ -1,9 +1,9 @@
-"""Many runs that differ in numbers alone, trained as one: K members along an axis.
+"""The training step of K trials with vmap, which differ in scalar settings only.
 
-What differs between members is an input of the step, [K] of each number; what they
-share stays a constant of the program, so that it is as fast as that of one run. A
-number is typed weakly, as Python's own are: it is rounded where and as a constant
-would be, so a member's losses are those of the same run alone.
+A setting that varies between trials is an input [K] of the step; the others stay
+constants of the program, which is therefore as fast as that of one run. Inputs are
+weakly typed, as Python scalars are, and so are rounded where a constant would be: the
+losses of a trial are those of the same run alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,118 +30,114 @@ VMAPPABLE_KEYS = frozenset(
         "model.weight_dropout",
         *(f"optim.{key}" for key in ("lr", "warmup", "final_lr_ratio", "weight_decay")),
         *(f"optim.{key}" for key in ("plateau_factor", "plateau_patience")),
-        *(
-            f"optim.{key}"
-            for key in ("b1", "b2", "eps", "rho", "clip_norm", "momentum")
-        ),
+        *(f"optim.{key}" for key in ("b1", "b2", "eps", "rho", "clip_norm")),
+        "optim.momentum",
     }
 )
-# 0 leaves a part of the optimiser out: it is 0 for all members or for none.
+# 0 leaves out a part of the optimizer, so it must be 0 for all trials or for none.
 ON_OFF_KEYS = frozenset({"optim.clip_norm", "optim.momentum"})
 
-Numbers = dict[str, list[int] | list[float]]
-StackedNumbers = dict[str, Array]  # [K] each
+Values = dict[str, list[int] | list[float]]  # a value for each trial
+StackedValues = dict[str, Array]  # [K] each
 
 
 def shared_part(config: dict) -> dict[str, Any]:
-    """What members of a population have in common, of a config's keys or some."""
+    """Returns the settings that trials must share, of a whole or partial config."""
     flat = flatten_config(config)
     fixed = {k: v for k, v in flat.items() if k not in VMAPPABLE_KEYS or v is None}
-    switched = {key: bool(flat[key]) for key in ON_OFF_KEYS if key in flat}
-    return fixed | switched
+    return fixed | {key: bool(flat[key]) for key in ON_OFF_KEYS if key in flat}
 
 
-def varying_values(configs: Sequence[ConfigDict]) -> Numbers:
-    """The numbers in which configs differ, of each config in order.
+def varying_values(configs: Sequence[ConfigDict]) -> Values:
+    """Returns the settings in which configs differ, with a value for each config.
 
-    Raises UserError for a key that may not differ.
+    Raises:
+      UserError: they differ in a setting that trials must share.
     """
     first, *others = [shared_part(cfg.to_dict()) for cfg in configs]
     for other in others:
         for key in {**first, **other}:
             one, another = (part.get(key, "a number") for part in (first, other))
             if one != another:
-                why = (
-                    "0 for all or for none"
-                    if key in ON_OFF_KEYS
-                    else "the same for all"
-                )
+                is_switch = key in ON_OFF_KEYS
+                rule = "0 for all or for none" if is_switch else "the same for all"
                 raise UserError(
-                    f"{key} is {one!r} and {another!r} in one population: it must "
-                    f"be {why}"
+                    f"{key} is {one!r} and {another!r} in trials that train as one "
+                    f"program: it must be {rule}"
                 )
-    found = [flatten_config(cfg.to_dict()) for cfg in configs]
-    values = {
-        key: [flat[key] for flat in found] for key in found[0] if key in VMAPPABLE_KEYS
-    }
-    return {key: row for key, row in values.items() if len(set(row)) > 1}
+    flats = [flatten_config(cfg.to_dict()) for cfg in configs]
+    keys = [key for key in flats[0] if key in VMAPPABLE_KEYS]
+    values = {key: [flat[key] for flat in flats] for key in keys}
+    return {key: column for key, column in values.items() if len(set(column)) > 1}
 
 
-def stack_values(numbers: Numbers) -> StackedNumbers:
-    """[K] of each, typed weakly."""
+def stack_values(values: Values) -> StackedValues:
+    """Returns weakly typed arrays [K]."""
 
-    def stack(row):
-        return jax.lax.concatenate([jax.lax.full((1,), value) for value in row], 0)
+    def stack(column):
+        scalars = [jax.lax.full((1,), value) for value in column]
+        return jax.lax.concatenate(scalars, 0)
 
-    return {key: stack(row) for key, row in numbers.items()}
-
-
-def with_values(cfg: ConfigDict, numbers: dict[str, Array]) -> ConfigDict:
-    """A config with a member's numbers, which may be traced."""
-    found = cfg.copy_and_resolve_references()
-    with found.unlocked(), found.ignore_type():
-        found.update_from_flattened_dict(numbers)
-    return found
+    return {key: stack(column) for key, column in values.items()}
 
 
-def vmapped_step(make: Callable[[dict[str, Array]], Step]) -> Callable:
-    """(numbers, active, state, carry, batch) -> (state, carry, pairs), each but the
-    batch of all members.
+def with_values(cfg: ConfigDict, values: dict[str, Array]) -> ConfigDict:
+    """Returns a copy of a config with a trial's values, which may be traced."""
+    copy = cfg.copy_and_resolve_references()
+    with copy.unlocked(), copy.ignore_type():
+        copy.update_from_flattened_dict(values)
+    return copy
 
-    A member that is not active stays as it is, whatever its numbers do; none sees
-    another.
+
+def vmapped_step(make_step: Callable[[dict[str, Array]], Step]) -> Callable:
+    """Returns (values, active, state, carry, batch) -> (state, carry, metrics).
+
+    All but the batch have an axis [K]. A trial that is not active stays as it is,
+    whatever its values; no trial affects another.
 
     Args:
-      make: from the numbers of a member to its step.
+      make_step: returns the step of a trial for its values.
     """
 
-    def step(numbers, active, state, carry, batch):
-        def one(numbers, is_active, state, carry):
-            new, after, pairs = make(numbers)(state, carry, batch)
-            return *tree_where(is_active, (new, after), (state, carry)), pairs
+    def step(values, active, state, carry, batch):
+        def trial_step(values, is_active, state, carry):
+            *new, metrics = make_step(values)(state, carry, batch)
+            return *tree_where(is_active, tuple(new), (state, carry)), metrics
 
-        return jax.vmap(one)(numbers, active, state, carry)
+        return jax.vmap(trial_step)(values, active, state, carry)
 
     return step
 
 
 def update_trials_on_validation(
-    opt_state: PyTree, losses: Float[Array, "K"], heard: Bool[Array, "K"]
+    opt_state: PyTree, losses: Float[Array, "K"], validated: Bool[Array, "K"]
 ) -> PyTree:
-    """Optimisers' states after a validation of those members that had one."""
+    """Passes validation losses to the optimizer states of the validated trials."""
 
-    def one(opt_state, loss, heard):
-        return tree_where(heard, update_on_validation(opt_state, loss), opt_state)
+    def update(opt_state, loss, is_validated):
+        return tree_where(
+            is_validated, update_on_validation(opt_state, loss), opt_state
+        )
 
-    return jax.vmap(one)(opt_state, losses, heard)
+    return jax.vmap(update)(opt_state, losses, validated)
 
 
-def listens(opt_state: PyTree) -> bool:
-    """Whether validations matter to an optimiser."""
+def needs_validation_loss(opt_state: PyTree) -> bool:
+    """Whether a part of an optimizer's state depends on validation losses."""
 
-    def is_listener(node):
+    def depends(node):
         return type(node) in VALIDATION_HOOKS
 
-    return any(map(is_listener, jax.tree.leaves(opt_state, is_leaf=is_listener)))
+    return any(map(depends, jax.tree.leaves(opt_state, is_leaf=depends)))
 
 
-def select_trial_metrics(pairs: WeightedMetrics, member: int) -> WeightedMetrics:
-    """One member's, of those of all that were brought to the host."""
+def select_trial_metrics(metrics: WeightedMetrics, trial: int) -> WeightedMetrics:
+    """Returns the metrics of one trial, given those of all on the host."""
     return {
-        name: (value[member], weight[member]) for name, (value, weight) in pairs.items()
+        name: (value[trial], weight[trial]) for name, (value, weight) in metrics.items()
     }
 
 
-def mask(members: Sequence[int], count: int) -> Bool[Array, "K"]:
-    """True for some of `count` members."""
-    return jnp.zeros(count, bool).at[jnp.asarray(members, int)].set(True)
+def trial_mask(trials: Sequence[int], count: int) -> Bool[Array, "K"]:
+    """Returns a mask of `count` trials, True for the given ones."""
+    return jnp.zeros(count, bool).at[jnp.asarray(trials, int)].set(True)

@@ -11,7 +11,7 @@ from configs import base
 from data.batching.stream import LMEvalBatches, SlidingWindows
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS
-from experiment.validate import check_lengths
+from experiment.validate import check_values
 from helpers.architectures import LanguageModelCase, V
 from helpers.task_cases import language_modeling_task
 from tasks.bootstrap import BLOCK_SIZE
@@ -124,8 +124,8 @@ def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
     [
         ({"eval.window": 0}, "eval.window=0: it must be 1 or more"),
         ({"eval.window": 4, "eval.stride": 5}, "eval.stride=5: it must be in 1 to 4"),
-        ({"eval.stride": 5}, "eval.stride=5 moves a window: set eval.window"),
-        ({"eval.window": 4, "task": "translation"}, "only texts have windows"),
+        ({"eval.stride": 5}, "eval.stride=5 needs eval.window"),
+        ({"eval.window": 4, "task": "translation"}, "eval.window=4 is for task='lang"),
         ({"data.document_order": True}, "data.document_order=True is for translation"),
         ({"loss_fraction": 0.0}, "loss_fraction=0.0 leaves no token to train on"),
     ],
@@ -134,4 +134,4 @@ def test_windows_that_cannot_be_are_refused(changes, message):
     cfg = base.get_config()
     cfg.update_from_flattened_dict({"task": "language_modeling"} | changes)
     with pytest.raises(UserError, match=message):
-        check_lengths(cfg)
+        check_values(cfg)

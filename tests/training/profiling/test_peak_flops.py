@@ -9,16 +9,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from training import metric_logger
-from training.metric_logger import MetricLogger
+from training import metrics
 from training.metric_writers import MetricWriters
+from training.metrics import MetricLogger, TrainProgress
 from training.profiling import peak_flops
 from training.profiling.peak_flops import (
     measure_matmul,
     peak_flops_per_second,
     vendor_peak,
 )
-from training.progress import TrainProgress
 
 
 @pytest.mark.parametrize(
@@ -75,20 +74,20 @@ def test_all_devices_count(monkeypatch):
     assert peak_flops_per_second("bfloat16") == 64 * 918e12
 
 
-def lines(tmp_path, peak_flops_per_second, monkeypatch, flops=(1000, 3000, 5000)):
+def lines(tmp_path, peak, monkeypatch, flops=(1000, 3000, 5000)):
     clock = iter(range(100))
-    monkeypatch.setattr(metric_logger.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: float(next(clock)))
     progress = TrainProgress()
-    writers = MetricWriters(tmp_path, progress, step=0, steps=4)
+    writers = MetricWriters(tmp_path, {}, step=0, steps=4)
     writers.all = writers.all[:1]
-    own = MetricLogger(progress, writers, 2, peak_flops_per_second)
+    logger = MetricLogger(progress, writers.write, 2, peak)
     pairs = {
         "loss": (jnp.float32(1), jnp.float32(2)),
         "nonfinite_steps": (jnp.zeros(()), jnp.ones(())),
     }
     for step, count in enumerate(flops, start=1):
-        own.push(step, pairs, 0.0, count)
-    own.flush(log=True)
+        logger.record(step, pairs, 0.0, count)
+    logger.flush(log=True)
     text = (tmp_path / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 

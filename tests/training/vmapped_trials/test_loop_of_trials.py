@@ -1,92 +1,95 @@
-"""Members of a population whose losses are not finite, without any models."""
+"""Trials of a population whose losses are not finite, without any models."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from training.checkpoint import Checkpoints
-from training.loop import ExitStatus
-from training.metric_logger import MetricLogger
+from training.loop import ExitStatus, LoopSettings, RunRecord
 from training.metric_writers import MetricWriters
-from training.progress import TrainProgress
+from training.metrics import TrainProgress
 from training.step import TrainState
-from training.vmapped_trials.loop import Trial, VmappedTrainLoop
+from training.vmapped_trials.loop import VmappedTrainLoop
 from training.vmapped_trials.partitioner import VmappedPartitioner
 
-STEPS, MEMBERS, MOST = 20, 2, 3
+STEPS, TRIALS, LIMIT = 20, 2, 3
+SETTINGS = LoopSettings(
+    steps=STEPS,
+    log_every=0,
+    eval_every=100,
+    save_every=100,
+    patience=0,
+    max_nonfinite_steps=LIMIT,
+    metric="loss",
+    direction="min",
+)
 
 
-def make_member(folder):
+def make_record(folder):
     folder.mkdir()
-    progress = TrainProgress()
-    writers = MetricWriters(folder, progress, step=0, steps=STEPS, silent=True)
-    meter = MetricLogger(progress, writers, 0, None)
-    return Trial(progress, meter, writers, Checkpoints(folder / "checkpoints"))
+    writers = MetricWriters(folder, {}, step=0, steps=STEPS, silent=True)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    return RunRecord(SETTINGS, TrainProgress(), writers, checkpoints)
 
 
 def step(active, state, carry, batch):
-    one = jnp.ones(MEMBERS)
+    one = jnp.ones(TRIALS)
     skipped = jnp.asarray(batch["skipped"], jnp.float32)
     state = state.replace(step=state.step + active.astype(jnp.int32))
     return state, carry, {"loss": (one, one), "nonfinite_steps": (skipped, one)}
 
 
 def go(folder, skipped, asked=()):
-    """How each member ended, with its checkpoints and the steps it skipped last.
+    """Exit status of each trial, its checkpoints, and the steps that ended it.
 
     Args:
-      skipped: steps of member 1.
-      asked: at which step each member is asked to leave.
+      skipped: non-finite steps of trial 1.
+      asked: step at which each trial is asked to stop.
     """
-    members = [make_member(folder / str(k)) for k in range(MEMBERS)]
-    partitioner = VmappedPartitioner(MEMBERS)
-    content = {"x": jnp.zeros(MEMBERS)}
-    state = TrainState(jnp.zeros(MEMBERS, jnp.int32), content, content)
+    records = [make_record(folder / str(k)) for k in range(TRIALS)]
+    partitioner = VmappedPartitioner(TRIALS)
+    content = {"x": jnp.zeros(TRIALS)}
+    state = TrainState(jnp.zeros(TRIALS, jnp.int32), content, content)
     seen, ends = [], {}
 
     def ask():
         seen.append(len(seen) + 1)
         return [k for k, when in dict(asked).items() if seen[-1] >= when]
 
-    def end(k, ending):
-        steps = members[k].checkpoints.steps()
-        ends[k] = ending, steps, members[k].progress.consecutive_nonfinite
+    def on_exit(k, status):
+        steps = records[k].checkpoints.steps()
+        ends[k] = status, steps, records[k].diverged_steps
 
-    run = VmappedTrainLoop(
-        members=members,
+    loop = VmappedTrainLoop(
+        settings=SETTINGS,
+        records=records,
         partitioner=partitioner,
         step=step,
         batch=lambda k: {"skipped": np.array([False, k + 1 in skipped])},
         checkpoint_state=lambda state, carry: {"state": state},
-        validate=lambda state, entry: {"loss": 1.0},
-        best=("loss", "min"),
-        steps=STEPS,
-        eval_every=100,
-        save_every=100,
-        patience=0,
-        max_nonfinite_steps=MOST,
+        validate=lambda state, stopped: {"loss": 1.0},
         flops=lambda k, batch: 0,
-        asked=ask,
-        ended=end,
+        stop_requests=ask,
+        on_exit=on_exit,
     )
-    run.train(partitioner.put(state), (), 0)
+    loop.train(partitioner.put(state), (), 0)
     return ends
 
 
 @pytest.mark.parametrize("skipped", [range(5, 8), range(5, STEPS)], ids=["3", "on"])
-def test_a_member_ends_after_so_many_skipped_steps_whatever_the_next_is(
+def test_a_trial_ends_after_the_limit_of_skipped_steps_whatever_the_next_is(
     tmp_path, skipped
 ):
     ends = go(tmp_path, skipped)
     assert ends[0] == (ExitStatus.FINISHED, [STEPS], [])
-    ending, steps, consecutive_nonfinite = ends[1]
-    assert (ending, steps) == (ExitStatus.NOT_FINITE, [8])  # one more was under way
-    assert consecutive_nonfinite[:MOST] == [5, 6, 7]
+    status, steps, diverged_steps = ends[1]
+    assert (status, steps) == (ExitStatus.NOT_FINITE, [8])  # one more was under way
+    assert diverged_steps[:LIMIT] == [5, 6, 7]
 
 
-def test_a_member_that_breaks_while_another_leaves_is_saved_first(tmp_path):
+def test_a_trial_that_diverges_while_another_stops_is_saved_first(tmp_path):
     ends = go(tmp_path, range(5, STEPS), asked={0: 7})
     assert ends[0][:2] == (ExitStatus.STOPPED, [7])
-    ending, steps, consecutive_nonfinite = ends[1]
-    assert (ending, steps) == (ExitStatus.NOT_FINITE, [8])
-    assert consecutive_nonfinite[:MOST] == [5, 6, 7]
+    status, steps, diverged_steps = ends[1]
+    assert (status, steps) == (ExitStatus.NOT_FINITE, [8])
+    assert diverged_steps[:LIMIT] == [5, 6, 7]
