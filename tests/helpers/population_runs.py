@@ -1,4 +1,4 @@
-"""Members of a population and the same runs alone: a program of its own for float64.
+"""Trials of a population and the same runs alone: a program of its own for float64.
 
     python tests/helpers/population_runs.py
 
@@ -6,22 +6,28 @@ It prints one JSON object of largest relative differences.
 """
 
 import json
+import sys
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+ROOT = Path(__file__).parents[2]
+sys.path[0] = str(ROOT)
+sys.path.append(str(ROOT / "tests"))
 
-from analysis.plan import parameters
-from experiment import build
-from experiment.setup import TrainingSetup
-from helpers import (
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from analysis.plan import parameters  # noqa: E402
+from experiment import build  # noqa: E402
+from experiment.setup import TrainingSetup  # noqa: E402
+from helpers import (  # noqa: E402
     parallel_runs,  # sets float64 and 8 virtual devices, before the first is used
 )
-from sweeps.vmapped_trials.population import Population
-from training.optim.optimizers import make_optimizer
-from training.parallel.partitioning import make_partitioner
-from training.vmapped_trials.partitioner import VmappedPartitioner
-from training.vmapped_trials.step import trial_mask, varying_values
+from sweeps.vmapped_trials.population import Population  # noqa: E402
+from training.optim.optimizers import make_optimizer  # noqa: E402
+from training.parallel.partitioning import make_partitioner  # noqa: E402
+from training.vmapped_trials.partitioner import VmappedPartitioner  # noqa: E402
+from training.vmapped_trials.step import trial_mask, varying_values  # noqa: E402
 
 STEPS = 40
 CHANGES = {
