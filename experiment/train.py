@@ -89,7 +89,7 @@ def _train(
     with primary_first("data"):
         is_new = cfg.init_from and not directory.is_complete
         origin = open_run(cfg.init_from) if is_new else None
-        dataset = open_dataset(cfg.data, known_tokenizers(cfg, directory, origin))
+        dataset = prepare_dataset(cfg, directory, origin)
     setup = make_setup(cfg, dataset)
     state = setup.partitioner.init(setup.make_state)
     carry = setup.make_carry()
@@ -148,10 +148,17 @@ def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
     return config
 
 
-def known_tokenizers(
+def prepare_dataset(
+    cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None = None
+) -> Dataset:
+    """Opens the dataset with the tokenizers of a run that resumes, or of its origin."""
+    return open_dataset(cfg.data, _known_tokenizers(cfg, directory, origin))
+
+
+def _known_tokenizers(
     cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None
 ) -> dict[str, Tokenizer] | None:
-    """Returns the tokenizers of the run that resumes, or of its origin, if any."""
+    """Returns the tokenizers that are not to be learned from the corpus, if any."""
     if directory.is_complete:
         return read_tokenizers(directory)
     if origin is None or cfg.data.vocabulary:

@@ -16,14 +16,14 @@ from flax.core import meta
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from data.dataset import Dataset, open_dataset
 from experiment.setup import TrainingSetup
 from experiment.train import (
+    Dataset,
     dump_nonfinite,
     init_run_dir,
-    known_tokenizers,
     make_setup,
     make_validate,
+    prepare_dataset,
     resolve_config,
     resumed_progress,
     run_metadata,
@@ -201,7 +201,7 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
     for one in configs:
         validate_population(one)
     documents = list(map(resolve_config, configs, directories))
-    dataset = open_dataset(cfg.data, known_tokenizers(cfg, directories[0], None))
+    dataset = prepare_dataset(cfg, directories[0])
     population = make_population(configs, dataset)
     setup, partitioner = population.setup, population.partitioner
     state, carry = population.init()

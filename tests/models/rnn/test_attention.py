@@ -101,5 +101,7 @@ def test_dot_products_of_three_states_are_those_of_the_worked_example():
 
 @pytest.mark.parametrize("score", [DotScore(), ScaledDotScore()])
 def test_a_dot_product_of_unequal_sizes_is_refused_with_what_would_do(score):
-    with pytest.raises(ValueError, match=r"width 4 .* width 9 .* make the widths equal"):
+    with pytest.raises(
+        ValueError, match=r"width 4 .* width 9 .* make the widths equal"
+    ):
         score.apply({}, random(B, T, D), random(B, S, E))
