@@ -1,1 +1,1 @@
-"""The architectures; one file each, see the contract in README.md."""
+"""Architectures, the contract that they share, and their common parts."""

@@ -1,6 +1,6 @@
-"""We agree with PyTorch and Hugging Face; see tests/goldens/README.md.
+"""Comparisons with PyTorch and Hugging Face; see tests/goldens/README.md.
 
-`pytest tests/models/test_goldens.py -s -k largest` prints by how much we do not.
+`pytest tests/models/test_goldens.py -s -k largest` prints the largest differences.
 """
 
 import functools
@@ -26,16 +26,17 @@ COMPARISONS = {
     "transformer_xl": compare_starts,
     "transformer_xl_large": compare_starts,
 }
-OUTPUT, GRADIENT = 1e-5, 1e-4  # float32; of outputs, losses, memories; of gradients
-SEEN = 1e-3  # how far a mistake must lead
+# Tolerances in float32, of outputs, losses and memories, and of gradients.
+OUTPUT, GRADIENT = 1e-5, 1e-4
+DETECTED = 1e-3  # the smallest difference that a mistake must cause
 
 
-def no_scale(softmax, scores, mask):
-    return softmax(scores * 6**0.5, mask)  # the file's heads have width 6
+def no_scale(masked_exp, logits, mask):
+    return masked_exp(logits * 6**0.5, mask)  # the file's heads have width 6
 
 
-def shifted_by_one(shift, scores, num_keys):
-    return jnp.roll(shift(scores, num_keys), 1, axis=-1)
+def shifted_by_one(shift, logits, num_keys):
+    return jnp.roll(shift(logits, num_keys), 1, axis=-1)
 
 
 def one_later_key(causal, num_queries, num_keys):
@@ -43,31 +44,31 @@ def one_later_key(causal, num_queries, num_keys):
     return mask | jnp.roll(mask, 1, axis=-1)
 
 
-def one_earlier_key(near, num_queries, num_keys, window):
-    return near(num_queries, num_keys, window + 1)
+def one_earlier_key(window_mask, num_queries, num_keys, window):
+    return window_mask(num_queries, num_keys, window + 1)
 
 
-def interleaved_waves(sinusoids, positions, width, *, interleaved):
-    return sinusoids(positions, width, interleaved=not interleaved)
+def interleaved_waves(encoding, positions, width, *, interleaved):
+    return encoding(positions, width, interleaved=not interleaved)
 
 
-MISTAKES = {  # a mistake: the file, and the function it is made in
-    no_scale: ("transformer_xl", dot_product, "powers_of"),
+MISTAKES = {  # mistake: (golden file, module and name of the mistaken function)
+    no_scale: ("transformer_xl", dot_product, "masked_exp"),
     shifted_by_one: ("transformer_xl", dot_product, "relative_shift"),
     one_later_key: ("transformer_xl", model, "causal_mask"),
-    one_earlier_key: ("transformer_xl_large", model, "near_mask"),
-    interleaved_waves: ("transformer_xl", stack, "sinusoids"),
+    one_earlier_key: ("transformer_xl_large", model, "sliding_window_mask"),
+    interleaved_waves: ("transformer_xl", stack, "sinusoidal_encoding"),
 }
 
 
 @functools.cache
 def differences(name):
-    """The largest, by quantity."""
+    """Largest difference of each quantity."""
     return COMPARISONS[name](name)
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_we_agree_with_an_independent_implementation(name):
+def test_results_equal_those_of_an_independent_implementation(name):
     largest = differences(name)
     assert {"outputs", "loss", "gradients"} <= largest.keys()
     for quantity, difference in largest.items():
@@ -76,53 +77,53 @@ def test_we_agree_with_an_independent_implementation(name):
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", ["transformer_xl", "transformer_xl_large"])
-def test_the_memory_of_evaluation_gives_the_same_hidden_states(name, start):
+def test_the_kv_memory_of_evaluation_gives_the_same_hidden_states(name, start):
     ours = case(name, start)
     segments = list(ours.stream())
     for n, (hidden, _) in enumerate(segments):
         theirs = ours.theirs(n)["hidden"]
         np.testing.assert_allclose(hidden, theirs, rtol=0, atol=OUTPUT)
-    # With pre-norm the zeros that are seen are no keys, but hidden states.
+    # With pre-norm, attended zeros are hidden states, not keys.
     is_hidden = name.endswith("large") and start == "zeros"
     assert isinstance(segments[-1][1], Memory) == is_hidden
 
 
 def distance(ours, params=None, **options):
-    """How far hidden states are after memory has come in, and log probabilities."""
+    """Differences of hidden states and log probabilities, with a filled memory."""
     hidden, log_probabilities = ours.watch(3, params, **options)[-1]
     theirs = ours.theirs(2)
-    far = np.abs(log_probabilities - theirs["log_probabilities"]).max()
-    return np.abs(hidden - theirs["hidden"]).max(), far
+    difference = np.abs(log_probabilities - theirs["log_probabilities"]).max()
+    return np.abs(hidden - theirs["hidden"]).max(), difference
 
 
-def test_content_and_position_bias_swapped_would_be_seen():
+def test_swapping_content_and_position_bias_is_detected():
     ours = case("transformer_xl", "fresh")
     assert max(distance(ours)) <= OUTPUT
     stack = dict(ours.params["stack"])
     u, v = stack["content_bias"], stack["position_bias"]
     stack |= {"content_bias": v, "position_bias": u}
-    assert min(distance(ours, {**ours.params, "stack": stack})) > SEEN
+    assert min(distance(ours, {**ours.params, "stack": stack})) > DETECTED
 
 
-def test_tail_columns_in_the_other_order_would_be_seen():
+def test_tail_columns_in_reverse_order_are_detected():
     ours = case("transformer_xl", "fresh")
     _, params = ours.convert("parameters", "tensorflow")
     hidden, log_probabilities = distance(ours, params)
     assert hidden <= OUTPUT
-    assert log_probabilities > SEEN
+    assert log_probabilities > DETECTED
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_would_be_seen(mistake, monkeypatch):
+def test_a_mistake_is_detected(mistake, monkeypatch):
     name, module, function = MISTAKES[mistake]
     mistaken = functools.partial(mistake, getattr(module, function))
     monkeypatch.setattr(module, function, mistaken)
-    assert min(distance(case(name, "fresh"), anew=True)) > SEEN
+    assert min(distance(case(name, "fresh"), anew=True)) > DETECTED
 
 
-def test_the_largest_differences_of_each_file_are_known():
+def test_the_largest_differences_of_each_file_are_printed():
     for name in COMPARISONS:
         largest = differences(name)
-        told = "  ".join(f"{key} {value:.1e}" for key, value in largest.items())
-        print(f"{name:22} {told}")
+        text = "  ".join(f"{key} {value:.1e}" for key, value in largest.items())
+        print(f"{name:22} {text}")
         assert all(np.isfinite(list(largest.values())))

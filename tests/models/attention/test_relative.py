@@ -1,4 +1,4 @@
-"""Both ways to shift put distances under their keys, and gradients back."""
+"""Tests of both implementations of the relative shift and of its gradient."""
 
 import functools
 
@@ -17,34 +17,34 @@ from models.attention.relative import (
 from models.common.masks import causal_mask
 
 H, T, M = 2, 3, 4
-WAYS = {
+SHIFTS = {
     "relative_shift": relative_shift,
-    "by_rows": lambda scores, num_keys: shift_by_slice(scores, num_keys=num_keys),
-    "by_folding": lambda scores, num_keys: shift_by_reshape(scores, num_keys=num_keys),
+    "slice": lambda logits, num_keys: shift_by_slice(logits, num_keys=num_keys),
+    "reshape": lambda logits, num_keys: shift_by_reshape(logits, num_keys=num_keys),
 }
 
 
-@pytest.mark.parametrize("shift", WAYS.values(), ids=WAYS)
-def test_the_shift_puts_each_distance_under_its_key(shift):
-    # Column c holds the distance M + T - 1 - c; every entry says its distance.
-    distances = np.arange(M + T - 1, -T, -1, dtype=np.float32)
-    scores = jnp.broadcast_to(jnp.asarray(distances), (T, len(distances)))
+@pytest.mark.parametrize("shift", SHIFTS.values(), ids=SHIFTS)
+def test_the_shift_aligns_relative_positions_with_keys(shift):
+    # Column c is the relative position M + T - 1 - c, and so is its value.
+    positions = np.arange(M + T - 1, -T, -1, dtype=np.float32)
+    logits = jnp.broadcast_to(jnp.asarray(positions), (T, len(positions)))
     expected = M + np.arange(T)[:, None] - np.arange(M + T)
-    np.testing.assert_array_equal(shift(scores, M + T), expected)
-    causal = shift(scores[:, : M + T], M + T)
+    np.testing.assert_array_equal(shift(logits, M + T), expected)
+    causal = shift(logits[:, : M + T], M + T)
     seen = np.asarray(causal_mask(T, M + T)[0])
     np.testing.assert_array_equal(np.asarray(causal)[seen], expected[seen])
 
 
-BACK = {
-    "rows_back": shift_by_slice_transpose,
-    "folding_back": shift_by_reshape_transpose,
+TRANSPOSES = {
+    "slice": shift_by_slice_transpose,
+    "reshape": shift_by_reshape_transpose,
 }
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
-@pytest.mark.parametrize("back", BACK.values(), ids=BACK)
-def test_a_gradient_goes_back_to_the_distance_it_came_from(back, is_causal):
+@pytest.mark.parametrize("transpose", TRANSPOSES.values(), ids=TRANSPOSES)
+def test_the_transpose_returns_gradients_to_their_columns(transpose, is_causal):
     columns = M + T if is_causal else M + 2 * T - 1
     gradient = np.random.default_rng(0).normal(size=(H, T, M + T)).astype(np.float32)
     if is_causal:
@@ -55,23 +55,23 @@ def test_a_gradient_goes_back_to_the_distance_it_came_from(back, is_causal):
             if (column := j + T - 1 - i) < columns:
                 expected[:, i, column] = gradient[:, i, j]
     np.testing.assert_array_equal(
-        back(jnp.asarray(gradient), columns=columns), expected
+        transpose(jnp.asarray(gradient), columns=columns), expected
     )
 
 
-def test_the_gradient_of_the_shift_is_that_of_its_definition():
-    scores = jnp.asarray(np.random.default_rng(0).normal(size=(H, T, M + 2 * T - 1)))
+def test_the_gradient_of_the_shift_equals_that_of_indexing():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(H, T, M + 2 * T - 1)))
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(H, T, M + T)))
 
-    def total(shift, scores):
-        return (shift(scores, M + T) * weights).sum()
+    def total(shift, logits):
+        return (shift(logits, M + T) * weights).sum()
 
-    def definition(scores, num_keys):
-        places = np.arange(num_keys) + T - 1 - np.arange(T)[:, None]
-        return scores[:, np.arange(T)[:, None], places]
+    def definition(logits, num_keys):
+        columns = np.arange(num_keys) + T - 1 - np.arange(T)[:, None]
+        return logits[:, np.arange(T)[:, None], columns]
 
     found, expected = (
-        jax.grad(functools.partial(total, shift))(scores)
+        jax.grad(functools.partial(total, shift))(logits)
         for shift in (relative_shift, definition)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Adaptive embeddings and softmax: the papers' formulas, word by word, in numpy."""
+"""Comparison of adaptive embeddings and softmax with the papers' formulas."""
 
 from functools import cache, partial
 
@@ -16,7 +16,7 @@ from models.common.adaptive_softmax import (
     cluster_bounds,
 )
 from models.common.layers import normal
-from tests.models.test_output_head import sizes
+from tests.models.common.test_output_head import sizes
 
 B, T, D, E, V = 3, 13, 6, 8, 83
 CUTOFFS = (11, 29)
@@ -38,7 +38,7 @@ CASES = {
 
 
 class Ends(nn.Module):
-    """The two ends of a model, with nothing between them."""
+    """Embedding and output head of a model, with nothing between them."""
 
     width: int = D
     vocab_size: int = V
@@ -78,7 +78,7 @@ class Ends(nn.Module):
 
 
 def example():
-    """Hidden states, and tokens that have words of every cluster."""
+    """Hidden states, and tokens of every cluster."""
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(B, T, D)).astype(np.float32)
     tokens = np.append(EDGES, rng.integers(0, V, N - len(EDGES)))
@@ -92,7 +92,7 @@ def boxed(ends):
 
 
 def parameters(ends):
-    """All parameters, biases too, drawn wide enough to tell words apart."""
+    """Random parameters with distinct probabilities, biases included."""
     rng = np.random.default_rng(1)
 
     def draw(leaf):
@@ -101,8 +101,7 @@ def parameters(ends):
     return jax.tree.map(draw, nn.unbox(boxed(ends)))
 
 
-# Each token and each entry of a vector count differently, so that none can change
-# places with another.
+# Distinct for each token and each entry of a vector, so that no two can be swapped.
 WEIGHTS = np.arange(1, N + 1).reshape(B, T) / N
 DIRECTION = np.random.default_rng(2).normal(size=(B, T, D))
 
@@ -112,7 +111,7 @@ def loss(vectors, scores):
 
 
 def compute(case):
-    """The case, its parameters, what its two ends give, and the gradients."""
+    """The modules of a case, their parameters, outputs and gradients."""
     ends = Ends(**CASES[case])
     params, (hidden, tokens) = parameters(ends), example()
 
@@ -129,13 +128,13 @@ results = cache(compute)
 
 
 def cluster_of(ends, word):
-    """Number of a word's cluster, and its place there."""
+    """Index of a word's cluster, and the word's index in it."""
     number = sum(word >= cutoff for cutoff in ends.cutoffs)
     return number, word - (0, *ends.cutoffs)[number]
 
 
 def projection(ends, params, number, *, head):
-    """A cluster's projection [its width, D]; `tie_projs` of the authors' code."""
+    """Projection [width, D] of a cluster; `tie_projs` in the authors' code."""
     if ends.div_val == 1 and ends.embedding_width == ends.width:
         return np.eye(ends.width)
     if head and (number == 0 or not ends.tie_projections):
@@ -144,14 +143,14 @@ def projection(ends, params, number, *, head):
 
 
 def vector(ends, params, word):
-    """The embedding of one word."""
-    number, place = cluster_of(ends, word)
-    row = params["embedding"][f"table_{number}"][place]
+    """Embedding of one word, by the formula."""
+    number, index = cluster_of(ends, word)
+    row = params["embedding"][f"table_{number}"][index]
     return row @ projection(ends, params, number, head=False)
 
 
 def cluster_log_probs(ends, params, number, state):
-    """Log probabilities within one cluster after one hidden state."""
+    """Log probabilities within one cluster, given one hidden state."""
     tables, head = params["embedding" if ends.tied else "head"], params["head"]
     rows, biases = [*tables[f"table_{number}"]], [*head[f"bias_{number}"]]
     if number == 0 and ends.cutoffs:
@@ -163,7 +162,7 @@ def cluster_log_probs(ends, params, number, state):
 
 
 def word_log_probs(ends, params, state):
-    """Log probability of each word after one hidden state."""
+    """Log probability of each word, given one hidden state."""
     found = []
     first, *tails = (
         cluster_log_probs(ends, params, number, state)
@@ -171,16 +170,16 @@ def word_log_probs(ends, params, state):
     )
     shortlist = len(first) - len(tails)
     for word in range(ends.vocab_size):
-        number, place = cluster_of(ends, word)
+        number, index = cluster_of(ends, word)
         if number == 0:
-            found.append(first[place])
+            found.append(first[index])
         else:
-            found.append(first[shortlist + number - 1] + tails[number - 1][place])
+            found.append(first[shortlist + number - 1] + tails[number - 1][index])
     return found
 
 
 def formulas(ends, params, hidden, tokens):
-    """What `Ends` gives, one word after the other."""
+    """Outputs of `Ends`, computed word by word."""
     vectors = [[vector(ends, params, word) for word in row] for row in tokens]
     logits = [[word_log_probs(ends, params, state) for state in row] for row in hidden]
     scores = np.take_along_axis(np.array(logits), tokens[..., None], axis=-1)[..., 0]
@@ -188,7 +187,7 @@ def formulas(ends, params, hidden, tokens):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_vectors_and_probabilities_follow_the_formulas(case):
+def test_embeddings_and_log_probs_follow_the_formulas(case):
     ends, params, (vectors, scores, logits), _ = results(case)
     expected = formulas(ends, params, *example())
     np.testing.assert_allclose(np.exp(expected[-1]).sum(axis=-1), 1, atol=1e-5)
@@ -199,7 +198,7 @@ def test_vectors_and_probabilities_follow_the_formulas(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_the_slopes_of_the_formulas(case):
+def test_gradients_equal_finite_differences_of_the_formulas(case):
     ends, params, _, found = results(case)
     hidden, tokens = example()
     rng = np.random.default_rng(3)
@@ -216,7 +215,7 @@ def test_gradients_are_the_slopes_of_the_formulas(case):
     np.testing.assert_allclose(sum(jax.tree.leaves(parts)), slope, rtol=1e-4)
 
 
-def test_blocks_give_the_same_loss_and_gradients(monkeypatch):
+def test_vocab_chunks_do_not_change_loss_and_gradients(monkeypatch):
     whole = results("narrowing")[2:]
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", 7 * N)
     blocks = compute("narrowing")[2:]
@@ -226,7 +225,7 @@ def test_blocks_give_the_same_loss_and_gradients(monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_no_array_of_all_logits_is_ever_made(monkeypatch):
+def test_no_array_has_the_size_of_all_logits(monkeypatch):
     ends = Ends()
 
     def largest():
@@ -238,12 +237,12 @@ def test_no_array_of_all_logits_is_ever_made(monkeypatch):
         return max(sizes(program(parameters(ends), *example()).jaxpr))
 
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", N * ENTRIES)
-    assert largest() >= N * LARGEST  # the test can see them
+    assert largest() >= N * LARGEST  # they would be found
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", 8 * N)
     assert largest() < N * LARGEST / 2
 
 
-def test_a_column_of_the_shortlist_lifts_the_words_of_its_cluster():
+def test_a_cluster_bias_raises_the_words_of_its_cluster():
     ends, params, (_, _, before), _ = results("narrowing")
     logits = jax.jit(partial(ends.apply, method="logits"))
     for column, (start, stop) in enumerate(cluster_bounds(V, CUTOFFS)[1:]):
@@ -256,7 +255,7 @@ def test_a_column_of_the_shortlist_lifts_the_words_of_its_cluster():
         )
 
 
-def test_a_token_beyond_the_vocabulary_has_the_zero_vector():
+def test_a_token_outside_the_vocabulary_has_the_zero_vector():
     ends, params, _, _ = results("narrowing")
     embed = jax.jit(partial(ends.apply, method="embed"))
     found = embed({"params": params}, np.array([-1, V]))
@@ -314,35 +313,35 @@ def test_parameters_name_their_logical_axes():
         ),
     ],
 )
-def test_cutoffs_that_leave_a_cluster_empty_are_refused(cutoffs, message):
+def test_cutoffs_that_leave_a_cluster_empty_are_rejected(cutoffs, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - compared whole below
         cluster_bounds(50, cutoffs)
     assert str(error.value) == message
 
 
-def test_clusters_are_what_lies_between_the_cutoffs():
+def test_clusters_are_the_ranges_between_cutoffs():
     assert cluster_bounds(50, (10, 25)) == ((0, 10), (10, 25), (25, 50))
     assert cluster_bounds(50, ()) == ((0, 50),)
 
 
-def test_an_embedding_too_narrow_to_divide_is_refused():
+def test_an_embedding_too_narrow_to_divide_is_rejected():
     with pytest.raises(ValueError, match=r"model\.embedding_width=8: .* need 9 or"):
         boxed(Ends(div_val=3))
 
 
-def test_projections_are_not_tied_to_an_embedding_that_is_not():
+def test_tied_projections_need_a_tied_embedding():
     with pytest.raises(ValueError, match=r"model\.tie_projections=True: "):
         boxed(Ends(tied=False))
 
 
-def test_label_smoothing_is_refused():
+def test_label_smoothing_is_rejected():
     ends = Ends()
     apply = partial(ends.apply, smoothing=0.1, method="log_prob")
     with pytest.raises(ValueError, match=r"label_smoothing=0\.1: .* set it to 0"):
         jax.eval_shape(apply, {"params": parameters(ends)}, *example())
 
 
-def test_log_z_is_refused_where_there_are_many():
+def test_log_z_of_several_clusters_is_rejected():
     ends = Ends()
     apply = partial(
         ends.apply, method=lambda ends, *inputs: ends.head.log_prob_and_log_z(*inputs)

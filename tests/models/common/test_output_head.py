@@ -1,4 +1,4 @@
-"""The loss over a vocabulary: exact in blocks, and never whole in memory."""
+"""Tests of the blockwise loss over a vocabulary and its memory."""
 
 import jax
 import jax.numpy as jnp
@@ -32,63 +32,63 @@ def log_prob(*inputs):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("entries", [1, V, 7 * N, N * V])
-def test_blocks_give_the_same_loss_and_gradients(monkeypatch, smoothing, entries):
+def test_chunks_do_not_change_loss_and_gradients(monkeypatch, smoothing, entries):
     hidden, labels, table, bias = example()
     weights = jnp.arange(N).reshape(B, T) / N
 
     def loss(log_prob):
-        def of(hidden, table, bias):
+        def weighted(hidden, table, bias):
             return (log_prob(hidden, labels, table, bias, smoothing) * weights).sum()
 
-        return jax.value_and_grad(of, argnums=(0, 1, 2))(hidden, table, bias)
+        return jax.value_and_grad(weighted, argnums=(0, 1, 2))(hidden, table, bias)
 
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
-    whole, blocks = loss(formula), loss(log_prob)
+    whole, chunked = loss(formula), loss(log_prob)
     for ours, theirs in zip(
-        jax.tree.leaves(whole), jax.tree.leaves(blocks), strict=True
+        jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("entries", [4 * B * V, N * V])
-def test_log_z_and_its_gradient_are_the_formula_s(monkeypatch, entries):
+def test_log_z_and_its_gradient_follow_the_formula(monkeypatch, entries):
     hidden, labels, table, bias = example()
     weights = jnp.arange(N).reshape(B, T) / N
 
     def ours(hidden, table, bias):
-        scores, log_z = blockwise_log_prob(hidden, labels, table, bias, 0.1)
-        return (log_z**2 * weights).sum(), (scores, log_z)
+        log_probs, log_z = blockwise_log_prob(hidden, labels, table, bias, 0.1)
+        return (log_z**2 * weights).sum(), (log_probs, log_z)
 
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
     gradient = jax.value_and_grad(ours, argnums=(0, 1, 2), has_aux=True)
-    (_, (scores, log_z)), found = gradient(hidden, table, bias)
+    (_, (log_probs, log_z)), found = gradient(hidden, table, bias)
     logits = np.asarray(hidden) @ np.asarray(table).T + np.asarray(bias)
     exact = np.log(np.exp(logits).sum(axis=-1))
     np.testing.assert_allclose(log_z, exact, atol=1e-5)
     alone = log_prob(hidden, labels, table, bias, 0.1)
-    np.testing.assert_array_equal(scores, alone)
+    np.testing.assert_array_equal(log_probs, alone)
     # d (w log^2 Z) / d logit = 2 w log Z p
-    by_logit = (
+    d_logits = (
         2 * (np.asarray(weights) * exact)[..., None] * np.exp(logits - exact[..., None])
     )
     expected = (
-        by_logit @ np.asarray(table),
-        np.einsum("BTV,BTD->VD", by_logit, hidden),
-        by_logit.sum(axis=(0, 1)),
+        d_logits @ np.asarray(table),
+        np.einsum("BTV,BTD->VD", d_logits, hidden),
+        d_logits.sum(axis=(0, 1)),
     )
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def sizes(jaxpr):
-    """Numbers of entries of all that a program makes, inner programs included."""
+    """Sizes of all arrays that a program computes, inner programs included."""
     for equation in jaxpr.eqns:
         yield from (int(np.prod(v.aval.shape)) for v in equation.outvars)
         for inner in jax.core.jaxprs_in_params(equation.params):
             yield from sizes(inner)
 
 
-def test_no_array_of_all_logits_is_ever_made(monkeypatch):
+def test_no_array_has_the_size_of_all_logits(monkeypatch):
     hidden, labels, table, bias = example()
 
     def largest():
@@ -99,6 +99,6 @@ def test_no_array_of_all_logits_is_ever_made(monkeypatch):
         return max(sizes(program.jaxpr))
 
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", N * V)
-    assert largest() >= N * V  # the test can see them
+    assert largest() >= N * V  # they would be found
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", 10 * N)
     assert largest() <= max(10 * N, V * D)

@@ -1,4 +1,4 @@
-"""Dropout's masks are near those of independent coins, and cost no memory."""
+"""Tests that dropout masks resemble independent coin flips and are not stored."""
 
 import functools
 
@@ -18,45 +18,45 @@ def keys(seed):
     return jax.random.bits(jax.random.key(seed), (2,), jnp.uint32)
 
 
-def coins(seed, rate=0.1, shape=SHAPE):
-    """-1 and 1 by chance: an entry's mask, normalised."""
+def normalized_mask(seed, rate=0.1, shape=SHAPE):
+    """A random mask, shifted and scaled to mean 0 and variance 1."""
     mask = np.asarray(keep_mask(keys(seed), shape, rate), np.float64)
     return (mask - (1 - rate)) / np.sqrt(rate * (1 - rate))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.003])
-def test_the_share_that_is_left_out_is_the_rate(rate):
-    shares = [coins(seed, rate).mean() * np.sqrt(SIZE) for seed in range(20)]
+def test_the_share_of_dropped_entries_is_the_rate(rate):
+    shares = [normalized_mask(seed, rate).mean() * np.sqrt(SIZE) for seed in range(20)]
     # normal, with mean 0 and variance 1
     assert abs(np.mean(shares)) < 4 / np.sqrt(20)
     assert 0.3 < np.std(shares) < 2
 
 
-def test_no_row_column_or_layer_is_favoured():
-    mask = coins(0)
+def test_means_along_every_axis_are_those_of_chance():
+    mask = normalized_mask(0)
     for axes in [(1, 2), (0, 2), (0, 1), (0,), (1,), (2,)]:
         means = mask.mean(axis=axes) * np.sqrt(np.prod([SHAPE[i] for i in axes]))
         spread = means.std() * np.sqrt(2 * means.size)
         assert abs(spread - np.sqrt(2 * means.size)) < 5, axes
 
 
-def test_neighbours_at_any_distance_know_nothing_of_each_other():
-    mask = coins(1).ravel()
+def test_entries_at_any_distance_are_uncorrelated():
+    mask = normalized_mask(1).ravel()
     for distance in [*range(1, 200), 2**12, 2**13, 2**16, 64 * 128]:
         product = (mask[distance:] * mask[:-distance]).mean()
         assert abs(product) * np.sqrt(SIZE) < 5, distance
 
 
-def test_masks_of_different_keys_know_nothing_of_each_other():
-    masks = np.stack([coins(seed).ravel() for seed in range(12)])
+def test_masks_of_different_keys_are_uncorrelated():
+    masks = np.stack([normalized_mask(seed).ravel() for seed in range(12)])
     products = masks @ masks.T / SIZE
     others = products[~np.eye(12, dtype=bool)]
     assert np.abs(others).max() * np.sqrt(SIZE) < 5
 
 
-def test_keys_that_differ_in_one_bit_give_other_masks():
+def test_masks_of_keys_that_differ_in_one_bit_are_uncorrelated():
     one = keys(3)
-    before = coins(3).ravel()
+    before = normalized_mask(3).ravel()
     for half in range(2):
         for bit in range(32):
             other = one.at[half].set(one[half] ^ jnp.uint32(2**bit))
@@ -65,24 +65,24 @@ def test_keys_that_differ_in_one_bit_give_other_masks():
             assert abs((before * mask).mean()) * np.sqrt(SIZE) < 6, (half, bit)
 
 
-def test_every_bit_is_as_often_0_as_1():
+def test_every_bit_is_0_as_often_as_1():
     bits = np.asarray(random_bits(keys(5), SHAPE)).ravel()
     for bit in range(32):
         share = ((bits >> bit) & 1).mean()
         assert abs(share - 0.5) * 2 * np.sqrt(SIZE) < 5, bit
 
 
-def test_what_stays_is_scaled_and_gradients_pass_where_it_stays():
+def test_kept_entries_and_their_gradients_are_scaled():
     x = jnp.arange(1.0, 257.0).reshape(2, 128)
     pull = jax.vjp(lambda x: apply_dropout(x, keys(0), x.shape, 0.25), x)
     y, (gradient,) = pull[0], pull[1](jnp.ones_like(x))
-    stays = np.asarray(y) != 0
-    np.testing.assert_allclose(np.asarray(y)[stays], np.asarray(x)[stays] / 0.75, 1e-6)
-    np.testing.assert_allclose(gradient, np.where(stays, 1 / 0.75, 0))
-    assert 0.6 < stays.mean() < 0.9
+    kept = np.asarray(y) != 0
+    np.testing.assert_allclose(np.asarray(y)[kept], np.asarray(x)[kept] / 0.75, 1e-6)
+    np.testing.assert_allclose(gradient, np.where(kept, 1 / 0.75, 0))
+    assert 0.6 < kept.mean() < 0.9
 
 
-def test_entries_along_shared_axes_share_their_fate():
+def test_entries_along_shared_axes_share_one_draw():
     x = jnp.ones((4, 7, 50))
     layer = Dropout(0.5, (1,))
     rngs = {"dropout": jax.random.key(0)}
@@ -91,36 +91,36 @@ def test_entries_along_shared_axes_share_their_fate():
     assert len(np.unique(y[:, 0], axis=0)) == 4
 
 
-def test_nothing_is_dropped_when_it_is_not_asked_to():
+def test_nothing_is_dropped_in_evaluation_or_at_rate_zero():
     x = jnp.ones((3, 4))
     assert Dropout(0.5).apply({}, x, deterministic=True) is x
     assert Dropout(0.0).apply({}, x, deterministic=False) is x
 
 
-def test_the_backward_pass_keeps_no_mask():
+def test_no_mask_is_stored_for_the_backward_pass():
     x = jnp.ones((16, 16))
     _, pull = jax.vjp(lambda x: apply_dropout(x, keys(0), x.shape, 0.1), x)
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) < 16
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
-def test_an_inner_layer_has_the_dropout_of_the_rest_or_its_own(name):
+def test_feed_forward_dropout_defaults_to_dropout(name):
     text, rng = tokens((2, 5)), jax.random.key(1)
 
     def trained(**rates):
         case = LanguageModelCase(name, **rates)
         return case.run(text, case.carry(2), train=True, dropout=rng)[1]
 
-    like_the_rest = trained(dropout=0.3)
+    default = trained(dropout=0.3)
     own = trained(dropout=0.3, feed_forward_dropout=0.3)
-    np.testing.assert_array_equal(own, like_the_rest)
+    np.testing.assert_array_equal(own, default)
     without = trained(dropout=0.3, feed_forward_dropout=0.0)
-    assert np.abs(without - like_the_rest).max() > 0.1
+    assert np.abs(without - default).max() > 0.1
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
-def test_dropout_of_inner_layers_meets_nothing_else(name):
-    rates = {"dropout": 1e-9, "feed_forward_dropout": 0.5}  # on, and nothing dropped
+def test_feed_forward_dropout_affects_inner_layers_only(name):
+    rates = {"dropout": 1e-9, "feed_forward_dropout": 0.5}  # enabled, but drops nothing
     case, text = LanguageModelCase(name, **rates), tokens((2, 5))
 
     def differs(variables):

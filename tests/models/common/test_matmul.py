@@ -1,4 +1,4 @@
-"""The products of attention and their gradients are those of their definitions."""
+"""Comparison of matrix products and their gradients with plain einsums."""
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,14 @@ def two_axes(x, kernel):
     return dense(x, kernel, 2)
 
 
-DEFINITIONS |= {  # more comes out than goes in, and less
+DEFINITIONS |= {  # with more outputs than inputs, and with fewer
     one_axis: ("BTK,KHC->BTHC", (B, T, K), (K, H, C)),
     two_axes: ("BTHC,HCK->BTK", (B, T, H, C), (H, C, K)),
 }
 
 
 @pytest.mark.parametrize("product", DEFINITIONS, ids=lambda product: product.__name__)
-def test_a_product_and_its_gradients_are_those_of_its_definition(product):
+def test_a_product_and_its_gradients_equal_those_of_an_einsum(product):
     definition, *shapes = DEFINITIONS[product]
     rng = np.random.default_rng(0)
     factors = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
