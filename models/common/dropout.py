@@ -4,8 +4,9 @@ A mask is a hash of a key and of each entry's index, so it is computed where it 
 applied, in the same loop over x, and again in the backward pass: nothing of the size
 of x is stored. Threefry, JAX's generator, costs ten times the rest of the layer on a
 CPU. The hash is a permutation of 32 bits found by search for low bias (C. Wellons,
-"triple32"), with keys added before and within; `tests/models/common/test_dropout.py` bounds
-the distance of its masks from independent coin flips.
+"triple32"), with keys added before and within;
+`tests/models/common/test_dropout.py` bounds the distance of its masks from independent
+coin flips.
 
 A mask depends on keys and indices alone, not on devices.
 """
