@@ -245,7 +245,7 @@ class AdaptiveHead(ClusteredVocab):
     def setup(self):
         if self.tie_projections and self.embedding is None:
             raise UserError(
-                "model.tie_projections=True needs tied embeddings; "
+                "model.tie_projections=True: it needs tied embeddings; "
                 "set it to False or model.tie_embeddings=True"
             )
         if self.embedding is None:

@@ -1,6 +1,8 @@
-"""What every architecture promises; see the contract in README.md."""
+"""Tests of the contract that every architecture follows; see `models/api.py`."""
 
 import functools
+import importlib
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +21,12 @@ from helpers.architectures import (
     names,
     tokens,
 )
+from models import api
+from models.registry import ARCHITECTURES
 
+CONTRACTS = (api.LanguageModel, api.Seq2Seq)
 NAMES = names()
-REMEMBERING = ("rnn", "transformer_xl")
+WITH_MEMORY = ("rnn", "transformer_xl")
 language_model = functools.cache(LanguageModelCase)
 seq2seq = functools.cache(Seq2SeqCase)
 
@@ -30,13 +35,13 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-def rows_that_matter(gradient):
-    """The tokens whose row of a table has a gradient, exactly."""
+def rows_with_gradient(gradient):
+    """Tokens whose row of a table has a gradient that is not exactly zero."""
     return set(np.flatnonzero(np.abs(gradient).max(axis=1)).tolist())
 
 
 def gradients(run, variables, *inputs):
-    """d(what run gives) / d(the parameters)."""
+    """Gradients of the result of `run` by the parameters."""
 
     def total(params):
         return run({**variables, "params": params}, *inputs)
@@ -45,8 +50,8 @@ def gradients(run, variables, *inputs):
 
 
 @functools.cache
-def slopes_of_text(name):
-    """Gradients of a position's hidden states; which one is an input."""
+def gradients_of_text(name):
+    """Gradients of the hidden states of a position, which is an input."""
     case, text = language_model(name), tokens((B, T))
 
     def hidden(variables, position):
@@ -56,8 +61,8 @@ def slopes_of_text(name):
 
 
 @functools.cache
-def slopes_of_translation(name):
-    """The same of a row's position."""
+def gradients_of_translation(name):
+    """Gradients of the hidden states of a position of one example."""
     case = seq2seq(name)
 
     def hidden(variables, row, position):
@@ -66,8 +71,8 @@ def slopes_of_translation(name):
     return jax.jit(functools.partial(gradients, hidden, case.variables))
 
 
-def check_exchanges(case, context, state, count=3, steps=3):
-    """Each of N that go on from one another scores as one alone with its history."""
+def check_reordered_beams(case, context, state, count=3, steps=3):
+    """Checks that reordered beams equal one beam alone with the same history."""
     draw = np.random.default_rng(0)
     wide, histories = (
         expand_beams(state, count, related=True),
@@ -88,11 +93,27 @@ def check_exchanges(case, context, state, count=3, steps=3):
         wide = gather_beams(wide, jnp.asarray(parents))
 
 
-def test_there_are_the_three_architectures():
+def test_three_architectures_are_registered():
     assert {"rnn", "transformer", "transformer_xl"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", REMEMBERING)
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_have_the_methods_and_parameters_of_the_contract(name, contract):
+    module = importlib.import_module(ARCHITECTURES[name])
+    model = getattr(module, contract.__name__)
+    public = {*dir(api.OutputDistribution), *vars(contract), "__call__"}
+    methods = [m for m in public if m == "__call__" or not m.startswith("_")]
+    assert {"initial_carry", "start", "step", "log_prob"} <= {*methods}
+    for method in methods:
+        expected = inspect.signature(getattr(contract, method)).parameters
+        found = inspect.signature(getattr(model, method)).parameters
+        assert [*expected] == [*found][: len(expected)], method
+        extra = [*found.values()][len(expected) :]
+        assert all(p.default is not inspect.Parameter.empty for p in extra), method
+
+
+@pytest.mark.parametrize("name", WITH_MEMORY)
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_two_segments_with_the_carry_equal_one_long_pass(name, norm):
     case, text = language_model(name, norm=norm), tokens((B, 2 * T))
@@ -107,7 +128,7 @@ def test_two_segments_with_the_carry_equal_one_long_pass(name, norm):
 
 @pytest.mark.parametrize("name", NAMES)
 class TestLanguageModel:
-    def test_shapes_and_types_are_the_contract_s(self, name):
+    def test_shapes_and_types_follow_the_contract(self, name):
         case = language_model(name)
         carry = case.carry(B)
         call = functools.partial(case.run, train=False)
@@ -119,7 +140,7 @@ class TestLanguageModel:
         scored = jax.eval_shape(case.log_prob, hidden, tokens((B, T)))
         assert (scored.shape, scored.dtype) == ((B, T), jnp.float32)
 
-    def test_leaves_of_a_carry_have_rows_or_no_axes(self, name):
+    def test_leaves_of_a_carry_are_batched_or_scalars(self, name):
         for train in (True, False):
             carry = language_model(name).model.initial_carry(B, train=train)
             assert all(
@@ -127,18 +148,20 @@ class TestLanguageModel:
             )
 
     @pytest.mark.parametrize("position", [0, T - 2])
-    def test_no_position_sees_a_later_one(self, name, position):
-        table = slopes_of_text(name)(position)["embedding"]["table"]
+    def test_no_position_depends_on_a_later_one(self, name, position):
+        table = gradients_of_text(name)(position)["embedding"]["table"]
         text = np.asarray(tokens((B, T)))
-        assert rows_that_matter(table) == set(text[:, : position + 1].ravel().tolist())
+        assert rows_with_gradient(table) == set(
+            text[:, : position + 1].ravel().tolist()
+        )
 
-    def test_an_empty_carry_means_that_segments_are_alone(self, name):
+    def test_without_the_carry_a_segment_is_independent(self, name):
         case, text = language_model(name), tokens((B, 2 * T))
         carry = case.run(text[:, :T], case.carry(B))[2]
         _, after, _ = case.run(text[:, T:], carry)
         _, alone, _ = case.run(text[:, T:], case.carry(B))
         remembers = bool(jax.tree.leaves(case.carry(B)))
-        assert remembers or name not in REMEMBERING
+        assert remembers or name not in WITH_MEMORY
         assert np.allclose(after, alone, atol=1e-4) != remembers
 
     def test_no_gradient_crosses_the_carry(self, name):
@@ -189,7 +212,7 @@ class TestLanguageModel:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
     @pytest.mark.parametrize("related", [True, False])
-    def test_hypotheses_do_not_see_each_other(self, name, related):
+    def test_beams_are_independent_of_each_other(self, name, related):
         case, text = language_model(name), tokens((B, T))
         context, state = case.start(text, jnp.ones((B, T), bool), case.carry(B))
         wide = expand_beams(state, 3, related=related)
@@ -205,13 +228,13 @@ class TestLanguageModel:
                 np.testing.assert_allclose(together[t][:, k], logits[:, 0], atol=1e-4)
 
     @pytest.mark.parametrize("memory_length", [0, 6])
-    def test_hypotheses_go_on_from_others(self, name, memory_length):
+    def test_reordered_beams_equal_their_history_alone(self, name, memory_length):
         case, text = language_model(name), tokens((B, T))
         carry = case.run(text, case.carry(B, memory_length=memory_length))[2]
         context, state = case.start(text, jnp.ones((B, T), bool), carry, max_steps=4)
-        check_exchanges(case, context, state)
+        check_reordered_beams(case, context, state)
 
-    def test_rows_do_not_see_each_other(self, name):
+    def test_examples_are_independent_of_each_other(self, name):
         case, text = language_model(name), tokens((B, T))
         _, both, _ = case.run(text, case.carry(B))
         _, alone, _ = case.run(text[:1], case.carry(1))
@@ -228,7 +251,7 @@ class TestLanguageModel:
         assert not np.allclose(one, run(train=True, dropout=jax.random.key(2))[1])
         assert not np.allclose(one, run()[1])
 
-    def test_dropout_of_zero_switches_off_every_dropout(self, name):
+    def test_dropout_of_zero_disables_every_dropout(self, name):
         others = {"attention_dropout": 0.5, "feed_forward_dropout": 0.5}
         case = language_model(name, dropout=0.0, **others)
         run = functools.partial(case.run, tokens((B, T)), case.carry(B))
@@ -245,7 +268,7 @@ class TestLanguageModel:
         found = case.log_prob(hidden, text, smoothing=0.2)
         np.testing.assert_allclose(found, smooth, atol=1e-5)
 
-    def test_tied_weights_are_the_embedding_s(self, name):
+    def test_a_tied_head_has_no_table_of_its_own(self, name):
         case = language_model(name, tie_embeddings=True)
         assert "table" not in case.variables["params"]["head"]
         _, logits, _ = case.run(tokens((B, T)), case.carry(B))
@@ -254,7 +277,7 @@ class TestLanguageModel:
 
 @pytest.mark.parametrize("name", NAMES)
 class TestSeq2Seq:
-    def test_shapes_and_types_are_the_contract_s(self, name):
+    def test_shapes_and_types_follow_the_contract(self, name):
         case = seq2seq(name)
         for memory_length in (0, 4):
             carry = case.carry(B, memory_length=memory_length)
@@ -264,18 +287,18 @@ class TestSeq2Seq:
             assert shapes(after) == shapes(carry)
 
     @pytest.mark.parametrize("position", [0, T - 2])
-    def test_no_position_sees_a_later_one(self, name, position):
-        table = slopes_of_translation(name)(0, position)["target_embedding"]["table"]
+    def test_no_position_depends_on_a_later_one(self, name, position):
+        table = gradients_of_translation(name)(0, position)["target_embedding"]["table"]
         seen = np.asarray(seq2seq(name).target[0, : position + 1])
-        assert rows_that_matter(table) == set(seen.tolist())
+        assert rows_with_gradient(table) == set(seen.tolist())
 
-    def test_every_position_sees_every_source_word_and_no_padding(self, name):
+    def test_every_position_depends_on_all_source_words_but_no_padding(self, name):
         case = seq2seq(name)
-        table = slopes_of_translation(name)(1, 0)["source_embedding"]["table"]
+        table = gradients_of_translation(name)(1, 0)["source_embedding"]["table"]
         seen = np.asarray(case.source[1][case.source_mask[1]])
-        assert rows_that_matter(table) == set(seen.tolist())
+        assert rows_with_gradient(table) == set(seen.tolist())
 
-    def test_what_stands_in_the_padding_does_not_matter(self, name):
+    def test_the_content_of_padding_does_not_matter(self, name):
         case = seq2seq(name)
         _, clean, _ = case.run()
         noise = jnp.where(case.source_mask, case.source, (case.source + 5) % W)
@@ -310,7 +333,7 @@ class TestSeq2Seq:
             there = np.asarray(case.target_mask[:, t])
             np.testing.assert_allclose(logits[there, 0], whole[there, t], atol=1e-4)
 
-    def test_hypotheses_share_a_context_that_is_never_tiled(self, name):
+    def test_beams_share_a_context_that_is_not_tiled(self, name):
         case = seq2seq(name)
         carry = case.carry(B, memory_length=0)
         context, state = case.start(case.source, case.source_mask, carry, max_steps=4)
@@ -324,20 +347,20 @@ class TestSeq2Seq:
                 _, alone = case.step(context, state, choices[:, k : k + 1])
                 np.testing.assert_allclose(together[:, k], alone[:, 0], atol=1e-4)
 
-    def test_hypotheses_go_on_from_others(self, name):
+    def test_reordered_beams_equal_their_history_alone(self, name):
         case = seq2seq(name)
         carry = case.carry(B, memory_length=0)
         context, state = case.start(case.source, case.source_mask, carry, max_steps=4)
-        check_exchanges(case, context, state)
+        check_reordered_beams(case, context, state)
 
-    def test_training_draws_dropout_and_evaluation_does_not(self, name):
+    def test_training_applies_dropout_and_evaluation_does_not(self, name):
         case = seq2seq(name, dropout=0.5)
         np.testing.assert_array_equal(case.run()[1], case.run()[1])
         one = case.run(train=True, rngs={"dropout": jax.random.key(1)})[1]
         two = case.run(train=True, rngs={"dropout": jax.random.key(2)})[1]
         assert not np.allclose(one, two)
 
-    def test_attention_is_sown_for_who_asks(self, name):
+    def test_attention_weights_are_sown_into_intermediates(self, name):
         case = seq2seq(name)
         carry = case.carry(B, memory_length=0)
         apply = functools.partial(
