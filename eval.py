@@ -21,11 +21,11 @@ EVAL = cli.config_section("eval", DEFAULTS.eval)
 def main() -> None:
     """Scores the run and prints the score card as a table."""
     from analysis.attention import maps
-    from experiment import restore
+    from experiment import inference, restore
 
     changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
     run = restore.open_run(WORKDIR.value, CHECKPOINT.value, changes)
-    card, path = restore.evaluate(run, SPLIT.value)
+    card, path = inference.evaluate(run, SPLIT.value)
     print(f"{card['split']} at step {card['step']}")
     for name, score in card["scores"].items():
         interval = ""

@@ -41,26 +41,26 @@ def main() -> None:
     """Reads standard input and writes the model's output for each line."""
     if SCORE.value and (SCORES.value or PREFIX.value or N_BEST.value):
         cli.fail("--score cannot be combined with --scores, --prefix or --n_best")
-    from experiment import restore
+    from experiment import inference
 
     decode = cli.overrides(DECODE)
     if N_BEST.value is not None:
         decode["n_best"] = N_BEST.value
-    run = restore.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
+    run = inference.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
     options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
         options["chunk_size"] = 1
     lines = cli.read_lines(sys.stdin.buffer)
     if SCORE.value:
-        for scored in restore.score_targets(run, lines, **options):
+        for scored in inference.score_targets(run, lines, **options):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
         return
     options["prefix"] = PREFIX.value
     if not SCORES.value and run.experiment.cfg.decode.n_best == 1:
-        for text in restore.predict(run, lines, **options):
+        for text in inference.predict(run, lines, **options):
             print(text, flush=True)
         return
-    for hypotheses in restore.predict_n_best(run, lines, **options):
+    for hypotheses in inference.predict_n_best(run, lines, **options):
         print_n_best(hypotheses, run.experiment.cfg.decode.n_best, scores=SCORES.value)
 
 

@@ -135,8 +135,16 @@ class TrainingSetup:
         """When to log, validate, save and stop."""
         cfg, task = self.experiment.cfg, self.experiment.task
         metric = cfg.keep.metric or task.selection_metric
-        direction = task.metric_directions[metric]
-        return LoopSettings.from_config(cfg, self.steps, metric, direction)
+        return LoopSettings(
+            steps=self.steps,
+            log_every=cfg.every.log,
+            eval_every=cfg.every.eval,
+            save_every=cfg.every.checkpoint,
+            patience=cfg.keep.patience,
+            max_nonfinite_steps=cfg.max_nonfinite_steps,
+            metric=metric,
+            direction=task.metric_directions[metric],
+        )
 
     def open_checkpoints(self, directory: RunDirectory) -> Checkpoints:
         """Opens the checkpoints of a run directory for training."""

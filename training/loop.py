@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 
 from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
 from training.checkpoint import Checkpoints
 from training.metric_writers import MetricWriters
@@ -47,22 +46,6 @@ class LoopSettings:
     max_nonfinite_steps: int
     metric: str
     direction: str
-
-    @classmethod
-    def from_config(
-        cls, cfg: ConfigDict, steps: int, metric: str, direction: str
-    ) -> "LoopSettings":
-        """Reads the settings of a config, whose `epochs` may determine `steps`."""
-        return cls(
-            steps=steps,
-            log_every=cfg.every.log,
-            eval_every=cfg.every.eval,
-            save_every=cfg.every.checkpoint,
-            patience=cfg.keep.patience,
-            max_nonfinite_steps=cfg.max_nonfinite_steps,
-            metric=metric,
-            direction=direction,
-        )
 
     def validates_at(self, step: int) -> bool:
         """Whether a validation follows a step."""

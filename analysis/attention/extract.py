@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from analysis.attention.maps import END, SPACE, layer_name
-from experiment.restore import TrainedRun, predict
+from experiment.inference import predict
+from experiment.restore import TrainedRun
 from utils.errors import UserError
 
 START = "<bos>"

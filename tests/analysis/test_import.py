@@ -19,7 +19,7 @@ from analysis.import_transformer_xl.transformer_xl_weights import convert
 from analysis.import_transformer_xl.weight_files import read_weights
 from data.corpora.text import ptb
 from data.tokenizers.base import SPECIAL
-from experiment import restore
+from experiment import inference, restore
 from helpers.golden_transformer_xl import case
 from helpers.original_weights import WORDS, config, original, refusal, safetensors
 from models.transformer_xl import model as transformer_xl
@@ -51,7 +51,7 @@ def test_weights_become_a_run_that_predicts(name, prefix, write, tmp_path):
     table = run.variables["params"]["embedding"]["table"]
     theirs = weights[f"{prefix}word_emb.emb_layers.0.weight"]
     np.testing.assert_array_equal(table[1:3], theirs[[0, 2]])  # <eos> and <unk>
-    lines = list(restore.predict(run, ["the w3", "", "a word not known"]))
+    lines = list(inference.predict(run, ["the w3", "", "a word not known"]))
     assert len(lines) == 3
     assert set(" ".join(lines).split()) <= {"the", "<unk>", *WORDS[3:]}
     assert run.experiment.model.config.memory_length == 6
@@ -107,7 +107,7 @@ def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch)
     imported_run.write_run(str(tmp_path / "run"), cfg, params, words, {})
     changes = {"eval": {"segment_length": 8, "batch_size": 2}}
     run = restore.open_run(str(tmp_path / "run"), changes=changes)
-    card, _ = restore.evaluate(run, "test")
+    card, _ = inference.evaluate(run, "test")
     assert card["scores"]["loss"]["value"] > 1
     assert card["protocol"]["tokens"] > 100
 

@@ -11,7 +11,7 @@ import analysis.report.runs
 from analysis.compare_bitwise import differences
 from data import storage
 from data.dataset import open_dataset
-from experiment import restore, train
+from experiment import inference, restore, train
 from helpers import fake_bucket
 from helpers.small_runs import config
 from training.loop import ExitStatus
@@ -97,7 +97,7 @@ def test_it_is_scored_and_read_like_any_run(runs):
     scores = []
     for path in runs:
         run = restore.open_run(str(path))
-        card, written = restore.evaluate(run, "test")
+        card, written = inference.evaluate(run, "test")
         assert written.exists()
         scores.append(card["scores"]["loss"]["value"])
     assert scores[0] == scores[1]

@@ -85,19 +85,19 @@ def alone(cfg, steps):
 class Together:
     """A population; its step is compiled once."""
 
-    def __init__(self, members, devices):
-        self.count = len(members)
+    def __init__(self, trials, devices):
+        self.count = len(trials)
         partitioner = VmappedPartitioner(self.count, jax.devices()[:devices])
-        numbers = varying_values(members)
-        self.population = Population(training(members[0]), numbers, partitioner)
+        numbers = varying_values(trials)
+        self.population = Population(training(trials[0]), numbers, partitioner)
         self.step = self.population.compiled_step()
 
     def run(self, steps, active=None, broken=()):
         """Losses [steps, K] and the state.
 
         Args:
-          active: members that train; None: all.
-          broken: members whose parameters are no numbers.
+          active: trials that train; None: all.
+          broken: trials whose parameters are no numbers.
         """
         state, carry = self.population.init()
         active = range(self.count) if active is None else active
@@ -116,13 +116,13 @@ class Together:
         return np.stack(told), np.stack(skipped), state
 
 
-def compared(together, members, steps):
+def compared(together, trials, steps):
     """The largest relative difference of a loss, and of a parameter."""
     losses, _, state = together.run(steps)
-    assert len({row[-1] for row in losses.T}) == len(members)  # no two are alike
+    assert len({row[-1] for row in losses.T}) == len(trials)  # no two are alike
     found = {"loss": 0.0, "parameters": 0.0}
     for k in (0, 1):
-        told, params = alone(members[k], steps)
+        told, params = alone(trials[k], steps)
         moved = np.abs(losses[:, k] - told) / np.abs(told)
         found["loss"] = max(found["loss"], float(moved.max()))
         mine = jax.device_get(together.population.partitioner.trial(state.params, k))
@@ -132,7 +132,7 @@ def compared(together, members, steps):
 
 
 def undisturbed(together):
-    """What a member has beside one that diverges and one that has ended."""
+    """What a trial has beside one that diverges and one that has ended."""
     losses, skipped, state = together.run(6)
     others, broken, after = together.run(6, active=(0, 2, 3), broken=(2,))
     first = jax.device_get(together.population.init()[0])
@@ -151,13 +151,13 @@ def undisturbed(together):
 
 def main():
     found = {}
-    members = configs("language_modeling", "transformer_xl", "float64", 4)
-    xl = Together(members, 2)
-    found["float64"] = compared(xl, members, 20)
+    trials = configs("language_modeling", "transformer_xl", "float64", 4)
+    xl = Together(trials, 2)
+    found["float64"] = compared(xl, trials, 20)
     found["undisturbed"] = undisturbed(xl)
     with jax.enable_x64(False):
-        members = configs("translation", "rnn", "float32", 2)
-        found["float32"] = compared(Together(members, 1), members, 5)
+        trials = configs("translation", "rnn", "float32", 2)
+        found["float32"] = compared(Together(trials, 1), trials, 5)
     print(json.dumps(found))
 
 

@@ -15,7 +15,8 @@ from analysis.report.cards import open_card
 from analysis.report.runs import read_runs
 from configs import base
 from experiment import build, setup, train
-from experiment.restore import evaluate, open_run, open_runs
+from experiment.inference import evaluate, open_runs
+from experiment.restore import open_run
 from helpers.small_runs import config, small_corpora
 from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from experiment import train
-from experiment.restore import evaluate, open_run
+from experiment.inference import evaluate
+from experiment.restore import open_run
 from helpers.small_runs import config, small_corpora
 from models.common.dropout import keep_threshold
 from sweeps.vmapped_trials import population
@@ -33,12 +34,12 @@ def programs():
     return json.loads(done.stdout)
 
 
-def test_a_member_s_losses_are_those_of_the_same_run_alone(programs):
+def test_a_trial_s_losses_are_those_of_the_same_run_alone(programs):
     assert programs["float64"]["loss"] < 1e-9
     assert programs["float32"]["loss"] < 1e-5
 
 
-def test_a_member_that_diverges_or_has_ended_disturbs_no_other(programs):
+def test_a_trial_that_diverges_or_has_ended_disturbs_no_other(programs):
     found = programs["undisturbed"]
     assert found["losses"]  # to the bit
     assert found["states"]
@@ -91,7 +92,7 @@ def whole(data_dir, tmp_path_factory):
     return workdirs, endings
 
 
-def test_every_member_has_an_ordinary_run_directory(whole, data_dir):
+def test_every_trial_has_an_ordinary_run_directory(whole, data_dir):
     workdirs, endings = whole
     assert endings == [ExitStatus.FINISHED, ExitStatus.FINISHED, ExitStatus.NOT_FINITE]
     for k, workdir in enumerate(workdirs):
@@ -114,13 +115,13 @@ def test_a_run_that_diverges_ends_while_the_others_go_on(whole):
     assert list((workdirs[2] / "replay").iterdir())
 
 
-def test_a_member_logs_what_it_would_alone(whole, data_dir, tmp_path):
+def test_a_trial_logs_what_it_would_alone(whole, data_dir, tmp_path):
     workdirs, _ = whole
     assert train.train(trial(data_dir, 0), tmp_path / "alone") is ExitStatus.FINISHED
     for split in ("train", "validation"):
-        alone, member = (rows(w, split) for w in (tmp_path / "alone", workdirs[0]))
-        assert list(alone) == list(member)
-        np.testing.assert_allclose(*(list(r.values()) for r in (member, alone)), 1e-5)
+        alone, together = (rows(w, split) for w in (tmp_path / "alone", workdirs[0]))
+        assert list(alone) == list(together)
+        np.testing.assert_allclose(*(list(r.values()) for r in (together, alone)), 1e-5)
     found = [
         Checkpoints(w / "checkpoints").steps()
         for w in (tmp_path / "alone", workdirs[0])
@@ -150,7 +151,7 @@ def test_what_was_stopped_goes_on_from_the_step_all_have(whole, data_dir, tmp_pa
     assert population.train(configs, workdirs) == endings  # nothing is left to do
 
 
-def test_a_member_that_another_process_trains_is_refused(data_dir, tmp_path):
+def test_a_trial_that_another_process_trains_is_refused(data_dir, tmp_path):
     workdirs = [tmp_path / str(k) for k in range(2)]
     configs = [trial(data_dir, k) for k in range(2)]
     with (

@@ -1,0 +1,174 @@
+"""Evaluation and prediction with trained runs, one or an ensemble of several."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.dataset import open_dataset
+from data.tokenizers.build import dump_tokenizer
+from decoding.ensemble import Ensemble, ensemble_variables
+from experiment.build import Experiment
+from experiment.restore import TrainedRun, check_data, evaluation_inputs, open_run
+from tasks.baselines import MAX_TRAINING_PAIRS
+from training.profiling.environment import commit
+from training.run_dir import RunDirectory, describe_differences
+from utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleExperiment(Experiment):
+    """Experiment whose model is an ensemble of several runs' evaluation models."""
+
+    @property
+    def evaluation_model(self) -> Ensemble:
+        """The ensemble, whose models have the changes of `cfg.eval` already."""
+        return self.model
+
+
+def open_runs(
+    workdirs: list[str], checkpoint: str = "best", changes: dict | None = None
+) -> TrainedRun:
+    """Opens a run, or several as an ensemble with the first one's directory and config.
+
+    Raises:
+      UserError: tasks or vocabularies differ, or as `open_run`.
+    """
+    if not workdirs:
+        raise UserError("--workdir is empty: name a run directory")
+    runs = [open_run(workdir, checkpoint, changes) for workdir in workdirs]
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for other in runs[1:]:
+        _check_compatible(first, other)
+    models = tuple(run.experiment.evaluation_model for run in runs)
+    own = {field.name for field in dataclasses.fields(Experiment)} - {"model"}
+    parts = {name: getattr(first.experiment, name) for name in own}
+    return dataclasses.replace(
+        first,
+        experiment=EnsembleExperiment(**parts, model=Ensemble(models)),
+        variables=ensemble_variables([run.variables for run in runs]),
+    )
+
+
+def _check_compatible(one: TrainedRun, other: TrainedRun) -> None:
+    """Raises UserError where two runs cannot be in one ensemble."""
+    both = f"an ensemble of {one.directory.path} and {other.directory.path}"
+    settings = {
+        "task": lambda run: run.experiment.cfg.task,
+        "data.document_order": lambda run: run.experiment.cfg.data.document_order,
+        "model.dtype": lambda run: run.experiment.cfg.model.dtype,
+    }
+    for key, value in settings.items():
+        if value(one) != value(other):
+            raise UserError(
+                f"{both}: {key} is {value(one)!r} in one and {value(other)!r} in the "
+                "other, and must be the same"
+            )
+    documents = [
+        {side: dump_tokenizer(it) for side, it in run.experiment.tokenizers.items()}
+        for run in (one, other)
+    ]
+    for side in documents[0]:
+        if documents[0][side] != documents[1][side]:
+            sizes = [r.experiment.tokenizers[side].vocab_size for r in (one, other)]
+            raise UserError(
+                f"{both}: their {side} vocabularies differ ({sizes[0]} and {sizes[1]} "
+                "tokens): train both with one, data.vocabulary=FILE or init_from"
+            )
+
+
+def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
+    """Scores a run on a split; returns the score card and its path.
+
+    Files beside the card have what is needed to compare runs: the sums of losses,
+    and, for translations, all hypotheses and references.
+    """
+    experiment = run.experiment
+    dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
+    check_data(run.directory, dataset)
+    batches, inputs = evaluation_inputs(experiment, dataset, split)
+    model, cfg = experiment.evaluation_model, experiment.cfg
+    card = experiment.task.evaluate(
+        model, run.variables, batches, cfg, **inputs, intervals=True
+    )
+    write_eval_artifacts(run.directory, run.name(split), card)
+    card["protocol"] |= {
+        "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
+        **dataset.hashes,
+        "commit": commit(),
+        "config": f"{cfg.task}, {cfg.model.name} on {cfg.data.name}",
+    }
+    baselines = {"unigram": {"loss": dataset.unigram_loss(split)}}
+    if dataset.is_parallel:
+        is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
+        train_texts = dataset.texts("train") if is_small else []
+        baselines |= experiment.task.trivial_baselines(train_texts, inputs["texts"])
+    card = {"split": split, "step": run.step, **card, "baselines": baselines}
+    warn_if_overwriting(run, split, card)
+    return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
+
+
+def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
+    """Warns before a score card of another protocol is replaced."""
+    name = f"eval/{run.name(split)}.json"
+    if not (run.directory.path / name).exists():
+        return
+    before = run.directory.read_json(name).get("protocol", {})
+    before |= {"commit": card["protocol"]["commit"]}
+    if differences := describe_differences(before, card["protocol"]):
+        print(
+            f"replacing {name}, of another protocol: {'; '.join(differences)} (python "
+            "-m analysis.publish_results --keep keeps a card)",
+            file=sys.stderr,
+        )
+
+
+def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None:
+    """Moves what is too long for a score card to files beside it."""
+    samples, references = card.pop("samples", []), card.pop("references", [])
+    directory.write_lines(f"samples/{name}.jsonl", samples)
+    if samples:
+        hypotheses = [sample["hypothesis"] for sample in samples]
+        for side, lines in {"hypotheses": hypotheses, "references": references}.items():
+            path = directory.path / "samples" / f"{name}.{side}.txt"
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+    blocks = card.pop("blocks")
+    path = directory.path / "eval" / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
+    with path.open("wb") as file:
+        np.savez_compressed(file, total=totals, weight=weights)
+
+
+def predict(run: TrainedRun, lines: Iterable[str], **keywords) -> Iterator[str]:
+    """Yields the translation or the continuation of each line, in order.
+
+    Args:
+      keywords: `prefix`, `document_order` and `chunk_size`; see tasks/base.py.
+    """
+    return run.experiment.task.predict(*_inference_inputs(run, lines), **keywords)
+
+
+def predict_n_best(
+    run: TrainedRun, lines: Iterable[str], **keywords
+) -> Iterator[list[tuple[str, float]]]:
+    """Yields `decode.n_best` texts with scores for each line; none for a blank one."""
+    task = run.experiment.task
+    return task.predict_n_best(*_inference_inputs(run, lines), **keywords)
+
+
+def score_targets(
+    run: TrainedRun, lines: Iterable[str], **keywords
+) -> Iterator[tuple[float, int] | None]:
+    """Yields log probability (nats) and length of each target; None if blank."""
+    task = run.experiment.task
+    return task.score_targets(*_inference_inputs(run, lines), **keywords)
+
+
+def _inference_inputs(run: TrainedRun, lines: Iterable[str]):
+    model, cfg = run.experiment.evaluation_model, run.experiment.cfg
+    return model, run.variables, lines, cfg
