@@ -46,17 +46,14 @@ class Task(Protocol):
 
     def make_model(self, module, config) -> nn.Module:
         """Creates the model of an architecture for the vocabularies of the task."""
-        ...
 
     def initial_carry(
         self, model, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> PyTree:
         """Returns the carry before the first batch; empty for a model without one."""
-        ...
 
     def init(self, model, rng: jax.Array, batch: dict) -> PyTree:
         """Initialises the variables, boxed with the names of their logical axes."""
-        ...
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
@@ -65,7 +62,6 @@ class Task(Protocol):
 
         The training objective is the sum of the means of "loss" and "auxiliary/...".
         """
-        ...
 
     def evaluate(
         self, model, variables: PyTree, batches, options: ConfigDict, **inputs
@@ -77,7 +73,6 @@ class Task(Protocol):
         scores depend on; its "blocks" are the losses as `BootstrapBlocks`. A task
         that generates adds "samples" and "references".
         """
-        ...
 
     def predict(
         self,
@@ -98,14 +93,12 @@ class Task(Protocol):
           document_order: whether the carry passes from line to line, up to a blank one.
           chunk_size: number of lines to read ahead.
         """
-        ...
 
     def predict_n_best(self, *args, **keywords) -> Iterator[list[ScoredText]]:
         """Yields `decode.n_best` scored outputs for each line; none for a blank line.
 
         It takes the arguments of `predict`. A beam's outputs come best first.
         """
-        ...
 
     def score_targets(self, *args, **keywords) -> Iterator[tuple[float, int] | None]:
         """Yields log probability (nats) and number of tokens of given targets.
@@ -113,7 +106,6 @@ class Task(Protocol):
         It takes the arguments of `predict` but `prefix`. The end symbol counts. None
         stands for a blank line.
         """
-        ...
 
 
 def reset_carry(carry: PyTree, initial: PyTree, reset: Bool[Array, "B"]) -> PyTree:
