@@ -1,10 +1,10 @@
-"""Makes a run directory of published Transformer-XL weights.
+"""Creates a run directory from published Transformer-XL weights.
 
 python -m analysis.import_transformer_xl --from=model.safetensors --vocab=vocab.txt \\
     --memory_length=640 --clamp_length=400 --same_length --workdir=runs/published
 
-predict.py then continues texts with it; eval.py scores it on --data_name, which is
-encoded with its vocabulary at once.
+predict.py then continues texts with it; eval.py scores it on the corpus --data_name,
+which is tokenized with its vocabulary.
 """
 
 from pathlib import Path
@@ -21,14 +21,17 @@ FROM = flags.DEFINE_string(
     "from", None, "Weights: .safetensors, .npz, or a torch state dict.", required=True
 )
 VOCAB = flags.DEFINE_string(
-    "vocab", None, "Words, one a line in the order of their numbers.", required=True
+    "vocab",
+    None,
+    "Vocabulary: one word a line, in the order of token ids.",
+    required=True,
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Run directory to make.", required=True)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Run directory to create.", required=True
+)
 END = flags.DEFINE_string("end", "<eos>", "The word that ends a line.")
-UNKNOWN = flags.DEFINE_string("unknown", "<unk>", "The word for those not known.")
-TOKENIZER = flags.DEFINE_enum(
-    "tokenizer", "word", ("word", "char"), "What the words of --vocab are."
-)
+UNKNOWN = flags.DEFINE_string("unknown", "<unk>", "The word for unknown words.")
+TOKENIZER = flags.DEFINE_enum("tokenizer", "word", ("word", "char"), "Unit of --vocab.")
 CUTOFFS = flags.DEFINE_list(
     "cutoffs", [], "First words of the tail clusters; only where div_val is 1."
 )
@@ -36,61 +39,72 @@ TAIL_COLUMNS = flags.DEFINE_enum(
     "tail_columns",
     "tensorflow",
     ("tensorflow", "pytorch"),
-    "Whose criterion the weights were trained with, where tail clusters are two or "
-    "more: Hugging Face's and the published ones tensorflow, others' pytorch.",
+    "Code that trained weights with two or more tail clusters: tensorflow for the "
+    "published ones and Hugging Face's, pytorch for others.",
 )
 MODEL = (
     flags.DEFINE_enum("norm", "post", ("post", "pre"), "Where layers normalise."),
     flags.DEFINE_integer(
-        "memory_length", DEFAULTS.model.memory_length, "Remembered tokens a layer."
+        "memory_length", DEFAULTS.model.memory_length, "Memory length in tokens."
     ),
-    flags.DEFINE_integer("clamp_length", 0, "Farther is as far; 0: never."),
-    flags.DEFINE_bool("same_length", False, "Each query sees as many keys."),
+    flags.DEFINE_integer(
+        "clamp_length", 0, "Maximum relative position; 0: no maximum."
+    ),
+    flags.DEFINE_bool("same_length", False, "All queries attend to as many keys."),
     flags.DEFINE_bool(
-        "attend_empty_memory", False, "Begin with zeros that are seen, as HF does."
+        "attend_empty_memory",
+        False,
+        "Attend to the empty memory, as Hugging Face does.",
     ),
 )
 DATA = {
-    "name": flags.DEFINE_string("data_name", None, "Corpus that eval.py scores."),
-    "dir": flags.DEFINE_string("data_dir", DEFAULTS.data.dir, "Prepared corpora."),
-    "source_dir": flags.DEFINE_string("data_source_dir", None, "The corpus's files."),
+    "name": flags.DEFINE_string("data_name", None, "Corpus for eval.py."),
+    "dir": flags.DEFINE_string(
+        "data_dir", DEFAULTS.data.dir, "Folder of prepared corpora."
+    ),
+    "source_dir": flags.DEFINE_string(
+        "data_source_dir", None, "Folder of the corpus's files."
+    ),
 }
 
 
 def main() -> None:
-    """Prints what the model is, and where."""
-    from analysis.import_transformer_xl import (
-        imported_run,
-        imported_vocabulary,
-        weight_files,
+    """Converts the weights and prints the model's size and the run directory."""
+    from analysis.import_transformer_xl.convert import convert
+    from analysis.import_transformer_xl.run import (
+        check_is_new,
+        read_words,
+        special_first,
+        write_run,
     )
-    from analysis.import_transformer_xl.transformer_xl_weights import convert
+    from analysis.import_transformer_xl.weights import read_weights
 
-    imported_run.check_new(WORKDIR.value)
+    check_is_new(WORKDIR.value)
     options = {flag.name: flag.value for flag in MODEL}
-    options |= {"tail_columns": TAIL_COLUMNS.value, "cutoffs": numbers(CUTOFFS.value)}
-    words = imported_vocabulary.read_words(Path(VOCAB.value))
-    model, params = convert(weight_files.read_weights(Path(FROM.value)), **options)
-    model, params, words = imported_vocabulary.special_first(
+    options["tail_columns"] = TAIL_COLUMNS.value
+    options["cutoffs"] = parse_cutoffs(CUTOFFS.value)
+    words = read_words(Path(VOCAB.value))
+    model, params = convert(read_weights(Path(FROM.value)), **options)
+    model, params, words = special_first(
         model, params, words, end=END.value, unknown=UNKNOWN.value
     )
     origin = {"from": FROM.value, **options}
     cfg = make_config(model, len(words))
-    about = imported_run.write_run(WORKDIR.value, cfg, params, words, origin)
+    about = write_run(WORKDIR.value, cfg, params, words, origin)
     print(f"{about['parameters']:,} parameters, {len(words):,} words")
     print(WORKDIR.value)
 
 
-def numbers(texts: list[str]) -> tuple[int, ...]:
-    """Of --cutoffs. Raises UserError for what is none."""
+def parse_cutoffs(texts: list[str]) -> tuple[int, ...]:
+    """Parses --cutoffs. Raises UserError for a cutoff that is no integer."""
     try:
         return tuple(map(int, texts))
     except ValueError as error:
-        raise UserError(f"--cutoffs={','.join(texts)}: numbers are needed") from error
+        raise UserError(f"--cutoffs={','.join(texts)} must be integers") from error
 
 
 def make_config(model: dict, vocab_size: int) -> ConfigDict:
-    """An experiment that could have trained such weights."""
+    """Returns the config of an experiment that could have trained the weights."""
     cfg = base.get_config("transformer_xl")
     cfg.task = "language_modeling"
     cfg.model.update(model)

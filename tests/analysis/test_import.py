@@ -13,10 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis.import_transformer_xl import imported_run
-from analysis.import_transformer_xl.imported_vocabulary import read_words, special_first
-from analysis.import_transformer_xl.transformer_xl_weights import convert
-from analysis.import_transformer_xl.weight_files import read_weights
+from analysis.import_transformer_xl.convert import convert
+from analysis.import_transformer_xl.run import (
+    check_is_new,
+    read_words,
+    special_first,
+    write_run,
+)
+from analysis.import_transformer_xl.weights import read_weights
 from data.corpora.text import ptb
 from data.tokenizers.base import SPECIAL
 from experiment import inference, restore
@@ -33,7 +37,7 @@ def imported(path, workdir, words=WORDS, **options):
     model, params, words = special_first(
         model, params, words, end="<eos>", unknown="<unk>"
     )
-    imported_run.write_run(str(workdir), config(model, len(words)), params, words, {})
+    write_run(str(workdir), config(model, len(words)), params, words, {})
     return restore.open_run(str(workdir), changes={"decode": {"max_length": 5}})
 
 
@@ -104,7 +108,7 @@ def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch)
     cfg = config(model, len(words))
     cfg.data.name, cfg.data.dir = "ptb", str(tmp_path / "data")
     cfg.data.source_dir = str(tmp_path)
-    imported_run.write_run(str(tmp_path / "run"), cfg, params, words, {})
+    write_run(str(tmp_path / "run"), cfg, params, words, {})
     changes = {"eval": {"segment_length": 8, "batch_size": 2}}
     run = restore.open_run(str(tmp_path / "run"), changes=changes)
     card, _ = inference.evaluate(run, "test")
@@ -168,7 +172,7 @@ def test_the_entry_points_import_and_continue_text(tmp_path):
 
 def test_a_directory_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "run").mkdir()
-    imported_run.check_new(str(tmp_path / "run"))
+    check_is_new(str(tmp_path / "run"))
     (tmp_path / "run" / "mine.txt").write_text("mine")
     np.savez(tmp_path / "a.npz", **original())
     assert "not empty" in refusal(imported, tmp_path / "a.npz", tmp_path / "run")

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis.import_transformer_xl.transformer_xl_weights import convert
-from analysis.import_transformer_xl.weight_files import read_weights
+from analysis.import_transformer_xl.convert import convert
+from analysis.import_transformer_xl.weights import read_weights
 from data.tokenizers.symbols import WordTokenizer
 from experiment import build
 from helpers.golden_transformer_xl import case
@@ -94,7 +94,7 @@ WRONG = {
         "layers.1.pos_ff.CoreNet.0.bias",
     ),
     "an unknown name": ({**original(), "r_emb": np.ones((2, 3, 5))}, "r_emb"),
-    "nothing": ({}, "of 0 there are"),
+    "nothing": ({}, "the 0 of the file"),
     "tails without cutoffs": (
         {**original(), "crit.cluster_weight": np.ones((2, D), np.float32)},
         "2 tail clusters",

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from analysis.import_transformer_xl.transformer_xl_weights import convert
+from analysis.import_transformer_xl.convert import convert
 from configs import base
 from helpers.golden_files import Distances, golden
 from models.transformer_xl import model

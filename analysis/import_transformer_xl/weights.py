@@ -1,0 +1,144 @@
+"""Weight files, read without unpickling, and strict access to their arrays."""
+
+import itertools
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+
+Weights = dict[str, np.ndarray]
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+BUFFER = "pos_emb.inv_freq"  # a constant that is stored with the parameters
+
+
+def read_weights(path: Path) -> Weights:
+    """Reads arrays by name, as float32.
+
+    Raises UserError for an unknown suffix or a damaged file.
+    """
+    if path.suffix not in READERS:
+        known = ", ".join(READERS)
+        raise UserError(f"--from={path}: its name must end in one of {known}")
+    return READERS[path.suffix](path)
+
+
+def read_safetensors(path: Path) -> Weights:
+    """Reads the format of https://github.com/huggingface/safetensors.
+
+    It is the header's length in 8 bytes, the header in JSON, then the data.
+    """
+    content = memoryview(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(str(content[8:start], "utf8"))
+        header.pop("__metadata__", None)
+        data = content[start:]
+        return {name: read_tensor(data, entry) for name, entry in header.items()}
+    except KeyError as error:
+        raise UserError(f"{path}: unsupported type {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def read_tensor(data: memoryview, entry: dict) -> np.ndarray:
+    """Reads one array of a safetensors file, given its entry of the header."""
+    first, end = entry["data_offsets"]
+    array = np.frombuffer(data[first:end], DTYPES[entry["dtype"]])
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(entry["shape"]).astype(np.float32)
+
+
+def read_npz(path: Path) -> Weights:
+    """Reads a NumPy archive without pickled objects."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name].astype(np.float32) for name in file.files}
+    except (ValueError, TypeError, EOFError, AttributeError) as error:
+        raise UserError(
+            f"{path} must hold arrays of numbers, nothing pickled: {error}"
+        ) from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is not a whole npz file: {error}") from error
+
+
+def read_torch(path: Path) -> Weights:
+    """Reads a state dict that `torch.save` wrote."""
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"--from={path} needs PyTorch, which is not installed; run "
+            "`pip install torch`, or convert the file to .npz or .safetensors"
+        ) from error
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError) as error:
+        raise UserError(
+            f"{path} is not a state dict of tensors alone; write one with "
+            "`torch.save(model.state_dict(), path)`"
+        ) from error
+
+
+READERS = {
+    ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".bin": read_torch,
+}
+
+
+class StrictWeights:
+    """Weights by name, of which each must be used once and have an expected shape.
+
+    Names are those of the authors' PyTorch code (Dai et al. 2019,
+    github.com/kimiyoung/transformer-xl). Hugging Face's TransfoXLLMHeadModel prefixes
+    them with `transformer.`, which is removed.
+    """
+
+    def __init__(self, weights: Weights):
+        named = {name.removeprefix("transformer."): x for name, x in weights.items()}
+        self.arrays = {name: x for name, x in named.items() if name != BUFFER}
+        self.used = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def shape(self, name: str, num_axes: int) -> tuple[int, ...]:
+        """Returns a shape. Raises UserError if it is missing or has other axes."""
+        if name not in self.arrays:
+            few = ", ".join([*itertools.islice(self.arrays, 3), "..."])
+            raise UserError(
+                f"no parameter {name} among the {len(self.arrays)} of the file: {few}"
+            )
+        shape = self.arrays[name].shape
+        if len(shape) != num_axes:
+            raise UserError(f"{name} has shape {shape}; expected {num_axes} axes")
+        return shape
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """Returns an array. Raises UserError if it is missing or has another shape."""
+        actual = self.shape(name, len(shape))
+        if actual != shape:
+            raise UserError(f"{name} has shape {actual}; expected {shape}")
+        self.used.add(name)
+        return self.arrays[name]
+
+    def take_or(self, name: str, default: np.ndarray) -> np.ndarray:
+        """Returns an array, or the one it is tied to if the file leaves it out."""
+        if name not in self.arrays:
+            return default
+        return self.take(name, *default.shape)
+
+    def check_all_used(self) -> None:
+        """Raises UserError for names that no part of the model has."""
+        if left := sorted(self.arrays.keys() - self.used):
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+            raise UserError(f"unknown parameters: {', '.join(left[:5])}{more}")
