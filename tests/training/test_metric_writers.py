@@ -3,7 +3,6 @@
 import json
 
 from training.metric_writers import MetricsFile, TensorBoard, read_events
-from training.metrics import TrainProgress
 
 
 def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
@@ -58,23 +57,3 @@ def test_event_files_hold_each_step_once_after_a_restart(tmp_path):
     train, validation = "train/loss", "validation/loss"
     kept = [(1, train), (1, validation), (2, train), (3, train)]
     assert sorted(written(tmp_path)) == sorted(kept)
-
-
-def test_progress_survives_json_to_the_bit():
-    progress = TrainProgress(
-        totals={"loss": (0.1 + 0.2, 1 / 3)}, seconds=1e-17, consecutive_nonfinite=[3, 4]
-    )
-    again = TrainProgress.from_json(json.loads(json.dumps(progress.to_json())))
-    assert again.to_json() == json.loads(json.dumps(progress.to_json()))
-    assert again.totals["loss"][0] == 0.1 + 0.2
-
-
-def test_only_a_better_score_ends_a_wait():
-    progress = TrainProgress()
-    nan = float("nan")
-    waits = []
-    for step, score in enumerate((nan, -5.0, -4.0, -4.0, nan, -3.0)):
-        progress.record_validation(step, score)
-        waits.append(progress.evals_since_best)
-    assert waits == [1, 0, 0, 1, 2, 0]
-    assert (progress.best_score, progress.last_validated) == (-3.0, 5)

@@ -4,7 +4,6 @@ import pytest
 
 from training.run_dir import RunDirectory
 from utils.errors import UserError
-from utils.locks import exclusive_lock
 
 
 def test_a_run_directory_of_another_config_is_refused_key_by_key(tmp_path):
@@ -31,18 +30,6 @@ def test_a_damaged_file_is_named(tmp_path):
         (tmp_path / "config.json").write_bytes(content)
         with pytest.raises(UserError, match=r"config\.json is damaged"):
             directory.read_config()
-
-
-def test_one_process_trains_in_a_directory(tmp_path):
-    folder = tmp_path / "run"
-    with (
-        exclusive_lock(folder),
-        pytest.raises(UserError, match="another process trains"),
-        exclusive_lock(folder),
-    ):
-        pass
-    with exclusive_lock(folder):  # free again
-        assert not list(folder.iterdir())
 
 
 def test_a_run_that_was_killed_while_it_began_may_begin_again(tmp_path):
