@@ -1,1 +1,1 @@
-"""What is measured: one script a question, each prints one JSON line."""
+"""Benchmarks: one script per question, each prints JSON lines."""

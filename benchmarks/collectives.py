@@ -1,12 +1,11 @@
-"""What the devices of a compiled program send each other, read off its text.
+"""Bytes that a compiled program sends between devices, read from its HLO text.
 
-A collective operation is counted by the bytes of its result on one device, in a loop
-as often as the loop turns. On a ring of n devices that makes, for each of them to
-send (Thakur et al. 2005):
+A collective operation counts the bytes of its result on one device, times the number of
+iterations of its loop. On a ring of n devices each device sends (Thakur et al. 2005):
 
     all-reduce          2 (n - 1) / n  of the result
     all-gather            (n - 1) / n  of the result
-    reduce-scatter        (n - 1)      of the result, which is a part
+    reduce-scatter        (n - 1)      of the result, which is a shard
     all-to-all            (n - 1) / n  of the result
     collective-permute    all of it
 """
@@ -36,14 +35,14 @@ GROUP = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]<=)")
 
 @dataclasses.dataclass
 class Collectives:
-    """Of one device, by kind.
+    """Collective operations of one device, by kind.
 
     Attributes:
-      operations: how many, each turn of a loop counted.
+      operations: number of operations, every loop iteration counted.
       results: bytes of their results.
-      sent: bytes that a ring makes of it.
-      unknown_loops: loops with a collective in them of which the text does not say
-        how often they turn; they are counted once.
+      sent: bytes sent on a ring.
+      unknown_loops: loops with collectives whose number of iterations is unknown; they
+        are counted once.
     """
 
     operations: dict[str, int]
@@ -53,16 +52,16 @@ class Collectives:
 
     @property
     def bytes_sent(self) -> float:
-        """Of all kinds."""
+        """Bytes sent by all kinds together."""
         return sum(self.sent.values())
 
 
 def collectives(text: str, devices: int) -> Collectives:
-    """Those of a compiled program.
+    """Counts the collectives of a compiled program.
 
     Args:
-      text: HLO, after the compiler's passes.
-      devices: that run it; a group without a list is all of them.
+      text: optimised HLO.
+      devices: number of devices; a group without a list has all of them.
     """
     bodies, entry = computations(text)
     found = Collectives(
@@ -73,7 +72,7 @@ def collectives(text: str, devices: int) -> Collectives:
 
 
 def computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation, and the name of the first to run."""
+    """Returns the lines of every computation and the name of the entry computation."""
     bodies: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -86,7 +85,7 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _add(found: Collectives, bodies, name: str, times: int, devices: int) -> None:
-    """What a computation does, so many times."""
+    """Adds the collectives of a computation that runs `times` times."""
     for line in bodies.get(name, ()):
         if operation := OPERATION.search(line):
             shape, kind, _ = operation.groups()
@@ -108,10 +107,11 @@ def _add(found: Collectives, bodies, name: str, times: int, devices: int) -> Non
 
 
 def bytes_of(shape: str, *, is_async: bool = False) -> int:
-    """Of an array or of a tuple of some, as the text writes them.
+    """Returns the bytes of an array or a tuple of arrays in HLO syntax.
 
     Args:
-      is_async: whether the first half of the tuple is what was sent.
+      shape: the shape as HLO text.
+      is_async: whether the first half of the tuple holds the operands.
     """
     arrays = ARRAY.findall(shape)
     if is_async and len(arrays) > 1:
@@ -123,13 +123,13 @@ def bytes_of(shape: str, *, is_async: bool = False) -> int:
 
 
 def bits_of(kind: str) -> int:
-    """Of a number, such as 16 of bf16; a truth value takes a byte."""
+    """Returns the bits of a dtype, such as 16 for bf16; a boolean takes a byte."""
     digits = re.search(r"\d+", kind)
     return int(digits[0]) if digits else 8
 
 
 def group_size(line: str, devices: int) -> int:
-    """How many devices take part."""
+    """Returns the number of participating devices."""
     group = GROUP.search(line)
     if not group:
         return devices

@@ -1,11 +1,10 @@
-"""How fast batches are made, ours and by PyTorch's DataLoader, in turn.
+"""Time to make batches, ours and PyTorch's DataLoader, measured in turn.
 
 python -m benchmarks.data
 
-Sentences of all lengths in buckets, and text in parallel streams; one process and no
-thread ahead, tokens already numbers, as both systems read a corpus that was encoded
-before. A step is `batches`. Ours has to be faster than a device asks for them: see
-the training step's tokens per second beside `tokens_per_second` here.
+Sentences of all lengths in buckets, and text in parallel streams, in one process
+without prefetching, from token ids. A step makes `batches` batches. Compare
+`tokens_per_second` with that of the training step.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from benchmarks.harness.workloads import CORPORA
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=",".join(CORPORA))
     add_options(parser)
@@ -34,7 +33,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main() -> int:
-    """JSON lines; exit code 1 where ours could not be measured."""
+    """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
     ending = 0
     for kind in options.kinds:

@@ -1,14 +1,14 @@
-"""How long a search takes, ours and that of other libraries, in turn.
+"""Time of greedy and beam search, ours and other libraries, measured in turn.
 
 python -m benchmarks.decode --beams=1,4
 
-The small encoder-decoder of the harness, with random parameters, translates a
-batch of full sources into exactly as many tokens, greedily and with a beam of 4, with
-a cache. A JSON line a subject and a summary a beam, as benchmarks/train_step.py.
+The small encoder-decoder of the harness, with random parameters, translates a batch of
+full sources into exactly as many tokens, with a key/value cache. It prints a JSON line
+per system and a summary per beam size, as benchmarks/train_step.py.
 
-A last line a beam says how much of the work ours avoids where sentences differ in
-length: `avoidable` is the share of tokens that a batch of full rows would compute for
-nothing, `avoided` the share of its time that is saved.
+A last line per beam size is for sentences of different lengths: `avoidable` is the
+fraction of tokens that are padding in a batch of full rows, `avoided` the fraction of
+the time that our search saves.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WORK = "small"
 
 
 def commands(beam: int, options: argparse.Namespace) -> Commands:
-    """Of all subjects, ours first."""
+    """Returns the command of every system, ours first."""
     flags = [f"--work={WORK}", f"--beam={beam}"]
     flags += ["--tiny"] if options.tiny else []
     found = ours("decode", *flags, f"--dtype={options.dtype}")
@@ -42,7 +42,7 @@ def commands(beam: int, options: argparse.Namespace) -> Commands:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--beams", default="1,4", help="1 is greedy")
     parser.add_argument("--dtype", default="float32", help="of what ours computes")
@@ -51,14 +51,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     try:
         options.beams = [int(beam) for beam in options.beams.split(",")]
     except ValueError:
-        parser.error(f"--beams={options.beams}: whole numbers are needed")
+        parser.error(f"--beams={options.beams}: must be integers")
     if min(options.beams) < 1:
-        parser.error(f"--beams={options.beams}: at least 1 is needed")
+        parser.error(f"--beams={options.beams} must be at least 1")
     return options
 
 
 def main() -> int:
-    """JSON lines; exit code 1 where ours could not be measured."""
+    """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
     work = WORKS[WORK].shrunk() if options.tiny else WORKS[WORK]
     ending = 0
@@ -79,10 +79,12 @@ def main() -> int:
 
 
 def avoid(beam: int, full: float, options: argparse.Namespace) -> None:
-    """Prints how long ours takes for sentences of many lengths, and what that saves.
+    """Prints the time of our search over sentences of many lengths.
 
     Args:
+      beam: beam size.
       full: seconds of a batch of full rows.
+      options: command-line options.
     """
     found = {OURS: [*commands(beam, options)[OURS], "--varied"]}
     about = {"benchmark": "decode", "work": WORK, "beam": beam, "lengths": "varied"}

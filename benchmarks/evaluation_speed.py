@@ -1,17 +1,17 @@
-"""What it costs to predict a token of a long text (Dai et al. 2019, table 9).
+"""Evaluation speed on long text (Dai et al. 2019, table 9).
 
 python -m benchmarks.evaluation_speed --lengths=800,1800,2800,3800
 
-Three ways to see an attention length of A tokens before every prediction:
+Three ways to attend to A tokens before every prediction:
   memory   Transformer-XL with a memory of A tokens, as `eval.py` scores a text
   naive    a Transformer that reads a window of A tokens for each prediction, one
            window at a time and all of it through the output layer (Al-Rfou et al.
            2018, as the paper times it)
-  batched  the same, several windows side by side, and only the last position of
-           each through the output layer
-Models are as large and as random as each other: speed does not depend on training.
-A JSON line a length; ratios are to memory. Deviation from the paper: a smaller model,
-so that a CPU can do it; `--layers=12 --width=512 --feed_forward=2048` is its enwik8's.
+  batched  the same, several windows at once, and only the last position of each
+           through the output layer
+All models have the same size and random parameters. A JSON line per length; ratios are
+relative to `memory`. Deviation from the paper: a smaller model, for CPUs; `--layers=12
+--width=512 --feed_forward=2048` is its enwik8's.
 """
 
 import argparse
@@ -43,7 +43,7 @@ TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
 
 
 def experiment(name: str, sizes: dict, **changes) -> Experiment:
-    """A language model of bytes."""
+    """Builds a byte-level language model."""
     cfg = base.get_config(name)
     cfg.task = "language_modeling"
     cfg.model.update({**sizes, **changes, "norm": "pre", "dropout": 0.0})
@@ -51,7 +51,7 @@ def experiment(name: str, sizes: dict, **changes) -> Experiment:
 
 
 def random_variables(found: Experiment) -> PyTree:
-    """Parameters that nobody trained."""
+    """Returns randomly initialised parameters."""
     tokens = jnp.zeros((1, 1), jnp.int32)
     init = functools.partial(found.task.init, found.model)
     batch = {"tokens": tokens, "labels": tokens}
@@ -59,7 +59,7 @@ def random_variables(found: Experiment) -> PyTree:
 
 
 def random_text(length: int) -> TokenizedSplit:
-    """Bytes that mean nothing."""
+    """Returns a text of random bytes."""
     size = ByteTokenizer().vocab_size
     tokens = np.random.default_rng(0).integers(4, size, length)
     counts = dict.fromkeys(("characters", "words", "size"), length)
@@ -67,14 +67,14 @@ def random_text(length: int) -> TokenizedSplit:
 
 
 class WithMemory:
-    """Transformer-XL, scored as `eval.py` does it.
+    """Transformer-XL with memory, scored as by `eval.py`.
 
     Attributes:
-      tokens: predicted by a call.
+      tokens: number of tokens predicted per call.
     """
 
     def __init__(self, length: int, options: argparse.Namespace):
-        # Each query sees as many keys, so that the attention length is what it says.
+        # Every query attends to the same number of keys: the attention length.
         changes = {"memory_length": length, "same_length": True}
         self.found = experiment("transformer_xl", options.sizes, **changes)
         self.variables = random_variables(self.found)
@@ -90,7 +90,7 @@ class WithMemory:
         return card["scores"]["loss"]["value"]
 
     def flops(self) -> float:
-        """A token's, of the scoring of a segment."""
+        """Returns the FLOPs per token of scoring a segment."""
         model = self.found.evaluation_model
         carry = model.initial_eval_carry(1, self.batches.length)
         prepared = model.apply(self.variables, carry, method="precompute")
@@ -106,12 +106,11 @@ class WithMemory:
 
 
 class Windows:
-    """A Transformer that reads a full window for every token.
+    """Transformer that reads a full window for every predicted token.
 
     Attributes:
-      tokens: predicted by a call.
-      rows: windows side by side.
-      last_only: whether only the last position meets the output layer.
+      tokens: number of tokens predicted per call.
+      rows: number of windows per batch.
     """
 
     def __init__(self, length: int, options: argparse.Namespace, rows: int, last_only):
@@ -134,25 +133,25 @@ class Windows:
         return np.concatenate(found)
 
     def flops(self) -> float:
-        """A token's, of a call."""
+        """Returns the FLOPs per token of a call."""
         part = slice(0, self.rows)
         inputs = (self.variables, self.windows[part], self.labels[part])
         return flops_of(self.score, *inputs).forward / self.rows
 
 
 def window_losses(model, variables, tokens, labels, *, last_only: bool):
-    """Of each token of the windows, or of the last of each: [B, T] or [B, 1]."""
+    """Returns the loss of every token, [B, T], or of the last ones, [B, 1]."""
 
     def losses(model):
         hidden, _ = model(tokens, (), train=False)
-        seen = slice(-1, None) if last_only else slice(None)
-        return -model.log_prob(hidden[:, seen], labels[:, seen])
+        scored = slice(-1, None) if last_only else slice(None)
+        return -model.log_prob(hidden[:, scored], labels[:, scored])
 
     return nn.apply(losses, model)(variables)
 
 
 def measure(length: int, options: argparse.Namespace) -> dict:
-    """The line of an attention length."""
+    """Measures one attention length and returns its JSON line."""
     rows = max(1, options.window_tokens // length)
     ways = {
         "memory": WithMemory(length, options),
@@ -163,7 +162,7 @@ def measure(length: int, options: argparse.Namespace) -> dict:
     for way in ways.values():
         way()  # compiles, and is not counted
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.rounds):  # in turn, so that a busy moment meets all
+    for _ in range(options.rounds):  # in turn, so that load affects all alike
         for name, way in ways.items():
             begin = time.perf_counter()
             way()
@@ -186,16 +185,16 @@ def measure(length: int, options: argparse.Namespace) -> dict:
 
 
 def ratios(values: dict[str, float]) -> dict[str, float]:
-    """How many times as much as with a memory."""
+    """Returns values relative to those with a memory."""
     names = ("naive", "batched")
     return {name: values[name] / values["memory"] for name in names}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", default="", help="attention lengths A, in tokens")
-    parser.add_argument("--tiny", action="store_true", help="seconds, to see it work")
+    parser.add_argument("--tiny", action="store_true", help="a tiny run, for tests")
     for name, size in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--segment", type=int, default=128, help="tokens, with memory")
@@ -208,14 +207,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     try:
         options.lengths = [int(length) for length in lengths.split(",")]
     except ValueError:
-        parser.error(f"--lengths={lengths}: whole numbers are needed")
+        parser.error(f"--lengths={lengths}: must be integers")
     for name in ("segment", "segments", "windows", "window_tokens"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name}={getattr(options, name)}: at least 1 is needed")
+            parser.error(f"--{name}={getattr(options, name)} must be at least 1")
     if min(options.lengths) < 1:
-        parser.error(f"--lengths={lengths}: at least 1 is needed")
+        parser.error(f"--lengths={lengths} must be at least 1")
     if options.rounds < 2:
-        parser.error(f"--rounds={options.rounds}: quartiles need at least 2")
+        parser.error(f"--rounds={options.rounds}: at least 2 are needed for quartiles")
     options.sizes = {name: getattr(options, name) for name in SIZES}
     if options.tiny:
         small = {"segment": 8, "segments": 2, "window_tokens": 64, "rounds": 2}

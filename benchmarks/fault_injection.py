@@ -1,11 +1,10 @@
-"""Kills a run again and again, and compares what it leaves with an unharmed one.
+"""Kills and resumes a run repeatedly and compares it with an undisturbed one.
 
 python -m benchmarks.fault_injection --kills=30 --config=configs/cldr.py:rnn
 
-Kills come at random in every kind of moment: at start, while compiling, in a step,
-in a save, in an evaluation. Now and then the newest checkpoint is damaged or the
-disk is full. The last line is a JSON object; exit code 1 where a run that was
-interrupted differs from the one that was not.
+Kills come at random in every phase: at start, while compiling, in a step, in a save, in
+an evaluation. At some restarts the newest checkpoint is damaged or the disk is full.
+The last line is a JSON object; the exit code is 1 if an interrupted run differs.
 """
 
 import argparse
@@ -31,21 +30,21 @@ from utils import cli
 MOMENTS = ("start", "compile", "step", "save", "evaluation")
 HARMS = ("flip", "truncate", "remove")
 EXITS = {0, 75, -signal.SIGKILL}
-FULL = 20_000  # bytes a file may have when the disk is "full"
+FULL = 20_000  # largest file when the disk is "full"
 FORK = multiprocessing.get_context("fork")  # imports are most of a short process
-PATIENCE = 600  # seconds until a process is taken for hung
+PATIENCE = 600  # seconds until a process counts as hung
 
 
 class Fault(Exception):
-    """A process did what none should: it hung, or ended with another exit code."""
+    """A process hung or ended with an unexpected exit code."""
 
 
 class Harness:
-    """One config, killed until its count is reached.
+    """Runs of one config that are killed until the requested number of kills.
 
     Attributes:
-      kills: how many in each kind of moment.
-      damages: how many of each harm to files.
+      kills: number of kills in each phase.
+      damages: number of damages of each kind.
     """
 
     def __init__(self, options: argparse.Namespace, config: list[str], folder: Path):
@@ -57,15 +56,15 @@ class Harness:
         self.seconds: dict[str, list[float]] = {}
 
     def reference(self) -> Path:
-        """The run that nobody disturbs, and how long its moments last."""
+        """Trains the undisturbed run and reads the durations of its phases."""
         process = self.start("whole")
         if self.finished(process) != 0:
-            raise Fault(f"the run that nobody disturbs failed: {self.last_words()}")
+            raise Fault(f"the undisturbed run failed: {self.last_log_line()}")
         self.seconds = json.loads((self.folder / "moment.json").read_text())
         return self.folder / "whole"
 
     def start(self, name: str, *, full: bool = False) -> BaseProcess:
-        """A process of a run; with `full` it cannot write large files."""
+        """Starts a process of a run; with `full` it cannot write large files."""
         flags = [
             *self.config,
             f"--workdir={self.folder / name}",
@@ -80,7 +79,7 @@ class Harness:
         return process
 
     def finished(self, process: BaseProcess) -> int:
-        """The exit code."""
+        """Waits for a process and returns its exit code."""
         process.join(PATIENCE)
         if process.exitcode is None:
             process.kill()
@@ -88,7 +87,7 @@ class Harness:
         return process.exitcode
 
     def compare(self, first: Path, second: Path) -> list[str]:
-        """In what two runs differ, found by a process of its own."""
+        """Returns the differences of two runs, found in a separate process."""
         path = self.folder / "differences.json"
         process = FORK.Process(target=write_differences, args=(first, second, path))
         process.start()
@@ -96,12 +95,12 @@ class Harness:
             raise Fault("the runs could not be compared")
         return json.loads(path.read_text())
 
-    def last_words(self) -> str:
-        """The last line a process wrote."""
+    def last_log_line(self) -> str:
+        """Returns the last line that a process wrote."""
         return (self.folder / "log").read_text().strip().rpartition("\n")[2]
 
     def moment(self) -> tuple[str, int]:
-        """What the process is doing, and how many moments it has had."""
+        """Returns the current phase of the process and the number of changes."""
         try:
             name, count = (self.folder / "moment").read_text().split()
         except (OSError, ValueError):
@@ -109,7 +108,7 @@ class Harness:
         return name, int(count)
 
     def run(self, name: str) -> Path:
-        """A run, killed until it ends or there were kills enough."""
+        """Runs to the end, with kills until their number is reached."""
         while True:
             missing = self.options.kills - self.kills.total()
             process = self.start(name)
@@ -117,29 +116,29 @@ class Harness:
             code = self.finished(process)
             if killed is None and code == 0:
                 return self.folder / name
-            # Until it listens, a process has nothing to save.
+            # Before its signal handlers are installed a process has nothing to save.
             expected = EXITS | ({-signal.SIGTERM} if killed == "start" else set())
             if killed is None or code not in expected:
-                raise Fault(f"exit code {code}: {self.last_words()}")
+                raise Fault(f"exit code {code}: {self.last_log_line()}")
             self.restarts += 1
             if self.random.random() < self.options.damage:
                 self.harm(self.folder / name)
 
     def kill(self, process: BaseProcess) -> str | None:
-        """Waits for a random moment of the rarest kind, then sends a signal.
+        """Waits for a random moment of the rarest phase, then sends a signal.
 
-        Returns the moment it was in fact; None if the run ended before.
+        Returns the phase in which the signal was sent; None if the run ended before.
         """
         target = min(MOMENTS, key=lambda kind: (self.kills[kind], self.random.random()))
         usual = self.seconds.get(target, [1.0])
         occasion = self.random.randint(1, max(1, len(usual) // 2))
-        met, last = 0, None
+        count_in_phase, last = 0, None
         while process.is_alive():
             name, count = self.moment()
             if (name, count) != last:
                 last = name, count
-                met += name == target
-                if name == target and met == occasion:
+                count_in_phase += name == target
+                if name == target and count_in_phase == occasion:
                     time.sleep(self.random.random() * self.random.choice(usual))
                     break
             time.sleep(0.0005)
@@ -151,7 +150,7 @@ class Harness:
         return moment
 
     def signal(self) -> signal.Signals:
-        """The one that was asked for."""
+        """Returns the signal that `--signal` selects."""
         kinds = {"kill": [signal.SIGKILL], "term": [signal.SIGTERM]}
         both = [signal.SIGKILL, signal.SIGTERM]
         return self.random.choice(kinds.get(self.options.signal, both))
@@ -163,14 +162,14 @@ class Harness:
         if harm == "full":
             code = self.finished(self.start(run.name, full=True))
             if code not in {0, 2}:
-                raise Fault(f"exit code {code} where the disk was full")
+                raise Fault(f"exit code {code} with a full disk")
         elif steps:
             damage(run / "checkpoints" / str(steps[-1]), harm, self.random)
         self.damages[harm] += 1
 
 
 def train(flags: list[str], log: Path, full: bool) -> None:
-    """What a process does; everything it writes goes to a file, if there is room."""
+    """Trains in a forked process; its output goes to a log file."""
     with Path(os.devnull if full else log).open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -181,12 +180,12 @@ def train(flags: list[str], log: Path, full: bool) -> None:
 
 
 def write_differences(first: Path, second: Path, path: Path) -> None:
-    """For a process of its own: devices may not be used where others are forked."""
+    """Compares two runs in a process that may use devices."""
     path.write_text(json.dumps(differences(first, second)))
 
 
 def damage(checkpoint: Path, harm: str, chance: random.Random) -> None:
-    """Harms one file of a checkpoint."""
+    """Damages one file of a checkpoint."""
     path = chance.choice([p for p in checked_files(checkpoint) if p.stat().st_size])
     content = bytearray(path.read_bytes())
     place = chance.randrange(len(content))
@@ -199,24 +198,26 @@ def damage(checkpoint: Path, harm: str, chance: random.Random) -> None:
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
-    """Our options, and those of the config."""
+    """Parses our options and those of the config."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--signal", choices=["kill", "term", "mixed"], default="mixed")
-    parser.add_argument("--damage", type=float, default=0.2, help="share of restarts")
+    parser.add_argument(
+        "--damage", type=float, default=0.2, help="fraction of restarts with damage"
+    )
     parser.add_argument("--without", default="", help="carry, ema or stopping")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="keep the runs' files")
     options, config = parser.parse_known_args()
     if not any(flag.startswith("--config=") for flag in config):
         parser.error("--config=configs/DATA.py:MODEL is missing")
-    if options.without == "stopping":  # a score that gets no better, or none is missed
+    if options.without == "stopping":  # needs a score that does not improve
         config += ["--config.optim.lr=0", "--config.optim.ema_decay=0"]
     return options, config
 
 
 def main() -> int:
-    """Exit code 1 where an interrupted run differs from the other."""
+    """Returns 1 if an interrupted run differs from the undisturbed one."""
     options, config = parse()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     harness = Harness(options, config, folder)

@@ -1,7 +1,7 @@
-"""A run for `benchmarks.fault_injection` to kill: training that tells its moment.
+"""A training process that reports its phase to `benchmarks.fault_injection`.
 
-What it does at a moment stands in a file of one word, which whoever kills it reads.
-`--without` leaves something out of what is restored, to see that it is missed.
+The current phase is one word in a memory-mapped file. `--without` omits a part of the
+restored state, to verify that the comparison notices.
 """
 
 import contextlib
@@ -21,14 +21,17 @@ CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
 MOMENT = flags.DEFINE_string("moment", None, "File that the moment is written to.")
 WITHOUT = flags.DEFINE_enum(
-    "without", "", ["", "carry", "ema", "stopping"], "What restoring leaves out."
+    "without",
+    "",
+    ["", "carry", "ema", "stopping"],
+    "Part of the state that restoring omits.",
 )
 
 SIZE = 64  # bytes of the file
 
 
 class Moment:
-    """Names what a process does, and adds up the seconds of each."""
+    """Current phase of the process and the seconds of each phase."""
 
     def __init__(self, path: Path):
         path.write_bytes(b" " * SIZE)
@@ -36,32 +39,32 @@ class Moment:
             self.memory = mmap.mmap(file.fileno(), SIZE)
         self.seconds: dict[str, list[float]] = {}
         self.name, self.count, self.begin = "start", 0, time.monotonic()
-        self.tell()
+        self.write()
 
-    def tell(self) -> None:
-        """A word, and how many times the moment has changed."""
+    def write(self) -> None:
+        """Writes the phase and the number of changes to the file."""
         self.memory[:] = f"{self.name} {self.count}".ljust(SIZE).encode()
 
     def become(self, name: str) -> str:
-        """Returns the name before."""
+        """Changes the phase and returns the previous one."""
         before, now = self.name, time.monotonic()
         if name != before:
             self.seconds.setdefault(before, []).append(now - self.begin)
             self.name, self.begin = name, now
             self.count += 1
-            self.tell()
+            self.write()
         return before
 
     @contextlib.contextmanager
     def of(self, name: str):
-        """A moment, and after it the one before."""
+        """Sets a phase for the duration of the context."""
         before = self.become(name)
         yield
         self.become(before)
 
 
-def observed(moment: Moment) -> None:
-    """Makes the parts of a run tell their moments."""
+def report_phases(moment: Moment) -> None:
+    """Patches saving, steps and validation of a run to report their phases."""
     save, train = checkpoint.Checkpoints.save, loop.TrainLoop.train
 
     def saving(self, *arguments):
@@ -89,8 +92,8 @@ def observed(moment: Moment) -> None:
     checkpoint.Checkpoints.save, loop.TrainLoop.train = saving, training
 
 
-def forgetful(what: str) -> None:
-    """Makes restoring leave something as a new run has it."""
+def omit_from_restore(what: str) -> None:
+    """Patches restoring so that a part keeps its initial value."""
     restore = checkpoint.Checkpoints.restore
 
     def restoring(self, step, like):
@@ -108,11 +111,11 @@ def forgetful(what: str) -> None:
 
 
 def main() -> int:
-    """Trains; leaves the seconds of each moment beside the file of moments."""
+    """Trains, and writes the seconds of each phase beside the phase file."""
     moment = Moment(Path(MOMENT.value))
-    observed(moment)
+    report_phases(moment)
     if WITHOUT.value:
-        forgetful(WITHOUT.value)
+        omit_from_restore(WITHOUT.value)
     ending = train.train(CONFIG.value, WORKDIR.value)
     moment.become("end")
     Path(f"{MOMENT.value}.json").write_text(json.dumps(moment.seconds))

@@ -1,12 +1,11 @@
-"""Trials an hour: a population of K against the same trials one after another.
+"""Trials per hour: a population of K trials against the same trials one by one.
 
 python -m benchmarks.population --members=16
 
-Both train a language model on random tokens, the step alone as in a run of train.py.
-Members differ in learning rate, dropout, label smoothing and seed. Steps of the two
-are timed in turn, so that both meet the same machine; what counts is the median. One
-JSON line: `speedup` is of a step, `with_compiling` of trials of `--steps` steps each
-of which is compiled as often as it would be. The goal, on a GPU, is 5 at K=16.
+Both train a language model on random tokens with the step of train.py. Trials differ in
+learning rate, dropout, label smoothing and seed. Steps of the two are timed in turn and
+medians are reported. In the JSON line `speedup` is that of a step and `with_compiling`
+that of trials of `--steps` steps, compilation included. The goal on a GPU is 5 at K=16.
 """
 
 import argparse
@@ -34,7 +33,7 @@ TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
 
 
 def configs(options: argparse.Namespace) -> list[ConfigDict]:
-    """One a member."""
+    """Returns the config of every trial."""
     found = []
     for k in range(options.members):
         cfg = base.get_config(options.model)
@@ -50,14 +49,14 @@ def configs(options: argparse.Namespace) -> list[ConfigDict]:
 
 
 def training(cfg: ConfigDict, options: argparse.Namespace) -> TrainingSetup:
-    """One member's, on the first device."""
+    """Returns the training set-up of one trial on the first device."""
     shared = build_experiment(cfg, {"text": words(options.vocabulary)})
     dataset = Text(options.rows, options.length, options.vocabulary)
     return TrainingSetup.from_experiment(shared, dataset, devices=jax.devices()[:1])
 
 
 class Alone:
-    """A step of one trial, on one device: what a trial of a sweep is."""
+    """Training step of one trial on one device."""
 
     def __init__(self, cfg: ConfigDict, options: argparse.Namespace):
         self.training = training(cfg, options)
@@ -67,13 +66,13 @@ class Alone:
         self.batch = self.training.batch(0)
 
     def step(self) -> None:
-        """Forwards, backwards, update."""
+        """Runs forward pass, backward pass and update."""
         found = self.compiled(self.state, self.carry, self.batch)
         self.state, self.carry, _ = jax.block_until_ready(found)
 
 
 class Together:
-    """A step of all trials."""
+    """Vmapped training step of all trials."""
 
     def __init__(self, members: list[ConfigDict], options: argparse.Namespace):
         partitioner = VmappedPartitioner(len(members))
@@ -86,20 +85,20 @@ class Together:
         self.devices = partitioner.mesh.size
 
     def step(self) -> None:
-        """Forwards, backwards, updates."""
+        """Runs forward and backward passes and updates of all trials."""
         found = self.compiled(self.active, self.state, self.carry, self.batch)
         self.state, self.carry, _ = jax.block_until_ready(found)
 
 
 def seconds(act: Callable[[], None]) -> float:
-    """It takes."""
+    """Returns the seconds that a call takes."""
     before = time.perf_counter()
     act()
     return time.perf_counter() - before
 
 
 def measured(options: argparse.Namespace) -> dict:
-    """The line."""
+    """Measures both and returns the JSON line."""
     members = configs(options)
     alone, together = Alone(members[0], options), Together(members, options)
     compiling = [seconds(subject.step) for subject in (alone, together)]
@@ -126,7 +125,7 @@ def measured(options: argparse.Namespace) -> dict:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--members", type=int, default=16, help="K")
     parser.add_argument("--model", default="transformer")

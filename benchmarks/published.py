@@ -1,11 +1,11 @@
-"""Training steps of published models, at their sizes, on the accelerator at hand.
+"""Training steps of published models at their sizes, on this machine's accelerator.
 
 python -m benchmarks.published --works=big,xl_large,rnnsearch --kernels=xla,blockwise
 
-One JSON line a work and kernel of attention: tokens a second, FLOP/s by the model's
-mathematics, their share of what a large product of matrices reaches in the same
-process, memory by the compiler, and on an H200 in bfloat16 whether that is the goal.
-Parameters and tokens are random; batches are for one device, and full.
+One JSON line per workload and attention implementation: tokens per second, model
+FLOP/s, their fraction of the rate of a large matrix product, memory by the compiler,
+and on an H200 in bfloat16 whether the goal is reached. Parameters and tokens are
+random; batches are for one device, without padding.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from training.step import make_state
 from utils.allocator import tune_allocator
 from utils.errors import UserError
 
-SHARE, TOKENS = "share_of_ceiling", "tokens_per_second"
+SHARE, TOKENS = "fraction_of_peak", "tokens_per_second"
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A config, a batch of it for one device, and what a step should reach."""
+    """A published config, its batch for one device, and the goal of a step."""
 
     config: str
     model: str
@@ -79,7 +79,7 @@ TINY = {
 def config(
     work: Published, kernel: str | None, options: argparse.Namespace
 ) -> ConfigDict:
-    """The experiment whose step is timed."""
+    """Returns the config whose step is timed."""
     module = importlib.import_module(f"configs.{work.config}")
     cfg = module.get_config(work.model)
     cfg.data.update(work.batch)
@@ -97,7 +97,7 @@ def config(
 
 
 class Timed:
-    """A compiled step with something to work on."""
+    """Compiled training step with random parameters and a random batch."""
 
     def __init__(self, cfg: ConfigDict):
         self.step = step = PlannedStep.of(cfg)
@@ -124,7 +124,7 @@ class Timed:
         )
 
     def seconds(self) -> float:
-        """Of one more step."""
+        """Runs one step and returns its seconds."""
         begin = time.perf_counter()
         found = self.compiled.program(self.state, self.carry, self.batch)
         self.state, self.carry, self.pairs = jax.block_until_ready(found)
@@ -132,18 +132,18 @@ class Timed:
 
 
 def full(leaf: jax.ShapeDtypeStruct, vocabulary: int, random) -> np.ndarray:
-    """An array of a batch in which nothing is padding and no stream begins anew."""
+    """Returns random values of a batch array without padding and resets."""
     if leaf.dtype == jnp.int32:
         return random.integers(5, vocabulary, leaf.shape, np.int32)
     return np.full(leaf.shape, leaf.ndim > 1, leaf.dtype)
 
 
 def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
-    """Of a work by a kernel, or why there is none."""
+    """Returns the JSON line of a workload, or the reason why there is none."""
     about = {"benchmark": "published", "work": name, "kernel": kernel}
     about |= {"dtype": options.dtype, "attention_dropout": options.dropout}
     if kernel and not is_supported(kernel):
-        return about | {"refused": f"{kernel} is not made for such a device"}
+        return about | {"refused": f"{kernel} does not support this device"}
     cfg = config(WORKS[name], kernel, options)
     try:
         validate_config(cfg)
@@ -157,7 +157,7 @@ def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
 
 
 def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
-    """What a work's steps took."""
+    """Times the steps of a workload."""
     for _ in range(options.warm):
         subject.seconds()
     laps = [subject.seconds() for _ in range(options.steps)]
@@ -171,7 +171,7 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
         "tokens": subject.step.tokens,
         "flops": flops,
         "flops_per_second": flops / second,
-        "ceiling": top,
+        "peak_matmul_flops_per_second": top,
         SHARE: flops / second / top,
         "held_bytes": subject.compiled.held,
         "working_bytes": subject.compiled.working,
@@ -186,7 +186,7 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--works", default="big,xl_base,xl_large,rnnsearch")
     parser.add_argument("--kernels", default="xla", help=", ".join(IMPLEMENTATIONS))
@@ -197,7 +197,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--no-attention-dropout",
         dest="dropout",
         action="store_false",
-        help="which cuDNN has not",
+        help="cuDNN does not support it",
     )
     parser.add_argument("--tiny", action="store_true", help="small models, for tests")
     options = parser.parse_args(arguments)
@@ -207,12 +207,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             parser.error(f"--{key}={unknown[0]}: there are {', '.join(known)}")
         setattr(options, key, chosen)
     if options.steps < 1:
-        parser.error(f"--steps={options.steps}: one or more are timed")
+        parser.error(f"--steps={options.steps} must be at least 1")
     return options
 
 
 def main() -> int:
-    """Prints the lines."""
+    """Prints a JSON line per workload and attention implementation."""
     options = parse(sys.argv[1:])
     about = environment_info()
     for name in options.works:

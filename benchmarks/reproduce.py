@@ -1,12 +1,12 @@
-"""A rung of the ladder: trains, scores and compares its runs, in slots of time.
+"""Reproduces the runs of one corpus: trains, scores and compares them.
 
 python -m benchmarks.reproduce multi30k --corpora=DIR
 python -m benchmarks.reproduce multi30k --corpora=DIR --slot=600 --only=rnn --seeds=3
 python -m benchmarks.reproduce multi30k --corpora=DIR -- --config.steps=2000
 
-Where a slot ends before the rung the run in hand saves itself and the exit code is 75:
-the same command again goes on. A line a minute says how far it is. Flags behind `--`
-are train.py's. Runs lie in --runs/RUNG/NAME, or NAME-SEED where seeds are several.
+With --slot the current run is saved when the time is over and the exit code is 75: run
+the same command to resume. Progress is printed every minute. Flags after `--` are
+passed to train.py. Runs are in --runs/RUNG/NAME, or NAME-SEED for several seeds.
 """
 
 import argparse
@@ -21,33 +21,33 @@ from pathlib import Path
 from benchmarks.reproduce_rungs import RUNGS, Entry, Rung
 
 ROOT = Path(__file__).parents[1]
-STOPPED = 75  # exit code: the same command goes on
+STOPPED = 75  # exit code: the same command resumes
 MINUTE = 60.0
-GRACE = 120.0  # seconds that a run may take to save itself
+GRACE = 120.0  # seconds that a run may take to save
 
 
 class Slot:
-    """The time that a call may take."""
+    """Time limit of this call."""
 
     def __init__(self, seconds: float | None):
         self.end = None if seconds is None else time.monotonic() + seconds
 
     @property
     def left(self) -> float:
-        """Seconds until it ends."""
+        """Seconds until the limit."""
         return float("inf") if self.end is None else self.end - time.monotonic()
 
 
 def main() -> int:
-    """Exit code 0 when the rung is done, 75 when the slot was over before."""
+    """Returns 0 when the rung is complete, 75 when the time was over before."""
     options, training = parse(sys.argv[1:])
     rung, slot = RUNGS[options.rung], Slot(options.slot)
     paths = []
     for entry, seed in runs_of(rung, options):
-        path = place_of(entry, seed, options)
+        path = run_dir(entry, seed, options)
         paths.append(path)
         flags = (*training_flags(rung, entry, seed, options), *training)
-        if code := climb(path, flags, rung.scoring, slot):
+        if code := run_entry(path, flags, rung.scoring, slot):
             return code
     report = Path(options.runs).absolute() / options.rung / "report"
     outputs = ",".join(f"{report}.{kind}" for kind in ("html", "md", "json"))
@@ -55,10 +55,10 @@ def main() -> int:
     return run("report.py", f"--runs={runs}", f"--output={outputs}")
 
 
-def climb(
+def run_entry(
     path: Path, flags: Sequence[str], scoring: Sequence[str], slot: Slot
 ) -> int | None:
-    """Trains and scores one run, unless that was done; an exit code to end with."""
+    """Trains and scores one run, unless done; returns an exit code on failure."""
     if not (path / "trained").exists():
         if slot.left <= 0:
             return STOPPED
@@ -71,7 +71,7 @@ def climb(
 
 
 def train(path: Path, flags: Sequence[str], slot: Slot) -> int:
-    """Until it is done or the slot is over; its exit code."""
+    """Trains until the run is done or the time is over; returns its exit code."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".log").open("a") as log:
         process = subprocess.Popen(
@@ -84,7 +84,7 @@ def train(path: Path, flags: Sequence[str], slot: Slot) -> int:
             while process.poll() is None and slot.left > 0:
                 wait(process, min(MINUTE, max(slot.left, 0.1)))
                 print(f"{path}: {newest_line(path / 'metrics.jsonl')}", flush=True)
-        finally:  # also where we are stopped ourselves
+        finally:  # also when this process is interrupted
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 wait(process, GRACE)
@@ -97,7 +97,7 @@ def train(path: Path, flags: Sequence[str], slot: Slot) -> int:
 
 
 def wait(process: subprocess.Popen, seconds: float) -> None:
-    """For its end, at most so long."""
+    """Waits for a process, at most `seconds`."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -105,22 +105,22 @@ def wait(process: subprocess.Popen, seconds: float) -> None:
 
 
 def newest_line(metrics: Path) -> str:
-    """What was logged last."""
+    """Returns the last logged metrics as one line."""
     lines = metrics.read_text().split("\n")[:-1] if metrics.exists() else []
     if not lines:
         return "nothing logged yet"
-    told = json.loads(lines[-1])
+    logged = json.loads(lines[-1])
     names = ("step", "split", "loss", "bleu", "tokens_per_second")
-    return " ".join(f"{name} {short(told[name])}" for name in names if name in told)
+    return " ".join(f"{name} {short(logged[name])}" for name in names if name in logged)
 
 
 def short(value) -> str:
-    """A number in few digits."""
+    """Formats a number with few digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def runs_of(rung: Rung, options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
-    """Entries and seeds; seeds change slowest, so that all is there once soonest."""
+    """Yields entries and seeds; seeds change slowest."""
     only = options.only.split(",") if options.only else [e.name for e in rung.entries]
     for seed in range(options.seeds):
         for entry in rung.entries:
@@ -128,8 +128,8 @@ def runs_of(rung: Rung, options: argparse.Namespace) -> Iterator[tuple[Entry, in
                 yield entry, seed
 
 
-def place_of(entry: Entry, seed: int, options: argparse.Namespace) -> Path:
-    """A run's directory."""
+def run_dir(entry: Entry, seed: int, options: argparse.Namespace) -> Path:
+    """Returns the directory of a run."""
     name = f"{entry.name}-{seed}" if options.seeds > 1 else entry.name
     return Path(options.runs).absolute() / options.rung / name
 
@@ -137,7 +137,7 @@ def place_of(entry: Entry, seed: int, options: argparse.Namespace) -> Path:
 def training_flags(
     rung: Rung, entry: Entry, seed: int, options: argparse.Namespace
 ) -> Iterator[str]:
-    """Of train.py."""
+    """Yields the flags of train.py for a run."""
     yield f"--config={entry.config}"
     yield f"--config.seed={seed}"
     yield from rung.training
@@ -148,20 +148,20 @@ def training_flags(
 
 
 def run(program: str, *flags: str) -> int:
-    """An entry point's exit code."""
+    """Runs an entry point and returns its exit code."""
     command = [sys.executable, program, *flags]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Our options and train.py's; argparse refuses what is none with exit code 2."""
-    told = [
+    rungs = [
         f"{name:14} {rung.takes}: " + ", ".join(entry.name for entry in rung.entries)
         for name, rung in RUNGS.items()
     ]
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="\n".join(["rungs:", *told]),
+        epilog="\n".join(["rungs:", *rungs]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("rung", choices=RUNGS, metavar="RUNG")

@@ -1,7 +1,7 @@
-"""The rungs of the ladder as data: what is trained, how it is scored, and the goal.
+"""Rungs of `benchmarks.reproduce`: runs, how they are scored, and their goals.
 
-A goal is a published figure, or what we mean to reach beside one; docs/results.md says
-what was seen.
+A goal is a published figure or a target of ours; docs/results.md has the measured
+scores.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ class Entry:
     """One run of a rung.
 
     Attributes:
-      name: of its run directory.
+      name: name of its run directory.
       config: FILE:MODEL.
-      goal: in words; empty where nothing was published.
+      goal: goal as text; empty if there is none.
     """
 
     name: str
@@ -27,9 +27,10 @@ class Rung:
     """Runs of one corpus under one protocol.
 
     Attributes:
-      takes: on which device, how long a run.
-      folder: of the corpus's files, below --corpora; empty where it needs none.
-      training: flags of train.py, the same for all runs.
+      takes: device and time of a run.
+      entries: runs of the rung.
+      folder: folder of the corpus below --corpora; empty if it needs no files.
+      training: flags of train.py of all runs.
       scoring: flags of eval.py.
     """
 
@@ -41,14 +42,14 @@ class Rung:
 
 
 def architectures(config: str, **goals: str) -> tuple[Entry, ...]:
-    """All three, by their names."""
+    """Returns an entry for each of the three architectures."""
     return tuple(
         Entry(name, f"configs/{config}.py:{name}", goals.get(name, ""))
         for name in ("rnn", "transformer", "transformer_xl")
     )
 
 
-# As the figures of Multi30k were made that are compared with.
+# Preprocessing of the published Multi30k figures.
 AS_PUBLISHED = ("--config.data.moses_tokenize", "--config.data.lowercase")
 BEAM_OF_5 = ("--decode.method=beam", "--decode.beam_size=5")
 

@@ -1,22 +1,18 @@
-"""What more devices cost: measured on virtual ones, predicted for slices of TPUs.
+"""Cost of parallelism: measured on virtual CPU devices, estimated for TPU slices.
 
 python -m benchmarks.scaling
 python -m benchmarks.scaling --devices=1,8 --modes=data,tensor --predict=
 
-Measured: one model, one global batch, on 1 to 8 virtual devices of this CPU, each
-number in a process of its own. They share its cores, so a step cannot get faster:
-what it takes longer than on one device is the cost of the way of spreading. With
-each stands what its devices send each other, read off the program that ran
-(benchmarks/collectives.py).
+Measured: one model and one global batch on 1 to 8 virtual devices of this CPU, each
+number in a process of its own. The devices share the cores, so a step cannot get
+faster; the additional time is the cost of the parallelism. The bytes sent are read from
+the compiled program (benchmarks/collectives.py).
 
-Predicted: a step of the configs in --predict on 8 to 256 chips, the batch as a whole
-always the config's (the arithmetic is in tpu_roofline.py). What is sent follows
-from the size of the parameters, each sent once. In the programs measured that is so,
-but for a few numbers, under "pmap". Under "data" XLA for CPUs adds the gradient of a
-table that is tied to the output layer up over devices once for each of its uses, and
-inside the loop over the blocks of a loss, so once a block; "fsdp" there gathers in
-that loop too. Predictions hold where a compiler moves such sums out of loops.
-A JSON line each.
+Estimated: a step of the configs in --predict on 8 to 256 chips with the global batch of
+the config (tpu_roofline.py). Each parameter is assumed to be sent once. In the measured
+programs that holds for "pmap". For "data" XLA on CPUs sums the gradient of a tied table
+once per use and once per chunk of the loss; "fsdp" also gathers in that loop. The
+estimates hold if the compiler moves these sums out of loops. It prints JSON lines.
 """
 
 import argparse
@@ -46,7 +42,7 @@ from utils.allocator import tune_allocator
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-MODES = {  # what `cfg.parallel` says of so many devices
+MODES = {  # `cfg.parallel` for a number of devices
     "data": lambda count: {"data": count},
     "fsdp": lambda count: {"data": 1, "fsdp": count},
     "tensor": lambda count: {"data": 1, "tensor": count},
@@ -54,15 +50,15 @@ MODES = {  # what `cfg.parallel` says of so many devices
 }
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
-STEP = "jit_(step|call)"  # what compiled steps are named, under jit and under pmap
+STEP = "jit_(step|call)"  # names of compiled steps under jit and pmap
 PREDICTED = "wmt14:big,wikitext103:large"
 
 
 class Batches:
-    """Random tokens, the same in every batch.
+    """Random tokens, equal in every batch.
 
     Attributes:
-      shapes: one, as `compiled_step` asks for.
+      shapes: the batch shape, for `compiled_step`.
     """
 
     def __init__(self, step: PlannedStep):
@@ -78,7 +74,7 @@ class Batches:
                 self.whole[name] = drawn.astype(np.int32)
 
     def num_examples(self, k: int) -> int:
-        """Of any batch."""
+        """Returns the batch size."""
         del k
         return self.batch_size
 
@@ -86,13 +82,13 @@ class Batches:
         return self.partial_batch(k, slice(None))
 
     def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Some rows of any batch."""
+        """Returns some rows of the batch."""
         del k
         return {name: leaf[rows] for name, leaf in self.whole.items()}
 
 
 def training_of(mode: str, count: int, options: argparse.Namespace) -> TrainingSetup:
-    """A Transformer-XL on so many devices."""
+    """Sets up training of a Transformer-XL on `count` devices."""
     cfg = base.get_config("transformer_xl")
     cfg.task, cfg.data.vocab_size = "language_modeling", options.vocabulary
     cfg.data.update(batch_size=options.rows, segment_length=options.length)
@@ -106,7 +102,7 @@ def training_of(mode: str, count: int, options: argparse.Namespace) -> TrainingS
 
 
 def measure(mode: str, count: int, options: argparse.Namespace) -> dict:
-    """The cost of a step in this process, which has so many devices."""
+    """Measures the training step in this process."""
     training = training_of(mode, count, options)
     state = training.partitioner.init(training.make_state)
     carry = training.make_carry()
@@ -134,9 +130,10 @@ def measure(mode: str, count: int, options: argparse.Namespace) -> dict:
 
 
 def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
-    """`measure` in a process with so many virtual devices, and what they sent.
+    """Runs `measure` in a process with `count` virtual devices and adds bytes sent.
 
-    Raises UserError where that process does not end well.
+    Raises:
+      UserError: the process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         flags = (
@@ -148,7 +145,7 @@ def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
             **os.environ,
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
             "JAX_PLATFORMS": "cpu",
-            "JAX_ENABLE_COMPILATION_CACHE": "false",  # only what is compiled is told
+            "JAX_ENABLE_COMPILATION_CACHE": "false",  # the HLO dump needs compilation
         }
         command = [sys.executable, "-m", "benchmarks.scaling", *arguments]
         done = subprocess.run(
@@ -160,8 +157,8 @@ def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
             check=False,
         )
         if done.returncode:
-            told = done.stderr.strip().splitlines() or ["no reason told"]
-            raise UserError(f"{mode} on {count} devices: {told[-1]}")
+            reasons = done.stderr.strip().splitlines() or ["no error output"]
+            raise UserError(f"{mode} on {count} devices: {reasons[-1]}")
         sent = collectives(program(Path(folder)), count)
     line = json.loads(done.stdout.splitlines()[-1])
     return line | {
@@ -175,18 +172,18 @@ def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
 
 
 def program(folder: Path) -> str:
-    """The text of the step, the longest of what was compiled."""
+    """Returns the HLO text of the step: the longest dumped program."""
     files = folder.glob("*after_optimizations.txt")
     return max((file.read_text(encoding="utf8") for file in files), key=len)
 
 
 def work_of(config: str) -> dict:
-    """What the arithmetic needs of configs/<file>.py:<model>."""
+    """Returns FLOPs, sizes and parameters of configs/<file>.py:<model>."""
     file, _, model = config.partition(":")
     try:
         cfg = importlib.import_module(f"configs.{file}").get_config(model)
     except (ImportError, KeyError) as error:
-        raise UserError(f"--predict={config}: there is no such config") from error
+        raise UserError(f"--predict={config}: unknown config") from error
     step = PlannedStep.of(cfg)
     return {
         "flops": step.flops(),
@@ -199,11 +196,11 @@ def work_of(config: str) -> dict:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="seconds, to see it work")
+    parser.add_argument("--tiny", action="store_true", help="a tiny run, for tests")
     parser.add_argument("--devices", default="1,2,4,8", help="virtual, of this CPU")
-    parser.add_argument("--modes", default=",".join(MODES), help="ways of spreading")
+    parser.add_argument("--modes", default=",".join(MODES), help="kinds of parallelism")
     parser.add_argument("--chips", default="8,16,32,64,128,256", help="of a slice")
     parser.add_argument("--predict", default=PREDICTED, help="configs; may be empty")
     for name, size in SIZES.items():
@@ -228,15 +225,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--modes={min(unknown)}: there are {', '.join(MODES)}")
     for name in ("vocabulary", "rows", "length"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name}={getattr(options, name)}: at least 1 is needed")
+            parser.error(f"--{name}={getattr(options, name)} must be at least 1")
     if options.rounds < 2:
-        parser.error(f"--rounds={options.rounds}: quartiles need at least 2")
+        parser.error(f"--rounds={options.rounds}: at least 2 are needed for quartiles")
     options.sizes = {name: getattr(options, name) for name in SIZES}
     return options
 
 
 def lines(options: argparse.Namespace, arguments: list[str]):
-    """A dict a line: all measurements, then all predictions."""
+    """Yields all measurements, then all estimates."""
     about = environment_info()
     about = {key: about[key] for key in ("threads", "versions", "commit")}
     for mode in options.modes.split(","):
@@ -247,7 +244,7 @@ def lines(options: argparse.Namespace, arguments: list[str]):
 
 
 def main() -> int:
-    """A JSON object a line."""
+    """Prints one JSON line per measurement or estimate."""
     arguments = sys.argv[1:]
     options = parse(arguments)
     try:

@@ -1,10 +1,10 @@
-"""How long it takes from the start of a process to its first training step.
+"""Time from the start of a process to the end of its first training step.
 
 python -m benchmarks.startup --work=small
 
-Imports, parameters, compilation and the step itself: `cold` with an empty folder for
-compiled programs, `cached` with one that the process before has filled. Peers compile
-nothing, so theirs is one figure. A JSON line a subject.
+It includes imports, initialisation, compilation and the step: `cold` with an empty
+compilation cache, `cached` with a filled one. Other systems do not compile. It prints a
+JSON line per system.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from benchmarks.harness.protocol import Missing, Process, spread
 from benchmarks.harness.workloads import WORKS
 from benchmarks.train_step import commands
 
-KEPT = {  # what a folder holds: all that compiles
+CACHE_ALL = {  # caches every compiled program
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", default="small")
     parser.add_argument("--dtype", default="float32", help="of what ours computes")
@@ -38,8 +38,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def seconds(name: str, command: list[str], threads: int, folder: str) -> float:
-    """From the start of a process to the end of its first step. Raises Missing."""
-    settings = KEPT | {"JAX_COMPILATION_CACHE_DIR": folder}
+    """Times a process up to the end of its first step. Raises Missing."""
+    settings = CACHE_ALL | {"JAX_COMPILATION_CACHE_DIR": folder}
     begin = time.perf_counter()
     process = Process(name, command, threads, settings)
     try:
@@ -50,11 +50,11 @@ def seconds(name: str, command: list[str], threads: int, folder: str) -> float:
 
 
 def measure(work: str, options: argparse.Namespace) -> dict[tuple, list[float]]:
-    """Seconds by subject and state of the folder; peers are named where missing."""
+    """Returns the seconds by system and cache state; prints missing systems."""
     size = WORKS[work].shrunk() if options.tiny else WORKS[work]
     found: dict[tuple, list[float]] = {}
     missing = set()
-    for _ in range(options.rounds):  # in turn, so that a busy moment meets all
+    for _ in range(options.rounds):  # in turn, so that load affects all alike
         for name, command in commands(size, options).items():
             if name in missing:
                 continue
@@ -64,15 +64,15 @@ def measure(work: str, options: argparse.Namespace) -> dict[tuple, list[float]]:
                         took = seconds(name, command, options.threads, folder)
                     except Missing as error:
                         missing.add(name)
-                        told = {"benchmark": "startup", "work": work, "subject": name}
-                        print(json.dumps(told | {"missing": str(error)}), flush=True)
+                        line = {"benchmark": "startup", "work": work, "subject": name}
+                        print(json.dumps(line | {"missing": str(error)}), flush=True)
                         break
                     found.setdefault((name, state), []).append(took)
     return found
 
 
 def main() -> int:
-    """JSON lines; exit code 1 where ours could not be measured."""
+    """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
     ending = 0
     for work in options.work:

@@ -1,32 +1,31 @@
-"""What a training step takes on a slice of TPUs, by arithmetic and nothing else.
+"""Roofline estimate of a training step on a TPU slice.
 
-    compute       FLOPs of a chip / its peak
-    update        bytes that the optimiser reads and writes / memory's bandwidth
-    collectives   bytes that a chip sends / what its links send
+    compute       FLOPs per chip / peak FLOP/s
+    update        bytes that the optimiser reads and writes / memory bandwidth
+    collectives   bytes sent per chip / bandwidth of its links
 
-Taken one after another these are a step in which nothing overlaps; the longer of
-compute + update and collectives is one in which all of it does. Real steps lie above
-both, because no program multiplies at the peak all the time: it is an upper bound of
-speed, for choosing a mesh and not for promising a rate.
+Their sum is a step without overlap; the larger of compute + update and collectives is a
+step with full overlap. Real steps are slower than both, since no program multiplies at
+peak all the time: use it to choose a mesh, not to predict a rate.
 """
 
 import dataclasses
 import math
 
 NUMBER = 4  # bytes of a parameter, a gradient and a moment: float32
-ADAM = 7  # numbers a parameter: reads it, its gradient and two moments; writes three
+ADAM = 7  # values per parameter: reads it, its gradient, two moments; writes three
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Figures of Google Cloud's pages of each version, a chip.
+    """Figures of one TPU chip, from Google Cloud's documentation.
 
     Attributes:
-      flops: a second, bfloat16; float32 is multiplied as bfloat16 by default.
-      memory: bytes.
-      bandwidth: bytes a second, of that memory.
-      links: bytes a second that all links send, half of what is printed for both
-        directions. A slice whose torus has open ends has less.
+      name: TPU version.
+      flops: bfloat16 FLOP/s; float32 is multiplied as bfloat16 by default.
+      memory: bytes of HBM.
+      bandwidth: bytes per second of HBM.
+      links: bytes per second that all links send in one direction.
     """
 
     name: str
@@ -40,19 +39,21 @@ CHIPS = (
     Chip("v5e", flops=197e12, memory=16e9, bandwidth=819e9, links=200e9),
     Chip("v6e", flops=918e12, memory=32e9, bandwidth=1640e9, links=400e9),
 )
-# How often (n - 1) / n of the parameters' bytes are sent in a ring of n: gradients are
-# added up and handed round; or, where each chip keeps a part, parameters are gathered
-# for both passes and gradients added up in parts.
+# Multiples of (n - 1) / n of the parameters' bytes sent on a ring of n: all-reduce of
+# gradients for "data"; two all-gathers and a reduce-scatter for "fsdp".
 ROUNDS = {"data": 2, "fsdp": 3}
 
 
 def step_on(chip: Chip, count: int, mode: str, work: dict) -> dict:
-    """Seconds of a step and what becomes of them, on so many chips.
+    """Estimates a step on `count` chips.
 
     Args:
-      work: `flops` of a step, its `rows`, `tokens` and the model's `parameters`.
+      chip: figures of a chip.
+      count: number of chips.
+      mode: "data" or "fsdp".
+      work: `flops` of a step, its `rows`, `tokens` and `parameters`.
     """
-    rows = math.ceil(work["rows"] / count)  # the fullest chip's
+    rows = math.ceil(work["rows"] / count)  # of the chip with most rows
     flops = work["flops"] * rows / work["rows"]
     held = work["parameters"] / (count if mode == "fsdp" else 1)
     sent = ROUNDS[mode] * (count - 1) / count * work["parameters"] * NUMBER
@@ -63,7 +64,7 @@ def step_on(chip: Chip, count: int, mode: str, work: dict) -> dict:
         "all overlapped": max(compute + update, collective),
     }
     whole_update = ADAM * work["parameters"] * NUMBER / chip.bandwidth
-    alone = work["flops"] / chip.flops + whole_update  # on one chip, if it fitted
+    alone = work["flops"] / chip.flops + whole_update  # on one chip, if it fits
     return {
         "rows_per_chip": rows,
         "flops_per_chip": flops,
@@ -80,7 +81,7 @@ def step_on(chip: Chip, count: int, mode: str, work: dict) -> dict:
 
 
 def predictions(config: str, work: dict, counts: tuple[int, ...]) -> list[dict]:
-    """A line for every chip, number of chips and mode, from 1 chip's work."""
+    """Returns a line for every chip, number of chips and mode."""
     return [
         {"predicted": config, "chip": dataclasses.asdict(chip), "chips": count}
         | {"mode": mode, "work": work}

@@ -1,12 +1,12 @@
-"""How long a training step takes, ours and that of other libraries, in turn.
+"""Time of a training step, ours and other libraries, measured in turn.
 
 python -m benchmarks.train_step --work=small,base,xl_small,rnn_small
 
-A step is forwards, backwards and update, dropout on, random data without padding.
-Each subject is a process of its own, and peers have an environment of their own
-(`make setup-bench`); one that is not installed is named. A JSON line a subject, and
-a summary a work: how many times as fast as the fastest peer, and whether that is the
-goal. Flax's own WMT example is no package, so it is not among the peers.
+A step is forward pass, backward pass and update, with dropout, on random data without
+padding. Each system runs in a process of its own, other libraries in an environment of
+their own (`make setup-bench`); a missing one is reported. It prints a JSON line per
+system and a summary per workload: the speed relative to the fastest other system, and
+whether the goal is reached.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.harness.comparison import (
 )
 from benchmarks.harness.workloads import ORIGINAL, USUAL, WORKS, Work, training_products
 
-PEERS = {  # by the model of a work: names, and modules of benchmarks/peers
+PEERS = {  # by model: names and modules of benchmarks/peers
     "transformer": {
         "torch_sdpa": ("torch_encoder_decoder", "--variant=sdpa"),
         "torch_transformer": ("torch_encoder_decoder", "--variant=library"),
@@ -41,7 +41,7 @@ PEERS = {  # by the model of a work: names, and modules of benchmarks/peers
 
 
 def commands(work: Work, options: argparse.Namespace) -> Commands:
-    """Of all subjects, ours first."""
+    """Returns the command of every system, ours first."""
     flags = [f"--work={work.name}", *(["--tiny"] if options.tiny else [])]
     flags.append(f"--dtype={options.dtype}")
     found = ours("train", *flags)
@@ -51,7 +51,7 @@ def commands(work: Work, options: argparse.Namespace) -> Commands:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; argparse refuses what is none with exit code 2."""
+    """Parses the options; invalid ones exit with code 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", default=",".join(USUAL), help=", ".join(WORKS))
     parser.add_argument("--dtype", default="float32", help="of what is computed")
@@ -62,7 +62,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main() -> int:
-    """JSON lines; exit code 1 where ours could not be measured."""
+    """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
     ending = 0
     for name in options.work:

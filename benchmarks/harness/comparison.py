@@ -1,4 +1,4 @@
-"""From the times of ours and of peers to lines of JSON and a ratio with its range."""
+"""Comparison of measured systems: JSON lines and ratios with ranges."""
 
 import argparse
 import json
@@ -16,16 +16,16 @@ OURS = "ours"
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-bench" / "bin" / "python"
 
-Commands = dict[str, list[str]]  # by name of the subject
+Commands = dict[str, list[str]]  # by name of the system
 
 
 def ours(*arguments: str) -> Commands:
-    """The command of our own subject."""
+    """Returns the command of our own system."""
     return {OURS: [sys.executable, "-m", "benchmarks.harness.subjects", *arguments]}
 
 
 def peer(python: str, module: str, *arguments: str) -> list[str]:
-    """The command of a peer, which has an environment of its own."""
+    """Returns the command of another library in its environment."""
     return [python, "-m", f"benchmarks.peers.{module}", *arguments]
 
 
@@ -37,14 +37,15 @@ def compare(
     goals: Sequence[tuple[str, float]],
     options: argparse.Namespace,
 ) -> dict:
-    """Prints a line a subject and the summary; returns it with `lines` by subject.
+    """Measures, prints a line per system and the summary, and returns the summary.
 
     Args:
-      about: what all lines begin with.
-      products: of our step; a subject that needs others has its own. None where
-        numbers are not what is computed.
-      tokens: of a step; None: each subject counts its own.
-      goals: (FASTEST or a peer's name, how many times as fast ours should be).
+      about: fields of every line.
+      commands: command of every system.
+      products: matrix products of our step; another system may report its own.
+      tokens: tokens per step; None: each system counts its own.
+      goals: pairs (FASTEST or a name, goal of the ratio).
+      options: command-line options.
     """
     missing, processes = {}, []
     for name, command in commands.items():
@@ -70,8 +71,8 @@ def compare(
         for process in processes:
             process.close()
     for name, reason in missing.items():
-        told = {"subject": name, "missing": reason}
-        print(json.dumps(about | told), flush=True)
+        line = {"subject": name, "missing": reason}
+        print(json.dumps(about | line), flush=True)
     summary = about | summary_of(lines, goals) | {"missing": sorted(missing)}
     print(json.dumps(summary), flush=True)
     return summary | {"lines": lines}
@@ -80,7 +81,7 @@ def compare(
 def line_of(
     process: Process, times: Times, products: list[Product], tokens: int | None
 ) -> dict:
-    """What is known of a subject; asked after the last chunk."""
+    """Returns the JSON line of a system; asks for facts after the last chunk."""
     facts = process.ask("facts")
     seconds = spread(times.seconds)
     tokens = facts.pop("tokens", tokens)
@@ -88,12 +89,12 @@ def line_of(
     work = {}
     if computed:
         achieved = computed / seconds["median"]
-        ceiling = computed / sum(process.ask("products"))
+        peak = computed / sum(process.ask("products"))
         work = {
             "flops": computed,
             "flops_per_second": achieved,
-            "ceiling_flops_per_second": ceiling,
-            "share_of_ceiling": achieved / ceiling,
+            "peak_matmul_flops_per_second": peak,
+            "fraction_of_peak": achieved / peak,
         }
     return {
         "seconds": seconds,
@@ -112,7 +113,7 @@ def line_of(
 
 
 def summary_of(lines: dict[str, dict], goals: Sequence[tuple[str, float]]) -> dict:
-    """Ratios of ours to peers, each with a range of quartiles, and goals."""
+    """Returns ratios with ranges of quartiles, and goals."""
     if OURS not in lines:
         return {"summary": True, "error": "ours was not measured"}
     peers = {name: line for name, line in lines.items() if name != OURS}
@@ -123,16 +124,16 @@ def summary_of(lines: dict[str, dict], goals: Sequence[tuple[str, float]]) -> di
     ratios = {name: ratio(own, per_token(line)) for name, line in peers.items()}
     fastest = min(ratios, key=lambda name: ratios[name]["ratio"])
     memory = statistics.median(line["peak_megabytes"] for line in peers.values())
-    told = {}
+    reached = {}
     for name, goal in goals:
         got = ratios.get(fastest if name == FASTEST else name)
-        told[name] = unmet(goal) | (got or {})
+        reached[name] = unmet(goal) | (got or {})
         if got:
-            told[name]["is_met"] = got["ratio"] >= goal
+            reached[name]["is_met"] = got["ratio"] >= goal
     return summary | {
         "fastest_peer": fastest,
         "ratios": ratios,
-        "goals": told,
+        "goals": reached,
         "memory": {
             "ours": lines[OURS]["peak_megabytes"],
             "median_peer": memory,
@@ -142,18 +143,18 @@ def summary_of(lines: dict[str, dict], goals: Sequence[tuple[str, float]]) -> di
 
 
 def per_token(line: dict) -> dict[str, float]:
-    """Seconds; steps of different subjects may have different tokens."""
+    """Returns seconds per token; systems may differ in tokens per step."""
     tokens = line["tokens_per_second"] * line["seconds"]["median"]
     return {name: value / tokens for name, value in line["seconds"].items()}
 
 
 def unmet(goal: float) -> dict:
-    """A goal before anything is known."""
+    """Returns a goal that has not been measured."""
     return {"goal": goal, "is_met": None}
 
 
 def ratio(own: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    """How many times as fast as another; the range is that of both's quartiles."""
+    """Returns the speed ratio with its range by the quartiles of both."""
     return {
         "ratio": other["median"] / own["median"],
         "low": other["low"] / own["high"],
@@ -162,9 +163,9 @@ def ratio(own: dict[str, float], other: dict[str, float]) -> dict[str, float]:
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults) -> None:
-    """What all benchmarks can be told."""
+    """Adds the options of all benchmarks."""
     plan = Plan(**defaults)
-    parser.add_argument("--tiny", action="store_true", help="seconds, to see it work")
+    parser.add_argument("--tiny", action="store_true", help="a tiny run, for tests")
     parser.add_argument("--rounds", type=int, default=plan.rounds)
     parser.add_argument("--steps", type=int, default=plan.steps, help="of a chunk")
     parser.add_argument("--warm", type=int, default=plan.warm, help="steps before")
@@ -184,7 +185,7 @@ def add_options(parser: argparse.ArgumentParser, **defaults) -> None:
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """How much is measured; of the tiny, two steps without a second try."""
+    """Returns the measurement plan of the options."""
     if options.tiny:
         return Plan(rounds=2, steps=1, warm=1, tries=1)
     names = ("rounds", "steps", "threshold", "tries", "warm", "patience")
@@ -192,7 +193,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def chosen(commands: Commands, options: argparse.Namespace) -> Commands:
-    """Those of `--only`; ours alone where there is to be no peer."""
+    """Selects the systems of `--only`; ours alone if `--peers` is empty."""
     if not options.peers:
         return {OURS: commands[OURS]}
     only = options.only.split(",") if options.only else list(commands)
@@ -202,22 +203,22 @@ def chosen(commands: Commands, options: argparse.Namespace) -> Commands:
 def checked(
     parser: argparse.ArgumentParser, arguments: list[str]
 ) -> argparse.Namespace:
-    """The options; refuses those that nothing could be measured with."""
+    """Parses the options and checks their ranges."""
     options = parser.parse_args(arguments)
     for name in ("rounds", "steps", "warm", "tries", "threads"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name}={getattr(options, name)}: at least 1 is needed")
+            parser.error(f"--{name}={getattr(options, name)} must be at least 1")
     if options.rounds * options.steps < 2 and not options.tiny:
-        parser.error("--rounds x --steps: quartiles need at least 2 steps")
+        parser.error("--rounds x --steps: at least 2 are needed for quartiles steps")
     return options
 
 
 def choices(
     parser: argparse.ArgumentParser, flag: str, text: str, known: Sequence[str]
 ) -> list[str]:
-    """A list between commas, of known names."""
+    """Splits a comma-separated list of known names."""
     names = text.split(",")
     for name in names:
         if name not in known:
-            parser.error(f"--{flag}={text}: there are {', '.join(known)}")
+            parser.error(f"--{flag}={text}: choose from {', '.join(known)}")
     return names

@@ -1,8 +1,8 @@
-"""Who is timed when: turns on a machine that may have other work.
+"""Interleaved timing of several processes on a shared machine.
 
-A round asks every subject for some steps, A B C ..., and the next round C B A, so
-that what drifts meets all alike. What others used of the processors meanwhile is read
-from /proc/stat; a chunk that was disturbed is repeated, and the quietest one counts.
+A round times some steps of every process, A B C ..., and the next round C B A, so that
+drift affects all alike. The load of other processes is read from /proc/stat; a
+disturbed chunk is repeated and the quietest one counts.
 """
 
 import dataclasses
@@ -18,14 +18,15 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """Number of rounds, steps and repetitions.
 
     Attributes:
-      steps: of a chunk.
-      threshold: share of the processors that others may use of a chunk.
-      tries: for a chunk, at most.
-      warm: steps before any counts.
-      patience: seconds to wait, before a chunk, for others to be done.
+      rounds: number of rounds.
+      steps: steps per chunk.
+      threshold: largest CPU fraction of other processes in a chunk.
+      tries: most repetitions of a chunk.
+      warm: warm-up steps.
+      patience: seconds to wait for a quiet machine before a chunk.
     """
 
     rounds: int = 4
@@ -38,12 +39,12 @@ class Plan:
 
 @dataclasses.dataclass
 class Times:
-    """Of one subject.
+    """Measured times of one process.
 
     Attributes:
-      first: seconds of the first step, with its compilation.
-      seconds: of each step that counts.
-      others: of each chunk that counts, the share that others used.
+      first: seconds of the first step, compilation included.
+      seconds: seconds of each step.
+      others: CPU fraction of other processes in each chunk.
     """
 
     first: float
@@ -52,7 +53,7 @@ class Times:
 
 
 def busy_seconds() -> tuple[float, float]:
-    """Of all processors since the machine started: at work, and in all."""
+    """Returns busy and total CPU seconds since the machine started."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     user, nice, system, idle, waiting, *rest = map(int, fields)
     working = user + nice + system + sum(rest)
@@ -60,14 +61,14 @@ def busy_seconds() -> tuple[float, float]:
 
 
 def own_seconds(pid: int) -> float:
-    """That a process has computed."""
+    """Returns the CPU seconds of a process."""
     text = Path(f"/proc/{pid}/stat").read_text()
     fields = text.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def share_of_others(before: tuple[float, float], own: float) -> float:
-    """Of the processors since `before`, but for `own` seconds."""
+    """Returns the CPU fraction since `before` without `own` seconds."""
     working, total = (
         now - then for now, then in zip(busy_seconds(), before, strict=True)
     )
@@ -75,7 +76,7 @@ def share_of_others(before: tuple[float, float], own: float) -> float:
 
 
 def wait_for_quiet(plan: Plan) -> None:
-    """Until nobody computes, or patience ends."""
+    """Waits until the machine is quiet or patience ends."""
     end = time.monotonic() + plan.patience
     while time.monotonic() < end:
         before = busy_seconds()
@@ -85,7 +86,7 @@ def wait_for_quiet(plan: Plan) -> None:
 
 
 def chunk(process: Process, plan: Plan) -> tuple[list[float], float]:
-    """Seconds of some steps and the share of others, of the quietest try."""
+    """Times one chunk; returns its seconds and the load, of the quietest try."""
     best: tuple[list[float], float] | None = None
     for _ in range(plan.tries):
         wait_for_quiet(plan)
@@ -100,7 +101,7 @@ def chunk(process: Process, plan: Plan) -> tuple[list[float], float]:
 
 
 def measure(processes: Sequence[Process], plan: Plan) -> dict[str, Times | Missing]:
-    """Times of all, by name; of one that fails, what it said."""
+    """Returns the times of all processes by name, or the error of one that failed."""
     found: dict[str, Times | Missing] = {}
     for process in processes:
         try:

@@ -1,4 +1,4 @@
-"""Our data layer as a subject: batches as training reads them.
+"""Our data package as a measured process: training batches.
 
 python -m benchmarks.harness.our_batches --kind=sentences
 """
@@ -12,7 +12,7 @@ from benchmarks.harness.workloads import CORPORA
 
 
 class Batches:
-    """A step makes some batches, one after another."""
+    """Measured process whose step makes some batches."""
 
     products = ()
 
@@ -27,20 +27,20 @@ class Batches:
         self.count, self.number, self.tokens = size.batches, 0, 0
 
     def step(self) -> None:
-        """The next ones."""
+        """Makes the next batches."""
         self.tokens = 0
         for k in range(self.number, self.number + self.count):
             self.tokens += self.batches[k]["weights"].sum()
         self.number += self.count
 
     def facts(self) -> dict:
-        """See `Subject`; `tokens` are the last step's, of the target."""
+        """Returns the facts; `tokens` counts target tokens of the last step."""
         versions = {"numpy": metadata.version("numpy")}
         return {"device": "cpu", "versions": versions, "tokens": int(self.tokens)}
 
 
 def main() -> None:
-    """One subject, until it is asked nothing more."""
+    """Serves the measured process until its input ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=CORPORA, required=True)
     parser.add_argument("--tiny", action="store_true")

@@ -1,12 +1,12 @@
-"""How the process that measures talks to those that are measured: lines of JSON.
+"""Protocol between the measuring and the measured processes: JSON lines.
 
     -> warm 3                 <- [5.1, 0.7, 0.7]     seconds; the first compiles
     -> go 4                   <- [0.7, 0.7, 0.7, 0.7]
     -> products               <- seconds of each of the work's matrix products
     -> facts                  <- {"peak_bytes": ..., "device": ..., ...}
 
-All processes live at once and only one computes. Standard library only: peers run
-where JAX is not.
+All processes live at once and one computes at a time. Standard library only, since
+other libraries run in an environment without JAX.
 """
 
 import json
@@ -23,30 +23,30 @@ from typing import Protocol
 from benchmarks.harness.workloads import Product
 
 ROOT = Path(__file__).parents[2]
-TRIES = 5  # measurements of a product, of which the shortest is its ceiling
-SHORT = 2e8  # FLOPs below which a product is repeated within a measurement
+TRIES = 5  # measurements of a product; the shortest counts
+SHORT = 2e8  # FLOPs below which a product is repeated in a measurement
 
 
 class Subject(Protocol):
-    """What a measured process can do."""
+    """Interface of a measured system."""
 
     products: list[Product]
 
     def step(self) -> None:
-        """What is timed; returns when it is done."""
+        """Runs one timed step and returns when it is done."""
 
     def multiplier(self, product: Product, times: int) -> Callable[[], None]:
-        """A call that computes a product so often, and returns when it is done."""
+        """Returns a call that computes a product `times` times."""
 
     def facts(self) -> dict:
-        """Device, versions, number of compilations and the like."""
+        """Returns device, versions, number of compilations and so on."""
 
 
 def serve(make: Callable[[], Subject]) -> None:
-    """Answers the process that measures until it has no more to ask.
+    """Answers commands until the input ends.
 
-    What libraries print goes to the standard error, so that answers stand alone.
-    A module that is not there is the answer {"missing": its name}.
+    Output of libraries is redirected to standard error. A missing module is reported as
+    {"missing": message}.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -65,7 +65,7 @@ def serve(make: Callable[[], Subject]) -> None:
 
 
 def answer(subject: Subject, command: str, count: str = "1") -> list | dict:
-    """To one line."""
+    """Returns the answer to one command."""
     if command in ("warm", "go"):
         return [seconds_of(subject.step) for _ in range(int(count))]
     if command == "products":
@@ -76,14 +76,14 @@ def answer(subject: Subject, command: str, count: str = "1") -> list | dict:
 
 
 def seconds_of(call: Callable[[], None]) -> float:
-    """That a call takes."""
+    """Returns the seconds that a call takes."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
 def product_seconds(subject: Subject, product: Product) -> float:
-    """Of `count` times a product, at its fastest."""
+    """Returns the shortest seconds of a product, times its count."""
     one = product.flops / product.count
     times = min(product.count, max(1, int(SHORT / one)))
     call = subject.multiplier(product, times)
@@ -93,21 +93,21 @@ def product_seconds(subject: Subject, product: Product) -> float:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had, its imports included."""
+    """Returns the peak resident memory of this process."""
     status = Path("/proc/self/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
 
 
 class Missing(Exception):
-    """A subject that is not installed, or that failed; the text says why."""
+    """A system that is not installed or failed; the text says why."""
 
 
 class Process:
-    """A measured process, seen from the one that measures.
+    """A measured process, seen from the measuring one.
 
     Attributes:
-      name: of the subject.
+      name: name of the system.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class Process:
         threads: int,
         environment: dict[str, str] | None = None,
     ):
-        """Starts it. Raises Missing where its program is not there."""
+        """Starts the process. Raises Missing if its program does not exist."""
         self.name = name
-        self.told = tempfile.TemporaryFile()  # noqa: SIM115, as long as the process
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115, as long as the process
         settings = {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # peers need room too
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # other processes need memory too
             "TOKENIZERS_PARALLELISM": "false",
             **(environment or {}),
         }
@@ -134,7 +134,7 @@ class Process:
                 env=os.environ | settings,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self.told,
+                stderr=self.stderr,
                 text=True,
             )
         except OSError as error:
@@ -142,25 +142,25 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id of the measured process."""
         return self.process.pid
 
     def begin(self) -> "Process":
-        """Waits until it can be asked. Raises Missing where it cannot."""
+        """Waits until the process is ready. Raises Missing if it fails."""
         self._read()
         return self
 
     def ask(self, *words) -> list | dict:
-        """The answer to a command. Raises Missing where there is none."""
+        """Sends a command and returns the answer. Raises Missing if there is none."""
         try:
             self.process.stdin.write(" ".join(map(str, words)) + "\n")
             self.process.stdin.flush()
         except OSError as error:
-            raise Missing(self._last_words()) from error
+            raise Missing(self._last_error_line()) from error
         return self._read()
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the measured process."""
         self.process.stdin.close()
         try:
             self.process.wait(10)
@@ -168,25 +168,25 @@ class Process:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
-        self.told.close()
+        self.stderr.close()
 
     def _read(self) -> list | dict:
         line = self.process.stdout.readline()
         if not line:
-            raise Missing(self._last_words())
+            raise Missing(self._last_error_line())
         found = json.loads(line)
         if isinstance(found, dict) and "missing" in found:
             raise Missing(found["missing"])
         return found
 
-    def _last_words(self) -> str:
+    def _last_error_line(self) -> str:
         self.process.wait()
-        self.told.seek(0)
-        lines = self.told.read().decode(errors="replace").strip().splitlines()
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {self.process.returncode}"
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
+    """Returns the median and the quartiles."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "low": low, "high": high}

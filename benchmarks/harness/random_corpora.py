@@ -1,4 +1,4 @@
-"""Corpora that mean nothing, in the form that training reads corpora in."""
+"""Random corpora with the interface of a training corpus."""
 
 import dataclasses
 
@@ -11,16 +11,16 @@ from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS, SPECIAL
 from data.tokenizers.symbols import WordTokenizer
 
-BATCHES = 4  # that differ from each other
+BATCHES = 4  # number of different batches
 
 
 def words(count: int) -> WordTokenizer:
-    """A vocabulary of so many numbers."""
+    """Returns a word tokenizer with `count` entries."""
     return WordTokenizer([*SPECIAL, *map(str, range(count - len(SPECIAL)))])
 
 
 def encoded(lengths: np.ndarray, vocabulary: int, seed: int) -> TokenizedSplit:
-    """Sentences of these lengths, their ends included."""
+    """Returns random sentences of these lengths, end symbols included."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     random = np.random.default_rng(seed)
     tokens = random.integers(len(SPECIAL), vocabulary, offsets[-1]).astype(np.int32)
@@ -31,14 +31,14 @@ def encoded(lengths: np.ndarray, vocabulary: int, seed: int) -> TokenizedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Sentences:
-    """Pairs that are all as long: `train_batches` as a `Dataset` gives them."""
+    """Sentence pairs of equal length, with the interface of a `Dataset`."""
 
     rows: int
     length: int
     vocabulary: int
 
     def train_batches(self) -> BucketedBatches:
-        """A few batches, each full."""
+        """Returns a few batches without padding."""
         lengths = np.full(self.rows * BATCHES, self.length)
         sides = [encoded(lengths, self.vocabulary, seed) for seed in (0, 1)]
         plan = plan_batches(
@@ -49,7 +49,7 @@ class Sentences:
 
 @dataclasses.dataclass(frozen=True)
 class VariedSentences:
-    """Pairs of all lengths up to `length`, each equally often.
+    """Sentence pairs of all lengths up to `length`, uniformly distributed.
 
     Attributes:
       factor: a translation has at most this x source + 10 tokens.
@@ -62,25 +62,25 @@ class VariedSentences:
 
     @property
     def factor(self) -> float:
-        """With which the longest source may have as long a translation."""
+        """Length ratio that allows the longest source an equally long translation."""
         return max(0, self.length - 10) / self.length
 
     @property
     def lengths(self) -> np.ndarray:
-        """Of the sources, their ends included."""
+        """Lengths of the sources, end symbols included."""
         return np.random.default_rng(0).integers(2, self.length + 1, self.rows)
 
     @property
     def limits(self) -> np.ndarray:
-        """Most tokens of the translations."""
+        """Largest lengths of the translations."""
         return np.minimum((self.factor * self.lengths).astype(int) + 10, self.length)
 
     def sides(self) -> list[TokenizedSplit]:
-        """Source and target."""
+        """Returns the tokenised source and target."""
         return [encoded(self.lengths, self.vocabulary, seed) for seed in (0, 1)]
 
     def train_batches(self, tokens_per_batch: int = 4096) -> BucketedBatches:
-        """In buckets, shuffled."""
+        """Returns shuffled batches in buckets."""
         sides = self.sides()
         plan = plan_batches(
             *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
@@ -88,7 +88,7 @@ class VariedSentences:
         return BucketedBatches(*sides, plan, seed=0)
 
     def evaluation_batches(self, tokens_per_batch: int) -> BucketedBatches:
-        """In buckets, one after another."""
+        """Returns batches in buckets, in order."""
         sides = self.sides()
         plan = plan_batches(
             *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
@@ -98,14 +98,14 @@ class VariedSentences:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text in parallel streams: `train_batches` as a `Dataset` gives them."""
+    """Text in parallel streams, with the interface of a `Dataset`."""
 
     rows: int
     length: int
     vocabulary: int
 
     def train_batches(self) -> LMStreamBatches:
-        """Segments of it, for ever."""
+        """Returns an endless stream of segments."""
         size = np.asarray([self.rows * self.length * BATCHES])
         text = encoded(size, self.vocabulary, seed=0)
         return LMStreamBatches(text, batch_size=self.rows, length=self.length)

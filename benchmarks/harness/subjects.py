@@ -1,4 +1,4 @@
-"""Our own subjects: a training step and a search, as a run makes them.
+"""Our own measured systems: a training step and a search.
 
 python -m benchmarks.harness.subjects train --work=small
 """
@@ -40,7 +40,7 @@ VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 
 
 def config(work: Work, dtype: str = "float32") -> ConfigDict:
-    """The experiment that a work is."""
+    """Returns the config of a workload."""
     cfg = base.get_config(work.model)
     cfg.model.update({"width": work.width, "layers": work.layers, "dtype": dtype})
     if work.model == "rnn":
@@ -61,17 +61,17 @@ def config(work: Work, dtype: str = "float32") -> ConfigDict:
 
 
 def experiment(work: Work, dtype: str = "float32") -> Experiment:
-    """The same, put together."""
+    """Builds the experiment of a workload."""
     vocabulary = words(work.vocabulary)
     sides = ("source", "target") if work.is_translation else ("text",)
     return build_experiment(config(work, dtype), dict.fromkeys(sides, vocabulary))
 
 
 class Ours:
-    """What all our subjects share."""
+    """Base class of our measured systems."""
 
     def multiplier(self, product: Product, times: int) -> Callable[[], None]:
-        """See `Subject`; both factors lie in memory row by row."""
+        """Returns a call that computes a product; see `Subject.multiplier`."""
         batch, rows, inner, columns, _ = product
         left, right = (
             jnp.ones(shape, self.dtype)
@@ -88,7 +88,7 @@ class Ours:
         return call
 
     def facts(self) -> dict:
-        """See `Subject`; on an accelerator its memory counts, not the process's."""
+        """Returns the facts; on an accelerator the peak is that of its memory."""
         device = jax.devices()[0]
         found = {
             "device": device.device_kind,
@@ -105,7 +105,7 @@ class Ours:
 
 
 class TrainStep(Ours):
-    """A step of `trainable.TrainingSetup`, batches on the device."""
+    """Training step of `TrainingSetup`, with batches on the device."""
 
     def __init__(self, work: Work, dtype: str = "float32"):
         self.dtype = dtype
@@ -121,7 +121,7 @@ class TrainStep(Ours):
         self.parameters = num_parameters(self.state.params)
 
     def step(self) -> None:
-        """Forwards, backwards, update."""
+        """Runs forward pass, backward pass and update."""
         batch = self.batches[self.number % len(self.batches)]
         found = self.compiled(self.state, self.carry, batch)
         self.state, self.carry, self.pairs = jax.block_until_ready(found)
@@ -129,14 +129,14 @@ class TrainStep(Ours):
         trim_heap(self.number)
 
     def compilations(self) -> int:
-        """Of the step."""
+        """Returns the number of compilations of the step."""
         return self.compiled.cache_size()
 
 
 class Decoding(Ours):
-    """A batch of sources translated by random parameters, as `eval.py` does it.
+    """Translation of a batch with random parameters, as by `eval.py`.
 
-    With `beam` 1 it is greedy. All targets have exactly as many tokens as sources.
+    With `beam` 1 it is greedy search. Targets have exactly as many tokens as sources.
     """
 
     def __init__(self, work: Work, beam: int, dtype: str = "float32"):
@@ -154,14 +154,14 @@ class Decoding(Ours):
         cfg = found.cfg
         method = "beam" if beam > 1 else "greedy"
         cfg.decode.update({"method": method, "beam_size": beam})
-        # Ends cannot come before the last token, and have to come then.
+        # The end symbol is the last token of every hypothesis.
         cfg.decode.update({"max_length": work.length, "min_length": work.length - 1})
         self.search = DecodingConfig.from_config(cfg.decode).single_best
         self.parameters = num_parameters(self.variables)
         self.compiled = found.task._search
 
     def step(self) -> None:
-        """A search."""
+        """Runs one search over the batch."""
         found, _ = self.found.task.search(
             self.model,
             self.variables,
@@ -173,21 +173,21 @@ class Decoding(Ours):
         self.lengths = np.asarray(found.lengths)
 
     def compilations(self) -> int:
-        """Of the search."""
+        """Returns the number of compilations of the search."""
         return self.compiled._cache_size()
 
     def facts(self) -> dict:
-        """Also how many tokens came out."""
+        """Returns the facts and the numbers of generated tokens."""
         return super().facts() | {
             "new_tokens": sorted({*self.lengths.ravel().tolist()})
         }
 
 
 class VariedDecoding(Decoding):
-    """The same over sentences of many lengths, in the batches of an evaluation.
+    """Translation of sentences of many lengths, in the batches of an evaluation.
 
-    A translation ends at the latest some tokens after what its source's length says,
-    so rows end at different times and short sentences meet in small batches.
+    The largest length of a translation depends on its source, so rows finish at
+    different steps.
     """
 
     def __init__(self, work: Work, beam: int, dtype: str = "float32"):
@@ -207,18 +207,18 @@ class VariedDecoding(Decoding):
         }
 
     def step(self) -> None:
-        """A search in each batch."""
+        """Runs a search over every batch."""
         for batch in self.all:
             self.batch = batch
             super().step()
 
     def facts(self) -> dict:
-        """Also how many tokens of both sides count, and would if all rows were full."""
+        """Returns the facts and token counts with and without padding."""
         return super().facts() | self.counts
 
 
 def main() -> None:
-    """One subject, until it is asked nothing more."""
+    """Serves one measured system until its input ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=("train", "decode"))
     parser.add_argument("--work", choices=WORKS, required=True)

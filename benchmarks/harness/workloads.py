@@ -1,7 +1,7 @@
-"""What is timed, as data: sizes that ours and every peer build the same model of.
+"""Workloads: model and batch sizes that every measured system builds.
 
-A work's matrix products say both how much it computes and at which shapes a process
-is asked for its ceiling. Standard library only: peers run where JAX is not.
+The matrix products of a workload give its FLOPs and the shapes at which the peak matmul
+rate is measured. Standard library only, since other libraries run without JAX.
 """
 
 import dataclasses
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A model and its input, all of it full: no padding but in the masks.
+    """Sizes of a model and its batch, which has no padding.
 
     Attributes:
-      model: one of `cfg.model.name`.
-      rows, length: of a batch; a source is as long as its target.
-      memory: tokens a language model remembers.
-      goals: how many times as fast as the fastest peer, or a named one, ours should
-        be.
-      on_accelerators: whether it is too large for processors.
+      model: a value of `cfg.model.name`.
+      rows: batch size.
+      length: tokens per row; a source is as long as its target.
+      memory: memory length of a language model.
+      goals: goals of the speed ratio to the fastest or a named system.
+      on_accelerators: whether it is too large for CPUs.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """Predicted in a step."""
+        """Number of tokens predicted per step."""
         return self.rows * self.length
 
     @property
     def is_translation(self) -> bool:
-        """Whether there is a source."""
+        """True for an encoder-decoder."""
         return self.model != "transformer_xl"
 
     def shrunk(self) -> "Work":
-        """The same in seconds, to see it work."""
+        """Returns a tiny version for tests."""
         small = {"rows": 2, "length": 4, "vocabulary": 32, "layers": 1}
         sizes = {"width": 64, "heads": 2, "feed_forward": 128}
         return dataclasses.replace(
@@ -137,27 +137,28 @@ class Product(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Of all of them, a multiplication and an addition being two."""
+        """FLOPs of all products, 2 per multiply-add."""
         return 2 * self.batch * self.rows * self.inner * self.columns * self.count
 
 
 def transposed(one: Product) -> Iterator[Product]:
-    """What its backward pass computes: the gradients of both factors."""
+    """Yields the products of the backward pass: gradients of both factors."""
     batch, rows, inner, columns, count = one
     yield Product(batch, rows, columns, inner, count)
     yield Product(batch, inner, rows, columns, count)
 
 
 def flops(products: list[Product]) -> int:
-    """Of matrix products alone: nothing elementwise, no optimiser."""
+    """Returns the FLOPs of matrix products."""
     return sum(one.flops for one in products)
 
 
 def training_products(work: Work, *, distances: bool = True) -> list[Product]:
-    """Of a step: forwards and, but for what needs no gradient, backwards.
+    """Returns the products of a training step, forward and backward.
 
     Args:
-      distances: see `transformer_xl`.
+      work: the workload.
+      distances: whether relative positions are projected and scored.
     """
     forward = {"transformer": encoder_decoder, "rnn": recurrent}
     found = []
@@ -165,16 +166,16 @@ def training_products(work: Work, *, distances: bool = True) -> list[Product]:
         for one in forward[work.model](work):
             found += [one, *transposed(one)]
         return found
-    learnt, remembered = transformer_xl(work, distances)
-    for one in learnt:
+    trained, memory = transformer_xl(work, distances)
+    for one in trained:
         found += [one, *transposed(one)]
-    for one in remembered:  # a memory's states are given: no gradient of theirs
+    for one in memory:  # no gradient flows into the memory
         found += [one, list(transposed(one))[1]]
     return found
 
 
 def attention(work: Work, queries: int, keys: int, count: int) -> list[Product]:
-    """Scores and sums of values of `count` attentions."""
+    """Returns the products of `count` attention layers."""
     each, batch = work.width // work.heads, work.rows * work.heads
     return [
         Product(batch, queries, each, keys, count),
@@ -183,7 +184,7 @@ def attention(work: Work, queries: int, keys: int, count: int) -> list[Product]:
 
 
 def feed_forward(work: Work, rows: int, count: int) -> list[Product]:
-    """Both products of `count` layers."""
+    """Returns the products of `count` feed-forward layers."""
     width, inner = work.width, work.feed_forward
     return [
         Product(1, rows, width, inner, count),
@@ -192,7 +193,7 @@ def feed_forward(work: Work, rows: int, count: int) -> list[Product]:
 
 
 def encoder_decoder(work: Work) -> list[Product]:
-    """Forwards: 4 products of an encoder's layer, 8 of a decoder's, and the logits."""
+    """Returns the forward products: 4 per encoder and 8 per decoder layer, logits."""
     tokens, width, layers = work.tokens, work.width, work.layers
     return [
         Product(1, tokens, width, width, 12 * layers),
@@ -203,15 +204,16 @@ def encoder_decoder(work: Work) -> list[Product]:
 
 
 def transformer_xl(work: Work, distances: bool) -> tuple[list[Product], list[Product]]:
-    """Forwards: what all of is learnt through, and keys and values of a memory.
+    """Returns the forward products with full gradients, and those of the memory.
 
     Args:
-      distances: whether they are projected and scored, as in the paper.
+      work: the workload.
+      distances: whether relative positions are projected and scored.
     """
     tokens, width, layers = work.tokens, work.width, work.layers
     slots = work.memory + work.length
     scores, values = attention(work, work.length, slots, layers)
-    learnt = [
+    products = [
         Product(1, tokens, width, width, 4 * layers),
         *feed_forward(work, tokens, layers),
         scores,
@@ -219,12 +221,12 @@ def transformer_xl(work: Work, distances: bool) -> tuple[list[Product], list[Pro
         Product(1, tokens, width, work.vocabulary),
     ]
     if distances:
-        learnt += [Product(1, slots, width, width, layers), scores]
-    return learnt, [Product(1, work.rows * work.memory, width, width, 2 * layers)]
+        products += [Product(1, slots, width, width, layers), scores]
+    return products, [Product(1, work.rows * work.memory, width, width, 2 * layers)]
 
 
 def recurrent(work: Work) -> list[Product]:
-    """Forwards: a bidirectional GRU, keys, and a GRU that attends at every step."""
+    """Returns the forward products of a bidirectional GRU and an attentive GRU."""
     tokens, rows, steps = work.tokens, work.rows, work.length
     width, vocabulary = work.width, work.vocabulary
     both, gates = 2 * width, 3 * width
@@ -242,10 +244,10 @@ def recurrent(work: Work) -> list[Product]:
 
 
 def decoding_products(work: Work, beam: int) -> list[Product]:
-    """Forwards, with a cache: the source once, then a step a token."""
+    """Returns the products of a search with a key/value cache."""
     tokens, width, layers, steps = work.tokens, work.width, work.layers, work.length
     rows = work.rows * beam
-    seen = (steps + 1) // 2  # by a token, on average, of those before it
+    average = (steps + 1) // 2  # of the keys that a token attends to
     each = attention(work, 1, 1, layers * steps)
     return [
         Product(1, tokens, width, width, (4 + 2) * layers),
@@ -253,13 +255,13 @@ def decoding_products(work: Work, beam: int) -> list[Product]:
         *attention(work, steps, steps, layers),
         Product(1, rows, width, width, 6 * layers * steps),
         *feed_forward(work, rows, layers * steps),
-        *(widened(one, beam, keys) for one in each for keys in (seen, steps)),
+        *(expanded(one, beam, keys) for one in each for keys in (average, steps)),
         Product(1, rows, width, work.vocabulary, steps),
     ]
 
 
-def widened(one: Product, beam: int, keys: int) -> Product:
-    """An attention of one query to one key, of all hypotheses to so many keys."""
+def expanded(one: Product, beam: int, keys: int) -> Product:
+    """Returns a product of one query and key for all beams and `keys` keys."""
     batch = one.batch * beam
     if one.columns == 1:  # scores
         return one._replace(batch=batch, columns=keys)
@@ -268,13 +270,13 @@ def widened(one: Product, beam: int, keys: int) -> Product:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What batches are made of.
+    """Sizes of a corpus.
 
     Attributes:
-      rows: pairs of all sentences, or parallel streams.
-      length: of the longest sentence, or tokens a stream moves on by.
-      batches: of a step, so that it lasts long enough to see who disturbs it.
-      tokens_per_batch: of sentences, the most that a side of a batch may have.
+      rows: number of sentence pairs or parallel streams.
+      length: longest sentence, or tokens per segment.
+      batches: batches per step, so that a step is long enough to time.
+      tokens_per_batch: most tokens per side of a batch of sentences.
     """
 
     rows: int
@@ -284,7 +286,7 @@ class Corpus:
     tokens_per_batch: int = 0
 
     def shrunk(self) -> "Corpus":
-        """The same in less than a second."""
+        """Returns a tiny version for tests."""
         return dataclasses.replace(self, rows=min(self.rows, 64), batches=20)
 
 

@@ -1,5 +1,5 @@
-"""How other libraries do the same work; each file is a process, see protocol.py.
+"""Other libraries on the same workloads; each module is a measured process.
 
-Our own code for the use of each, after its documentation. None of this needs JAX, and
-nothing of ours needs what these import: `make setup-bench` installs it.
+They need no JAX; `make setup-bench` installs their packages in an environment of its
+own.
 """

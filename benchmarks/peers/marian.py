@@ -1,4 +1,4 @@
-"""The encoder-decoder of Hugging Face: `MarianMTModel`, trained or generating."""
+"""Encoder-decoder of Hugging Face (`MarianMTModel`): training and generation."""
 
 import torch
 from transformers import MarianConfig, MarianMTModel
@@ -18,7 +18,7 @@ from benchmarks.peers.torch_subject import (
 
 
 def model_of(work: Work) -> MarianMTModel:
-    """With random parameters."""
+    """Returns a model with random parameters."""
     sides = {
         f"{side}_{key}": value
         for side in ("encoder", "decoder")
@@ -50,7 +50,7 @@ def model_of(work: Work) -> MarianMTModel:
 
 
 class Training(TorchTraining):
-    """Labels are smoothed outside the model, whose own loss cannot."""
+    """Training step; label smoothing is computed outside the model."""
 
     def loss(self, batch):
         found = self.model(
@@ -64,7 +64,7 @@ class Training(TorchTraining):
 
 
 class Generation(TorchSubject):
-    """`generate` with a cache, exactly as many tokens as sources have."""
+    """Generation with a cache, exactly as many tokens as the source."""
 
     def __init__(self, work: Work, beam: int):
         products = decoding_products(work, beam)
@@ -75,7 +75,7 @@ class Generation(TorchSubject):
 
     @torch.no_grad()
     def step(self) -> None:
-        """A batch."""
+        """Generates translations of the batch."""
         most = 1 + self.work.length  # the start counts
         self.found = self.model.generate(
             input_ids=self.batch["source"],
@@ -88,12 +88,12 @@ class Generation(TorchSubject):
         finish()
 
     def facts(self):
-        """Also how many tokens came out."""
+        """Returns the facts and the number of generated tokens."""
         return super().facts() | {"new_tokens": [self.found.shape[1] - 1]}
 
 
 def make(options) -> TorchSubject:
-    """The subject of a kind."""
+    """Returns the system for training or generation."""
     torch.set_default_device(DEVICE)
     if options.kind == "decode":
         return Generation(options.work, options.beam)

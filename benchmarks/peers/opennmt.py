@@ -1,6 +1,6 @@
-"""The encoder-decoder of OpenNMT-py: its encoder, decoder and embeddings.
+"""The encoder-decoder of OpenNMT-py.
 
-Pre-norm, which is all it has; without biases of queries, keys and values.
+Pre-norm, the only variant it has; no biases of queries, keys and values.
 """
 
 import torch
@@ -15,7 +15,7 @@ from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, smoothed
 
 
 class Model(nn.Module):
-    """One table for source, target and output, as `-share_embeddings` has it."""
+    """Model with one table for source, target and output (`-share_embeddings`)."""
 
     def __init__(self, work: Work):
         super().__init__()
@@ -48,7 +48,7 @@ class Model(nn.Module):
 
 
 class Training(TorchTraining):
-    """Of a `Model`."""
+    """Training step of `Model`."""
 
     def loss(self, batch):
         lengths = batch["mask"].sum(dim=1)
@@ -57,7 +57,7 @@ class Training(TorchTraining):
 
 
 def make(options) -> Training:
-    """The subject."""
+    """Returns the measured system."""
     return Training(options.work, Model(options.work), ("OpenNMT-py",))
 
 

@@ -1,7 +1,7 @@
-"""The encoder-decoder in PyTorch: `nn.Transformer`, or its layers by hand.
+"""Encoder-decoder in PyTorch: `nn.Transformer`, or hand-written layers.
 
-By hand: queries, keys and values by one product, attention by
-`scaled_dot_product_attention`. Both post-norm, all three tables one.
+Hand-written: one projection for queries, keys and values, attention by
+`scaled_dot_product_attention`. Both are post-norm with one shared embedding table.
 """
 
 import torch
@@ -19,7 +19,7 @@ from benchmarks.peers.torch_subject import (
 
 
 class Attention(nn.Module):
-    """Of queries to themselves, or to a source where there is one."""
+    """Self-attention, or cross-attention to a source."""
 
     def __init__(self, work: Work, cross: bool):
         super().__init__()
@@ -29,7 +29,7 @@ class Attention(nn.Module):
         self.last = nn.Linear(width, width)
 
     def split(self, x, parts):
-        """[B, T, parts D] as `parts` of [B, H, T, K]."""
+        """Splits [B, T, parts D] into `parts` arrays [B, H, T, K]."""
         rows, length, _ = x.shape
         x = x.view(rows, length, parts, self.heads, -1)
         return x.permute(2, 0, 3, 1, 4).unbind(0)
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Of the encoder; with `cross` of the decoder."""
+    """Encoder layer; decoder layer with `cross`."""
 
     def __init__(self, work: Work, cross: bool):
         super().__init__()
@@ -68,8 +68,8 @@ class Layer(nn.Module):
         return self.norms[-1](x + self.drop(self.outer(inner)))
 
 
-class ByHand(nn.Module):
-    """Stacks of `Layer`."""
+class HandWritten(nn.Module):
+    """Encoder and decoder stacks of `Layer`."""
 
     def __init__(self, work: Work):
         super().__init__()
@@ -87,8 +87,8 @@ class ByHand(nn.Module):
         return target
 
 
-class OfTheLibrary(nn.Module):
-    """`nn.Transformer` as it comes, which adds a norm after either stack."""
+class LibraryTransformer(nn.Module):
+    """`nn.Transformer`, which adds a final norm to both stacks."""
 
     def __init__(self, work: Work):
         super().__init__()
@@ -116,7 +116,7 @@ class OfTheLibrary(nn.Module):
 
 
 class Model(nn.Module):
-    """Either, with one table for source, target and output."""
+    """Model with one table for source, target and output."""
 
     def __init__(self, work: Work, stacks: nn.Module):
         super().__init__()
@@ -128,7 +128,7 @@ class Model(nn.Module):
         self.scale = work.width**0.5
 
     def embed(self, tokens):
-        """With places."""
+        """Embeds tokens and adds position encodings."""
         return self.drop(self.table(tokens) * self.scale + self.places)
 
     def forward(self, source, target, mask):
@@ -137,7 +137,7 @@ class Model(nn.Module):
 
 
 class Training(TorchTraining):
-    """Of a `Model`."""
+    """Training step of `Model`."""
 
     def loss(self, batch):
         logits = self.model(batch["source"], batch["target_in"], batch["mask"])
@@ -145,8 +145,8 @@ class Training(TorchTraining):
 
 
 def make(options) -> Training:
-    """The subject of a variant."""
-    stacks = {"sdpa": ByHand, "library": OfTheLibrary}[options.variant]
+    """Returns the measured system of a variant."""
+    stacks = {"sdpa": HandWritten, "library": LibraryTransformer}[options.variant]
     return Training(options.work, Model(options.work, stacks(options.work)))
 
 

@@ -1,6 +1,6 @@
-"""Batches by PyTorch's `DataLoader`: sentences sorted by length, padded when met.
+"""Batches by PyTorch's `DataLoader`: sentences sorted by length, padded per batch.
 
-Text is a tensor of parallel streams, of which slices are taken.
+Text is a tensor of parallel streams from which slices are taken.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from benchmarks.harness.workloads import CORPORA, Corpus
 
 
 class Pairs(Dataset):
-    """Random sentences, source and target equally long."""
+    """Random sentence pairs of equal lengths."""
 
     def __init__(self, corpus: Corpus):
         random = np.random.default_rng(0)
@@ -37,7 +37,7 @@ class Pairs(Dataset):
 
 
 def batches_of(pairs: Pairs, most: int) -> list[list[int]]:
-    """Neighbours in length, at most so many tokens a side, in random order."""
+    """Groups sentences of similar length into batches, in random order."""
     batches, batch = [], []
     for k in np.argsort(pairs.lengths, kind="stable"):
         if (len(batch) + 1) * pairs.lengths[k] > most:
@@ -49,8 +49,8 @@ def batches_of(pairs: Pairs, most: int) -> list[list[int]]:
     return batches
 
 
-def together(pairs) -> dict:
-    """Padded, with masks and a decoder's inputs."""
+def collate(pairs) -> dict:
+    """Collates pairs: padding, masks and decoder inputs."""
     source, labels = (pad_sequence(side, batch_first=True) for side in zip(*pairs))  # noqa: B905
     start = torch.full_like(labels[:, :1], 3)
     return {
@@ -63,15 +63,15 @@ def together(pairs) -> dict:
 
 
 def sentences(corpus: Corpus):
-    """Endless."""
+    """Yields batches of sentence pairs without end."""
     pairs = Pairs(corpus)
     sampler = batches_of(pairs, corpus.tokens_per_batch)
     while True:
-        yield from DataLoader(pairs, batch_sampler=sampler, collate_fn=together)
+        yield from DataLoader(pairs, batch_sampler=sampler, collate_fn=collate)
 
 
 def text(corpus: Corpus):
-    """Endless."""
+    """Yields segments of parallel streams without end."""
     shape = (corpus.rows, 8 * corpus.length + 1)
     streams = torch.randint(4, corpus.vocabulary, shape)
     while True:
@@ -87,7 +87,7 @@ def text(corpus: Corpus):
 
 
 class Batches:
-    """A step makes some batches, one after another."""
+    """Measured process whose step makes some batches."""
 
     products = ()
 
@@ -97,19 +97,19 @@ class Batches:
         self.count, self.tokens = corpus.batches, 0
 
     def step(self) -> None:
-        """The next ones."""
+        """Makes the next batches."""
         self.tokens = 0
         for _ in range(self.count):
             self.tokens += next(self.batches)["weights"].sum().item()
 
     def facts(self) -> dict:
-        """See `Subject`."""
+        """Returns versions and the token count of the last step."""
         versions = {"torch": metadata.version("torch")}
         return {"device": "cpu", "versions": versions, "tokens": int(self.tokens)}
 
 
 def main() -> None:
-    """One subject, until it is asked nothing more."""
+    """Serves the measured process until its input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", choices=CORPORA, required=True)
     parser.add_argument("--tiny", action="store_true")

@@ -1,7 +1,7 @@
-"""RNNsearch in PyTorch as a careful user writes it.
+"""RNNsearch (Bahdanau et al. 2015) in PyTorch.
 
-Keys are projected once a sentence, and all vocabulary products are one, after the
-loop. Source, target and output have a table each.
+Keys are projected once per sentence; the output layer is one product after the loop.
+Source, target and output have a table each.
 """
 
 import torch
@@ -48,7 +48,7 @@ class Model(nn.Module):
 
 
 class Training(TorchTraining):
-    """Of a `Model`."""
+    """Training step of `Model`."""
 
     def loss(self, batch):
         logits = self.model(batch["source"], batch["target_in"], batch["mask"])
@@ -56,7 +56,7 @@ class Training(TorchTraining):
 
 
 def make(options) -> Training:
-    """The subject."""
+    """Returns the measured system."""
     return Training(options.work, Model(options.work))
 
 

@@ -1,4 +1,4 @@
-"""What the subjects that compute with PyTorch share."""
+"""Base classes of the measured systems in PyTorch."""
 
 import argparse
 import os
@@ -12,13 +12,13 @@ from benchmarks.harness.protocol import serve
 from benchmarks.harness.workloads import WORKS, Product, Work, flops, training_products
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SPECIAL = 4  # first numbers of a vocabulary, which random data leaves out
+SPECIAL = 4  # special token ids, which random data leaves out
 START = 3
 DROPOUT, SMOOTHING = 0.1, 0.1
 
 
 def parsed(kind: str = "") -> argparse.Namespace:
-    """The flags of all peers, `work` as a `Work`; uses as many threads as asked."""
+    """Parses the flags of all systems and sets the number of threads."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", nargs="?", default=kind)
     parser.add_argument("--work", choices=WORKS, required=True)
@@ -37,17 +37,17 @@ def parsed(kind: str = "") -> argparse.Namespace:
 
 
 def finish() -> None:
-    """Waits for the device."""
+    """Waits until the device is idle."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 class TorchSubject:
-    """A subject that is a model.
+    """Measured system with a PyTorch model.
 
     Attributes:
-      packages: whose versions matter.
-      dtype: of what is computed; parameters are float32.
+      packages: packages whose versions are reported.
+      dtype: dtype of computations; parameters are float32.
     """
 
     dtype = "float32"
@@ -59,7 +59,7 @@ class TorchSubject:
         self.packages = ("torch", *packages)
 
     def multiplier(self, product: Product, times: int) -> Callable[[], None]:
-        """See `Subject`."""
+        """Returns a call that computes a product; see `Subject.multiplier`."""
         batch, rows, inner, columns, _ = product
         options = {"device": DEVICE, "dtype": getattr(torch, self.dtype)}
         left = torch.ones(batch, rows, inner, **options)
@@ -76,7 +76,7 @@ class TorchSubject:
         return call
 
     def facts(self) -> dict:
-        """See `Subject`."""
+        """Returns device, versions, parameters and FLOPs."""
         versions = {name: metadata.version(name) for name in self.packages}
         parameters = {id(p): p.numel() for p in self.model.parameters()}
         found = {
@@ -92,10 +92,10 @@ class TorchSubject:
 
 
 class TorchTraining(TorchSubject):
-    """A training step: `loss` is what a subclass adds.
+    """Training step; a subclass defines `loss`.
 
-    Adam is PyTorch's fused one, which is its fastest; gradients are clipped where the
-    work asks for it.
+    Adam is PyTorch's fused implementation, its fastest; gradients are clipped if the
+    workload needs it.
     """
 
     clip = 0.0
@@ -111,11 +111,11 @@ class TorchTraining(TorchSubject):
         self.number = 0
 
     def loss(self, batch: dict) -> torch.Tensor:
-        """The mean over a batch's tokens."""
+        """Returns the mean loss over the tokens of a batch."""
         raise NotImplementedError
 
     def step(self) -> None:
-        """Forwards, backwards, update."""
+        """Runs forward pass, backward pass and update."""
         self.optimizer.zero_grad(set_to_none=True)
         half = self.dtype == "bfloat16"
         with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
@@ -129,13 +129,13 @@ class TorchTraining(TorchSubject):
 
 
 def random_tokens(work: Work) -> torch.Tensor:
-    """[B, T]."""
+    """Returns random token ids [B, T]."""
     shape = (work.rows, work.length)
     return torch.randint(SPECIAL, work.vocabulary, shape, device=DEVICE)
 
 
 def batch_of(work: Work) -> dict[str, torch.Tensor]:
-    """Random sentences, or a segment; `mask` says which source tokens count: all."""
+    """Returns a batch of random sentences without padding."""
     labels = random_tokens(work)
     start = torch.full_like(labels[:, :1], START)
     return {
@@ -147,14 +147,14 @@ def batch_of(work: Work) -> dict[str, torch.Tensor]:
 
 
 def smoothed(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mean cross entropy of smoothed labels."""
+    """Returns the mean cross-entropy with label smoothing."""
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING
     )
 
 
 def sinusoids(length: int, width: int) -> torch.Tensor:
-    """Vaswani et al. (2017), section 3.5: [T, D]."""
+    """Returns the position encodings of Vaswani et al. (2017, section 3.5): [T, D]."""
     places = torch.arange(length)[:, None]
     rates = 10000 ** (-torch.arange(0, width, 2) / width)
     angles = places * rates
@@ -162,7 +162,7 @@ def sinusoids(length: int, width: int) -> torch.Tensor:
 
 
 def run(make: Callable[[argparse.Namespace], TorchSubject]) -> None:
-    """Parses the flags and serves what is made of them."""
+    """Parses the flags and serves the measured system."""
     options = parsed()
 
     def made():

@@ -1,7 +1,7 @@
-"""The original Transformer-XL (Dai et al. 2019), as Hugging Face carries it.
+"""The original Transformer-XL (Dai et al. 2019) in Hugging Face.
 
-Its `TransfoXLLMHeadModel` is the authors' code. It computes queries of the memory
-too, and gradients that nothing needs; the loss leaves out a segment's first token.
+`TransfoXLLMHeadModel` is the authors' code. It also computes queries of the memory and
+gradients that are not needed; the loss leaves out the first token of a segment.
 """
 
 from transformers import TransfoXLConfig, TransfoXLLMHeadModel
@@ -11,7 +11,7 @@ from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run
 
 
 def products_of(work: Work) -> list[Product]:
-    """Ours, and what it computes of the memory beside."""
+    """Returns our products and its additional products of the memory."""
     whole = Product(1, work.rows * work.memory, work.width, work.width, work.layers)
     keys_and_values = whole._replace(count=2 * work.layers)
     to_memory, _ = transposed(keys_and_values)
@@ -19,7 +19,7 @@ def products_of(work: Work) -> list[Product]:
 
 
 def model_of(work: Work) -> TransfoXLLMHeadModel:
-    """With random parameters and one cluster, the whole vocabulary."""
+    """Returns a model with random parameters and a full softmax."""
     return TransfoXLLMHeadModel(
         TransfoXLConfig(
             vocab_size=work.vocabulary,
@@ -46,7 +46,7 @@ def model_of(work: Work) -> TransfoXLLMHeadModel:
 
 
 class Training(TorchTraining):
-    """Segments one after another, the memory handed on."""
+    """Training step over consecutive segments with memory."""
 
     clip = 0.25
 
@@ -62,7 +62,7 @@ class Training(TorchTraining):
 
 
 def make(options) -> Training:
-    """The subject."""
+    """Returns the measured system."""
     return Training(options.work)
 
 

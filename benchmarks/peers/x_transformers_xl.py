@@ -1,7 +1,7 @@
-"""A language model with a memory in x-transformers, at its fastest.
+"""A language model with memory in x-transformers, in its fastest configuration.
 
-Not the paper's attention: rotary positions instead of projected distances with biases,
-which let it use PyTorch's fused attention. The memory is the paper's.
+Rotary instead of relative positions with biases, which allows PyTorch's fused
+attention. The memory is that of the paper.
 """
 
 from torch.nn import functional
@@ -12,7 +12,7 @@ from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run
 
 
 class Training(TorchTraining):
-    """Segments one after another, the memory handed on."""
+    """Training step over consecutive segments with memory."""
 
     clip = 0.25
 
@@ -47,7 +47,7 @@ class Training(TorchTraining):
 
 
 def make(options) -> Training:
-    """The subject."""
+    """Returns the measured system."""
     return Training(options.work)
 
 

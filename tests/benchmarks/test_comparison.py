@@ -58,7 +58,7 @@ def test_a_program_that_is_not_there_is_named():
         Process("fake", ["/nowhere/python", "-c", ""], 1)
 
 
-def test_a_process_that_dies_is_named_by_its_last_words(started):
+def test_a_failed_process_is_reported_with_its_last_line(started):
     process = started(dies_at=3)
     process.ask("warm", 2)
     with pytest.raises(Missing, match="no memory left"):
@@ -176,13 +176,13 @@ def test_a_missing_peer_is_named_and_the_rest_goes_on(capsys):
     assert told[OURS]["seconds"]["median"] >= 0.01
 
 
-def test_the_share_of_the_ceiling_is_that_of_the_products(capsys):
+def test_the_fraction_of_peak_is_computed_from_the_products(capsys):
     products = [Product(1, 10, 10, 10), Product(2, 10, 10, 10, count=3)]
     compare({}, {OURS: fake(seconds=0.07)}, products, 1, (), options())
     line, _ = lines_of(capsys)
     assert line["flops"] == 2 * 1000 * (1 + 2 * 3)
     # Products sleep for 7 ms in all, a step for ten times as long.
-    assert line["share_of_ceiling"] == pytest.approx(0.1, rel=0.3)
+    assert line["fraction_of_peak"] == pytest.approx(0.1, rel=0.3)
 
 
 def test_a_ratio_has_the_range_of_both_quartiles():
