@@ -1,1 +1,1 @@
-"""From corpora to batches of numbers."""
+"""Corpora, tokenizers, token ids and batches."""

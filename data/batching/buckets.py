@@ -124,11 +124,11 @@ def make_buckets(
     shapes = [pool[assigned == i].max(axis=0) for i in range(assigned.max() + 1)]
     result = []
     per_segmentation = np.split(assigned, len(segmentations))
-    for lengths, numbers in zip(segmentations, per_segmentation, strict=True):
+    for lengths, bucket_numbers in zip(segmentations, per_segmentation, strict=True):
         buckets = []
         for i, (source, target) in enumerate(shapes):
             batch_size = max(1, tokens_per_batch // int(max(source, target)))
-            members = np.flatnonzero(numbers == i)
+            members = np.flatnonzero(bucket_numbers == i)
             buckets.append(Bucket(batch_size, int(source), int(target), members))
         result.append(merge_partial_batches(buckets, lengths.sum(axis=1)))
     return result

@@ -110,13 +110,13 @@ class ArchiveStore:
             self._check_source(by_archive)
         paths = {}
         for archive, group in by_archive.items():
-            found = {key: self._find_text(file) for key, file in group.items()}
-            if all(found.values()):
-                for key, path in found.items():
+            texts = {key: self._find_text(file) for key, file in group.items()}
+            if all(texts.values()):
+                for key, path in texts.items():
                     self._verify(path, group[key].checksum, archive.url)
             else:
-                found = self._fetch_archive(archive, group, files.values())
-            paths |= found
+                texts = self._fetch_archive(archive, group, files.values())
+            paths |= texts
         return {key: paths[key] for key in files}
 
     def exists(self, file: RemoteFile) -> bool:
@@ -174,19 +174,19 @@ class ArchiveStore:
                 download(archive, path, all_files)
             key = self._verify_archive(path, archive, group.values())
             if all(file.is_published_alone for file in group.values()):
-                found = dict.fromkeys(group, path)
+                texts = dict.fromkeys(group, path)
             else:
                 folder = self.folder / "extracted" / f"{path.name}-{key[:12]}"
                 members = extract(path, [f.member for f in group.values()], folder)
-                found = {k: members[file.member] for k, file in group.items()}
+                texts = {k: members[file.member] for k, file in group.items()}
             for k, file in group.items():
                 if file.checksum:
-                    self._verify(found[k], file.checksum, archive.url)
+                    self._verify(texts[k], file.checksum, archive.url)
         except UserError:
             if self.source_dir is None:  # the next attempt downloads it again
                 path.unlink(missing_ok=True)
             raise
-        return found
+        return texts
 
     def _verify_archive(
         self, path: Path, archive: RemoteArchive, files: Iterable[RemoteFile]

@@ -1,4 +1,4 @@
-"""Preparing corpora, and what is refused."""
+"""Opening and preparing corpora, and errors of both."""
 
 import errno
 import gzip
@@ -44,14 +44,14 @@ def sha256(text):
 
 
 def write(path, text):
-    """Packs `text` as the name says."""
+    """Writes `text`, packed by the name's suffix."""
     raw = text.encode()
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
 
 
 @pytest.fixture
 def captions(tmp_path, monkeypatch):
-    """Writes a tiny Multi30k and registers it as the true one."""
+    """Writes a tiny Multi30k and registers its checksums."""
 
     def make(folder="source", suffix=".gz", english=ENGLISH, german=GERMAN):
         folder = tmp_path / folder
@@ -69,7 +69,7 @@ def captions(tmp_path, monkeypatch):
 
 @pytest.fixture
 def words(tmp_path, monkeypatch):
-    """Writes the three files of a tiny Penn Treebank and registers them."""
+    """Writes a tiny Penn Treebank and registers its checksums."""
     folder = tmp_path / "words"
     folder.mkdir()
     for split, (name, _) in list(ptb.FILES.items()):
@@ -131,7 +131,7 @@ def test_a_prepared_corpus_needs_its_source_no_more(captions, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_preparing_says_when_it_begins_and_ends_on_standard_error(
+def test_preparing_reports_its_begin_and_end_on_standard_error(
     captions, tmp_path, capfd
 ):
     open_corpus("multi30k/en-de", tmp_path / "data", captions())
@@ -264,7 +264,7 @@ def test_unequal_numbers_of_lines_are_refused(captions, tmp_path):
     assert "train.en has 5 lines and train.de has 4" in message
 
 
-def test_without_a_network_both_ways_out_are_named_at_once(
+def test_without_a_network_both_alternatives_are_named_at_once(
     nowhere, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(ptb, "ADDRESS", nowhere)
@@ -315,9 +315,7 @@ def test_a_download_that_is_not_the_published_file_is_refused(
     assert "404" in refusal("ptb", tmp_path / "data")
 
 
-def test_a_preparation_that_broke_off_is_not_taken_for_whole(
-    words, tmp_path, monkeypatch
-):
+def test_an_interrupted_preparation_is_not_used(words, tmp_path, monkeypatch):
     def interrupted(self, text):
         yield 0, {"text": "only this"}
         raise KeyboardInterrupt
@@ -329,7 +327,7 @@ def test_a_preparation_that_broke_off_is_not_taken_for_whole(
     assert open_corpus("ptb", tmp_path / "data", words).splits["train"] == 5
 
 
-def test_what_a_killed_preparation_leaves_is_not_taken_for_whole(words, tmp_path):
+def test_the_remains_of_a_killed_preparation_are_not_used(words, tmp_path):
     open_corpus("ptb", tmp_path / "data", words)
     folder = tmp_path / "data/ptb"
     (folder / "1.0.0").rename(folder / "incomplete.ABCDEF_1.0.0")

@@ -1,4 +1,4 @@
-"""Which pairs are trained on, as what, and in which proportions."""
+"""Filters of sentence pairs, normalization and mixtures of corpora."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_pairs_are_left_out_for_a_reason_and_counted(change, kept, reason):
     assert sum(dropped.values()) == len(pairs) - len(kept)
 
 
-def test_moses_and_lower_case_come_before_tokens_and_moses_is_undone():
+def test_text_is_normalized_before_tokenization_and_moses_is_undone_after():
     normal = Normalizer("de", moses=True, lowercase=True)
     text = 'Ein "Mann" sagt: z.B. heute!'
     assert normal.apply(text) == 'ein " mann " sagt : z.b. heute !'
@@ -81,7 +81,7 @@ class TestMixtures:
     def mixture(self, tagged=True):
         return mix(self.parts(), self.config(target_tag=tagged))
 
-    def test_each_part_comes_as_often_as_its_weight_says(self):
+    def test_each_corpus_occurs_as_often_as_its_weight(self):
         mixture = self.mixture()
         sources = [source for source, _ in mixture.read("train")]
         assert mixture.splits == {"train": 3 + 2 * 2, "test": 1}
@@ -92,7 +92,7 @@ class TestMixtures:
         assert list(mixture.read("test")) == [("<2de> the cat", "die Katze")]
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 2), (2, 4), (3, 7), (6, None)])
-    def test_any_part_can_be_read_alone(self, start, stop):
+    def test_any_range_can_be_read_alone(self, start, stop):
         mixture = self.mixture()
         everything = list(mixture.read("train"))
         assert list(mixture.read("train", start, stop)) == everything[start:stop]
@@ -101,7 +101,7 @@ class TestMixtures:
         with pytest.raises(UserError, match="target languages de, fr"):
             self.mixture(tagged=False)
 
-    def test_filters_that_it_would_undo_are_refused(self):
+    def test_filters_that_undo_a_mixture_are_refused(self):
         parts = self.parts()
         cfg = self.config(drop_duplicates=True)
         with pytest.raises(UserError, match="undoes the weights in 'a\\+b:2'"):
@@ -113,7 +113,7 @@ class TestMixtures:
         cfg.target_tag = False
         mix([parts[1], parts[1]], cfg)
 
-    def test_names_say_how_often_a_corpus_comes(self):
+    def test_names_give_the_weight_of_each_corpus(self):
         assert parse_mixture("a/en-de+b/en-de:3") == [("a/en-de", 1), ("b/en-de", 3)]
         assert parse_mixture("ted_hrlr/x:1.0.0") == [("ted_hrlr/x:1.0.0", 1)]
         with pytest.raises(

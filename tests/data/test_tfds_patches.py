@@ -1,4 +1,4 @@
-"""TFDS prepares corpora through our replacements of its private parts."""
+"""Replacements for private parts of TFDS, and what they rely on."""
 
 import ast
 import inspect
@@ -12,7 +12,7 @@ from data.tfds_patches import OrderedShuffler
 
 
 def names_read_from(module, owner):
-    """The attributes of `owner` that a module's source reads: `owner.x` or `x(...)`."""
+    """Returns the attributes of `owner` that a module's source reads."""
     return {
         node.attr
         for node in ast.walk(ast.parse(inspect.getsource(module)))

@@ -1,4 +1,4 @@
-"""Corpora as tokens on disk."""
+"""The cache of token ids on disk."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from data.tokenizers.build import open_tokenizers, train_tokenizer
 from helpers.fake_corpora import FakeCorpus
 
 
-def test_encoding_keeps_every_token_and_is_done_once(tmp_path):
+def test_every_token_is_stored_and_tokenization_is_done_once(tmp_path):
     corpus = FakeCorpus()
     calls = []
 
@@ -39,7 +39,7 @@ def test_encoding_keeps_every_token_and_is_done_once(tmp_path):
     assert len(calls) == 2
 
 
-def test_what_breaks_half_way_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_nothing(tmp_path):
     def fill():
         with atomic_directory(tmp_path / "whole") as draft:
             (draft / "part").write_text("half")
@@ -60,7 +60,7 @@ def test_the_first_of_two_writers_wins(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_corpus_in_parts_is_encoded_by_several_and_goes_on_after_a_kill(
+def test_shards_are_written_by_several_processes_and_survive_a_kill(
     tmp_path, monkeypatch
 ):
     corpus = FakeCorpus()

@@ -27,7 +27,7 @@ Answer = tuple[int, dict, bytes]
 
 
 class FakeBucket:
-    """The objects there are.
+    """The objects of all buckets.
 
     Attributes:
       objects: by (bucket, name): bytes and generation.
@@ -42,11 +42,11 @@ class FakeBucket:
         self._sessions: dict[str, tuple[tuple[str, str], bytearray]] = {}
 
     def names(self) -> list[str]:
-        """Of all objects of all buckets."""
+        """Returns the names of all objects."""
         return sorted(name for _, name in self.objects)
 
     def answer(self, method: str, url: str, headers, body: bytes) -> Answer:
-        """The answer to a request: status, headers, body."""
+        """Returns status, headers and body of the answer to a request."""
         parts = urllib.parse.urlsplit(url)
         query = dict(urllib.parse.parse_qsl(parts.query))
         if self.refuses and method != "GET":
@@ -161,7 +161,7 @@ class FakeBucket:
         return answer
 
     def _batch(self, headers, body: bytes) -> Answer:
-        """Several requests without a body in one."""
+        """Answers several requests without a body in one."""
         mark = re.search(r'boundary="?([^";]+)', headers["Content-Type"])[1].encode()
         parts = []
         for number, part in enumerate(body.split(b"--" + mark)[1:-1], 1):
@@ -195,7 +195,7 @@ def _about(key: tuple[str, str], found: tuple[bytes, int]) -> dict:
 
 
 def _parts(headers, body: bytes) -> tuple[bytes, bytes]:
-    """What an upload says of its object, and the object."""
+    """Parses an upload into the object's metadata and its content."""
     mark = re.search(r'boundary="?([^";]+)', headers["Content-Type"])[1].encode()
     mark = mark.strip(b"'")
     pieces = body.split(b"--" + mark)[1:3]
@@ -239,12 +239,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """Clients that end are no error."""
+        """Ignores clients that disconnect."""
 
 
 @contextlib.contextmanager
 def serve() -> Iterator[tuple[FakeBucket, dict[str, str]]]:
-    """The bucket, and the environment in which gcsfs and orbax find it."""
+    """Yields the bucket, and the environment in which gcsfs and orbax find it."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.fake = FakeBucket()
     address = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""Corpora in memory, and encoded examples, for the tests of data."""
+"""Corpora in memory, and random tokenized examples."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class OtherCorpus(FakeCorpus):
 
 
 def encoded(lengths, seed=0):
-    """Examples of given lengths, EOS included, whose tokens tell where they stand."""
+    """Returns random examples of given lengths, EOS included."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.random.default_rng(seed).integers(4, 99, offsets[-1]).astype(np.uint16)
     tokens[offsets[1:] - 1] = EOS
@@ -31,7 +31,7 @@ def encoded(lengths, seed=0):
 
 
 def labels_of(batches, batch, row):
-    """A row's labels; both of its sides are those of its pair, and padding."""
+    """Returns a row's labels, after comparing both sides with the row's pair."""
     for name, side, mask in [
         ("source", batches.source, "source_mask"),
         ("labels", batches.target, "target_mask"),

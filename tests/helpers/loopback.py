@@ -1,4 +1,4 @@
-"""A server on loopback for small published files, and what packs them."""
+"""A server on loopback for small published files, and functions that pack them."""
 
 import contextlib
 import gzip
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Loopback:
-    """Serves `files`, bytes by path, in plain or cut short.
+    """Serves `files`, bytes by path, complete or truncated.
 
     Attributes:
       cut: paths of which the connection breaks off after half the file.
@@ -70,7 +70,7 @@ def checksum(content, algorithm="sha256"):
 
 
 def pack(name, members):
-    """An archive of the kind its name says, with folders and a file nobody wants."""
+    """Returns an archive of the name's kind, with an extra file in it."""
     members = {"README": b"unwanted", **members}
     file = io.BytesIO()
     if name.endswith(".zip"):
@@ -100,7 +100,7 @@ def text(*lines):
 
 
 def sgm(role, language, *segments):
-    """A test set as NIST and WMT write it."""
+    """Returns a test set in the mark-up of NIST and WMT."""
     inner = [f'<seg id="{n}">{line}</seg>' for n, line in enumerate(segments, 1)]
     head = f'<{role}set setid="newstest2014" srclang="any" trglang="{language}">'
     doc = '<doc sysid="ref" docid="abc.1" genre="news" origlang="en">'
@@ -108,7 +108,7 @@ def sgm(role, language, *segments):
 
 
 def talks(language, *segments):
-    """A test set as IWSLT writes it."""
+    """Returns a test set in the mark-up of IWSLT."""
     inner = [f'<seg id="{n}"> {line} </seg>' for n, line in enumerate(segments, 1)]
     head = '<?xml version="1.0" encoding="UTF-8"?>'
     about = ["<mteval>", f'<refset setid="x" trglang="{language}">', '<doc docid="1">']
@@ -117,7 +117,7 @@ def talks(language, *segments):
 
 
 def listing(books, page_size=1):
-    """What a bucket answers when it is asked for its files, a page at a time."""
+    """Returns a function that lists the files of a bucket, page by page."""
 
     def answer(query):
         prefix = query["prefix"][0]

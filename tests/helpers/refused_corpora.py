@@ -1,4 +1,4 @@
-"""What opening a corpus is refused with."""
+"""Error messages of opening a corpus."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from utils.errors import UserError
 
 
 def refusal(*args, **kwargs):
-    """The message of the one-line error that `open_corpus` ends in."""
+    """Returns the one-line message of the error that `open_corpus` raises."""
     with pytest.raises(UserError) as caught:
         open_corpus(*args, **kwargs)
     message = str(caught.value)

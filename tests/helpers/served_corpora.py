@@ -1,4 +1,4 @@
-"""Small corpora on a server, and preparing them, for the tests of builders."""
+"""Preparation of small corpora from a server on loopback."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def prepare(name, tmp_path, source=None):
 
 
 def refusal(name, tmp_path, source=None):
-    """The message of the one-line error that preparing ends in; nothing is prepared."""
+    """Returns the one-line message of the error of preparing; nothing is prepared."""
     with pytest.raises(UserError) as caught:
         prepare(name, tmp_path, source)
     message = str(caught.value)
@@ -28,7 +28,7 @@ def check(corpus, case):
 
 
 def served(make, monkeypatch, server):
-    """A small corpus that stands on the server."""
+    """Serves a small corpus."""
     made = make(monkeypatch, server.address)
     server.files |= made.files
     return made

@@ -1,4 +1,4 @@
-"""Small corpora in the true form of the published ones, and what is to become of them.
+"""Small corpora in the form of the published ones, and their expected examples.
 
 Each function takes pytest's monkeypatch and an address, makes the builder take its
 files from there with their checksums, and returns a `Case`.
@@ -201,7 +201,7 @@ def small_iwslt14(monkeypatch, address):
 
 
 def small_wmt14(monkeypatch, address, name="wmt14/en-fr"):
-    """French has all five parts, the last of them as `.gz` in a `.tar`."""
+    """Has all five parts for French, the last of them as `.gz` in a `.tar`."""
     other = next(code for code in ("fr", "de") if code in name)
     order = name.removeprefix("wmt14/").split("-")
     files, plain, expected = {}, {}, {"train": []}

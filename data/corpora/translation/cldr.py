@@ -60,12 +60,12 @@ def draw_pairs(category: Category, source: str, target: str, count: int) -> list
     """Returns `count` different pairs, or fewer if the category has no more."""
     random = Random(f"{category.name} {source} {target}")
     locales = Locale(source), Locale(target)
-    found: dict[Pair, None] = {}
+    pairs: dict[Pair, None] = {}
     for _ in range(4 * count):
-        if len(found) == count:
+        if len(pairs) == count:
             break
-        found[draw_pair(category, *locales, random)] = None
-    return [*found]
+        pairs[draw_pair(category, *locales, random)] = None
+    return [*pairs]
 
 
 def unambiguous(pairs: Iterable[Pair]) -> list[Pair]:
@@ -73,7 +73,7 @@ def unambiguous(pairs: Iterable[Pair]) -> list[Pair]:
     targets: dict[str, set[str]] = {}
     for source, target in pairs:
         targets.setdefault(source, set()).add(target)
-    return [(text, *found) for text, found in targets.items() if len(found) == 1]
+    return [(text, *own) for text, own in targets.items() if len(own) == 1]
 
 
 def mix(source: str, target: str, count: int) -> list[Pair]:

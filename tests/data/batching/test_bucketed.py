@@ -1,4 +1,4 @@
-"""Batches of sentences, their shapes and their order."""
+"""Bucketed batches of sentence pairs: shapes and order."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ class TestSentences:
         return BucketedBatches(source, target, plan, seed)
 
     @pytest.mark.parametrize("epoch", [0, 3])
-    def test_every_pair_comes_once_an_epoch_with_all_its_tokens(self, epoch):
+    def test_every_pair_occurs_once_an_epoch_with_all_its_tokens(self, epoch):
         batches = self.batches()
         seen = Counter()
         for k in range(len(batches)):
@@ -41,7 +41,7 @@ class TestSentences:
                 labels_of(batches, batch, row)
         assert seen == Counter(range(300))
 
-    def test_the_decoder_reads_what_it_should_have_said(self):
+    def test_decoder_inputs_are_the_shifted_labels(self):
         batch = self.batches()[0]
         assert (batch["target_in"][batch["ids"] >= 0, 0] == BOS).all()
         inner = batch["target_mask"][:, 1:]
@@ -49,7 +49,7 @@ class TestSentences:
             batch["target_in"][:, 1:][inner], batch["labels"][:, :-1][inner]
         )
 
-    def test_batch_k_is_the_same_whatever_came_before(self):
+    def test_batch_k_does_not_depend_on_earlier_batches(self):
         one, two = self.batches(), self.batches()
         for k in (0, 5, 200):
             one[k]
@@ -83,7 +83,7 @@ class TestSentences:
         assert shares == sorted(shares, reverse=True)
         assert 0 < shares[-1] < shares[0] < 0.6
 
-    def test_only_pairs_that_are_kept_come_out(self):
+    def test_only_selected_pairs_occur(self):
         kept = np.flatnonzero(self.lengths.max(axis=0) <= 20)
         sides = [encoded(row, i) for i, row in enumerate(self.lengths)]
         sizes = {"num_buckets": 6, "tokens_per_batch": 200}
@@ -92,7 +92,7 @@ class TestSentences:
         found = [i for k in range(len(batches)) for i in batches[k]["ids"] if i >= 0]
         assert sorted(found) == kept.tolist()
 
-    def test_the_parts_of_a_batch_are_the_batch(self):
+    def test_partial_batches_make_the_whole_batch(self):
         batches = self.batches()
         for k in (0, 7):
             whole = batches[k]
@@ -130,7 +130,7 @@ def test_a_permutation_has_every_number_once_and_differs_by_key(size):
         assert (one != Permutation(size, 1, 3)[everything]).mean() > 0.9
 
 
-def test_where_a_permutation_sends_a_number_is_anyone_s_guess():
+def test_a_permutation_is_close_to_uniform():
     # Each of 16 places should get each of 16 numbers equally often.
     count = np.zeros((16, 16))
     for seed in range(1600):
@@ -139,7 +139,7 @@ def test_where_a_permutation_sends_a_number_is_anyone_s_guess():
     assert 150 < spread < 310  # chi squared, 225 degrees of freedom
 
 
-def test_two_shapes_are_no_worse_than_a_cut_and_not_better_than_can_be():
+def test_two_shapes_lie_between_the_best_split_and_the_optimum():
     source, target = np.random.default_rng(5).integers(1, 9, (2, 40))
 
     def padded(parts):

@@ -1,4 +1,4 @@
-"""Batches of documents in order."""
+"""Batches of sentence pairs in document order."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ LENGTHS = np.random.default_rng(3).integers(2, 30, size=(2, N))
 
 
 def encoded(lengths, seed=0):
-    """Examples of given lengths, EOS included."""
+    """Returns random examples of given lengths, EOS included."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.random.default_rng(seed).integers(4, 29, offsets[-1]).astype(np.uint16)
     tokens[offsets[1:] - 1] = EOS
@@ -33,14 +33,14 @@ def batches_of(**options):
 
 
 def epoch_of(batches, epoch=0):
-    """The batches of an epoch."""
+    """Returns the batches of an epoch."""
     size = len(batches)
     return [batches[k] for k in range(epoch * size, (epoch + 1) * size)]
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(None, 0), (1, 0), (1, 3)])
 class TestEpochs:
-    def test_every_pair_comes_once_with_all_its_tokens(self, seed, epoch):
+    def test_every_pair_occurs_once_with_all_its_tokens(self, seed, epoch):
         batches, seen = batches_of(seed=seed), Counter()
         for batch in epoch_of(batches, epoch):
             for row, number in enumerate(batch["ids"]):
@@ -55,7 +55,7 @@ class TestEpochs:
                 assert batch["target_in"][row].tolist()[: len(there)] == before
         assert seen == Counter(range(N))
 
-    def test_a_row_goes_on_or_begins_a_document_and_then_resets(self, seed, epoch):
+    def test_a_row_continues_a_document_or_resets_at_a_new_one(self, seed, epoch):
         before = np.full(4, -1)
         for batch in epoch_of(batches_of(seed=seed), epoch):
             for last, number, reset in zip(
@@ -74,7 +74,7 @@ class TestEpochs:
         assert held.max() == len(ids)
 
 
-def test_batch_k_is_the_same_whatever_came_before():
+def test_batch_k_does_not_depend_on_earlier_batches():
     one, two = batches_of(), batches_of()
     for k in (0, 5, 200):
         one[k]
@@ -89,7 +89,7 @@ def test_epochs_and_seeds_differ():
     assert len({str([b["ids"].tolist() for b in order]) for order in orders}) == 3
 
 
-def test_shapes_are_few_and_padding_is_what_they_leave_empty():
+def test_shapes_are_few_and_padding_is_counted():
     batches = batches_of()
     found = {
         (*batches[k]["source"].shape, batches[k]["labels"].shape[1])
@@ -106,7 +106,7 @@ def test_shapes_are_few_and_padding_is_what_they_leave_empty():
     assert shares == sorted(shares, reverse=True)
 
 
-def test_one_shape_holds_whatever_a_later_epoch_may_bring():
+def test_one_shape_holds_every_pair_of_later_epochs():
     seen = np.asarray([[3, 9], [9, 3], [3, 9], [2, 2]])
     for count in (1, 2, 3):
         shapes = choose_shapes(seen, np.asarray([9, 9]), count)
@@ -114,7 +114,7 @@ def test_one_shape_holds_whatever_a_later_epoch_may_bring():
         assert (shapes == [9, 9]).all(axis=1).any()
 
 
-def test_parts_of_a_batch_make_the_whole():
+def test_partial_batches_make_the_whole_batch():
     batches = batches_of()
     for k in range(len(batches)):
         parts = [batches.partial_batch(k, slice(a, a + 2)) for a in (0, 2)]
@@ -123,7 +123,7 @@ def test_parts_of_a_batch_make_the_whole():
             np.testing.assert_array_equal(joined, whole)
 
 
-def test_long_pairs_are_left_out_and_their_documents_go_on():
+def test_long_pairs_are_left_out_and_their_documents_continue():
     batches = batches_of(max_length=20, indices=np.arange(2, N))
     kept = np.flatnonzero((LENGTHS.max(axis=0) <= 20) & (np.arange(N) >= 2))
     assert batches.num_dropped == N - len(kept) > 2
@@ -137,7 +137,7 @@ def test_long_pairs_are_left_out_and_their_documents_go_on():
         batches_of(max_length=1)
 
 
-def test_pairs_without_a_name_stand_alone_and_evaluation_ends():
+def test_pairs_without_a_name_are_documents_alone_and_evaluation_ends():
     side = encoded([3] * 5)
     names = ["", "", "a", "a", ""]
     batches = DocumentBatches(side, side, names, batch_size=1, buckets=9)

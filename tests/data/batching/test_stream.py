@@ -1,4 +1,4 @@
-"""Batches of text."""
+"""Batches of parallel streams of a text."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from helpers.fake_corpora import encoded
 
 
 class TestStreams:
-    def test_every_token_comes_out_once_a_pass_and_in_order(self):
+    def test_every_token_occurs_once_an_epoch_in_order(self):
         text = encoded([60])
         batches = LMStreamBatches(text, batch_size=4, length=5)
         labels = np.concatenate([batches[k]["labels"] for k in range(3)], axis=1)
@@ -26,7 +26,7 @@ class TestStreams:
             np.testing.assert_array_equal(here["labels"][:, :-1], here["tokens"][:, 1:])
             assert not after["reset"].any()
 
-    def test_the_parts_of_a_batch_are_the_batch(self):
+    def test_partial_batches_make_the_whole_batch(self):
         batches = LMStreamBatches(encoded([67]), batch_size=4, length=5)
         parts = [
             batches.partial_batch(9, rows) for rows in (slice(0, 1), slice(1, None))
@@ -35,7 +35,7 @@ class TestStreams:
             joined = np.concatenate([part[name] for part in parts])
             np.testing.assert_array_equal(joined, value)
 
-    def test_no_token_is_favoured(self):
+    def test_all_tokens_occur_equally_often(self):
         text = TokenizedSplit(np.arange(67), np.asarray([0, 67]), 0, 0, 0)
         batches = LMStreamBatches(text, batch_size=4, length=5)
         count = np.zeros(67, int)

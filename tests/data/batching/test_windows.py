@@ -58,7 +58,7 @@ def card_of(case, batches, **how):
     )
 
 
-def test_a_stride_of_the_window_is_the_plain_evaluation():
+def test_windows_with_a_stride_of_their_length_equal_segments():
     case, text = LanguageModelCase("transformer", layers=1), text_of(50)
     plain = card_of(case, LMEvalBatches(text, batch_size=1, length=LENGTH))
     for rows in (1, 4):
@@ -71,7 +71,7 @@ def test_a_stride_of_the_window_is_the_plain_evaluation():
         assert "segment_length" not in card["protocol"]
 
 
-def test_a_stride_of_one_gives_each_token_all_the_context_there_is_room_for():
+def test_a_stride_of_one_gives_each_token_the_full_context():
     case, text = LanguageModelCase("transformer", layers=1), text_of(15)
     windows = SlidingWindows(text, batch_size=2, length=LENGTH, stride=1)
     card = card_of(case, windows)
@@ -130,7 +130,7 @@ def test_scores_of_a_text_are_by_exact_counts_and_so_are_their_intervals():
         ({"loss_fraction": 0.0}, "loss_fraction=0.0 leaves no token to train on"),
     ],
 )
-def test_windows_that_cannot_be_are_refused(changes, message):
+def test_invalid_windows_are_refused(changes, message):
     cfg = base.get_config()
     cfg.update_from_flattened_dict({"task": "language_modeling"} | changes)
     with pytest.raises(UserError, match=message):

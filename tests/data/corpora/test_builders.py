@@ -1,4 +1,4 @@
-"""What single builders make of their corpora, and what all of them declare."""
+"""Builders of published corpora: their splits, checksums and addresses."""
 
 import itertools
 import json
@@ -37,11 +37,11 @@ def server():
 
 @pytest.fixture
 def wmt(monkeypatch, server):
-    """WMT14 of French."""
+    """Serves a small WMT14 English-French."""
     return served(small_wmt14, monkeypatch, server)
 
 
-def test_what_was_downloaded_serves_the_other_direction_too(wmt, tmp_path, server):
+def test_downloads_are_reused_for_the_other_direction(wmt, tmp_path, server):
     prepare("wmt14/en-fr", tmp_path)
     asked = sorted(server.asked)
     assert asked == sorted(wmt.files)
@@ -91,7 +91,7 @@ def test_the_later_test_sets_of_captions_are_those_of_the_language(
     assert [*splits][2:] == ["test", "test_2017_flickr", "test_2018_flickr"]
 
 
-def test_what_has_no_published_checksum_is_said_and_recorded(
+def test_a_missing_checksum_is_reported_and_recorded(
     monkeypatch, server, tmp_path, capfd
 ):
     case = CORPORA["iwslt14"](monkeypatch, server.address)

@@ -212,7 +212,7 @@ def test_each_side_is_in_its_own_script(languages, scripts, mixtures):
 @pytest.mark.parametrize(
     ("name", "codes"), [("territories", TERRITORIES), ("languages", LANGUAGES)]
 )
-def test_every_name_is_met_often_enough_to_be_learnt(name, codes):
+def test_every_name_occurs_often_enough_to_be_learned(name, codes):
     count = round(cldr.SHARES[name] * sum(cldr.SIZES.values()))
     drawn = cldr.draw_pairs(BY_NAME[name], "en", "de", count)
     lists = (re.split(r",? and |,? or |, ", source) for source, _ in drawn)
@@ -255,7 +255,7 @@ def test_the_prepared_corpus_reads_back_as_it_was_drawn(tmp_path, monkeypatch):
         assert sorted(read) == sorted(expected)
 
 
-def test_the_prepared_corpus_says_which_babel_made_it(tmp_path):
+def test_the_prepared_corpus_records_babels_version(tmp_path):
     builder = cldr.Cldr(config="en-de", data_dir=tmp_path)
     assert builder.data_path.name == cldr.data_version(cldr.RECIPE, babel.__version__)
     assert babel.__version__ in builder.info.config_description

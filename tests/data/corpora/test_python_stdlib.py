@@ -1,4 +1,4 @@
-"""The text of the standard library."""
+"""The corpus of the standard library's source text."""
 
 import json
 import shutil

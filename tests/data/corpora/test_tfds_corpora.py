@@ -11,7 +11,7 @@ from helpers.refused_corpora import refusal
 
 
 class LoopbackPairs(tfds.core.GeneratorBasedBuilder):
-    """Stands for a corpus of TFDS: an archive, configs, split names of its own."""
+    """A builder like those of TFDS: an archive, configs and other split names."""
 
     VERSION = tfds.core.Version("1.2.3")
     BUILDER_CONFIGS = [  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Our byte-pair encoding is SentencePiece's, but for the merges it leaves out."""
+"""Merges of byte-pair encoding, compared with SentencePiece."""
 
 import functools
 
@@ -34,19 +34,19 @@ UNKNOWN = ["xqxq cat zz  qz", "ÄÖÜ", "12 q 34", "the\u2028cat", " the cat "]
 
 
 @pytest.mark.parametrize("texts", [TEXTS, UNKNOWN, [*UNKNOWN, *TEXTS], [""], ["q"]])
-def test_without_dropout_it_is_sentencepiece(texts):
+def test_merges_without_dropout_equal_sentencepiece(texts):
     assert encode(texts, 0.0) == [tokenizer().encode(text) for text in texts]
     has_unknown = any(UNK in row for row in encode(texts, 0.0))
     assert has_unknown is (texts[0] not in (TEXTS[0], ""))
 
 
-def test_with_all_merges_left_out_characters_remain():
+def test_skipping_all_merges_leaves_characters():
     for text, row in zip(TEXTS, encode(TEXTS, 1.0), strict=True):
         spaced = f"\u2581{text}".replace(" ", "\u2581")
         assert tokenizer().pieces(row) == (list(spaced) if text else [])
 
 
-def test_a_word_of_one_merge_stays_in_two_as_often_as_asked():
+def test_a_merge_is_skipped_with_the_given_probability():
     merges = load_merges(tokenizer().model)
     word = next(
         text

@@ -1,4 +1,4 @@
-"""BPE-dropout: the training split in several segmentations, the same every time."""
+"""BPE-dropout: reproducible segmentations of the training split."""
 
 import functools
 import itertools
@@ -43,7 +43,7 @@ def pieces():
 
 @pytest.fixture
 def drawn(tmp_path):
-    """Draws a copy of the corpus in a folder of its own."""
+    """Tokenizes one segmentation of the corpus in a new folder."""
     sides = [("source", pieces()), ("target", pieces())]
     folders = (tmp_path / str(number) for number in itertools.count())
 
@@ -67,14 +67,14 @@ def same(one, other):
     )
 
 
-def test_without_dropout_it_is_the_ordinary_encoding(drawn, tmp_path):
+def test_probability_zero_gives_the_ordinary_segmentation(drawn, tmp_path):
     sides = [("source", pieces()), ("target", pieces())]
     ordinary, _ = open_token_cache(MadeUp(), tmp_path, sides)
     assert same(drawn(probability=0.0), ordinary["train"])
     assert not same(drawn(), ordinary["train"])
 
 
-def test_every_copy_decodes_to_the_same_text_in_more_pieces(drawn):
+def test_every_segmentation_decodes_to_the_same_text_in_more_pieces(drawn):
     for copy in range(3):
         for side, column in (("source", 0), ("target", 1)):
             found = rows(drawn(copy=copy)[side])
@@ -85,14 +85,14 @@ def test_every_copy_decodes_to_the_same_text_in_more_pieces(drawn):
             assert sum(map(len, found)) > 1.05 * fewest
 
 
-def test_copies_and_seeds_differ_and_their_hashes_do_not(drawn):
+def test_segmentations_and_seeds_differ_and_their_text_hashes_do_not(drawn):
     copies = [drawn(copy=0), drawn(copy=1), drawn(seed=2)]
     for one, other in itertools.combinations(copies, 2):
         assert not same(one, other)
         np.testing.assert_array_equal(one["source"].hashes, other["source"].hashes)
 
 
-def test_drawing_again_gives_the_same_in_any_number_of_processes(drawn, monkeypatch):
+def test_a_segmentation_is_the_same_in_any_number_of_processes(drawn, monkeypatch):
     monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 13)
     monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
     once, again = drawn(), drawn()
@@ -104,7 +104,7 @@ def test_drawing_again_gives_the_same_in_any_number_of_processes(drawn, monkeypa
     assert same(once, apart)
 
 
-def test_what_goes_on_after_a_kill_is_what_was_never_stopped(
+def test_a_resumed_segmentation_equals_an_uninterrupted_one(
     drawn, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 13)
@@ -130,7 +130,7 @@ def test_what_goes_on_after_a_kill_is_what_was_never_stopped(
 
 @pytest.fixture
 def own_text(tmp_path):
-    """A config of a parallel corpus in files."""
+    """Returns the config of a parallel corpus in files."""
     folder = tmp_path / "source"
     folder.mkdir()
     for column, language in enumerate(("a", "b")):
@@ -149,7 +149,7 @@ def changed(cfg, **changes):
     return cfg
 
 
-def test_epochs_take_the_copies_in_turn_and_hold_every_pair_once(own_text):
+def test_epochs_rotate_segmentations_and_hold_every_pair_once(own_text):
     dataset = open_dataset(changed(own_text, bpe_dropout=0.2, bpe_dropout_copies=2))
     batches = dataset.train_batches()
     assert isinstance(batches, RotatingSegmentations)
@@ -178,7 +178,7 @@ def test_epochs_take_the_copies_in_turn_and_hold_every_pair_once(own_text):
     np.testing.assert_array_equal(batches[1]["ids"], dataset.train_batches()[1]["ids"])
 
 
-def test_the_rows_of_hosts_are_together_the_batch(own_text):
+def test_partial_batches_of_hosts_make_the_whole_batch(own_text):
     dataset = open_dataset(changed(own_text, bpe_dropout=0.2, bpe_dropout_copies=2))
     batches = dataset.train_batches()
     k = batches.epoch_length + 1  # of the second copy
@@ -192,7 +192,7 @@ def test_the_rows_of_hosts_are_together_the_batch(own_text):
         np.testing.assert_array_equal(joined, value)
 
 
-def test_a_pair_too_long_in_one_copy_is_left_out_of_all(own_text):
+def test_a_pair_too_long_in_one_segmentation_is_left_out_of_all(own_text):
     cfg = changed(own_text, bpe_dropout=0.3, bpe_dropout_copies=3)
     longest = np.max(
         [s.lengths for copy in open_dataset(cfg).segmentations for s in copy.values()],
@@ -207,7 +207,7 @@ def test_a_pair_too_long_in_one_copy_is_left_out_of_all(own_text):
         assert sorted(members) == fits.tolist()
 
 
-def test_evaluation_and_the_vocabulary_are_those_without_dropout(own_text):
+def test_dropout_changes_neither_evaluation_nor_the_vocabulary(own_text):
     plain = open_dataset(own_text)
     with_dropout = open_dataset(changed(own_text, bpe_dropout=0.2))
     assert len(with_dropout.segmentations) == own_text.bpe_dropout_copies
@@ -220,7 +220,9 @@ def test_evaluation_and_the_vocabulary_are_those_without_dropout(own_text):
         np.testing.assert_array_equal(batches[0][name], value)
 
 
-def test_the_folder_of_a_copy_tells_probability_seed_and_number(own_text, tmp_path):
+def test_the_folder_of_a_segmentation_depends_on_probability_seed_and_number(
+    own_text, tmp_path
+):
     for change in ({}, {"seed": 7}, {"bpe_dropout": 0.3}):
         cfg = {"bpe_dropout": 0.2, "bpe_dropout_copies": 2, **change}
         open_dataset(changed(own_text, **cfg))
@@ -242,13 +244,13 @@ def test_the_folder_of_a_copy_tells_probability_seed_and_number(own_text, tmp_pa
         ({"bpe_dropout_copies": 0}, "data.bpe_dropout_copies=0"),
     ],
 )
-def test_what_cannot_be_is_refused(own_text, changes, said):
+def test_invalid_settings_are_refused(own_text, changes, said):
     with pytest.raises(UserError) as error:
         open_dataset(changed(own_text, **{"bpe_dropout": 0.1, **changes}))
     assert said in str(error.value)
 
 
-def test_a_text_is_refused(own_text, tmp_path):
+def test_a_text_corpus_is_refused(own_text, tmp_path):
     for name in ("train", "valid"):
         lines = "".join(f"{pair[0]}\n" for pair in PAIRS)
         (tmp_path / "source" / f"{name}.txt").write_text(lines)

@@ -1,4 +1,4 @@
-"""A text of any length becomes the numbers it would become at once."""
+"""Tokenization of long texts in chunks."""
 
 import functools
 
@@ -29,7 +29,7 @@ def tokenizer(kind):
 
 @pytest.mark.parametrize("kind", SIZES)
 class TestTokenizers:
-    def test_a_long_text_becomes_what_it_is_at_once(self, kind):
+    def test_a_long_text_in_chunks_has_the_same_ids_as_at_once(self, kind):
         assert len(LONG) > 1.2 * CHUNK
         side = SideWriter(tokenizer(kind))
         side.add_all(["the cat", LONG, ""])
@@ -45,7 +45,7 @@ class TestTokenizers:
         assert side.counts["words"] == 2 + len(LONG.split()) + 3
         assert side.counts["size"] == 7 + len(LONG.encode()) + 3
 
-    def test_many_texts_at_once_become_what_each_does(self, kind):
+    def test_a_batch_of_texts_has_the_same_ids_as_each_text(self, kind):
         texts = ["the cat", "", "ß 東京 ☃", "a  b ", "\U0001f600 12,5"]
         numbers, lengths = tokenizer(kind).encode_batch(texts)
         rows = np.split(numbers, np.cumsum(lengths)[:-1])
@@ -55,7 +55,7 @@ class TestTokenizers:
 
 @pytest.mark.parametrize("text", ["", "abc", "a  bc d\t ef \n g hij k", " ", "  ab "])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_portions_are_the_text_again(text, size):
+def test_chunks_joined_are_the_text(text, size):
     assert "".join(chunk_text(text, False, size)) == text
     assert all(len(part) <= size for part in chunk_text(text, False, size))
     assert " ".join(chunk_text(text, True, size)) == text
@@ -68,7 +68,7 @@ def test_words_of_a_long_text_are_counted_as_python_splits_them():
     assert num_words(text) == len(text.split())
 
 
-def test_no_part_of_a_text_is_too_long_to_learn_from():
+def test_no_part_of_a_text_is_too_long_for_sentencepiece():
     parts = list(learnable("東" * 5000 + " " + "word " * 2000))
     assert max(len(part.encode()) for part in parts) <= 4 * LONGEST
     assert sum(map(len, parts)) > 14_900

@@ -23,7 +23,7 @@ TEXTS = ["the cat sat on the mat", "a dog ate the cat", "über 12,5 °C — 東�
 
 @pytest.mark.parametrize("kind", ["byte", "char", "word", "sentencepiece", "unigram"])
 class TestTokenizers:
-    def test_text_comes_back_as_it_was(self, kind):
+    def test_decoding_restores_the_text(self, kind):
         tokenizer = train_tokenizer(kind, TEXTS, SIZES.get(kind, 90), 1)
         for text in TEXTS:
             ids = tokenizer.encode(text)
@@ -31,7 +31,7 @@ class TestTokenizers:
             assert max(ids, default=0) < tokenizer.vocab_size
             assert tokenizer.decode([BOS, *ids, EOS, PAD]) == text
 
-    def test_it_is_the_same_after_saving(self, kind):
+    def test_a_saved_tokenizer_is_restored(self, kind):
         tokenizer = train_tokenizer(kind, TEXTS, SIZES.get(kind, 90), 1)
         again = parse_tokenizer(dump_tokenizer(tokenizer))
         assert again.vocab_size == tokenizer.vocab_size
@@ -40,7 +40,7 @@ class TestTokenizers:
         ]
         json.loads(dump_tokenizer(tokenizer))
 
-    def test_pieces_are_as_many_as_numbers(self, kind):
+    def test_there_is_a_piece_for_each_id(self, kind):
         tokenizer = train_tokenizer(kind, TEXTS, SIZES.get(kind, 90), 1)
         ids = [BOS, *tokenizer.encode(TEXTS[2]), EOS]
         assert len(tokenizer.pieces(ids)) == len(ids)
@@ -89,19 +89,19 @@ def test_a_tag_names_the_target_language_and_is_not_shown():
 
 
 class TestVocabularyFiles:
-    def test_a_list_of_words_is_taken_in_its_order(self, tmp_path):
+    def test_a_list_of_words_keeps_its_order(self, tmp_path):
         path = tmp_path / "words.txt"
         path.write_text("<unk>\nthe\ncat\n")
         tokenizer = read_vocabulary("word", path)
         assert tokenizer.symbols == [*SPECIAL, "the", "cat"]
 
-    def test_a_model_of_sentencepiece_is_taken_as_it_is(self, tmp_path):
+    def test_a_sentencepiece_model_is_read_unchanged(self, tmp_path):
         path = tmp_path / "pieces.model"
         trained = train_tokenizer("sentencepiece", TEXTS, 74, 1)
         path.write_bytes(trained.model)
         assert read_vocabulary("sentencepiece", path).shares_vocabulary(trained)
 
-    def test_what_is_not_there_or_no_model_is_refused(self, tmp_path):
+    def test_missing_and_invalid_vocabulary_files_are_refused(self, tmp_path):
         path = tmp_path / "pieces.model"
         with pytest.raises(UserError, match="there is no such file"):
             read_vocabulary("sentencepiece", path)

@@ -22,7 +22,7 @@ def server():
 
 @pytest.fixture
 def wmt(monkeypatch, server):
-    """WMT14 of French."""
+    """Serves a small WMT14 English-French."""
     return served(small_wmt14, monkeypatch, server)
 
 
@@ -34,7 +34,7 @@ def refused(pattern):
 
 
 def with_part(wmt, monkeypatch, server, **changes):
-    """Publishes News Commentary with other files in it."""
+    """Serves News Commentary with other files in it."""
     archive, path = wmt14.TRAIN["news-commentary-v9"]
     members = {
         path.format(pair="fr-en", language=code): content
@@ -128,13 +128,13 @@ def test_a_wrong_book_or_number_of_books_is_refused(monkeypatch, server, tmp_pat
     assert "2 books of the split train instead of 3" in message
 
 
-def test_a_listing_that_is_none_is_refused(monkeypatch, server, tmp_path):
+def test_an_invalid_listing_is_refused(monkeypatch, server, tmp_path):
     small_pg19(monkeypatch, server.address)
     server.files["o"] = b"<html>"
     assert f"cannot list {server.address}/books/train" in refusal("pg19", tmp_path)
 
 
-def test_what_a_damaged_archive_without_a_checksum_held_is_not_kept(
+def test_nothing_is_extracted_from_a_damaged_archive_without_a_checksum(
     monkeypatch, server, tmp_path
 ):
     case = CORPORA["iwslt14"](monkeypatch, server.address)

@@ -17,20 +17,20 @@ def server():
 
 @pytest.fixture
 def wmt(monkeypatch, server):
-    """WMT14 of French."""
+    """Serves a small WMT14 English-French."""
     return served(small_wmt14, monkeypatch, server)
 
 
 @pytest.fixture(params=sorted(CORPORA))
 def case(request, monkeypatch, server):
-    """A small corpus that stands on the server."""
+    """Serves a small corpus."""
     made = CORPORA[request.param](monkeypatch, server.address)
     server.files |= made.files
     return made
 
 
 def damage(content):
-    """As long as before, but for some bytes in the middle."""
+    """Overwrites some bytes in the middle."""
     middle = len(content) // 2
     return content[: middle - 9] + bytes(18) + content[middle + 9 :]
 
@@ -94,7 +94,7 @@ def test_a_changed_source_file_is_refused_with_both_checksums(wmt, tmp_path, ser
     )
 
 
-def test_a_download_that_breaks_off_is_never_taken_for_whole(case, tmp_path, server):
+def test_an_interrupted_download_is_not_used(case, tmp_path, server):
     server.cut.add(case.damaged)
     message = refusal(case.name, tmp_path)
     assert f"cannot download {server.address}/{case.damaged}" in message
@@ -104,7 +104,7 @@ def test_a_download_that_breaks_off_is_never_taken_for_whole(case, tmp_path, ser
     check(prepare(case.name, tmp_path), case)
 
 
-def test_an_address_out_of_reach_is_named_with_the_way_out(case, tmp_path, server):
+def test_an_unreachable_address_is_named_with_the_alternative(case, tmp_path, server):
     del server.files[case.damaged]
     message = refusal(case.name, tmp_path)
     assert (
@@ -113,7 +113,7 @@ def test_an_address_out_of_reach_is_named_with_the_way_out(case, tmp_path, serve
     assert "--config.data.source_dir=DIR, a folder that holds" in message
 
 
-def test_an_empty_source_folder_is_told_what_belongs_there(case, tmp_path):
+def test_files_missing_in_an_empty_source_folder_are_named(case, tmp_path):
     message = refusal(case.name, tmp_path, write(tmp_path / "source", {"other": b"x"}))
     if case.name == "pg19":
         assert "0 books of the split train instead of 3" in message

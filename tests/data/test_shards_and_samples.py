@@ -1,4 +1,4 @@
-"""Parts of equal size, samples from all over a corpus, and blocks that fit memory."""
+"""Shards of equal size, evenly spaced samples, and groups that fit into memory."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from data.tokenizers.base import CHUNK
 
 
 class Lines:
-    """Texts of one length, each its number."""
+    """Corpus of texts of one length, each its number."""
 
     def __init__(self, count, length):
         self.splits = {"train": count, "empty": 0}
@@ -23,7 +23,7 @@ class Lines:
 
 
 @pytest.mark.parametrize(("count", "length"), [(7, 10), (40_000, 10), (10, 10**7)])
-def test_parts_hold_every_example_once_and_much_the_same_text(count, length):
+def test_shards_hold_every_example_once_and_similar_amounts_of_text(count, length):
     parts = make_shards(Lines(count, length), "train", None)
     ends = [(part.start, part.stop) for part in parts]
     assert ends[0][0] == 0
@@ -34,11 +34,11 @@ def test_parts_hold_every_example_once_and_much_the_same_text(count, length):
     assert min(sizes[:-1], default=SHARD_SIZE) >= SHARD_SIZE / 2
 
 
-def test_a_split_without_examples_has_no_parts():
+def test_a_split_without_examples_has_no_shards():
     assert make_shards(Lines(7, 10), "empty", None) == []
 
 
-def test_a_sample_has_about_the_size_asked_for_and_is_spread():
+def test_a_sample_has_about_the_given_size_and_is_evenly_spaced():
     corpus = Lines(50_000, 10)
     assert mean_size(corpus, "train") == 10
     found = [int(text) for (text,) in sample_evenly(corpus, "train", 100_000)]
@@ -59,14 +59,14 @@ def test_a_sample_of_long_texts_is_a_few_of_them():
     assert found == [0, 20, 40, 60, 80]
 
 
-def test_blocks_are_the_examples_and_not_too_large():
+def test_groups_hold_all_examples_and_are_not_too_large():
     examples = [("x" * size, "y") for size in (1, CHUNK, 5, 7, 3 * CHUNK, 2)]
     found = list(group_examples(iter(examples)))
     assert [example for block in found for example in block] == examples
     assert [len(block) for block in found] == [2, 3, 1]
 
 
-def test_arrays_are_written_as_one(tmp_path):
+def test_arrays_are_written_concatenated(tmp_path):
     parts = [np.arange(5), np.arange(0), np.arange(3) * 7]
     size, digest = write_array(f"{tmp_path}/a.npy", iter(parts), np.int64)
     found = np.load(tmp_path / "a.npy", mmap_mode="r")

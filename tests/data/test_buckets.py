@@ -40,7 +40,7 @@ def source(tmp_path_factory):
 
 
 def settings(source, **changes):
-    """A small text model of a user's own text."""
+    """Returns the config of a small model of a user's own text."""
     changes = {
         "data.name": "plain_text",
         "data.source_dir": source and str(source),
@@ -56,7 +56,7 @@ def settings(source, **changes):
 
 @pytest.fixture(scope="module")
 def runs(bucket, source, tmp_path_factory):
-    """The same run on disk and in a bucket; the second was cut off and went on.
+    """Trains the same run on disk and in a bucket; the second is interrupted.
 
     It goes on on another machine: nothing is left there but what is in the bucket.
     """
@@ -76,7 +76,7 @@ def runs(bucket, source, tmp_path_factory):
     return folder / "run", epath.Path(address)
 
 
-def test_a_run_in_a_bucket_goes_on_to_the_same_bit(runs):
+def test_a_run_in_a_bucket_resumes_to_the_same_bit(runs):
     on_disk, in_bucket = runs
     assert differences(on_disk, in_bucket) == []
     steps = [
@@ -89,11 +89,11 @@ def test_a_run_in_a_bucket_goes_on_to_the_same_bit(runs):
     assert [step for split, step in steps if split == "train"] == [*range(1, STEPS + 1)]
 
 
-def test_it_left_event_files(runs):
+def test_a_run_in_a_bucket_has_event_files(runs):
     assert len(list((runs[1] / "tensorboard").glob("events.out.tfevents.*"))) == 2
 
 
-def test_it_is_scored_and_read_like_any_run(runs):
+def test_a_run_in_a_bucket_is_scored_like_a_local_run(runs):
     scores = []
     for path in runs:
         run = restore.open_run(str(path))
@@ -105,7 +105,7 @@ def test_it_is_scored_and_read_like_any_run(runs):
     assert read.steps == STEPS
 
 
-def test_encoded_text_is_made_once_for_all_machines(
+def test_token_ids_are_computed_once_for_all_machines(
     runs, bucket, tmp_path, monkeypatch
 ):
     def refuse(*args, **kwargs):
@@ -117,7 +117,7 @@ def test_encoded_text_is_made_once_for_all_machines(
     assert dataset.corpus.splits["train"] == 300
 
 
-def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
+def test_an_incomplete_upload_does_not_count_as_a_folder(bucket, tmp_path):
     root = storage.local_root("gs://bucket/other", str(tmp_path / "here"))
     folder = root / "encoded" / "tokens"
     folder.mkdir(parents=True)
@@ -132,7 +132,7 @@ def test_a_folder_that_was_not_sent_whole_is_not_there(bucket, tmp_path):
     assert (copied / "a.npy").read_bytes() == b"numbers"
 
 
-def test_a_file_in_a_bucket_grows(bucket):
+def test_lines_are_appended_to_a_file_in_a_bucket(bucket):
     path = epath.Path("gs://bucket/grows.txt")
     file = AppendOnlyFile(path)
     file.append(b"one\n")
@@ -146,7 +146,7 @@ def test_a_file_in_a_bucket_grows(bucket):
     assert path.read_text() == "one\ntwo\nthree\n"
 
 
-def test_a_bucket_without_its_package_says_which(monkeypatch):
+def test_a_missing_package_for_a_bucket_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match="pip install gcsfs"):
         resolve_path("gs://bucket/run")
@@ -157,7 +157,7 @@ def test_an_unknown_kind_of_address_is_refused():
         resolve_path("ftp://bucket/run")
 
 
-def test_a_bucket_that_cannot_be_reached_is_one_line(bucket, monkeypatch):
+def test_an_unreachable_bucket_is_reported_in_one_line(bucket, monkeypatch):
     def fail(*args):
         raise ConnectionError("nobody\nthere")
 

@@ -1,4 +1,4 @@
-"""Corpora of a user's own files, and how any corpus is prepared by one at a time."""
+"""Corpora of a user's own files, and the preparation of a corpus."""
 
 import errno
 import gzip
@@ -28,7 +28,7 @@ DOCUMENTS = ["a", "a", "b", "a"]
 
 
 def write(path, content):
-    """Lines or bytes or text, packed as the name says."""
+    """Writes lines, bytes or text, packed by the name's suffix."""
     if isinstance(content, list):
         content = "".join(f"{line}\n" for line in content)
     raw = content if isinstance(content, bytes) else content.encode()
@@ -38,7 +38,7 @@ def write(path, content):
 
 @pytest.fixture
 def source(tmp_path):
-    """A small parallel corpus, every kind of name and packing in it."""
+    """Writes a small parallel corpus with every kind of name and packing."""
     folder = tmp_path / "source"
     for stem in ("train", "dev", "test", "test_2017", "news-2.tc"):
         suffix = ".gz" if stem == "dev" else ""
@@ -74,7 +74,7 @@ def data(tmp_path):
 
 
 def refusal(*args):
-    """The message of the one-line error that `open_corpus` ends in."""
+    """Returns the one-line message of the error that `open_corpus` raises."""
     with pytest.raises(UserError) as caught:
         open_corpus(*args)
     message = str(caught.value)
@@ -100,7 +100,7 @@ class TestParallel:
             assert list(corpus.read(split)) == pairs
 
     @pytest.mark.parametrize("block", [1, 2, 99])
-    def test_a_part_of_a_split_is_read_alone(self, source, data, monkeypatch, block):
+    def test_a_range_of_a_split_is_read_alone(self, source, data, monkeypatch, block):
         monkeypatch.setattr("data.corpus.BLOCK_EXAMPLES", block)
         corpus = open_corpus("parallel_text/en-de", data, source)
         whole = list(corpus.read("test"))
@@ -147,7 +147,9 @@ class TestParallel:
             ("dev.pos", [*"12345"], "dev.en.gz has 4 lines and dev.pos has 5"),
         ],
     )
-    def test_files_out_of_step_are_refused(self, source, data, name, lines, said):
+    def test_files_of_different_lengths_are_refused(
+        self, source, data, name, lines, said
+    ):
         write(source / name, lines)
         assert said in refusal("parallel_text/en-de", data, source)
 
@@ -200,7 +202,7 @@ class TestParallel:
             ("en-000000000000", "lacks training data"),
         ],
     )
-    def test_a_name_that_cannot_be_is_refused(self, source, data, config, said):
+    def test_an_invalid_name_is_refused(self, source, data, config, said):
         if said.startswith("lacks"):
             shutil.rmtree(source)
             write(source / "README", ["nothing here"])
@@ -208,7 +210,7 @@ class TestParallel:
 
 
 class TestPlain:
-    def test_lines_are_kept_as_they_stand(self, text, data):
+    def test_lines_are_read_unchanged(self, text, data):
         corpus = open_corpus("plain_text", data, text)
         assert (corpus.kind, corpus.languages) == ("text", ())
         assert corpus.splits == {"train": 4, "validation": 1}
@@ -287,7 +289,9 @@ class TestNamedCorpora:
             ("novels/short", "novels has no config 'short'"),
         ],
     )
-    def test_without_a_folder_what_to_give_is_said(self, data, name, said):
+    def test_a_missing_folder_is_reported_with_the_expected_files(
+        self, data, name, said
+    ):
         assert said in refusal(name, data)
 
 
@@ -300,7 +304,9 @@ class TestContent:
         assert next(after.read("validation")) == ("No end of the last line",)
         assert next(before.read("validation")) == ("no end of the last line",)
 
-    def test_the_same_texts_are_found_again_wherever_they_lie(self, text, data, capfd):
+    def test_the_same_texts_in_another_folder_are_the_same_corpus(
+        self, text, data, capfd
+    ):
         first = open_corpus("plain_text", data, text)
         capfd.readouterr()
         other = text.parent / "other"
@@ -331,7 +337,7 @@ class TestContent:
         assert open_corpus("plain_text", data, text) != first
 
     @pytest.mark.parametrize("removed", ["folder", "content"])
-    def test_a_copy_outlives_its_folder(self, source, data, removed):
+    def test_a_version_outlives_its_folder(self, source, data, removed):
         first = open_corpus("parallel_text/en-de", data, source)
         write(source / "test.de", ["another", *GERMAN[1:]])
         second = open_corpus("parallel_text/en-de", data, source)
@@ -443,7 +449,7 @@ class TestPreparing:
         monkeypatch.setattr(locks.portalocker, "lock", unsupported)
         assert open_corpus("plain_text", data, text).splits["train"] == 4
 
-    def test_a_terminal_is_told_how_far_it_is(self, text, data, capsys, monkeypatch):
+    def test_progress_is_printed_on_a_terminal(self, text, data, capsys, monkeypatch):
         monkeypatch.setattr(tfds_patches, "REPORT_SECONDS", 0)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         open_corpus("plain_text", data, text)

@@ -1,4 +1,4 @@
-"""A tag for the target language is one number, whatever the tokenizer."""
+"""Target language tags are one id in every tokenizer."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def tagged(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestTags:
-    def test_a_tag_is_one_number_behind_all_others(self, kind):
+    def test_a_tag_is_one_id_after_all_others(self, kind):
         plain, source = tagged(kind)
         assert source.vocab_size == plain.vocab_size + 2
         for text in TEXTS:
@@ -48,14 +48,14 @@ class TestTags:
             assert source.decode(source.encode(text)) == text
             assert source.pieces(source.encode(text))[0] == "<2de>"
 
-    def test_many_texts_at_once_get_the_same(self, kind):
+    def test_a_batch_of_tagged_texts_has_the_same_ids_as_each_text(self, kind):
         _, source = tagged(kind)
         texts = [*TEXTS, "<2fr> the cat", "", "<2fr> "]
         numbers, lengths = source.encode_batch(texts)
         rows = np.split(numbers, np.cumsum(lengths)[:-1])
         assert [row.tolist() for row in rows] == [source.encode(t) for t in texts]
 
-    def test_it_is_the_same_after_saving(self, kind):
+    def test_a_saved_tokenizer_is_restored(self, kind):
         plain, source = tagged(kind)
         again = parse_tokenizer(dump_tokenizer(source))
         assert again.tags == source.tags
@@ -68,7 +68,7 @@ class TestTags:
         with pytest.raises(UserError, match=r"tag <2ja> in .*; choose <2de>, <2fr>"):
             source.encode("<2ja> the cat")
 
-    def test_a_target_has_none(self, kind):
+    def test_a_target_has_no_tag(self, kind):
         plain, source = tagged(kind)
         target = source.with_normalizer(Normalizer())
         assert target.encode(TEXTS[0]) == plain.encode(TEXTS[0])
@@ -88,7 +88,7 @@ def test_a_corpus_gives_its_sources_a_tag_within_the_size(joint, tmp_path):
     assert found["source"].encode("the cat")[0] == source.tags["<2de>"]
 
 
-def test_a_given_vocabulary_s_own_tag_is_taken(tmp_path):
+def test_a_given_vocabulary_may_have_the_tag(tmp_path):
     path = tmp_path / "words"
     path.write_text("the\n<2de>\ncat\n")
     given = read_vocabulary("word", path).with_tags(["<2de>", "<2fr>"])
@@ -96,7 +96,7 @@ def test_a_given_vocabulary_s_own_tag_is_taken(tmp_path):
     assert given.vocab_size == len(SPECIAL) + 4
 
 
-def test_merges_left_out_leave_the_tag():
+def test_skipped_merges_keep_the_tag():
     _, source = tagged("sentencepiece")
     texts = [*TEXTS, "<2fr> the cat"]
     sampler = BPEDropout(0.5, 0, 0).sampler(source, 0)
