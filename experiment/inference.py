@@ -137,11 +137,8 @@ def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None
             path = directory.path / "samples" / f"{name}.{side}.txt"
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
     blocks = card.pop("blocks")
-    path = directory.path / "eval" / f"{name}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
     totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
-    with path.open("wb") as file:
-        np.savez_compressed(file, total=totals, weight=weights)
+    directory.write_arrays(f"eval/{name}.npz", {"total": totals, "weight": weights})
 
 
 def predict(run: TrainedRun, lines: Iterable[str], **keywords) -> Iterator[str]:

@@ -27,7 +27,6 @@ from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, RunRecord, TrainLoop
 from training.metrics import TrainProgress
-from training.nonfinite import save_batches
 from training.optim.nt_asgd import eval_params
 from training.optim.param_groups import check_patterns
 from training.parallel.distributed import (
@@ -278,11 +277,18 @@ def dump_nonfinite(
     steps = record.diverged_steps
     if not steps:
         return
-    batches = {step: setup.batches[step - 1] for step in steps}
-    path = directory.path / "replay" / f"steps-{steps[0]}-{steps[-1]}.npz"
-    save_batches(path, batches)
+    name = f"replay/steps-{steps[0]}-{steps[-1]}.npz"
+    directory.write_arrays(
+        name,
+        {
+            f"{step}/{key}": array
+            for step in steps
+            for key, array in setup.batches[step - 1].items()
+        },
+    )
     print(
         f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; examine "
-        f"their batches with: train.py --workdir={directory.path} --replay={path}",
+        f"their batches with: train.py --workdir={directory.path} "
+        f"--replay={directory.path / name}",
         file=sys.stderr,
     )

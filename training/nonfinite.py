@@ -1,4 +1,4 @@
-"""Batches without a finite loss, saved and examined to find the reason."""
+"""Examination of batches without a finite loss, which a run saved."""
 
 from pathlib import Path
 
@@ -13,21 +13,8 @@ from utils.errors import UserError
 from utils.paths import resolve_path
 
 
-def save_batches(path: Path, batches: dict[int, dict[str, np.ndarray]]) -> Path:
-    """Writes batches by the number of their step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        f"{step}/{name}": value
-        for step, batch in batches.items()
-        for name, value in batch.items()
-    }
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    return path
-
-
 def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
-    """Reads what `save_batches` wrote.
+    """Reads the batches that a run saved (experiment/train.py), by step.
 
     Raises:
       UserError: it is another file.

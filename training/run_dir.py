@@ -10,6 +10,7 @@ plots/        pictures
 import json
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 
 from utils.errors import UserError
@@ -128,6 +129,13 @@ class RunDirectory:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         path.write_text("".join(lines), encoding="utf8")
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Writes a compressed .npz file."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     def write_tokenizers(self, documents: dict[str, str]) -> None:
         """Writes the tokenizers, so that the run can be used without its corpus."""

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.nonfinite import diagnose_batch, load_batches, save_batches
+from training.nonfinite import diagnose_batch, load_batches
+from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 
@@ -17,8 +18,9 @@ def loss(variables, carry, batch, rng):
 def test_batches_are_kept_to_the_bit_and_show_what_is_not_finite(tmp_path):
     bad = {"y": np.asarray([1.0, np.nan], np.float32)}
     good = {"y": np.asarray([1.0, 3.0], np.float32)}
-    path = save_batches(tmp_path / "replay" / "steps.npz", {7: bad, 8: good})
-    found = load_batches(path)
+    arrays = {"7/y": bad["y"], "8/y": good["y"]}
+    RunDirectory(tmp_path).write_arrays("replay/steps.npz", arrays)
+    found = load_batches(tmp_path / "replay" / "steps.npz")
     np.testing.assert_array_equal(found[7]["y"], bad["y"])
     params = {"x": jnp.asarray([3.0, 3.0])}
     reports = [
