@@ -20,7 +20,7 @@ from data.corpora.text import ptb, wikitext
 from data.corpora.translation import multi30k
 from data.corpus import open_corpus
 from data.registry import CORPORA
-from helpers.refused_corpora import refusal
+from helpers.served_corpora import refusal
 from utils.errors import UserError
 
 # One line holds a separator that is not "\n", one ends in a space.

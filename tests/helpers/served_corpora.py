@@ -1,4 +1,6 @@
-"""Preparation of small corpora from a server on loopback."""
+"""Preparation of small corpora from a server on loopback, and its errors."""
+
+from pathlib import Path
 
 import pytest
 
@@ -10,13 +12,19 @@ def prepare(name, tmp_path, source=None):
     return open_corpus(name, tmp_path / "data", source)
 
 
-def refusal(name, tmp_path, source=None):
-    """Returns the one-line message of the error of preparing; nothing is prepared."""
+def refusal(name, data_dir, source=None):
+    """Returns the one-line message of the error that `open_corpus` raises."""
     with pytest.raises(UserError) as caught:
-        prepare(name, tmp_path, source)
+        open_corpus(name, data_dir, source)
     message = str(caught.value)
     assert "\n" not in message
-    assert not list(tmp_path.glob("data/**/dataset_info.json"))
+    return message
+
+
+def refusal_to_prepare(name, tmp_path, source=None):
+    """Like `refusal` for `prepare`; checks that nothing was prepared."""
+    message = refusal(name, tmp_path / "data", source)
+    assert not list(Path(tmp_path).glob("data/**/dataset_info.json"))
     return message
 
 

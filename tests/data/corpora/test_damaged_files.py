@@ -9,7 +9,7 @@ from data.corpora.download import RemoteArchive, extract
 from data.corpora.text import ptb
 from data.corpora.translation import wmt14
 from helpers.loopback import checksum, gz, pack, serving, sgm, text, write
-from helpers.served_corpora import check, prepare, refusal, served
+from helpers.served_corpora import check, prepare, refusal_to_prepare, served
 from helpers.small_corpora import CORPORA, small_pg19, small_wmt14
 from utils.errors import UserError
 
@@ -50,7 +50,7 @@ def test_parallel_files_of_unequal_length_are_refused(
     wmt, monkeypatch, server, tmp_path
 ):
     with_part(wmt, monkeypatch, server, en=text("a", "b", "c", "d"), fr=text("a"))
-    message = refusal(wmt.name, tmp_path)
+    message = refusal_to_prepare(wmt.name, tmp_path)
     assert "news-commentary-v9.fr-en.en has 4 lines" in message
     assert "news-commentary-v9.fr-en.fr has 1" in message
     with refused("b has 1 lines and c has 3"):
@@ -62,7 +62,7 @@ def test_a_file_that_is_not_utf8_is_named_with_the_line(
 ):
     latin = text("a", "b") + "é\n".encode("latin-1")
     with_part(wmt, monkeypatch, server, en=latin, fr=text("a", "b", "c"))
-    message = refusal(wmt.name, tmp_path)
+    message = refusal_to_prepare(wmt.name, tmp_path)
     assert "news-commentary-v9.fr-en.en is not UTF-8 in line 3" in message
     with refused("ptb.txt is not UTF-8 in line 3"):
         text_files.decode("ptb.txt", latin)
@@ -70,7 +70,9 @@ def test_a_file_that_is_not_utf8_is_named_with_the_line(
 
 def test_an_empty_file_is_refused(wmt, monkeypatch, server, tmp_path):
     with_part(wmt, monkeypatch, server, en=b"", fr=text("a"))
-    assert "news-commentary-v9.fr-en.en is empty" in refusal(wmt.name, tmp_path)
+    assert "news-commentary-v9.fr-en.en is empty" in refusal_to_prepare(
+        wmt.name, tmp_path
+    )
     path = tmp_path / "test.sgm"
     path.write_bytes(sgm("src", "en"))
     with refused("test.sgm is empty: it has no <seg"):
@@ -85,12 +87,14 @@ def test_an_empty_small_corpus_is_refused(monkeypatch, server, tmp_path):
     entry = ("ptb.char.valid.txt", checksum(b"\n"))
     monkeypatch.setitem(ptb.CHAR_FILES, "validation", entry)
     source = write(tmp_path / "source", case.plain)
-    assert "ptb.char.valid.txt is empty" in refusal(case.name, tmp_path, source)
+    assert "ptb.char.valid.txt is empty" in refusal_to_prepare(
+        case.name, tmp_path, source
+    )
 
 
 def test_an_archive_that_lacks_a_file_is_refused(wmt, monkeypatch, server, tmp_path):
     with_part(wmt, monkeypatch, server, en=text("a"))
-    message = refusal(wmt.name, tmp_path)
+    message = refusal_to_prepare(wmt.name, tmp_path)
     assert message.endswith(
         "training-parallel-nc-v9.tgz lacks training/news-commentary-v9.fr-en.fr: "
         "fetch it again"
@@ -121,17 +125,19 @@ def test_a_wrong_book_or_number_of_books_is_refused(monkeypatch, server, tmp_pat
     case = small_pg19(monkeypatch, server.address)
     source = write(tmp_path / "source", case.plain)
     (source / "train/10.txt").write_bytes(b"Another book.\n")
-    message = refusal("pg19", tmp_path, source)
+    message = refusal_to_prepare("pg19", tmp_path, source)
     assert "checksum mismatch: the 3 books of the split train have together" in message
     (source / "train/10.txt").unlink()
-    message = refusal("pg19", tmp_path, source)
+    message = refusal_to_prepare("pg19", tmp_path, source)
     assert "2 books of the split train instead of 3" in message
 
 
 def test_an_invalid_listing_is_refused(monkeypatch, server, tmp_path):
     small_pg19(monkeypatch, server.address)
     server.files["o"] = b"<html>"
-    assert f"cannot list {server.address}/books/train" in refusal("pg19", tmp_path)
+    assert f"cannot list {server.address}/books/train" in refusal_to_prepare(
+        "pg19", tmp_path
+    )
 
 
 def test_nothing_is_extracted_from_a_damaged_archive_without_a_checksum(
@@ -142,7 +148,7 @@ def test_nothing_is_extracted_from_a_damaged_archive_without_a_checksum(
     wrong = content[:-8] + bytes(4) + content[-4:]  # gzip's own checksum
     source = write(tmp_path / "source", {"de-en.tgz": wrong})
     for _ in range(2):
-        message = refusal(case.name, tmp_path, source)
+        message = refusal_to_prepare(case.name, tmp_path, source)
         assert "de-en.tgz is damaged or cut short (CRC check failed" in message
     assert not list(tmp_path.glob("data/downloads/**/*.xml*"))
     (source / "de-en.tgz").write_bytes(content)

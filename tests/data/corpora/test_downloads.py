@@ -5,7 +5,7 @@ import re
 import pytest
 
 from helpers.loopback import checksum, gz, serving, write
-from helpers.served_corpora import check, prepare, refusal, served
+from helpers.served_corpora import check, prepare, refusal_to_prepare, served
 from helpers.small_corpora import CORPORA, small_wmt14
 
 
@@ -72,7 +72,7 @@ def test_a_source_folder_may_hold_packed_files_without_their_folders(wmt, tmp_pa
 
 def test_a_changed_download_is_refused_in_one_line(case, tmp_path, server):
     server.files[case.damaged] = damage(case.files[case.damaged])
-    message = refusal(case.name, tmp_path)
+    message = refusal_to_prepare(case.name, tmp_path)
     assert re.search("checksum mismatch|damaged or cut short", message)
     assert case.damaged.partition("/")[0] in message
     assert re.search("--config.data.source_dir|again", message)
@@ -85,7 +85,7 @@ def test_a_changed_source_file_is_refused_with_both_checksums(wmt, tmp_path, ser
     source = write(tmp_path / "source", wmt.files)
     content = damage(wmt.files[wmt.damaged])
     (source / wmt.damaged).write_bytes(content)
-    message = refusal(wmt.name, tmp_path, source)
+    message = refusal_to_prepare(wmt.name, tmp_path, source)
     assert message == (
         f"checksum mismatch: {source / wmt.damaged} has sha256 {checksum(content)}, "
         f"expected {checksum(wmt.files[wmt.damaged])}; put the file of "
@@ -96,7 +96,7 @@ def test_a_changed_source_file_is_refused_with_both_checksums(wmt, tmp_path, ser
 
 def test_an_interrupted_download_is_not_used(case, tmp_path, server):
     server.cut.add(case.damaged)
-    message = refusal(case.name, tmp_path)
+    message = refusal_to_prepare(case.name, tmp_path)
     assert f"cannot download {server.address}/{case.damaged}" in message
     assert "--config.data.source_dir=DIR" in message
     assert not list(tmp_path.rglob(f"*{case.damaged}*"))
@@ -106,7 +106,7 @@ def test_an_interrupted_download_is_not_used(case, tmp_path, server):
 
 def test_an_unreachable_address_is_named_with_the_alternative(case, tmp_path, server):
     del server.files[case.damaged]
-    message = refusal(case.name, tmp_path)
+    message = refusal_to_prepare(case.name, tmp_path)
     assert (
         f"cannot download {server.address}/{case.damaged} (404 Client Error" in message
     )
@@ -114,7 +114,9 @@ def test_an_unreachable_address_is_named_with_the_alternative(case, tmp_path, se
 
 
 def test_files_missing_in_an_empty_source_folder_are_named(case, tmp_path):
-    message = refusal(case.name, tmp_path, write(tmp_path / "source", {"other": b"x"}))
+    message = refusal_to_prepare(
+        case.name, tmp_path, write(tmp_path / "source", {"other": b"x"})
+    )
     if case.name == "pg19":
         assert "0 books of the split train instead of 3" in message
     else:

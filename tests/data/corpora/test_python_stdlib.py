@@ -9,7 +9,7 @@ import pytest
 
 from data.corpora.text import python_stdlib
 from data.corpus import open_corpus
-from helpers.refused_corpora import refusal
+from helpers.served_corpora import refusal
 from utils.errors import UserError
 
 

@@ -7,7 +7,7 @@ import zipfile
 import tensorflow_datasets as tfds
 
 from data.corpus import open_corpus
-from helpers.refused_corpora import refusal
+from helpers.served_corpora import refusal
 
 
 class LoopbackPairs(tfds.core.GeneratorBasedBuilder):
