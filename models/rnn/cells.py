@@ -213,7 +213,7 @@ class LSTM(Cell):
 
     @staticmethod
     def state_from_output(output: Float[Array, "... D"]) -> State:
-        """Returns (output, 0)."""
+        """Returns the state (output, 0)."""
         return output, jnp.zeros_like(output)
 
     @staticmethod

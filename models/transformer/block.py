@@ -142,13 +142,13 @@ class TransformerBlock(nn.Module):
         ring: KV,
         attention_context: AttentionContext,
         biases: RelativeBiases | None,
-        num_written: Int[Array, ""],
+        next_position: Int[Array, ""],
         relative_keys: Float[Array, "C H K"] | None = None,
     ) -> tuple[Float[Array, "B T D"], KV]:
         """Reads a segment and writes its keys and values into a ring buffer.
 
         Args:
-          num_written: tokens written to the ring before.
+          next_position: position of the first token of the segment.
           relative_keys: projected relative positions; None: project them here.
 
         Returns the output and the ring.
@@ -156,7 +156,7 @@ class TransformerBlock(nn.Module):
         y = self.self_attention_residual.preprocess(x)
         new = self.self_attention.project_kv(y, attention_context.positions)
         ring = tuple(
-            write_ring(slots, part, num_written)
+            write_ring(slots, part, next_position)
             for slots, part in zip(ring, new, strict=True)
         )
         if relative_keys is None:
@@ -168,7 +168,7 @@ class TransformerBlock(nn.Module):
             attention_context.positions,
             relative_keys,
             biases,
-            ring_start=(num_written + x.shape[1]) % ring[0].shape[2],
+            ring_start=(next_position + x.shape[1]) % ring[0].shape[2],
             train=False,
         )
         x = self.self_attention_residual.postprocess(x, y, train=False)

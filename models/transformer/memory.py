@@ -86,13 +86,13 @@ class KVMemory:
     Attributes:
       kv: keys and values of each layer, [B, H, R, K].
       valid_length: number of the M slots before the next segment in use, [B].
-      num_written: tokens written so far; the next one goes to slot num_written % R.
+      next_position: position of the next token, which goes to slot next_position % R.
       length: memory length (M).
     """
 
     kv: PyTree
     valid_length: PyTree
-    num_written: PyTree
+    next_position: PyTree
     length: int = struct.field(pytree_node=False)
 
     @property
@@ -105,14 +105,16 @@ class KVMemory:
         return self.replace(
             kv=kv,
             valid_length=jnp.minimum(self.valid_length + num_new, self.length),
-            num_written=self.num_written + num_new,
+            next_position=self.next_position + num_new,
         )
 
     def unroll(self) -> PyTree:
         """Returns the keys and values of the last M slots, oldest first."""
 
         def in_order(slots):
-            oldest_first = jnp.roll(slots, -(self.num_written % self.num_slots), axis=2)
+            oldest_first = jnp.roll(
+                slots, -(self.next_position % self.num_slots), axis=2
+            )
             return oldest_first[:, :, self.num_slots - self.length :]
 
         return jax.tree.map(in_order, self.kv)
@@ -140,10 +142,10 @@ def init_kv_memory(
 def write_ring(
     slots: Float[Array, "B H R K"],
     new: Float[Array, "B H T K"],
-    num_written: Int[Array, ""],
+    next_position: Int[Array, ""],
 ) -> Float[Array, "B H R K"]:
     """Writes a segment's keys or values into the ring."""
-    indices = (num_written + jnp.arange(new.shape[2])) % slots.shape[2]
+    indices = (next_position + jnp.arange(new.shape[2])) % slots.shape[2]
     return slots.at[:, :, indices].set(
         new, mode="promise_in_bounds", unique_indices=True
     )

@@ -105,7 +105,7 @@ class Stack(nn.Module):
         rings = []
         for layer, ring, keys in self._per_layer(memory.kv, relative_keys):
             x, ring = layer.read_segment(
-                x, ring, attention_context, self.biases, memory.num_written, keys
+                x, ring, attention_context, self.biases, memory.next_position, keys
             )
             rings.append(ring)
         return self._final_norm_and_dropout(x, train=False), tuple(rings)

@@ -149,7 +149,7 @@ class LanguageModel(transformer.LanguageModel):
         attention_context = self.stack.attention_context(
             self._attention_mask(memory, length, slots),
             length,
-            first_position=memory.num_written,
+            first_position=memory.next_position,
             train=False,
         )
         x = self.embed(tokens, attention_context.positions)
@@ -193,7 +193,7 @@ class LanguageModel(transformer.LanguageModel):
         if not carry:
             return super().prefix_cache(carry, batch_size)
         if isinstance(carry, KVMemory):
-            kv, end = carry.unroll(), carry.num_written
+            kv, end = carry.unroll(), carry.next_position
         else:
             kv, end = self.stack.project_memory(carry.hidden), carry.length
         valid = valid_memory_mask(self._valid_length(carry), carry.length)[:, 0]

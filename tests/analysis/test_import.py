@@ -1,4 +1,4 @@
-"""Weights of others become run directories that predict.py and eval.py read."""
+"""Tests that published weights become runs for predict.py and eval.py."""
 
 import functools
 import hashlib
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def imported(path, workdir, words=WORDS, **options):
-    """As the entry point does it."""
+    """Imports weights as the entry point does."""
     model, params = convert(read_weights(path), memory_length=6, **options)
     model, params, words = special_first(
         model, params, words, end="<eos>", unknown="<unk>"
@@ -61,7 +61,7 @@ def test_weights_become_a_run_that_predicts(name, prefix, write, tmp_path):
     assert run.experiment.model.config.memory_length == 6
 
 
-def test_words_keep_their_probabilities_when_special_ones_move_to_the_front():
+def test_words_keep_their_probabilities_when_special_words_move_to_the_front():
     ours = case("transformer_xl", "fresh")
     size = ours.sizes["vocab_size"]
     names = [f"w{i}" for i in range(size)]
@@ -116,7 +116,7 @@ def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch)
     assert card["protocol"]["tokens"] > 100
 
 
-def test_vocabularies_that_do_not_fit_are_refused_in_one_line(tmp_path):
+def test_vocabularies_that_do_not_fit_give_an_error_of_one_line(tmp_path):
     model, params = convert(original())
     fit = functools.partial(special_first, model, params, unknown="<unk>")
     assert "31 words" in refusal(fit, [*WORDS, "more"], end="<eos>")
@@ -151,26 +151,26 @@ def test_the_entry_points_import_and_continue_text(tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     files = (f"--from={tmp_path / 'a.npz'}", f"--vocab={tmp_path / 'vocab.txt'}")
     command = ("-m", "analysis.import_transformer_xl", *files, workdir)
-    code, told, error = run(*command, "--memory_length=4", "--same_length")
+    code, output, error = run(*command, "--memory_length=4", "--same_length")
     assert code == 0, error
-    assert "32 words" in told
+    assert "32 words" in output
     stored = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
     assert (stored["memory_length"], stored["same_length"]) == (4, True)
 
-    code, told, error = run(
+    code, output, error = run(
         "predict.py", workdir, "--decode.max_length=3", given="the\n"
     )
     assert code == 0, error
-    assert told.count("\n") == 1
+    assert output.count("\n") == 1
 
-    code, told, error = run(*command, "--tail_columns=reversed")
-    assert (code, told) == (2, "")
+    code, output, error = run(*command, "--tail_columns=reversed")
+    assert (code, output) == (2, "")
     assert error.startswith("error: ")
     assert "tensorflow|pytorch" in error
     assert error.count("\n") == 1
 
 
-def test_a_directory_that_holds_something_is_left_alone(tmp_path):
+def test_a_directory_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     check_is_new(str(tmp_path / "run"))
     (tmp_path / "run" / "mine.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""Weights of others are read and become parameters of our model."""
+"""Tests that published weights are read and become parameters of our model."""
 
 import functools
 import pickle
@@ -56,7 +56,7 @@ SHARED = {  # what is tied, and a change that unties it
 
 @pytest.mark.parametrize("name", ["transformer_xl", "transformer_xl_large"])
 @pytest.mark.parametrize("tied", SHARED)
-def test_parameters_are_those_of_the_model_whatever_is_tied(name, tied):
+def test_converted_parameters_fit_the_model_for_all_ties(name, tied):
     ours = case(name, "fresh")
     weights = ours.golden.group("parameters")
     weights |= {key: by * weights[key] for key, by in SHARED[tied].items()}
@@ -65,7 +65,7 @@ def test_parameters_are_those_of_the_model_whatever_is_tied(name, tied):
     assert_are_parameters(values, ours.sizes["vocab_size"], params)
 
 
-def test_one_table_of_all_words_is_read_with_and_without_a_head_of_its_own():
+def test_a_single_table_is_read_with_and_without_a_tied_head():
     weights = original()
     values, params = convert(weights)
     assert not values["tie_embeddings"]
@@ -103,13 +103,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_weights_that_do_not_fit_are_named_in_one_line(what):
+def test_weights_that_do_not_fit_give_an_error_of_one_line(what):
     weights, word = WRONG[what]
     assert word in refusal(convert, weights)
 
 
 def broken_files(folder):
-    """Files that must be refused, and a word of the reason."""
+    """Returns invalid files, and a word that the error must contain."""
     objects = {"a": np.asarray([{}], object)}
     np.savez(folder / "objects.npz", **objects)
     (folder / "pickled.npz").write_bytes(pickle.dumps({"a": 1}))
@@ -131,6 +131,6 @@ def broken_files(folder):
     }
 
 
-def test_files_that_are_not_weights_are_refused_in_one_line(tmp_path):
+def test_invalid_files_give_an_error_of_one_line(tmp_path):
     for name, word in broken_files(tmp_path).items():
         assert word in refusal(read_weights, tmp_path / name), name

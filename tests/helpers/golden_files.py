@@ -1,4 +1,4 @@
-"""The files of tests/goldens/, and how far we are from them."""
+"""Files of tests/goldens/, and comparison with their arrays."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[1] / "goldens"
 
 
 class Golden:
-    """One file: its arrays by group, as tests/goldens/README.md names them."""
+    """Arrays of a golden file by group, named as in tests/goldens/README.md."""
 
     def __init__(self, name: str):
         self.name = name
@@ -20,7 +20,7 @@ class Golden:
         self.sizes = {key: x.tolist() for key, x in self.group("sizes").items()}
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """What stands below a name."""
+        """Returns the arrays of a group."""
         prefix += "/"
         return {
             name.removeprefix(prefix): array
@@ -33,13 +33,13 @@ golden = functools.cache(Golden)
 
 
 class Distances:
-    """The largest difference of each quantity of a file."""
+    """Largest difference of each quantity of a golden file."""
 
     def __init__(self):
         self.largest = {}
 
     def add(self, quantity: str, ours, theirs) -> None:
-        """Of arrays or trees of the same structure and shapes."""
+        """Adds arrays, or trees of the same structure and shapes."""
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
         ours, theirs = (
             [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
@@ -54,7 +54,7 @@ class Distances:
 
 
 def compare(file: Golden, loss: Callable, convert: Callable, inputs: dict) -> dict:
-    """Largest differences by quantity.
+    """Returns the largest differences by quantity.
 
     Args:
       loss: of parameters and inputs gives the loss and all other outputs.

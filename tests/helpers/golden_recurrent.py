@@ -1,4 +1,4 @@
-"""`nn.GRU` and `nn.LSTM` of the golden files, made of our cells."""
+"""Comparison of our cells with `nn.GRU` and `nn.LSTM` of the golden files."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from models.rnn.cells import GRU, LSTM
 
 
 def cell(weights: dict, suffix: str, *, gradients: bool = False) -> dict:
-    """Of one layer and direction of `nn.GRU` or `nn.LSTM`.
+    """Converts one layer and direction of `nn.GRU` or `nn.LSTM`.
 
     Theirs have two biases a gate. All but those of the GRU's candidate add up, so
     that ours has the gradient of either.
@@ -29,7 +29,7 @@ def cell(weights: dict, suffix: str, *, gradients: bool = False) -> dict:
 
 
 def compare_gru(name: str) -> dict[str, float]:
-    """Largest differences by quantity: two layers in both directions."""
+    """Returns the largest differences by quantity for two bidirectional layers."""
     file = golden(name)
     given, sizes = file.group("inputs"), file.sizes
     mask = real(given, sizes)
@@ -59,7 +59,7 @@ def compare_gru(name: str) -> dict[str, float]:
 
 
 def compare_lstm(name: str) -> dict[str, float]:
-    """Largest differences by quantity: two layers in one direction."""
+    """Returns the largest differences by quantity for two forward layers."""
     file = golden(name)
     given, sizes = file.group("inputs"), file.sizes
     mask = real(given, sizes)
@@ -87,11 +87,11 @@ def compare_lstm(name: str) -> dict[str, float]:
 
 
 def real(given: dict, sizes: dict) -> jnp.ndarray:
-    """Our mask of their lengths."""
+    """Returns our mask for their lengths."""
     return jnp.arange(sizes["length"]) < jnp.asarray(given["lengths"])[:, None]
 
 
 def run_cell(kind, sizes: dict, params, x, state, mask, reverse: bool = False):
-    """All outputs and the last state of one layer in one direction."""
+    """Returns the outputs and the last state of one layer in one direction."""
     options = {"train": False, "reverse": reverse}
     return kind(sizes["width"]).apply({"params": params}, x, state, mask, **options)

@@ -1,4 +1,4 @@
-"""`nn.MultiheadAttention` and `nn.Transformer` of the golden files, made of ours."""
+"""Comparison of our Transformer with PyTorch's in the golden files."""
 
 import functools
 
@@ -16,7 +16,7 @@ from models.transformer.stack import Stack
 
 
 def attention(weights: dict, name: str, heads: int) -> dict:
-    """Of `nn.MultiheadAttention`: kernels [D, H, Dh], of the output [H, Dh, D]."""
+    """Converts `nn.MultiheadAttention` to kernels [D, H, K] and [H, K, D]."""
     width = weights[f"{name}.out_proj.bias"].size
     shape = (width, heads, width // heads)
     kernels = np.split(weights[f"{name}.in_proj_weight"], 3)
@@ -36,13 +36,13 @@ def attention(weights: dict, name: str, heads: int) -> dict:
 
 
 def layer_norm(weights: dict, name: str) -> dict:
-    """Of `nn.LayerNorm`."""
+    """Converts an `nn.LayerNorm` to our parameters."""
     scale, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     return {"norm": {"scale": scale, "bias": bias}}
 
 
 def stack(weights: dict, name: str, layers: int, heads: int) -> dict:
-    """Of `nn.TransformerEncoder` or `nn.TransformerDecoder`."""
+    """Converts an `nn.TransformerEncoder` or `nn.TransformerDecoder`."""
     params = {"final_norm": layer_norm(weights, f"{name}.norm")}
     for i in range(layers):
         params[f"layers_{i}"] = layer(weights, f"{name}.layers.{i}", heads)
@@ -50,7 +50,7 @@ def stack(weights: dict, name: str, layers: int, heads: int) -> dict:
 
 
 def layer(weights: dict, name: str, heads: int) -> dict:
-    """One layer; the decoder's second sublayer is cross-attention."""
+    """Converts a layer; the decoder's second sublayer is cross-attention."""
     parts = ["self_attention_residual", "feed_forward_residual"]
     params = {"self_attention": attention(weights, f"{name}.self_attn", heads)}
     if f"{name}.multihead_attn.in_proj_weight" in weights:
@@ -69,7 +69,7 @@ def layer(weights: dict, name: str, heads: int) -> dict:
 
 
 def attend(module: nn.Module, params, x, content, mask):
-    """What attention finds, and its weights."""
+    """Returns the attention output and weights."""
 
     def call(module):
         return module(x, module.project(content), mask, train=False)
@@ -80,7 +80,7 @@ def attend(module: nn.Module, params, x, content, mask):
 
 
 def compare_attention(name: str) -> dict[str, float]:
-    """Largest differences by quantity."""
+    """Returns the largest differences by quantity."""
     file = golden(name)
     given, sizes = file.group("inputs"), file.sizes
     width, heads, length = sizes["width"], sizes["heads"], sizes["target"]
@@ -110,17 +110,17 @@ def compare_attention(name: str) -> dict[str, float]:
 
 
 def seen(given: dict, side: str) -> jnp.ndarray:
-    """Our mask of their padding: [B, 1, S]."""
+    """Returns our mask [B, 1, S] for their padding."""
     return jnp.asarray(~given[f"{side}_padding"][:, None])
 
 
 def weighed(given: dict, output, weights: str):
-    """The part of a loss that is about one output: of the queries that are real."""
+    """Returns the part of the loss for one output, padding excluded."""
     return (output * given[weights] * ~given["target_padding"][..., None]).sum()
 
 
 def make_config(file: Golden) -> Config:
-    """That of a golden `nn.Transformer`."""
+    """Returns the config of a golden `nn.Transformer`."""
     sizes = file.sizes
     same = {key: sizes[key] for key in ("layers", "width", "heads", "feed_forward")}
     values = base.model(
@@ -134,7 +134,7 @@ def make_config(file: Golden) -> Config:
 
 
 def run_stack(config: Config, params, x, mask, encoded=None, source_mask=None):
-    """A stack's output; PyTorch normalises it in post-norm too."""
+    """Returns a stack's output; PyTorch normalises it with post-norm too."""
 
     def call(stack):
         length = x.shape[1]
@@ -152,7 +152,7 @@ def run_stack(config: Config, params, x, mask, encoded=None, source_mask=None):
 
 
 def compare_transformer(name: str) -> dict[str, float]:
-    """Largest differences by quantity."""
+    """Returns the largest differences by quantity."""
     file = golden(name)
     given, sizes = file.group("inputs"), file.sizes
     run = functools.partial(run_stack, make_config(file))

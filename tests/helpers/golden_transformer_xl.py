@@ -1,4 +1,4 @@
-"""Transformer-XL as imported from a golden file, and what it says of its text."""
+"""Comparison of our Transformer-XL with the authors' in the golden files."""
 
 import functools
 
@@ -41,21 +41,21 @@ class Case:
         )
 
     def convert(self, group: str, tail_columns: str = "pytorch"):
-        """Config and parameters, or what is shaped like these."""
+        """Returns the config, and parameters or gradients."""
         weights = self.golden.group(group)
         return convert(weights, tail_columns=tail_columns, **self.options)
 
     def theirs(self, segment: int) -> dict[str, np.ndarray]:
-        """What the file says of a segment; a memory is [L, B, m, D]."""
+        """Returns the file's outputs for a segment; a memory is [L, B, M, D]."""
         found = self.golden.group(f"outputs/{self.start}/{segment}")
         return {**found, "memory": found["memory"].swapaxes(1, 2)}
 
     def carry(self):
-        """The memory of training before the first segment."""
+        """Returns the memory of training before the first segment."""
         return self.model.initial_carry(self.sizes["batch"], train=True)
 
     def segment(self, params, tokens, labels, carry):
-        """The mean loss, and all else that is in the file."""
+        """Returns the mean loss and all outputs in the file."""
 
         def call(model):
             hidden, after = model(tokens, carry, train=False)
@@ -73,7 +73,7 @@ class Case:
 
     @functools.cached_property
     def learn(self):
-        """`segment` with gradients, compiled.
+        """Compiles `segment` with its gradients.
 
         Compiling takes seconds, so it is done for one start: once memory is full,
         all starts are one computation.
@@ -84,13 +84,13 @@ class Case:
 
     @functools.cached_property
     def read(self):
-        """`segment`, compiled."""
+        """Compiles `segment` without its gradients."""
         if self.start != "fresh":
             return jax.jit(self.segment)
         return lambda *given: self.learn(*given)[0]
 
     def watch(self, segments: int, params=None, *, anew: bool = False):
-        """Hidden states and log probabilities of some segments.
+        """Returns hidden states and log probabilities of the first segments.
 
         Args:
           anew: whether to compile what a test has changed.
@@ -105,7 +105,7 @@ class Case:
         return seen
 
     def stream(self):
-        """Hidden states of all segments, by the carry of evaluation."""
+        """Yields hidden states and carry of all segments of an evaluation."""
         sizes = self.sizes
         carry = self.model.initial_carry(
             sizes["batch"],
@@ -123,13 +123,13 @@ case = functools.cache(Case)
 
 
 def compare_starts(name: str) -> dict[str, float]:
-    """Largest differences by quantity, over both starts."""
+    """Returns the largest differences by quantity over both starts."""
     both = [compare_segments(name, start) for start in STARTS]
     return {key: max(part[key] for part in both) for key in both[0]}
 
 
 def compare_segments(name: str, start: str) -> dict[str, float]:
-    """Largest differences by quantity, over all segments."""
+    """Returns the largest differences by quantity over all segments."""
     ours, far = case(name, start), Distances()
     carry = ours.carry()
     for n in range(ours.sizes["segments"]):
@@ -149,7 +149,7 @@ def compare_segments(name: str, start: str) -> dict[str, float]:
 
 
 def compare_gradients(ours: Case, far: Distances, arguments: tuple) -> None:
-    """Of one segment; and what the weights mean with the other order of columns."""
+    """Compares one segment's gradients, and outputs with TensorFlow's columns."""
     assert (arguments[-1].valid_length == ours.sizes["mem_len"]).all()
     _, gradients = ours.learn(ours.params, *arguments)
     _, slopes = ours.convert(f"gradients/{ours.start}")

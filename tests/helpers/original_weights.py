@@ -1,4 +1,4 @@
-"""Random weights in the layout of the authors' Transformer-XL, and what they become."""
+"""Random weights in the layout of the authors' Transformer-XL code."""
 
 import json
 
@@ -13,7 +13,7 @@ WORDS = ["<eos>", "the", "<unk>", *(f"w{i}" for i in range(V - 3))]
 
 
 def original(prefix="", layers=2, **changes):
-    """Random weights in the original's layout: one table, as for characters."""
+    """Returns random weights with a single table, as for characters."""
     shapes = {"word_emb.emb_layers.0.weight": (V, D)}
     shapes |= {name: (H, DH) for name in ("r_w_bias", "r_r_bias")}
     for i in range(layers):
@@ -43,7 +43,7 @@ def without(weights, name):
 
 
 def safetensors(path, weights, dtype="F32"):
-    """The format by hand: the header's length, the header, the numbers."""
+    """Writes a safetensors file: the header's length, the header, the data."""
     header, content = {"__metadata__": {"format": "pt"}}, b""
     for name, array in weights.items():
         exact = array.astype("<f4")
@@ -52,8 +52,9 @@ def safetensors(path, weights, dtype="F32"):
         offsets = [len(content), len(content) + exact.nbytes]
         header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
         content += exact.tobytes()
-    told = json.dumps(header).encode()
-    path.write_bytes(len(told).to_bytes(8, "little") + told + content)
+    encoded = json.dumps(header).encode()
+    size = len(encoded).to_bytes(8, "little")
+    path.write_bytes(size + encoded + content)
 
 
 def config(model, size):
@@ -68,7 +69,7 @@ def config(model, size):
 
 
 def refusal(call, *arguments, **options):
-    """The one line of a UserError."""
+    """Returns the message of a UserError, which must be one line."""
     with pytest.raises(UserError) as raised:
         call(*arguments, **options)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""The scores of a single head, each against its formula as a loop in numpy."""
+"""Tests of attention scores against their formulas, as loops in NumPy."""
 
 import flax.linen as nn
 import jax
@@ -28,7 +28,7 @@ def softmax(scores, mask):
 
 
 def make(name):
-    """A module over queries of D, its parameters, states and values."""
+    """Returns a function of queries, states and values, its parameters and inputs."""
     module = SingleHeadAttention(make_score(name, width=A, query_width=D))
     size = D if name in ("dot", "scaled_dot") else E
     query, states = random(B, T, D, seed=1), random(B, S, size, seed=2)
@@ -48,7 +48,7 @@ def make(name):
 
 
 def formula(name, params, query, key):
-    """The score of one query with one key."""
+    """Computes the score of one query and one key."""
     if name == "additive":
         hidden = np.tanh(query @ params["query"] + key @ params["key"])
         return hidden @ params["score"][:, 0]
@@ -60,7 +60,7 @@ def formula(name, params, query, key):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_a_score_is_the_paper_s_formula(name):
+def test_a_score_computes_the_formula_of_its_paper(name):
     run, variables, params, inputs = make(name)
     contexts, weights = run(variables, *inputs)
     query, states, values, mask = map(np.asarray, inputs)
@@ -76,7 +76,7 @@ def test_a_score_is_the_paper_s_formula(name):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_what_stands_in_the_padding_does_not_matter_and_no_keys_give_zeros(name):
+def test_padding_changes_nothing_and_no_keys_give_zeros(name):
     run, variables, _, (query, states, values, mask) = make(name)
     noise = jnp.where(mask, 0.0, 100.0)[..., None]
     clean = run(variables, query, states, values, mask)
@@ -88,7 +88,7 @@ def test_what_stands_in_the_padding_does_not_matter_and_no_keys_give_zeros(name)
     np.testing.assert_array_equal(weights[1], 0.0)
 
 
-def test_dot_products_of_three_states_are_those_of_the_worked_example():
+def test_dot_products_equal_a_worked_example():
     states = jnp.asarray([[[1.0, 0.5], [0.8, 1.2], [0.2, 1.5]]])
     query, mask = jnp.asarray([[[0.8, 0.3]]]), jnp.ones((1, 1, 3), bool)
     scores = DotScore().apply({}, query, states)
@@ -100,7 +100,7 @@ def test_dot_products_of_three_states_are_those_of_the_worked_example():
 
 
 @pytest.mark.parametrize("score", [DotScore(), ScaledDotScore()])
-def test_a_dot_product_of_unequal_sizes_is_refused_with_what_would_do(score):
+def test_a_dot_product_of_unequal_widths_is_refused_with_alternatives(score):
     with pytest.raises(
         ValueError, match=r"width 4 .* width 9 .* make the widths equal"
     ):

@@ -1,4 +1,4 @@
-"""Recurrent cells against their formulas, as loops in numpy."""
+"""Tests of recurrent cells against their formulas, as loops in NumPy."""
 
 import functools
 
@@ -29,7 +29,7 @@ def sigmoid(x):
 
 
 def gru(h, x, w, b, u, params):
-    """PyTorch's: the reset gate after the product, z the share of the old."""
+    """Computes PyTorch's GRU: reset gate after the product, z weights the old state."""
     (wr, wz, wn), (br, bz, bn), (ur, uz, un) = (
         np.split(m, 3, axis=-1) for m in (w, b, u)
     )
@@ -40,7 +40,7 @@ def gru(h, x, w, b, u, params):
 
 
 def gru_reset_before(h, x, w, b, u, params):
-    """Bahdanau et al., A.1.1: the reset gate first, z the share of the new."""
+    """Computes the GRU of Bahdanau et al., A.1.1: z weights the new state."""
     (wr, wz, wn), (br, bz, bn), (ur, uz, un) = (
         np.split(m, 3, axis=-1) for m in (w, b, u)
     )
@@ -51,7 +51,7 @@ def gru_reset_before(h, x, w, b, u, params):
 
 
 def lstm(state, x, w, b, u, params):
-    """PyTorch's order of gates: input, forget, cell, output."""
+    """Computes an LSTM; the order of gates is input, forget, cell, output."""
     h, c = state
     i, f, g, o = np.split(x @ w + b + h @ u, 4)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
@@ -64,7 +64,7 @@ NAMES = tuple(CELLS)
 
 @functools.cache
 def make(name):
-    """A cell, its parameters, none of them zero, and a state."""
+    """Returns a cell, its parameters, all of them nonzero, an input and a state."""
     cell = CELLS[name](D)
     start = zero_state(name, B, D)
     x, mask = random(B, T, E, seed=1), jnp.ones((B, T), bool)
@@ -81,7 +81,7 @@ def run(name, x, state, mask, **options):
 
 
 def expected(name, x, state, steps):
-    """The states of one row, in the order of `steps`."""
+    """Returns the states of one row, in the order of `steps`."""
     params = jax.tree.map(np.asarray, make(name)[1])
     w, b = params["input"]["kernel"], params["input"]["bias"]
     found = []
@@ -94,7 +94,7 @@ def expected(name, x, state, steps):
 @pytest.mark.parametrize(
     ("name", "reverse"), [("gru", False), ("gru_reset_before", True), ("lstm", False)]
 )
-def test_a_cell_is_its_formula_whichever_way_it_reads(name, reverse):
+def test_a_cell_computes_its_formula_in_both_directions(name, reverse):
     _, _, x, state = make(name)
     outputs, last = run(name, x, state, jnp.ones((B, T), bool), reverse=reverse)
     steps = list(reversed(range(T))) if reverse else list(range(T))
@@ -111,7 +111,7 @@ def test_a_cell_is_its_formula_whichever_way_it_reads(name, reverse):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_masked_step_leaves_the_state_as_it_is(name):
+def test_a_masked_step_keeps_the_state(name):
     _, _, x, state = make(name)
     mask = jnp.asarray([[True, False, True, False], [False] * 4])
     _, last = run(name, x, state, mask)
@@ -125,7 +125,7 @@ def test_a_masked_step_leaves_the_state_as_it_is(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recurrent_weights_begin_orthogonal_gate_by_gate(name):
+def test_initial_recurrent_weights_are_orthogonal_per_gate(name):
     cell = CELLS[name](D)
     inputs = (jnp.zeros((1, 1, E)), zero_state(name, 1, D), jnp.ones((1, 1), bool))
     params = nn.meta.unbox(cell.init(jax.random.key(0), *inputs, train=False))
@@ -135,7 +135,7 @@ def test_recurrent_weights_begin_orthogonal_gate_by_gate(name):
         np.testing.assert_allclose(gate @ gate.T, np.eye(D), atol=1e-5)
 
 
-def test_weight_dropout_leaves_out_the_same_recurrent_weights_at_every_step():
+def test_weight_dropout_uses_one_mask_for_all_steps():
     _, params, _, state = make("lstm")
     cell = CELLS["lstm"](D, weight_dropout=0.5)
     x, mask = jnp.zeros((B, 1, E)), jnp.ones((B, 1), bool)
@@ -144,7 +144,7 @@ def test_weight_dropout_leaves_out_the_same_recurrent_weights_at_every_step():
         return cell(x, state, mask, train=True)
 
     def recurrent_seen(rng, length):
-        """Gradient of a run's outputs by U: zero where U was left out."""
+        """Returns where the gradient by U is not 0: where U was not dropped."""
 
         def total(recurrent):
             call = nn.apply(twice, cell)
@@ -159,7 +159,7 @@ def test_weight_dropout_leaves_out_the_same_recurrent_weights_at_every_step():
     assert 0.3 < one.mean() < 0.7
 
 
-def test_weights_that_stay_grow_so_that_their_mean_is_kept():
+def test_weight_dropout_scales_the_remaining_weights():
     _, params, _, _ = make("gru")
     cell = CELLS["gru"](D, weight_dropout=0.2)
 
@@ -174,7 +174,7 @@ def test_weights_that_stay_grow_so_that_their_mean_is_kept():
 
 
 @pytest.mark.parametrize("name", ["gru_reset_before", "lstm"])
-def test_an_encoder_joins_a_reading_each_way(name):
+def test_an_encoder_concatenates_both_directions(name):
     encoder = Bidirectional(name, 1, D, 0.0)
     x, mask = random(B, T, E, seed=1), jnp.arange(T) < jnp.asarray([[T], [T - 1]])
     variables = encoder.init(jax.random.key(0), x, mask, train=False)
@@ -192,7 +192,7 @@ def test_an_encoder_joins_a_reading_each_way(name):
 
 
 @pytest.mark.parametrize("kind", ["tanh", "maxout"])
-def test_a_readout_is_its_formula(kind):
+def test_a_readout_computes_its_formula(kind):
     module, parts = Readout(kind, P), (random(B, E, seed=1), random(B, D, seed=2))
     params = nn.meta.unbox(module.init(jax.random.key(0), *parts))["params"]
     w = np.asarray(params["proj"]["kernel"])
@@ -208,7 +208,7 @@ def test_a_readout_is_its_formula(kind):
 
 
 def decompositions(jaxpr):
-    """Ranks of all matrices, or batches of them, that a program decomposes."""
+    """Yields the rank of each array whose matrices a program decomposes."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "qr":
             yield equation.invars[0].aval.ndim
@@ -216,8 +216,8 @@ def decompositions(jaxpr):
             yield from decompositions(inner)
 
 
-def test_gates_are_orthogonal_and_never_decomposed_in_a_batch():
-    # A batch hung for ever on a machine of two cores.
+def test_gates_are_orthogonal_and_decomposed_one_by_one():
+    # A batch of decompositions can deadlock on a machine with two cores.
     program = jax.make_jaxpr(orthogonal_per_gate, static_argnums=1)(
         jax.random.key(0), (5, 15)
     )

@@ -1,4 +1,4 @@
-"""The recurrent models' options: what they compute, promise and refuse."""
+"""Tests of the recurrent models' options and of their config errors."""
 
 import functools
 
@@ -58,7 +58,7 @@ TRANSLATORS = {
 
 
 def shapes(model, *inputs):
-    """What a model learns, as shapes."""
+    """Returns the shapes of a model's parameters."""
     labels = inputs[2 * (len(inputs) > 2)]
 
     def everything(model):
@@ -70,7 +70,7 @@ def shapes(model, *inputs):
 
 
 def drawn(model, *inputs):
-    """Parameters that no one initialised: nothing to compile."""
+    """Returns random parameters without compiling an initialisation."""
     noise = np.random.default_rng(7)
     return jax.tree.map(
         lambda leaf: jnp.asarray(0.4 * noise.normal(size=leaf.shape), leaf.dtype),
@@ -102,13 +102,13 @@ translator = functools.cache(SmallTranslator)
 
 
 def awd(**changes):
-    """A small AWD-LSTM and its parameters."""
+    """Returns a small AWD-LSTM and its parameters."""
     config = small_config("rnn", **LANGUAGE_MODELS["awd"], **changes)
     return LanguageModel(config, V), language_model("awd").variables
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_segments_equal_a_padded_prompt_and_single_tokens(name):
+def test_segments_equal_a_padded_prompt_followed_by_single_tokens(name):
     case, text = language_model(name), tokens((B, 2 * T))
     _, first, carry = case.run(text[:, :T], case.carry(B))
     _, second, _ = case.run(text[:, T:], carry)
@@ -122,7 +122,7 @@ def test_segments_equal_a_padded_prompt_and_single_tokens(name):
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_leaves_of_a_carry_have_rows_and_pass_no_gradient(name):
+def test_leaves_of_a_carry_have_a_batch_axis_and_pass_no_gradient(name):
     case = language_model(name)
     carry = case.carry(B)
     assert all(len(leaf) == B for leaf in jax.tree.leaves(carry))
@@ -137,7 +137,7 @@ def test_leaves_of_a_carry_have_rows_and_pass_no_gradient(name):
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
-def test_padding_does_not_matter_and_single_words_equal_one_pass(name):
+def test_padding_changes_nothing_and_single_tokens_equal_one_pass(name):
     case = translator(name)
     _, whole, _ = case.run()
     pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, 2)))
@@ -153,7 +153,7 @@ def test_padding_does_not_matter_and_single_words_equal_one_pass(name):
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
-def test_a_decoder_is_the_papers_formulas(name):
+def test_a_decoder_computes_the_formulas_of_its_paper(name):
     case, feeding = translator(name), name != "published"
     params = jax.tree.map(np.asarray, case.variables["params"])
     decoder, width = params["decoder"], case.model.config.width
@@ -172,18 +172,18 @@ def test_a_decoder_is_the_papers_formulas(name):
         h = np.asarray(annotations)[row, :length]
         start = decoder["initial_state"]
         s = np.tanh(np.asarray(backward)[row] @ start["kernel"] + start["bias"])
-        memory, fed = np.zeros(width), np.zeros(case.model.config.output_width)
+        memory, input_feed = np.zeros(width), np.zeros(case.model.config.output_width)
         for t in range(T - row):
             y = params["target_embedding"]["table"][int(case.target[row, t])]
-            bias = b + fed @ kernel["input_feed_proj"] if feeding else b
+            bias = b + input_feed @ kernel["input_feed_proj"] if feeding else b
             if second:
                 s, memory = lstm((s, memory), y, w, bias, cell["recurrent"], cell)
             if feeding:
                 scores = (h[:, :width] + h[:, width:]) @ s
             else:
                 look = decoder["alignment"]
-                meeting = s @ look["query"]["kernel"] + h @ look["key"]["kernel"]
-                scores = np.tanh(meeting) @ look["score"]["kernel"][:, 0]
+                hidden = s @ look["query"]["kernel"] + h @ look["key"]["kernel"]
+                scores = np.tanh(hidden) @ look["score"]["kernel"][:, 0]
             weights = np.exp(scores) / np.exp(scores).sum()
             context = weights @ h
             if second:
@@ -199,9 +199,9 @@ def test_a_decoder_is_the_papers_formulas(name):
             join = decoder["readout_layer"]["proj"]
             seen = np.concatenate([new if feeding else s, y, context])
             u = seen @ join["kernel"] + join["bias"]
-            fed = np.tanh(u) if feeding else np.maximum(u[0::2], u[1::2])
+            input_feed = np.tanh(u) if feeding else np.maximum(u[0::2], u[1::2])
             s = new
-            logits = params["head"]["table"] @ fed + params["head"]["bias"]
+            logits = params["head"]["table"] @ input_feed + params["head"]["bias"]
             np.testing.assert_allclose(found[row, t], logits, atol=1e-4)
 
 
@@ -231,7 +231,7 @@ def embedded(model, variables, text):
     return np.asarray(found / variables["params"]["embedding"]["table"][text])
 
 
-def test_embedding_dropout_leaves_out_whole_words_wherever_they_stand():
+def test_embedding_dropout_zeroes_a_word_at_all_its_positions():
     model, variables = awd(dropout=0.1, dropout_input=0.0, dropout_embedding=0.5)
     text = jnp.tile(tokens((1, 20)), (2, 3))
     kept = embedded(model, variables, text)
@@ -259,7 +259,7 @@ def run(model, variables, train=True, seed=1):
     return np.asarray(apply(variables, tokens((B, T)), carry)[0])
 
 
-def test_dropout_of_zero_switches_off_every_dropout():
+def test_a_dropout_of_zero_disables_every_dropout():
     rates = ("dropout_input", "dropout_hidden", "dropout_embedding", "weight_dropout")
     off, variables = awd(dropout=0.0, **dict.fromkeys(rates, 0.5))
     plain = run(off, variables, False)
@@ -269,7 +269,7 @@ def test_dropout_of_zero_switches_off_every_dropout():
         assert np.abs(run(on, variables) - plain).max() > 1e-3, rate
 
 
-def test_penalties_are_the_formulas_and_do_not_touch_the_loss():
+def test_activation_penalties_are_their_formulas_and_leave_the_loss_alone():
     penalties = {
         "activation_regularization": 2.0,
         "temporal_activation_regularization": 3.0,
@@ -296,7 +296,7 @@ def test_penalties_are_the_formulas_and_do_not_touch_the_loss():
         np.testing.assert_allclose(total / weight, expected, rtol=1e-5)
 
 
-def test_activation_regularisation_sees_dropout_and_its_temporal_kin_does_not():
+def test_dropout_affects_activation_but_not_temporal_activation_regularisation():
     model, variables = awd(
         dropout=0.5,
         dropout_input=0.0,
@@ -358,7 +358,7 @@ def test_every_variant_of_a_config_has_a_model(module):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             {"cell": "gruu"},
@@ -386,8 +386,8 @@ def test_every_variant_of_a_config_has_a_model(module):
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_key(change, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_value_is_refused_with_its_key(change, message):
+    with pytest.raises(ValueError, match=message):
         small_config("rnn", **change)
 
 

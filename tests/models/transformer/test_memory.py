@@ -1,4 +1,4 @@
-"""The memory of an evaluation: what it holds, and that it never moves."""
+"""Tests of the ring buffer of keys and values that an evaluation reads."""
 
 import functools
 import math
@@ -44,7 +44,7 @@ def ring(case):
 
 
 def read(case, text, carry):
-    """Hidden states of consecutive segments, side by side, and the last carry."""
+    """Returns the hidden states of consecutive segments, and the last carry."""
     found = []
     for k in range(0, text.shape[1], T):
         hidden, _, carry = case.run(text[:, k : k + T], carry)
@@ -53,7 +53,7 @@ def read(case, text, carry):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_keys_and_values_in_a_ring_equal_remembered_inputs(variant):
+def test_a_ring_of_keys_and_values_equals_a_memory_of_inputs(variant):
     case, text = model(variant), tokens((B, SEGMENTS * T))
     hidden, memory = read(case, text, case.carry(B))
     found, carry = read(case, text, ring(case))
@@ -71,7 +71,7 @@ def test_keys_and_values_in_a_ring_equal_remembered_inputs(variant):
 
 
 @pytest.mark.parametrize("variant", ["published", "same length, clamped", "rotary"])
-def test_what_follows_a_prompt_equals_one_pass(variant):
+def test_tokens_after_a_prompt_equal_one_pass(variant):
     case, text = model(variant), tokens((B, 3 * T))
     _, _, carry = case.run(text[:, :T], case.carry(B))
     _, whole, _ = case.run(text[:, T:], carry)
@@ -82,7 +82,7 @@ def test_what_follows_a_prompt_equals_one_pass(variant):
         np.testing.assert_allclose(logits[:, 0], whole[:, T + t], atol=1e-4)
 
 
-def test_same_length_shows_every_query_as_many_keys():
+def test_same_length_gives_every_query_as_many_keys():
     case, text = model("same length, clamped"), tokens((1, 2 * M))
 
     def last(table):
@@ -98,7 +98,7 @@ def test_same_length_shows_every_query_as_many_keys():
     assert {token for token in range(V) if rows[token] > 0} == seen
 
 
-def test_a_reset_forgets_the_rows_it_names():
+def test_a_reset_clears_the_memory_of_the_given_rows():
     case, text = model("published"), tokens((B, 3 * T))
     _, carry = read(case, text[:, : 2 * T], ring(case))
     carry = reset_carry(carry, ring(case), jnp.asarray([True, False]))
@@ -110,7 +110,7 @@ def test_a_reset_forgets_the_rows_it_names():
     assert not np.allclose(fresh[1], kept[1], atol=1e-3)
 
 
-def test_without_a_memory_nothing_is_handed_on():
+def test_without_a_memory_the_carry_is_empty():
     case, text = model("published"), tokens((B, 2 * T))
     for train in (True, False):
         assert case.model.initial_carry(B, train=train, memory_length=0) == ()
@@ -124,13 +124,13 @@ def test_without_a_memory_nothing_is_handed_on():
     np.testing.assert_allclose(logits[:, 0], expected, atol=1e-4)
 
 
-def test_a_segment_longer_than_there_is_room_for_is_refused():
+def test_a_segment_longer_than_segment_length_is_refused():
     case = model("published")
     with pytest.raises(ValueError, match="a segment of 4 tokens"):
         case.run(tokens((B, T + 1)), ring(case))
 
 
-def test_distances_prepared_beforehand_change_nothing():
+def test_precomputed_relative_keys_change_nothing():
     case, text = model("published"), tokens((B, T))
     carry = ring(case)
     prepared = case.model.apply(case.variables, carry, method="precompute")
@@ -143,7 +143,7 @@ def test_distances_prepared_beforehand_change_nothing():
 
 
 def as_users_compile(lowered):
-    """Without the haste that tests have; see tests/conftest.py."""
+    """Compiles with the default options, which tests/conftest.py replaces."""
     options = {
         "xla_cpu_use_fusion_emitters": True,
         "xla_backend_optimization_level": 3,
@@ -153,7 +153,7 @@ def as_users_compile(lowered):
 
 
 def made(compiled, size):
-    """The instructions that make an array of so many numbers, however arranged."""
+    """Returns the instructions whose result has a given number of elements."""
     program = compiled.as_text()
     found = []
     for line in program[program.index("ENTRY") :].splitlines():
@@ -163,7 +163,7 @@ def made(compiled, size):
     return [name for name in found if name not in ("parameter", "bitcast")]
 
 
-def test_no_memory_is_copied_or_projected_again():
+def test_an_evaluation_neither_copies_nor_projects_its_memory():
     case = LanguageModelCase("transformer_xl", memory_length=64, layers=2)
     carry = case.model.initial_eval_carry(B, T)
     prepared = case.model.apply(case.variables, carry, method="precompute")
@@ -186,7 +186,7 @@ def test_no_memory_is_copied_or_projected_again():
 
 
 @pytest.mark.parametrize("hypotheses", [1, 4])
-def test_generation_copies_no_memory(hypotheses):
+def test_generation_does_not_copy_its_memory(hypotheses):
     # As large as users have them: small products are laid out in other ways.
     sizes = {"heads": 2, "head_dim": 64, "memory_length": 500}
     case = LanguageModelCase("transformer_xl", layers=1, **sizes)

@@ -1,4 +1,4 @@
-"""Rematerialisation: the same gradients, dropout included, from less memory."""
+"""Tests that rematerialisation gives the same gradients from less memory."""
 
 import functools
 
@@ -32,7 +32,7 @@ CASES = {
 
 
 def objective(key, remat):
-    """A training loss and the parameters it is of."""
+    """Returns a training loss as a function of variables, and the variables."""
     kind, changes = CASES[key]
     found = kind(key.split(",")[0], dropout=0.2, remat=remat, **changes)
     text = jnp.tile(tokens((2, 20)), (1, LENGTH // 20))
@@ -51,20 +51,20 @@ def objective(key, remat):
 
 
 def stored(loss, variables):
-    """Bytes that a forward pass keeps for the backward pass, parameters included."""
+    """Returns the bytes stored for the backward pass, parameters included."""
     kept = jax.eval_shape(lambda variables: jax.vjp(loss, variables)[1], variables)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
 @functools.cache
 def compiled(key, remat):
-    """Loss and gradient as a program."""
+    """Compiles a loss and its gradient."""
     loss, variables = objective(key, remat)
     return jax.jit(jax.value_and_grad(loss)).lower(variables).compile()
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_gradients_are_the_same_and_less_is_stored_for_them(key):
+def test_gradients_are_the_same_and_need_less_stored(key):
     (plain, variables), (again, same) = objective(key, False), objective(key, True)
     assert jax.tree.structure(variables) == jax.tree.structure(same)
     assert stored(again, variables) < 0.6 * stored(plain, variables)
@@ -74,7 +74,7 @@ def test_gradients_are_the_same_and_less_is_stored_for_them(key):
 
 
 def test_a_compiled_program_needs_less_memory_too():
-    # A loop over time or layers: XLA for CPUs undoes it outside of loops.
+    # A loop over time or layers: outside loops XLA for CPUs undoes rematerialisation.
     both = [compiled("rnn, translation", remat) for remat in (True, False)]
     sizes = [program.memory_analysis().temp_size_in_bytes for program in both]
     assert sizes[0] < 0.5 * sizes[1]

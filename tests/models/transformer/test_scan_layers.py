@@ -1,4 +1,4 @@
-"""Layers as one loop: the same numbers, the same parameters, a smaller program."""
+"""Tests that scanned layers compute the same from a smaller program."""
 
 import functools
 import subprocess
@@ -23,7 +23,7 @@ CASES = {
         "transformer_xl",
         {"untie_biases": True, "norm": "post", "cutoffs": (7, 19), "div_val": 2},
     ),
-    "places a layer": (
+    "positions per layer": (
         LanguageModelCase,
         "transformer",
         {"position_encoding": "learned_per_layer", "remat": True},
@@ -41,7 +41,7 @@ def case(key, **changes):
 
 
 def objective(found):
-    """From variables to the training loss; its parts and the carry beside it."""
+    """Returns a function of variables to the training loss, its parts and the carry."""
     carry = carry_of(found)
     if isinstance(found, Seq2SeqCase):
         inputs, labels = (*found.inputs(), carry), found.target
@@ -58,7 +58,7 @@ def objective(found):
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_loss_gradients_and_carry_are_those_of_single_layers(key):
+def test_loss_gradients_and_carry_equal_those_of_unrolled_layers(key):
     found = {}
     variables = case(key).variables
     for scan in (False, True):
@@ -73,7 +73,7 @@ def test_loss_gradients_and_carry_are_those_of_single_layers(key):
 
 @pytest.mark.parametrize("key", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_program_does_not_grow_with_the_layers(key, dtype):
+def test_a_program_does_not_grow_with_the_number_of_layers(key, dtype):
     def count(**changes):
         found = case(key, dtype=dtype, **changes)
         gradient = jax.grad(objective(found), has_aux=True)
@@ -98,7 +98,7 @@ def test_init_makes_the_same_parameters(key):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_each_layer_draws_its_own_dropout_and_a_step_repeats_it(monkeypatch):
+def test_each_layer_has_its_own_dropout_and_equal_keys_repeat_it(monkeypatch):
     found, draw = case("shaw", dropout=0.5, scan_layers=True), dropout_keys
     loss = jax.jit(objective(found))
     one, again, other = (float(loss(found.variables, rng)[0]) for rng in (1, 1, 2))
@@ -113,7 +113,7 @@ def test_each_layer_draws_its_own_dropout_and_a_step_repeats_it(monkeypatch):
     assert abs(alike - one) > 1e-3
 
 
-def test_what_layers_sow_in_losses_survives(monkeypatch):
+def test_losses_that_layers_sow_are_summed(monkeypatch):
     plain = FeedForward.__call__
 
     def sowing(self, x, *, train):
@@ -130,7 +130,7 @@ def test_what_layers_sow_in_losses_survives(monkeypatch):
     assert ours["auxiliary/size"][1] == 2 * 3.0 * B
 
 
-def test_who_asks_for_attention_gets_it():
+def test_intermediates_contain_the_attention_of_each_layer():
     found = case("translation", scan_layers=True)
     apply = functools.partial(found.model.apply, train=False, mutable=["intermediates"])
     _, kept = jax.eval_shape(apply, found.variables, *found.inputs(), ())
@@ -138,7 +138,7 @@ def test_who_asks_for_attention_gets_it():
     assert len(weights) == found.model.config.layers
 
 
-def test_a_text_is_continued_as_it_is_read():
+def test_a_generated_token_has_the_logits_of_one_pass():
     found, text = case("memory", scan_layers=True), tokens((B, T))
     carry = carry_of(found)
     _, whole, _ = found.run(text, carry)
@@ -175,7 +175,7 @@ print("ok")
 """
 
 
-def test_a_mesh_spreads_the_parameters_of_each_layer():
+def test_a_mesh_shards_the_parameters_of_each_layer():
     done = subprocess.run(
         [sys.executable, "-c", ON_A_MESH], capture_output=True, text=True, check=False
     )
