@@ -12,7 +12,7 @@ from data.tokenizers.build import dump_tokenizer
 from decoding.ensemble import Ensemble, ensemble_variables
 from experiment.build import Experiment
 from experiment.restore import TrainedRun, check_data, evaluation_inputs, open_run
-from tasks.baselines import MAX_TRAINING_PAIRS
+from tasks.baselines import MAX_TRAINING_PAIRS, trivial_baselines
 from training.profiling.environment import commit
 from training.run_dir import RunDirectory, describe_differences
 from utils.errors import UserError
@@ -106,7 +106,13 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     if dataset.is_parallel:
         is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
         train_texts = dataset.texts("train") if is_small else []
-        baselines |= experiment.task.trivial_baselines(train_texts, inputs["texts"])
+        baselines |= trivial_baselines(
+            train_texts,
+            inputs["texts"],
+            experiment.task.languages[1],
+            experiment.task.normalize_source,
+            experiment.task.normalize_reference,
+        )
     card = {"split": split, "step": run.step, **card, "baselines": baselines}
     warn_if_overwriting(run, split, card)
     return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)

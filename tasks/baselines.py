@@ -22,7 +22,8 @@ def trivial_baselines(
     train: list[Pair],
     split: list[Pair],
     language: str,
-    normalize: tuple[Normalizer, Normalizer] = (str, str),
+    normalize_source: Normalizer = str,
+    normalize_target: Normalizer = str,
 ) -> dict[str, dict]:
     """Returns BLEU and exact match of each baseline on a split.
 
@@ -30,10 +31,9 @@ def trivial_baselines(
       train: training pairs to search for neighbours; if empty, only "copy" is scored.
       split: pairs to score.
       language: code of the target language.
-      normalize: maps sources and targets to the form of the references that models
-        are scored with.
+      normalize_source: normalizes a source that is copied.
+      normalize_target: normalizes a reference as in the evaluation of models.
     """
-    normalize_source, normalize_target = normalize
     sources = [source for source, _ in split]
     outputs = {"copy": [normalize_source(source) for source in sources]}
     if train:

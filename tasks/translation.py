@@ -116,7 +116,7 @@ class Task(Translator):
         blocks = self._evaluate_losses(model, variables, batches, len(texts))
         sources = [source for source, _ in texts]
         hypotheses = self._translate_all(model, variables, batches, options, sources)
-        references = [self._reference(target) for _, target in texts]
+        references = [self.normalize_reference(target) for _, target in texts]
         scores, signatures = score_text(
             hypotheses, references, self.languages[1], intervals=intervals
         )
@@ -189,16 +189,11 @@ class Task(Translator):
         carry = self.reset(model, carry, batch["reset"], train=False)
         return token_losses(model, variables, (*model_inputs(batch), carry), batch)
 
-    def trivial_baselines(
-        self, train: list[tuple[str, str]], split: list[tuple[str, str]]
-    ) -> dict[str, dict]:
-        """Returns the scores of baselines without learning; see tasks/baselines.py."""
-        from tasks.baselines import trivial_baselines
+    def normalize_source(self, source: str) -> str:
+        """Normalizes a source like the references, for baselines that copy it."""
+        return self.source.normalizer.normalize_reference(source)
 
-        normalize = self.source.normalizer.normalize_reference, self._reference
-        return trivial_baselines(train, split, self.languages[1], normalize)
-
-    def _reference(self, target: str) -> str:
+    def normalize_reference(self, target: str) -> str:
         """Normalizes a reference to what a perfect model would output."""
         return one_line(self.target.normalizer.normalize_reference(target))
 

@@ -44,7 +44,9 @@ def test_baselines_are_scored_with_the_references_of_models(tag):
     source = vocabulary.with_normalizer(Normalizer("en", True, True, tag))
     target = vocabulary.with_normalizer(Normalizer("de", True, True))
     task = Task({"source": source, "target": target}, languages=("en", "de"))
-    found = task.trivial_baselines(train, split)
+    found = trivial_baselines(
+        train, split, "de", task.normalize_source, task.normalize_reference
+    )
     assert found["copy"]["exact_match"] == 50
     plain = [(s.removeprefix(f"{tag} ").lower(), t.lower()) for s, t in split]
     lowered = [(s.removeprefix(f"{tag} "), t.lower()) for s, t in train]
