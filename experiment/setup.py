@@ -75,18 +75,18 @@ class TrainingSetup:
         )
 
     @property
-    def carry_rows(self) -> int:
-        """Number of rows of the carry; 1 where batches do not continue each other."""
+    def carry_batch_size(self) -> int:
+        """Batch size of the carry; 1 where batches do not continue each other."""
         return getattr(self.batches, "batch_size", 1)
 
-    def initial_carry(self, rows: int) -> PyTree:
+    def initial_carry(self, batch_size: int) -> PyTree:
         """Returns the carry before the first batch, on the host."""
         task, model = self.experiment.task, self.experiment.model
-        return task.initial_carry(model, rows, train=True)
+        return task.initial_carry(model, batch_size, train=True)
 
     def make_carry(self) -> PyTree:
         """Returns the carry before the first batch, on the devices."""
-        return self.partitioner.init_carry(self.initial_carry, self.carry_rows)
+        return self.partitioner.init_carry(self.initial_carry, self.carry_batch_size)
 
     @property
     def step(self) -> Step:
@@ -116,7 +116,7 @@ class TrainingSetup:
 
     def checkpoint_state(self, state: TrainState, carry: PyTree) -> dict:
         """Returns the content of a checkpoint, which does not depend on devices."""
-        carry = self.partitioner.carry_to_checkpoint(carry, self.carry_rows)
+        carry = self.partitioner.carry_to_checkpoint(carry, self.carry_batch_size)
         return {"state": state, "carry": carry}
 
     def from_checkpoint(

@@ -92,11 +92,11 @@ class Population:
 
     def init(self) -> tuple[TrainState, PyTree]:
         """Returns the first state and carry of all trials."""
-        rows = self.setup.partitioner.pad_batch_size(self.setup.carry_rows)
+        batch_size = self.setup.partitioner.pad_batch_size(self.setup.carry_batch_size)
 
         def make(values, _):
             setup = self.trial_setup(values)
-            return meta.unbox(setup.make_state()), setup.initial_carry(rows)
+            return meta.unbox(setup.make_state()), setup.initial_carry(batch_size)
 
         indices = self.partitioner.put(np.arange(self.partitioner.count))
         return self.partitioner.init(make, self.stacked, indices)
