@@ -124,7 +124,16 @@ def get_config(name: str = "transformer") -> ConfigDict:
     # language models: train on this last fraction of each segment
     cfg.loss_fraction = 1.0
     cfg.model = model(name)  # one of MODELS above
+    _add_data(cfg)
+    _add_optim(cfg)
+    _add_run(cfg)
+    _add_decode(cfg)
+    _add_eval(cfg)
+    return cfg.lock()
 
+
+def _add_data(cfg: ConfigDict) -> None:
+    """Adds the keys of corpora, tokenizers and batches."""
     cfg.data = ConfigDict()
     # corpus of this project or TFDS; "a/en-de+b/en-de:3" mixes corpora
     cfg.data.name = placeholder(str)
@@ -166,6 +175,9 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.data.batch_size = 32  # text, documents: parallel streams, over all devices
     cfg.data.segment_length = 128  # text: tokens per stream and step
 
+
+def _add_optim(cfg: ConfigDict) -> None:
+    """Adds the keys of optimiser and learning rate."""
     cfg.optim = ConfigDict()
     cfg.optim.name = "adamw"  # a name in training/optim/optimizers.py
     cfg.optim.lr = 1e-3  # peak learning rate; schedule "noam": a factor
@@ -201,6 +213,9 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.optim.ema_decay = 0.0
     cfg.optim.clip_norm = 1.0  # largest global norm of the gradient; 0: no clipping
 
+
+def _add_run(cfg: ConfigDict) -> None:
+    """Adds the keys of checkpoints, intervals and devices."""
     cfg.keep = ConfigDict()
     cfg.keep.last = 2  # newest checkpoints to keep
     cfg.keep.best = 1  # checkpoints with the best validation score to keep
@@ -220,6 +235,9 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.parallel.fsdp = 1  # mesh axis over examples and parameters
     cfg.parallel.tensor = 1  # mesh axis over heads, feed-forward units and vocabulary
 
+
+def _add_decode(cfg: ConfigDict) -> None:
+    """Adds the keys of decoding."""
     cfg.decode = ConfigDict()  # may change after training
     cfg.decode.max_length = 128  # most tokens of a hypothesis
     # translation: at most this times the source length + 10
@@ -241,6 +259,9 @@ def get_config(name: str = "transformer") -> ConfigDict:
     # translation: replace <unk> by the most attended source word
     cfg.decode.replace_unknown = False
 
+
+def _add_eval(cfg: ConfigDict) -> None:
+    """Adds the keys of evaluation."""
     cfg.eval = ConfigDict()  # may change after training
     cfg.eval.batch_size = 8  # text, documents: parallel streams
     # text: tokens per segment; None: data.segment_length
@@ -253,4 +274,3 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.eval.memory_length = placeholder(int)  # None: model.memory_length
     cfg.eval.same_length = placeholder(bool)  # None: model.same_length
     cfg.eval.clamp_length = placeholder(int)  # None: model.clamp_length
-    return cfg.lock()

@@ -29,7 +29,7 @@ from utils.allocator import trim_heap
 
 @dataclasses.dataclass
 class VmappedTrainLoop:
-    """Training of K trials; fields without a word are those of `TrainLoop`.
+    """Training of K trials; `TrainLoop` describes the other fields.
 
     Attributes:
       records: log, checkpoints and progress of each trial.
