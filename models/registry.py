@@ -1,11 +1,10 @@
-"""Registry of architectures.
+"""Registry of architectures, by `model.name`.
 
 To add one, write a module with a `Config` dataclass and the classes `LanguageModel`
 and `Seq2Seq` (the contract is in `models/api.py`), and name it here.
 """
 
-# From `model.name` to the module. Only the module of the chosen architecture is
-# imported.
+# Modules by name; only that of the chosen architecture is imported.
 ARCHITECTURES = {
     "rnn": "models.rnn.model",
     "transformer": "models.transformer.model",

@@ -72,7 +72,7 @@ def attend(module: nn.Module, params, x, content, mask):
     """Returns the attention output and weights."""
 
     def call(module):
-        return module(x, module.project(content), mask, train=False)
+        return module(x, module.project_kv(content), mask, train=False)
 
     call = nn.apply(call, module, mutable="intermediates")
     found, state = call({"params": params})

@@ -195,13 +195,13 @@ class TestLanguageModel:
         case, text = language_model(name), tokens((B, 3 * T))
         carry = case.run(text[:, :T], case.carry(B))[2]
         prompt = text[:, T : 2 * T]
-        places = {
+        slots = {
             "left": range(3, 3 + T),
             "right": range(T),
             "within": [0, 2, 3, 5, 7],
         }[side]
-        padded = jnp.full((B, T + 3), V - 1).at[:, jnp.asarray(places)].set(prompt)
-        mask = jnp.zeros((B, T + 3), bool).at[:, jnp.asarray(places)].set(True)
+        padded = jnp.full((B, T + 3), V - 1).at[:, jnp.asarray(slots)].set(prompt)
+        mask = jnp.zeros((B, T + 3), bool).at[:, jnp.asarray(slots)].set(True)
         token = text[:, 2 * T : 2 * T + 1]
         results = []
         for tokens_in, mask_in in [(prompt, jnp.ones((B, T), bool)), (padded, mask)]:
@@ -318,8 +318,8 @@ class TestSeq2Seq:
             target=wider(case.target),
             target_mask=wider(case.target_mask),
         )
-        kept = np.asarray(case.target_mask)
-        np.testing.assert_allclose(clean[kept], padded[:, :T][kept], atol=1e-5)
+        valid = np.asarray(case.target_mask)
+        np.testing.assert_allclose(clean[valid], padded[:, :T][valid], atol=1e-5)
 
     @pytest.mark.parametrize(("memory_length", "norm"), [(0, "post"), (6, "pre")])
     def test_token_by_token_equals_one_pass(self, name, memory_length, norm):
@@ -330,8 +330,8 @@ class TestSeq2Seq:
         context, state = case.start(case.source, case.source_mask, carry, max_steps=T)
         for t in range(T):
             state, logits = case.step(context, state, case.target[:, t : t + 1])
-            there = np.asarray(case.target_mask[:, t])
-            np.testing.assert_allclose(logits[there, 0], whole[there, t], atol=1e-4)
+            valid = np.asarray(case.target_mask[:, t])
+            np.testing.assert_allclose(logits[valid, 0], whole[valid, t], atol=1e-4)
 
     def test_beams_share_a_context_that_is_not_tiled(self, name):
         case = seq2seq(name)
@@ -366,8 +366,8 @@ class TestSeq2Seq:
         apply = functools.partial(
             case.model.apply, train=False, mutable=["intermediates"]
         )
-        _, kept = jax.jit(apply)(case.variables, *case.inputs(), carry)
-        weights = [leaf for leaf in jax.tree.leaves(kept) if leaf.shape[-1] == S]
+        _, sown = jax.jit(apply)(case.variables, *case.inputs(), carry)
+        weights = [leaf for leaf in jax.tree.leaves(sown) if leaf.shape[-1] == S]
         assert weights
         for leaf in weights:
             live = np.broadcast_to(leaf.sum(axis=-1), leaf.shape[:-1])

@@ -1,4 +1,4 @@
-"""Every option of the two Transformers keeps the contract."""
+"""Tests of the contract with every option of the two Transformers."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from utils.errors import UserError
 
 ADAPTIVE = {"cutoffs": (7, 19), "div_val": 2, "tie_embeddings": True}
 
-# Together they have every position, activation and kind of table.
+# Together they have every position encoding, activation and kind of embedding.
 OPTIONS = {
     "learned": {
         "position_encoding": "learned",
@@ -45,13 +45,13 @@ seq2seq = functools.cache(functools.partial(Seq2SeqCase, "transformer"))
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_language_model_reads_token_by_token_as_in_one_pass(name):
+def test_a_language_model_decodes_token_by_token_as_in_one_pass(name):
     case, text = language_model(**OPTIONS[name]), tokens((B, 2 * T))
     hidden, whole, _ = case.run(text, ())
     # A prompt of T tokens, with padding between them.
-    places = jnp.asarray([0, 2, 3, 5, 7])
-    prompt = jnp.full((B, T + 3), V - 1).at[:, places].set(text[:, :T])
-    mask = jnp.zeros((B, T + 3), bool).at[:, places].set(True)
+    slots = jnp.asarray([0, 2, 3, 5, 7])
+    prompt = jnp.full((B, T + 3), V - 1).at[:, slots].set(text[:, :T])
+    mask = jnp.zeros((B, T + 3), bool).at[:, slots].set(True)
     context, state = case.start(prompt, mask, (), max_steps=T)
     for t in range(T):
         state, logits = case.step(context, state, text[:, T + t, None])
@@ -66,16 +66,16 @@ def test_a_language_model_reads_token_by_token_as_in_one_pass(name):
 
 
 @pytest.mark.parametrize("name", ["learned_per_layer", "shaw", "rotary"])
-def test_a_translation_is_made_token_by_token_as_in_one_pass(name):
+def test_a_translation_decodes_token_by_token_as_in_one_pass(name):
     case = seq2seq(**OPTIONS[name])
     _, whole, _ = case.run(())
     context, state = case.start(case.source, case.source_mask, (), max_steps=T)
     for t in range(T):
         state, logits = case.step(context, state, case.target[:, t : t + 1])
-        there = np.asarray(case.target_mask[:, t])
+        valid = np.asarray(case.target_mask[:, t])
         np.testing.assert_allclose(
-            jax.nn.log_softmax(logits[there, 0]),
-            jax.nn.log_softmax(whole[there, t]),
+            jax.nn.log_softmax(logits[valid, 0]),
+            jax.nn.log_softmax(whole[valid, t]),
             atol=1e-4,
         )
 
@@ -88,7 +88,7 @@ def test_the_order_of_words_matters(name):
     assert not np.allclose(ours[:, -1], theirs[:, -1], atol=1e-3)
 
 
-def test_without_positions_one_layer_reads_a_bag_of_words():
+def test_without_positions_one_layer_ignores_the_order_of_words():
     case = language_model(**OPTIONS["none"], layers=1)
     text = tokens((B, 2 * T))
     swapped = text.at[:, :2].set(text[:, 1::-1])
@@ -97,7 +97,7 @@ def test_without_positions_one_layer_reads_a_bag_of_words():
 
 
 @pytest.mark.parametrize(
-    ("model", "change", "said"),
+    ("model", "change", "message"),
     [
         (
             "transformer",
@@ -131,20 +131,20 @@ def test_without_positions_one_layer_reads_a_bag_of_words():
         ),
     ],
 )
-def test_what_a_model_cannot_have_is_named_with_its_value(model, change, said):
-    with pytest.raises(ValueError, match=rf"\A{re.escape(said)}[^\n]*\Z"):
+def test_an_invalid_option_is_named_with_its_value(model, change, message):
+    with pytest.raises(ValueError, match=rf"\A{re.escape(message)}[^\n]*\Z"):
         small_config(model, **change)
 
 
-def test_cutoffs_beyond_the_vocabulary_are_refused():
+def test_cutoffs_beyond_the_vocabulary_are_rejected():
     with pytest.raises(ValueError, match=r"model.cutoffs=\(7, 40\)"):
         LanguageModelCase("transformer", cutoffs=(7, 40))
 
 
 @pytest.mark.parametrize("key", ["same_length", "attend_empty_memory"])
-def test_what_a_translation_s_memory_has_not_is_refused(key):
+def test_options_of_text_memories_are_rejected_for_translation(key):
     config = small_config("transformer_xl")
     model.Seq2Seq(config, V, V, shared_vocab=False)
-    asked = dataclasses.replace(config, **{key: True})
+    changed = dataclasses.replace(config, **{key: True})
     with pytest.raises(UserError, match=f"{key}=True .* is for language models"):
-        model.Seq2Seq(asked, V, V, shared_vocab=False)
+        model.Seq2Seq(changed, V, V, shared_vocab=False)

@@ -1,4 +1,4 @@
-"""bfloat16: what is computed in it, what is not, and how far that leads away."""
+"""Tests of bfloat16: which products use it, and how far results differ."""
 
 import functools
 
@@ -58,14 +58,14 @@ SIZES = {"rotary": {"head_dim": 6}}
 
 @functools.cache
 def case(key, dtype="bfloat16", **changes):
-    """Gelu, because a gradient jumps where rounding crosses the bend of a relu."""
+    """A small model, with gelu: gradients of relu jump if rounding crosses 0."""
     kind, name, own = CASES[key]
     even = SIZES.get(own.get("position_encoding"), {})
     return KINDS[kind](name, dtype=dtype, activation="gelu", **own, **even, **changes)
 
 
 def carry_of(found):
-    """Something remembered, which no model had to compute."""
+    """A random carry, not computed by a model."""
     noise = np.random.default_rng(5)
 
     def fill(leaf):
@@ -77,7 +77,7 @@ def carry_of(found):
 
 
 def objective(found):
-    """From parameters to the training loss; its parts and the carry beside it."""
+    """Function from parameters to the training loss, with metrics and carry."""
     carry = carry_of(found)
     if isinstance(found, Seq2SeqCase):
         inputs, labels = (*found.inputs(), carry), found.target
@@ -102,7 +102,7 @@ def objective(found):
 
 @functools.cache
 def training(key, dtype):
-    """Loss, its parts and the carry, and gradients."""
+    """Loss with metrics and carry, and gradients."""
     found = case(key, dtype)
     gradient = jax.jit(jax.value_and_grad(objective(found), has_aux=True))
     return gradient(found.variables)
@@ -122,7 +122,7 @@ def types(tree):
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_every_product_of_a_training_step_is_one_of_bfloat16(key):
+def test_every_product_of_a_training_step_is_in_bfloat16(key):
     found = case(key, **({"dropout": 0.1} if key == "awd" else {}))
     gradient = jax.grad(objective(found), has_aux=True)
     grads, (pairs, _) = jax.eval_shape(gradient, found.variables)
@@ -135,17 +135,17 @@ def test_every_product_of_a_training_step_is_one_of_bfloat16(key):
 
 
 @pytest.mark.parametrize("key", PLAIN)
-def test_loss_and_gradients_stay_near_those_of_float32(key):
-    # bfloat16 has 8 bits, so 1/256 of a number; some of it averages out.
+def test_loss_and_gradients_are_close_to_those_in_float32(key):
+    # bfloat16 has 8 bits, a relative error of 1/256, part of which averages out.
     (near, (_, after)), grads = training(key, "bfloat16")
     (loss, _), exact = training(key, "float32")
     assert 0 < abs(near - loss) < 0.005 * loss
-    apart = jax.tree.map(lambda one, other: one - other, grads, exact)
+    difference = jax.tree.map(lambda one, other: one - other, grads, exact)
 
     def length(tree):
         return np.sqrt(sum(float(jnp.vdot(x, x)) for x in jax.tree.leaves(tree)))
 
-    assert length(apart) < 0.03 * length(exact)
+    assert length(difference) < 0.03 * length(exact)
     assert types(after) == types(carry_of(case(key)))
 
 
@@ -169,13 +169,13 @@ def test_generation_equals_one_pass_with_matrices_cast_once(key):
         state, logits = found._step(variables, context, state, text[:, t : t + 1])
         assert logits.dtype == jnp.float32
         assert types(state) == once
-        there = np.asarray(found.target_mask[:, t]) if not first else slice(None)
-        np.testing.assert_allclose(logits[there, 0], whole[there, t], atol=0.1)
-    assert np.std(whole) > 0.5  # so that this means something
+        valid = np.asarray(found.target_mask[:, t]) if not first else slice(None)
+        np.testing.assert_allclose(logits[valid, 0], whole[valid, t], atol=0.1)
+    assert np.std(whole) > 0.5  # much more than the tolerance
 
 
-def test_gradients_of_a_frequent_word_add_up_in_float32():
-    # In bfloat16 a sum of ones stops to grow at 256.
+def test_gradients_of_a_frequent_word_are_summed_in_float32():
+    # In bfloat16 a sum of ones stops growing at 256.
     embedding, text = Embedding(V, 3, normal(1.0)), jnp.zeros((2, 500), jnp.int32)
 
     def total(variables):
@@ -187,9 +187,9 @@ def test_gradients_of_a_frequent_word_add_up_in_float32():
     np.testing.assert_array_equal(found[0], text.size)
 
 
-def test_gradients_of_recurrent_weights_add_up_in_float32():
+def test_gradients_of_recurrent_weights_are_summed_in_float32():
     # Each step adds about the same to the candidate's; a sum in bfloat16 would
-    # stop to grow at less than half.
+    # stop growing at less than half.
     cell, length = GRU(1), 600
     x, mask = jnp.ones((1, length, 1), jnp.bfloat16), jnp.ones((1, length), bool)
 
@@ -216,7 +216,9 @@ def test_gradients_of_recurrent_weights_add_up_in_float32():
 
 
 @pytest.mark.parametrize("entries", [2**22, 64])
-def test_a_loss_in_blocks_adds_up_its_table_s_gradient_in_float32(monkeypatch, entries):
+def test_a_blockwise_loss_sums_the_gradient_of_its_table_in_float32(
+    monkeypatch, entries
+):
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
     length = 600
     hidden = jnp.ones((1, length, 1), jnp.bfloat16)
@@ -233,6 +235,6 @@ def test_a_loss_in_blocks_adds_up_its_table_s_gradient_in_float32(monkeypatch, e
 
 
 @pytest.mark.parametrize("name", names())
-def test_other_types_are_refused(name):
+def test_other_types_are_rejected(name):
     with pytest.raises(ValueError, match=r"model\.dtype='float16': there are float32"):
         small_config(name, dtype="float16")
