@@ -107,9 +107,9 @@ def test_without_positions_one_layer_ignores_the_order_of_words():
         (
             "transformer",
             {"position_encoding": "upside down"},
-            "model.position_encoding=",
+            "Unknown model.position_encoding 'upside down'; choose one of sinusoidal",
         ),
-        ("transformer", {"activation": "step"}, "model.activation='step'"),
+        ("transformer", {"activation": "step"}, "Unknown model.activation 'step'"),
         (
             "transformer",
             {"feed_forward_dropout": 1.0},

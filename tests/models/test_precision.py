@@ -236,5 +236,7 @@ def test_a_blockwise_loss_sums_the_gradient_of_its_table_in_float32(
 
 @pytest.mark.parametrize("name", names())
 def test_other_types_are_rejected(name):
-    with pytest.raises(ValueError, match=r"model\.dtype='float16': there are float32"):
+    with pytest.raises(
+        ValueError, match=r"Unknown model\.dtype 'float16'; choose one of float32"
+    ):
         small_config(name, dtype="float16")
