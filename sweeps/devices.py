@@ -1,7 +1,7 @@
-"""Which devices each of several workers of one machine has, by their environment.
+"""Allocation of a machine's devices to workers, through environment variables.
 
-`shares` is a pure function of what is there: it starts nothing and asks no driver, so
-that a sweep's own process never holds a device.
+`allocate` is a pure function of the machine: it starts no process and asks no driver,
+so that the sweep's own process never holds a device.
 """
 
 import dataclasses
@@ -12,19 +12,20 @@ from pathlib import Path
 
 from utils.errors import UserError
 
-GPU_MEMORY = 0.9  # share of a GPU that its workers take together
-TPU_PORT = 8476  # the first
-# Chips of a process, as a box in a host's grid.
+GPU_MEMORY_FRACTION = 0.9  # of a GPU, for all workers that share it
+FIRST_TPU_PORT = 8476
+# Number of chips of a process -> their box in the grid of a host.
 TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
+GPU_FILE = re.compile(r"nvidia(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
-    """What one worker's trials run on.
+class DeviceAllocation:
+    """Devices of one worker's trials.
 
     Attributes:
       environment: variables to set.
-      cores: CPU cores that its processes keep to; empty: all.
+      cores: CPU cores to run on; empty: all.
     """
 
     environment: dict[str, str]
@@ -33,12 +34,12 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What is there.
+    """Devices that this process may use.
 
     Attributes:
       kind: "tpu", "gpu" or "cpu": what trials compute on.
-      devices: names of chips or GPUs, as their variables want them.
-      cores: CPU cores this process may use.
+      devices: names of chips or GPUs in the form of their environment variables.
+      cores: numbers of the CPU cores.
     """
 
     kind: str
@@ -46,35 +47,39 @@ class Machine:
     cores: tuple[int, ...]
 
 
-def shares(machine: Machine, workers: int) -> list[Share]:
-    """One for each worker. Raises UserError where there are too few chips."""
+def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
+    """Divides the devices of a machine equally among workers.
+
+    Raises:
+      UserError: there are fewer TPU chips than workers.
+    """
     if workers < 1:
-        raise UserError(f"--workers={workers}: at least 1")
+        raise UserError(f"--workers={workers} must be at least 1")
     if workers == 1:
-        return [Share({})]  # all there is, as train.py has it
+        return [DeviceAllocation({})]  # all devices, as in train.py
     if machine.kind == "tpu":
-        return _of_tpu(machine, workers)
+        return _allocate_tpu_chips(machine, workers)
     if machine.kind == "gpu":
-        return _of_gpus(machine, workers)
-    return _of_cores(machine, workers)
+        return _allocate_gpus(machine, workers)
+    return _allocate_cores(machine, workers)
 
 
-def _of_tpu(machine: Machine, workers: int) -> list[Share]:
-    """Chips cannot be shared; a process has 1, 2, 4 or 8 that are neighbours."""
+def _allocate_tpu_chips(machine: Machine, workers: int) -> list[DeviceAllocation]:
+    """Gives each worker 1, 2, 4 or 8 neighbouring chips, which cannot be shared."""
     chips = len(machine.devices)
     if workers > chips:
         raise UserError(f"--workers={workers}: there are {chips} TPU chips")
-    each = max(size for size in TPU_BOUNDS if size * workers <= chips)
+    size = max(size for size in TPU_BOUNDS if size * workers <= chips)
     return [
-        Share(
+        DeviceAllocation(
             {
                 "TPU_VISIBLE_CHIPS": ",".join(
-                    machine.devices[worker * each : (worker + 1) * each]
+                    machine.devices[worker * size : (worker + 1) * size]
                 ),
-                "TPU_CHIPS_PER_PROCESS_BOUNDS": TPU_BOUNDS[each],
+                "TPU_CHIPS_PER_PROCESS_BOUNDS": TPU_BOUNDS[size],
                 "TPU_PROCESS_BOUNDS": "1,1,1",
-                "TPU_PROCESS_ADDRESSES": f"localhost:{TPU_PORT + worker}",
-                "TPU_PROCESS_PORT": str(TPU_PORT + worker),
+                "TPU_PROCESS_ADDRESSES": f"localhost:{FIRST_TPU_PORT + worker}",
+                "TPU_PROCESS_PORT": str(FIRST_TPU_PORT + worker),
                 "CLOUD_TPU_TASK_ID": "0",
                 "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             }
@@ -83,36 +88,37 @@ def _of_tpu(machine: Machine, workers: int) -> list[Share]:
     ]
 
 
-def _of_gpus(machine: Machine, workers: int) -> list[Share]:
-    """Whole GPUs; with more workers than GPUs each has a part of one's memory."""
+def _allocate_gpus(machine: Machine, workers: int) -> list[DeviceAllocation]:
+    """Gives each worker whole GPUs, or a part of one's memory if there are too few."""
     gpus = len(machine.devices)
     if workers <= gpus:
         return [
-            Share({"CUDA_VISIBLE_DEVICES": ",".join(part)})
-            for part in _parts(machine.devices, workers)
+            DeviceAllocation({"CUDA_VISIBLE_DEVICES": ",".join(part)})
+            for part in _equal_parts(machine.devices, workers)
         ]
-    sharers = -(-workers // gpus)
+    workers_per_gpu = -(-workers // gpus)
+    fraction = f"{GPU_MEMORY_FRACTION / workers_per_gpu:.3f}"
     return [
-        Share(
+        DeviceAllocation(
             {
                 "CUDA_VISIBLE_DEVICES": machine.devices[worker % gpus],
-                "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{GPU_MEMORY / sharers:.3f}",
+                "XLA_PYTHON_CLIENT_MEM_FRACTION": fraction,
             }
         )
         for worker in range(workers)
     ]
 
 
-def _of_cores(machine: Machine, workers: int) -> list[Share]:
-    """Cores of its own; with more workers than cores each has one with others."""
+def _allocate_cores(machine: Machine, workers: int) -> list[DeviceAllocation]:
+    """Gives each worker its own cores, or one shared core if there are too few."""
     cores = machine.cores
     parts = (
-        _parts(cores, workers)
+        _equal_parts(cores, workers)
         if workers <= len(cores)
         else [(cores[worker % len(cores)],) for worker in range(workers)]
     )
     return [
-        Share(
+        DeviceAllocation(
             {name: str(len(part)) for name in ("OMP_NUM_THREADS", "PJRT_NPROC")},
             cores=tuple(part),
         )
@@ -120,57 +126,54 @@ def _of_cores(machine: Machine, workers: int) -> list[Share]:
     ]
 
 
-def _parts(row: Sequence, count: int) -> list[tuple]:
-    """A row cut into pieces of one size; what is left over is not used.
+def _equal_parts(devices: Sequence, count: int) -> list[tuple]:
+    """Splits devices into parts of one size, so that trials can be compared.
 
-    So that all trials have as many threads or devices, and can be compared.
+    The remainder is not used.
     """
-    each = len(row) // count
-    return [tuple(row[i * each : (i + 1) * each]) for i in range(count)]
+    size = len(devices) // count
+    return [tuple(devices[i * size : (i + 1) * size]) for i in range(count)]
 
 
 def this_machine(
     environment: Mapping[str, str] = os.environ, root: Path = Path("/dev")
 ) -> Machine:
-    """What this process may use, without asking a driver.
+    """Returns the devices that this process may use, without asking a driver.
 
     Args:
-      root: where device files lie.
+      root: folder of the device files.
     """
-    cores = _cores()
-    platforms = environment.get("JAX_PLATFORMS", "").split(",")
+    cores = _usable_cores()
+    platform = environment.get("JAX_PLATFORMS", "").split(",")[0]
     names = [path.name for path in root.iterdir()] if root.is_dir() else []
-    chips = _listed(environment, "TPU_VISIBLE_CHIPS") or _tpu_chips(root, names)
-    if chips and platforms[0] in ("", "tpu"):
+    chips = _read_list(environment, "TPU_VISIBLE_CHIPS") or _tpu_chips(root, names)
+    if chips and platform in ("", "tpu"):
         return Machine("tpu", chips, cores)
-    gpus = _listed(environment, "CUDA_VISIBLE_DEVICES")
+    gpus = _read_list(environment, "CUDA_VISIBLE_DEVICES")
     if gpus is None:
-        gpus = tuple(sorted(m[1] for n in names if (m := _GPU.fullmatch(n))))
-    if gpus and platforms[0] in ("", "cuda", "gpu"):
+        gpus = tuple(sorted(m[1] for n in names if (m := GPU_FILE.fullmatch(n))))
+    if gpus and platform in ("", "cuda", "gpu"):
         return Machine("gpu", gpus, cores)
     return Machine("cpu", (), cores)
 
 
-_GPU = re.compile(r"nvidia(\d+)")
-
-
 def _tpu_chips(root: Path, names: list[str]) -> tuple[str, ...]:
-    """Older TPUs are /dev/accel0, ..., newer ones /dev/vfio/0, ..."""
-    found = [name for name in names if re.fullmatch(r"accel\d+", name)]
-    if not found and "vfio" in names and not any(map(_GPU.fullmatch, names)):
-        found = [p.name for p in (root / "vfio").iterdir() if p.name.isdigit()]
-    return tuple(str(number) for number in range(len(found)))
+    """Counts /dev/accel0, ... of older TPUs, or /dev/vfio/0, ... of newer ones."""
+    files = [name for name in names if re.fullmatch(r"accel\d+", name)]
+    if not files and "vfio" in names and not any(map(GPU_FILE.fullmatch, names)):
+        files = [p.name for p in (root / "vfio").iterdir() if p.name.isdigit()]
+    return tuple(str(number) for number in range(len(files)))
 
 
-def _listed(environment: Mapping[str, str], name: str) -> tuple[str, ...] | None:
-    """The names in a variable; None: it is not set. Only "-1" and "" hide all."""
+def _read_list(environment: Mapping[str, str], name: str) -> tuple[str, ...] | None:
+    """Splits a variable at its commas; None if it is not set; "" and "-1" hide all."""
     if name not in environment:
         return None
     value = environment[name].strip()
     return () if value in ("", "-1") else tuple(value.split(","))
 
 
-def _cores() -> tuple[int, ...]:
+def _usable_cores() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))

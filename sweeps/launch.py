@@ -1,10 +1,10 @@
-"""A sweep from its command line: what is planned, then the study and its workers."""
+"""Launch of a sweep from its command line: the plan, the study and the workers."""
 
 import dataclasses
 import threading
 from typing import Any
 
-from sweeps.devices import shares, this_machine
+from sweeps.devices import DeviceAllocation, allocate, this_machine
 from sweeps.objective import Objective
 from sweeps.search_space import (
     Distribution,
@@ -14,159 +14,170 @@ from sweeps.search_space import (
     read_space,
 )
 from sweeps.sweep_dir import SweepDirectory
-from sweeps.trial_configs import Experiment, point_in_words
+from sweeps.trial_configs import TrialConfigs, format_point
 from training.signals import StopRequested, graceful_stop
 from utils.errors import UserError
 
-STOPPED = 75  # exit code: the same command goes on
+STOPPED = 75  # exit code: the same command resumes the sweep
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be tried.
+class SweepPlan:
+    """Trials of a sweep, before anything is run."""
 
-    Attributes:
-      count: of trials.
-    """
-
-    experiment: Experiment
+    configs: TrialConfigs
     space: Space
-    count: int
+    num_trials: int
 
     def table(self) -> str:
-        """One line a trial; of what results will suggest, the range."""
-        points = (self.space.point(number) for number in range(self.count))
-        rows = (f"{n:>5}  {_in_words(point)}" for n, point in enumerate(points))
-        return "\n".join([*rows, f"{self.count} trials"])
+        """Formats one line a trial; values that TPE will sample are shown as ranges."""
+        points = (self.space.point(number) for number in range(self.num_trials))
+        rows = (f"{n:>5}  {_format_ranges(point)}" for n, point in enumerate(points))
+        return "\n".join([*rows, f"{self.num_trials} trials"])
 
-    def describe(self) -> dict:
-        """As JSON: what may not change while the sweep goes on."""
-        return {"config": self.experiment.describe(), "space": self.space.to_dict()}
+    def to_dict(self) -> dict:
+        """Returns the description as JSON: config and space, which must not change."""
+        return {"config": self.configs.to_dict(), "space": self.space.to_dict()}
 
 
 def make_plan(
     config: str, overrides: dict[str, Any], space: str, trials: int | None
-) -> Plan:
-    """Raises UserError for what cannot be tried.
+) -> SweepPlan:
+    """Plans a sweep from its flags.
 
     Args:
       config: FILE:MODEL.
-      overrides: keys of the command line.
-      trials: how many; None: as the space says.
+      overrides: config keys that the command line sets.
+      space: file of the search space.
+      trials: number of trials; None: as the space says.
+
+    Raises:
+      UserError: the space does not fit the config, or has too few points.
     """
-    found = read_space(space)
-    experiment = Experiment.of(config, overrides)
-    experiment.check(found)
-    if found.pruning is not None:
-        found.pruning.rung_bounds(*_steps(experiment.config({})))
-    return Plan(experiment, found, found.num_trials(trials))
+    search_space = read_space(space)
+    configs = TrialConfigs.from_flag(config, overrides)
+    configs.check(search_space)
+    if search_space.pruning is not None:
+        cfg = configs.config({})
+        search_space.pruning.rung_bounds(num_steps(cfg), first_validation(cfg))
+    return SweepPlan(configs, search_space, search_space.num_trials(trials))
 
 
 def run(
-    plan: Plan, workdir: str, workers: int, url: str | None, population: int = 1
+    plan: SweepPlan, workdir: str, workers: int, url: str | None, population: int = 1
 ) -> int:
-    """Runs what is left of a sweep. Returns the exit code.
+    """Runs the trials of a sweep that are left; returns the exit code.
 
     Args:
-      population: trials that a worker trains together.
-      url: of a database; None: a file in `workdir`.
+      url: URL of a database; None: a file in `workdir`.
+      population: number of trials that a worker trains as one program.
     """
     if population < 1:
-        raise UserError(f"--population={population}: at least 1")
+        raise UserError(f"--population={population} must be at least 1")
+    cfg = plan.configs.config({})
     if population > 1:
-        from experiment.validate import (
-            validate_population,  # seconds, with what it needs
-        )
+        from experiment.validate import validate_population  # takes seconds to import
 
-        validate_population(plan.experiment.config({}))
+        validate_population(cfg)
     with graceful_stop() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()
-        devices = shares(this_machine(), workers)
+        allocations = allocate(this_machine(), workers)
+        # A database may hold several studies.
+        name = workdir.rstrip("/") if url else "sweep"
         try:
-            name = study_name(workdir, url)
-            return _run(plan, directory, devices, name, url, stopped, population)
-        except StopRequested:  # while the storage was waited for
+            return _run(
+                plan, cfg, directory, allocations, name, url, stopped, population
+            )
+        except StopRequested:  # while the storage was unreachable
             return STOPPED
 
 
-def _run(plan, directory, devices, name, url, stopped, population) -> int:
-    from sweeps.progress import Table, final_table  # seconds, with what they need
-    from sweeps.worker import DONE, Sweep
+def _run(
+    plan: SweepPlan,
+    cfg,
+    directory: SweepDirectory,
+    allocations: list[DeviceAllocation],
+    name: str,
+    url: str | None,
+    stopped: threading.Event,
+    population: int,
+) -> int:
+    from sweeps.progress import ProgressTable, final_table  # take seconds to import
+    from sweeps.worker import DONE, SweepWorker
 
-    cfg = plan.experiment.config({})
-    objective = objective_of(cfg, plan.space)
-    directory.begin(plan.describe())
-    study = make_study(plan, directory, objective, name, url, stopped)
-    table = Table(objective.metric, steps_of(cfg), len(devices) * population)
-    parts = study, plan.experiment, objective, directory, devices, table, stopped
+    objective = make_objective(cfg, plan.space)
+    directory.init(plan.to_dict())
+    study = open_study(plan, cfg, directory, objective, name, url, stopped)
+    table = ProgressTable(objective.metric, num_steps(cfg), len(allocations))
+    parts = study, plan.configs, objective, directory, allocations, table, stopped
     if population > 1:
-        from sweeps.vmapped_trials.worker import PopulationSweep
+        from sweeps.vmapped_trials.worker import PopulationWorker
 
-        sweep = PopulationSweep(*parts, population=population)
+        table.workers *= population
+        worker = PopulationWorker(*parts, population=population)
     else:
-        sweep = Sweep(*parts)
-    code = sweep.run()
+        worker = SweepWorker(*parts)
+    code = worker.run()
     if code == DONE:
-        print(final_table(study.slots(), objective.metric))
+        print(final_table(study.trials(), objective.metric))
     return code
 
 
-def study_name(workdir: str, url: str | None) -> str:
-    """In a database, which may hold several, as `workdir` is written."""
-    return workdir.rstrip("/") if url else "sweep"
-
-
-def make_study(
-    plan: Plan,
+def open_study(
+    plan: SweepPlan,
+    cfg,
     directory: SweepDirectory,
     objective: Objective,
     name: str,
     url: str | None,
     stopped: threading.Event,
 ):
-    """The study of a directory, or of that name in a database."""
-    from sweeps.storage import Patient, open_storage, shown
+    """Opens the study of a sweep directory, or the study of that name in a database."""
+    from sweeps.storage import RetryingStorage, open_storage, redact_url
     from sweeps.study import Study
 
-    steps, first_rung = _steps(plan.experiment.config({}))
-    place = shown(url) if url else str(directory.journal)
     return Study(
         lambda: open_storage(url, directory.journal),
         name,
         plan.space,
-        plan.count,
+        plan.num_trials,
         objective,
-        plan.describe(),
-        steps=steps,
-        first_rung=first_rung,
-        patient=Patient(place, stopped),
+        plan.to_dict(),
+        steps=num_steps(cfg),
+        first_validation=first_validation(cfg),
+        retrying=RetryingStorage(
+            redact_url(url) if url else str(directory.journal), stopped
+        ),
     )
 
 
-def steps_of(cfg) -> int | None:
-    """Of a trial; None: as many as its epochs have, which the corpus says."""
+def num_steps(cfg) -> int | None:
+    """Returns the steps of a trial; None if they depend on the corpus's size."""
     return None if cfg.epochs else cfg.steps
 
 
-def _steps(cfg) -> tuple[int | None, int]:
-    """Of a trial, and of its first validation."""
-    return steps_of(cfg), cfg.every.eval or cfg.steps
+def first_validation(cfg) -> int:
+    """Returns the step of a trial's first validation."""
+    return cfg.every.eval or cfg.steps
 
 
-def objective_of(cfg, space: Space) -> Objective:
-    """What a sweep of this config looks for."""
+def make_objective(cfg, space: Space) -> Objective:
+    """Returns the objective of a sweep of this config."""
     from experiment.build import get_task_class
 
     task = get_task_class(cfg.task)
-    return Objective.of(
+    return Objective.from_space(
         space, cfg.keep.metric or task.selection_metric, task.metric_directions
     )
 
 
-def _in_words(point: Point) -> str:
-    drawn = {
-        key: format_distribution(value) if isinstance(value, Distribution) else value
-        for key, value in point.items()
-    }
-    return point_in_words(drawn)
+def _format_ranges(point: Point) -> str:
+    return format_point(
+        {
+            key: format_distribution(value)
+            if isinstance(value, Distribution)
+            else value
+            for key, value in point.items()
+        }
+    )

@@ -1,4 +1,4 @@
-"""What a trial is judged by, read from the metrics.jsonl of its run directory."""
+"""Objective of a sweep, read from the metrics.jsonl of each trial's run directory."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A number that is logged again and again.
+    """Metric that a run logs repeatedly.
 
     Attributes:
       direction: "min" or "max", whichever is better.
@@ -23,94 +23,102 @@ class Metric:
     direction: str
 
     @property
-    def words(self) -> str:
-        """As spaces name it."""
+    def spec(self) -> str:
+        """The metric as search spaces name it: "NAME", or "SPLIT/NAME"."""
         return self.name if self.split == "validation" else f"{self.split}/{self.name}"
 
     @property
     def sign(self) -> int:
-        """Times a value: larger is better."""
+        """Factor of a value after which larger is better."""
         return 1 if self.direction == "max" else -1
 
     def values(self, path: Path) -> dict[int, float | None]:
-        """By step, of a metrics.jsonl that may be growing; None: not finite."""
+        """Returns step -> value of a metrics.jsonl; None for a non-finite value."""
         return {
             row["step"]: row[self.name] if _is_finite(row[self.name]) else None
-            for row in rows_of(path)
+            for row in read_metrics(path)
             if row["split"] == self.split and self.name in row
         }
 
-    def series(self, path: Path) -> dict[int, float]:
-        """The finite ones."""
+    def finite_values(self, path: Path) -> dict[int, float]:
+        """Returns step -> value of a metrics.jsonl, without non-finite values."""
         return {k: v for k, v in self.values(path).items() if v is not None}
 
-    def best(self, series: Mapping[int, float]) -> tuple[int, float]:
-        """Step and value; the first of equals."""
-        return max(series.items(), key=lambda item: (self.sign * item[1], -item[0]))
+    def best(self, values: Mapping[int, float]) -> tuple[int, float]:
+        """Returns the step and the value of the best, the first of equals."""
+        return max(values.items(), key=lambda item: (self.sign * item[1], -item[0]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a sweep looks for.
+    """Objective of a sweep, and the metric that prunes its trials.
 
     Attributes:
-      metric: what trials are ranked by.
-      value: whether the "best" or the "last" counts.
-      pruning: what they are stopped early by.
+      metric: metric by which trials are ranked.
+      value: "best" or "last": which value counts for a trial.
+      pruning_metric: metric by which trials are stopped early.
     """
 
     metric: Metric
     value: str
-    pruning: Metric
+    pruning_metric: Metric
 
     @classmethod
-    def of(cls, space: Space, best: str, better: Mapping[str, str]) -> "Objective":
-        """That of a space.
+    def from_space(
+        cls, space: Space, default: str, directions: Mapping[str, str]
+    ) -> "Objective":
+        """Returns the objective of a search space.
 
         Args:
-          best: the metric that chooses checkpoints.
-          better: "min" or "max" of the metrics that the task knows.
+          default: metric that selects checkpoints.
+          directions: "min" or "max" for each metric that the task knows.
         """
-        metric = _metric(space.metric or best, space.direction, better)
-        early = space.pruning and space.pruning.metric
-        pruning = metric
-        if early:
-            pruning = _metric(early, space.pruning.direction, better)
-        return cls(metric, space.value, pruning)
+        metric = _make_metric(space.metric or default, space.direction, directions)
+        pruning_metric = metric
+        if space.pruning and space.pruning.metric:
+            pruning_metric = _make_metric(
+                space.pruning.metric, space.pruning.direction, directions
+            )
+        return cls(metric, space.value, pruning_metric)
 
-    def judge(self, path: Path) -> tuple[int, float] | None:
-        """Step and value of a run's metrics.jsonl; None: none, or none at the last."""
+    def final_value(self, path: Path) -> tuple[int, float] | None:
+        """Returns the step and value that count for a run's metrics.jsonl.
+
+        None if there is none, or if the last one counts and is not finite.
+        """
         values = self.metric.values(path)
         if self.value == "last":
             last = max(values, default=None)
             return None if values.get(last) is None else (last, values[last])
-        series = self.metric.series(path)
-        return self.metric.best(series) if series else None
+        finite = {step: value for step, value in values.items() if value is not None}
+        return self.metric.best(finite) if finite else None
 
 
-def _metric(words: str, direction: str | None, better: Mapping[str, str]) -> Metric:
-    split, _, name = words.rpartition("/")
-    direction = direction or better.get(name)
+def _make_metric(
+    spec: str, direction: str | None, directions: Mapping[str, str]
+) -> Metric:
+    split, _, name = spec.rpartition("/")
+    direction = direction or directions.get(name)
     if direction is None:
         raise UserError(
-            f"metric {words!r}: the task knows {', '.join(better)}; of another one say "
-            'whether direction="min" or "max" is better'
+            f"Unknown metric {spec!r}; choose one of {', '.join(directions)}, or set "
+            'direction="min" or "max" in the space'
         )
     return Metric(split or "validation", name, direction)
 
 
-def rows_of(path: Path) -> list[dict]:
-    """Whole lines of a metrics.jsonl; none where there is no file.
+def read_metrics(path: Path) -> list[dict]:
+    """Returns the complete lines of a metrics.jsonl, which need not exist.
 
-    Damaged ones are left out, as they are where the run goes on.
+    Damaged lines are left out, as they are when a run resumes.
     """
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf8", errors="replace").split("\n")[:-1]
-    return [row for row in map(_row, lines) if row is not None]
+    return [row for row in map(_parse_line, lines) if row is not None]
 
 
-def _row(line: str) -> dict | None:
+def _parse_line(line: str) -> dict | None:
     try:
         row = json.loads(line)
     except json.JSONDecodeError:

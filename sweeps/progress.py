@@ -1,4 +1,7 @@
-"""How a sweep goes, on the console: a live table on a terminal, lines elsewhere."""
+"""Progress of a sweep: a live table on a terminal, plain lines elsewhere.
+
+The table is drawn by rich; messages of the process appear above it.
+"""
 
 import collections
 import dataclasses
@@ -8,36 +11,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from sweeps import ledger
-from sweeps.ledger import Slot
-from sweeps.objective import Metric, rows_of
-from sweeps.trial_configs import point_in_words, value_in_words
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps import trial_state
+from sweeps.objective import Metric, read_metrics
+from sweeps.trial_configs import format_point, format_value
+from sweeps.trial_state import Trial
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a trial is, from the end of its metrics.jsonl."""
+class TrialProgress:
+    """Step that a trial has reached, and a summary of what it logged there."""
 
     step: int
-    words: str
+    summary: str
 
     @classmethod
-    def of(cls, path: Path) -> "Progress | None":
-        """None: nothing was logged yet."""
-        if not (rows := rows_of(path)):
+    def read(cls, path: Path) -> "TrialProgress | None":
+        """Reads the last line of a metrics.jsonl; None if there is none yet."""
+        if not (rows := read_metrics(path)):
             return None
         row = rows[-1]
-        return cls(
-            row["step"], f"{row['split']} loss {row.get('loss') or 'not finite'}"
-        )
+        loss = row.get("loss") or "not finite"
+        return cls(row["step"], f"{row['split']} loss {loss}")
 
 
-class Table:
-    """Writes only what is new.
+class ProgressTable:
+    """Table of the trials that run, below a line that sums up the sweep.
 
     Attributes:
-      steps: of a trial; None: nobody knows.
-      workers: trials at once, here.
+      steps: steps of a trial; None: unknown.
+      workers: number of trials that run at once in this process.
+      out: stream to write to; stdout by default.
     """
 
     def __init__(
@@ -49,104 +57,117 @@ class Table:
     ):
         self.metric, self.steps, self.workers = metric, steps, workers
         self.out = out or sys.stdout
-        self.live = self.out.isatty()
-        self.height = 0
-        self.last = ""
+        self.live = None
+        if self.out.isatty():
+            self.live = Live(console=Console(file=self.out), auto_refresh=False)
+        self.last_line = ""
 
     def show(
-        self, slots: Sequence[Slot], progress: Mapping[int, Progress | None]
+        self, trials: Sequence[Trial], progress: Mapping[int, TrialProgress | None]
     ) -> None:
-        """Args: progress: of this process's trials, by slot."""
-        shares = [self._share(found) for found in progress.values()]
-        head = summary(slots, self.metric, self.workers, shares)
-        if not self.live:
-            key = head.rpartition(",")[0]  # without the time, which always changes
-            if key != self.last:
-                print(head, file=self.out, flush=True)
-            self.last = key
-            return
-        rows = [self._row(slot, progress.get(slot.number)) for slot in slots]
-        lines = [head, *(row for row in rows if row)]
-        back = f"\x1b[{self.height}A\x1b[J" if self.height else ""
-        print(back + "\n".join(line[:120] for line in lines), file=self.out, flush=True)
-        self.height = len(lines)
+        """Draws the table, or writes the summary line if it has changed.
 
-    def _share(self, progress: Progress | None) -> float:
-        """Of a trial, what is done; a point may have other steps than the config."""
+        Args:
+          progress: trial number -> progress, for the trials of this process.
+        """
+        fractions = [self._fraction_done(trial) for trial in progress.values()]
+        summary = summarize(trials, self.metric, self.workers, fractions)
+        if self.live is None:
+            line = summary.rpartition(",")[0]  # the time left always changes
+            if line != self.last_line:
+                print(summary, file=self.out, flush=True)
+            self.last_line = line
+            return
+        table = Table(box=None, pad_edge=False)
+        for name in ("trial", "point", "step", "last metrics"):
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        for trial in trials:
+            if trial.state == trial_state.RUNNING:
+                table.add_row(*self._cells(trial, progress.get(trial.number)))
+        self.live.start()
+        head = Text(summary, no_wrap=True, overflow="ellipsis")
+        self.live.update(Group(head, table), refresh=True)
+
+    def close(self) -> None:
+        """Leaves the last table on the terminal and releases the console."""
+        if self.live is not None:
+            self.live.stop()
+
+    def _fraction_done(self, progress: TrialProgress | None) -> float:
         if progress is None or self.steps is None:
             return 0.0
+        # A point may set more steps than the config.
         return min(1.0, progress.step / self.steps)
 
-    def _row(self, slot: Slot, progress: Progress | None) -> str:
-        """A line for a trial that runs."""
-        if slot.state != ledger.RUNNING:
-            return ""
-        point = point_in_words(slot.last.point or {})
-        where = "elsewhere, or starting"
-        if progress:
-            of = "" if self.steps is None else f"/{self.steps}"
-            where = f"step {progress.step}{of}  {progress.words}"
-        return f"  {slot.number:>4}  {point}  {where}"
+    def _cells(self, trial: Trial, progress: TrialProgress | None) -> list[str]:
+        cells = [str(trial.number), format_point(trial.last.point or {})]
+        if progress is None:
+            return [*cells, "", "starting, or run by another process"]
+        total = "" if self.steps is None else f"/{self.steps}"
+        return [*cells, f"{progress.step}{total}", progress.summary]
 
 
-def summary(
-    slots: Sequence[Slot], metric: Metric, workers: int, shares: Sequence[float] = ()
+def summarize(
+    trials: Sequence[Trial],
+    metric: Metric,
+    workers: int,
+    fractions: Sequence[float] = (),
 ) -> str:
-    """One line: how many trials are in which state, the best, the time left."""
-    counts = collections.Counter(slot.state for slot in slots)
-    parts = [f"{counts[ledger.DONE]} done"]
-    for state in (ledger.RUNNING, ledger.PRUNED, ledger.DIVERGED, ledger.FAILED):
-        if counts[state] or state == ledger.RUNNING:
+    """Returns a line with the number of trials by state, the best and the time left."""
+    counts = collections.Counter(trial.state for trial in trials)
+    parts = [f"{counts[trial_state.DONE]} done"]
+    for state in (trial_state.RUNNING, *trial_state.ENDED[1:]):
+        if counts[state] or state == trial_state.RUNNING:
             parts.append(f"{counts[state]} {state}")
-    if (best := best_slot(slots, metric)) is not None:
-        value = value_in_words(best.last.value)
-        parts.append(f"best {metric.words} {value} (trial {best.number})")
-    left = time_left(slots, workers, shares)
+    if (best := best_trial(trials, metric)) is not None:
+        value = format_value(best.last.value)
+        parts.append(f"best {metric.spec} {value} (trial {best.number})")
+    left = seconds_left(trials, workers, fractions)
     parts.append("time left unknown" if left is None else f"{_clock(left)} left")
-    return f"{len(slots)} trials: {', '.join(parts)}"
+    return f"{len(trials)} trials: {', '.join(parts)}"
 
 
-def best_slot(slots: Sequence[Slot], metric: Metric) -> Slot | None:
-    """The best of those that are done; the first of equals."""
-    done = [slot for slot in slots if slot.state == ledger.DONE]
+def best_trial(trials: Sequence[Trial], metric: Metric) -> Trial | None:
+    """Returns the best of the trials that are done, the first of equals."""
+    done = [trial for trial in trials if trial.state == trial_state.DONE]
     if not done:
         return None
-    return max(done, key=lambda s: (metric.sign * s.last.value, -s.number))
+    return max(done, key=lambda t: (metric.sign * t.last.value, -t.number))
 
 
-def time_left(
-    slots: Sequence[Slot], workers: int, shares: Sequence[float]
+def seconds_left(
+    trials: Sequence[Trial], workers: int, fractions: Sequence[float]
 ) -> float | None:
-    """Seconds, if the others take as long as those that have ended.
+    """Estimates the time left from the mean duration of the trials that ended.
 
     Args:
-      shares: how much of each trial that runs here is done.
+      fractions: for each trial that runs here, the fraction of it that is done.
     """
-    ended = [slot.seconds for slot in slots if slot.state in ledger.ENDED]
+    ended = [trial.seconds for trial in trials if trial.state in trial_state.ENDED]
     if not ended:
         return None
-    states = [slot.state for slot in slots]
-    running = states.count(ledger.RUNNING)
-    missing = states.count(ledger.OPEN) + running - sum(shares)
+    states = [trial.state for trial in trials]
+    running = states.count(trial_state.RUNNING)
+    missing = states.count(trial_state.OPEN) + running - sum(fractions)
     return statistics.mean(ended) * missing / max(workers, running)
 
 
-def final_table(slots: Sequence[Slot], metric: Metric) -> str:
-    """All trials, the best first; at the end those that failed, with their errors."""
-    order = {state: place for place, state in enumerate(ledger.ENDED)}
+def final_table(trials: Sequence[Trial], metric: Metric) -> str:
+    """Formats all trials, best first; failed ones are last, with their errors."""
+    order = {state: rank for rank, state in enumerate(trial_state.ENDED)}
 
-    def rank(slot: Slot):
-        value = slot.last.value if slot.last and slot.last.value is not None else None
-        good = -metric.sign * value if value is not None else 0
-        return order.get(slot.state, len(order)), good, slot.number
+    def rank(trial: Trial):
+        value = trial.last.value if trial.last else None
+        score = -metric.sign * value if value is not None else 0
+        return order.get(trial.state, len(order)), score, trial.number
 
-    lines = [f"{'trial':>5}  {'state':8}  {metric.words:>12}  point"]
-    for slot in sorted(slots, key=rank):
-        last = slot.last
-        value = "" if last is None or last.value is None else value_in_words(last.value)
-        point = point_in_words(last.point or {}) if last else ""
-        lines.append(f"{slot.number:>5}  {slot.state:8}  {value:>12}  {point}")
-        if slot.state == ledger.FAILED:
+    lines = [f"{'trial':>5}  {'state':8}  {metric.spec:>12}  point"]
+    for trial in sorted(trials, key=rank):
+        last = trial.last
+        value = "" if last is None or last.value is None else format_value(last.value)
+        point = format_point(last.point or {}) if last else ""
+        lines.append(f"{trial.number:>5}  {trial.state:8}  {value:>12}  {point}")
+        if trial.state == trial_state.FAILED:
             lines.append(f"{'':>5}  {last.error}")
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""Where a study is kept, and patience with it.
+"""Storage of a study, and calls to it that are retried while it does not answer.
 
-By default a journal file of Optuna's, which all processes that see the directory
-share; any SQLAlchemy URL does the same for machines that do not.
+By default the storage is a journal file of Optuna, shared by all processes that see
+the sweep's directory; any SQLAlchemy URL serves machines that do not.
 """
 
 import contextlib
@@ -24,62 +24,66 @@ from training.signals import StopRequested
 from utils import locks
 from utils.errors import UserError
 
-AWAY = (
-    sqlalchemy.exc.DBAPIError,  # what drivers raise
+TRANSIENT_ERRORS = (
+    sqlalchemy.exc.DBAPIError,  # raised by database drivers
     sqlalchemy.exc.TimeoutError,
     optuna.exceptions.StorageInternalError,
     OSError,
 )
-PATIENCE = 600.0  # seconds
-LONGEST_PAUSE = 30.0
+TIMEOUT_SECONDS = 600.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 
 
-class Patient:
-    """Calls a storage again and again, with longer and longer pauses.
+class RetryingStorage:
+    """Calls functions of a storage again while they fail, with growing pauses.
 
     Attributes:
-      name: of the storage, for people.
-      patience: seconds after which it is given up.
-      stopped: set where a signal asked for an end.
+      name: name of the storage in messages.
+      stopped: event that is set when a signal asks the sweep to stop.
+      timeout: seconds after which it gives up.
     """
 
     def __init__(
         self,
         name: str,
         stopped: threading.Event | None = None,
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.name, self.patience, self.clock = name, patience, clock
+        self.name, self.timeout, self.clock = name, timeout, clock
         self.stopped = stopped or threading.Event()
 
     def __call__(self, function: Callable, *arguments: Any, **options: Any) -> Any:
-        """What `function` gives, once the storage answers.
+        """Returns the result of `function` as soon as the storage answers.
 
-        Raises UserError after too long, StopRequested where a signal came.
+        Raises:
+          UserError: the storage did not answer in time.
+          StopRequested: a signal came meanwhile.
         """
-        begin, pause = self.clock(), 0.5
+        begin, pause = self.clock(), FIRST_PAUSE_SECONDS
         while True:
             try:
                 return function(*arguments, **options)
-            except AWAY as error:
-                waited, why = self.clock() - begin, _first_line(error)
-            if waited >= self.patience:
+            except TRANSIENT_ERRORS as error:
+                waited, reason = self.clock() - begin, _first_line(error)
+            if waited >= self.timeout:
                 raise UserError(
                     f"storage {self.name} has not answered for {waited:.0f} seconds "
-                    f"({why}); no trial is lost: the same command goes on"
+                    f"({reason}); no trial is lost: the same command resumes the sweep"
                 )
-            if pause == 0.5:
-                print(f"storage {self.name} is away, waiting: {why}", file=sys.stderr)
-            if self.stopped.wait(min(pause, self.patience - waited)):
+            if pause == FIRST_PAUSE_SECONDS:
+                message = f"storage {self.name} is unreachable, retrying: {reason}"
+                print(message, file=sys.stderr)
+            if self.stopped.wait(min(pause, self.timeout - waited)):
                 raise StopRequested
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def open_storage(url: str | None, journal: Path) -> BaseStorage:
-    """That of a URL, or of a journal file.
+    """Opens the database of a URL, or a journal file.
 
-    Raises UserError for a URL that cannot be one.
+    Raises:
+      UserError: the URL is malformed, or its driver is not installed.
     """
     if url is None:
         lock = JournalLock(journal)
@@ -87,11 +91,11 @@ def open_storage(url: str | None, journal: Path) -> BaseStorage:
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        raise UserError(f"--storage={shown(url)}: {_first_line(error)}") from error
+        raise UserError(f"--storage={redact_url(url)}: {_first_line(error)}") from error
 
 
-def shown(url: str) -> str:
-    """A URL without its password."""
+def redact_url(url: str) -> str:
+    """Returns a URL without its password, for messages."""
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
@@ -99,10 +103,11 @@ def shown(url: str) -> str:
 
 
 class JournalLock:
-    """A lock that the kernel frees when its process dies.
+    """Lock of a journal that the kernel releases when its holder dies.
 
-    Optuna's own is a file that a killed process leaves behind. Who has the lock also
-    removes half a line that a killed process wrote, which nobody could read past.
+    Optuna's own lock is a file that a killed process leaves behind; it is used only
+    where the file system has no locks. The holder also removes the incomplete line of
+    a killed process, since Optuna could not read what follows it.
     """
 
     def __init__(self, journal: Path):
@@ -118,7 +123,7 @@ class JournalLock:
             self.file = None
             return self.fallback.acquire()
         with contextlib.suppress(FileNotFoundError):
-            drop_half_line(self.journal)
+            drop_incomplete_line(self.journal)
         return True
 
     def release(self) -> None:
@@ -128,8 +133,8 @@ class JournalLock:
             self.file.close()
 
 
-def drop_half_line(path: Path) -> None:
-    """Removes what follows the last line's end."""
+def drop_incomplete_line(path: Path) -> None:
+    """Truncates a file after the last end of a line."""
     with path.open("r+b") as file:
         size = file.seek(0, 2)
         if size == 0:

@@ -1,8 +1,8 @@
-"""A sweep as a study of Optuna's: the only file that knows how it is written there.
+"""Study of a sweep in Optuna: attempts at trials, their reports and their results.
 
-An attempt at a slot (see ledger.py) is one of Optuna's trials. Points that are known in
-advance are written as its parameters; those of TPE are asked for. What came of it
-stands in the attribute "result", which is the truth; Optuna's state follows from it.
+Each attempt at a trial (trial_state.py) is one trial of Optuna. Points that are known
+in advance are stored as its parameters; those of TPE are sampled by Optuna. The result
+of an attempt is its user attribute "result"; Optuna's state is derived from that.
 """
 
 import dataclasses
@@ -13,160 +13,164 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps import ledger
-from sweeps.leases import Lease, Watch
-from sweeps.ledger import Attempt, Slot
+from sweeps import trial_state
 from sweeps.objective import Objective
-from sweeps.pruners import make_pruner
-from sweeps.samplers import as_parameters, make_sampler, suggested
+from sweeps.optuna_adapter import (
+    live_trial,
+    make_pruner,
+    make_sampler,
+    suggest,
+    to_optuna_params,
+)
 from sweeps.search_space import Distribution, Point, Space
-from sweeps.storage import Patient
-from sweeps.sweep_dir import check_same
+from sweeps.storage import RetryingStorage
+from sweeps.sweep_dir import check_description
+from sweeps.trial_state import Heartbeat, LivenessMonitor, Trial, TrialAttempt
 
 DIRECTIONS = {"min": "minimize", "max": "maximize"}
-STATES = {
-    ledger.DONE: TrialState.COMPLETE,
-    ledger.PRUNED: TrialState.PRUNED,
-    ledger.DIVERGED: TrialState.PRUNED,  # TPE learns to stay away
+OPTUNA_STATES = {
+    trial_state.DONE: TrialState.COMPLETE,
+    trial_state.PRUNED: TrialState.PRUNED,
+    trial_state.DIVERGED: TrialState.PRUNED,  # so that TPE avoids such points
 }
 
 
-class TakenAway(Exception):
-    """Another process took a trial over, since this one seemed dead."""
+class LeaseLost(Exception):
+    """Another process has resumed a trial, since this one seemed dead."""
 
 
 @dataclasses.dataclass
 class Claim:
-    """An attempt that is this process's.
+    """Attempt of this process at a trial.
 
     Attributes:
-      trial: Optuna's.
-      reported: the newest step it was told of.
-      judged: the newest that an earlier attempt at the slot was compared at.
+      trial: number of the trial.
+      optuna_trial: the attempt in the storage.
+      last_reported_step: newest step that was reported.
+      resumed_step: newest step that earlier attempts reported, at which the trial has
+        been compared with others already.
     """
 
-    slot: int
+    trial: int
     point: Point
-    trial: optuna.Trial
-    reported: int = -1
-    judged: int = -1
+    optuna_trial: optuna.Trial
+    last_reported_step: int = -1
+    resumed_step: int = -1
 
 
 class Study:
-    """What all processes of a sweep share.
-
-    Attributes:
-      count: slots there are.
-    """
+    """Trials of a sweep, shared by all of its processes through the storage."""
 
     def __init__(
         self,
-        storage: Callable[[], optuna.storages.BaseStorage],
+        open_storage: Callable[[], optuna.storages.BaseStorage],
         name: str,
         space: Space,
-        count: int,
+        num_trials: int,
         objective: Objective,
         description: dict,
         *,
         steps: int | None,
-        first_rung: int,
-        patient: Patient,
-        watch: Watch | None = None,
+        first_validation: int,
+        retrying: RetryingStorage,
+        monitor: LivenessMonitor | None = None,
     ):
-        """Opens it, or makes it.
+        """Opens the study, or creates it.
 
         Args:
-          storage: opens where it is kept.
-          description: the config and the space, as JSON: what may not change.
-          steps, first_rung: of a trial, if that is known, and to its first validation,
-            for pruning.
+          description: config and space as JSON; they must not change.
+          steps: steps of a trial, for pruning; None: unknown.
+          first_validation: step of the first validation, for pruning.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.space, self.count, self.objective = space, count, objective
-        self.patient, self.watch = patient, watch or Watch()
-        pruner = make_pruner(space.pruning, steps, first_rung)
-        self.study = patient(_open, storage, name, objective.metric.direction, pruner)
-        self._agree(name, description)
-        self.patient(self._mend)
+        self.space, self.num_trials, self.objective = space, num_trials, objective
+        self.retrying, self.monitor = retrying, monitor or LivenessMonitor()
+        pruner = make_pruner(space.pruning, steps, first_validation)
+        direction = objective.metric.direction
+        self.study = retrying(_create_or_load, open_storage, name, direction, pruner)
+        self._check_description(name, description)
+        self.retrying(self._repair)
 
-    def _agree(self, name: str, description: dict) -> None:
+    def _check_description(self, name: str, description: dict) -> None:
         """Raises UserError if the study is of another config or space."""
-        known = self.patient(lambda: self.study.user_attrs)
-        if "sweep" not in known:
-            self.patient(self.study.set_user_attr, "sweep", description)
-            known = self.patient(lambda: self.study.user_attrs)  # another's, perhaps
-        check_same(known["sweep"], description, f"the study {name}")
+        attributes = self.retrying(lambda: self.study.user_attrs)
+        if "sweep" not in attributes:
+            self.retrying(self.study.set_user_attr, "sweep", description)
+            # Another process may have written its own meanwhile.
+            attributes = self.retrying(lambda: self.study.user_attrs)
+        check_description(attributes["sweep"], description, f"the study {name}")
 
-    def _mend(self) -> None:
-        """Tells Optuna what a process that was killed could no more."""
-        for trial in self._trials():
+    def _repair(self) -> None:
+        """Completes what processes were doing when they were killed."""
+        for trial in self._optuna_trials():
             if trial.state == TrialState.RUNNING and "result" in trial.user_attrs:
                 self._tell(trial.number, trial.user_attrs["result"])
 
-    def _trials(self) -> list[FrozenTrial]:
+    def _optuna_trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def slots(self) -> list[Slot]:
-        """All of them as they are now."""
-        trials = self.patient(self._trials)
-        attempts = [attempt_of(t) for t in trials if "slot" in t.user_attrs]
-        retries, alive = self.space.retries, self._is_alive
-        return ledger.slots(attempts, self.count, retries, alive)
+    def trials(self) -> list[Trial]:
+        """Returns all trials in their current states."""
+        found = self.retrying(self._optuna_trials)
+        attempts = [to_attempt(trial) for trial in found if "trial" in trial.user_attrs]
+        return trial_state.group_by_trial(
+            attempts, self.num_trials, self.space.retries, self._is_alive
+        )
 
-    def _is_alive(self, attempt: Attempt) -> bool:
-        return self.watch.is_alive(attempt.number, attempt.lease)
+    def _is_alive(self, attempt: TrialAttempt) -> bool:
+        return self.monitor.is_alive(attempt.storage_number, attempt.heartbeat)
 
-    def claim(self, fits: Callable[[Slot], bool] | None = None) -> Claim | None:
-        """The first open slot, for this process; None: there is none now.
+    def claim(self, fits: Callable[[Trial], bool] | None = None) -> Claim | None:
+        """Claims the first open trial for this process; None if there is none.
 
         Args:
-          fits: which slots will do; None: all.
+          fits: which trials are acceptable; None: all.
         """
-        for slot in self.slots():
-            if slot.state != ledger.OPEN or (fits and not fits(slot)):
+        for trial in self.trials():
+            if trial.state != trial_state.OPEN or (fits and not fits(trial)):
                 continue
-            if claim := self._claim(slot):
+            if claim := self._claim(trial):
                 return claim
         return None
 
-    def _claim(self, slot: Slot) -> Claim | None:
-        """Writes down the next attempt; None where another process was first."""
+    def _claim(self, trial: Trial) -> Claim | None:
+        """Adds the next attempt at a trial; None if another process was faster."""
         token = uuid.uuid4().hex
-        number = slot.last.attempt + 1 if slot.last else 0
-        template = self._template(slot, number, token)
-        self.patient(self.study.add_trial, template)
-        trials = self.patient(self._trials)
-        mine = next(t for t in trials if t.user_attrs.get("token") == token)
-        valid = [
+        index = trial.last.index + 1 if trial.last else 0
+        self.retrying(self.study.add_trial, self._new_attempt(trial, index, token))
+        found = self.retrying(self._optuna_trials)
+        own = next(t for t in found if t.user_attrs.get("token") == token)
+        rivals = [
             t
-            for t in trials
-            if (t.user_attrs.get("slot"), t.user_attrs.get("attempt"))
-            == (slot.number, number)
+            for t in found
+            if (t.user_attrs.get("trial"), t.user_attrs.get("attempt"))
+            == (trial.number, index)
         ]
-        if valid[0].number != mine.number:
-            self.patient(self._close, mine, {"outcome": ledger.LOST})
+        if rivals[0].number != own.number:
+            self.retrying(self._close, own, {"outcome": trial_state.LOST})
             return None
-        for attempt in slot.attempts:
+        earlier = {attempt.storage_number for attempt in trial.attempts}
+        for attempt in trial.attempts:
             if attempt.outcome is None:  # its process died
-                dead = next(t for t in trials if t.number == attempt.number)
-                self.patient(self._close, dead, {"outcome": ledger.INTERRUPTED})
-        claim = self.patient(self._begin, slot, mine)
-        before = [t.last_step for t in _attempts_before(trials, slot, mine.number)]
-        claim.judged = max((s for s in before if s is not None), default=-1)
+                dead = next(t for t in found if t.number == attempt.storage_number)
+                self.retrying(self._close, dead, {"outcome": trial_state.INTERRUPTED})
+        claim = self.retrying(self._start, trial, own)
+        steps = [t.last_step for t in found if t.number in earlier]
+        claim.resumed_step = max((s for s in steps if s is not None), default=-1)
         return claim
 
-    def _template(self, slot: Slot, number: int, token: str) -> FrozenTrial:
-        """An attempt to be: with its point, if that is known."""
-        point = slot.last.point if slot.last else None
+    def _new_attempt(self, trial: Trial, index: int, token: str) -> FrozenTrial:
+        """Returns an attempt to add, with its point if that is known."""
+        point = trial.last.point if trial.last else None
         if point is None:
-            point = self.space.point(slot.number)
+            point = self.space.point(trial.number)
         known = {k: v for k, v in point.items() if not isinstance(v, Distribution)}
-        params, distributions = as_parameters(known, self.space.points.domains())
+        params, distributions = to_optuna_params(known, self.space.points.domains())
         attributes = {
-            "slot": slot.number,
-            "attempt": number,
+            "trial": trial.number,
+            "attempt": index,
             "token": token,
-            "lease": Lease.mine().to_json(),
+            "heartbeat": dataclasses.asdict(Heartbeat.current()),
         }
         if len(known) == len(point):
             attributes["point"] = point
@@ -177,102 +181,107 @@ class Study:
             user_attrs=attributes,
         )
 
-    def _begin(self, slot: Slot, mine: FrozenTrial) -> Claim:
-        """Draws what the point leaves open."""
-        self.study.sampler = make_sampler(self.space, slot.number)
-        trial = optuna.Trial(self.study, mine._trial_id)
-        point = mine.user_attrs.get("point")
+    def _start(self, trial: Trial, own: FrozenTrial) -> Claim:
+        """Samples the values that the point leaves open."""
+        self.study.sampler = make_sampler(self.space, trial.number)
+        optuna_trial = live_trial(self.study, own)
+        point = own.user_attrs.get("point")
         if point is None:
             point = {
-                key: suggested(trial, key, value)
-                for key, value in self.space.point(slot.number).items()
+                key: suggest(optuna_trial, key, value)
+                for key, value in self.space.point(trial.number).items()
             }
-            trial.set_user_attr("point", point)
-        return Claim(slot.number, point, trial)
+            optuna_trial.set_user_attr("point", point)
+        return Claim(trial.number, point, optuna_trial)
 
-    def renew(self, claim: Claim) -> None:
-        """Says that this process lives. Raises TakenAway."""
-        lease = Lease.mine().to_json()
-        self._own(claim.trial.set_user_attr, "lease", lease)
+    def send_heartbeat(self, claim: Claim) -> None:
+        """Records that this process is alive.
 
-    def report(self, claim: Claim, series: dict[int, float]) -> bool:
-        """Tells how a trial does so far; whether it is to be stopped for that."""
-        new = {step: v for step, v in series.items() if step > claim.reported}
+        Raises:
+          LeaseLost: another process has resumed the trial.
+        """
+        heartbeat = dataclasses.asdict(Heartbeat.current())
+        self._write(claim.optuna_trial.set_user_attr, "heartbeat", heartbeat)
+
+    def report(self, claim: Claim, values: dict[int, float]) -> bool:
+        """Reports the new values of a trial; returns whether to prune it.
+
+        Args:
+          values: step -> value of the pruning metric.
+        """
+        new = {step: v for step, v in values.items() if step > claim.last_reported_step}
         if not new or self.space.pruning is None:
             return False
-        factor = self.objective.pruning.sign * self.objective.metric.sign
+        sign = self.objective.pruning_metric.sign * self.objective.metric.sign
         for step, value in sorted(new.items()):
-            self._own(claim.trial.report, factor * value, step)
-            claim.reported = step
-            # At each: a rung keeps the value of the step that is reported last.
-            worse = self.patient(claim.trial.should_prune)
-            if worse and step >= claim.judged:  # before it went on from there
+            self._write(claim.optuna_trial.report, sign * value, step)
+            claim.last_reported_step = step
+            # After each step, since a rung stores the value of the latest one.
+            prune = self.retrying(claim.optuna_trial.should_prune)
+            if prune and step >= claim.resumed_step:
                 return True
         return False
 
-    def end(self, claim: Claim, outcome: str, **result) -> None:
-        """Writes down what came of an attempt. Raises TakenAway."""
-        trial = claim.trial
-        # Optuna's time has no zone: in one, the clocks' turns do not count.
-        took = datetime.datetime.now().astimezone() - trial.datetime_start.astimezone()
-        result = {"outcome": outcome, "seconds": took.total_seconds(), **result}
-        self._own(trial.set_user_attr, "result", result)
-        self.patient(self._tell, trial.number, result)
+    def finish(self, claim: Claim, outcome: str, **result) -> None:
+        """Records the outcome of an attempt.
 
-    def _own(self, write: Callable, *arguments) -> None:
+        Raises:
+          LeaseLost: another process has resumed the trial.
+        """
+        trial = claim.optuna_trial
+        # Optuna's times have no zone; with one, daylight saving does not matter.
+        started = trial.datetime_start.astimezone()
+        seconds = (datetime.datetime.now().astimezone() - started).total_seconds()
+        result = {"outcome": outcome, "seconds": seconds, **result}
+        self._write(trial.set_user_attr, "result", result)
+        self.retrying(self._tell, trial.number, result)
+
+    def _write(self, function: Callable, *arguments) -> None:
         try:
-            self.patient(write, *arguments)
+            self.retrying(function, *arguments)
         except optuna.exceptions.UpdateFinishedTrialError as error:
-            raise TakenAway from error
+            raise LeaseLost from error
 
     def _close(self, trial: FrozenTrial, result: dict) -> None:
-        """Ends an attempt of a process that is no more, or came too late."""
+        """Ends an attempt whose process died, or which another one preceded."""
         try:
-            living = optuna.Trial(self.study, trial._trial_id)
-            living.set_user_attr("result", result)
+            live_trial(self.study, trial).set_user_attr("result", result)
         except optuna.exceptions.UpdateFinishedTrialError:
             return
         self._tell(trial.number, result)
 
     def _tell(self, number: int, result: dict) -> None:
-        state = STATES.get(result["outcome"], TrialState.FAIL)
+        state = OPTUNA_STATES.get(result["outcome"], TrialState.FAIL)
         values = result["value"] if state == TrialState.COMPLETE else None
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def _attempts_before(trials, slot: Slot, most: int) -> list[FrozenTrial]:
-    """At a slot, before Optuna's trial `most`."""
-    numbers = {attempt.number for attempt in slot.attempts}
-    return [t for t in trials if t.number in numbers and t.number < most]
-
-
-def _open(storage, name: str, direction: str, pruner) -> optuna.Study:
+def _create_or_load(open_storage, name: str, direction: str, pruner) -> optuna.Study:
     try:
         return optuna.create_study(
-            storage=storage(),
+            storage=open_storage(),
             study_name=name,
             direction=DIRECTIONS[direction],
             pruner=pruner,
             load_if_exists=True,
         )
     except optuna.exceptions.DuplicatedStudyError as error:
-        raise OSError(f"{error}") from error  # made at the same time: try again
+        raise OSError(f"{error}") from error  # created at the same time: retry
 
 
-def attempt_of(trial: FrozenTrial) -> Attempt:
-    """What a trial of Optuna's says."""
-    known = trial.user_attrs
-    lease, result = known.get("lease"), known.get("result", {})
-    return Attempt(
-        number=trial.number,
-        slot=known["slot"],
-        attempt=known["attempt"],
+def to_attempt(trial: FrozenTrial) -> TrialAttempt:
+    """Converts a trial of Optuna to an attempt."""
+    attributes = trial.user_attrs
+    heartbeat, result = attributes.get("heartbeat"), attributes.get("result", {})
+    return TrialAttempt(
+        storage_number=trial.number,
+        trial=attributes["trial"],
+        index=attributes["attempt"],
         outcome=result.get("outcome"),
-        lease=Lease.of_json(lease) if lease else None,
-        point=known.get("point"),
+        heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
+        point=attributes.get("point"),
         value=result.get("value"),
         step=result.get("step"),
         error=result.get("error"),
-        began=trial.datetime_start,
         seconds=result.get("seconds"),
     )

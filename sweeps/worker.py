@@ -1,4 +1,4 @@
-"""One process's part in a sweep: it takes trials, watches them and writes down ends."""
+"""One process of a sweep: it claims trials, runs them and records their outcomes."""
 
 import contextlib
 import dataclasses
@@ -8,78 +8,84 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sweeps import ledger
-from sweeps.devices import Share
-from sweeps.leases import HEARTBEAT
-from sweeps.ledger import Slot
+from sweeps import trial_state
+from sweeps.devices import DeviceAllocation
 from sweeps.objective import Objective
-from sweeps.progress import Progress, Table
-from sweeps.study import Claim, Study, TakenAway
+from sweeps.progress import ProgressTable, TrialProgress
+from sweeps.study import Claim, LeaseLost, Study
 from sweeps.sweep_dir import SweepDirectory
-from sweeps.trial import Order, TrialProcess, last_words, meaning
-from sweeps.trial_configs import Experiment
+from sweeps.trial_configs import TrialConfigs
+from sweeps.trial_process import (
+    TrialProcess,
+    TrialSpec,
+    last_log_line,
+    outcome_from_exit_code,
+)
+from sweeps.trial_state import HEARTBEAT_SECONDS, Trial
 from training.signals import StopRequested
 from utils.errors import UserError
 
 DONE, STOPPED = 0, 75  # exit codes
-POLL = 0.2  # seconds between two looks at the trials
-LOOK = 2.0  # and at the study, while there is nothing to do
+POLL_SECONDS = 0.2  # between two checks of the trials
+REFRESH_SECONDS = 2.0  # between two reads of the study, if nothing happens here
 
 
 @dataclasses.dataclass
-class Running:
-    """A trial of this process.
+class RunningTrial:
+    """Trial that this process runs.
 
     Attributes:
-      renewed: when its lease was.
-      size: bytes it had logged when last looked at.
-      pruned: whether it was told to stop since others do better.
+      heartbeat_time: time of the last heartbeat.
+      metrics_size: bytes of metrics.jsonl at the last check.
+      pruned: whether it was asked to stop since other trials are better.
     """
 
     claim: Claim
     process: TrialProcess
-    renewed: float
-    size: int = 0
+    heartbeat_time: float
+    metrics_size: int = 0
     pruned: bool = False
 
 
-class Sweep:
-    """Runs trials until all are done, some at once.
+class SweepWorker:
+    """Runs trials until all have ended, one at a time on each device allocation.
 
     Attributes:
-      shares: a worker's devices each.
-      start: begins the process of a trial.
+      stopped: event that is set when a signal asks the sweep to stop.
+      start: starts the process of a trial.
     """
 
     def __init__(
         self,
         study: Study,
-        experiment: Experiment,
+        configs: TrialConfigs,
         objective: Objective,
         directory: SweepDirectory,
-        shares: Sequence[Share],
-        table: Table,
+        allocations: Sequence[DeviceAllocation],
+        table: ProgressTable,
         stopped: threading.Event,
         *,
-        start: Callable[[Order, Share], TrialProcess] = TrialProcess,
+        start: Callable[[TrialSpec, DeviceAllocation], TrialProcess] = TrialProcess,
     ):
-        self.study, self.experiment, self.objective = study, experiment, objective
-        self.directory, self.shares = directory, shares
+        self.study, self.configs, self.objective = study, configs, objective
+        self.directory, self.allocations = directory, allocations
         self.table, self.stopped, self.start = table, stopped, start
-        self.running: list[Running | None] = [None] * len(shares)
-        self.looked = -LOOK
+        self.running: list[RunningTrial | None] = [None] * len(allocations)
+        self.refresh_time = -REFRESH_SECONDS
 
     def run(self) -> int:
-        """The exit code: 0 once all trials have ended, 75 where a signal came.
+        """Returns exit code 0 once all trials have ended, 75 after a signal.
 
-        Raises UserError where the storage is away for too long, OSError where
-        nothing can be written; trials have saved and ended by then.
+        Raises:
+          UserError: the storage did not answer in time.
+          OSError: the directory cannot be written to. In both cases the trials of
+            this process have been saved and have ended.
         """
         try:
             while not self.stopped.is_set():
                 if self._step():
                     return DONE
-                self.stopped.wait(POLL)
+                self.stopped.wait(POLL_SECONDS)
         except StopRequested:
             pass
         except (UserError, OSError):
@@ -89,55 +95,55 @@ class Sweep:
             for running in filter(None, self.running):
                 running.process.kill()
             raise
+        finally:
+            self.table.close()
         self._stop()
         return STOPPED
 
     def _step(self) -> bool:
-        """Whether all trials have ended, here and elsewhere."""
-        changed = [self._watch(worker) for worker in range(len(self.shares))]
+        """Polls all trials and starts new ones; returns whether all have ended."""
+        changed = [self._poll(worker) for worker in range(len(self.allocations))]
         idle = None in self.running
-        if not any(changed) and time.monotonic() - self.looked < LOOK:
+        if not any(changed) and time.monotonic() - self.refresh_time < REFRESH_SECONDS:
             return False
         for worker, running in enumerate(self.running):
             if running is None and not self._begin(worker):
                 break
-        slots = self._look()
-        self.looked = time.monotonic()
-        return idle and all(slot.state in ledger.ENDED for slot in slots)
+        trials = self._refresh()
+        self.refresh_time = time.monotonic()
+        return idle and all(trial.state in trial_state.ENDED for trial in trials)
 
-    def _look(self) -> list[Slot]:
-        """Shows how far the study is, and keeps it in a file."""
-        slots = self.study.slots()
-        self.directory.write_results([slot.to_json() for slot in slots])
-        steps = {
-            r.claim.slot: Progress.of(r.process.metrics)
-            for r in self.running
-            if r is not None
+    def _refresh(self) -> list[Trial]:
+        """Reads the study, shows the progress and writes trials.jsonl."""
+        trials = self.study.trials()
+        self.directory.write_results([trial.to_json() for trial in trials])
+        progress = {
+            running.claim.trial: TrialProgress.read(running.process.metrics)
+            for running in self.running
+            if running is not None
         }
-        self.table.show(slots, steps)
-        return slots
+        self.table.show(trials, progress)
+        return trials
 
     def _begin(self, worker: int) -> bool:
-        """Gives a worker a trial, if there is one."""
+        """Starts a trial on a worker's devices; False if there is none to claim."""
         if self.stopped.is_set() or (claim := self.study.claim()) is None:
             return False
         try:
-            self.experiment.config(claim.point)
-        except UserError as error:  # a key that this trial's model does not have
-            self.study.end(claim, ledger.FAILED, error=str(error))
+            self.configs.config(claim.point)
+        except UserError as error:  # the model of this trial lacks a key of the space
+            self.study.finish(claim, trial_state.FAILED, error=str(error))
             return True
-        order = Order(
-            self.experiment,
-            claim.point,
-            self.directory.run(claim.slot),
-            self.directory.log(claim.slot),
-        )
-        process = self.start(order, self.shares[worker])
-        self.running[worker] = Running(claim, process, time.monotonic())
+        process = self.start(self._spec(claim), self.allocations[worker])
+        self.running[worker] = RunningTrial(claim, process, time.monotonic())
         return True
 
-    def _watch(self, worker: int) -> bool:
-        """Looks at a worker's trial; whether the worker is free now, and was not."""
+    def _spec(self, claim: Claim) -> TrialSpec:
+        workdir, log = self.directory.run(claim.trial), self.directory.log(claim.trial)
+        return TrialSpec(self.configs, claim.point, workdir, log)
+
+    def _poll(self, worker: int) -> bool:
+        """Checks a worker's trial; returns whether it has ended since the last time."""
         running = self.running[worker]
         if running is None:
             return False
@@ -146,81 +152,83 @@ class Sweep:
             if code is None:
                 self._follow(running)
                 return False
-            self._settle(running, code)
-        except TakenAway:
-            print(f"trial {running.claim.slot} was taken over", file=sys.stderr)
+            self._record_exit(running, code)
+        except LeaseLost:
+            number = running.claim.trial
+            print(f"trial {number} was resumed by another process", file=sys.stderr)
             running.process.kill()
         self.running[worker] = None
         return True
 
-    def _follow(self, running: Running) -> None:
-        """Renews the lease; hands on what was logged, and stops a bad trial."""
+    def _follow(self, running: RunningTrial) -> None:
+        """Sends a heartbeat, reports new metrics and stops a trial to be pruned."""
         now = time.monotonic()
-        if now - running.renewed > HEARTBEAT:
-            self.study.renew(running.claim)
-            running.renewed = now
+        if now - running.heartbeat_time > HEARTBEAT_SECONDS:
+            self.study.send_heartbeat(running.claim)
+            running.heartbeat_time = now
         if self.study.space.pruning is None or running.process.stopping:
             return
-        size = _size(running.process.metrics)
-        if size == running.size:
+        size = _file_size(running.process.metrics)
+        if size == running.metrics_size:
             return
-        running.size = size
-        series = self.objective.pruning.series(running.process.metrics)
-        if self.study.report(running.claim, series):
+        running.metrics_size = size
+        values = self.objective.pruning_metric.finite_values(running.process.metrics)
+        if self.study.report(running.claim, values):
             running.pruned = True
             running.process.stop()
 
-    def _settle(self, running: Running, code: int) -> None:
-        """Writes down how a process ended."""
+    def _record_exit(self, running: RunningTrial, code: int) -> None:
+        """Records the outcome of a process that has ended."""
         process, claim = running.process, running.claim
         process.close()
-        asked = process.stopping or self.stopped.is_set()
-        outcome = meaning(code, asked)
-        judged = self.objective.judge(process.metrics)
-        step, value = judged or (None, None)
-        # What was logged since the last look: later trials are compared with it.
-        self.study.report(claim, self.objective.pruning.series(process.metrics))
-        if outcome == ledger.INTERRUPTED and running.pruned:
-            outcome = ledger.PRUNED
-        if outcome == ledger.DONE and judged is None:
-            outcome = ledger.DIVERGED  # it has validated, and nothing was finite
+        stop_requested = process.stopping or self.stopped.is_set()
+        outcome = outcome_from_exit_code(code, stop_requested)
+        final = self.objective.final_value(process.metrics)
+        step, value = final or (None, None)
+        # Also the values since the last check: later trials are compared with them.
+        values = self.objective.pruning_metric.finite_values(process.metrics)
+        self.study.report(claim, values)
+        if outcome == trial_state.INTERRUPTED and running.pruned:
+            outcome = trial_state.PRUNED
+        if outcome == trial_state.DONE and final is None:
+            outcome = trial_state.DIVERGED  # no validation was finite
         error = None
-        if outcome == ledger.FAILED:
-            error = last_words(process.order.log, code)
-        self.study.end(claim, outcome, value=value, step=step, error=error)
+        if outcome == trial_state.FAILED:
+            error = last_log_line(process.spec.log, code)
+        self.study.finish(claim, outcome, value=value, step=step, error=error)
 
     def _stop(self, *, record: bool = True) -> None:
-        """Lets all trials save and end; they are open for whoever comes next."""
-        running = [one for one in self.running if one is not None]
-        for one in running:
-            one.process.stop()
-        self._wait(running, renews=record)
+        """Lets all trials save and end, so that any process can resume them."""
+        all_running = [running for running in self.running if running is not None]
+        for running in all_running:
+            running.process.stop()
+        self._wait(all_running, heartbeats=record)
         self.running = [None] * len(self.running)
         if not record:
             return
-        # Where the storage is away now, the leases end with this process.
+        # If the storage is unreachable, other processes see that this one has ended.
         with contextlib.suppress(StopRequested, UserError):
-            for one in running:
-                with contextlib.suppress(TakenAway):
-                    self._settle(one, one.process.code())
-            slots = self.study.slots()
-            self.directory.write_results([slot.to_json() for slot in slots])
+            for running in all_running:
+                with contextlib.suppress(LeaseLost):
+                    self._record_exit(running, running.process.code())
+            trials = self.study.trials()
+            self.directory.write_results([trial.to_json() for trial in trials])
 
-    def _wait(self, running: Sequence[Running], *, renews: bool) -> None:
-        """Until all have saved and ended, however long it takes; then closes them."""
-        while alive := [one for one in running if one.process.code() is None]:
-            for one in alive if renews else ():
+    def _wait(self, all_running: Sequence[RunningTrial], *, heartbeats: bool) -> None:
+        """Waits until all processes have ended, however long it takes."""
+        while alive := [r for r in all_running if r.process.code() is None]:
+            for running in alive if heartbeats else ():
                 now = time.monotonic()
-                if now - one.renewed > HEARTBEAT:
-                    one.renewed = now
-                    with contextlib.suppress(StopRequested, TakenAway, UserError):
-                        self.study.renew(one.claim)
-            time.sleep(POLL / 4)
-        for one in running:
-            one.process.close()
+                if now - running.heartbeat_time > HEARTBEAT_SECONDS:
+                    running.heartbeat_time = now
+                    with contextlib.suppress(StopRequested, LeaseLost, UserError):
+                        self.study.send_heartbeat(running.claim)
+            time.sleep(POLL_SECONDS / 4)
+        for running in all_running:
+            running.process.close()
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:

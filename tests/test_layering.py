@@ -23,8 +23,7 @@ SPACES = ROOT / "configs" / "sweeps"
 PURE = (
     "search_space",
     "devices",
-    "leases",
-    "ledger",
+    "trial_state",
 )
 
 # Who may name meshes and shardings: training/parallel/ and these.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from analysis.budget.equal_sizes import Solved, solve_steps, solve_width
-from sweeps.trial_configs import Experiment
+from sweeps.trial_configs import TrialConfigs
 from utils.errors import UserError
 
 TIMED = 5  # steps, after the one that compiles
@@ -81,7 +81,9 @@ def equal_models(
         raise UserError(f"--config={config}: without a model; those are in --models")
     cost, words = COSTS[equal]
     given = overrides or {}
-    experiments = [Experiment.of(f"{config}:{model}", given) for model in models]
+    experiments = [
+        TrialConfigs.from_flag(f"{config}:{model}", given) for model in models
+    ]
     if equal != "parameters":
         for one in experiments:
             check_steps(one, equal)
@@ -92,7 +94,7 @@ def equal_models(
     return [solve_width(one, cost, target, words) for one in experiments]
 
 
-def check_steps(experiment: Experiment, equal: str) -> None:
+def check_steps(experiment: TrialConfigs, equal: str) -> None:
     """Raises UserError where only the corpus says how many steps a training has."""
     if epochs := experiment.config({}).epochs:
         raise UserError(

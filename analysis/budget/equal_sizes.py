@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from sweeps.trial_configs import Experiment
+from sweeps.trial_configs import TrialConfigs
 from utils.errors import UserError
 
 # Sizes that keep their ratio to the width; of 0 they follow it by themselves.
@@ -45,7 +45,7 @@ class Solved:
 
 
 def solve_width(
-    experiment: Experiment, cost: Cost, target: float, words: Callable[[float], str]
+    experiment: TrialConfigs, cost: Cost, target: float, words: Callable[[float], str]
 ) -> Solved:
     """Of all widths that a model can have, the one that costs nearest to `target`.
 
@@ -71,7 +71,7 @@ def solve_width(
     return Solved(experiment.model, sizes(base, unit * number), at(number), target)
 
 
-def solve_steps(experiment: Experiment, cost: Cost, target: float) -> Solved:
+def solve_steps(experiment: TrialConfigs, cost: Cost, target: float) -> Solved:
     """The number of steps at which a model of its own size costs `target`."""
     cfg = experiment.config({})
     a_step = cost(cfg) / cfg.steps

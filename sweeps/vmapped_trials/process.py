@@ -11,8 +11,8 @@ import signal
 import threading
 from pathlib import Path
 
-from sweeps.trial_configs import Experiment
-from sweeps.trial_process import keep_to, next_line, read_line
+from sweeps.trial_configs import TrialConfigs
+from sweeps.trial_process import read_first_line, read_line, set_cores
 from utils import cli
 
 STOPPED = 75  # exit code: the same command resumes
@@ -20,13 +20,13 @@ STOPPED = 75  # exit code: the same command resumes
 
 def main() -> int:
     """Returns 0 where all trials are over, 75 where some have only stopped."""
-    order = json.loads(read_line())
+    spec = json.loads(read_first_line())
     stop_requests: set[int] = set()
     threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
-    keep_to(order["cores"])
-    trial_configs = Experiment(**order["experiment"])
-    configs = [trial_configs.config(trial["point"]) for trial in order["trials"]]
-    workdirs = [Path(trial["workdir"]) for trial in order["trials"]]
+    set_cores(spec["cores"])
+    trial_configs = TrialConfigs(**spec["configs"])
+    configs = [trial_configs.config(trial["point"]) for trial in spec["trials"]]
+    workdirs = [Path(trial["workdir"]) for trial in spec["trials"]]
     from sweeps.vmapped_trials import population
 
     statuses = population.train(configs, workdirs, stop_requests.copy)
@@ -35,7 +35,7 @@ def main() -> int:
 
 def listen(stop_requests: set[int]) -> None:
     """Collects requests to stop, until the input ends."""
-    while line := next_line():
+    while line := read_line():
         stop_requests.add(int(line))
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.devices import Share
-from sweeps.trial import STOPPED, Order, environment
+from sweeps.devices import DeviceAllocation
+from sweeps.trial_process import STOPPED, TrialSpec, process_environment
 
-PROGRAM = (sys.executable, "-m", "sweeps.vmapped_trials.process")
+COMMAND = (sys.executable, "-m", "sweeps.vmapped_trials.process")
 # Files of a run directory with the exit code of a trial: one that is over, and one
 # that stopped and may be resumed.
 EXIT_CODE, STOPPED_MARK = "exit_code", "stopped"
@@ -21,43 +21,45 @@ POLL_INTERVAL = 0.05  # seconds
 
 
 class PopulationProcess:
-    """A process that trains several trials together, on its share of the devices."""
+    """A process that trains several trials together, on the devices of a worker."""
 
     def __init__(
-        self, orders: Sequence[Order], share: Share, program: Sequence[str] = PROGRAM
+        self,
+        specs: Sequence[TrialSpec],
+        devices: DeviceAllocation,
+        command: Sequence[str] = COMMAND,
     ):
         """Starts the process and hands it the trials.
 
         Args:
-          orders: the trials; the first one's log has the output of all.
-          program: command that reads the trials from its standard input.
+          specs: the trials; the first one's log has the output of all.
+          command: program that reads the trials from its standard input.
         """
-        self.log = orders[0].log
+        self.log = specs[0].log
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        for order in orders[1:]:
-            with order.log.open("a", encoding="utf8") as log:
+        for spec in specs[1:]:
+            with spec.log.open("a", encoding="utf8") as log:
                 print(f"trains together with others: see {self.log.name}", file=log)
-        for order in orders:
-            (order.workdir / STOPPED_MARK).unlink(missing_ok=True)
+        for spec in specs:
+            (spec.workdir / STOPPED_MARK).unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                program,
+                command,
                 stdin=subprocess.PIPE,  # stays open as long as this process lives
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(share),
+                env=process_environment(devices),
             )
         document = {
-            "experiment": dataclasses.asdict(orders[0].experiment),
+            "configs": dataclasses.asdict(specs[0].configs),
             "trials": [
-                {"point": order.point, "workdir": str(order.workdir)}
-                for order in orders
+                {"point": spec.point, "workdir": str(spec.workdir)} for spec in specs
             ],
-            "cores": share.cores,
+            "cores": devices.cores,
         }
         self.write(json.dumps(document))
         self.trials = [
-            TrialInPopulation(self, index, order) for index, order in enumerate(orders)
+            TrialInPopulation(self, index, spec) for index, spec in enumerate(specs)
         ]
 
     def write(self, line: str) -> None:
@@ -82,23 +84,23 @@ class PopulationProcess:
 class TrialInPopulation:
     """One trial of a process, with the methods of a `TrialProcess`."""
 
-    def __init__(self, process: PopulationProcess, index: int, order: Order):
+    def __init__(self, process: PopulationProcess, index: int, spec: TrialSpec):
         # All trials write to one log.
-        self.order = dataclasses.replace(order, log=process.log)
+        self.spec = dataclasses.replace(spec, log=process.log)
         self.process, self.index = process, index
         self.stopping = False
 
     @property
     def metrics(self) -> Path:
         """Path of the trial's metrics.jsonl."""
-        return self.order.workdir / "metrics.jsonl"
+        return self.spec.workdir / "metrics.jsonl"
 
     def code(self) -> int | None:
         """Returns the exit code of the trial; None while it runs."""
         process_code = self.process.process.poll()  # first: its files are whole then
-        if (self.order.workdir / EXIT_CODE).exists():
-            return int((self.order.workdir / EXIT_CODE).read_text())
-        if (self.order.workdir / STOPPED_MARK).exists():
+        if (self.spec.workdir / EXIT_CODE).exists():
+            return int((self.spec.workdir / EXIT_CODE).read_text())
+        if (self.spec.workdir / STOPPED_MARK).exists():
             return STOPPED
         return process_code
 

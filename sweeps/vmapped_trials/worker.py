@@ -5,20 +5,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from experiment.validate import validate_config, validate_population
-from sweeps import ledger
-from sweeps.devices import Share
-from sweeps.ledger import Slot
+from sweeps import trial_state
+from sweeps.devices import DeviceAllocation
 from sweeps.search_space import Choice, Distribution, Integers, Point
 from sweeps.study import Claim
-from sweeps.trial import Order
+from sweeps.trial_process import TrialSpec
+from sweeps.trial_state import Trial
 from sweeps.vmapped_trials.trial import PopulationProcess
-from sweeps.worker import Running, Sweep
+from sweeps.worker import RunningTrial, SweepWorker
 from training.vmapped_trials.step import ON_OFF_KEYS, VMAPPABLE_KEYS
 from utils.errors import UserError
 
 
-class PopulationSweep(Sweep):
-    """A `Sweep` whose workers have slots for the trials of a population.
+class PopulationWorker(SweepWorker):
+    """A `SweepWorker` whose workers have slots for the trials of a population.
 
     The slots of a worker are filled at once, and again when all are free: trials
     start together, since they share every batch.
@@ -29,14 +29,16 @@ class PopulationSweep(Sweep):
         *arguments,
         population: int,
         start: Callable[
-            [Sequence[Order], Share], PopulationProcess
+            [Sequence[TrialSpec], DeviceAllocation], PopulationProcess
         ] = PopulationProcess,
     ):
-        """Takes the arguments of `Sweep`, and `population`, the slots of a worker."""
+        """Takes the arguments of `SweepWorker`, and `population`, the slots of a worker."""
         super().__init__(*arguments, start=start)
         self.population = population
-        self.shares = [share for share in self.shares for _ in range(population)]
-        self.running: list[Running | None] = [None] * len(self.shares)
+        self.allocations = [
+            devices for devices in self.allocations for _ in range(population)
+        ]
+        self.running: list[RunningTrial | None] = [None] * len(self.allocations)
 
     def _begin(self, worker: int) -> bool:
         """Starts a population on a worker, if all its slots are free."""
@@ -46,11 +48,11 @@ class PopulationSweep(Sweep):
             return True
         claims = self._claims()
         if claims:
-            orders = [self._order(claim) for claim in claims]
-            process = self.start(orders, self.shares[first])
+            specs = [self._spec(claim) for claim in claims]
+            process = self.start(specs, self.allocations[first])
             now = time.monotonic()
             for slot, claim, trial in zip(slots, claims, process.trials, strict=False):
-                self.running[slot] = Running(claim, trial, now)
+                self.running[slot] = RunningTrial(claim, trial, now)
         return bool(claims)
 
     def _claims(self) -> list[Claim]:
@@ -62,36 +64,32 @@ class PopulationSweep(Sweep):
             if claim is None:
                 break
             try:
-                cfg = self.experiment.config(claim.point)
+                cfg = self.configs.config(claim.point)
                 validate_config(cfg, has_devices=False)
                 validate_population(cfg)
             except UserError as error:  # it would end the others too
-                self.study.end(claim, ledger.FAILED, error=str(error))
+                self.study.finish(claim, trial_state.FAILED, error=str(error))
             else:
                 claims.append(claim)
         return claims
 
-    def _fits(self, claims: Sequence[Claim]) -> Callable[[Slot], bool]:
-        """Returns whether a slot can train together with the given claims."""
+    def _fits(self, claims: Sequence[Claim]) -> Callable[[Trial], bool]:
+        """Returns whether a trial can train together with the given claims."""
         wanted = common_part(claims[0].point)
-        steps = [self._steps(claim.slot) for claim in claims]
+        steps = [self._steps(claim.trial) for claim in claims]
 
-        def fits(slot):
-            point = slot.last.point if slot.last else None
-            found = common_part(point or self.study.space.point(slot.number))
+        def fits(trial):
+            point = trial.last.point if trial.last else None
+            found = common_part(point or self.study.space.point(trial.number))
             same = found is not None and found == wanted
-            return same and can_go_on(*steps, self._steps(slot.number))
+            return same and can_go_on(*steps, self._steps(trial.number))
 
         return fits
 
-    def _steps(self, slot: int) -> set[str]:
+    def _steps(self, trial: int) -> set[str]:
         """Returns the steps of a trial's checkpoints."""
-        folder = self.directory.run(slot) / "checkpoints"
+        folder = self.directory.run(trial) / "checkpoints"
         return {path.name for path in _entries(folder) if path.name.isdigit()}
-
-    def _order(self, claim: Claim) -> Order:
-        log, workdir = self.directory.log(claim.slot), self.directory.run(claim.slot)
-        return Order(self.experiment, claim.point, workdir, log)
 
 
 def can_go_on(*steps: set[str]) -> bool:

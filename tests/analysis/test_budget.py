@@ -12,7 +12,7 @@ from analysis.plan.step import PlannedStep
 from configs import base
 from helpers.entry_points import ROOT, assert_refused, run
 from sweeps.search_space import read_space
-from sweeps.trial_configs import Experiment
+from sweeps.trial_configs import TrialConfigs
 from utils.errors import UserError
 
 CLDR = str(ROOT / "configs" / "cldr.py")
@@ -50,7 +50,7 @@ def test_a_solver_asks_for_few_costs():
 def test_three_architectures_come_near_to_one_count_of_parameters():
     cost = COSTS["parameters"][0]
     for one in solved():
-        cfg = Experiment.of(f"{CLDR}:{one.model}", {}).config(one.point)
+        cfg = TrialConfigs.from_flag(f"{CLDR}:{one.model}", {}).config(one.point)
         assert cost(cfg) == one.cost  # what is printed is what would be trained
         assert one.miss == one.cost / 2_000_000 - 1
         assert abs(one.miss) < 0.03
@@ -76,7 +76,7 @@ def test_the_architectures_of_the_ready_made_space_are_equal():
     space = read_space(str(ROOT / "configs" / "sweeps" / "architectures.py"))
     points = [space.point(number) for number in (0, 6, 12)]
     assert [point["model"] for point in points] == list(MODELS)
-    experiment, count = Experiment.of(CLDR, {}), COSTS["parameters"][0]
+    experiment, count = TrialConfigs.from_flag(CLDR, {}), COSTS["parameters"][0]
     first, *others = [count(experiment.config(point)) for point in points]
     assert others == pytest.approx([first] * 2, rel=0.01)
 
@@ -144,7 +144,7 @@ def test_a_space_of_the_budget_is_one_that_sweeps_take(tmp_path):
     space = read_space(str(path))
     assert space.points.size == 6
     assert space.point(0) == {"model": "transformer", **solved()[0].point, "seed": 0}
-    Experiment.of(CLDR, {}).check(space)
+    TrialConfigs.from_flag(CLDR, {}).check(space)
 
 
 def test_what_cannot_be_is_told_in_one_line():

@@ -1,6 +1,6 @@
-"""A sweep of toy trials (toy_trial.py): the real study and workers in seconds.
+"""Sweeps of toy trials (toy_trial.py) with the real study and workers, in seconds.
 
-As a program it is what sweep.py is: python tests/helpers/toy_sweep.py FOLDER [URL].
+As a program it does what sweep.py does: python tests/helpers/toy_sweep.py FOLDER [URL].
 """
 
 import functools
@@ -16,16 +16,16 @@ HELPERS = Path(__file__).parent
 sys.path[:0] = [str(HELPERS.parents[1]), str(HELPERS.parent)]
 
 from helpers.toy_trial import STEPS  # noqa: E402
-from sweeps.devices import Share  # noqa: E402
+from sweeps.devices import DeviceAllocation  # noqa: E402
 from sweeps.objective import Metric, Objective  # noqa: E402
-from sweeps.progress import Table  # noqa: E402
+from sweeps.progress import ProgressTable  # noqa: E402
 from sweeps.search_space import Space, seeds  # noqa: E402
-from sweeps.storage import Patient, open_storage  # noqa: E402
+from sweeps.storage import RetryingStorage, open_storage  # noqa: E402
 from sweeps.study import Study  # noqa: E402
 from sweeps.sweep_dir import SweepDirectory  # noqa: E402
-from sweeps.trial import TrialProcess  # noqa: E402
-from sweeps.trial_configs import Experiment  # noqa: E402
-from sweeps.worker import Sweep  # noqa: E402
+from sweeps.trial_configs import TrialConfigs  # noqa: E402
+from sweeps.trial_process import TrialProcess  # noqa: E402
+from sweeps.worker import SweepWorker  # noqa: E402
 
 TWELVE = Space(seeds(12))
 LOSS = Metric("validation", "loss", "min")
@@ -33,8 +33,8 @@ PROGRAM = (sys.executable, "-S", str(HELPERS / "toy_trial.py"))
 
 
 def study(folder, space=TWELVE, *, count=None, url=None, **options):
-    """That of a sweep in a folder, as one process opens it."""
-    options = {"patient": Patient("toy", patience=5), **options}
+    """Opens the study of a sweep in a folder."""
+    options = {"retrying": RetryingStorage("toy", timeout=5), **options}
     return Study(
         lambda: open_storage(url, Path(folder) / "journal.log"),
         "toy",
@@ -43,37 +43,37 @@ def study(folder, space=TWELVE, *, count=None, url=None, **options):
         Objective(LOSS, space.value, LOSS),
         {"config": {}, "space": space.to_dict()},
         steps=STEPS,
-        first_rung=1,
+        first_validation=1,
         **options,
     )
 
 
 def toy_sweep(folder, space=TWELVE, *, workers=2, stopped=None, out=None, **options):
-    """A process's part in it; `run` gives the exit code."""
+    """Returns a worker of a sweep in a folder."""
     directory = SweepDirectory(folder)
-    directory.begin({"config": {}, "space": space.to_dict()})
+    directory.init({"config": {}, "space": space.to_dict()})
     opened = study(folder, space, **options)
-    return Sweep(
+    return SweepWorker(
         opened,
-        Experiment("configs/cldr.py", "rnn", {}),
+        TrialConfigs("configs/cldr.py", "rnn", {}),
         opened.objective,
         directory,
-        [Share({})] * workers,
-        Table(LOSS, STEPS, workers, out or io.StringIO()),
+        [DeviceAllocation({})] * workers,
+        ProgressTable(LOSS, STEPS, workers, out or io.StringIO()),
         stopped or threading.Event(),
-        start=functools.partial(TrialProcess, program=PROGRAM),
+        start=functools.partial(TrialProcess, command=PROGRAM),
     )
 
 
 def results(folder):
-    """Lines of trials.jsonl, without what differs from time to time."""
+    """Returns the lines of trials.jsonl without counts and times."""
     lines = (Path(folder) / "trials.jsonl").read_text().splitlines()
     kept = ("trial", "state", "point", "value", "step", "error")
     return [{key: json.loads(line)[key] for key in kept} for line in lines]
 
 
 def begin(folder, *arguments):
-    """The program, as the first of a process group."""
+    """Starts the program as leader of a process group."""
     return subprocess.Popen(
         [sys.executable, __file__, str(folder), *arguments],
         start_new_session=True,

@@ -1,7 +1,7 @@
-"""A trial without training: numbers in a metrics.jsonl, saved step by step.
+"""Trial that writes a metrics.jsonl step by step, without training.
 
-Takes an order as sweeps/trial_process.py does, and ends by the same exit codes. Some
-seeds mean trouble.
+It reads a description as sweeps/trial_process.py does and has its exit codes. Some
+seeds make it fail.
 """
 
 import json
@@ -16,7 +16,7 @@ STEPS, PAUSE = 10, 0.02
 DIVERGES, FAILS, FAILS_ONCE, WAITS, WAITS_LATER = 100, 101, 102, 103, 104
 
 
-def die_with_parent():
+def exit_with_parent():
     while os.read(0, 64):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
@@ -30,11 +30,11 @@ def main():
     line = b""
     while not line.endswith(b"\n"):
         line += os.read(0, 1)
-    order = json.loads(line)
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    folder, point = Path(order["workdir"]), order["point"]
+    spec = json.loads(line)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    folder, point = Path(spec["workdir"]), spec["point"]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "processes").open("a") as file:
         file.write(f"{os.getpid()}\n")
@@ -47,12 +47,12 @@ def main():
         return 1
     metrics = folder / "metrics.jsonl"
     lines = metrics.read_text().splitlines() if metrics.exists() else []
-    print(f"begins after {len(lines)}")
+    print(f"starts after {len(lines)}")
     with metrics.open("a") as file:
         for step in range(len(lines) + 1, STEPS + 1):
             if seed == WAITS or (seed == WAITS_LATER and step > STEPS // 2):
-                asked.wait(60)
-            if asked.is_set():
+                stop.wait(60)
+            if stop.is_set():
                 return 75
             time.sleep(PAUSE)
             row = {"step": step, "split": "validation", "loss": loss(point, step)}

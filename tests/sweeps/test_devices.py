@@ -1,10 +1,10 @@
-"""Workers of one machine have devices of their own."""
+"""Allocation of devices to the workers of one machine."""
 
 import itertools
 
 import pytest
 
-from sweeps.devices import Machine, shares, this_machine
+from sweeps.devices import Machine, allocate, this_machine
 from utils.errors import UserError
 
 CORES = tuple(range(8))
@@ -15,22 +15,22 @@ def machine(kind, devices=0, cores=CORES):
 
 
 def values(found, name):
-    return [share.environment[name] for share in found]
+    return [allocation.environment[name] for allocation in found]
 
 
-def test_one_worker_has_all_there_is():
+def test_one_worker_has_all_devices():
     for kind in ("tpu", "gpu", "cpu"):
-        (share,) = shares(machine(kind, 4), 1)
-        assert share.environment == {}
-        assert share.cores == ()
+        (allocation,) = allocate(machine(kind, 4), 1)
+        assert allocation.environment == {}
+        assert allocation.cores == ()
 
 
 @pytest.mark.parametrize(
     ("chips", "workers", "each", "bounds"),
     [(4, 2, 2, "1,2,1"), (4, 4, 1, "1,1,1"), (8, 2, 4, "2,2,1"), (8, 3, 2, "1,2,1")],
 )
-def test_workers_of_a_tpu_host_have_chips_of_their_own(chips, workers, each, bounds):
-    found = shares(machine("tpu", chips), workers)
+def test_workers_of_a_tpu_host_do_not_share_chips(chips, workers, each, bounds):
+    found = allocate(machine("tpu", chips), workers)
     visible = [part.split(",") for part in values(found, "TPU_VISIBLE_CHIPS")]
     assert [len(part) for part in visible] == [each] * workers
     assert len(set(itertools.chain(*visible))) == each * workers
@@ -46,45 +46,45 @@ def test_workers_of_a_tpu_host_have_chips_of_their_own(chips, workers, each, bou
 
 def test_a_tpu_chip_is_never_shared():
     with pytest.raises(UserError, match="there are 4 TPU chips"):
-        shares(machine("tpu", 4), 5)
+        allocate(machine("tpu", 4), 5)
 
 
-def test_workers_have_gpus_of_their_own_as_many_each():
-    found = shares(Machine("gpu", ("2", "3", "5", "7", "8"), CORES), 2)
+def test_workers_have_equally_many_gpus_of_their_own():
+    found = allocate(Machine("gpu", ("2", "3", "5", "7", "8"), CORES), 2)
     assert values(found, "CUDA_VISIBLE_DEVICES") == ["2,3", "5,7"]
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in found[0].environment
 
 
 def test_workers_that_share_a_gpu_share_its_memory():
-    found = shares(machine("gpu", 2), 5)
+    found = allocate(machine("gpu", 2), 5)
     gpus = values(found, "CUDA_VISIBLE_DEVICES")
     assert gpus == ["0", "1", "0", "1", "0"]
     for gpu in "01":
         taken = [
-            float(share.environment["XLA_PYTHON_CLIENT_MEM_FRACTION"])
-            for share, name in zip(found, gpus, strict=True)
+            float(allocation.environment["XLA_PYTHON_CLIENT_MEM_FRACTION"])
+            for allocation, name in zip(found, gpus, strict=True)
             if name == gpu
         ]
         assert sum(taken) <= 0.91
 
 
 @pytest.mark.parametrize(("workers", "each"), [(2, 4), (3, 2), (8, 1)])
-def test_workers_on_a_cpu_have_cores_of_their_own_as_many_each(workers, each):
-    found = shares(machine("cpu"), workers)
-    taken = list(itertools.chain(*(share.cores for share in found)))
+def test_workers_have_equally_many_cores_of_their_own(workers, each):
+    found = allocate(machine("cpu"), workers)
+    taken = list(itertools.chain(*(allocation.cores for allocation in found)))
     assert len(taken) == len(set(taken)) == workers * each
     assert values(found, "OMP_NUM_THREADS") == [str(each)] * workers
     assert values(found, "PJRT_NPROC") == [str(each)] * workers
 
 
 def test_more_workers_than_cores_have_one_each():
-    found = shares(machine("cpu", cores=(4, 6)), 3)
-    assert [share.cores for share in found] == [(4,), (6,), (4,)]
+    found = allocate(machine("cpu", cores=(4, 6)), 3)
+    assert [allocation.cores for allocation in found] == [(4,), (6,), (4,)]
 
 
-def test_no_worker_is_refused():
+def test_zero_workers_are_refused():
     with pytest.raises(UserError, match="--workers=0"):
-        shares(machine("cpu"), 0)
+        allocate(machine("cpu"), 0)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_no_worker_is_refused():
         (["nvidia0"], {"JAX_PLATFORMS": "cuda,cpu"}, "gpu", ("0",)),
     ],
 )  # fmt: skip
-def test_a_machine_is_known_by_its_files_and_variables(
+def test_a_machine_is_detected_by_its_files_and_variables(
     tmp_path, files, environment, kind, devices
 ):
     for name in files:

@@ -13,8 +13,8 @@ from benchmarks import population as benchmark
 from helpers.entry_points import assert_refused, run
 from helpers.toy_sweep import LOSS, results, study
 from helpers.toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
-from sweeps.devices import Share
-from sweeps.progress import Table
+from sweeps.devices import DeviceAllocation
+from sweeps.progress import ProgressTable
 from sweeps.search_space import (
     Space,
     asha,
@@ -26,9 +26,9 @@ from sweeps.search_space import (
     uniform,
 )
 from sweeps.sweep_dir import SweepDirectory
-from sweeps.trial_configs import Experiment
+from sweeps.trial_configs import TrialConfigs
 from sweeps.vmapped_trials.trial import PopulationProcess
-from sweeps.vmapped_trials.worker import PopulationSweep, can_go_on, common_part
+from sweeps.vmapped_trials.worker import PopulationWorker, can_go_on, common_part
 
 PROGRAM = (
     sys.executable,
@@ -39,18 +39,18 @@ PROGRAM = (
 
 def sweep(folder, space, *, population=4, workers=1, stopped=None, **options):
     directory = SweepDirectory(folder)
-    directory.begin({"config": {}, "space": space.to_dict()})
+    directory.init({"config": {}, "space": space.to_dict()})
     opened = study(folder, space, **options)
-    return PopulationSweep(
+    return PopulationWorker(
         opened,
-        Experiment("configs/cldr.py", "rnn", {}),
+        TrialConfigs("configs/cldr.py", "rnn", {}),
         opened.objective,
         directory,
-        [Share({})] * workers,
-        Table(LOSS, STEPS, workers),
+        [DeviceAllocation({})] * workers,
+        ProgressTable(LOSS, STEPS, workers),
         stopped or threading.Event(),
         population=population,
-        start=functools.partial(PopulationProcess, program=PROGRAM),
+        start=functools.partial(PopulationProcess, command=PROGRAM),
     )
 
 

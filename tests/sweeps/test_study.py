@@ -1,4 +1,4 @@
-"""What processes of a sweep share: who takes which trial, and what is written down."""
+"""Study that processes of a sweep share: claims, results, sampling and pruning."""
 
 import functools
 import math
@@ -7,10 +7,9 @@ import optuna
 import pytest
 
 from helpers.toy_sweep import LOSS, TWELVE, study
-from sweeps import ledger
-from sweeps.leases import Watch
+from sweeps import trial_state
 from sweeps.objective import Objective
-from sweeps.pruners import make_pruner
+from sweeps.optuna_adapter import make_pruner
 from sweeps.search_space import (
     Pruning,
     Space,
@@ -28,7 +27,8 @@ from sweeps.search_space import (
     uniform,
     zipped,
 )
-from sweeps.study import TakenAway
+from sweeps.study import LeaseLost
+from sweeps.trial_state import LivenessMonitor
 from utils.errors import UserError
 
 
@@ -38,101 +38,115 @@ def opened(request, tmp_path):
     return functools.partial(study, tmp_path, url=url)
 
 
-class Everyone(Watch):
-    """Holds everyone for dead."""
+class AllDead(LivenessMonitor):
+    """Monitor that takes every process for dead."""
 
     def is_alive(self, key, lease):
         return False
 
 
 def states(found):
-    return [slot.state for slot in found.slots()]
+    return [trial.state for trial in found.trials()]
 
 
-def test_two_processes_never_have_the_same_trial(opened):
+def test_two_processes_never_claim_the_same_trial(opened):
     one, other = opened(), opened()
     claims = [(one, other)[n % 2].claim() for n in range(12)]
-    assert [claim.slot for claim in claims] == list(range(12))
+    assert [claim.trial for claim in claims] == list(range(12))
     assert [claim.point for claim in claims] == [{"seed": n} for n in range(12)]
     assert one.claim() is None
     assert other.claim() is None
 
 
-def test_who_comes_second_at_one_moment_loses_and_takes_the_next(opened, monkeypatch):
+def test_of_two_simultaneous_claims_the_second_takes_the_next_trial(
+    opened, monkeypatch
+):
     one, other = opened(), opened()
-    before = one.slots()
+    before = one.trials()
     first = other.claim()
-    monkeypatch.setattr(one, "slots", lambda: before)  # read before the other wrote
+    monkeypatch.setattr(one, "slots", lambda: before)  # as read before the other claim
     mine = one.claim()
-    assert (first.slot, mine.slot) == (0, 1)
-    other.end(first, ledger.DONE, value=1.0, step=3)
-    assert states(other)[:3] == [ledger.DONE, ledger.RUNNING, ledger.OPEN]
+    assert (first.trial, mine.trial) == (0, 1)
+    other.finish(first, trial_state.DONE, value=1.0, step=3)
+    assert states(other)[:3] == [
+        trial_state.DONE,
+        trial_state.RUNNING,
+        trial_state.OPEN,
+    ]
 
 
-def test_a_dead_process_s_trial_goes_to_another_with_its_point(tmp_path):
+def test_the_trial_of_a_dead_process_is_resumed_with_its_point(tmp_path):
     space = Space(tpe({"x": uniform(0, 1)}, size=14))
     found = study(tmp_path, space)
     claims = [found.claim() for _ in range(12)]
     for claim in claims:
-        found.end(claim, ledger.DONE, value=claim.point["x"], step=1)
+        found.finish(claim, trial_state.DONE, value=claim.point["x"], step=1)
     first, second = found.claim(), found.claim()
-    found.end(second, ledger.DONE, value=-1.0, step=1)  # TPE would say another now
-    heir = study(tmp_path, space, watch=Everyone())
-    taken = heir.claim()
-    assert (taken.slot, taken.point) == (first.slot, first.point)
-    states = [trial.state.name for trial in heir.study.trials]
+    # TPE would suggest another point after this.
+    found.finish(second, trial_state.DONE, value=-1.0, step=1)
+    successor = study(tmp_path, space, monitor=AllDead())
+    taken = successor.claim()
+    assert (taken.trial, taken.point) == (first.trial, first.point)
+    states = [trial.state.name for trial in successor.study.trials]
     assert states[12:] == ["FAIL", "COMPLETE", "RUNNING"]
 
 
-def test_time_in_which_nobody_ran_does_not_count(tmp_path, monkeypatch):
+def test_time_between_attempts_does_not_count(tmp_path, monkeypatch):
     found = study(tmp_path)
     found.claim()
-    assert found.slots()[0].seconds == 0
-    monkeypatch.setattr(found, "watch", Everyone())
+    assert found.trials()[0].seconds == 0
+    monkeypatch.setattr(found, "watch", AllDead())
     claim = found.claim()
-    dead, _ = found.slots()[claim.slot].attempts
-    assert (dead.outcome, dead.seconds) == (ledger.INTERRUPTED, None)
-    found.end(claim, ledger.DONE, value=1.0, step=1)
-    assert 0 < found.slots()[claim.slot].seconds < 5
-    assert found.slots()[claim.slot].last.seconds == found.slots()[claim.slot].seconds
+    dead, _ = found.trials()[claim.trial].attempts
+    assert (dead.outcome, dead.seconds) == (trial_state.INTERRUPTED, None)
+    found.finish(claim, trial_state.DONE, value=1.0, step=1)
+    assert 0 < found.trials()[claim.trial].seconds < 5
+    assert (
+        found.trials()[claim.trial].last.seconds == found.trials()[claim.trial].seconds
+    )
 
 
-def test_a_process_taken_for_dead_learns_it_at_its_next_word(opened):
+def test_a_process_taken_for_dead_loses_its_lease(opened):
     slow = opened()
     claim = slow.claim()
-    heir = opened(watch=Everyone())
-    assert heir.claim().slot == claim.slot
-    with pytest.raises(TakenAway):
-        slow.renew(claim)
-    with pytest.raises(TakenAway):
-        slow.end(claim, ledger.DONE, value=0.0, step=1)
+    successor = opened(monitor=AllDead())
+    assert successor.claim().trial == claim.trial
+    with pytest.raises(LeaseLost):
+        slow.send_heartbeat(claim)
+    with pytest.raises(LeaseLost):
+        slow.finish(claim, trial_state.DONE, value=0.0, step=1)
 
 
-def test_what_is_written_down_is_read_by_all(opened):
+def test_results_are_read_by_all_processes(opened):
     one = opened(space=Space(seeds(4), retries=0))
     claims = [one.claim() for _ in range(4)]
-    one.end(claims[0], ledger.DONE, value=0.25, step=7)
-    one.end(claims[1], ledger.DIVERGED)
-    one.end(claims[2], ledger.FAILED, error="exit code 1: boom")
-    one.end(claims[3], ledger.INTERRUPTED)
+    one.finish(claims[0], trial_state.DONE, value=0.25, step=7)
+    one.finish(claims[1], trial_state.DIVERGED)
+    one.finish(claims[2], trial_state.FAILED, error="exit code 1: boom")
+    one.finish(claims[3], trial_state.INTERRUPTED)
     other = opened(space=Space(seeds(4), retries=0))
-    found = other.slots()
-    ended = [ledger.DONE, ledger.DIVERGED, ledger.FAILED, ledger.OPEN]
-    assert [slot.state for slot in found] == ended
+    found = other.trials()
+    ended = [
+        trial_state.DONE,
+        trial_state.DIVERGED,
+        trial_state.FAILED,
+        trial_state.OPEN,
+    ]
+    assert [trial.state for trial in found] == ended
     assert (found[0].last.value, found[0].last.step) == (0.25, 7)
     assert found[2].to_json()["error"] == "exit code 1: boom"
     assert other.study.best_value == 0.25
     assert other.study.best_params == {"seed": 0}
 
 
-def test_what_a_killed_process_could_not_tell_optuna_is_told(opened, monkeypatch):
+def test_the_state_that_a_killed_process_did_not_write_is_repaired(opened, monkeypatch):
     dying = opened()
     monkeypatch.setattr(dying, "_tell", lambda *_: None)
-    dying.end(dying.claim(), ledger.DONE, value=0.5, step=1)
+    dying.finish(dying.claim(), trial_state.DONE, value=0.5, step=1)
     assert opened().study.best_value == 0.5
 
 
-def test_trials_of_tpe_learn_from_those_before(tmp_path):
+def test_tpe_learns_from_earlier_trials(tmp_path):
     space = Space(tpe({"x": log_uniform(1e-4, 1)}, size=30))
     found = study(tmp_path, space)
 
@@ -143,11 +157,11 @@ def test_trials_of_tpe_learn_from_those_before(tmp_path):
     for _ in range(30):
         claim = found.claim()
         distances.append(distance(claim))
-        found.end(claim, ledger.DONE, value=distances[-1], step=1)
+        found.finish(claim, trial_state.DONE, value=distances[-1], step=1)
     assert sum(distances[20:]) < 0.5 * sum(distances[:10])
 
 
-def test_a_process_that_dies_changes_nothing_in_what_tpe_suggests(tmp_path):
+def test_a_dead_process_does_not_change_what_tpe_suggests(tmp_path):
     ranges = {"x": uniform(0, 1), "n": integers(1, 9), "c": choice("a", "b")}
     space = Space(zipped(tpe(ranges), seeds(16)))
 
@@ -157,27 +171,27 @@ def test_a_process_that_dies_changes_nothing_in_what_tpe_suggests(tmp_path):
         for number in range(16):
             claim = found.claim()
             if number in dying:
-                found = study(folder, space, watch=Everyone())
+                found = study(folder, space, monitor=AllDead())
                 claim = found.claim()
-                found.watch = Watch()
+                found.monitor = LivenessMonitor()
             yield claim.point
             value = claim.point["x"] - claim.point["n"]
-            found.end(claim, ledger.DONE, value=value, step=1)
+            found.finish(claim, trial_state.DONE, value=value, step=1)
 
     whole = list(points(tmp_path / "whole", ()))
     assert list(points(tmp_path / "parts", (1, 5, 12))) == whole
     assert len({point["x"] for point in whole}) == 16
 
 
-def test_a_list_before_tpe_tells_it_something(tmp_path):
+def test_tpe_knows_the_results_of_listed_points(tmp_path):
     points = chained(listed([{"x": 0.5}]), tpe({"x": uniform(0, 1)}, size=1))
     found = study(tmp_path, Space(points))
-    found.end(found.claim(), ledger.DONE, value=1.0, step=1)
+    found.finish(found.claim(), trial_state.DONE, value=1.0, step=1)
     assert found.study.best_params == {"x": 0.5}
     assert 0 <= found.claim().point["x"] <= 1
 
 
-def test_points_that_optuna_cannot_hold_are_kept_all_the_same(tmp_path):
+def test_points_that_optuna_cannot_store_are_kept_as_attributes(tmp_path):
     scales = [[["embedding", 0.1]], []]
     space = Space(grid({"optim.lr_scales": scales, "seed": [1]}))
     found = study(tmp_path, space)
@@ -186,7 +200,7 @@ def test_points_that_optuna_cannot_hold_are_kept_all_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("pruning", [asha(factor=2), hyperband(factor=2)])
-def test_a_trial_that_does_worse_than_all_others_is_stopped(tmp_path, pruning):
+def test_trials_that_are_worse_than_all_others_are_pruned(tmp_path, pruning):
     space = Space(random({"x": uniform(0, 1)}, size=16), pruning=pruning)
     found = study(tmp_path, space)
     pruned = []
@@ -197,46 +211,44 @@ def test_a_trial_that_does_worse_than_all_others_is_stopped(tmp_path, pruning):
             if found.report(claim, {step: float(number)}):
                 pruned[-1] = True
                 break
-        outcome = ledger.PRUNED if pruned[-1] else ledger.DONE
-        found.end(claim, outcome, value=float(number), step=step)
+        outcome = trial_state.PRUNED if pruned[-1] else trial_state.DONE
+        found.finish(claim, outcome, value=float(number), step=step)
     assert not pruned[0]
     assert sum(pruned) >= 8
 
 
 @pytest.mark.parametrize("pruning", [asha(factor=3), hyperband(factor=3, max_steps=1)])
-def test_attempts_that_others_followed_are_no_rivals(tmp_path, pruning):
-    """A trial that was interrupted is as good as one that was not."""
-
+def test_interrupted_attempts_do_not_count_in_pruning(tmp_path, pruning):
     def kept(path, interruptions):
         path.mkdir()
         found = study(path, Space(seeds(9), pruning=pruning))
         for _ in range(interruptions):
-            claim = found.claim(lambda slot: slot.number == 0)
+            claim = found.claim(lambda trial: trial.number == 0)
             found.report(claim, {1: 1.0})
-            found.end(claim, ledger.INTERRUPTED)
-        lives = []
+            found.finish(claim, trial_state.INTERRUPTED)
+        survivors = []
         for number in (0, 3, 4, 5, 6, 7, 8, 1, 2):
             loss = 1.0 + number
-            claim = found.claim(lambda slot, number=number: slot.number == number)
+            claim = found.claim(lambda trial, number=number: trial.number == number)
             if not found.report(claim, {1: loss}):
-                lives.append(number)
-            found.end(claim, ledger.DONE, value=loss, step=1)
-        return lives
+                survivors.append(number)
+            found.finish(claim, trial_state.DONE, value=loss, step=1)
+        return survivors
 
     assert kept(tmp_path / "a", 0) == kept(tmp_path / "b", 4) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("looks", ["one by one", "at once", "interrupted"])
-def test_rungs_keep_the_values_of_their_steps_however_they_are_reported(
+def test_rungs_have_the_values_of_their_steps_however_they_are_reported(
     tmp_path, looks
 ):
-    """A trial that falls from 9 to 2 is at its first rung no rival of one with 8."""
+    """The loss falls from 9 to 2; the first rung must have 9, above the other's 8."""
     found = study(tmp_path, Space(seeds(2), pruning=asha(factor=2)))
     curve = {step: 10.0 - step for step in range(1, 9)}
     claim = found.claim()
     if looks == "interrupted":
         found.report(claim, {step: curve[step] for step in range(1, 8)})
-        found.end(claim, ledger.INTERRUPTED)
+        found.finish(claim, trial_state.INTERRUPTED)
         claim = found.claim()
     if looks == "one by one":
         for step, value in curve.items():
@@ -244,11 +256,11 @@ def test_rungs_keep_the_values_of_their_steps_however_they_are_reported(
     else:
         assert not found.report(claim, curve)
     other = found.claim()
-    assert (claim.slot, other.slot) == (0, 1)
+    assert (claim.trial, other.trial) == (0, 1)
     assert not found.report(other, {1: 8.0})
 
 
-def test_an_interruption_changes_no_bracket(tmp_path):
+def test_an_interruption_does_not_change_the_bracket_of_hyperband(tmp_path):
     def brackets(path, interruptions):
         path.mkdir()
         pruning = hyperband(factor=3, max_steps=9)
@@ -256,12 +268,12 @@ def test_an_interruption_changes_no_bracket(tmp_path):
         drawn = {}
         for number in range(9):
             for _ in range(interruptions if number == 0 else 0):
-                found.end(found.claim(), ledger.INTERRUPTED)
+                found.finish(found.claim(), trial_state.INTERRUPTED)
             claim = found.claim()
             found.report(claim, {1: 1.0})
-            trial = found.study.trials[claim.trial.number]
-            drawn[claim.slot] = found.study.pruner._get_bracket_id(found.study, trial)
-            found.end(claim, ledger.DONE, value=1.0, step=1)
+            trial = found.study.trials[claim.optuna_trial.number]
+            drawn[claim.trial] = found.study.pruner._get_bracket_id(found.study, trial)
+            found.finish(claim, trial_state.DONE, value=1.0, step=1)
         return drawn
 
     without = brackets(tmp_path / "a", 0)
@@ -269,11 +281,11 @@ def test_an_interruption_changes_no_bracket(tmp_path):
     assert brackets(tmp_path / "b", 1) == without
 
 
-def test_loss_may_prune_where_bleu_is_looked_for(tmp_path):
+def test_the_loss_may_prune_trials_that_are_ranked_by_bleu(tmp_path):
     space = Space(seeds(4), pruning=asha(factor=2, metric="loss"))
     found = study(tmp_path, space)
     better = {"bleu": "max", "loss": "min"}
-    found.objective = Objective.of(space, "bleu", better)
+    found.objective = Objective.from_space(space, "bleu", better)
     assert found.objective.metric.direction == "max"
     found.study = optuna.create_study(
         direction="maximize", pruner=make_pruner(space.pruning, 10, 1)
@@ -283,14 +295,14 @@ def test_loss_may_prune_where_bleu_is_looked_for(tmp_path):
     assert found.report(bad, {1: 3.0})
 
 
-def test_a_rung_beyond_the_end_is_refused():
+def test_a_first_rung_beyond_the_last_step_is_refused():
     with pytest.raises(UserError, match="min_steps=20"):
         make_pruner(Pruning("hyperband", min_steps=20), 10, 1)
     with pytest.raises(UserError, match="max_steps=N"):
         make_pruner(Pruning("hyperband"), None, 1)
 
 
-def test_another_space_is_refused_with_what_changed(tmp_path):
+def test_another_space_is_refused_with_the_difference(tmp_path):
     study(tmp_path, Space(grid({"seed": [1, 2]})))
     with pytest.raises(UserError) as refused:
         study(tmp_path, Space(grid({"seed": [1, 3]})))
@@ -298,29 +310,29 @@ def test_another_space_is_refused_with_what_changed(tmp_path):
     assert '"seed": 3' in str(refused.value)
 
 
-def test_a_larger_sweep_goes_on_where_a_smaller_one_ended(tmp_path):
+def test_a_larger_sweep_resumes_a_smaller_one(tmp_path):
     small = study(tmp_path, count=2)
     for _ in range(2):
-        small.end(small.claim(), ledger.DONE, value=1.0, step=1)
+        small.finish(small.claim(), trial_state.DONE, value=1.0, step=1)
     assert small.claim() is None
-    assert study(tmp_path, count=4).claim().slot == 2
+    assert study(tmp_path, count=4).claim().trial == 2
 
 
-def test_a_metric_needs_a_direction():
+def test_an_unknown_metric_needs_a_direction():
     with pytest.raises(UserError, match="bleu, loss"):
-        Objective.of(
+        Objective.from_space(
             Space(seeds(1), metric="speed"), "bleu", {"bleu": "max", "loss": 1}
         )
     space = Space(seeds(1), metric="train/speed", direction="max")
-    metric = Objective.of(space, "bleu", {}).metric
-    assert (metric.split, metric.name, metric.words) == (
+    metric = Objective.from_space(space, "bleu", {}).metric
+    assert (metric.split, metric.name, metric.spec) == (
         "train",
         "speed",
         "train/speed",
     )
 
 
-def test_the_best_or_the_last_value_counts(tmp_path):
+def test_the_best_or_the_last_value_is_the_final_one(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
         '{"step": 1, "split": "validation", "loss": 3.0}\n'
@@ -330,11 +342,11 @@ def test_the_best_or_the_last_value_counts(tmp_path):
         '{"step": 4, "split": "validation", "loss": 2.0}\n'
         '{"step": 5, "split": "validation", "lo'
     )
-    assert Objective(LOSS, "best", LOSS).judge(path) == (2, 1.0)
-    assert Objective(LOSS, "last", LOSS).judge(path) == (4, 2.0)
-    assert Objective(LOSS, "last", LOSS).judge(tmp_path / "none") is None
+    assert Objective(LOSS, "best", LOSS).final_value(path) == (2, 1.0)
+    assert Objective(LOSS, "last", LOSS).final_value(path) == (4, 2.0)
+    assert Objective(LOSS, "last", LOSS).final_value(tmp_path / "none") is None
     with path.open("a") as file:
         file.write('ss": 1}\n{"step": 6, "split": "validation", "loss": null}\n')
-    assert Objective(LOSS, "best", LOSS).judge(path) == (2, 1.0)
-    assert Objective(LOSS, "last", LOSS).judge(path) is None
+    assert Objective(LOSS, "best", LOSS).final_value(path) == (2, 1.0)
+    assert Objective(LOSS, "last", LOSS).final_value(path) is None
     assert TWELVE.num_trials(None) == 12

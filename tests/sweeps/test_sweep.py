@@ -1,4 +1,4 @@
-"""Sweeps of toy trials: killed and gone on with, shared, with trouble of all kinds."""
+"""Sweeps of toy trials: killed and resumed, shared, and with failures of all kinds."""
 
 import io
 import json
@@ -14,36 +14,36 @@ import pytest
 
 from helpers import toy_trial
 from helpers.toy_sweep import begin, results, toy_sweep
-from sweeps import ledger
+from sweeps import trial_state
 from sweeps.search_space import Space, asha, grid, listed, log_uniform, tpe
-from sweeps.storage import Patient
-from sweeps.trial import meaning
-from sweeps.worker import Running
+from sweeps.storage import RetryingStorage
+from sweeps.trial_process import outcome_from_exit_code
+from sweeps.worker import RunningTrial
 from utils.errors import UserError
 
 
-def lines(folder, slot, name):
-    path = folder / "trials" / f"{slot:04}" / name
+def lines(folder, trial, name):
+    path = folder / "trials" / f"{trial:04}" / name
     return path.read_text().splitlines() if path.exists() else []
 
 
-def steps(folder, slot):
-    return [json.loads(line)["step"] for line in lines(folder, slot, "metrics.jsonl")]
+def steps(folder, trial):
+    return [json.loads(line)["step"] for line in lines(folder, trial, "metrics.jsonl")]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The sweep that nobody disturbs."""
+    """Folder of a sweep that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     assert toy_sweep(folder, workers=4).run() == 0
     return folder
 
 
-def assert_as_whole(folder, whole):
+def assert_equals_whole(folder, whole):
     assert results(folder) == results(whole)
-    for slot in range(12):
-        assert steps(folder, slot) == list(range(1, toy_trial.STEPS + 1))
-        assert lines(folder, slot, "ends") == ["end"]
+    for trial in range(12):
+        assert steps(folder, trial) == list(range(1, toy_trial.STEPS + 1))
+        assert lines(folder, trial, "ends") == ["end"]
 
 
 def test_all_trials_are_done_once(whole):
@@ -51,15 +51,15 @@ def test_all_trials_are_done_once(whole):
     assert [row["state"] for row in found] == ["done"] * 12
     assert [row["point"] for row in found] == [{"seed": n} for n in range(12)]
     assert [row["value"] for row in found] == [100 + n + 0.1 for n in range(12)]
-    assert_as_whole(whole, whole)
+    assert_equals_whole(whole, whole)
 
 
 def in_the_middle(folder):
-    """Slots with some steps, not all."""
+    """Returns the trials with some of their steps."""
     return [n for n in range(12) if 0 < len(steps(folder, n)) < toy_trial.STEPS]
 
 
-def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(tmp_path, whole):
+def test_a_sweep_killed_twice_has_the_results_of_an_uninterrupted_one(tmp_path, whole):
     killed = []
     for wanted in (1, 5):
         process = begin(tmp_path)
@@ -74,12 +74,12 @@ def test_a_sweep_killed_twice_ends_as_if_it_had_not_been(tmp_path, whole):
         killed += [n for n in in_the_middle(tmp_path) if n >= wanted]
     assert len(killed) >= 2
     assert begin(tmp_path).wait(60) == 0
-    assert_as_whole(tmp_path, whole)
-    for slot in killed:
-        assert len(lines(tmp_path, slot, "processes")) >= 2
+    assert_equals_whole(tmp_path, whole)
+    for trial in killed:
+        assert len(lines(tmp_path, trial, "processes")) >= 2
         assert (
-            "begins after 0"
-            not in (tmp_path / "logs" / f"{slot:04}.log").read_text().splitlines()[-1:]
+            "starts after 0"
+            not in (tmp_path / "logs" / f"{trial:04}.log").read_text().splitlines()[-1:]
         )
 
 
@@ -88,21 +88,21 @@ def test_two_processes_share_a_sweep(tmp_path, whole, kind):
     url = [f"sqlite:///{tmp_path}/study.db"] if kind == "sqlite" else []
     both = [begin(tmp_path, *url) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
-    assert_as_whole(tmp_path, whole)
-    for slot in range(12):
-        assert len(lines(tmp_path, slot, "processes")) == 1
+    assert_equals_whole(tmp_path, whole)
+    for trial in range(12):
+        assert len(lines(tmp_path, trial, "processes")) == 1
 
 
-def test_a_trial_whose_end_nobody_saw_is_not_begun_again(tmp_path, whole):
+def test_a_trial_whose_end_nobody_saw_is_not_started_again(tmp_path, whole):
     shutil.copytree(whole / "trials", tmp_path / "trials")
     for folder in (tmp_path / "trials").iterdir():
         (folder / "processes").unlink()
     assert toy_sweep(tmp_path).run() == 0
-    assert_as_whole(tmp_path, whole)
+    assert_equals_whole(tmp_path, whole)
     assert not list(tmp_path.glob("trials/*/processes"))
 
 
-def test_trials_end_with_the_process_that_began_them(tmp_path):
+def test_trials_end_with_the_process_that_started_them(tmp_path):
     process = begin(tmp_path)
     while not in_the_middle(tmp_path):
         time.sleep(0.005)
@@ -123,7 +123,7 @@ def is_running(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, whole):
+def test_after_a_signal_the_same_command_resumes(tmp_path, whole):
     stopped = threading.Event()
     sweep = toy_sweep(tmp_path, stopped=stopped)
     waiting = threading.Timer(1.0, stopped.set)
@@ -132,11 +132,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, whole):
     assert all(running is None for running in sweep.running)
     assert "running" not in {row["state"] for row in results(tmp_path)}
     assert toy_sweep(tmp_path, workers=4).run() == 0
-    assert_as_whole(tmp_path, whole)
+    assert_equals_whole(tmp_path, whole)
 
 
 class Database:
-    """One that does not answer while somebody holds it."""
+    """Database that does not answer while it is held."""
 
     def __init__(self, folder):
         self.url = f"sqlite:///{folder / 'study.db'}?timeout=0.1"
@@ -152,38 +152,36 @@ class Database:
         self.holder.close()
 
 
-def test_a_database_that_is_away_for_a_while_costs_nothing(tmp_path, whole, capsys):
+def test_a_database_may_be_unreachable_for_a_while(tmp_path, whole, capsys):
     database = Database(tmp_path)
-    sweep = toy_sweep(tmp_path, url=database.url, patient=Patient("toy"))
+    sweep = toy_sweep(tmp_path, url=database.url, retrying=RetryingStorage("toy"))
     threading.Timer(0.8, database.hold).start()
     threading.Timer(1.8, database.release).start()
     assert sweep.run() == 0
-    assert "is away" in capsys.readouterr().err
-    assert_as_whole(tmp_path, whole)
+    assert "is unreachable, retrying" in capsys.readouterr().err
+    assert_equals_whole(tmp_path, whole)
 
 
-def test_a_database_that_stays_away_ends_the_sweep_and_no_trial_is_lost(
-    tmp_path, whole
-):
+def test_a_database_that_stays_unreachable_ends_the_sweep_without_loss(tmp_path, whole):
     database = Database(tmp_path)
-    patient = Patient("toy", patience=0.5)
-    sweep = toy_sweep(tmp_path, url=database.url, patient=patient)
+    retrying = RetryingStorage("toy", timeout=0.5)
+    sweep = toy_sweep(tmp_path, url=database.url, retrying=retrying)
     threading.Timer(0.8, database.hold).start()
     with pytest.raises(UserError, match="no trial is lost"):
         sweep.run()
     assert sweep.running == [None, None]
     database.release()
-    heir = toy_sweep(tmp_path, url=database.url, workers=4)
-    dead = {trial.number for trial in heir.study.study.trials}
-    heir.study.watch.is_alive = lambda number, _: number not in dead
-    assert heir.run() == 0
-    assert_as_whole(tmp_path, whole)
+    successor = toy_sweep(tmp_path, url=database.url, workers=4)
+    dead = {trial.number for trial in successor.study.study.trials}
+    successor.study.monitor.is_alive = lambda number, _: number not in dead
+    assert successor.run() == 0
+    assert_equals_whole(tmp_path, whole)
 
 
-def test_trouble_of_some_trials_is_told_and_the_others_are_done(tmp_path):
-    trouble = [toy_trial.DIVERGES, toy_trial.FAILS, toy_trial.FAILS_ONCE, 7]
+def test_trials_that_fail_are_listed_and_the_others_are_done(tmp_path):
+    troubles = [toy_trial.DIVERGES, toy_trial.FAILS, toy_trial.FAILS_ONCE, 7]
     out = io.StringIO()
-    sweep = toy_sweep(tmp_path, Space(grid({"seed": trouble}), retries=2), out=out)
+    sweep = toy_sweep(tmp_path, Space(grid({"seed": troubles}), retries=2), out=out)
     assert sweep.run() == 0
     found = results(tmp_path)
     assert [r["state"] for r in found] == ["diverged", "failed", "done", "done"]
@@ -192,11 +190,11 @@ def test_trouble_of_some_trials_is_told_and_the_others_are_done(tmp_path):
     assert attempts == [1, 3, 2, 1]
     assert "1 diverged, 1 failed" in out.getvalue()
     before = attempts
-    assert toy_sweep(tmp_path, Space(grid({"seed": trouble}), retries=2)).run() == 0
+    assert toy_sweep(tmp_path, Space(grid({"seed": troubles}), retries=2)).run() == 0
     assert [len(lines(tmp_path, n, "processes")) for n in range(4)] == before
 
 
-def test_a_key_that_only_some_models_have_fails_where_it_is_missing(tmp_path):
+def test_a_key_that_a_model_lacks_fails_its_trials_alone(tmp_path):
     space = Space(grid({"model": ["rnn", "transformer"], "model.heads": [4]}))
     assert toy_sweep(tmp_path, space).run() == 0
     found = results(tmp_path)
@@ -205,7 +203,7 @@ def test_a_key_that_only_some_models_have_fails_where_it_is_missing(tmp_path):
     assert not (tmp_path / "trials" / "0000").exists()
 
 
-def test_bad_trials_are_stopped_early_and_recorded(tmp_path):
+def test_bad_trials_are_pruned_and_recorded(tmp_path):
     good = [{"optim.lr": rate} for rate in (0.1, 0.2, 0.3)]
     bad = [{"optim.lr": r, "seed": toy_trial.WAITS_LATER} for r in (0.9, 0.8, 0.7)]
     space = Space(listed([*good, *bad]), pruning=asha(factor=2))
@@ -219,7 +217,7 @@ def test_bad_trials_are_stopped_early_and_recorded(tmp_path):
     assert results(tmp_path) == found
 
 
-def test_tpe_runs_as_any_other_space(tmp_path):
+def test_a_sweep_runs_points_of_tpe(tmp_path):
     space = Space(tpe({"optim.lr": log_uniform(1e-4, 1e-1)}, size=4))
     assert toy_sweep(tmp_path, space).run() == 0
     rates = [row["point"]["optim.lr"] for row in results(tmp_path)]
@@ -227,61 +225,65 @@ def test_tpe_runs_as_any_other_space(tmp_path):
     assert all(1e-4 <= rate <= 1e-1 for rate in rates)
 
 
-def test_who_was_taken_for_dead_ends_its_trial_at_once(tmp_path, capsys):
+def test_a_worker_that_loses_its_lease_kills_its_trial(tmp_path, capsys):
     space = Space(grid({"seed": [toy_trial.WAITS]}))
     sweep = toy_sweep(tmp_path, space, workers=1)
     sweep._step()
     (running,) = sweep.running
-    heir = toy_sweep(tmp_path, space, workers=1)
-    heir.study.watch.is_alive = lambda *_: False
-    assert heir.study.claim().slot == 0
-    running.renewed -= 1000  # it is time to
+    successor = toy_sweep(tmp_path, space, workers=1)
+    successor.study.monitor.is_alive = lambda *_: False
+    assert successor.study.claim().trial == 0
+    running.heartbeat_time -= 1000  # the next one is due
     sweep._step()
     assert running.process.code() == -signal.SIGKILL
     assert sweep.running == [None]
-    assert "taken over" in capsys.readouterr().err
+    assert "resumed by another process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("code", "asked", "outcome"),
+    ("code", "stop_requested", "outcome"),
     [
-        (0, False, ledger.DONE),
-        (0, True, ledger.DONE),
-        (3, False, ledger.DIVERGED),
-        (75, False, ledger.INTERRUPTED),  # of its own accord
-        (-signal.SIGTERM, True, ledger.INTERRUPTED),  # before it listened
-        (-signal.SIGKILL, False, ledger.FAILED),  # out of memory, perhaps
-        (2, False, ledger.FAILED),
-        (1, True, ledger.FAILED),
+        (0, False, trial_state.DONE),
+        (0, True, trial_state.DONE),
+        (3, False, trial_state.DIVERGED),
+        (75, False, trial_state.INTERRUPTED),  # without a request
+        (
+            -signal.SIGTERM,
+            True,
+            trial_state.INTERRUPTED,
+        ),  # before it installed a handler
+        (-signal.SIGKILL, False, trial_state.FAILED),  # out of memory, perhaps
+        (2, False, trial_state.FAILED),
+        (1, True, trial_state.FAILED),
     ],
 )
-def test_exit_codes_mean_what_they_do_for_a_run(code, asked, outcome):
-    assert meaning(code, asked) == outcome
+def test_exit_codes_have_the_meaning_of_train_py(code, stop_requested, outcome):
+    assert outcome_from_exit_code(code, stop_requested) == outcome
 
 
 class Saving:
-    """The process of a trial that takes three looks to save and end."""
+    """Process of a trial that ends after it was polled three times."""
 
     def __init__(self, folder):
-        self.metrics, self.stopping, self.looks = folder / "metrics.jsonl", False, 0
+        self.metrics, self.stopping, self.polls = folder / "metrics.jsonl", False, 0
 
     def code(self):
-        self.looks += 1
-        return None if self.looks <= 3 else 75
+        self.polls += 1
+        return None if self.polls <= 3 else 75
 
     def stop(self):
         self.stopping = True
 
     def close(self):
-        assert self.looks > 3
+        assert self.polls > 3
 
 
-def test_a_lease_is_renewed_while_a_trial_saves_after_a_signal(tmp_path, monkeypatch):
-    found, renewed = toy_sweep(tmp_path, workers=1), []
-    claim = found.study.claim()
-    found.running = [Running(claim, Saving(tmp_path), time.monotonic() - 60)]
-    monkeypatch.setattr(found.study, "renew", renewed.append)
-    found.stopped.set()
-    assert found.run() == 75
-    assert renewed == [claim]
-    assert found.study.slots()[0].state == ledger.OPEN
+def test_heartbeats_are_sent_while_a_trial_saves_after_a_signal(tmp_path, monkeypatch):
+    worker, heartbeats = toy_sweep(tmp_path, workers=1), []
+    claim = worker.study.claim()
+    worker.running = [RunningTrial(claim, Saving(tmp_path), time.monotonic() - 60)]
+    monkeypatch.setattr(worker.study, "send_heartbeat", heartbeats.append)
+    worker.stopped.set()
+    assert worker.run() == 75
+    assert heartbeats == [claim]
+    assert worker.study.trials()[0].state == trial_state.OPEN

@@ -1,4 +1,4 @@
-"""The command sweep.py: what it lists and what it refuses."""
+"""The command sweep.py: the trials that it lists and the flags that it refuses."""
 
 import ast
 import json
@@ -20,14 +20,14 @@ CONFIG = "--config=configs/cldr.py:transformer"
 def test_every_space_that_is_shipped_lists_its_trials(path):
     done = run("sweep.py", CONFIG, f"--space={path}", "--dry_run")
     assert done.returncode == 0, done.stderr.decode()
-    told = done.stdout.decode().splitlines()
-    assert told[-1] == f"{len(told) - 1} trials"
-    assert [int(line.split()[0]) for line in told[:-1]] == list(range(len(told) - 1))
+    lines = done.stdout.decode().splitlines()
+    assert lines[-1] == f"{len(lines) - 1} trials"
+    assert [int(line.split()[0]) for line in lines[:-1]] == list(range(len(lines) - 1))
     text = path.read_text()
     assert f"--space=configs/sweeps/{path.name}" in text
 
 
-def test_the_model_and_any_key_may_be_swept(tmp_path):
+def test_a_space_may_set_the_model_and_any_key(tmp_path):
     space = tmp_path / "space.py"
     space.write_text(
         "from sweeps.search_space import *\n"
@@ -48,11 +48,11 @@ def refused(tmp_path, space="seeds", *flags):
     [
         ("model.dropuot", ["model.dropuot", "model.dropout"]),
         ("lr", ["optim.lr"]),
-        ("model.name", ['use "model"']),
+        ("model.name", ['set "model"']),
         ("model.cell", ["model.cell"]),
     ],
 )
-def test_a_key_that_does_not_exist_is_refused_with_near_ones(tmp_path, key, words):
+def test_an_unknown_key_is_refused_with_similar_ones(tmp_path, key, words):
     space = tmp_path / "space.py"
     space.write_text(
         "from sweeps.search_space import *\n"
@@ -80,7 +80,7 @@ def test_a_value_of_a_wrong_type_is_refused_before_a_trial_begins(
     assert_refused(refused(tmp_path, space, "--dry_run"), *words)
 
 
-def test_rungs_that_cannot_be_are_refused_before_anything_is_written(tmp_path):
+def test_impossible_rungs_are_refused_before_anything_is_written(tmp_path):
     space, workdir = tmp_path / "space.py", f"--workdir={tmp_path / 'w'}"
     points = "Space(seeds(2), pruning=hyperband())"
     space.write_text(
@@ -105,32 +105,34 @@ def test_the_command_that_a_space_names_can_be_planned(path):
     trials = int(given["trials"]) if "trials" in given else None
     assert given["space"] == f"configs/sweeps/{path.name}"
     plan = make_plan(given["config"], overrides, given["space"], trials)
-    assert plan.table().endswith(f"{plan.count} trials")
+    assert plan.table().endswith(f"{plan.num_trials} trials")
 
 
-def test_what_is_missing_or_impossible_is_refused_in_one_line(tmp_path):
+def test_missing_and_impossible_flags_are_refused_in_one_line(tmp_path):
     assert_refused(refused(tmp_path, "nothing", "--dry_run"), "learning_rate.py")
     assert_refused(refused(tmp_path), "--workdir=DIR is missing")
     assert_refused(run("sweep.py", CONFIG), "--space=FILE is missing")
     assert_refused(refused(tmp_path, "seeds", "--dry_run", "--trials=6"), "5 points")
     workdir = f"--workdir={tmp_path / 'w'}"
     assert_refused(refused(tmp_path, "seeds", workdir, "--workers=0"), "--workers=0")
-    assert_refused(refused(tmp_path, "seeds", "--workdir=gs://b/c"), "lies on a disk")
+    assert_refused(
+        refused(tmp_path, "seeds", "--workdir=gs://b/c"), "a directory on a disk"
+    )
 
 
-def test_a_directory_that_is_no_sweep_s_is_refused(tmp_path):
+def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     done = refused(tmp_path, "seeds", f"--workdir={tmp_path}")
     assert_refused(done, "is a run directory", "choose another --workdir")
 
 
-def test_another_space_or_config_is_refused_and_nothing_is_run(tmp_path):
+def test_another_space_or_config_is_refused_and_nothing_runs(tmp_path):
     workdir = f"--workdir={tmp_path}"
     plain = ["--config.steps=1", workdir]
-    (tmp_path / "sweep.json").touch()  # as if it had begun
+    (tmp_path / "sweep.json").touch()  # as if it had started
     made = sweep_json(["--config.steps=1"], "seeds")
     (tmp_path / "sweep.json").write_text(json.dumps(made))
-    assert_refused(refused(tmp_path, "grid", *plain), "the space has changed")
+    assert_refused(refused(tmp_path, "grid", *plain), "the search space differs")
     done = refused(tmp_path, "seeds", "--config.steps=2", workdir)
     assert_refused(done, "another config", "steps is 1 there and 2 here")
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
@@ -139,11 +141,11 @@ def test_another_space_or_config_is_refused_and_nothing_is_run(tmp_path):
 def sweep_json(flags, space):
     overrides = {"steps": int(flags[0].partition("=")[2])}
     file = f"configs/sweeps/{space}.py"
-    return make_plan("configs/cldr.py:transformer", overrides, file, None).describe()
+    return make_plan("configs/cldr.py:transformer", overrides, file, None).to_dict()
 
 
 def test_the_process_of_a_sweep_holds_no_device(tmp_path):
-    """What would fail once a device is in use: setting how many there are."""
+    """The number of devices can be set, which fails once a device is in use."""
     done = run_python(
         "import jax, assembly, tasks, sweeps.worker\n"
         "from experiment.build import get_task_class\n"

@@ -1,4 +1,4 @@
-"""Real trainings in a sweep that is killed end as those of one that is not."""
+"""Real trainings of a killed sweep end as those of an uninterrupted one."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def get_space():
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Starts a sweep in a folder, as the first of a process group."""
+    """Returns a function that starts a sweep as leader of a process group."""
     shared = tmp_path_factory.mktemp("shared")
     (shared / "space.py").write_text(SPACE)
     flags = [f"--config.{key}={value}" for key, value in TINY.items()]
@@ -58,7 +58,7 @@ def start(tmp_path_factory):
 
 
 def lines(path):
-    """Whole lines of a file of objects."""
+    """Returns the complete lines of a file of JSON objects."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
@@ -70,7 +70,7 @@ def training_steps(run):
 
 
 def in_the_middle(folder):
-    """Trials that have saved, trained on, and not come to the end."""
+    """Returns the trials that have saved a checkpoint and gone on from there."""
     return [
         number
         for number in range(TRIALS)
@@ -81,7 +81,7 @@ def in_the_middle(folder):
 
 
 def kill_in_the_middle(process, folder, first):
-    """Kills the whole group once a trial not below `first` is in its middle."""
+    """Kills the group once a trial of number `first` or above is in its middle."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert process.poll() is None
@@ -99,7 +99,7 @@ def results(folder):
 
 
 def ends(folder, number):
-    """How often a trial came to its last validation."""
+    """Returns how often a trial came to its last validation."""
     log = (folder / "logs" / f"{number:04}.log").read_text()
     return log.count(f"step {STEPS}/{STEPS}  validation")
 
@@ -113,7 +113,7 @@ def whole(start, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_twice_ends_with_the_results_of_an_unharmed_one(
+def test_a_sweep_killed_twice_has_the_results_of_an_uninterrupted_one(
     start, whole, tmp_path
 ):
     killed = []
@@ -144,7 +144,7 @@ def test_two_commands_share_a_sweep(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_saves_all_trials_and_the_command_goes_on(start, tmp_path):
+def test_after_a_signal_the_command_resumes_the_saved_trials(start, tmp_path):
     process = start(tmp_path, "--workers=2", "--trials=2")
     while not in_the_middle(tmp_path):
         assert process.poll() is None
