@@ -78,6 +78,6 @@ def test_pruners_read_trials_through_the_view_of_latest_attempts(monkeypatch):
         pruner = make_pruner(pruning, steps=8, first_validation=1)
         study = study_with(attempt(0, 0), attempt(0, 1), attempt(1, 0), pruner=pruner)
         trial = live_trial(study, study.get_trials()[2])
-        trial.report(1.0, 1)
+        trial.report(1.0, 8)  # at the first rung of each bracket, or above
         trial.should_prune()
         assert calls

@@ -64,7 +64,7 @@ def test_of_two_simultaneous_claims_the_second_takes_the_next_trial(
     one, other = opened(), opened()
     before = one.trials()
     first = other.claim()
-    monkeypatch.setattr(one, "slots", lambda: before)  # as read before the other claim
+    monkeypatch.setattr(one, "trials", lambda: before)  # as read before the other claim
     mine = one.claim()
     assert (first.trial, mine.trial) == (0, 1)
     other.finish(first, trial_state.DONE, value=1.0, step=3)
@@ -95,7 +95,7 @@ def test_time_between_attempts_does_not_count(tmp_path, monkeypatch):
     found = study(tmp_path)
     found.claim()
     assert found.trials()[0].seconds == 0
-    monkeypatch.setattr(found, "watch", AllDead())
+    monkeypatch.setattr(found, "monitor", AllDead())
     claim = found.claim()
     dead, _ = found.trials()[claim.trial].attempts
     assert (dead.outcome, dead.seconds) == (trial_state.INTERRUPTED, None)

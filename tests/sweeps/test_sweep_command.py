@@ -147,7 +147,7 @@ def sweep_json(flags, space):
 def test_the_process_of_a_sweep_holds_no_device(tmp_path):
     """The number of devices can be set, which fails once a device is in use."""
     done = run_python(
-        "import jax, assembly, tasks, sweeps.worker\n"
+        "import jax, experiment.build, tasks, sweeps.worker\n"
         "from experiment.build import get_task_class\n"
         "get_task_class('translation')\n"
         "jax.config.update('jax_num_cpu_devices', 3)\n"
