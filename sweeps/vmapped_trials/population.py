@@ -29,7 +29,7 @@ from experiment.train import (
     run_metadata,
 )
 from experiment.validate import validate_population
-from sweeps.vmapped_trials.trial import EXIT_CODE, STOPPED_MARK
+from sweeps.vmapped_trials.process import EXIT_CODE, STOPPED_MARK
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
 from training.metrics import TrainProgress

@@ -11,7 +11,7 @@ from sweeps.search_space import Choice, Distribution, Integers, Point
 from sweeps.study import Claim
 from sweeps.trial_process import TrialSpec
 from sweeps.trial_state import Trial
-from sweeps.vmapped_trials.trial import PopulationProcess
+from sweeps.vmapped_trials.process import PopulationProcess
 from sweeps.worker import RunningTrial, SweepWorker
 from training.vmapped_trials.step import ON_OFF_KEYS, VMAPPABLE_KEYS
 from utils.errors import UserError
@@ -32,7 +32,7 @@ class PopulationWorker(SweepWorker):
             [Sequence[TrialSpec], DeviceAllocation], PopulationProcess
         ] = PopulationProcess,
     ):
-        """Takes the arguments of `SweepWorker`, and `population`, the slots of a worker."""
+        """Takes those of `SweepWorker`, and `population`, the slots of a worker."""
         super().__init__(*arguments, start=start)
         self.population = population
         self.allocations = [

@@ -27,7 +27,7 @@ from sweeps.search_space import (
 )
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
-from sweeps.vmapped_trials.trial import PopulationProcess
+from sweeps.vmapped_trials.process import PopulationProcess
 from sweeps.vmapped_trials.worker import PopulationWorker, can_go_on, common_part
 
 PROGRAM = (
@@ -194,7 +194,7 @@ def test_fewer_than_one_are_refused(tmp_path):
         f"--workdir={tmp_path / 'w'}",
         "--population=0",
     )
-    assert_refused(done, "--population=0: at least 1")
+    assert_refused(done, "--population=0 must be at least 1")
 
 
 def test_what_a_population_cannot_have_is_refused_before_anything_is_written(tmp_path):
