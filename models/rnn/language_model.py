@@ -18,14 +18,14 @@ from models.rnn.config import RNNConfig
 
 
 class OutputWindow(NamedTuple):
-    """The W outputs before a segment, oldest first.
+    """The M outputs before a segment, oldest first.
 
     Attributes:
-      outputs: outputs of the top layer, [B, W, D].
+      outputs: outputs of the top layer, [B, M, D].
       valid_length: number of slots in use, the last ones, [B].
     """
 
-    outputs: Float[Array, "B W D"]
+    outputs: Float[Array, "B M D"]
     valid_length: Int[Array, "B"]
 
 
@@ -42,12 +42,12 @@ def empty_window(
 class LocalAttention(nn.Module):
     """Attention over a sliding window (Daniluk et al. 2017, section 3.1).
 
-        c_t = attention(h_t; h_{t-W} .. h_{t-1})
+        c_t = attention(h_t; h_{t-M} .. h_{t-1})
 
     Attributes:
       alignment: single-head attention with one of the scores.
       remat: whether the backward pass recomputes the attention instead of storing
-        W states for each output.
+        M states for each output.
     """
 
     alignment: SingleHeadAttention
@@ -88,11 +88,11 @@ class LocalAttention(nn.Module):
         return contexts, OutputWindow(states[:, length:], valid_length)
 
     def _attend(self, outputs, keys, states, valid):
-        """Attends from each output to the W states before it."""
+        """Attends from each output to the M states before it."""
         batch_size, length, width = outputs.shape
         size = states.shape[1] - length
         rows = batch_size * length
-        slots = jnp.arange(length)[:, None] + jnp.arange(size)  # [T, W]
+        slots = jnp.arange(length)[:, None] + jnp.arange(size)  # [T, M]
         contexts, weights = self.alignment(
             outputs.reshape(rows, 1, width),
             keys[:, slots].reshape(rows, size, -1),
@@ -109,7 +109,7 @@ class Carry(NamedTuple):
 
     Attributes:
       states: last state of each layer, arrays [B, D].
-      window: last W outputs of the top layer; () without attention.
+      window: last M outputs of the top layer; () without attention.
     """
 
     states: tuple[State, ...]
@@ -119,7 +119,7 @@ class Carry(NamedTuple):
 class LanguageModel(SequenceModel):
     """Recurrent language model; `models/api.py` defines the interface.
 
-        hidden_t = readout(h_t, c_t),   c_t = attention(h_t; h_{t-W} .. h_{t-1})
+        hidden_t = readout(h_t, c_t),   c_t = attention(h_t; h_{t-M} .. h_{t-1})
 
     or, with `readout="none"`, hidden_t = h_t.
 
@@ -166,7 +166,7 @@ class LanguageModel(SequenceModel):
         """Returns zero states and an empty window of `memory_length` outputs.
 
         Args:
-          memory_length: number of outputs (W); None: `model.attention_window`.
+          memory_length: number of outputs (M); None: `model.attention_window`.
         """
         config = self.config
         length = config.attention_window if memory_length is None else memory_length
