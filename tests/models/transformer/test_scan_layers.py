@@ -156,18 +156,18 @@ import conftest
 import tests.models.transformer.test_scan_layers as here
 from configs import base
 from flax.core import meta
-from training.parallel.partitioner import Partitioner
+from training.parallel.partitioner import JitPartitioner
 
 cfg = base.get_config().parallel
 cfg.update(data=1, fsdp=2, tensor=2)
 found = here.case("translation", scan_layers=True)
-split = Partitioner(cfg)
-variables = split.init(lambda: found.init(*found.inputs(), ()))
-places = jax.tree.map(lambda leaf: leaf.sharding, variables)
-assert any(not place.is_fully_replicated for place in jax.tree.leaves(places))
+partitioner = JitPartitioner(cfg)
+variables = partitioner.init(lambda: found.init(*found.inputs(), ()))
+shardings = jax.tree.map(lambda leaf: leaf.sharding, variables)
+assert any(not leaf.is_fully_replicated for leaf in jax.tree.leaves(shardings))
 gradient = jax.value_and_grad(here.objective(found), has_aux=True)
-step = jax.jit(gradient, out_shardings=(None, places))
-with jax.set_mesh(split.mesh):
+step = jax.jit(gradient, out_shardings=(None, shardings))
+with jax.set_mesh(partitioner.mesh):
     (loss, _), grads = step(variables)
 single, _ = jax.jit(here.objective(found))(jax.device_get(variables))
 assert abs(loss - single) < 1e-5, (loss, single)
