@@ -29,7 +29,7 @@ from helpers.prefix_tables import (
 )
 
 ROWS = 3
-ALL = sum((V - 1) ** length for length in range(LENGTH))  # hypotheses there are
+ALL = sum((V - 1) ** length for length in range(LENGTH))  # number of possible hypotheses
 LIMITS = np.full(ROWS, LENGTH)
 MASK = np.asarray([[True] * SOURCE, [True, True, False], [True, False, False]])
 
@@ -49,7 +49,7 @@ def with_mask(*call, **options):
 
 
 def hypotheses(found, row):
-    """Tokens and score of those that exist."""
+    """Returns tokens and score of the hypotheses of an example that exist."""
     return [
         (tuple(tokens[:length].tolist()), score)
         for tokens, score, length in zip(*(leaf[row] for leaf in found), strict=True)

@@ -1,6 +1,6 @@
-"""A model whose next token depends on all tokens before, by tables of numbers.
+"""A model whose next token depends on all tokens before it, given by tables.
 
-Searches over it can be compared with plain Python that looks at everything.
+Searches over it can be compared with exhaustive search in plain Python.
 """
 
 import functools
@@ -14,12 +14,12 @@ import numpy as np
 from decoding.constraints import DecodingConstraints
 
 END, V, LENGTH, SOURCE = 1, 5, 4, 3
-FIRST = 3  # what hypotheses follow
+FIRST = 3  # token before the hypotheses
 NODES = sum(V**depth for depth in range(LENGTH + 1))
 
 
 def tables(rows, seed=0, spread=2.0):
-    """Logits and attention of every prefix, a row of the batch each."""
+    """Returns logits and attention after every prefix, for each example."""
     random = np.random.default_rng(seed)
     logits = spread * random.standard_normal((rows, NODES, V))
     attention = random.dirichlet(np.full(SOURCE, 0.5), (rows, NODES))
@@ -27,12 +27,12 @@ def tables(rows, seed=0, spread=2.0):
 
 
 def start(rows):
-    """The state before the first token: the prefix, and how long it is."""
+    """Returns the decoding state before the first token: prefix and its length."""
     return {"prefix": jnp.zeros((rows, 1), jnp.int32), "number": jnp.asarray(0)}
 
 
 def step(context, state, token):
-    """As a model's: a state, logits, and attention."""
+    """Decoding step of the model; returns a state, logits, and attention."""
     logits, attention = context
     longer = jnp.where(state["number"] == 0, 0, state["prefix"] * V + token + 1)
     at = jnp.clip(longer, 0, NODES - 1)[..., None]
@@ -43,16 +43,16 @@ def step(context, state, token):
 
 
 def without_attention(context, state, token):
-    """The same, as a model's step is when nobody asks for attention."""
+    """Decoding step without attention."""
     return step(context, state, token)[:2]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def search(method, context, limits, prefix, options):
-    """A search over the tables, compiled once for equal options.
+    """Searches the tables; compiled once for equal options.
 
     Args:
-      options: of `DecodingConstraints` and of the method, as pairs.
+      options: keywords of `DecodingConstraints` and of the method, as pairs.
     """
     keys = ("min_length", "forbidden")
     options = dict(options)
@@ -70,7 +70,7 @@ def search(method, context, limits, prefix, options):
 
 
 def node(tokens):
-    """Where the tables have what follows these tokens."""
+    """Returns the index of the tables for the continuation of a prefix."""
     at = 0
     for token in tokens:
         at = at * V + token + 1
@@ -78,7 +78,7 @@ def node(tokens):
 
 
 def log_prob(row, tokens):
-    """Of the tokens in a row's table of logits, by the chain rule."""
+    """Returns the log probability of tokens under the logits of one example."""
     total = 0.0
     for number, token in enumerate(tokens):
         logits = row[node(tokens[:number])].astype(np.float64)
@@ -87,7 +87,7 @@ def log_prob(row, tokens):
 
 
 def everything(limit=LENGTH, min_length=0, forbidden=(), prefix=()):
-    """All token sequences that end, and no earlier and no later than they may."""
+    """Yields all sequences with an end symbol that satisfy the constraints."""
     words = [token for token in range(V) if token != END and token not in forbidden]
     for length in range(limit):
         for tokens in itertools.product(words, repeat=length):
