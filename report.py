@@ -1,14 +1,13 @@
-"""Compares runs: a table on the console; a page, Markdown or JSON with all the rest.
+"""Compares runs in a table on the console and in a page, Markdown or JSON.
 
 python report.py --runs=runs/rnn,runs/transformer --output=report.html,report.md
 python report.py --runs=runs/sweep --output=sweep.html
 
-A sweep's directory stands for its trials; beside the report then lies the config of
-the best one, ready for train.py.
+The directory of a sweep yields its trials; the config of the best trial is written
+next to the report, as a file for train.py.
 """
 
-import importlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -17,7 +16,7 @@ from utils import cli
 from utils.errors import UserError
 
 RUNS = flags.DEFINE_list(
-    "runs", None, "Run or sweep directories, with commas between.", required=True
+    "runs", None, "Run or sweep directories, separated by commas.", required=True
 )
 OUTPUT = flags.DEFINE_list(
     "output", ["report.html"], "Files to write: .html, .md or .json."
@@ -27,62 +26,63 @@ CONTEXT = flags.DEFINE_list(
 )
 TESTS = flags.DEFINE_bool("significance", True, "Test systems in pairs.")
 
-ENDINGS = {".html": "page", ".md": "markdown", ".json": "json_report"}
+SUFFIXES = (".html", ".md", ".json")
 
 
 def main() -> None:
-    """Prints the table, then the paths of what it wrote."""
+    """Prints the table and the paths of the files."""
     paths = [path.strip() for path in RUNS.value if path.strip()]
     if not paths:
         raise UserError("--runs is empty: name run directories, --runs=DIR1,DIR2")
-    outputs = [checked(name.strip()) for name in OUTPUT.value]
+    outputs = [output_path(name.strip()) for name in OUTPUT.value]
     if not outputs:
         raise UserError("--output is empty: name a file, --output=report.html")
 
-    from analysis.report import score_table
+    from analysis.report import renderers
     from analysis.report.content import Content
+    from analysis.report.tables import format_console_table
 
-    content = Content.of(paths, CONTEXT.value, is_tested=TESTS.value)
-    texts = {path: renderer(path)(content) for path in outputs}
-    folder = outputs[0].parent
-    for name, sweep in zip(best_names(content.sweeps), content.sweeps, strict=True):
-        texts[folder / f"best-{name}.py"] = sweep.best_config()
+    render = {
+        ".html": renderers.render_html,
+        ".md": renderers.render_markdown,
+        ".json": renderers.render_json,
+    }
+    content = Content.from_paths(paths, CONTEXT.value, is_tested=TESTS.value)
+    texts = {path: render[path.suffix](content) for path in outputs}
+    names = unique_names([sweep.path for sweep in content.sweeps])
+    for name, sweep in zip(names, content.sweeps, strict=True):
+        texts[outputs[0].parent / f"best-{name}.py"] = sweep.best_config()
     for path, text in texts.items():
         write(path, text)
     print(content.comparison.title)
-    print(score_table.plain_table(content.rows))
+    print(format_console_table(content.rows))
     for warning in content.warnings():
         print(f"warning: {warning}")
     for path in texts:
         print(path)
 
 
-def best_names(sweeps: Iterable) -> list[str]:
-    """Of sweeps: those of their folders, with those above where two are the same."""
-    parts = [sweep.path.resolve().parts[1:] for sweep in sweeps]
+def unique_names(folders: Sequence[Path]) -> list[str]:
+    """Returns the names of folders, with as many parents as make them unique."""
+    parts = [folder.resolve().parts[1:] for folder in folders]
     length = 1
     while len({part[-length:] for part in parts}) < len(set(parts)):
         length += 1
     return ["-".join(part[-length:]) for part in parts]
 
 
-def checked(name: str) -> Path:
-    """A file that a report can be. Raises UserError for another."""
+def output_path(name: str) -> Path:
+    """Returns the path of an output. Raises UserError for an unsupported one."""
     path = Path(name).expanduser()
     if not name or path.is_dir():
         raise UserError(f"--output={name} is a directory: name a file in it")
-    if path.suffix not in ENDINGS:
-        raise UserError(f"--output={name} ends in none of {', '.join(ENDINGS)}")
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"--output={name} must end in one of {', '.join(SUFFIXES)}")
     return path
 
 
-def renderer(path: Path):
-    """From a report's content to the text of such a file."""
-    return importlib.import_module(f"analysis.report.{ENDINGS[path.suffix]}").render
-
-
 def write(path: Path, text: str) -> None:
-    """Raises UserError where a folder of the path is a file."""
+    """Writes a file and its folders. Raises UserError where a folder is a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

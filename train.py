@@ -41,7 +41,7 @@ def main() -> int:
     if REPLAY.value:
         from analysis import replay
 
-        print(replay.table(workdir(), REPLAY.value))
+        print(replay.format_diagnosis(workdir(), REPLAY.value))
         return 0
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")

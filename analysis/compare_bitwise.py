@@ -1,4 +1,4 @@
-"""Whether two runs are the same to the bit, clocks excepted.
+"""Compares two runs bit by bit, except for measurements of time and memory.
 
 python -m analysis.compare_bitwise runs/a runs/b
 """
@@ -16,34 +16,35 @@ from training.metric_writers import read_events
 from utils.errors import UserError
 from utils.paths import canonical_path, resolve_path
 
-CLOCKS = (
+MACHINE_FIELDS = (  # that depend on the machine and its load
     *("seconds", "window_seconds", "data_wait_fraction", "tokens_per_second"),
     *("flops_per_second", "mfu", "peak_memory_bytes"),
 )
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """A line for everything in which two run directories differ.
+    """Lists everything in which two run directories differ.
 
-    Every array and number of the checkpoints both have, the newest among them,
-    every logged metric and every TensorBoard event.
+    Compares all arrays and numbers of the checkpoints that both have, which must
+    include the newest of each, all logged metrics and all TensorBoard events.
     """
     ours, theirs = checkpoint_steps(first), checkpoint_steps(second)
     found = []
     if ours[-1:] != theirs[-1:]:
         found.append(f"newest checkpoints: {ours[-1:]} and {theirs[-1:]}")
     for step in sorted({*ours} & {*theirs}):
-        pairs = (stored(folder, step) for folder in (first, second))
-        found += unlike(f"checkpoint {step}", *pairs)
-    found += unlike("metrics.jsonl", metrics(first), metrics(second))
-    found += unlike("tensorboard", events(first), events(second))
-    return found
+        pairs = (read_checkpoint(folder, step) for folder in (first, second))
+        found += differing_names(f"checkpoint {step}", *pairs)
+    found += differing_names("metrics.jsonl", read_log(first), read_log(second))
+    return found + differing_names(
+        "tensorboard", read_tensorboard(first), read_tensorboard(second)
+    )
 
 
-def unlike(where: str, first: dict, second: dict) -> list[str]:
-    """The names that two dicts of numbers or arrays do not share, or not the value."""
+def differing_names(source: str, first: dict, second: dict) -> list[str]:
+    """Lists the names that only one dict has, or whose values differ."""
     return [
-        f"{where}: {name} differs"
+        f"{source}: {name} differs"
         for name in [*first, *(name for name in second if name not in first)]
         if name not in first
         or name not in second
@@ -52,51 +53,51 @@ def unlike(where: str, first: dict, second: dict) -> list[str]:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Of a run, ascending."""
+    """Returns the steps of a run's checkpoints in ascending order."""
     names = (path.name for path in (folder / "checkpoints").glob("*"))
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def stored(folder: Path, step: int) -> dict[str, np.ndarray]:
-    """All that a checkpoint holds, by name."""
+def read_checkpoint(folder: Path, step: int) -> dict[str, np.ndarray]:
+    """Reads all arrays and numbers of a checkpoint, by name."""
     path = canonical_path(folder) / "checkpoints" / str(step)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         content = reader.restore(path / CONTENT)
     leaves = jax.tree_util.tree_leaves_with_path(content)
-    found = {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
+    arrays = {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
     progress = json.loads((path / PROGRESS / "metadata").read_text())
-    return found | without_clocks(progress)
+    return arrays | without_machine_fields(progress)
 
 
-def metrics(folder: Path) -> dict[tuple, list]:
-    """What was logged, by step and split; each value as often as it stands there."""
-    found: dict[tuple, list] = {}
+def read_log(folder: Path) -> dict[tuple, list]:
+    """Reads the values of metrics.jsonl, repeated ones too, by step, split and name."""
+    values: dict[tuple, list] = {}
     for line in (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines():
         row = json.loads(line)
-        for name, value in without_clocks(row).items():
-            found.setdefault((row["step"], row["split"], name), []).append(value)
-    return found
+        for name, value in without_machine_fields(row).items():
+            values.setdefault((row["step"], row["split"], name), []).append(value)
+    return values
 
 
-def events(folder: Path) -> dict[tuple, list]:
-    """The same of TensorBoard's files."""
-    found: dict[tuple, list] = {}
+def read_tensorboard(folder: Path) -> dict[tuple, list]:
+    """Reads the values of TensorBoard's files, by step and tag."""
+    values: dict[tuple, list] = {}
     for path in sorted((folder / "tensorboard").glob("*tfevents*")):
         for _, event in read_events(path.read_bytes()):
             for value in event.summary.value:
-                if value.tag.partition("/")[2] not in CLOCKS:
+                if value.tag.partition("/")[2] not in MACHINE_FIELDS:
                     key = event.step, value.tag
-                    found.setdefault(key, []).append(value.simple_value)
-    return found
+                    values.setdefault(key, []).append(value.simple_value)
+    return values
 
 
-def without_clocks(row: dict) -> dict:
-    """What does not depend on how fast the machine was."""
-    return {name: value for name, value in row.items() if name not in CLOCKS}
+def without_machine_fields(row: dict) -> dict:
+    """Removes the fields that depend on the machine and its load."""
+    return {name: value for name, value in row.items() if name not in MACHINE_FIELDS}
 
 
 def main() -> int:
-    """Exit code 1 where two runs differ."""
+    """Prints the differences. Returns exit code 1 where there are any."""
     if len(sys.argv) != 3:
         print("usage: python -m analysis.compare_bitwise RUN RUN", file=sys.stderr)
         return 2
@@ -105,7 +106,7 @@ def main() -> int:
     except (OSError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(found) or "the same to the bit")
+    print("\n".join(found) or "equal to the bit")
     return 1 if found else 0
 
 

@@ -1,13 +1,13 @@
-"""Whether two systems differ on one split: paired bootstrap, approximate randomisation.
+"""Paired tests of two systems on one split: bootstrap and approximate randomisation.
 
-Both ask how often a difference as large would come about by chance: the bootstrap
-draws sentences anew (Koehn 2004, "Statistical Significance Tests for Machine
-Translation Evaluation"), randomisation swaps the two systems' answers (Noreen 1989;
-Riezler and Maxwell 2005).
+Both estimate how often chance alone gives as large a difference: the bootstrap
+resamples sentences (Koehn 2004, "Statistical Significance Tests for Machine Translation
+Evaluation"), randomisation swaps the outputs of the two systems (Noreen 1989; Riezler
+and Maxwell 2005).
 
-They are not sacrebleu's, which count what differs more than the systems do, not as
-much, so that two that write the same are told apart, and whose bootstrap rejects twice
-as often as it says.
+They differ from sacrebleu's tests, which count differences larger than the observed
+one but not equal ones, so that systems with identical outputs appear to differ, and
+whose bootstrap rejects twice as often as its level says.
 """
 
 import dataclasses
@@ -20,22 +20,21 @@ from jaxtyping import Float
 
 TRIALS = 10_000  # of randomisation
 SAMPLES = 1000  # of the bootstrap
-FEWEST = 20  # blocks; of fewer the bootstrap sees differences that are none
-PART = 64  # trials that are made at once
+MIN_BLOCKS = 20  # of fewer the bootstrap finds differences that do not exist
+CHUNK = 64  # trials computed at once
 
 Sums = Float[np.ndarray, "K"]
-Score = Callable[[Sums], float]  # of what is counted, added up over blocks
+Score = Callable[[Sums], float]  # of statistics summed over blocks
 
 
 @dataclasses.dataclass(frozen=True)
-class Paired:
-    """What is found of two systems.
+class PairedTest:
+    """The results of both tests for one score.
 
     Attributes:
-      difference: of their scores, the second less the first.
-      bootstrap, randomisation: two-sided p values; the former None where there are
-        too few blocks for it.
-      interval: 95%, of the difference, by the bootstrap; () where there is none.
+      difference: the second system's score minus the first's.
+      bootstrap, randomisation: two-sided p values; the former None for too few blocks.
+      interval: 95% bootstrap interval of the difference; () for too few blocks.
     """
 
     difference: float
@@ -46,25 +45,25 @@ class Paired:
 
 def compare_texts(
     first: list[str], second: list[str], references: list[str], *, tokenize: str
-) -> dict[str, Paired]:
-    """BLEU and chrF of two systems' translations.
+) -> dict[str, PairedTest]:
+    """Tests BLEU and chrF of two systems' translations.
 
     Args:
-      tokenize: BLEU's, as in its signature.
+      tokenize: sacrebleu's name of the tokenizer for BLEU.
     """
     metrics = {"bleu": sacrebleu.BLEU(tokenize=tokenize), "chrf": sacrebleu.CHRF()}
-    found = {}
+    tests = {}
     for name, metric in metrics.items():
-        counted = [
+        statistics = [
             np.asarray(metric._extract_corpus_statistics(texts, [references]), float)
             for texts in (first, second)
         ]
-        found[name] = compare(*counted, score_of(metric))
-    return found
+        tests[name] = compare(*statistics, score_function(metric))
+    return tests
 
 
-def score_of(metric) -> Score:
-    """sacrebleu's score of what it counts in sentences, added up."""
+def score_function(metric) -> Score:
+    """Returns the function from summed sentence statistics to sacrebleu's score."""
     return lambda sums: metric._compute_score_from_stats(sums.tolist()).score
 
 
@@ -72,26 +71,26 @@ def compare_losses(
     first: Float[np.ndarray, "N"],
     second: Float[np.ndarray, "N"],
     weight: Float[np.ndarray, "N"],
-) -> Paired:
-    """Mean losses of two systems over the same tokens.
+) -> PairedTest:
+    """Tests the mean losses of two systems over the same tokens.
 
     Args:
-      first, second: sums over blocks.
-      weight: tokens of each block.
+      first, second: sums of the losses of each block.
+      weight: number of tokens of each block.
     """
-    counted = [
+    statistics = [
         np.stack([losses, weight], 1).astype(float) for losses in (first, second)
     ]
-    return compare(*counted, lambda sums: sums[0] / sums[1])
+    return compare(*statistics, lambda sums: sums[0] / sums[1])
 
 
 def compare(
     first: Float[np.ndarray, "N K"], second: Float[np.ndarray, "N K"], score: Score
-) -> Paired:
-    """Scores of two systems that are made of sums over sentences or other blocks.
+) -> PairedTest:
+    """Tests a score that is a function of sums over sentences or other blocks.
 
     Args:
-      first, second: what is counted in each block, which is what is swapped or drawn.
+      first, second: statistics of each block, the unit of swapping and resampling.
     """
 
     def change(one: Sums, other: Sums) -> float:
@@ -99,46 +98,47 @@ def compare(
 
     totals = first.sum(0), second.sum(0)
     difference = change(*totals)
-    rounding = 1e-12 * sum(abs(score(sums)) for sums in totals)  # in another order
-    least = abs(difference) - rounding
-    swaps = [abs(change(*sums)) >= least for sums in swapped(first, second)]
-    # Where not all ways are gone through, the one that was seen is one of them.
-    seen = len(swaps) == TRIALS
-    chance = (sum(swaps) + seen) / (len(swaps) + seen)
-    if len(first) < FEWEST:
-        return Paired(difference, None, chance)
-    drawn = np.asarray([change(*sums) for sums in resampled(first, second)])
-    far = (np.abs(drawn - difference) >= least).sum()
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    bootstrap = (far + 1) / (SAMPLES + 1)
-    return Paired(difference, float(bootstrap), chance, (float(low), float(high)))
+    # Sums in another order round differently.
+    rounding = 1e-12 * sum(abs(score(sums)) for sums in totals)
+    threshold = abs(difference) - rounding
+    swaps = [abs(change(*sums)) >= threshold for sums in swapped(first, second)]
+    # A random selection of swaps does not contain the observed one: add it.
+    observed = len(swaps) == TRIALS
+    randomisation = (sum(swaps) + observed) / (len(swaps) + observed)
+    if len(first) < MIN_BLOCKS:
+        return PairedTest(difference, None, randomisation)
+    changes = np.asarray([change(*sums) for sums in resampled(first, second)])
+    extreme = (np.abs(changes - difference) >= threshold).sum()
+    low, high = np.percentile(changes, [2.5, 97.5])
+    bootstrap = float((extreme + 1) / (SAMPLES + 1))
+    return PairedTest(difference, bootstrap, randomisation, (float(low), float(high)))
 
 
 def swapped(
     first: Float[np.ndarray, "N K"], second: Float[np.ndarray, "N K"]
 ) -> Iterator[tuple[Sums, Sums]]:
-    """Sums of two systems that swapped some blocks: all ways, where they are few."""
-    middle, half = (first + second).sum(0) / 2, (second - first) / 2
+    """Yields the sums after swapping some blocks: all combinations, if they are few."""
+    mean, half_difference = (first + second).sum(0) / 2, (second - first) / 2
     for signs in _signs(len(first)):
-        for apart in signs @ half:
-            yield middle - apart, middle + apart
+        for offset in signs @ half_difference:
+            yield mean - offset, mean + offset
 
 
 def _signs(count):
-    """1 where a block is kept and -1 where it is swapped, a row a way."""
+    """Yields rows with 1 where a block is kept and -1 where it is swapped."""
     if 2**count < TRIALS:
         yield np.asarray(list(itertools.product((-1, 1), repeat=count)))
         return
     random = np.random.default_rng(0)
-    for start in range(0, TRIALS, PART):
-        size = (min(PART, TRIALS - start), count)
+    for start in range(0, TRIALS, CHUNK):
+        size = (min(CHUNK, TRIALS - start), count)
         yield 2.0 * random.integers(2, size=size, dtype=np.int8) - 1
 
 
 def resampled(
     first: Float[np.ndarray, "N K"], second: Float[np.ndarray, "N K"]
 ) -> Iterator[tuple[Sums, Sums]]:
-    """Sums over as many blocks as there are, drawn with replacement."""
+    """Yields the sums over N blocks drawn with replacement."""
     random, count = np.random.default_rng(0), len(first)
     for _ in range(SAMPLES):
         drawn = random.integers(count, size=count)

@@ -1,38 +1,53 @@
-"""Keeps runs in docs/results/ and writes the tables of docs/results.md from them.
+"""Keeps runs in docs/results/ and generates the tables of docs/results.md from them.
 
 python -m analysis.publish_results --keep=runs/rnn,runs/lm --into=docs/results/ptb
 python -m analysis.publish_results           writes the tables of docs/results.md
 python -m analysis.publish_results --check   exit code 2 if they would change
 
-A run that is kept is a run directory for `report.py`, without its checkpoints, without
-text of the corpus, and without names of folders of the machine it was made on. In
-docs/results.md a table stands between `<!-- results/NAME -->` and `<!-- end -->`.
+A kept run is a run directory for `report.py` without checkpoints, without text of the
+corpus, and without paths of the machine it ran on. In docs/results.md a table stands
+between `<!-- results/NAME -->` and `<!-- end -->`.
 """
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 from absl import flags
 
+from analysis.report.content import Content
+from analysis.report.renderers import markdown_table, section
+from analysis.report.tables import curve_rows, seed_rows
+from training.run_dir import MACHINE_SPECIFIC_KEYS, RunDirectory
 from utils import cli
 from utils.errors import UserError
 
 KEEP = flags.DEFINE_list("keep", [], "Run directories to keep.")
-INTO = flags.DEFINE_string("into", None, "Where to: results/NAME.")
+INTO = flags.DEFINE_string("into", None, "Their folder: docs/results/NAME.")
 FILE = flags.DEFINE_string("file", "docs/results.md", "The text with the tables.")
 CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit code 2 for a change.")
 
+KEPT_FILES = ("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz")
+HYPOTHESES = "samples/*.hypotheses.txt"
+PATH_KEYS = (
+    *(key for key in MACHINE_SPECIFIC_KEYS if key.startswith("data.")),
+    "data.vocabulary",
+)
+MARKED_TABLES = re.compile(
+    r"(<!-- (results/[\w./-]+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
 
 def main() -> None:
-    """Keeps runs, or makes the tables."""
+    """Keeps runs, or generates the tables."""
     if bool(KEEP.value) != bool(INTO.value):
-        raise UserError("--keep=DIR1,DIR2 and --into=results/NAME go together")
-    from analysis.kept_runs import keep, with_tables
-
+        raise UserError("--keep=DIR1,DIR2 and --into=docs/results/NAME need each other")
     names = [Path(path).resolve().name for path in KEEP.value]
     if len(set(names)) < len(names):
         raise UserError(
-            f"--keep={','.join(KEEP.value)}: runs are kept by the names of their "
-            "directories, and some have the same"
+            f"--keep={','.join(KEEP.value)}: several of these directories have the "
+            "same name, under which a run is kept"
         )
     for path in KEEP.value:
         print(keep(path, Path(INTO.value)))
@@ -40,18 +55,78 @@ def main() -> None:
         return
     file = Path(FILE.value)
     if not file.is_file():
-        raise UserError(f"--file={file} is not there")
+        raise UserError(f"--file={file} does not exist")
     old = file.read_text(encoding="utf8")
-    new = with_tables(old, file.parent)
+    new = update_tables(old, file.parent)
     if old == new:
-        print(f"{file} is as the kept runs say")
+        print(f"{file} is up to date")
     elif CHECK.value:
-        raise UserError(
-            f"{file} is not as the kept runs say: run analysis.publish_results"
-        )
+        raise UserError(f"{file} is out of date: run analysis.publish_results")
     else:
         file.write_text(new, encoding="utf8")
         print(file)
+
+
+def keep(path: str, folder: Path) -> Path:
+    """Copies the files of a run that its tables need; returns the copy's path.
+
+    It replaces an earlier copy of the same name once it is complete.
+
+    Raises UserError for a path that is no run directory with a score card, and for a
+    run that is the kept copy itself.
+    """
+    run = RunDirectory(path)
+    if not run.exists or not list(run.path.glob("eval/*.json")):
+        raise UserError(f"{path} is not a run directory with a score card")
+    kept = folder / run.path.resolve().name
+    if kept.resolve() == run.path.resolve():
+        raise UserError(f"{path} is the kept copy itself: name the original run")
+    draft = kept.with_name(f".{kept.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    patterns = (*KEPT_FILES, HYPOTHESES)
+    for file in [file for pattern in patterns for file in run.path.glob(pattern)]:
+        copy = draft / file.relative_to(run.path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    config = run.read_config()
+    for key in PATH_KEYS:
+        config["data"][key.removeprefix("data.")] = None
+    config["init_from"] = None
+    (draft / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    shutil.rmtree(kept, ignore_errors=True)
+    draft.rename(kept)
+    return kept
+
+
+def update_tables(text: str, root: Path) -> str:
+    """Regenerates the tables of a text. Raises UserError where it marks none."""
+    if not MARKED_TABLES.search(text):
+        raise UserError("No <!-- results/NAME --> followed by <!-- end --> in the text")
+    return MARKED_TABLES.sub(
+        lambda match: f"{match[1]}\n{result_tables(root / match[2])}\n\n{match[3]}",
+        text,
+    )
+
+
+def result_tables(folder: Path) -> str:
+    """Renders scores, costs, origins and curves of the runs kept in a folder."""
+    paths = sorted(str(path) for path in folder.glob("[!.]*") if path.is_dir())
+    if not paths:
+        raise UserError(f"{folder} contains no runs")
+    content = Content.from_paths(paths, is_tested=False)
+    origins = [
+        {title: text for title, text in row.items() if title != "directory"}
+        for row in content.origins
+    ]
+    parts = [
+        *(f"**Warning:** {text}." for text in content.warnings()),
+        markdown_table([{"model": row.label, **row.cells} for row in content.scores]),
+        markdown_table([{"model": row.label, **row.cells} for row in content.costs]),
+        section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
+        markdown_table(origins),
+        markdown_table([row for run in content.runs for row in curve_rows(run)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the batches that a run could not use make of its parameters.
+"""Diagnosis of training batches whose loss or gradient was not finite.
 
 python train.py --workdir=runs/rnn --replay=runs/rnn/replay/steps-12-21.npz
 """
@@ -14,11 +14,11 @@ from training.nonfinite import diagnose_batch, load_batches
 from utils.errors import UserError
 
 
-def table(workdir: str, path: str) -> str:
-    """A line a batch: its loss, its gradient, and what in them is not finite.
+def format_diagnosis(workdir: str, path: str) -> str:
+    """Formats a line for each batch: loss, gradient norm, and non-finite arrays.
 
-    Parameters and carry are those of the newest checkpoint, which the run saved
-    when it stopped. Raises UserError for another run's batches.
+    Parameters and carry are those of the newest checkpoint, which the run saved when
+    it stopped. Raises UserError for the batches of another run.
     """
     run = open_run(workdir, "last")
     cfg = run.experiment.cfg
@@ -26,21 +26,21 @@ def table(workdir: str, path: str) -> str:
     training = setup.TrainingSetup.from_experiment(run.experiment, dataset)
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
     checkpoints = Checkpoints(run.directory.checkpoints, is_reader=True)
-    found = checkpoints.restore_newest(training.checkpoint_state(state, carry))
+    restored = checkpoints.restore_newest(training.checkpoint_state(state, carry))
     checkpoints.close()
-    if found is None:
+    if restored is None:
         raise UserError(f"--workdir={workdir} has no checkpoint")
-    state, carry = training.from_checkpoint(found[0], carry)
+    state, carry = training.from_checkpoint(restored[0], carry)
     lines = []
     for step, batch in load_batches(path).items():
         key = jax.random.fold_in(jax.random.key(cfg.seed), jnp.int32(step - 1))
         batch = training.partitioner.put_batch(batch)
-        told = diagnose_batch(training.loss, state.params, carry, batch, key)
+        diagnosis = diagnose_batch(training.loss, state.params, carry, batch, key)
         lines.append(
-            f"step {step}  loss {told['loss']:.6g}  "
-            f"gradient norm {told['gradient_norm']:.6g}"
+            f"step {step}  loss {diagnosis['loss']:.6g}  "
+            f"gradient norm {diagnosis['gradient_norm']:.6g}"
         )
         for kind in ("parameters", "gradients"):
-            if names := told[kind]:
-                lines.append(f"  not finite, {kind}: {', '.join(names)}")
+            if names := diagnosis[kind]:
+                lines.append(f"  non-finite {kind}: {', '.join(names)}")
     return "\n".join(lines)

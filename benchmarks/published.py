@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from analysis.plan.aot_compile import CompiledStep, reason_of
-from analysis.plan.memory import partitioner_of
-from analysis.plan.parameters import vocabularies
-from analysis.plan.step import PlannedStep
+from analysis.plan.aot_compile import CompiledStep, out_of_memory_reason
+from analysis.plan.memory import partitioner_for
+from analysis.plan.step import StepSpec, dummy_tokenizers
 from experiment.validate import validate_config
 from models.attention.dispatch import IMPLEMENTATIONS, is_supported
 from training.optim.optimizers import make_optimizer
@@ -100,13 +99,13 @@ class Timed:
     """Compiled training step with random parameters and a random batch."""
 
     def __init__(self, cfg: ConfigDict):
-        self.step = step = PlannedStep.of(cfg)
-        partitioner = partitioner_of(cfg, jax.devices()[:1])
-        self.compiled = CompiledStep.of(step, partitioner)
+        self.step = step = StepSpec.from_config(cfg)
+        partitioner = partitioner_for(cfg, jax.devices()[:1])
+        self.compiled = CompiledStep.compile(step, partitioner)
         optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-        params, rows = partitioner.sharded_shapes(step.params), step.rows
+        params, rows = partitioner.sharded_shapes(step.params), step.batch_size
         random = np.random.default_rng(0)
-        sizes = vocabularies(cfg)
+        sizes = dummy_tokenizers(cfg)
 
         def drawn(leaf):
             values = 0.02 * random.standard_normal(leaf.shape, np.float32)
@@ -117,7 +116,7 @@ class Timed:
             lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
         )(start)
         self.carry = partitioner.init_carry(step.carry, rows)
-        _, _, shapes = step.inputs(rows)
+        _, _, shapes = step.input_shapes(rows)
         smallest = min(tokenizer.vocab_size for tokenizer in sizes.values())
         self.batch = partitioner.put_batch(
             {name: full(leaf, smallest, random) for name, leaf in shapes.items()}
@@ -153,7 +152,7 @@ def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return about | {"refused": reason_of(str(error))}
+        return about | {"refused": out_of_memory_reason(str(error))}
 
 
 def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
@@ -173,8 +172,8 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
         "flops_per_second": flops / second,
         "peak_matmul_flops_per_second": top,
         SHARE: flops / second / top,
-        "held_bytes": subject.compiled.held,
-        "working_bytes": subject.compiled.working,
+        "held_bytes": subject.compiled.state_bytes,
+        "working_bytes": subject.compiled.working_bytes,
         "compile_seconds": subject.compiled.seconds,
         "nonfinite_steps": float(subject.pairs["nonfinite_steps"][0]),
     }

@@ -28,7 +28,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from analysis.plan.step import PlannedStep
+from analysis.plan.step import StepSpec
 from benchmarks.collectives import collectives
 from benchmarks.harness.protocol import spread
 from benchmarks.tpu_roofline import predictions
@@ -61,11 +61,11 @@ class Batches:
       shapes: the batch shape, for `compiled_step`.
     """
 
-    def __init__(self, step: PlannedStep):
-        _, _, shapes = step.inputs(step.rows)
+    def __init__(self, step: StepSpec):
+        _, _, shapes = step.input_shapes(step.batch_size)
         draw = np.random.default_rng(0)
         size = step.cfg.data.vocab_size
-        self.batch_size, self.shapes = step.rows, [(step.rows, step.length)]
+        self.batch_size, self.shapes = step.batch_size, [(step.batch_size, step.length)]
         self.whole = {name: np.ones(x.shape, x.dtype) for name, x in shapes.items()}
         self.whole["reset"][:] = False
         for name in ("tokens", "source", "target_in", "labels"):
@@ -94,10 +94,10 @@ def training_of(mode: str, count: int, options: argparse.Namespace) -> TrainingS
     cfg.data.update(batch_size=options.rows, segment_length=options.length)
     cfg.model.update({**options.sizes, "memory_length": options.length})
     cfg.parallel.update(MODES[mode](count))
-    step = PlannedStep.of(cfg)
+    step = StepSpec.from_config(cfg)
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
     partitioner = make_partitioner(cfg.parallel)
-    parts = step.built, partitioner, Batches(step), optimizer, schedule
+    parts = step.experiment, partitioner, Batches(step), optimizer, schedule
     return TrainingSetup(*parts, cfg.steps)
 
 
@@ -184,10 +184,10 @@ def work_of(config: str) -> dict:
         cfg = importlib.import_module(f"configs.{file}").get_config(model)
     except (ImportError, KeyError) as error:
         raise UserError(f"--predict={config}: unknown config") from error
-    step = PlannedStep.of(cfg)
+    step = StepSpec.from_config(cfg)
     return {
         "flops": step.flops(),
-        "rows": step.rows,
+        "rows": step.batch_size,
         "length": step.length,
         "tokens": step.tokens,
         "parameters": num_parameters(step.params),

@@ -1,12 +1,12 @@
-"""Makes architectures equal: in parameters, in training FLOPs or in training time.
+"""Matches the sizes of architectures in parameters, training FLOPs or training time.
 
 python -m analysis.budget --config=configs/cldr.py --equal=parameters --to=1_000_000
 python -m analysis.budget --config=configs/cldr.py --equal=flops --output=space.py
 
-Without --to all get what the first of --models has by itself. What is solved for is
-the width, with the other sizes along, or --vary=steps. --output is a space for
-sweep.py, which must get the same --config.KEY=VALUE. Nothing is prepared:
-vocabularies count as full, and a step is one on the longest batch.
+Without --to, the budget is the cost of the first of --models. The width is varied and
+the other sizes scale with it; --vary=steps keeps the sizes instead. --output is a
+search space for sweep.py, which must get the same --config.KEY=VALUE. No data is
+prepared: vocabularies count as full, and each step is on the longest batch.
 """
 
 import sys
@@ -15,53 +15,52 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from analysis.budget.equal_models import (
-    COSTS,
-    equal_models,
-    parse_target,
-    space_text,
-    table,
-)
+from analysis import budget
 from utils import cli
 from utils.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="configs/DATA.py, without a model.", lock_config=True
 )
-EQUAL = flags.DEFINE_string("equal", "parameters", "Or flops, seconds: of training.")
-TO = flags.DEFINE_string("to", None, "How many; as the first of the models has.")
-MODELS = flags.DEFINE_list(
-    "models", ["transformer", "rnn", "transformer_xl"], "Behind the config's colon."
+EQUAL = flags.DEFINE_string(
+    "equal", "parameters", "What is equal: parameters, flops or seconds of training."
 )
-VARY = flags.DEFINE_string("vary", "width", "Or steps, which keeps the sizes.")
-SEEDS = flags.DEFINE_integer("seeds", 1, "Of the space: runs of each model.")
-OUTPUT = flags.DEFINE_string("output", None, "Space to write, for sweep.py.")
+TO = flags.DEFINE_string("to", None, "Budget; default: that of the first model.")
+MODELS = flags.DEFINE_list(
+    "models", ["transformer", "rnn", "transformer_xl"], "Arguments of the config file."
+)
+VARY = flags.DEFINE_string("vary", "width", "width, or steps with the sizes kept.")
+SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each model in the search space.")
+OUTPUT = flags.DEFINE_string("output", None, "Search space to write, for sweep.py.")
 
 
 def main() -> None:
-    """Prints what each model is given."""
+    """Prints the matched settings of each model."""
     models = [name.strip() for name in MODELS.value if name.strip()]
     if not models:
-        raise UserError("--models is empty: name some, rnn,transformer")
+        raise UserError("--models is empty: name models, --models=rnn,transformer")
     if SEEDS.value < 1:
-        raise UserError(f"--seeds={SEEDS.value}: at least 1")
+        raise UserError(f"--seeds={SEEDS.value} must be at least 1")
     if EQUAL.value == "seconds":
         print(
-            "warning: clocks are noisy; with other work on this machine, or on "
-            "another machine, other widths take as long",
+            "warning: measured times vary; under other load, or on another machine, "
+            "other widths take as long",
             file=sys.stderr,
         )
     if CONFIG.value is None:
         cli.fail("flag --config=FILE is missing")
     config = config_flags.get_config_filename(flags.FLAGS["config"])
-    target, given = parse_target(TO.value), cli.overrides(CONFIG)
-    found = equal_models(config, models, EQUAL.value, target, VARY.value, given)
-    words = COSTS[EQUAL.value][1]
-    print(table(found, words))
+    target, overrides = budget.parse_target(TO.value), cli.overrides(CONFIG)
+    matches = budget.match_models(
+        config, models, EQUAL.value, target, VARY.value, overrides
+    )
+    format_cost = budget.COSTS[EQUAL.value][1]
+    print(budget.format_table(matches, format_cost))
     if OUTPUT.value:
         path = Path(OUTPUT.value).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(space_text(config, found, words, SEEDS.value), encoding="utf8")
+        source = budget.space_source(config, matches, format_cost, SEEDS.value)
+        path.write_text(source, encoding="utf8")
         print(path)
 
 

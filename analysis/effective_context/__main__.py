@@ -1,11 +1,9 @@
-"""How much context models make use of: RECL (Dai et al. 2019, appendix C).
+"""Measures how much context models use: RECL (Dai et al. 2019, appendix C).
 
 python -m analysis.effective_context --runs=runs/a,runs/b,runs/c
 
-The relative effective context length of each model of a group: the shortest context
-of which more would gain it less than one per cent, counted where all models of the
-group find little. Runs must share text and vocabulary. Writes effective-context.json
-and .png to --output.
+The runs must share text and vocabulary; the lengths of a group are relative to each
+other. Writes effective-context.json and effective-context.png to --output.
 """
 
 import json
@@ -15,14 +13,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from analysis.effective_context.context_losses import context_losses, spread_places
-from analysis.effective_context.recl import draw, parse_lengths, report, table
+from analysis import effective_context
 from data.dataset import Dataset, open_dataset
 from experiment.restore import TrainedRun, check_data, open_run
 from utils import cli
 from utils.errors import UserError
-
-NAME = "effective-context"
 
 RUNS = flags.DEFINE_list("runs", None, "Run directories of a group.", required=True)
 SPLIT = flags.DEFINE_string("split", "validation", "Split whose tokens are predicted.")
@@ -30,14 +25,14 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
 LENGTHS = flags.DEFINE_list(
     "lengths",
     [str(32 * i) for i in range(1, 11)],
-    "Context lengths in tokens, a step apart.",
+    "Context lengths in tokens, in equal steps.",
 )
-PLACES = flags.DEFINE_integer("places", 1024, "Tokens predicted, all over the split.")
-ROWS = flags.DEFINE_integer("rows", 64, "Windows read side by side.")
+PLACES = flags.DEFINE_integer("places", 1024, "Predicted tokens, all over the split.")
+ROWS = flags.DEFINE_integer("rows", 64, "Windows read in parallel.")
 MEMORY = flags.DEFINE_integer(
-    "memory_length", None, "Of runs of Transformer-XL, instead of their own."
+    "memory_length", None, "Memory length of Transformer-XL; default: the run's own."
 )
-OUTPUT = flags.DEFINE_string("output", ".", "Folder for the figures.")
+OUTPUT = flags.DEFINE_string("output", ".", "Folder of the files.")
 
 
 def measure(
@@ -45,12 +40,12 @@ def measure(
     lengths: Sequence[int],
     *,
     split: str,
-    places: int,
-    rows: int,
+    num_positions: int,
+    batch_size: int,
 ) -> np.ndarray:
-    """l_i(c, t) of each run, [runs, lengths, places].
+    """Computes l_i(c, t) of each run, [runs, lengths, positions].
 
-    Raises UserError for a split too short for the longest context.
+    Raises UserError for a split that is shorter than the longest context.
     """
     losses = []
     for run, dataset in runs:
@@ -58,25 +53,26 @@ def measure(
         text = dataset.evaluation_batches(split, batch_size=1).text.tokens
         if len(text) <= lengths[-1]:
             raise UserError(
-                f"--lengths up to {lengths[-1]}: {split} has {len(text)} tokens"
+                f"--lengths up to {lengths[-1]} are too long: {split} has {len(text)} "
+                "tokens"
             )
-        found = context_losses(
+        values = effective_context.context_losses(
             run.experiment.evaluation_model,
             run.variables,
             text,
-            spread_places(len(text), lengths[-1], places),
+            effective_context.evenly_spaced(len(text), lengths[-1], num_positions),
             lengths,
-            rows=rows,
+            batch_size=batch_size,
             segment_length=cfg.eval.segment_length or cfg.data.segment_length,
         )
-        losses.append(found)
+        losses.append(values)
     return np.stack(losses)
 
 
 def open_group(
     workdirs: Sequence[str], checkpoint: str, memory_length: int | None
 ) -> list[tuple[TrainedRun, Dataset]]:
-    """Runs and their text, which is the same for all.
+    """Opens runs of language models with their text, which they must share.
 
     Raises UserError for a run of another task, or of other data or vocabulary than
     the first.
@@ -86,7 +82,7 @@ def open_group(
         run = open_run(workdir, checkpoint)
         cfg = run.experiment.cfg
         if run.experiment.task.model_class != "LanguageModel":
-            raise UserError(f"{workdir} is of {cfg.task}: a text model is needed")
+            raise UserError(f"{workdir} has task {cfg.task}: language models only")
         if memory_length is not None and cfg.model.name == "transformer_xl":
             cfg.eval.memory_length = memory_length
         dataset = open_dataset(cfg.data, run.experiment.tokenizers)
@@ -95,32 +91,38 @@ def open_group(
         first = group[0][1].hashes
         if dataset.hashes != first:
             raise UserError(
-                f"{workdir} has {dataset.hashes} and {workdirs[0]} {first}: "
-                "a group shares data and vocabulary"
+                f"{workdir} has {dataset.hashes} and {workdirs[0]} {first}: the runs "
+                "of a group must share data and vocabulary"
             )
     return group
 
 
 def main() -> None:
-    """Prints the table and where the files are."""
-    lengths = parse_lengths(LENGTHS.value)
+    """Prints the table and the paths of the files."""
+    lengths = effective_context.parse_lengths(LENGTHS.value)
     for flag in (PLACES, ROWS):
         if flag.value < 1:
-            raise UserError(f"--{flag.name}={flag.value}: at least 1 is needed")
+            raise UserError(f"--{flag.name}={flag.value} must be at least 1")
     names = list(dict.fromkeys(RUNS.value))
     runs = open_group(names, CHECKPOINT.value, MEMORY.value)
-    sizes = {"split": SPLIT.value, "places": PLACES.value, "rows": ROWS.value}
-    losses = measure(runs, lengths, **sizes)
-    figures = report(names, lengths, losses)
+    losses = measure(
+        runs,
+        lengths,
+        split=SPLIT.value,
+        num_positions=PLACES.value,
+        batch_size=ROWS.value,
+    )
+    summary = effective_context.summarize(names, lengths, losses)
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     protocol = {"split": SPLIT.value, "memory_length": MEMORY.value}
-    document = json.dumps({**protocol, **figures}, indent=1)
-    (output / f"{NAME}.json").write_text(document + "\n", encoding="utf8")
-    draw(figures, output / f"{NAME}.png")
-    print(table(figures))
-    print(output / f"{NAME}.json")
-    print(output / f"{NAME}.png")
+    numbers, picture = (output / f"effective-context{end}" for end in (".json", ".png"))
+    document = json.dumps({**protocol, **summary}, indent=1)
+    numbers.write_text(document + "\n", encoding="utf8")
+    effective_context.plot(summary, picture)
+    print(effective_context.format_table(summary))
+    print(numbers)
+    print(picture)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Memory and compute of a training step, before it runs."""
+"""Plans of training runs: parameters, FLOPs, memory and compiled programs."""

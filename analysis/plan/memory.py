@@ -1,7 +1,16 @@
-"""What each device of a run would hold; none of them need be there."""
+"""Memory of each device in a training step, exact or estimated without a compiler.
+
+What stays from step to step follows from shapes and shardings. Gradients and
+activations are estimated from the liveness of the arrays of a jaxpr: an array lives
+from the operation that makes it to the last one that uses it, in the order in which
+operations were traced (for a gradient: forward, then backward). Aliases (a broadcast,
+a change of shape or type) take no memory. A compiler fuses and reorders operations and
+pads arrays, so this is an estimate, but it needs no compiler and no device.
+"""
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -9,8 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from analysis.plan.liveness import peak_bytes
-from analysis.plan.step import PlannedStep
+from analysis.plan.step import StepSpec
 from models.attention.dispatch import SUPPORTED_DEVICES
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
@@ -19,92 +27,173 @@ from training.parallel.partitioning import make_partitioner
 from training.step import make_state
 from utils.errors import UserError
 
+ALIASES = (  # operations that compilers fuse into those that read their results
+    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
+    *("convert_element_type", "copy", "stop_gradient", "bitcast_convert_type"),
+)
+FREE_OPS = ("iota", "random_wrap", "random_unwrap", "random_seed")
+LOOPS = ("scan", "while")  # their results stay alive during an iteration
+
+Sizes = dict[int, int]  # bytes by the id of a variable
+
 
 @dataclasses.dataclass(frozen=True)
-class Held:
-    """Bytes a device holds from step to step, exactly; activations come on top."""
+class DeviceMemory:
+    """Bytes that a device holds from step to step, exact, without activations."""
 
     parameters: int
-    optimizer: int  # its state, and the mean that `optim.ema_decay` keeps
+    optimizer: int  # its state, and the average that `optim.ema_decay` keeps
     carry: int
 
     @property
     def total(self) -> int:
-        """Of all three."""
+        """Bytes of parameters, optimizer state and carry together."""
         return self.parameters + self.optimizer + self.carry
 
 
-def num_devices(cfg: ConfigDict, asked: int | None) -> int:
-    """So many as asked for; without a wish as few as `cfg.parallel` makes do with.
+def num_devices(cfg: ConfigDict, requested: int | None) -> int:
+    """Returns the requested number, or the fewest devices that `cfg.parallel` needs.
 
     Raises UserError for less than one.
     """
-    if asked is None:
+    if requested is None:
         axes = (cfg.parallel.data, cfg.parallel.fsdp, cfg.parallel.tensor)
         return math.prod(max(1, size) for size in axes)
-    if asked < 1:
-        raise UserError(f"--devices={asked}: a run needs 1 or more")
-    return asked
+    if requested < 1:
+        raise UserError(f"--devices={requested} must be at least 1")
+    return requested
 
 
-def partitioner_of(cfg: ConfigDict, devices: Devices) -> JitPartitioner:
-    """Over so many devices, or these.
+def partitioner_for(cfg: ConfigDict, devices: Devices) -> JitPartitioner:
+    """Returns the partitioner of a config over some devices, or a number of them.
 
-    Raises UserError where `cfg.parallel` does not make so many.
+    Raises UserError where `cfg.parallel` does not match their number.
     """
     return make_partitioner(
         cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices
     )
 
 
-def held(step: PlannedStep, partitioner: JitPartitioner) -> Held:
-    """What each device holds from step to step."""
+def device_memory(step: StepSpec, partitioner: JitPartitioner) -> DeviceMemory:
+    """Computes the memory that each device holds from step to step."""
     cfg, params = step.cfg, step.params
     optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
 
     def make(params):
         return make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
 
-    own = partitioner.bytes_per_device(params)
-    whole = partitioner.bytes_per_device(jax.eval_shape(make, params))
-    rows = step.rows if step.has_streams else 1
-    return Held(own, whole - own, partitioner.carry_bytes_per_device(step.carry, rows))
+    parameters = partitioner.bytes_per_device(params)
+    state = partitioner.bytes_per_device(jax.eval_shape(make, params))
+    batch_size = step.batch_size if step.has_carry else 1
+    carry = partitioner.carry_bytes_per_device(step.carry, batch_size)
+    return DeviceMemory(parameters, state - parameters, carry)
 
 
-def working_bytes(step: PlannedStep, partitioner: JitPartitioner) -> int:
-    """Gradients and activations of a device at their most, by estimate.
+def working_bytes(step: StepSpec, partitioner: JitPartitioner) -> int:
+    """Estimates the peak of gradients and activations on a device.
 
-    Arrays live from the operation that makes them to their last use (see
-    analysis/plan/liveness.py). Rows are those of a device, gradients lie as their
-    parameters do; what an axis over `tensor` spreads beside them counts whole, and
-    parameters that `fsdp` gathers for a layer do not count. What XLA reserves for
-    small models of each architecture is 0.7 to 1.1 times the estimate on a CPU; with
-    `remat` it is more there, since XLA for CPUs undoes it. Kernels of accelerators are
-    taken for attention in blocks.
+    The batch is a device's share, and gradients are sharded as their parameters are.
+    Other arrays that the `tensor` axis shards count whole, and parameters that `fsdp`
+    gathers for a layer do not count. XLA on a CPU reserves 0.7 to 1.1 times the
+    estimate for small models of each architecture, and more with `remat`, which XLA
+    undoes there. Accelerator kernels are estimated as blockwise attention.
     """
     if step.cfg.model.get("attention_impl") in SUPPORTED_DEVICES:
         cfg = step.cfg.copy_and_resolve_references()
         cfg.model.attention_impl = "blockwise"
-        step = PlannedStep.of(cfg)
-    shape = partitioner.mesh.shape
-    rows = partitioner.pad_batch_size(step.rows) // (shape["data"] * shape["fsdp"])
-    inputs = (*step.inputs(rows), jax.ShapeDtypeStruct((), jnp.uint32))
+        step = StepSpec.from_config(cfg)
+    mesh = partitioner.mesh.shape
+    padded = partitioner.pad_batch_size(step.batch_size)
+    inputs = (
+        *step.input_shapes(padded // (mesh["data"] * mesh["fsdp"])),
+        jax.ShapeDtypeStruct((), jnp.uint32),
+    )
     _, *others = jax.eval_shape(step.gradient, *inputs)
-    results = (gradient_bytes(step.params, partitioner), *sizes(others))
-    return peak_bytes(step.gradient, *inputs, results=results)
+    other_bytes = jax.tree.map(lambda leaf: leaf.size * leaf.dtype.itemsize, others)
+    result_bytes = (gradient_bytes(step.params, partitioner), *other_bytes)
+    return peak_bytes(step.gradient, *inputs, result_bytes=result_bytes)
 
 
 def gradient_bytes(params: PyTree, partitioner: JitPartitioner) -> PyTree:
-    """Of each parameter's gradient, on a device."""
+    """Computes the bytes of each parameter's gradient on a device."""
     return jax.tree.map(
-        lambda leaf, place: (
-            leaf.dtype.itemsize * math.prod(place.shard_shape(leaf.shape))
+        lambda leaf, sharding: (
+            leaf.dtype.itemsize * math.prod(sharding.shard_shape(leaf.shape))
         ),
         nn.meta.unbox(params),
         partitioner.shardings_of(params),
     )
 
 
-def sizes(tree: PyTree) -> PyTree:
-    """Bytes of each array."""
-    return jax.tree.map(lambda leaf: leaf.size * leaf.dtype.itemsize, tree)
+def peak_bytes(function: Callable, *inputs: PyTree, result_bytes: PyTree = None) -> int:
+    """Estimates the peak memory of the arrays a function makes, without its inputs.
+
+    Args:
+      inputs: arrays, or their shapes.
+      result_bytes: bytes of each of its results; None: as their shapes say.
+    """
+    jaxpr = jax.make_jaxpr(function)(*inputs).jaxpr
+    overrides: Sizes = {}
+    if result_bytes is not None:
+        bases, leaves = _alias_bases(jaxpr), jax.tree.leaves(result_bytes)
+        for variable, size in zip(jaxpr.outvars, leaves, strict=True):
+            overrides |= dict.fromkeys(bases.get(id(variable), ()), size)
+    return _peak(jaxpr, overrides)
+
+
+def _variable_bytes(variable) -> int:
+    """Returns the bytes of a variable; those of random keys count as 0."""
+    aval = variable.aval
+    itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
+    return math.prod(getattr(aval, "shape", ())) * itemsize
+
+
+def _peak(jaxpr, overrides: Sizes) -> int:
+    """Returns the peak of a jaxpr; `overrides` replace the sizes of some variables."""
+    bases = _alias_bases(jaxpr)
+    last_use = {}
+    for index, eqn in enumerate(jaxpr.eqns):
+        last_use |= {base: index for v in eqn.invars for base in bases.get(id(v), ())}
+    last_use |= {base: -1 for v in jaxpr.outvars for base in bases.get(id(v), ())}
+    alive: Sizes = {}
+    total = peak = 0
+    for index, eqn in enumerate(jaxpr.eqns):
+        made = {
+            id(v): overrides.get(id(v), _variable_bytes(v))
+            for v in eqn.outvars
+            if bases.get(id(v)) == (id(v),)
+        }
+        outputs = sum(made.values())
+        inner = max((_peak(j, {}) for j in _inner_jaxprs(eqn)), default=0)
+        is_loop = eqn.primitive.name in LOOPS
+        peak = max(peak, total + (outputs + inner if is_loop else max(outputs, inner)))
+        total, alive = total + outputs, alive | made
+        used = {base for v in eqn.invars for base in bases.get(id(v), ())}
+        for base in used | made.keys():
+            if last_use.get(base, index) == index:
+                total -= alive.pop(base, 0)
+    return peak
+
+
+def _alias_bases(jaxpr) -> dict[int, tuple[int, ...]]:
+    """Maps each variable made in a jaxpr to those whose memory it aliases."""
+    bases: dict[int, tuple[int, ...]] = {}
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        for v in eqn.outvars:
+            if name in ALIASES:
+                bases[id(v)] = bases.get(id(eqn.invars[0]), ())
+            else:
+                bases[id(v)] = () if name in FREE_OPS else (id(v),)
+    return bases
+
+
+def _inner_jaxprs(eqn) -> list:
+    """Returns the jaxprs among the parameters of an operation."""
+    values = [
+        item
+        for value in eqn.params.values()
+        for item in (value if isinstance(value, tuple | list) else (value,))
+    ]
+    opened = [getattr(item, "jaxpr", item) for item in values]
+    return [item for item in opened if hasattr(item, "eqns")]

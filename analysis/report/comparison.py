@@ -1,4 +1,4 @@
-"""What several runs have in common, and what tells them apart."""
+"""Comparison of several runs: their differences, warnings, and translated samples."""
 
 import dataclasses
 import json
@@ -6,172 +6,174 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import sacrebleu
 
-from analysis.report.runs import Run, Scored
+from analysis.report.runs import EvalResult, Run
 from training.run_dir import MACHINE_SPECIFIC_KEYS, flatten_config
 from utils.errors import UserError
 
 CHRF = sacrebleu.CHRF()
-SAMPLES = 12
-DISPUTED = 8  # of them, since the runs disagree; more where they rarely agree
+NUM_SAMPLES = 12
+NUM_DISPUTED = 8  # samples on which the runs disagree; more where they rarely agree
 
-SCORED = "scored: "  # before a key of a protocol
-# Of a score card's protocol, what is no choice of how to score.
+PROTOCOL_PREFIX = "scored: "  # before a key of a score card's protocol
+# Fields of a score card's protocol that are no choice of how to score.
 NOT_COMPARED = ("checkpoint", "commit", "config", "data", "vocabulary")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A sentence and what each run made of it."""
+    """A sentence and the hypothesis of each run."""
 
     source: str
     reference: str
     hypotheses: tuple[str, ...]
 
     def is_exact(self, hypothesis: str) -> bool:
-        """Whether a hypothesis is the reference."""
+        """Whether a hypothesis equals the reference."""
         return hypothesis.strip() == self.reference.strip()
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Runs of one task, all scored on one split."""
+    """Runs of one task that were scored on one split."""
 
     runs: tuple[Run, ...]
     split: str
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> "Comparison":
-        """Of the test split, or else of the validation split.
+    def from_runs(cls, runs: Sequence[Run]) -> "Comparison":
+        """Compares runs on the test split, or else on the validation split.
 
         Raises UserError for runs of different tasks, or scored on different splits.
         """
-        tasks = groups(runs, lambda run: run.config["task"])
+        tasks = group_labels(runs, lambda run: run.config["task"])
         if len(tasks) > 1:
-            raise UserError(f"runs of different tasks do not compare: {told(tasks)}")
-        splits = groups(runs, preferred_split)
-        shared = set.intersection(*(set(run.scored) for run in runs))
+            raise UserError(
+                f"Cannot compare runs of different tasks: {format_groups(tasks)}"
+            )
+        splits = group_labels(runs, lambda run: preferred_split(run.results))
+        shared = set.intersection(*(set(run.results) for run in runs))
         if not shared:
             raise UserError(
-                f"runs scored on different splits do not compare: {told(splits)}. "
-                "Run eval.py --split=test on each"
+                "Cannot compare runs scored on different splits: "
+                f"{format_groups(splits)}. Run eval.py --split=test on each"
             )
-        return cls(tuple(runs), preferred(shared))
+        return cls(tuple(runs), preferred_split(shared))
 
     @property
-    def scored(self) -> tuple[Scored, ...]:
-        """What each run made of the split."""
-        return tuple(run.scored[self.split] for run in self.runs)
+    def results(self) -> tuple[EvalResult, ...]:
+        """The evaluation of each run on the split."""
+        return tuple(run.results[self.split] for run in self.runs)
 
     @property
     def title(self) -> str:
-        """Task, corpora and split."""
+        """Task, corpora and split of the comparison."""
         task = self.runs[0].config["task"].replace("_", " ")
-        corpora = groups(self.runs, lambda run: run.config["data"]["name"])
+        corpora = group_labels(self.runs, lambda run: run.config["data"]["name"])
         return f"{task}, {', '.join(corpora)}, {self.split} split"
 
     def warnings(self) -> list[str]:
-        """Why some of the numbers do not compare."""
-        found = []
-        data = groups(self.runs, self._data)
+        """Lists the reasons why some of the numbers are not comparable."""
+        warnings = []
+        data = group_labels(self.runs, self._data_hash)
         if len(data) > 1:
-            found.append(
-                f"different data ({told(data)}): the texts or the tokens of these "
-                "runs are not the same, so their scores do not compare"
+            warnings.append(
+                f"different data ({format_groups(data)}): the texts or tokens of these "
+                "runs differ, so their scores are not comparable"
             )
-        unlike = [key for key, _ in self.differences() if key.startswith(SCORED)]
-        if unlike:
-            keys = ", ".join(key.removeprefix(SCORED) for key in unlike)
-            found.append(
-                f"scored differently ({keys}): scores compare only where that is the "
-                "question"
+        keys = [
+            key.removeprefix(PROTOCOL_PREFIX)
+            for key, _ in self.differences()
+            if key.startswith(PROTOCOL_PREFIX)
+        ]
+        if keys:
+            warnings.append(
+                f"protocols differ ({', '.join(keys)}): do not compare scores"
             )
-        devices = groups(self.runs, device)
+        devices = group_labels(self.runs, device)
         if len(devices) > 1:
-            found.append(
-                f"different devices ({told(devices)}): "
-                "tokens/s and training time do not compare"
+            warnings.append(
+                f"different devices ({format_groups(devices)}): "
+                "tokens/s and training time are not comparable"
             )
         for run in self.runs:
             done, planned = run.steps, run.planned_steps
             if done is not None and planned is not None and done < planned:
-                found.append(
-                    f"{run.label} is not trained to the end: "
+                warnings.append(
+                    f"training of {run.label} is incomplete: "
                     f"step {done:,} of {planned:,}"
                 )
-        return found
+        return warnings
 
-    def _data(self, run: Run) -> str:
-        known = run.scored[self.split].card.get("protocol", {}).get("data")
+    def _data_hash(self, run: Run) -> str:
+        known = run.results[self.split].card.get("protocol", {}).get("data")
         return known or run.about.get("hashes", {}).get("data", "unknown")
 
     def differences(self) -> list[tuple[str, list[str]]]:
-        """Keys of config and protocol that differ, each with every run's value."""
+        """Lists keys of config and protocol that differ, with the value of each run."""
         settings = [
-            flatten_config(run.config) | flatten_config(_protocol(scored.card), SCORED)
-            for run, scored in zip(self.runs, self.scored, strict=True)
+            flatten_config(run.config)
+            | flatten_config(_protocol(result.card), PROTOCOL_PREFIX)
+            for run, result in zip(self.runs, self.results, strict=True)
         ]
         keys = dict.fromkeys(key for values in settings for key in values)
         table = [
-            (key, [_shown(values, key) for values in settings])
+            (key, [_format_setting(values, key) for values in settings])
             for key in keys
             if key not in MACHINE_SPECIFIC_KEYS
         ]
         differing = [(key, values) for key, values in table if len(set(values)) > 1]
-        # What each of them has comes before what is peculiar to an architecture.
+        # Keys that all runs have come before those of one architecture.
         return sorted(differing, key=lambda item: "" in item[1])
 
     def samples(self) -> list[Sample]:
-        """Some sentences that all runs translated, most of them in dispute.
+        """Selects sentences that all runs translated, most of them disputed.
 
-        Of those in dispute the ones on which the runs' chrF lies farthest apart.
+        The disputed ones are those with the largest differences of chrF.
         """
-        translations = [_translations(scored.samples) for scored in self.scored]
+        translations = [_translations(result.samples) for result in self.results]
         common = [
-            Sample(*pair, tuple(found[pair] for found in translations))
+            Sample(*pair, tuple(hypotheses[pair] for hypotheses in translations))
             for pair in translations[0]
-            if all(pair in found for found in translations)
+            if all(pair in hypotheses for hypotheses in translations)
         ]
         agreed = [sample for sample in common if len(set(sample.hypotheses)) == 1]
         disputed = [sample for sample in common if len(set(sample.hypotheses)) > 1]
         disputed = sorted(disputed, key=disagreement, reverse=True)
-        chosen = disputed[: max(DISPUTED, SAMPLES - len(agreed))]
-        chosen += spread(agreed, SAMPLES - len(chosen))
+        chosen = disputed[: max(NUM_DISPUTED, NUM_SAMPLES - len(agreed))]
+        chosen += take_evenly(agreed, NUM_SAMPLES - len(chosen))
         return [sample for sample in common if sample in chosen]
 
 
-def preferred_split(run: Run) -> str:
-    """The split a run is judged by."""
-    return preferred(run.scored)
-
-
-def preferred(splits: Iterable[str]) -> str:
-    """Test, or validation, or whatever there is."""
+def preferred_split(splits: Iterable[str]) -> str:
+    """Returns test, or else validation, or else the first split by name."""
     return min(splits, key=lambda name: (name != "test", name != "validation", name))
 
 
 def device(run: Run) -> str:
-    """What a run was trained on, such as `4 x TPU v4`."""
+    """Formats the devices that a run was trained on, such as `4 x TPU v4`."""
     devices = run.about.get("devices", [])
     return f"{len(devices)} x {devices[0]}" if devices else "unknown"
 
 
-def groups(
+def group_labels(
     runs: Sequence[Run], key: Callable[[Run], Hashable]
 ) -> dict[Hashable, list[str]]:
-    """Labels of the runs that share a value, by the value."""
-    found: dict[Hashable, list[str]] = {}
+    """Groups the labels of runs by a value of the run."""
+    groups: dict[Hashable, list[str]] = {}
     for run in runs:
-        found.setdefault(key(run), []).append(run.label)
-    return found
+        groups.setdefault(key(run), []).append(run.label)
+    return groups
 
 
-def told(grouped: dict[Hashable, list[str]]) -> str:
-    """Such as `1a2b: rnn, transformer; 3c4d: transformer_xl`."""
-    return "; ".join(f"{value}: {', '.join(who)}" for value, who in grouped.items())
+def format_groups(groups: dict[Hashable, list[str]]) -> str:
+    """Formats groups, such as `1a2b: rnn, transformer; 3c4d: transformer_xl`."""
+    return "; ".join(
+        f"{value}: {', '.join(labels)}" for value, labels in groups.items()
+    )
 
 
 def disagreement(sample: Sample) -> float:
-    """How far apart the runs' sentence chrF lies, from 0 to 100."""
+    """Returns the range of the runs' sentence chrF, from 0 to 100."""
     scores = [
         CHRF.sentence_score(hypothesis, [sample.reference]).score
         for hypothesis in set(sample.hypotheses)
@@ -179,14 +181,14 @@ def disagreement(sample: Sample) -> float:
     return max(scores) - min(scores)
 
 
-def spread(items: list, count: int) -> list:
-    """At most `count` of the items, evenly far from each other."""
+def take_evenly(items: list, count: int) -> list:
+    """Returns at most `count` of the items, evenly spaced."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def _translations(samples: list[dict]) -> dict[tuple[str, str], str]:
-    """Hypotheses by source and reference."""
+    """Maps (source, reference) to the hypothesis."""
     return {
         (line["source"], line["reference"]): line["hypothesis"]
         for line in samples
@@ -199,8 +201,8 @@ def _protocol(card: dict) -> dict:
     return {key: value for key, value in protocol.items() if key not in NOT_COMPARED}
 
 
-def _shown(values: dict, key: str) -> str:
-    """A setting as it would be written, empty where a run has no such key."""
+def _format_setting(values: dict, key: str) -> str:
+    """Formats a setting as in a config file, empty where a run has no such key."""
     if key not in values:
         return ""
     value = values[key]

@@ -1,87 +1,111 @@
-"""All that a report says of some runs, worked out once for every form of it."""
+"""Content of a report, computed once for all of its formats."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-from analysis.effective_context.contexts import Context, contexts
 from analysis.report.comparison import Comparison, Sample, device
 from analysis.report.curves import Chart, learning_curves
-from analysis.report.runs import Run, read_runs
-from analysis.report.score_table import COSTS, Row, score_rows
+from analysis.report.runs import AXES, Run, read_object, read_runs
 from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
-from analysis.report.systems import Pair, System, pairs, systems
-from analysis.report.training_cost import AXES
+from analysis.report.systems import (
+    System,
+    SystemPair,
+    compare_systems,
+    group_by_seed,
+)
+from analysis.report.tables import COSTS, Row, score_rows
+from utils.errors import UserError
+from utils.paths import canonical_path
 
-CURVES = {"loss": "validation loss, nats a token", "bleu": "validation BLEU"}
+CURVES = {"loss": "validation loss, nats per token", "bleu": "validation BLEU"}
+CONTEXT_FILE = "effective-context.json"  # of analysis/effective_context
+
+
+@dataclasses.dataclass(frozen=True)
+class EffectiveContext:
+    """Effective context lengths of a run, in tokens.
+
+    Attributes:
+      run: its index in the report.
+      lengths: by ratio r of hardest positions; "at least" where more may still help.
+      first, last: shortest and longest context, in tokens, and the losses with them.
+    """
+
+    run: int
+    lengths: dict[str, str]
+    first: tuple[int, float]
+    last: tuple[int, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a report says.
+    """Everything that a report shows.
 
     Attributes:
-      sweeps: of which runs are trials.
-      contexts: effective context lengths, where they were computed.
+      sweeps: those whose trials are among the runs.
+      contexts: effective context lengths, where they were measured.
       is_tested: whether pairs of systems are tested.
     """
 
     comparison: Comparison
     sweeps: tuple[SweepResults, ...] = ()
-    contexts: tuple[Context, ...] = ()
+    contexts: tuple[EffectiveContext, ...] = ()
     is_tested: bool = True
 
     @classmethod
-    def of(
+    def from_paths(
         cls,
         paths: Sequence[str],
         context_files: Sequence[str] = (),
         *,
         is_tested: bool = True,
     ) -> "Content":
-        """Of run directories and sweeps' directories.
+        """Reads run directories and directories of sweeps.
 
-        Raises UserError for what is neither, or does not compare.
+        Raises UserError for a path that is neither, and for runs that cannot be
+        compared.
         """
-        comparison = Comparison.of(read_runs(paths))
+        comparison = Comparison.from_runs(read_runs(paths))
         sweeps = tuple(open_sweep(path) for path in paths if is_sweep(path))
-        found = contexts(comparison.runs, context_files)
-        return cls(comparison, sweeps, tuple(found), is_tested)
+        contexts = read_contexts(comparison.runs, context_files)
+        return cls(comparison, sweeps, tuple(contexts), is_tested)
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """In the order they were named."""
+        """The runs in the order they were named."""
         return self.comparison.runs
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """The table of scores."""
+        """The table of scores and costs."""
         return score_rows(self.comparison)
 
     @property
     def scores(self) -> list[Row]:
-        """The part of the table that tells how good the runs are."""
-        return [_part(row, lambda title: title not in COSTS) for row in self.rows]
+        """The columns of the table that hold scores."""
+        return [row.select(lambda title: title not in COSTS) for row in self.rows]
 
     @property
     def costs(self) -> list[Row]:
-        """The part that tells what they took; baselines take nothing."""
-        rows = [row for row in self.rows if row.run is not None]
-        return [_part(row, lambda title: title in COSTS) for row in rows]
+        """The columns of the table that hold costs, without the baselines."""
+        runs = [row for row in self.rows if row.run is not None]
+        return [row.select(lambda title: title in COSTS) for row in runs]
 
     @functools.cached_property
     def systems(self) -> list[System]:
-        """Runs that are seeds of one belong together."""
-        return systems(self.comparison)
+        """The runs grouped by everything but their seed."""
+        return group_by_seed(self.comparison)
 
     @functools.cached_property
-    def pairs(self) -> list[Pair]:
-        """Tests between systems."""
-        return pairs(self.systems) if self.is_tested else []
+    def pairs(self) -> list[SystemPair]:
+        """Paired tests between the systems."""
+        return compare_systems(self.systems) if self.is_tested else []
 
     @functools.cached_property
     def samples(self) -> list[Sample]:
-        """Sentences side by side."""
+        """Selected sentences with the hypotheses of all runs."""
         return self.comparison.samples()
 
     @functools.cached_property
@@ -92,27 +116,27 @@ class Content:
     @functools.cached_property
     def charts(self) -> list[Chart]:
         """Learning curves against each of AXES."""
-        found = [
+        charts = [
             learning_curves(self.runs, name, title, axis)
             for name, title in CURVES.items()
             for axis in AXES
         ]
-        return [chart for chart in found if chart]
+        return [chart for chart in charts if chart]
 
     def warnings(self) -> list[str]:
-        """Why some of the numbers do not compare, and what is left out."""
-        found = self.comparison.warnings()
+        """Lists why numbers are not comparable, and trials that are left out."""
+        warnings = self.comparison.warnings()
         for sweep in self.sweeps:
             if missing := len(sweep.trials) - len(sweep.done):
-                found.append(
+                warnings.append(
                     f"{missing} of {len(sweep.trials)} trials of {sweep.path} did not "
-                    "come to their end and are left out"
+                    "finish and are left out"
                 )
-        return found
+        return warnings
 
     @property
     def has_baselines(self) -> bool:
-        """Whether rows of the table need no learning."""
+        """Whether the table has rows of trivial baselines."""
         return any(row.run is None for row in self.rows)
 
     @property
@@ -122,17 +146,12 @@ class Content:
 
     @property
     def origins(self) -> list[dict[str, str]]:
-        """Where each run's numbers come from."""
-        return [origin(run) for run in self.runs]
+        """Directory, corpus, commit and device of each run."""
+        return [run_origin(run) for run in self.runs]
 
 
-def _part(row: Row, is_wanted: Callable[[str], bool]) -> Row:
-    cells = {title: cell for title, cell in row.cells.items() if is_wanted(title)}
-    return dataclasses.replace(row, cells=cells)
-
-
-def origin(run: Run) -> dict[str, str]:
-    """Where a run's numbers come from."""
+def run_origin(run: Run) -> dict[str, str]:
+    """Returns directory, corpus, model, seed, commit and device of a run."""
     about = run.about
     corpus = about.get("corpus", {})
     commit = about.get("commit", "")
@@ -145,3 +164,52 @@ def origin(run: Run) -> dict[str, str]:
         "device": device(run),
         "jax": about.get("versions", {}).get("jax", ""),
     }
+
+
+def read_contexts(
+    runs: Sequence[Run], files: Sequence[str] = ()
+) -> list[EffectiveContext]:
+    """Reads the effective context lengths of those runs for which they were measured.
+
+    Args:
+      files: effective-context.json files or their folders; files in the directory of
+        a run and in the one above it are read as well.
+
+    Raises UserError for a file that does not exist.
+    """
+    given = [_context_file(Path(name).expanduser()) for name in files]
+    nearby = [
+        folder / CONTEXT_FILE
+        for run in runs
+        for folder in (run.path, run.path / "plots", run.path.parent)
+    ]
+    contexts: dict[int, EffectiveContext] = {}
+    for path in dict.fromkeys([*given, *nearby]):
+        if path.exists():
+            for context in _read_context_file(path, runs):
+                contexts.setdefault(context.run, context)
+    return [contexts[number] for number in sorted(contexts)]
+
+
+def _context_file(path: Path) -> Path:
+    path = path / CONTEXT_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"--context={path}: no such file")
+    return path
+
+
+def _read_context_file(path: Path, runs: Sequence[Run]) -> list[EffectiveContext]:
+    summary = read_object(path, "lengths", "runs")
+    numbers = {canonical_path(run.path): number for number, run in enumerate(runs)}
+    lengths, contexts = summary["lengths"], []
+    for name, result in summary["runs"].items():
+        number = numbers.get(canonical_path(Path(name)))
+        if number is None:
+            continue
+        by_ratio = {
+            ratio: f"{'at least ' * one['is_longest']}{one['length']}"
+            for ratio, one in result["recl"].items()
+        }
+        ends = [(lengths[i], result["loss"][i]) for i in (0, -1)]
+        contexts.append(EffectiveContext(number, by_ratio, *ends))
+    return contexts

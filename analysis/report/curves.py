@@ -1,11 +1,10 @@
-"""Learning curves as the points of a picture, to be drawn by a template."""
+"""Learning curves as coordinates of an SVG chart, which a template draws."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 
-from analysis.report.runs import Run
-from analysis.report.training_cost import AXES
+from analysis.report.runs import AXES, Run
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
@@ -14,13 +13,13 @@ COUNTS = ("{}, thousands", "{}, millions", "{}, billions")
 PREFIXES = ("training KFLOPs", "training MFLOPs", "training GFLOPs", "training TFLOPs")
 PREFIXES += ("training PFLOPs", "training EFLOPs", "training ZFLOPs")
 
-Tick = tuple[float, str]  # where, and what it says
+Tick = tuple[float, str]  # coordinate and label
 Point = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One run's points, in the units of the picture."""
+    """The points of one run in coordinates of the chart."""
 
     run: int
     points: tuple[Point, ...]
@@ -28,7 +27,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A picture of WIDTH by HEIGHT, its origin in the upper left corner."""
+    """A chart of WIDTH by HEIGHT with its origin in the upper left corner."""
 
     title: str
     x_title: str
@@ -41,31 +40,31 @@ class Chart:
 
 
 def curve_points(run: Run, metric: str, axis: str) -> list[Point]:
-    """A metric of the validation split, against one of AXES."""
-    lines = [
-        line
+    """Returns a metric of the validation split against one of AXES."""
+    points = [
+        (line["step"], line[metric])
         for line in run.metrics.get("validation", [])
         if line.get(metric) is not None
     ]
     if axis == "step":
-        return [(line["step"], line[metric]) for line in lines]
-    if run.spent is None:
+        return points
+    if run.cost is None:
         return []
-    places = [(run.spent.at(line["step"], axis), line[metric]) for line in lines]
-    return [(place, value) for place, value in places if place is not None]
+    points = [(run.cost.at(step, axis), value) for step, value in points]
+    return [(x, value) for x, value in points if x is not None]
 
 
 def learning_curves(
     runs: Sequence[Run], metric: str, title: str, axis: str = "step"
 ) -> Chart | None:
-    """A metric of the validation split, drawn; None where no run has it."""
-    found = {n: curve_points(run, metric, axis) for n, run in enumerate(runs)}
-    everything = [point for points in found.values() for point in points]
-    if not everything:
+    """Charts a metric of the validation split; None where no run has it."""
+    points = {n: curve_points(run, metric, axis) for n, run in enumerate(runs)}
+    all_points = [point for curve in points.values() for point in curve]
+    if not all_points:
         return None
-    places, values = zip(*everything, strict=True)
-    x_ticks, y_ticks = ticks(0, max(places)), ticks(min(values), max(values))
-    size, x_title = scale(x_ticks[-1], axis)
+    steps, values = zip(*all_points, strict=True)
+    x_ticks, y_ticks = round_ticks(0, max(steps)), round_ticks(min(values), max(values))
+    size, x_title = axis_unit(x_ticks[-1], axis)
 
     def x(step: float) -> float:
         share = (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -81,30 +80,30 @@ def learning_curves(
         x_ticks=tuple((x(step), f"{step / size:,.10g}") for step in x_ticks),
         y_ticks=tuple((y(value), f"{value:,.10g}") for value in y_ticks),
         curves=tuple(
-            Curve(number, tuple((x(step), y(value)) for step, value in points))
-            for number, points in found.items()
-            if points
+            Curve(number, tuple((x(step), y(value)) for step, value in curve))
+            for number, curve in points.items()
+            if curve
         ),
     )
 
 
-def scale(most: float, axis: str) -> tuple[float, str]:
-    """What an axis's numbers are divided by, to be short; and the title of it."""
-    words = {"tokens": COUNTS, "flops": PREFIXES}.get(axis)
-    if words is None or most < 1000:
+def axis_unit(largest: float, axis: str) -> tuple[float, str]:
+    """Returns the unit that keeps an axis's labels short, and the axis's title."""
+    titles = {"tokens": COUNTS, "flops": PREFIXES}.get(axis)
+    if titles is None or largest < 1000:
         return 1.0, AXES[axis]
-    power = min(3 * int(math.log10(most * (1 + 1e-9)) // 3), 3 * len(words))
-    return 10.0**power, words[power // 3 - 1].format(AXES[axis])
+    power = min(3 * int(math.log10(largest * (1 + 1e-9)) // 3), 3 * len(titles))
+    return 10.0**power, titles[power // 3 - 1].format(AXES[axis])
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers, the first not above `low`, the last not below `high`."""
+def round_ticks(low: float, high: float, max_intervals: int = 5) -> list[float]:
+    """Returns round numbers, the first at most `low`, the last at least `high`."""
     span = high - low or abs(high) or 1.0
-    magnitude = 10.0 ** math.floor(math.log10(span / most))
+    magnitude = 10.0 ** math.floor(math.log10(span / max_intervals))
     step = next(
         factor * magnitude
         for factor in (1, 2, 5, 10)
-        if factor * magnitude >= span / most * (1 - 1e-9)
+        if factor * magnitude >= span / max_intervals * (1 - 1e-9)
     )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]

@@ -1,4 +1,4 @@
-"""Run directories as plain values: what was configured, logged and scored."""
+"""Run directories as plain values: their configs, logs, training costs and scores."""
 
 import collections
 import dataclasses
@@ -8,22 +8,77 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from analysis.report.sweep_results import is_sweep, open_sweep
-from analysis.report.training_cost import Spent
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 from utils.paths import canonical_path
 
+AXES = {  # x axes of learning curves, each with its title; fields of TrainingCost
+    "step": "steps",
+    "tokens": "training tokens",
+    "seconds": "seconds of training",
+    "flops": "training FLOPs",
+}
+
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
-    """What `eval.py` left of a split.
+class TrainingCost:
+    """Cumulative cost of a run by step, from 0 on.
+
+    A line of the log has tokens/s, FLOP/s and the seconds of training so far. Counts
+    are those rates times the seconds since the previous line, summed; between two
+    lines they are interpolated.
+
+    Attributes:
+      flops: None where the log has no rate, as on devices of unknown peak FLOP/s.
+    """
+
+    step: tuple[float, ...]
+    tokens: tuple[float, ...]
+    seconds: tuple[float, ...]
+    flops: tuple[float, ...] | None
+
+    @classmethod
+    def from_log(cls, lines: Sequence[dict]) -> "TrainingCost | None":
+        """Sums up the lines of the training split; None where there are none."""
+        if not lines:
+            return None
+        seconds = np.asarray([0.0, *(line["seconds"] for line in lines)])
+        intervals = np.diff(seconds)
+
+        def cumulative(name: str) -> tuple[float, ...]:
+            rates = np.asarray([line[name] for line in lines], float)
+            return (0.0, *np.cumsum(rates * intervals).tolist())
+
+        has_flops = all(line.get("flops_per_second") is not None for line in lines)
+        return cls(
+            (0.0, *(float(line["step"]) for line in lines)),
+            cumulative("tokens_per_second"),
+            tuple(seconds.tolist()),
+            cumulative("flops_per_second") if has_flops else None,
+        )
+
+    def at(self, step: float, axis: str) -> float | None:
+        """Returns the cost up to a step on one of AXES; None where it is unknown."""
+        if axis == "step":
+            return step
+        values = getattr(self, axis)
+        if values is None or step > self.step[-1]:
+            return None
+        return float(np.interp(step, self.step, values))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalResult:
+    """The evaluation of a run on a split, as `eval.py` wrote it.
 
     Attributes:
       card: the score card.
-      samples: sentences with their hypotheses; none for a text.
-      attention: what `analysis/attention/maps.py` drew, if it did.
-      file: of the card; None where a line of the log stands for one.
+      samples: sentences with their hypotheses; empty for a language model.
+      attention: the attention map of a sample, if there is one.
+      file: path of the card; None where a line of the log replaces it.
     """
 
     card: dict
@@ -34,12 +89,12 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run directory says.
+    """The content of a run directory.
 
     Attributes:
-      label: what tells the run from the others at hand.
+      label: a name that is unique among the runs of a report.
       metrics: the lines of metrics.jsonl by split, in order.
-      scored: by split, of the latest step that was scored.
+      results: by split, of the latest step that was scored.
     """
 
     path: Path
@@ -47,106 +102,110 @@ class Run:
     config: dict
     about: dict
     metrics: dict[str, list[dict]]
-    scored: dict[str, Scored]
+    results: dict[str, EvalResult]
 
     @property
     def steps(self) -> int | None:
-        """How far training came, as logged."""
-        return self._train[-1]["step"] if self._train else None
+        """The last logged step of training."""
+        return self._train_lines[-1]["step"] if self._train_lines else None
 
     @property
     def planned_steps(self) -> int | None:
-        """Those of the whole training; None where the run does not say."""
+        """The number of steps of the whole training; None where it is unknown."""
         if self.about.get("steps"):
             return self.about["steps"]
         return None if self.config.get("epochs") else self.config["steps"]
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of training, those before an interruption included."""
-        return self._train[-1]["seconds"] if self._train else None
+        """Seconds of training, those before interruptions included."""
+        return self._train_lines[-1]["seconds"] if self._train_lines else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The median, without the first line, which holds a compilation."""
-        speeds = [line["tokens_per_second"] for line in self._train[1:]]
+        """The median, without the first line, which includes compilation."""
+        speeds = [line["tokens_per_second"] for line in self._train_lines[1:]]
         return statistics.median(speeds) if speeds else None
 
     @property
     def mfu(self) -> float | None:
-        """The median share of what the devices could do at most."""
-        found = [line.get("mfu") for line in self._train[1:]]
-        known = [share for share in found if share is not None]
+        """The median share of the devices' peak FLOP/s."""
+        shares = [line.get("mfu") for line in self._train_lines[1:]]
+        known = [share for share in shares if share is not None]
         return statistics.median(known) if known else None
 
     @property
     def peak_memory(self) -> int | None:
-        """Bytes, the most that any of the run's processes logged."""
-        sizes = [line.get("peak_memory_bytes", 0) for line in self._train]
+        """The largest peak memory that any line logs, in bytes."""
+        sizes = [line.get("peak_memory_bytes", 0) for line in self._train_lines]
         return max(sizes, default=0) or None
 
     @functools.cached_property
-    def spent(self) -> Spent | None:
+    def cost(self) -> TrainingCost | None:
         """Tokens, seconds and FLOPs of training by step; None: nothing was logged."""
-        return Spent.of(self._train)
+        return TrainingCost.from_log(self._train_lines)
 
     @property
-    def _train(self) -> list[dict]:
+    def flops(self) -> float | None:
+        """FLOPs of the whole training; None where they are unknown."""
+        return self.cost.at(self.steps, "flops") if self.cost else None
+
+    @property
+    def _train_lines(self) -> list[dict]:
         return self.metrics.get("train", [])
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:
-    """The runs of some directories, each with a label of its own.
+    """Reads run directories, and gives each run a unique label.
 
-    A sweep's directory stands for its trials that came to their end.
+    The directory of a sweep yields the runs of its finished trials.
 
-    Raises UserError for a path that is neither a scored run nor a sweep, or stands
-    twice.
+    Raises UserError for a path that is neither a scored run nor a sweep, or that is
+    given twice.
     """
     runs = []
     for path in paths:
-        runs += trials_of(path) if is_sweep(path) else [read_run(path)]
-    places = collections.Counter(canonical_path(run.path) for run in runs)
+        runs += read_trials(path) if is_sweep(path) else [read_run(path)]
+    counts = collections.Counter(canonical_path(run.path) for run in runs)
     for run in runs:
-        if places[canonical_path(run.path)] > 1:
+        if counts[canonical_path(run.path)] > 1:
             raise UserError(f"{run.path} is given twice: name each run once")
-    for name in (_with_folder, _with_path):
-        taken = collections.Counter(run.label for run in runs)
+    for suffix in (lambda run: canonical_path(run.path).name, lambda run: run.path):
+        labels = collections.Counter(run.label for run in runs)
         runs = [
-            dataclasses.replace(run, label=name(run)) if taken[run.label] > 1 else run
+            dataclasses.replace(
+                run, label=f"{run.config['model']['name']} ({suffix(run)})"
+            )
+            if labels[run.label] > 1
+            else run
             for run in runs
         ]
     return runs
 
 
-def _with_folder(run: Run) -> str:
-    return f"{run.config['model']['name']} ({canonical_path(run.path).name})"
+def read_trials(path: str) -> list[Run]:
+    """Reads the finished runs of a sweep, in the order of its trials.
 
-
-def _with_path(run: Run) -> str:
-    return f"{run.config['model']['name']} ({run.path})"
-
-
-def trials_of(path: str) -> list[Run]:
-    """The runs of a sweep, in the order of trials.
-
-    Raises UserError where none has come to its end.
+    Raises UserError where none has finished.
     """
     sweep = open_sweep(path)
     done = sorted(sweep.done, key=lambda trial: trial["trial"])
     if not done:
-        raise UserError(f"{path}: no trial of the sweep is done yet")
-    return [read_run(str(sweep.run(one)), validated=one["step"]) for one in done]
+        raise UserError(f"{path}: no trial of the sweep has finished yet")
+    return [
+        read_run(str(sweep.run(trial)), validation_step=trial["step"]) for trial in done
+    ]
 
 
-def read_run(path: str, *, validated: int | None = None) -> Run:
-    """One run, labelled by its model.
+def read_run(path: str, *, validation_step: int | None = None) -> Run:
+    """Reads one run, labelled by its model.
 
     Args:
-      validated: a step whose validation stands for a score card of that split.
+      validation_step: uses this step's line of the log as the score card of the
+        validation split, where there is no such card.
 
-    Raises UserError for a path that is not a run, or one of another format, or that
-    holds no score card.
+    Raises UserError for a path that is not a run, or a run of another format, or one
+    without a score card.
     """
     directory = RunDirectory(path)
     if not directory.path.is_dir():
@@ -156,26 +215,26 @@ def read_run(path: str, *, validated: int | None = None) -> Run:
     directory.check_format()
     config = read_object(directory.path / "config.json", "model", "task")
     about = directory.path / "about.json"
-    scored = read_scored(directory.path)
+    results = read_results(directory.path)
     metrics = read_metrics(directory.path / "metrics.jsonl")
-    if validated is not None and "validation" not in scored:
-        scored |= of_validation(metrics, validated)
-    if not scored:
-        raise UserError(
-            f"{path} holds no score card: run eval.py --workdir={path} first"
-        )
+    if validation_step is not None and "validation" not in results:
+        results |= validation_result(metrics, validation_step)
+    if not results:
+        raise UserError(f"{path} has no score card: run eval.py --workdir={path} first")
     return Run(
         path=directory.path,
         label=config["model"]["name"],
         config=config,
         about=read_object(about) if about.exists() else {},
         metrics=metrics,
-        scored=scored,
+        results=results,
     )
 
 
-def of_validation(metrics: dict[str, list[dict]], step: int) -> dict[str, Scored]:
-    """What was logged of the validation at a step, or of the newest, as a card."""
+def validation_result(
+    metrics: dict[str, list[dict]], step: int
+) -> dict[str, EvalResult]:
+    """Converts the logged validation of a step, or the last one, to a result."""
     lines = metrics.get("validation", [])
     line = next((one for one in lines if one["step"] == step), (lines or [None])[-1])
     if line is None:
@@ -186,23 +245,23 @@ def of_validation(metrics: dict[str, list[dict]], step: int) -> dict[str, Scored
         if name not in ("step", "split") and value is not None
     }
     card = {"split": "validation", "step": line["step"], "scores": scores}
-    return {"validation": Scored(card, [], None)}
+    return {"validation": EvalResult(card, [], None)}
 
 
-def read_scored(path: Path) -> dict[str, Scored]:
-    """The latest step that was scored, by split."""
+def read_results(path: Path) -> dict[str, EvalResult]:
+    """Reads the evaluation of the latest scored step, by split."""
     cards: dict[str, tuple[Path, dict]] = {}
     for file in sorted((path / "eval").glob("*.json")):
         card = read_object(file, "split", "step", "scores")
         if card["step"] >= cards.get(card["split"], (file, card))[1]["step"]:
             cards[card["split"]] = file, card
-    return {split: _scored(path, *found) for split, found in cards.items()}
+    return {split: _read_result(path, *card) for split, card in cards.items()}
 
 
-def _scored(path: Path, file: Path, card: dict) -> Scored:
-    name = file.stem  # with "-average-N" where it is a mean of checkpoints
+def _read_result(path: Path, file: Path, card: dict) -> EvalResult:
+    name = file.stem  # with "-average-N" for averaged checkpoints
     attention = path / "plots" / f"attention-{name}.json"
-    return Scored(
+    return EvalResult(
         card=card,
         samples=read_lines(path / "samples" / f"{name}.jsonl"),
         attention=read_object(attention) if attention.exists() else None,
@@ -211,7 +270,7 @@ def _scored(path: Path, file: Path, card: dict) -> Scored:
 
 
 def read_metrics(path: Path) -> dict[str, list[dict]]:
-    """What was logged, by split."""
+    """Reads the lines of a log by split."""
     metrics: dict[str, list[dict]] = {}
     for line in read_lines(path):
         metrics.setdefault(line["split"], []).append(line)
@@ -219,7 +278,7 @@ def read_metrics(path: Path) -> dict[str, list[dict]]:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """One object a line; a line that is not whole, as of a live run, is left out."""
+    """Reads the objects of a JSON-lines file, without an incomplete last line."""
     if not path.exists():
         return []
     try:
@@ -229,17 +288,17 @@ def read_lines(path: Path) -> list[dict]:
         raise UserError(f"{path} is damaged: {error}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path} is damaged: line {number} is no object")
+            raise UserError(f"{path} is damaged: line {number} is not an object")
     return rows
 
 
 def read_object(path: Path, *keys: str) -> dict:
-    """A JSON file. Raises UserError where it is none or lacks one of the keys."""
+    """Reads a JSON object. Raises UserError where it is damaged or lacks a key."""
     try:
         content = json.loads(path.read_text(encoding="utf8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
     for key in keys:
         if not isinstance(content, dict) or key not in content:
-            raise UserError(f"{path} is not a file of ours: it has no {key!r}")
+            raise UserError(f"{path} is not a file of this project: it lacks {key!r}")
     return content

@@ -1,20 +1,156 @@
-"""Tables that every form of a report has, as rows of text by title."""
+"""Tables of a report as text: scores and costs, seeds, tests, keys and curves."""
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 
-from analysis.report.runs import Run
-from analysis.report.score_table import SCORES, duration, number
+from analysis.report.comparison import Comparison, group_labels
+from analysis.report.runs import AXES, Run
 from analysis.report.sweep_results import SweepResults
-from analysis.report.systems import Pair, System
-from analysis.report.training_cost import AXES
+from analysis.report.systems import System, SystemPair
 
-TableRow = dict[str, str]
+TableRow = dict[str, str]  # text by column title
 
-CHECKPOINTS = 8  # of a learning curve, where it is told in words
+SCORES = {  # title and number of decimals by name
+    "bleu": ("BLEU", 1),
+    "bleu_moses_lowercase": ("BLEU, Moses, lower case", 1),
+    "chrf": ("chrF", 1),
+    "exact_match": ("exact match, %", 1),
+    "loss": ("loss", 3),
+    "perplexity": ("perplexity", 2),
+    "bits_per_token": ("bits/token", 3),
+    "word_perplexity": ("word perplexity", 2),
+    "bits_per_character": ("bits/character", 3),
+    "bits_per_byte": ("bits/byte", 3),
+}
+INTERVALS = {"bleu": "95% interval", "loss": "95% interval of the loss"}  # titles
+COSTS = (  # titles
+    *("parameters", "tokens/s", "mfu", "peak memory, MiB"),
+    *("training FLOPs", "training time", "steps", "scored step"),
+)
+BASELINES = {
+    "copy": "copy the source",
+    "nearest_neighbour": "nearest neighbour",
+    "unigram": "unigram",
+}
+MAX_CURVE_ROWS = 8  # validations listed of a learning curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table of scores.
+
+    Attributes:
+      run: its index; None for a baseline.
+      cells: text by title, the same titles in every row.
+    """
+
+    label: str
+    run: int | None
+    cells: TableRow
+
+    def select(self, is_wanted: Callable[[str], bool]) -> "Row":
+        """Returns the row with some of its columns."""
+        cells = {title: cell for title, cell in self.cells.items() if is_wanted(title)}
+        return dataclasses.replace(self, cells=cells)
+
+
+def score_rows(comparison: Comparison) -> list[Row]:
+    """Returns the runs, then the baselines, without empty columns."""
+    runs, results = comparison.runs, comparison.results
+    known = list(SCORES)
+    other = {name for one in results for name in one.card["scores"]} - set(known)
+    names = known + sorted(other)
+    rows = [
+        Row(run.label, number, run_cells(run, results[number].card, names))
+        for number, run in enumerate(runs)
+    ]
+    blank = dict.fromkeys(rows[0].cells, "")
+    for label, values in baselines(comparison):
+        rows.append(Row(label, None, blank | score_cells(values, names)))
+    filled = {title for title in blank if any(row.cells[title] for row in rows)}
+    return [row.select(lambda title: title in filled) for row in rows]
+
+
+def run_cells(run: Run, card: dict, names: Sequence[str]) -> TableRow:
+    """Formats the scores and costs of a run, by title."""
+    scores = {name: score["value"] for name, score in card["scores"].items()}
+    return score_cells(scores, names, card["scores"]) | {
+        "parameters": format_value(run.about.get("parameters"), "{:,}".format),
+        "tokens/s": format_value(run.tokens_per_second, "{:,.0f}".format),
+        "mfu": format_value(run.mfu, "{:.0%}".format),
+        "peak memory, MiB": format_value(
+            run.peak_memory, lambda size: f"{size / 2**20:,.0f}"
+        ),
+        "training FLOPs": format_value(run.flops, "{:.2e}".format),
+        "training time": format_value(run.seconds, format_duration),
+        "steps": format_value(run.steps, "{:,}".format),
+        "scored step": f"{card['step']:,}",
+    }
+
+
+def score_cells(
+    scores: dict[str, float], names: Sequence[str], intervals: dict | None = None
+) -> TableRow:
+    """Formats scores by title, blank where one is missing.
+
+    Args:
+      intervals: by score; each may have `low` and `high`.
+    """
+    cells = {}
+    for name in names:
+        digits = num_decimals(name)
+        cells[title_of(name)] = (
+            format_number(scores[name], digits) if name in scores else ""
+        )
+        if name in INTERVALS:
+            interval = (intervals or {}).get(name, {})
+            ends = [
+                format_number(interval[end], digits)
+                for end in ("low", "high")
+                if interval.get(end) is not None
+            ]
+            cells[INTERVALS[name]] = " to ".join(ends) if len(ends) == 2 else ""
+    return cells
+
+
+def baselines(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
+    """Returns labels and scores; a baseline that differs between runs names them."""
+
+    def values(run: Run, name: str) -> tuple[tuple[str, float], ...]:
+        card = run.results[comparison.split].card
+        return tuple(sorted(card.get("baselines", {}).get(name, {}).items()))
+
+    names = {
+        name for one in comparison.results for name in one.card.get("baselines", {})
+    }
+    rows = []
+    for name in [*BASELINES, *sorted(names - set(BASELINES))]:
+        groups = group_labels(comparison.runs, lambda run, name=name: values(run, name))
+        for scores, labels in groups.items():
+            label = BASELINES.get(name, name.replace("_", " "))
+            if len(groups) > 1:
+                label += f" ({', '.join(labels)})"
+            if scores:
+                rows.append((label, dict(scores)))
+    return rows
+
+
+def format_console_table(rows: Sequence[Row]) -> str:
+    """Formats the rows for a console: labels aligned left, numbers right."""
+    head = ["model", *rows[0].cells]
+    table = [head, *([row.label, *row.cells.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for label, *cells in table:
+        parts = [label.ljust(widths[0])]
+        parts += [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
 
 
 def seed_rows(systems: Sequence[System]) -> list[TableRow]:
-    """A row a system: mean and deviation of each score over its seeds."""
+    """Formats mean and standard deviation over the seeds, a row for each system."""
     names = dict.fromkeys(name for system in systems for name in system.scores)
     known = [name for name in SCORES if name in names]
     names = [*known, *(name for name in names if name not in known)]
@@ -22,57 +158,57 @@ def seed_rows(systems: Sequence[System]) -> list[TableRow]:
     for system in systems:
         row = {"system": system.label, "seeds": ", ".join(map(str, system.seeds))}
         for name in names:
-            row[title_of(name)] = mean_and_deviation(name, system.scores.get(name))
+            row[title_of(name)] = _mean_and_deviation(name, system.scores.get(name))
         rows.append(row)
     return rows
 
 
-def mean_and_deviation(name: str, found: tuple[float, float | None] | None) -> str:
-    """Such as `96.2 ± 0.4`."""
-    if found is None:
+def _mean_and_deviation(name: str, value: tuple[float, float | None] | None) -> str:
+    """Formats a score of several seeds, such as `96.2 ± 0.4`."""
+    if value is None:
         return ""
-    mean, deviation = found
-    digits = SCORES.get(name, ("", 3))[1]
-    text = number(mean, digits)
-    return text if deviation is None else f"{text} ± {number(deviation, digits)}"
+    mean, deviation = value
+    digits = num_decimals(name)
+    text = format_number(mean, digits)
+    return text if deviation is None else f"{text} ± {format_number(deviation, digits)}"
 
 
-def pair_rows(pairs: Sequence[Pair]) -> list[TableRow]:
-    """A row a score of a pair, whose names stand in the first."""
+def pair_rows(pairs: Sequence[SystemPair]) -> list[TableRow]:
+    """Formats a row for each tested score; the first of a pair names the systems."""
     rows = []
     for pair in pairs:
-        both = f"{pair.first} and {pair.second}"
-        for name, found in pair.tested.items():
-            digits = SCORES.get(name, ("", 3))[1] + 1
-            ends = [f"{end:+.{digits}f}" for end in found.interval]
+        systems = f"{pair.first} and {pair.second}"
+        for name, test in pair.tested.items():
+            digits = num_decimals(name) + 1
+            ends = [f"{end:+.{digits}f}" for end in test.interval]
             row = {
-                "systems": both,
+                "systems": systems,
                 "score": title_of(name),
-                "difference": f"{found.difference:+.{digits}f}",
-                "bootstrap p": p_value(found.bootstrap),
-                "randomisation p": p_value(found.randomisation),
+                "difference": f"{test.difference:+.{digits}f}",
+                "bootstrap p": format_p_value(test.bootstrap),
+                "randomisation p": format_p_value(test.randomisation),
                 "95% interval": " to ".join(ends),
             }
             rows.append(row)
-            both = ""
+            systems = ""
     return rows
 
 
-def not_tested(pairs: Sequence[Pair]) -> list[str]:
-    """A line a reason, with the pairs it holds of."""
-    found: dict[str, list[str]] = {}
+def untested_lines(pairs: Sequence[SystemPair]) -> list[str]:
+    """Formats each reason why scores were not tested, with the pairs it applies to."""
+    reasons: dict[str, list[str]] = {}
     for pair in pairs:
         for reason in pair.left_out:
-            found.setdefault(reason, []).append(f"{pair.first} and {pair.second}")
+            reasons.setdefault(reason, []).append(f"{pair.first} and {pair.second}")
     return [
-        f"Not tested ({'; '.join(who) if len(who) < len(pairs) else 'all pairs'}): "
+        f"Not tested ({'; '.join(names) if len(names) < len(pairs) else 'all pairs'}): "
         f"{reason}."
-        for reason, who in found.items()
+        for reason, names in reasons.items()
     ]
 
 
 def importance_rows(sweep: SweepResults) -> list[TableRow]:
-    """A row a key that the trials differ in."""
+    """Formats the importance of each key that the trials vary."""
     return [
         {
             "key": key,
@@ -84,36 +220,61 @@ def importance_rows(sweep: SweepResults) -> list[TableRow]:
 
 
 def curve_rows(run: Run) -> list[TableRow]:
-    """Some validations of a run, evenly spread, the last among them."""
+    """Formats some validations of a run, evenly spaced and with the last one."""
     lines = run.metrics.get("validation", [])
-    count = min(CHECKPOINTS, len(lines))
+    count = min(MAX_CURVE_ROWS, len(lines))
     chosen = [lines[(i + 1) * len(lines) // count - 1] for i in range(count)]
     rows = []
     for line in chosen:
         row = {"run": run.label, "step": f"{line['step']:,}"}
         for axis in list(AXES)[1:]:
-            at = run.spent.at(line["step"], axis) if run.spent else None
-            row[AXES[axis]] = "" if at is None else spent_words(at, axis)
+            cost = run.cost.at(line["step"], axis) if run.cost else None
+            row[AXES[axis]] = "" if cost is None else format_cost(cost, axis)
         for name, (title, digits) in SCORES.items():
             if name in line:
                 value = line[name]
-                row[title] = "not finite" if value is None else number(value, digits)
+                row[title] = (
+                    "not finite" if value is None else format_number(value, digits)
+                )
         rows.append(row)
     return rows
 
 
-def spent_words(value: float, axis: str) -> str:
-    """Of tokens, seconds or FLOPs."""
+def title_of(name: str) -> str:
+    """Returns the column title of a score."""
+    return SCORES[name][0] if name in SCORES else name.replace("_", " ")
+
+
+def num_decimals(name: str) -> int:
+    """Returns the number of decimals of a score."""
+    return SCORES[name][1] if name in SCORES else 3
+
+
+def format_value(value, formatter: Callable) -> str:
+    """Formats a value that may be missing."""
+    return "" if value is None else formatter(value)
+
+
+def format_number(value: float, digits: int) -> str:
+    """Formats with a number of decimals; from a million on with three digits in all."""
+    is_huge = math.isfinite(value) and abs(value) >= 1e6
+    return f"{value:.2e}" if is_huge else f"{value:,.{digits}f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Formats seconds such as 0:07, 12:34 or 1:02:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def format_cost(value: float, axis: str) -> str:
+    """Formats tokens, seconds or FLOPs of training."""
     if axis == "seconds":
-        return duration(value)
+        return format_duration(value)
     return f"{value:.3g}" if axis == "flops" else f"{value:,.0f}"
 
 
-def p_value(value: float | None) -> str:
-    """To four places."""
+def format_p_value(value: float | None) -> str:
+    """Formats a p value with four decimals."""
     return "too few" if value is None else f"{value:.4f}"
-
-
-def title_of(name: str) -> str:
-    """Of a score."""
-    return SCORES.get(name, (name.replace("_", " "),))[0]

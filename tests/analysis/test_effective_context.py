@@ -1,4 +1,4 @@
-"""Effective context: of models built to reach so far, by hand, and of real ones."""
+"""Tests of the effective context length, of toy models and of real ones."""
 
 import functools
 import math
@@ -9,37 +9,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis.effective_context.context_losses import (
+from analysis.effective_context import (
     context_losses,
-    cuts,
-    spread_places,
-)
-from analysis.effective_context.recl import (
-    draw,
+    evenly_spaced,
+    format_table,
     parse_lengths,
-    reaches,
+    plot,
+    recl,
     relative_gains,
-    report,
-    table,
+    segment_starts,
+    summarize,
 )
 from helpers.architectures import LanguageModelCase, V, names
 from utils.errors import UserError
 
-FARTHEST, SIZE, STEP = 256, 512, 8
-LENGTHS = range(STEP, FARTHEST + 1, STEP)
+LONGEST, SIZE, STEP = 256, 512, 8
+LENGTHS = range(STEP, LONGEST + 1, STEP)
 
 
 class Copier(nn.Module):
-    """Knows that a token comes again if it was among the last `reach`."""
+    """Predicts a token that was among the last `span`."""
 
-    reach: int
+    span: int
 
     def initial_carry(self, rows, *, train, memory_length=None):
         return ()
 
     def __call__(self, tokens, carry, *, train):
-        seen = jax.nn.one_hot(tokens[:, -self.reach :], SIZE).max(axis=1)
-        return jnp.broadcast_to(seen[:, None], (*tokens.shape, SIZE)), carry
+        recent = jax.nn.one_hot(tokens[:, -self.span :], SIZE).max(axis=1)
+        return jnp.broadcast_to(recent[:, None], (*tokens.shape, SIZE)), carry
 
     def log_prob(self, hidden, labels):
         known = jnp.take_along_axis(hidden, labels[..., None], axis=-1)[..., 0]
@@ -49,9 +47,9 @@ class Copier(nn.Module):
 def repeating_text(length=6000):
     """Each token repeats the one 1 to 256 tokens before it."""
     draw = np.random.default_rng(0)
-    text = draw.permutation(SIZE)[:FARTHEST].tolist()
+    text = draw.permutation(SIZE)[:LONGEST].tolist()
     while len(text) < length:
-        text.append(text[len(text) - 1 - int(draw.integers(FARTHEST))])
+        text.append(text[len(text) - 1 - int(draw.integers(LONGEST))])
         if len(text) % 3 == 0:  # so that tokens do not die out
             text[-1] = int(draw.integers(SIZE))
     return np.asarray(text)
@@ -60,31 +58,31 @@ def repeating_text(length=6000):
 @functools.cache
 def copiers_losses():
     text = repeating_text()
-    places = spread_places(len(text), FARTHEST, 500)
-    options = {"rows": 250, "segment_length": 16}
+    places = evenly_spaced(len(text), LONGEST, 500)
+    options = {"batch_size": 250, "segment_length": 16}
     return np.stack(
         [
-            context_losses(Copier(reach), {}, text, places, LENGTHS, **options)
-            for reach in (64, 200)
+            context_losses(Copier(span), {}, text, places, LENGTHS, **options)
+            for span in (64, 200)
         ]
     )
 
 
-def test_models_built_to_reach_64_and_200_tokens_are_told_apart():
-    near, far = reaches(copiers_losses(), LENGTHS, 1.0)
+def test_models_that_use_64_and_200_tokens_are_distinguished():
+    near, far = recl(copiers_losses(), LENGTHS, 1.0)
     assert not near.is_longest
     assert near.length <= 64 < far.length <= 200
 
 
-def test_no_context_beyond_a_models_reach_gains_anything():
+def test_context_beyond_the_used_one_gives_no_gain():
     gains = relative_gains(copiers_losses(), 1.0)
-    for row, reach in zip(gains, (64, 200), strict=True):
-        last = reach // STEP - 1
+    for row, span in zip(gains, (64, 200), strict=True):
+        last = span // STEP - 1
         assert row[:last].max() > 0.02
         np.testing.assert_array_equal(row[last:], 0.0)
 
 
-def test_gains_are_those_of_the_papers_formula_by_hand():
+def test_gains_follow_the_formula_of_the_paper():
     log = np.log
     losses = log([[[2.0, 9.0], [2.0, 3.0]], [[4.0, 8.0], [1.0, 8.0]]])
     # b = log(2, 8). All places: f(c, c) = log 4; f(c, c') = log sqrt(2 3), log sqrt(8).
@@ -96,26 +94,26 @@ def test_gains_are_those_of_the_papers_formula_by_hand():
     )
 
 
-def test_worse_losses_with_more_context_are_no_negative_gain():
+def test_worse_losses_with_more_context_give_no_negative_gain():
     losses = np.asarray([[[1.0, 2.0], [5.0, 6.0]]])
     np.testing.assert_array_equal(relative_gains(losses, 1.0), [[0.0]])
 
 
-def test_reach_ends_at_the_first_small_gain_though_a_later_one_is_large():
+def test_effective_context_ends_at_the_first_small_gain():
     losses = np.log([[[8.0], [4.0], [4.0], [1.0]]])
-    (found,) = reaches(losses, [10, 20, 30, 40], 1.0)
+    (found,) = recl(losses, [10, 20, 30, 40], 1.0)
     assert (found.length, found.is_longest) == (20, False)
 
 
-def test_a_model_that_always_gains_reaches_at_least_the_longest():
+def test_a_model_that_always_gains_uses_at_least_the_longest_context():
     losses = np.log([[[8.0], [4.0], [2.0]]])
-    (found,) = reaches(losses, [10, 20, 30], 0.1)
+    (found,) = recl(losses, [10, 20, 30], 0.1)
     assert (found.length, found.is_longest) == (30, True)
-    assert ">=30" in table(report(["a"], [10, 20, 30], losses))
+    assert ">=30" in format_table(summarize(["a"], [10, 20, 30], losses))
 
 
 @pytest.mark.parametrize("name", names())
-def test_losses_know_the_window_and_nothing_before_it(name):
+def test_losses_depend_on_the_window_and_nothing_before_it(name):
     case = LanguageModelCase(name)
     text = np.random.default_rng(0).integers(V, size=40)
     other = np.concatenate([(text[:20] + 1) % V, text[20:]])
@@ -123,8 +121,8 @@ def test_losses_know_the_window_and_nothing_before_it(name):
         context_losses,
         case.model,
         case.variables,
-        places=np.asarray([26, 30, 33]),
-        rows=2,
+        positions=np.asarray([26, 30, 33]),
+        batch_size=2,
         segment_length=4,
     )
     found, changed = losses(text, lengths=(6, 8)), losses(other, lengths=(6, 8))
@@ -137,24 +135,24 @@ def test_losses_know_the_window_and_nothing_before_it(name):
 
 
 def test_only_the_first_segment_of_a_window_is_short():
-    assert cuts(10, 4) == [2, 6]
-    assert cuts(8, 4) == [4]
-    assert cuts(3, 4) == []
+    assert segment_starts(10, 4) == [2, 6]
+    assert segment_starts(8, 4) == [4]
+    assert segment_starts(3, 4) == []
 
 
-def test_places_lie_after_the_longest_context_and_all_over_the_text():
-    places = spread_places(1000, 100, 9)
+def test_positions_follow_the_longest_context_and_cover_the_text():
+    places = evenly_spaced(1000, 100, 9)
     assert places.tolist() == [100 + 100 * i for i in range(9)]
-    assert spread_places(105, 100, 50).tolist() == [100, 101, 102, 103, 104]
+    assert evenly_spaced(105, 100, 50).tolist() == [100, 101, 102, 103, 104]
 
 
 @pytest.mark.parametrize("lengths", ["8", "8,16,25", "16,8", "0,8", "8,x"])
-def test_lengths_that_are_not_a_step_apart_are_refused(lengths):
+def test_unevenly_spaced_lengths_are_refused(lengths):
     with pytest.raises(UserError, match="--lengths"):
         parse_lengths(lengths.split(","))
 
 
 def test_the_picture_is_written(tmp_path):
     losses = np.log([[[8.0], [4.0]], [[7.0], [5.0]]])
-    draw(report(["a", "b"], [8, 16], losses), tmp_path / "a.png")
+    plot(summarize(["a", "b"], [8, 16], losses), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

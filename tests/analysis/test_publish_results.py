@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.kept_runs import MARKED, keep, with_tables
+from analysis.publish_results import MARKED_TABLES, keep, update_tables
 from helpers.entry_points import ROOT, assert_refused, run
 from helpers.small_reports import SAMPLES, make_run
 from utils.errors import UserError
@@ -45,12 +45,12 @@ def test_a_kept_run_has_no_text_of_the_corpus_and_no_folder_of_the_machine(kept)
 
 
 def test_a_table_is_made_anew_and_the_rest_stays(kept):
-    first = with_tables(TEXT.format(""), kept)
+    first = update_tables(TEXT.format(""), kept)
     assert first.startswith("before\n")
     assert first.endswith("<!-- end -->\nafter\n")
     assert re.search(r"\| rnn \| 91\.3 \| 90\.1 to 92\.4 \|", first)
-    assert with_tables(first, kept) == first
-    assert with_tables(first.replace("91.3", "99.9"), kept) == first
+    assert update_tables(first, kept) == first
+    assert update_tables(first.replace("91.3", "99.9"), kept) == first
 
 
 def test_kept_again_a_run_is_as_it_is_now(kept):
@@ -63,36 +63,36 @@ def test_kept_again_a_run_is_as_it_is_now(kept):
 
 def test_what_is_kept_is_not_lost_when_it_is_kept_in_its_own_place(kept):
     folder = kept / "results" / "toy"
-    with pytest.raises(UserError, match="is kept there already"):
+    with pytest.raises(UserError, match="is the kept copy itself"):
         keep(str(folder / "rnn"), folder)
     assert (folder / "rnn" / "config.json").exists()
     (kept / "runs" / "rnn" / "config.json").write_text("nothing")
     with pytest.raises(UserError):
         keep(str(kept / "runs" / "rnn"), folder)
     assert json.loads((folder / "rnn" / "config.json").read_text())
-    assert with_tables(TEXT.format(""), kept)  # what was begun is not taken for a run
+    assert update_tables(TEXT.format(""), kept)  # what was begun is not taken for a run
 
 
 def test_runs_of_one_name_do_not_take_each_other_s_place(kept):
     twice = f"--keep={kept / 'runs/rnn'},{kept / 'results/toy/rnn'}"
     done = run("analysis/publish_results.py", twice, f"--into={kept / 'results/new'}")
-    assert_refused(done, "have the same")
+    assert_refused(done, "same name")
     assert not (kept / "results" / "new").exists()
 
 
 def test_what_cannot_be_is_told(kept):
-    with pytest.raises(UserError, match="there is no <!-- results/NAME -->"):
-        with_tables("nothing", kept)
-    with pytest.raises(UserError, match="holds no runs"):
-        with_tables(TEXT.replace("toy", "tay").format(""), kept)
+    with pytest.raises(UserError, match="No <!-- results/NAME -->"):
+        update_tables("nothing", kept)
+    with pytest.raises(UserError, match="contains no runs"):
+        update_tables(TEXT.replace("toy", "tay").format(""), kept)
     with pytest.raises(UserError, match="is not a run directory with a score card"):
         keep(str(kept), kept / "results" / "toy")
 
 
 def test_the_tables_of_this_project_are_those_of_its_kept_runs():
     text = (ROOT / "docs/results.md").read_text(encoding="utf8")
-    assert MARKED.search(text)
-    assert with_tables(text, ROOT / "docs") == text
+    assert MARKED_TABLES.search(text)
+    assert update_tables(text, ROOT / "docs") == text
 
 
 @pytest.mark.parametrize("model", ["rnn", "transformer", "transformer_xl"])

@@ -8,9 +8,14 @@ import pytest
 import sacrebleu
 
 from analysis import paired_tests
-from analysis.paired_tests import compare_losses, compare_texts, score_of
-from analysis.report.cards import open_card, unlike
-from analysis.significance import differences, open_systems, over_seeds, pairs_of
+from analysis.paired_tests import compare_losses, compare_texts, score_function
+from analysis.report.systems import (
+    compare_cards,
+    open_card,
+    protocol_differences,
+    seed_statistics,
+)
+from analysis.significance import check_protocols, open_systems
 from helpers.entry_points import assert_refused, run
 from utils.errors import UserError
 
@@ -148,7 +153,7 @@ def test_what_sentences_give_a_score_adds_up_to_that_of_the_corpus(metric):
     first, _, references = better_in(0)
     counted = np.asarray(metric._extract_corpus_statistics(first, [references]), float)
     whole = metric.corpus_score(first, [references]).score
-    assert score_of(metric)(counted.sum(0)) == pytest.approx(whole, rel=1e-9)
+    assert score_function(metric)(counted.sum(0)) == pytest.approx(whole, rel=1e-9)
 
 
 def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
@@ -182,10 +187,10 @@ def test_unlike_protocols_are_refused_and_the_differences_listed(tmp_path):
     systems = open_systems([one, other], "test")
     told = "decode.beam_size is 4 in .*a/eval/test-7.json and 5 in .*b/eval/test-9.json"
     with pytest.raises(UserError, match=f"{told}; memory_length is None .* --force"):
-        differences(systems, force=False)
-    assert len(differences(systems, force=True)) == 2
+        check_protocols(systems, force=False)
+    assert len(check_protocols(systems, force=True)) == 2
     again = make_card(tmp_path / "c", step=12)
-    assert not differences(open_systems([one, again], "test"), force=False)
+    assert not check_protocols(open_systems([one, again], "test"), force=False)
 
 
 def test_the_newest_card_of_a_directory_is_read_with_all_beside_it(tmp_path):
@@ -196,7 +201,9 @@ def test_the_newest_card_of_a_directory_is_read_with_all_beside_it(tmp_path):
     assert card.hypotheses == sentences(40, 5, errors=0.1)
     assert card.blocks[1].sum() == 360
     assert open_card(tmp_path / "eval" / "test-5.json", "").values["loss"] == 2.0
-    assert not unlike([card, open_card(tmp_path / "eval" / "test-5.json", "")])
+    assert not protocol_differences(
+        [card, open_card(tmp_path / "eval" / "test-5.json", "")]
+    )
     with pytest.raises(UserError, match="no score card of the split 'validation'"):
         open_card(tmp_path, "validation")
 
@@ -210,7 +217,7 @@ def test_a_card_with_damaged_neighbours_is_refused(tmp_path):
     with pytest.raises(UserError, match="has 3 hypotheses for 40 references"):
         open_card(path, "test")
     samples.write_text("[1]\n")
-    with pytest.raises(UserError, match="line 1 is no object"):
+    with pytest.raises(UserError, match="line 1 is not an object"):
         open_card(path, "test")
     samples.write_bytes(b"a\xff\n")
     with pytest.raises(UserError, match=r"test-40\.jsonl is damaged"):
@@ -221,19 +228,19 @@ def test_a_card_with_damaged_neighbours_is_refused(tmp_path):
         with pytest.raises(UserError, match=r"test-40\.npz is damaged"):
             open_card(path, "test")
     path.write_text('{"split": "test", "step": 1, "scores": "x"}')
-    with pytest.raises(UserError, match="its scores are none"):
+    with pytest.raises(UserError, match="its scores are not an object"):
         open_card(path, "test")
 
 
 def test_what_does_not_pair_is_named_and_left_out(tmp_path):
     one, other = (open_card(make_card(tmp_path / name), "test") for name in "ab")
-    assert pairs_of(one, other)[0].keys() == {"bleu", "chrf", "loss"}
+    assert compare_cards(one, other)[0].keys() == {"bleu", "chrf", "loss"}
     third = open_card(make_card(tmp_path / "c", vocabulary="89"), "test")
-    found, left_out = pairs_of(one, third)
+    found, left_out = compare_cards(one, third)
     assert found.keys() == {"bleu", "chrf"}
     assert "not of the same tokens" in left_out[0]
     (tmp_path / "b" / "eval" / "test-7.npz").unlink()
-    found, left_out = pairs_of(one, open_card(tmp_path / "b", "test"))
+    found, left_out = compare_cards(one, open_card(tmp_path / "b", "test"))
     assert "run eval.py again" in left_out[0]
 
 
@@ -243,10 +250,10 @@ def test_seeds_have_a_mean_and_the_deviation_of_a_sample(tmp_path):
         for seed, bleu in enumerate((20.0, 21.0, 25.0))
     ]
     [system] = open_systems(["+".join(places)], "test")
-    mean, deviation = over_seeds(system)["bleu"]
+    mean, deviation = seed_statistics(system)["bleu"]
     assert mean == 22.0
     assert deviation == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
-    assert over_seeds(system[:1])["bleu"] == (20.0, None)
+    assert seed_statistics(system[:1])["bleu"] == (20.0, None)
 
 
 def test_the_command_prints_seeds_and_tests_or_refuses_in_one_line(tmp_path):

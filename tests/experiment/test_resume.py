@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from analysis.compare_bitwise import differences, stored
+from analysis.compare_bitwise import differences, read_checkpoint
 from experiment import setup, train
 from helpers.small_runs import config, small_corpora
 from training.loop import ExitStatus
@@ -59,5 +59,5 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(
     assert len(calls) == STOP
     assert train.train(cfg, tmp_path / "parts") is ExitStatus.FINISHED
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
-    names = stored(tmp_path / "whole", STEPS)
+    names = read_checkpoint(tmp_path / "whole", STEPS)
     assert any("carry" in name for name in names) == (corpus == "python_stdlib")

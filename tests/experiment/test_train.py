@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from analysis import replay
-from analysis.plan import parameters
-from analysis.report.cards import open_card
+from analysis.plan.step import dummy_tokenizers
 from analysis.report.runs import read_runs
+from analysis.report.systems import open_card
 from configs import base
 from experiment import build, setup, train
 from experiment.inference import evaluate, open_runs
@@ -137,7 +137,7 @@ def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
     assert train.train(cfg, tmp_path / "run") is ExitStatus.NOT_FINITE
     [file] = (tmp_path / "run" / "replay").iterdir()
     assert f"--replay={file}" in capsys.readouterr().err
-    told = replay.table(str(tmp_path / "run"), str(file)).splitlines()
+    told = replay.format_diagnosis(str(tmp_path / "run"), str(file)).splitlines()
     assert sum(line.startswith("step ") for line in told) >= 3
     assert all("nan" in line or "inf" in line for line in told if "step" in line)
 
@@ -266,7 +266,7 @@ def test_a_validation_knows_the_devices_that_the_state_lies_on():
 
     cfg = base.get_config("rnn")
     task = types.SimpleNamespace(evaluate=evaluate)
-    made = build.build_experiment(cfg, parameters.vocabularies(cfg))
+    made = build.build_experiment(cfg, dummy_tokenizers(cfg))
     made = dataclasses.replace(made, task=task)
     dataset = types.SimpleNamespace(
         evaluation_batches=lambda *_, **__: [], is_parallel=False

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from analysis.plan import parameters
+from analysis.plan.step import parameter_shapes
 from configs import base
 from experiment import build
 from models.registry import ARCHITECTURES
@@ -61,7 +61,7 @@ def random_parameters(init, *inputs, scale=0.3):
 def parameters_of(config: str, model: str):
     """Shapes of the parameters of configs/<config>.py:<model>."""
     cfg = importlib.import_module(f"configs.{config}").get_config(model)
-    return parameters.parameters(cfg)
+    return parameter_shapes(cfg)
 
 
 def tokens(shape, size=V, seed=1):

@@ -25,8 +25,8 @@ import flax.linen as nn  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from analysis.plan import memory, parameters  # noqa: E402
-from analysis.plan.step import PlannedStep  # noqa: E402
+from analysis.plan import memory  # noqa: E402
+from analysis.plan.step import StepSpec, dummy_tokenizers  # noqa: E402
 from configs import base  # noqa: E402
 from experiment import build  # noqa: E402
 from experiment.setup import TrainingSetup  # noqa: E402
@@ -132,7 +132,7 @@ class Case:
 
     def __init__(self, task, model, optimizer, dtype="float64", changes=()):
         cfg = self.cfg = config(task, model, optimizer, dtype, changes)
-        tokenizers = parameters.vocabularies(cfg)
+        tokenizers = dummy_tokenizers(cfg)
         self.experiment = build.build_experiment(cfg, tokenizers)
         self.batches = Batches(task)
         self.optimizer = make_optimizer(cfg.optim, 40)
@@ -258,8 +258,8 @@ def planned(case, layout):
     cfg = case.cfg.copy_and_resolve_references()
     cfg.parallel.update(mode=mode, data=data, fsdp=fsdp, tensor=tensor)
     cfg.data.batch_size = ROWS
-    partitioner = memory.partitioner_of(cfg, data * fsdp * tensor)
-    plans = memory.held(PlannedStep.of(cfg), partitioner)
+    partitioner = memory.partitioner_for(cfg, data * fsdp * tensor)
+    plans = memory.device_memory(StepSpec.from_config(cfg), partitioner)
     return there, (plans.parameters, plans.optimizer, plans.carry)
 
 

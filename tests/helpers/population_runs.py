@@ -17,7 +17,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from analysis.plan import parameters  # noqa: E402
+from analysis.plan.step import dummy_tokenizers  # noqa: E402
 from experiment import build  # noqa: E402
 from experiment.setup import TrainingSetup  # noqa: E402
 from helpers import (  # noqa: E402
@@ -63,7 +63,7 @@ def configs(task, model, dtype, count):
 
 def training(cfg):
     """Alone, on the first device."""
-    experiment = build.build_experiment(cfg, parameters.vocabularies(cfg))
+    experiment = build.build_experiment(cfg, dummy_tokenizers(cfg))
     devices = jax.devices()[:1]
     partitioner = make_partitioner(cfg.parallel, devices=devices)
     batches = parallel_runs.Batches(cfg.task)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from analysis.report.comparison import Comparison
 from analysis.report.content import Content
-from analysis.report.page import render
+from analysis.report.renderers import render_html
 from analysis.report.runs import read_runs
 from training.run_dir import FORMAT
 
@@ -118,7 +118,7 @@ def make_run(
 
 
 def compare(*paths):
-    return Comparison.of(read_runs(paths))
+    return Comparison.from_runs(read_runs(paths))
 
 
 def make_sweep(folder, count=16, *, direction="min"):
@@ -143,11 +143,11 @@ def make_sweep(folder, count=16, *, direction="min"):
 
 
 def content_of(*paths):
-    return Content.of(paths)
+    return Content.from_paths(paths)
 
 
 def page_of(*paths):
-    page = render(content_of(*paths))
+    page = render_html(content_of(*paths))
     return page, ElementTree.fromstring(page)
 
 

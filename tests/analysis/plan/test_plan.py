@@ -8,10 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis.plan.liveness import peak_bytes
-from analysis.plan.memory import held, partitioner_of, working_bytes
-from analysis.plan.report import report, verdict
-from analysis.plan.step import PlannedStep
+from analysis.plan.memory import (
+    device_memory,
+    partitioner_for,
+    peak_bytes,
+    working_bytes,
+)
+from analysis.plan.report import format_fit, report
+from analysis.plan.step import StepSpec
 from configs import base
 from helpers.entry_points import assert_refused, run
 from tasks.base import TASKS
@@ -37,7 +41,7 @@ def config(task="language_modeling", model="transformer_xl", **changes):
 
 @functools.cache
 def planned(task="language_modeling", model="transformer_xl"):
-    return PlannedStep.of(config(task, model))
+    return StepSpec.from_config(config(task, model))
 
 
 def test_an_array_lives_from_where_it_is_made_to_where_it_is_last_used():
@@ -63,7 +67,7 @@ def test_what_shows_another_array_takes_no_memory_but_keeps_it():
 
     assert peak_bytes(views, array(100)) == 400 + 400 + 4
     bare = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100))
-    own = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100), results=50)
+    own = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100), result_bytes=50)
     assert (bare, own) == (800, 450)
 
 
@@ -111,16 +115,22 @@ def test_the_estimate_is_near_what_the_compiler_reserves(task, model):
 
 def test_devices_share_rows_and_fsdp_shares_gradients():
     step = planned()
-    data = [partitioner_of(config(), count) for count in (1, 4, 16)]
+    data = [partitioner_for(config(), count) for count in (1, 4, 16)]
     one, four, sixteen = (working_bytes(step, places) for places in data)
-    weights = held(step, data[0]).parameters
+    weights = device_memory(step, data[0]).parameters
     assert 0.2 * one < four < 0.5 * one
     assert weights < sixteen < four
     wide = config()
     wide.model.feed_forward = 4000  # parameters are most of what there is
-    step, spread = PlannedStep.of(wide), partitioner_of(config(fsdp=8, data=2), 16)
+    step, spread = (
+        StepSpec.from_config(wide),
+        partitioner_for(config(fsdp=8, data=2), 16),
+    )
     whole = working_bytes(step, data[2])
-    assert held(step, spread).parameters < held(step, data[2]).parameters / 4
+    assert (
+        device_memory(step, spread).parameters
+        < device_memory(step, data[2]).parameters / 4
+    )
     assert working_bytes(step, spread) < 0.7 * whole
 
 
@@ -132,13 +142,13 @@ def lines_of(text):
 def test_a_plan_tells_tokens_work_memory_and_places():
     text = report(config(data=1, fsdp=4), 4, 16.0)
     lines = lines_of(text)
-    assert "1 shape" in lines["shapes"]
+    assert "1 batch shape" in lines["shapes"]
     assert lines["tokens"].split()[1] == str(16 * 5)
     counted = planned().flops()
     assert float(lines["FLOPs"].split()[1]) == pytest.approx(counted, rel=1e-3)
     found = {name: float(lines[name].split()[1]) for name in ("working", "parameters")}
-    places = partitioner_of(config(data=1, fsdp=4), 4)
-    expected = held(planned(), places).parameters / 1e9
+    places = partitioner_for(config(data=1, fsdp=4), 4)
+    expected = device_memory(planned(), places).parameters / 1e9
     assert found["parameters"] == pytest.approx(expected, abs=1e-4)
     assert "on each of 4 devices (jit, data=1 x fsdp=4 x tensor=1)" in text
     assert re.search(r"feed_forward/up/kernel +8 over fsdp x 14 +1/4 of it", text)
@@ -147,28 +157,32 @@ def test_a_plan_tells_tokens_work_memory_and_places():
 
 def test_a_plan_of_translation_tells_its_bound_of_shapes_and_the_longest():
     lines = lines_of(report(config("translation", "rnn")))
-    assert "at most 8 shapes" in lines["shapes"]
-    assert "20 rows of 10 tokens a side" in lines["shapes"]
+    assert "at most 8 batch shapes" in lines["shapes"]
+    assert "20 examples of 10 tokens on each side" in lines["shapes"]
     assert "200 predicted" in lines["tokens"]
 
 
 def test_without_a_wish_a_plan_is_for_as_few_devices_as_the_mesh_needs():
     assert "on each of 1 devices" in report(config())
     assert "on each of 6 devices" in report(config(fsdp=3, tensor=2))
-    assert "where parameters lie" not in report(config())
+    assert "shardings of parameters" not in report(config())
 
 
 def test_the_verdict_names_what_is_sure_and_what_is_likely():
-    assert verdict(20, 25, 16).startswith("does not fit into 16 GB: 20.0")
-    assert verdict(10, 25, 16).startswith("is not expected to fit into 16 GB: 9.0")
-    assert verdict(10, 15, 16).startswith("is expected to fit into 16 GB: 1.0")
+    assert format_fit(20, 25, 16).startswith("does not fit into 16 GB: 20.0")
+    assert format_fit(10, 25, 16).startswith("is not expected to fit into 16 GB: 9.0")
+    assert format_fit(10, 15, 16).startswith("is expected to fit into 16 GB: 1.0")
 
 
 MISTAKES = {
     "no devices": ((0, None), {}, "--devices=0"),
     "negative memory": ((8, -1.0), {}, "--device_memory=-1"),
     "memory that is no number": ((8, float("nan")), {}, "--device_memory=nan"),
-    "a mesh that does not multiply": ((8, 16.0), {"fsdp": 3}, "does not make the 8"),
+    "a mesh that does not multiply": (
+        (8, 16.0),
+        {"fsdp": 3},
+        "does not multiply to 8 devices",
+    ),
     "an unknown mode": ((8, 16.0), {"mode": "shards"}, "there are jit, pmap"),
 }
 
@@ -220,8 +234,13 @@ def test_a_mesh_of_other_devices_is_refused_in_one_line():
 
 
 def test_batches_of_a_plan_are_shaped_as_those_of_a_run():
-    assert planned().inputs(16)[2].keys() == {"tokens", "labels", "weights", "reset"}
-    params, carry, batch = planned("translation", "transformer").inputs(3)
+    assert planned().input_shapes(16)[2].keys() == {
+        "tokens",
+        "labels",
+        "weights",
+        "reset",
+    }
+    params, carry, batch = planned("translation", "transformer").input_shapes(3)
     assert carry == ()
     assert batch["source"].shape == batch["labels"].shape == (3, 10)
     assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)) > 1000

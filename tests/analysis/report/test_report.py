@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from analysis.report.page import render
+from analysis.report.renderers import render_html
 from analysis.report.runs import read_run, read_runs
 from helpers.small_reports import (
     ROOT,
@@ -74,7 +74,7 @@ def test_the_program_writes_the_page_and_prints_the_table(two, tmp_path):
     assert lines[0] == "translation, toy/en-de, test split"
     assert lines[2].split()[:2] == ["rnn", "91.3"]
     assert lines[-1] == str(output)
-    assert output.read_text(encoding="utf8") == render(content_of(*two))
+    assert output.read_text(encoding="utf8") == render_html(content_of(*two))
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from analysis.report.curves import curve_points, learning_curves, scale
-from analysis.report.runs import read_run
-from analysis.report.score_table import score_rows
-from analysis.report.training_cost import Spent
+from analysis.report.curves import axis_unit, curve_points, learning_curves
+from analysis.report.runs import TrainingCost, read_run
+from analysis.report.tables import score_rows
 from helpers.small_reports import METRICS, compare, make_run
 from training.profiling import memory
 
@@ -21,16 +20,16 @@ def with_rates(**changes):
 
 def test_counts_are_rates_times_seconds():
     lines = [line for line in METRICS if line["split"] == "train"]
-    spent = Spent.of(lines)
-    assert spent.tokens == pytest.approx(
+    cost = TrainingCost.from_log(lines)
+    assert cost.tokens == pytest.approx(
         (0, 9 * 10, 9 * 10 + 50 * 10, 590 + 70 * 10, 1290 + 60 * 45)
     )
-    assert spent.at(2, "tokens") == pytest.approx(590)
-    assert spent.at(3.5, "seconds") == pytest.approx((30 + 75) / 2)  # between lines
-    assert spent.at(2, "step") == 2
-    assert spent.at(5, "tokens") is None  # not logged
-    assert spent.at(2, "flops") is None
-    assert Spent.of([]) is None
+    assert cost.at(2, "tokens") == pytest.approx(590)
+    assert cost.at(3.5, "seconds") == pytest.approx((30 + 75) / 2)  # between lines
+    assert cost.at(2, "step") == 2
+    assert cost.at(5, "tokens") is None  # not logged
+    assert cost.at(2, "flops") is None
+    assert TrainingCost.from_log([]) is None
 
 
 def test_tokens_of_a_log_are_those_of_its_steps(tmp_path):
@@ -41,9 +40,9 @@ def test_tokens_of_a_log_are_those_of_its_steps(tmp_path):
         {"step": 10 * (i + 1), "seconds": seconds[i], "tokens_per_second": 70 / lap}
         for i, lap in enumerate(laps)
     ]
-    spent = Spent.of(lines)
-    assert spent.tokens == pytest.approx([0, 70, 140, 210, 280])
-    assert spent.at(25, "tokens") == pytest.approx(175)
+    cost = TrainingCost.from_log(lines)
+    assert cost.tokens == pytest.approx([0, 70, 140, 210, 280])
+    assert cost.at(25, "tokens") == pytest.approx(175)
 
 
 def test_curves_against_flops_need_the_rates(tmp_path):
@@ -69,7 +68,7 @@ def test_curves_against_flops_need_the_rates(tmp_path):
     ],
 )
 def test_numbers_of_an_axis_are_short(most, axis, size, words):
-    assert scale(most, axis) == (size, words)
+    assert axis_unit(most, axis) == (size, words)
 
 
 def test_mfu_memory_and_flops_have_columns(tmp_path):

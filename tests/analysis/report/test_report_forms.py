@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.effective_context.contexts import contexts
-from analysis.report import json_report, markdown
+from analysis.report import renderers
 from analysis.report.comparison import Sample, disagreement
-from analysis.report.content import Content
+from analysis.report.content import Content, read_contexts
 from analysis.report.runs import read_runs
-from analysis.report.systems import pairs, systems
+from analysis.report.systems import compare_systems, group_by_seed
 from helpers.small_reports import (
     SAMPLES,
     content_of,
@@ -53,7 +52,7 @@ def seeds(tmp_path):
 
 
 def test_runs_equal_but_for_the_seed_are_one_system(seeds):
-    one, other = systems(content_of(*seeds).comparison)
+    one, other = group_by_seed(content_of(*seeds).comparison)
     assert (one.seeds, other.seeds) == ([0, 1, 2], [3])
     assert one.label == "rnn (a0) and 2 more seeds"
     assert one.scores["loss"] == (2.0, 1.0)
@@ -67,11 +66,11 @@ def test_runs_that_repeat_a_seed_or_were_scored_otherwise_are_systems_apart(seed
     write_json(path, card)
     reseeded(Path(seeds[2]), 0)
     content = content_of(*seeds[:3])
-    found = systems(content.comparison)
+    found = group_by_seed(content.comparison)
     assert [system.seeds for system in found] == [[0], [1], [0]]
     assert [system.scores["loss"] for system in found] == [(v, None) for v in (1, 2, 3)]
     [warning] = content.comparison.warnings()
-    assert warning.startswith("scored differently (search)")
+    assert warning.startswith("protocols differ (search)")
 
 
 def test_runs_of_averaged_checkpoints_have_all_that_lies_beside_their_cards(seeds):
@@ -80,13 +79,13 @@ def test_runs_of_averaged_checkpoints_have_all_that_lies_beside_their_cards(seed
             for file in (path / folder).glob("*test-4.*"):
                 file.rename(file.with_stem(f"{file.stem}-average-2"))
     content = content_of(seeds[0], seeds[3])
-    [pair] = pairs(systems(content.comparison))
+    [pair] = compare_systems(group_by_seed(content.comparison))
     assert (pair.tested.keys(), pair.left_out) == ({"loss"}, ())
-    assert all(scored.attention for scored in content.comparison.scored)
+    assert all(scored.attention for scored in content.comparison.results)
 
 
 def test_systems_are_tested_by_what_eval_left_beside_their_cards(seeds):
-    [pair] = pairs(systems(content_of(*seeds).comparison))
+    [pair] = compare_systems(group_by_seed(content_of(*seeds).comparison))
     assert (pair.first, pair.second) == ("rnn (a0)", "transformer")
     found = pair.tested["loss"]
     assert found.difference == pytest.approx(0.4, abs=0.01)
@@ -101,7 +100,7 @@ def test_cards_that_do_not_pair_say_why(tmp_path):
     [pair] = content_of(one, two).pairs
     assert not pair.tested
     assert "protocols differ: data is 'aaaa'" in pair.left_out[0]
-    assert not Content.of([one, two], is_tested=False).pairs
+    assert not Content.from_paths([one, two], is_tested=False).pairs
 
 
 def test_many_systems_are_tested_against_the_first(tmp_path):
@@ -113,7 +112,7 @@ def test_many_systems_are_tested_against_the_first(tmp_path):
 
 def test_markdown_tells_what_the_page_tells(seeds):
     content = content_of(*seeds)
-    text = markdown.render(content)
+    text = renderers.render_markdown(content)
     _, tree = page_of(*seeds)
     headings = [text_of(heading) for heading in tree.iter("h2")]
     found = [line[3:] for line in text.split("\n") if line.startswith("## ")]
@@ -129,19 +128,21 @@ def test_markdown_tells_what_the_page_tells(seeds):
 def test_every_row_of_a_markdown_table_has_as_many_cells(tmp_path):
     evil = "a|b\n<i>*c* _d_ `e` \\"
     lines = [{"source": evil, "reference": evil, "hypothesis": evil}, *SAMPLES]
-    text = markdown.render(content_of(make_run(tmp_path / "a", samples=lines)))
+    text = renderers.render_markdown(
+        content_of(make_run(tmp_path / "a", samples=lines))
+    )
     assert "<i>" not in text
     assert "a\\|b &lt;i&gt;\\*c\\* \\_d\\_ \\`e\\` \\\\" in text
     for block in text.split("\n\n"):
         if block.startswith("|"):
             rows = block.strip().replace("\\|", "").split("\n")
             assert len({row.count("|") for row in rows}) == 1
-    assert markdown.escaped("transformer_xl") == "transformer_xl"
+    assert renderers.escape_markdown("transformer_xl") == "transformer_xl"
 
 
 def test_json_has_the_numbers_not_their_text(seeds):
     content = content_of(*seeds)
-    found = json.loads(json_report.render(content))
+    found = json.loads(renderers.render_json(content))
     assert found["split"] == "test"
     assert [run["scores"]["loss"]["value"] for run in found["runs"]] == [1, 2, 3, 5]
     assert found["systems"][0]["scores"]["loss"] == {"mean": 2.0, "deviation": 1.0}
@@ -176,7 +177,7 @@ def test_effective_contexts_are_found_beside_the_runs(tmp_path):
     told = {"loss": [3.5, 3.25], "recl": {"0.1": reach}}
     figures = {"lengths": [32, 64], "runs": {paths[1]: told, "elsewhere": told}}
     write_json(tmp_path / "effective-context.json", figures)
-    [found] = contexts(read_runs(paths))
+    [found] = read_contexts(read_runs(paths))
     assert (found.run, found.lengths) == (1, {"0.1": "at least 64"})
     assert (found.first, found.last) == ((32, 3.5), (64, 3.25))
     _, tree = page_of(*paths)
@@ -184,7 +185,7 @@ def test_effective_contexts_are_found_beside_the_runs(tmp_path):
     far = tmp_path / "far"
     far.mkdir()
     shutil.move(tmp_path / "effective-context.json", far / "effective-context.json")
-    assert not contexts(read_runs(paths))
-    assert contexts(read_runs(paths), [str(far)]) == [found]
+    assert not read_contexts(read_runs(paths))
+    assert read_contexts(read_runs(paths), [str(far)]) == [found]
     with pytest.raises(UserError, match="--context="):
-        contexts(read_runs(paths), [str(tmp_path / "none")])
+        read_contexts(read_runs(paths), [str(tmp_path / "none")])

@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.report.comparison import spread
-from analysis.report.curves import learning_curves, ticks
-from analysis.report.page import render
+from analysis.report.comparison import take_evenly
+from analysis.report.curves import learning_curves, round_ticks
+from analysis.report.renderers import render_html
 from analysis.report.runs import read_runs
 from helpers.small_reports import (
     ATTENTION,
@@ -101,7 +101,7 @@ def test_text_of_all_kinds_is_escaped(tmp_path):
 
 
 def test_the_same_runs_give_the_same_bytes(two):
-    assert render(content_of(*two)) == render(content_of(*two))
+    assert render_html(content_of(*two)) == render_html(content_of(*two))
 
 
 def test_a_run_keeps_its_colour_in_every_part(two):
@@ -148,9 +148,9 @@ def test_curves_leave_out_what_was_not_finite(two):
     ],
 )
 def test_ticks_are_round_and_enclose_the_data(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected, abs=1e-12)
+    assert round_ticks(low, high) == pytest.approx(expected, abs=1e-12)
 
 
 def test_what_is_spread_is_far_apart():
-    assert spread(list(range(10)), 3) == [0, 3, 6]
-    assert spread([1, 2], 5) == [1, 2]
+    assert take_evenly(list(range(10)), 3) == [0, 3, 6]
+    assert take_evenly([1, 2], 5) == [1, 2]

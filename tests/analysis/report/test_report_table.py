@@ -6,7 +6,12 @@ import pytest
 
 from analysis.report.comparison import Comparison
 from analysis.report.runs import read_run, read_runs
-from analysis.report.score_table import duration, number, plain_table, score_rows
+from analysis.report.tables import (
+    format_console_table,
+    format_duration,
+    format_number,
+    score_rows,
+)
 from helpers.small_reports import (
     METRICS,
     TEXT,
@@ -121,7 +126,7 @@ def test_other_data_and_devices_and_an_early_end_are_warned_of(tmp_path):
     assert len(warnings) == 3
     assert "aaaa: rnn, transformer_xl; bbbb: transformer" in warnings[0]
     assert "1 x cpu: rnn, transformer_xl; 1 x H200: transformer" in warnings[1]
-    assert warnings[2] == "transformer_xl is not trained to the end: step 2 of 4"
+    assert warnings[2] == "training of transformer_xl is incomplete: step 2 of 4"
     page, _ = page_of(one, two, three)
     assert page.count('class="warning"') == 3
     assert not compare(one).warnings()
@@ -132,7 +137,7 @@ def test_a_run_of_epochs_ends_where_it_says(tmp_path):
         run = read_run(make_run(tmp_path / name))  # of 4 steps
         run.config.update(config)
         run.about.update(about)
-        return Comparison.of([run]).warnings()
+        return Comparison.from_runs([run]).warnings()
 
     assert not warnings("all", {"steps": 4})
     assert warnings("half", {"steps": 6})[0].endswith("step 4 of 6")
@@ -141,17 +146,21 @@ def test_a_run_of_epochs_ends_where_it_says(tmp_path):
 
 
 def test_numbers_and_times_are_legible():
-    assert [number(x, 2) for x in (0.005, 1234.5, 2.5e9)] == [
+    assert [format_number(x, 2) for x in (0.005, 1234.5, 2.5e9)] == [
         "0.01",
         "1,234.50",
         "2.50e+09",
     ]
-    assert [number(x, 1) for x in (float("nan"), float("inf"))] == ["nan", "inf"]
-    assert [duration(x) for x in (6.6, 754, 3723)] == ["0:07", "12:34", "1:02:03"]
+    assert [format_number(x, 1) for x in (float("nan"), float("inf"))] == ["nan", "inf"]
+    assert [format_duration(x) for x in (6.6, 754, 3723)] == [
+        "0:07",
+        "12:34",
+        "1:02:03",
+    ]
 
 
 def test_columns_of_the_console_table_are_aligned(two):
-    lines = plain_table(score_rows(compare(*two))).split("\n")
+    lines = format_console_table(score_rows(compare(*two))).split("\n")
     ends = [[m.end() for m in re.finditer(r"\S+(?: \S+)*", line)] for line in lines]
     assert ends[0][1:] == ends[1][1:] == ends[2][1:]
     assert set(ends[3][1:]) < set(ends[0])

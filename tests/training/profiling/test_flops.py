@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from analysis.plan import parameters
+from analysis.plan.step import dummy_tokenizers
 from configs import base
 from experiment import build
 from models.attention import blockwise, dispatch
@@ -58,7 +58,7 @@ class Case:
         known = {key: size for key, size in sizes.items() if key in cfg.model}
         cfg.model.update(known)
         cfg.task, cfg.data.vocab_size = task, vocabulary
-        built = build.build_experiment(cfg, parameters.vocabularies(cfg))
+        built = build.build_experiment(cfg, dummy_tokenizers(cfg))
         self.task, self.model = built.task, built.model
         self.params = nn.meta.unbox(built.parameters())
         self.carry = jax.eval_shape(lambda: self.first(rows))

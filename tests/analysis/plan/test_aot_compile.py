@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from analysis.plan import aot_compile, targets
+from analysis.plan import aot_compile
 from analysis.plan.aot_compile import CompiledStep
-from analysis.plan.memory import held, partitioner_of
+from analysis.plan.memory import device_memory, partitioner_for
 from analysis.plan.report import compiled_table, report
-from analysis.plan.step import PlannedStep
+from analysis.plan.step import StepSpec
 from helpers.entry_points import assert_refused, run
 from models.attention.dispatch import select_implementation
 from models.attention.dot_product import AttentionInputs
@@ -27,32 +27,32 @@ COMPILERS = ROOT / ".venv-targets" / "bin" / "python"
 
 @pytest.fixture(scope="module")
 def compiled():
-    step = PlannedStep.of(config())
-    partitioner = partitioner_of(step.cfg, targets.devices_of("cpu"))
-    return step, partitioner, CompiledStep.of(step, partitioner)
+    step = StepSpec.from_config(config())
+    partitioner = partitioner_for(step.cfg, aot_compile.topology_devices("cpu"))
+    return step, partitioner, CompiledStep.compile(step, partitioner)
 
 
 def test_the_compiler_holds_what_the_plan_says_and_the_batch(compiled):
     step, partitioner, found = compiled
-    _, _, batch = step.inputs(partitioner.pad_batch_size(step.rows))
+    _, _, batch = step.input_shapes(partitioner.pad_batch_size(step.batch_size))
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in batch.values())
-    known = held(step, partitioner).total + own
-    assert known <= found.held <= known + 64  # and the number of the step
-    assert found.total == found.held + found.working
-    assert found.working > 0
+    known = device_memory(step, partitioner).total + own
+    assert known <= found.state_bytes <= known + 64  # and the number of the step
+    assert found.total_bytes == found.state_bytes + found.working_bytes
+    assert found.working_bytes > 0
 
 
 def test_a_step_that_is_compiled_for_a_target_is_in_the_report():
     text = report(config(), target="cpu")
     assert "compiled for 1 x cpu, in GB on each" in text
-    assert re.search(r"in all +0\.\d{4}  compiled in \d+\.\d s", text)
+    assert re.search(r"total +0\.\d{4}  compiled in \d+\.\d s", text)
 
 
 def test_whether_it_fits_is_told(compiled):
     step, partitioner, _ = compiled
     assert "fits into 5 GB" in compiled_table(step, partitioner, 5)
     told = compiled_table(step, partitioner, 1e-6)
-    assert re.search(r"does not fit into 1e-06 GB: 0\.\d+ too much", told)
+    assert re.search(r"does not fit into 1e-06 GB: 0\.\d+ GB too much", told)
 
 
 def test_what_a_compiler_refuses_for_memory_is_told_in_a_line(compiled, monkeypatch):
@@ -78,20 +78,22 @@ def test_products_without_tiles_are_left_to_the_library():
                 )
             return options
 
-    found = aot_compile.compiled(Lowered())
+    found = aot_compile.compile_lowered(Lowered())
     assert found == {"xla_gpu_enable_triton_gemm": False}
 
 
 def test_memory_of_a_kernel_that_runs_out_is_told_apart():
     error = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory "
-    told = aot_compile.reason_of(error + "in memory space vmem while ...\nmore")
-    assert told.startswith("a kernel's fast memory, not the device's: Ran out of")
+    told = aot_compile.out_of_memory_reason(
+        error + "in memory space vmem while ...\nmore"
+    )
+    assert told.startswith("a kernel's on-chip memory, not the device's: Ran out of")
 
 
 @pytest.mark.parametrize("target", ["tpu", "h100:0", "h100:x", "v5e", "v5e:4", "cpu:2"])
 def test_a_target_that_is_none_is_refused(target):
     with pytest.raises(UserError, match="v5e:4x4, a100, h100, h200"):
-        targets.devices_of(target)
+        aot_compile.topology_devices(target)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_target_that_is_none_is_refused(target):
 def test_a_compiler_that_is_missing_is_named(monkeypatch, target, needed):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=needed):
-        targets.devices_of(target)
+        aot_compile.topology_devices(target)
 
 
 def test_more_devices_than_a_target_has_are_refused():
@@ -119,8 +121,12 @@ def test_the_command_refuses_a_target_in_one_line():
 
 
 def test_the_memory_of_gpus_is_known_and_of_others_not():
-    assert targets.memory_of("h100:8") == pytest.approx(85.5, abs=0.1)
-    assert targets.memory_of("v5e:2x2") is targets.memory_of("cpu") is None
+    assert aot_compile.target_memory_gb("h100:8") == pytest.approx(85.5, abs=0.1)
+    assert (
+        aot_compile.target_memory_gb("v5e:2x2")
+        is aot_compile.target_memory_gb("cpu")
+        is None
+    )
 
 
 def for_a_tpu():
@@ -217,8 +223,8 @@ def test_every_architecture_compiles_for_slices_of_tpus(model, kernel, target):
 
 
 def test_a_card_is_described_as_xla_reads_it():
-    text = targets.described_to_xla(targets.CARDS["h100"], 13)
+    text = aot_compile.gpu_target_config(aot_compile.GPUS["h100"], 13)
     assert text.count("{") == text.count("}") == 4
-    fields = dataclasses.asdict(targets.CARDS["h100"])
+    fields = dataclasses.asdict(aot_compile.GPUS["h100"])
     assert f"core_count: {fields['multiprocessors']} " in text
     assert f"device_memory_size: {81559 << 20}\n" in text

@@ -1,0 +1,262 @@
+"""Formats of a report: an HTML page, Markdown, and JSON for programs.
+
+Equal runs give equal bytes: no format contains the time. The page loads no other file.
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from analysis.report.comparison import Comparison
+from analysis.report.content import CURVES, Content, run_origin
+from analysis.report.curves import curve_points
+from analysis.report.runs import AXES, Run
+from analysis.report.sweep_results import SweepResults
+from analysis.report.tables import (
+    TableRow,
+    curve_rows,
+    importance_rows,
+    pair_rows,
+    seed_rows,
+    untested_lines,
+)
+
+TEMPLATE = "page.html.jinja"
+# Markdown's special characters; an underscore within a word is none.
+MARKDOWN_SPECIAL = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")
+MAX_COLUMNS = 4  # runs that are columns of the table of differences
+
+
+def render_html(content: Content) -> str:
+    """Renders the report as one self-contained HTML page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        content=content,
+        maps=attention_maps(content.comparison),
+        pairs=pair_rows(content.pairs),
+        untested=untested_lines(content.pairs),
+        seeds=seed_rows(content.systems) if content.has_seeds else [],
+        importances=[importance_rows(sweep) for sweep in content.sweeps],
+    )
+
+
+def attention_maps(comparison: Comparison) -> list[dict]:
+    """Returns the attention map of each run that has one, for the template."""
+    return [
+        {
+            "run": number,
+            "label": run.label,
+            "caption": map_caption(result.attention),
+            "source": result.attention["source"],
+            "rows": [
+                (piece, [f"{weight:.2f}" for weight in weights])
+                for piece, weights in zip(
+                    result.attention["target"], result.attention["weights"], strict=True
+                )
+            ],
+        }
+        for number, (run, result) in enumerate(
+            zip(comparison.runs, comparison.results, strict=True)
+        )
+        if result.attention
+    ]
+
+
+def map_caption(attention: dict) -> str:
+    """Names the layer of a map and how it was selected and averaged."""
+    text = attention["layer"]
+    if attention["layers"] > 1:
+        text += f", sharpest of {attention['layers']} layers"
+    if attention["heads"] > 1:
+        text += f", mean of {attention['heads']} heads"
+    return text
+
+
+def render_json(content: Content) -> str:
+    """Renders the numbers of the report as JSON, without rounding."""
+    return json.dumps(json_document(content), indent=1, ensure_ascii=False) + "\n"
+
+
+def json_document(content: Content) -> dict:
+    """Returns the content of the page except for attention maps."""
+    comparison = content.comparison
+    return {
+        "title": comparison.title,
+        "split": comparison.split,
+        "warnings": content.warnings(),
+        "runs": [
+            _run_document(run, result.card)
+            for run, result in zip(content.runs, comparison.results, strict=True)
+        ],
+        "differences": {
+            key: dict(zip((run.label for run in content.runs), values, strict=True))
+            for key, values in content.differences
+        },
+        "systems": [
+            {
+                "label": system.label,
+                "runs": [run.label for run in system.runs],
+                "scores": {
+                    name: {"mean": mean, "deviation": deviation}
+                    for name, (mean, deviation) in system.scores.items()
+                },
+            }
+            for system in content.systems
+        ],
+        "pairs": [dataclasses.asdict(pair) for pair in content.pairs],
+        "sweeps": [
+            {
+                "directory": str(sweep.path),
+                "metric": sweep.metric,
+                "direction": sweep.direction,
+                "best": sweep.best,
+                "importances": sweep.importances,
+                "trials": list(sweep.trials),
+            }
+            for sweep in content.sweeps
+        ],
+        "effective_context": [
+            dataclasses.asdict(context) | {"run": content.runs[context.run].label}
+            for context in content.contexts
+        ],
+        "samples": [dataclasses.asdict(sample) for sample in content.samples],
+    }
+
+
+def _run_document(run: Run, card: dict) -> dict:
+    return {
+        "label": run.label,
+        **run_origin(run),
+        "scores": card["scores"],
+        "baselines": card.get("baselines", {}),
+        "scored_step": card["step"],
+        "protocol": card.get("protocol", {}),
+        "parameters": run.about.get("parameters"),
+        "tokens_per_second": run.tokens_per_second,
+        "mfu": run.mfu,
+        "peak_memory_bytes": run.peak_memory,
+        "trained": {
+            axis: run.cost.at(run.steps, axis) if run.cost else None for axis in AXES
+        },
+        "curves": {
+            metric: {axis: curve_points(run, metric, axis) for axis in AXES}
+            for metric in CURVES
+        },
+    }
+
+
+def render_markdown(content: Content) -> str:
+    """Renders the report as Markdown."""
+    parts = [
+        f"# {escape_markdown(content.comparison.title)}",
+        *(f"**Warning:** {escape_markdown(text)}." for text in content.warnings()),
+        markdown_table([{"model": row.label, **row.cells} for row in content.rows]),
+        section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
+        *_significance_parts(content),
+        *itertools.chain(*(_sweep_parts(sweep) for sweep in content.sweeps)),
+        section("Runs", content.origins),
+        section("What differs", _difference_rows(content)),
+        section(
+            "Learning curves", [r for run in content.runs for r in curve_rows(run)]
+        ),
+        section("Effective context", _context_rows(content)),
+        section("Samples", _sample_rows(content)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def section(title: str, rows: Sequence[TableRow]) -> str:
+    """Renders a heading and its table, or nothing without rows."""
+    return f"## {title}\n\n{markdown_table(rows)}" if rows else ""
+
+
+def markdown_table(rows: Sequence[TableRow]) -> str:
+    """Renders rows as a Markdown table; missing cells are empty."""
+    if not rows:
+        return ""
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    lines = [[escape_markdown(title) for title in titles], ["---"] * len(titles)]
+    lines += [[escape_markdown(row.get(title, "")) for title in titles] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Escapes everything that Markdown or HTML would not read as plain text."""
+    text = " ".join(str(text).split())
+    text = MARKDOWN_SPECIAL.sub(r"\\\g<0>", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _significance_parts(content: Content) -> list[str]:
+    tested, untested = pair_rows(content.pairs), untested_lines(content.pairs)
+    if not (tested or untested):
+        return []
+    return [
+        "## Significance",
+        markdown_table(tested),
+        *map(escape_markdown, untested),
+    ]
+
+
+def _sweep_parts(sweep: SweepResults) -> list[str]:
+    best = sweep.best
+    if best is None:
+        return []
+    return [
+        f"## Sweep {escape_markdown(sweep.path.name)}",
+        f"Best by {escape_markdown(sweep.metric)}: trial {best['trial']}, "
+        f"{best['value']:.6g} at step {best['step']}, of {len(sweep.done)} trials. "
+        "Importance: by PED-ANOVA (Watanabe et al. 2023); all keys sum to 1.",
+        markdown_table(importance_rows(sweep)),
+    ]
+
+
+def _difference_rows(content: Content) -> list[TableRow]:
+    """Returns a row for each key, or for each run where there are many runs."""
+    labels = [run.label for run in content.runs]
+    if len(labels) <= MAX_COLUMNS:
+        return [
+            {"key": key, **dict(zip(labels, values, strict=True))}
+            for key, values in content.differences
+        ]
+    if not content.differences:
+        return []
+    return [
+        {"run": label, **{key: values[n] for key, values in content.differences}}
+        for n, label in enumerate(labels)
+    ]
+
+
+def _context_rows(content: Content) -> list[TableRow]:
+    return [
+        {
+            "model": content.runs[context.run].label,
+            **{f"r = {ratio}": length for ratio, length in context.lengths.items()},
+            "loss, shortest context": f"{context.first[1]:.4f} ({context.first[0]})",
+            "loss, longest context": f"{context.last[1]:.4f} ({context.last[0]})",
+        }
+        for context in content.contexts
+    ]
+
+
+def _sample_rows(content: Content) -> list[TableRow]:
+    labels = [run.label for run in content.runs]
+    return [
+        {
+            "source": sample.source,
+            "reference": sample.reference,
+            **dict(zip(labels, sample.hypotheses, strict=True)),
+        }
+        for sample in content.samples
+    ]
