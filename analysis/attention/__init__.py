@@ -1,1 +1,1 @@
-"""Attention weights of a trained model as pages and pictures."""
+"""Attention weights of a trained model as a page and as PNG files."""

@@ -1,4 +1,4 @@
-"""What every layer and head of a model looks at while it writes given texts."""
+"""Attention weights of a trained model, of every layer and head, for given texts."""
 
 import dataclasses
 import functools
@@ -6,29 +6,31 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
-from analysis.attention.maps import END, SPACE, layer_name
 from experiment.inference import predict
 from experiment.restore import TrainedRun
 from utils.errors import UserError
 
-START = "<bos>"
-LONGEST = 64  # tokens of a text: more cannot be read in a picture
+START, END = "<bos>", "<eos>"  # labels, whatever a tokenizer calls the tokens
+SPACE = "\N{OPEN BOX}"
+MAX_TOKENS = 64  # of a text: a picture of more is not legible
+MODERATE = range(6, 15)  # target tokens of a sample: enough for a pattern, legible
+NUM_DIGITS = 4  # of a weight in the file of a sample
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """How the heads of one layer look.
+class AttentionMap:
+    """The attention weights of one layer for one text.
 
     Attributes:
-      layer: the modules on the way to it.
-      kind: "cross", at a source; "self", at the own text and what is remembered.
-      rows: a word each, T: the one being written or, in an encoder, understood.
-      columns: the words looked at, S.
+      layer: path of its module.
+      kind: "cross" attention to a source, or "self" attention to the text and memory.
+      rows: T labels of the tokens being predicted or, in an encoder, encoded.
+      columns: S labels of the tokens attended to.
       weights: [H, T, S].
-      behind: how far before its row's word a column stands, where that means
-        something, as the distance of the last row's word to column 0; or None.
+      offset: distance from column 0 to the last row's token; None where distances have
+        no meaning.
     """
 
     layer: str
@@ -36,186 +38,276 @@ class Look:
     rows: list[str]
     columns: list[str]
     weights: np.ndarray
-    behind: int | None = None
+    offset: int | None = None
 
     @property
     def entropies(self) -> np.ndarray:
-        """Of each head: mean over rows of -sum p log p, in nats."""
-        logarithms = np.log(np.where(self.weights > 0, self.weights, 1.0))
-        return -(self.weights * logarithms).sum(axis=-1).mean(axis=-1)
+        """The entropy of each head in nats, averaged over rows."""
+        return entropy(self.weights)
 
     @property
-    def distances(self) -> np.ndarray:
-        """Each head's mean weight on the word d before a row's, [H, d - 1].
+    def weights_by_distance(self) -> np.ndarray:
+        """Each head's mean weight at distance d before a row's token, [H, offset].
 
-        A row counts only where there is a word so far before it; rows that begin a
-        text know few. Nothing where `behind` is None.
+        Only rows with a token at that distance count. Empty where `offset` is None.
         """
         heads, num_rows, num_columns = self.weights.shape
-        if self.behind is None:
+        if self.offset is None:
             return np.zeros((heads, 0))
-        last = np.arange(num_rows)[:, None] - (num_rows - 1)
-        distance = self.behind + last - np.arange(num_columns)  # [T, S]
-        found = np.zeros((heads, self.behind))
-        for d in range(1, self.behind + 1):
-            there = distance == d
-            if there.any():
-                found[:, d - 1] = self.weights[:, there].mean(axis=-1)
-        return found
+        row_shift = np.arange(num_rows)[:, None] - (num_rows - 1)
+        distance = self.offset + row_shift - np.arange(num_columns)  # [T, S]
+        means = np.zeros((heads, self.offset))
+        for d in range(1, self.offset + 1):
+            is_at = distance == d
+            if is_at.any():
+                means[:, d - 1] = self.weights[:, is_at].mean(axis=-1)
+        return means
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """One text and all looks at it.
+class TextAttention:
+    """The attention maps of one text, of all layers.
 
     Attributes:
-      past: words that were read before the text and may be remembered.
+      num_past: number of tokens read before the text, which may be in the memory.
     """
 
     title: str
-    looks: list[Look]
-    past: int = 0
+    maps: list[AttentionMap]
+    num_past: int = 0
 
 
-def views(run: TrainedRun, lines: Sequence[str]) -> list[View]:
-    """Of each line; a line of translation may have its target after a tab.
+@dataclasses.dataclass(frozen=True)
+class SampleMap:
+    """Cross-attention for one sample of an evaluation, averaged over heads.
 
-    Raises UserError for a model that has no attention.
+    Attributes:
+      weights: a row for each target token, a column for each source token.
+      layer: path of its module; the layer of lowest entropy among all.
+      layers: number of layers with cross-attention.
+      heads: number of heads that were averaged.
+    """
+
+    source: list[str]
+    target: list[str]
+    weights: list[list[float]]
+    layer: str
+    layers: int
+    heads: int
+
+
+def extract_attention(run: TrainedRun, lines: Sequence[str]) -> list[TextAttention]:
+    """Extracts attention for each line of text.
+
+    A line of translation may have its target after a tab.
+
+    Raises UserError for a model without attention.
     """
     if run.experiment.task.model_class == "Seq2Seq":
-        found = translation_views(run, lines)
+        texts = _translation_attention(run, lines)
     else:
-        found = list(text_views(run, lines))
-    if not any(view.looks for view in found):
+        texts = list(_text_attention(run, lines))
+    if not any(text.maps for text in texts):
         name = run.experiment.cfg.model.name
         raise UserError(f"{run.directory.path}: this {name} has no attention")
-    return found
+    return texts
 
 
-def translation_views(run: TrainedRun, lines: Sequence[str]) -> list[View]:
-    """Of sources and what is after their tabs, or else the model's translations."""
+def _translation_attention(run, lines) -> list[TextAttention]:
+    """Extracts attention of given or, without a tab, predicted translations."""
     task, model = run.experiment.task, run.experiment.evaluation_model
     pairs = [line.partition("\t") for line in lines]
-    alone = [one for one, tab, _ in pairs if not tab]
-    found = iter(list(predict(run, alone)) if alone else [])
-    texts = [(one, two if tab else next(found)) for one, tab, two in pairs]
-    sources = [sentence(task.source, one) for one, _ in texts]
-    targets = [sentence(task.target, two) for _, two in texts]
+    untranslated = [source for source, tab, _ in pairs if not tab]
+    predictions = iter(list(predict(run, untranslated)) if untranslated else [])
+    texts = [
+        (source, target if tab else next(predictions)) for source, tab, target in pairs
+    ]
+    sources = [_encode(task.source, source) for source, _ in texts]
+    targets = [_encode(task.target, target) for _, target in texts]
     target_in = [[task.target.bos, *target[:-1]] for target in targets]
-    # Without a memory, whose slots no sentence would fill.
+    # Without a memory, whose positions a single sentence would not fill.
     carry = model.initial_carry(len(texts), train=False, memory_length=0)
-    inputs = (*padded(sources), *padded(target_in), carry)
-    _, seen = watch(model, run.variables, *inputs)
+    inputs = (*_pad(sources), *_pad(target_in), carry)
+    _, layers = capture_intermediates(model, run.variables, *inputs)
     result = []
-    for row, (one, two) in enumerate(texts):
-        source = words(task.source, sources[row])
-        target = words(task.target, targets[row])
-        read = [START, *target[:-1]]
-        looks = [
-            cut_look(name, weights[row], source, target, read)
-            for name, weights in seen.items()
+    for row, (source_text, target_text) in enumerate(texts):
+        source = token_labels(task.source, sources[row])
+        target = token_labels(task.target, targets[row])
+        maps = [
+            _translation_map(name, weights[row], source, target)
+            for name, weights in layers.items()
         ]
-        result.append(View(f"{one} → {two}", looks))
+        result.append(TextAttention(f"{source_text} → {target_text}", maps))
     return result
 
 
-def cut_look(name, weights, source, target, read) -> Look:
-    """Without padding; the names of the modules tell who looks at what."""
-    in_encoder = name.startswith("encoder")
-    is_self = in_encoder or name.endswith("self_attention")
-    rows = source if in_encoder else target
-    columns = source if in_encoder or not is_self else read
+def _translation_map(name, weights, source, target) -> AttentionMap:
+    """Removes padding; the name of a layer says what it attends to."""
+    rows, columns, kind = target, source, "cross"
+    if name.startswith("encoder"):
+        rows, kind = source, "self"
+    elif name.endswith("self_attention"):
+        columns, kind = [START, *target[:-1]], "self"
     heads = weights.reshape(-1, *weights.shape[-2:])
-    heads = heads[:, : len(rows), : len(columns)]
-    return Look(name, "self" if is_self else "cross", rows, columns, heads)
+    return AttentionMap(
+        name, kind, rows, columns, heads[:, : len(rows), : len(columns)]
+    )
 
 
-def text_views(run: TrainedRun, lines: Iterable[str]) -> Iterator[View]:
-    """Of lines of one text, read one after another, memory handed on."""
+def _text_attention(run, lines: Iterable[str]) -> Iterator[TextAttention]:
+    """Extracts attention of the lines of one text, with the memory of previous ones."""
     task, model = run.experiment.task, run.experiment.evaluation_model
     tokenizer = task.tokenizer
-    history = [tokenizer.eos]  # all read so far and the token to read next
+    history = [tokenizer.eos]  # all tokens read, and the next input
     carry = model.initial_carry(1, train=False)
     for line in lines:
         ids = [*tokenizer.encode(line), tokenizer.eos]
-        for first in range(0, len(ids), LONGEST):
-            part = ids[first : first + LONGEST]
-            inputs = np.asarray([[history[-1], *part[:-1]]], np.int32)
-            carry, seen = watch(model, run.variables, inputs, carry)
-            read = [*history, *part[:-1]]
-            looks = [
-                text_look(tokenizer, name, weights[0], read, part)
-                for name, weights in seen.items()
+        for first in range(0, len(ids), MAX_TOKENS):
+            labels = ids[first : first + MAX_TOKENS]
+            inputs = np.asarray([[history[-1], *labels[:-1]]], np.int32)
+            carry, layers = capture_intermediates(model, run.variables, inputs, carry)
+            read = [*history, *labels[:-1]]
+            maps = [
+                _text_map(tokenizer, name, weights[0], read, labels)
+                for name, weights in layers.items()
             ]
-            yield View(tokenizer.decode(part) or END, looks, len(history) - 1)
-            history += part
+            title = tokenizer.decode(labels) or END
+            yield TextAttention(title, maps, len(history) - 1)
+            history += labels
 
 
-def text_look(tokenizer, name, weights, read: list[int], part: list[int]) -> Look:
-    """At what was read, without slots of a memory that hold nothing yet.
+def _text_map(tokenizer, name, weights, read, labels) -> AttentionMap:
+    """Removes the columns of a memory that is not full yet.
 
-    A recurrent model's weights [T, N] are of the N outputs before each row's.
+    Args:
+      weights: [H, T, S], or [T, N] of a recurrent model's last N outputs.
+      read: ids of all tokens read so far.
+      labels: ids of the tokens being predicted.
     """
-    behind = 1
+    newest = 1  # distance from a row's token to the newest column
     if weights.ndim == 2:
-        weights = unrolled(weights)[None]
-        behind = 2  # the newest output answers, and is not looked at
-    num_columns = min(weights.shape[-1], len(read) - behind + 1)
-    weights = weights[..., weights.shape[-1] - num_columns :]
-    last = len(read) - behind + 1
-    columns = read[last - num_columns : last]
-    rows, columns = words(tokenizer, part), words(tokenizer, columns)
-    return Look(name, "self", rows, columns, weights, num_columns + behind - 1)
+        weights = to_banded(weights)[None]
+        newest = 2  # a recurrent model's newest output is the query
+    end = len(read) - newest + 1
+    num_columns = min(weights.shape[-1], end)
+    columns = token_labels(tokenizer, read[end - num_columns : end])
+    return AttentionMap(
+        name,
+        "self",
+        token_labels(tokenizer, labels),
+        columns,
+        weights[..., weights.shape[-1] - num_columns :],
+        num_columns + newest - 1,
+    )
 
 
-def unrolled(weights: np.ndarray) -> np.ndarray:
-    """Of the N outputs before each of T, on the T + N - 1 outputs, oldest first."""
+def to_banded(weights: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T T+N-1"]:
+    """Aligns weights over the N outputs before each row in a band matrix."""
     size, window = weights.shape
-    found = np.zeros((size, size + window - 1), weights.dtype)
+    banded = np.zeros((size, size + window - 1), weights.dtype)
     for row in range(size):
-        found[row, row : row + window] = weights[row]
-    return found
+        banded[row, row : row + window] = weights[row]
+    return banded
 
 
-def watch(
+def sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
+    """Extracts cross-attention of a source and the model's own hypothesis.
+
+    Returns None for a model without cross-attention.
+    """
+    task = run.experiment.task
+    source = [*task.source.encode(sample["source"]), task.source.eos]
+    target = [*task.target.encode(sample["hypothesis"]), task.target.eos]
+    layers = cross_attention(run, source, target)
+    if not layers:
+        return None
+    means = {name: weights.mean(axis=0) for name, weights in layers.items()}
+    layer = min(means, key=lambda name: entropy(means[name]))
+    return SampleMap(
+        source=token_labels(task.source, source),
+        target=token_labels(task.target, target),
+        weights=means[layer].astype(float).round(NUM_DIGITS).tolist(),
+        layer=layer,
+        layers=len(layers),
+        heads=len(layers[layer]),
+    )
+
+
+def cross_attention(
+    run: TrainedRun, source: list[int], target: list[int]
+) -> dict[str, np.ndarray]:
+    """Returns weights [H, T, S] by layer; row t belongs to target[t]."""
+    task, model = run.experiment.task, run.experiment.model
+    carry = task.initial_carry(model, 1, train=False)
+    inputs = (*_pad([source]), *_pad([[task.target.bos, *target[:-1]]]), carry)
+    _, layers = capture_intermediates(model, run.variables, *inputs)
+    return {
+        name: weights.reshape(-1, *weights.shape[-2:])
+        for name, weights in layers.items()
+        if not (name.startswith("encoder") or name.endswith("self_attention"))
+    }
+
+
+def choose_sample(run: TrainedRun, samples: list[dict]) -> dict:
+    """Returns the first sample of moderate reference length, or else the nearest to it.
+
+    References, not hypotheses, so that all models show the same sentence.
+    """
+    encode = run.experiment.task.target.encode
+
+    def excess(sample: dict) -> int:
+        length = len(encode(sample["reference"])) + 1
+        return max(MODERATE[0] - length, length - MODERATE[-1], 0)
+
+    return min(samples, key=excess)
+
+
+def capture_intermediates(
     model, variables: PyTree, *inputs: PyTree
 ) -> tuple[PyTree, dict[str, np.ndarray]]:
-    """The next carry, and what each layer sows: [B, H, T, S] or [B, T, S].
+    """Applies a model; returns its next carry and each layer's attention weights.
 
-    Only who asks for it pays for it: it is another program than training's.
+    The weights are [B, H, T, S] or [B, T, S]. They are computed by a program of their
+    own, so that training does not pay for them.
     """
-    carry, seen = _watch(model, variables, *inputs)
-    found = {}
-    for path, weights in jax.tree_util.tree_leaves_with_path(seen):
-        if getattr(path[-2], "key", "") == "attention":
-            found[layer_name(path)] = np.asarray(weights, np.float32)
-    return carry, found
+    carry, intermediates = _apply(model, variables, *inputs)
+    layers = {}
+    for path, weights in jax.tree_util.tree_leaves_with_path(intermediates):
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        if names[-1] == "attention":
+            layers["/".join(names[:-1])] = np.asarray(weights, np.float32)
+    return carry, layers
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _watch(model, variables, *inputs):
-    (_, carry), seen = model.apply(
+def _apply(model, variables, *inputs):
+    (_, carry), state = model.apply(
         variables, *inputs, train=False, mutable=["intermediates"]
     )
-    return carry, seen.get("intermediates", {})
+    return carry, state.get("intermediates", {})
 
 
-def sentence(tokenizer, text: str) -> list[int]:
-    """Its first tokens and the end."""
-    return [*tokenizer.encode(text)[: LONGEST - 1], tokenizer.eos]
+def entropy(weights: Float[np.ndarray, "... T S"]) -> Float[np.ndarray, "..."]:
+    """Computes -sum p log p in nats, averaged over T; low for sharp attention."""
+    logarithms = np.log(np.where(weights > 0, weights, 1.0))
+    return -(weights * logarithms).sum(axis=-1).mean(axis=-1)
 
 
-def padded(sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """An array with a row a sentence, and its mask."""
-    lengths = np.asarray([len(one) for one in sentences])
+def token_labels(tokenizer, ids: list[int]) -> list[str]:
+    """Returns tokens as text with visible white space and uniform special tokens."""
+    special = {tokenizer.eos: END, tokenizer.bos: START}
+    pieces = zip(ids, tokenizer.pieces(ids), strict=True)
+    return [special.get(i, piece if piece.strip() else SPACE) for i, piece in pieces]
+
+
+def _encode(tokenizer, text: str) -> list[int]:
+    return [*tokenizer.encode(text)[: MAX_TOKENS - 1], tokenizer.eos]
+
+
+def _pad(sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns token ids with a row for each sentence, and their mask."""
+    lengths = np.asarray([len(ids) for ids in sentences])
     mask = np.arange(lengths.max()) < lengths[:, None]
     tokens = np.zeros(mask.shape, np.int32)
     tokens[mask] = np.concatenate(sentences)
     return tokens, mask
-
-
-def words(tokenizer, ids: list[int]) -> list[str]:
-    """Legible pieces: white space can be seen, ends are named alike."""
-    named = {tokenizer.eos: END, tokenizer.bos: START}
-    pieces = zip(ids, tokenizer.pieces(ids), strict=True)
-    return [named.get(i, piece if piece.strip() else SPACE) for i, piece in pieces]

@@ -1,8 +1,8 @@
-"""Looks of a model as one HTML page that needs nothing beside itself.
+"""Attention maps of a model as one HTML page that loads no other file.
 
-A person picks text, layer and head and hovers over a word. What is picked stands in
-the address, #text=0&layer=1&head=2&word=3, so that a view can be linked to; `head` may
-be mean, and all numbers begin at 0.
+Users pick text, layer and head, and hover over a word. The selection is in the URL,
+#text=0&layer=1&head=2&word=3, so that it can be linked to; `head` may be mean, and all
+numbers count from 0.
 """
 
 import json
@@ -10,41 +10,41 @@ from pathlib import Path
 
 import jinja2
 
-from analysis.attention.extract import Look, View
+from analysis.attention.extract import AttentionMap, TextAttention
 
 TEMPLATE = "page.html.jinja"
-SHOWN = 64  # columns: of a long memory the nearest
-UNIT = 1000  # weights are whole numbers of thousandths: a page stays small
+MAX_COLUMNS = 64  # of a longer memory, the nearest
+UNIT = 1000  # weights are integers, in thousandths, which keeps the page small
 
 
-def content(title: str, views: list[View]) -> dict:
-    """What the page shows, as JSON."""
+def content(title: str, texts: list[TextAttention]) -> dict:
+    """Returns the data of the page, as JSON values."""
     return {
         "title": title,
         "unit": UNIT,
         "texts": [
-            {"title": view.title, "looks": [look_content(look) for look in view.looks]}
-            for view in views
+            {"title": text.title, "maps": [map_content(one) for one in text.maps]}
+            for text in texts
         ],
     }
 
 
-def look_content(look: Look) -> dict:
-    """One layer's; `weights` [H][T][S] and `distances` [H][d - 1] in thousandths."""
-    weights = look.weights[..., -SHOWN:] * UNIT
+def map_content(attention: AttentionMap) -> dict:
+    """Returns a map's data; `weights` [H][T][S] and `distances` in thousandths."""
+    weights = attention.weights[..., -MAX_COLUMNS:] * UNIT
     return {
-        "layer": look.layer,
-        "kind": look.kind,
-        "rows": look.rows,
-        "columns": look.columns[-SHOWN:],
+        "layer": attention.layer,
+        "kind": attention.kind,
+        "rows": attention.rows,
+        "columns": attention.columns[-MAX_COLUMNS:],
         "weights": weights.round().astype(int).tolist(),
-        "entropies": look.entropies.round(3).tolist(),
-        "distances": (look.distances * UNIT).round(2).tolist(),
+        "entropies": attention.entropies.round(3).tolist(),
+        "distances": (attention.weights_by_distance * UNIT).round(2).tolist(),
     }
 
 
-def render(found: dict) -> str:
-    """The page; its JSON cannot end the element that it stands in."""
+def render(data: dict) -> str:
+    """Renders the page; its JSON cannot close the script element."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -52,7 +52,7 @@ def render(found: dict) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    document = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    document = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     document = document.replace("<", "\\u003c")
     template = environment.get_template(TEMPLATE)
-    return template.render(title=found["title"], document=document)
+    return template.render(title=data["title"], document=document)

@@ -1,88 +1,170 @@
-"""Looks of a model as PNG files: a file a layer, a map a head."""
+"""PNG files of attention: all heads for given texts, or a sample of an evaluation."""
 
+import contextlib
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from analysis.attention.extract import Look, View
-from analysis.attention.maps import legible_fonts
+from analysis.attention.extract import (
+    AttentionMap,
+    SampleMap,
+    TextAttention,
+    choose_sample,
+    sample_map,
+)
+from experiment.restore import TrainedRun
 
-SHOWN = 48  # columns: of a long memory the nearest
+MAX_COLUMNS = 48  # of a longer memory, the nearest
 CELL = 0.24  # inches
 
-
-def write(views: list[View], output: Path) -> list[Path]:
-    """maps/<text>-<layer>.png, distances.png and entropies.png, where there are any."""
-    (output / "maps").mkdir(parents=True, exist_ok=True)
-    written = []
-    with legible_fonts():
-        for number, view in enumerate(views, start=1):
-            for look in view.looks:
-                name = f"{number}-{look.layer.replace('/', '-')}.png"
-                written.append(output / "maps" / name)
-                draw_heads(look, written[-1])
-        looks = views[-1].looks  # the one that remembers most
-        if any(look.behind for look in looks):
-            written.append(output / "distances.png")
-            draw_distances(looks, written[-1])
-        written.append(output / "entropies.png")
-        draw_entropies(views, written[-1])
-    return written
+# Fallbacks for characters that the default font lacks, where they are installed.
+FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "IPAGothic")
 
 
-def draw_heads(look: Look, path: Path) -> None:
-    """A map a head, side by side; all are one image, which is drawn much faster."""
+@contextlib.contextmanager
+def fallback_fonts() -> Iterator[None]:
+    """Context in which matplotlib falls back to the installed FONTS."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    settings = {
+        "font.family": ["DejaVu Sans", *(font for font in FONTS if font in installed)],
+        "text.parse_math": False,  # a dollar sign is no formula
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def write_sample_map(run: TrainedRun, split: str) -> Path | None:
+    """Plots plots/attention-<split>-<step>.png, with the numbers in a JSON file.
+
+    Returns None where the run has no cross-attention or no samples of the split.
+    """
+    name = run.name(split)
+    samples = run.directory.path / "samples" / f"{name}.jsonl"
+    if run.experiment.task.model_class != "Seq2Seq" or not samples.exists():
+        return None
+    with samples.open(encoding="utf8") as file:
+        sentences = [json.loads(line) for line in file]
+    if not sentences:
+        return None
+    attention = sample_map(run, choose_sample(run, sentences))
+    if attention is None:
+        return None
+    numbers = run.directory.write_json(
+        f"plots/attention-{name}.json", dataclasses.asdict(attention)
+    )
+    picture = numbers.with_suffix(".png")
+    plot_sample(attention, run.experiment.cfg.model.name, picture)
+    return picture
+
+
+def plot_sample(attention: SampleMap, model: str, path: Path) -> None:
+    """Plots a sample's map. Characters that no font has appear as boxes."""
     from matplotlib.figure import Figure
 
-    weights, columns = look.weights[..., -SHOWN:], look.columns[-SHOWN:]
+    rows, columns = len(attention.target), len(attention.source)
+    with fallback_fonts():
+        figure = Figure(figsize=(1.5 + 0.36 * columns, 1.2 + 0.32 * rows))
+        axes = figure.add_subplot()
+        image = axes.imshow(attention.weights, cmap="Blues", vmin=0.0, vmax=1.0)
+        axes.set_xticks(range(columns), attention.source, rotation=90)
+        axes.set_yticks(range(rows), attention.target)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_title(sample_title(attention, model), fontsize=9)
+        figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03)
+        figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def sample_title(attention: SampleMap, model: str) -> str:
+    """Formats a title such as `rnn, decoder`, with how layer and heads were chosen."""
+    title = f"{model}, {attention.layer}"
+    if attention.layers > 1:
+        title += f"\nsharpest of {attention.layers} layers"
+    return title + (f", mean of {attention.heads} heads" if attention.heads > 1 else "")
+
+
+def write_plots(texts: list[TextAttention], output: Path) -> list[Path]:
+    """Writes maps/<text>-<layer>.png, distances.png and entropies.png."""
+    (output / "maps").mkdir(parents=True, exist_ok=True)
+    paths = []
+    with fallback_fonts():
+        for number, text in enumerate(texts, start=1):
+            for attention in text.maps:
+                name = f"{number}-{attention.layer.replace('/', '-')}.png"
+                paths.append(output / "maps" / name)
+                plot_heads(attention, paths[-1])
+        maps = texts[-1].maps  # its memory is the longest
+        if any(attention.offset for attention in maps):
+            paths.append(output / "distances.png")
+            plot_distances(maps, paths[-1])
+        paths.append(output / "entropies.png")
+        plot_entropies(texts, paths[-1])
+    return paths
+
+
+def plot_heads(attention: AttentionMap, path: Path) -> None:
+    """Plots the maps of all heads side by side, as one image, which is much faster."""
+    from matplotlib.figure import Figure
+
+    weights = attention.weights[..., -MAX_COLUMNS:]
+    columns = attention.columns[-MAX_COLUMNS:]
     heads, num_rows, num_columns = weights.shape
-    maps = np.full((num_rows, heads, num_columns + 1), np.nan)
-    maps[..., :-1] = np.swapaxes(weights, 0, 1)
-    maps = maps.reshape(num_rows, -1)[:, :-1]  # a map and a gap, without the last gap
-    figure = Figure(figsize=(CELL * maps.shape[1], CELL * num_rows))
+    image = np.full((num_rows, heads, num_columns + 1), np.nan)
+    image[..., :-1] = np.swapaxes(weights, 0, 1)
+    image = image.reshape(num_rows, -1)[:, :-1]  # gaps between maps, none at the end
+    figure = Figure(figsize=(CELL * image.shape[1], CELL * num_rows))
     axes = figure.add_axes((0, 0, 1, 1), frame_on=False)
-    axes.imshow(maps, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    axes.imshow(image, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     firsts = np.arange(heads) * (num_columns + 1)
-    places = firsts[:, None] + np.arange(num_columns)
-    axes.set_xticks(places.flatten(), columns * heads, rotation=90, fontsize=8)
-    axes.set_yticks(range(num_rows), look.rows, fontsize=8)
+    ticks = firsts[:, None] + np.arange(num_columns)
+    axes.set_xticks(ticks.flatten(), columns * heads, rotation=90, fontsize=8)
+    axes.set_yticks(range(num_rows), attention.rows, fontsize=8)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
-    for head, (first, entropy) in enumerate(zip(firsts, look.entropies, strict=True)):
-        told = f"head {head + 1}, entropy {entropy:.2f}"
-        axes.text(first - 0.5, num_rows + 0.2, told, fontsize=8, va="center")
-    axes.text(-0.5, num_rows + 1.2, f"{look.layer} ({look.kind})", fontsize=8)
+    entropies = attention.entropies
+    for head, (first, entropy) in enumerate(zip(firsts, entropies, strict=True)):
+        text = f"head {head + 1}, entropy {entropy:.2f}"
+        axes.text(first - 0.5, num_rows + 0.2, text, fontsize=8, va="center")
+    title = f"{attention.layer} ({attention.kind})"
+    axes.text(-0.5, num_rows + 1.2, title, fontsize=8)
     figure.savefig(path, dpi=80, bbox_inches="tight")
 
 
-def draw_distances(looks: list[Look], path: Path) -> None:
-    """How much weight words get by how far before the written one they stand."""
+def plot_distances(maps: list[AttentionMap], path: Path) -> None:
+    """Plots each head's mean weight against the distance in tokens."""
     from matplotlib.figure import Figure
 
-    looks = [look for look in looks if look.behind]
-    figure = Figure(figsize=(4.2 * len(looks), 3.4), layout="constrained")
-    for look, axes in zip(
-        looks, figure.subplots(1, len(looks), squeeze=False)[0], strict=True
-    ):
-        for head, weights in enumerate(look.distances, start=1):
-            away = np.arange(1, len(weights) + 1)
-            axes.plot(away, weights, linewidth=1, label=f"head {head}")
-        # To the left of the line a word may be of the text itself.
-        axes.axvline(len(look.rows), color="0.5", linewidth=0.8, linestyle="--")
+    maps = [attention for attention in maps if attention.offset]
+    figure = Figure(figsize=(4.2 * len(maps), 3.4), layout="constrained")
+    subplots = figure.subplots(1, len(maps), squeeze=False)[0]
+    for attention, axes in zip(maps, subplots, strict=True):
+        for head, weights in enumerate(attention.weights_by_distance, start=1):
+            distances = np.arange(1, len(weights) + 1)
+            axes.plot(distances, weights, linewidth=1, label=f"head {head}")
+        # To the right of the line, all tokens are in the memory.
+        axes.axvline(len(attention.rows), color="0.5", linewidth=0.8, linestyle="--")
         axes.set(xlabel="distance, tokens", ylabel="mean weight", yscale="log")
-        axes.set_title(look.layer, fontsize=9)
-        axes.yaxis.set_major_formatter("{x:g}")  # powers would be formulas
+        axes.set_title(attention.layer, fontsize=9)
+        axes.yaxis.set_major_formatter("{x:g}")  # powers of ten would be formulas
         axes.yaxis.set_minor_formatter("")
         axes.legend(fontsize=7)
     figure.savefig(path, dpi=100)
 
 
-def draw_entropies(views: list[View], path: Path) -> None:
-    """Mean over texts of each head's entropy, a row a layer."""
+def plot_entropies(texts: list[TextAttention], path: Path) -> None:
+    """Plots each head's entropy, averaged over texts, with a row for each layer."""
     from matplotlib.figure import Figure
 
-    names = [look.layer for look in views[0].looks]
-    values = np.stack([[look.entropies for look in view.looks] for view in views])
+    names = [attention.layer for attention in texts[0].maps]
+    values = np.stack([[one.entropies for one in text.maps] for text in texts])
     values = values.mean(axis=0)  # [layers, H]
     size = (1.2 + 0.6 * values.shape[1] + 2.5, 1.2 + 0.35 * len(names))
     figure = Figure(figsize=size, layout="constrained")

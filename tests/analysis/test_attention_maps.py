@@ -1,4 +1,4 @@
-"""Attention maps, of small models that were never trained."""
+"""Tests of the attention map of a sample, of small untrained models."""
 
 import dataclasses
 import functools
@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from analysis.attention import maps
+from analysis.attention import extract, plot
+from analysis.attention.extract import (
+    SampleMap,
+    choose_sample,
+    cross_attention,
+    sample_map,
+)
 from data.tokenizers.symbols import ByteTokenizer, WordTokenizer
 from experiment.build import Experiment, get_architecture
 from experiment.restore import TrainedRun
@@ -26,7 +32,7 @@ TARGET = WordTokenizer([*SIGNS, *WORDS, *(f"t{i}" for i in range(V - 10))])
 
 @functools.cache
 def random_model(name):
-    """A small Seq2Seq and parameters that no one initialised: nothing to compile."""
+    """A small Seq2Seq with random parameters, without compiling its initialisation."""
     module = get_architecture(name)
     model = module.Seq2Seq(small_config(name), W, V, shared_vocab=False)
     carry = model.initial_carry(1, train=False, memory_length=0)
@@ -43,7 +49,7 @@ def random_model(name):
 
 
 class FakeTask:
-    """What a map needs of a translation task."""
+    """The part of a translation task that a map needs."""
 
     model_class = "Seq2Seq"
     source, target = SOURCE, TARGET
@@ -75,9 +81,9 @@ def num_layers(found):
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_row_of_weights_is_a_distribution_over_the_source(name, tmp_path):
+def test_each_row_of_weights_is_a_distribution_over_the_source(name, tmp_path):
     run = trained(tmp_path, name)
-    found = maps.attention_map(run, sample("a s1", "a t1 b"))
+    found = sample_map(run, sample("a s1", "a t1 b"))
     assert found.source == ["a", "s1", "<eos>"]
     assert found.target == ["a", "t1", "b", "<eos>"]
     weights = np.asarray(found.weights)
@@ -91,19 +97,19 @@ def test_a_row_of_weights_is_a_distribution_over_the_source(name, tmp_path):
 @pytest.mark.parametrize("name", names())
 def test_a_target_as_long_as_the_source_changes_no_row(name, tmp_path):
     run = trained(tmp_path, name)
-    watch = functools.partial(maps.cross_attention, run, [4, 5, 6])
-    long, same = watch([7, 8, 9, 1]), watch([7, 8, 9])
+    weights_of = functools.partial(cross_attention, run, [4, 5, 6])
+    long, same = weights_of([7, 8, 9, 1]), weights_of([7, 8, 9])
     assert long.keys() == same.keys()
     for layer, weights in same.items():
         np.testing.assert_allclose(weights, long[layer][..., :3, :], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_row_knows_only_the_tokens_above_it(name, tmp_path):
+def test_a_row_depends_only_on_the_tokens_above_it(name, tmp_path):
     run = trained(tmp_path, name)
-    watch = functools.partial(maps.cross_attention, run, [4, 5, 1])
-    changed = watch([8, 4, 10, 1])
-    for layer, weights in watch([8, 9, 10, 1]).items():
+    weights_of = functools.partial(cross_attention, run, [4, 5, 1])
+    changed = weights_of([8, 4, 10, 1])
+    for layer, weights in weights_of([8, 9, 10, 1]).items():
         change = np.abs(weights - changed[layer]).max(axis=-1)
         assert change[..., :2].max() < 1e-6
         assert change[..., 3].max() > 1e-5
@@ -111,36 +117,36 @@ def test_a_row_knows_only_the_tokens_above_it(name, tmp_path):
 
 def test_the_sharpest_layer_is_shown(tmp_path):
     run = trained(tmp_path, "transformer")
-    layers = maps.cross_attention(run, [4, 5, 1], [7, 8, 9, 1])
+    layers = cross_attention(run, [4, 5, 1], [7, 8, 9, 1])
     spread = {
-        name: maps.entropy(weights.reshape(-1, 4, 3).mean(axis=0))
+        name: extract.entropy(weights.reshape(-1, 4, 3).mean(axis=0))
         for name, weights in layers.items()
     }
-    found = maps.attention_map(run, sample("a b", "日本 <d> $c$"))
+    found = sample_map(run, sample("a b", "日本 <d> $c$"))
     assert len(set(spread.values())) == 2
     assert found.layer in spread
     assert found.layers == 2
     assert found.heads == 3
 
 
-def test_entropy_tells_sharp_from_even():
-    assert maps.entropy(np.eye(4)) == 0.0
-    assert maps.entropy(np.full((2, 4), 0.25)) == pytest.approx(np.log(4))
+def test_entropy_is_low_for_sharp_attention():
+    assert extract.entropy(np.eye(4)) == 0.0
+    assert extract.entropy(np.full((2, 4), 0.25)) == pytest.approx(np.log(4))
 
 
 def test_the_first_sentence_of_moderate_length_is_taken(tmp_path):
     run = trained(tmp_path)
     samples = [sample(f"{n}", "a", "a " * n) for n in (1, 40, 5, 13, 6)]
-    choose = functools.partial(maps.moderate_sample, run)
+    choose = functools.partial(choose_sample, run)
     assert choose(samples)["source"] == "5"  # and the end: six
     assert choose(samples[3:])["source"] == "13"
     assert choose(samples[:2])["source"] == "1"
     assert choose([samples[1], sample("60", "a", "a " * 60)])["source"] == "40"
 
 
-def test_picture_and_numbers_are_written_side_by_side(tmp_path):
+def test_picture_and_numbers_are_files_of_one_folder(tmp_path):
     run = trained(tmp_path, samples=[sample("$c$ 日本", "$c$ $c$ <d>")])
-    path = maps.write(run, "test")
+    path = plot.write_sample_map(run, "test")
     assert path == tmp_path / "plots" / "attention-test-7.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     found = json.loads(path.with_suffix(".json").read_text(encoding="utf8"))
@@ -149,36 +155,36 @@ def test_picture_and_numbers_are_written_side_by_side(tmp_path):
     assert found["layer"] == "decoder"
     assert {"weights", "layers", "heads"} < found.keys()
     before = path.read_bytes()
-    maps.write(run, "test")
+    plot.write_sample_map(run, "test")
     assert path.read_bytes() == before
 
 
 def test_a_line_separator_within_a_sample_does_not_end_its_line(tmp_path):
     run = trained(tmp_path, samples=[sample("a\u2028b", "a b a")])
     assert "\u2028" in (tmp_path / "samples" / "test-7.jsonl").read_text("utf8")
-    assert maps.write(run, "test")
+    assert plot.write_sample_map(run, "test")
 
 
-def test_white_space_can_be_seen():
+def test_white_space_is_visible_in_labels():
     tokenizer = ByteTokenizer()
     ids = [*tokenizer.encode("a \n"), tokenizer.eos]
-    assert maps.legible(tokenizer, ids) == ["a", "␣", "␣", "<eos>"]
+    assert extract.token_labels(tokenizer, ids) == ["a", "␣", "␣", "<eos>"]
 
 
-def test_without_samples_or_source_nothing_is_drawn(tmp_path):
+def test_nothing_is_plotted_without_samples_or_source(tmp_path):
     run = trained(tmp_path / "a", samples=[])
-    assert maps.write(run, "test") is None
-    assert maps.write(run, "validation") is None
+    assert plot.write_sample_map(run, "test") is None
+    assert plot.write_sample_map(run, "validation") is None
     text = trained(tmp_path / "b", samples=[sample("a", "a")], task=TextTask)
-    assert maps.write(text, "test") is None
+    assert plot.write_sample_map(text, "test") is None
     assert not list(tmp_path.glob("*/plots"))
 
 
 def test_a_title_names_the_layer_and_how_it_was_chosen():
-    rnn = maps.AttentionMap([], [], [], "decoder", 1, 1)
-    assert maps.title(rnn, "rnn") == "rnn, decoder"
+    rnn = SampleMap([], [], [], "decoder", 1, 1)
+    assert plot.sample_title(rnn, "rnn") == "rnn, decoder"
     deep = dataclasses.replace(rnn, layer="decoder/layers_1", layers=6, heads=8)
-    lines = maps.title(deep, "transformer").split("\n")
+    lines = plot.sample_title(deep, "transformer").split("\n")
     assert lines == [
         "transformer, decoder/layers_1",
         "sharpest of 6 layers, mean of 8 heads",

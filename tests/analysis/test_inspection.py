@@ -1,4 +1,4 @@
-"""Effective context and attention of a run, as a user asks for them."""
+"""Tests of the commands for effective context and attention of a run."""
 
 import json
 
@@ -39,7 +39,9 @@ def workdir(tmp_path_factory):
     return folder / "run"
 
 
-def test_the_reach_of_a_run_is_told_written_and_drawn(workdir, tmp_path):
+def test_the_effective_context_of_a_run_is_printed_written_and_plotted(
+    workdir, tmp_path
+):
     flags = (f"--runs={workdir}", "--rows=16", f"--output={tmp_path}")
     sizes = ("--lengths=4,8,12", "--places=20")
     done = run("analysis/effective_context/__main__.py", *flags, *sizes)
@@ -47,9 +49,9 @@ def test_the_reach_of_a_run_is_told_written_and_drawn(workdir, tmp_path):
     assert "r=0.1" in done.stdout.decode()
     found = json.loads((tmp_path / "effective-context.json").read_text())
     assert (found["lengths"], found["places"]) == ([4, 8, 12], 20)
-    reach = found["runs"][str(workdir)]
-    assert len(reach["loss"]) == 3
-    assert reach["recl"]["1.0"]["length"] in (4, 8, 12)
+    result = found["runs"][str(workdir)]
+    assert len(result["loss"]) == 3
+    assert result["recl"]["1.0"]["length"] in (4, 8, 12)
     assert (tmp_path / "effective-context.png").exists()
 
     done = run("analysis/effective_context/__main__.py", *flags, "--lengths=1000,2000")
@@ -59,19 +61,19 @@ def test_the_reach_of_a_run_is_told_written_and_drawn(workdir, tmp_path):
 
 
 def test_the_attention_of_a_run_becomes_a_page_and_pictures(workdir, tmp_path):
-    flags = (f"--workdir={workdir}", f"--output={tmp_path / 'looks'}")
+    flags = (f"--workdir={workdir}", f"--output={tmp_path / 'pages'}")
     done = run("analysis/attention/__main__.py", *flags, given=b"to be\n\nor not\n")
     assert done.returncode == 0, done.stderr.decode()
-    found = json.loads((tmp_path / "looks" / "attention.json").read_text())
+    found = json.loads((tmp_path / "pages" / "attention.json").read_text())
     assert [text["title"] for text in found["texts"]] == ["to be", "or not"]
-    (look,) = found["texts"][1]["looks"]
-    assert look["columns"][:7] == ["<eos>", *"to", "␣", *"be", "<eos>"]
-    page = (tmp_path / "looks" / "attention.html").read_text("utf8")
+    (layer_map,) = found["texts"][1]["maps"]
+    assert layer_map["columns"][:7] == ["<eos>", *"to", "␣", *"be", "<eos>"]
+    page = (tmp_path / "pages" / "attention.html").read_text("utf8")
     assert page.startswith("<!DOCTYPE html>")
-    assert len(list((tmp_path / "looks").rglob("*.png"))) == 4
+    assert len(list((tmp_path / "pages").rglob("*.png"))) == 4
 
     done = run("analysis/attention/__main__.py", *flags)
-    assert_refused(done, "there is no text")
+    assert_refused(done, "has no text")
     done = run("analysis/attention/__main__.py", *flags, "--text=nowhere.txt")
     assert_refused(done, "nowhere.txt")
     done = run("analysis/attention/__main__.py", *flags, given=b"\xff\n")

@@ -29,7 +29,9 @@ from helpers.prefix_tables import (
 )
 
 ROWS = 3
-ALL = sum((V - 1) ** length for length in range(LENGTH))  # number of possible hypotheses
+ALL = sum(
+    (V - 1) ** length for length in range(LENGTH)
+)  # number of possible hypotheses
 LIMITS = np.full(ROWS, LENGTH)
 MASK = np.asarray([[True] * SOURCE, [True, True, False], [True, False, False]])
 

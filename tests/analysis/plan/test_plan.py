@@ -183,7 +183,7 @@ MISTAKES = {
         {"fsdp": 3},
         "does not multiply to 8 devices",
     ),
-    "an unknown mode": ((8, 16.0), {"mode": "shards"}, "there are jit, pmap"),
+    "an unknown mode": ((8, 16.0), {"mode": "shards"}, "choose one of jit, pmap"),
 }
 
 
