@@ -52,7 +52,7 @@ def assert_refused(done, *words):
     """Exit code 2 and one clear line that holds all words."""
     told = done.stderr.decode()
     assert done.returncode == 2, told
-    progress = ("preparing", "prepared", "encoding")
+    progress = ("preparing", "prepared", "tokenizing")
     lines = [line for line in told.splitlines() if not line.startswith(progress)]
     assert len(lines) == 1, told
     assert lines[0].startswith("error: ")
