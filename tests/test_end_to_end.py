@@ -176,7 +176,7 @@ def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
     vocabulary = other / "tokenizer" / "target.json"
     vocabulary.write_text('{"kind": "byte"}')
     done = run("predict.py", f"--workdir={workdir},{other}")
-    assert_refused(done, f"{other}: its checkpoint is not of the model")
+    assert_refused(done, f"{other}: its checkpoint does not belong to the model")
 
 
 def sacrebleu_alone(workdir, metric):
@@ -292,7 +292,7 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
     loss = card["scores"]["loss"]
     assert loss["low"] < loss["value"] < loss["high"]
     done = run("eval.py", f"--workdir={workdir}", "--eval.window=8")
-    assert_refused(done, "eval.window=8", "carries")
+    assert_refused(done, "eval.window=8", "needs a model without a carry")
     done = run("predict.py", f"--workdir={workdir}", given=b"def f(x):\n\nimport")
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().count("\n") == 3
