@@ -1,10 +1,11 @@
-"""Many runs of one config: tries the points of a space; the same command goes on.
+"""Runs a sweep: one training run for each point of a search space.
 
 python sweep.py --config=configs/cldr.py:rnn --space=configs/sweeps/learning_rate.py \
     --workdir=runs/sweep --workers=2
 
-Started several times, on one machine or on many that see the same --workdir, it is one
-sweep. Where they do not see the same files, --storage=URL names a database.
+The same command resumes an interrupted sweep. Started several times, on one machine or
+on several that share --workdir, it is one sweep; without shared files, --storage=URL
+names a database.
 """
 
 from absl import flags
@@ -16,19 +17,23 @@ from utils import cli
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
-SPACE = flags.DEFINE_string("space", None, "What to try: configs/sweeps/NAME.py.")
+SPACE = flags.DEFINE_string("space", None, "Search space: configs/sweeps/NAME.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
-TRIALS = flags.DEFINE_integer("trials", None, "How many; all points of the space.")
-WORKERS = flags.DEFINE_integer("workers", 1, "Trials at once, which share the devices.")
-POPULATION = flags.DEFINE_integer(
-    "population", 1, "Trials that a worker trains together, if only numbers differ."
+TRIALS = flags.DEFINE_integer("trials", None, "Number of trials; default: the space's.")
+WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Number of trials at once, on equal parts of the devices."
 )
-STORAGE = flags.DEFINE_string("storage", None, "SQLAlchemy URL instead of a file.")
+POPULATION = flags.DEFINE_integer(
+    "population", 1, "Number of trials that a worker trains as one program."
+)
+STORAGE = flags.DEFINE_string(
+    "storage", None, "SQLAlchemy URL of a database; default: a file in --workdir."
+)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the trials; train nothing.")
 
 
 def main() -> int:
-    """Exit code 0 when all trials have ended, 75 when a signal stopped the sweep."""
+    """Returns exit code 0 when all trials have ended, 75 after a signal."""
     for name, flag in {"config": CONFIG, "space": SPACE}.items():
         if flag.value is None:
             cli.fail(f"flag --{name}=FILE is missing")
@@ -38,7 +43,7 @@ def main() -> int:
         print(plan.table())
         return 0
     if WORKDIR.value is None:
-        cli.fail("flag --workdir=DIR is missing: where shall the sweep be kept?")
+        cli.fail("flag --workdir=DIR is missing: the directory of the sweep")
     return launch.run(
         plan, WORKDIR.value, WORKERS.value, STORAGE.value, POPULATION.value
     )

@@ -1,1 +1,1 @@
-"""One config file is one experiment."""
+"""Configs of experiments: a file for each corpus, with several models."""

@@ -1,9 +1,9 @@
-"""Phrases of Unicode CLDR in two languages: dates, units, currencies, lists.
+"""Unicode CLDR: phrases in two languages (dates, units, currencies, lists).
 
     python train.py --config=configs/cldr.py:rnn --workdir=runs/cldr-rnn
 
-Made on the spot by Babel, so it needs no network; any two of en de fr es zh ja
-ru: --config.data.name=cldr/ja-fr. Minutes, device and BLEU: see docs/results.md.
+Babel generates the corpus, without a network. Any two of en de fr es zh ja ru form a
+pair: --config.data.name=cldr/ja-fr. Times and BLEU are in docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -25,21 +25,21 @@ MODELS = {
         "heads": 4,
         "feed_forward": 512,
         "norm": "pre",
-        "memory_length": 0,  # phrases come in no order
+        "memory_length": 0,  # the order of phrases has no meaning
     },
 }
 
 
 def get_config(model: str = "transformer") -> ConfigDict:
-    """The experiment for one of the MODELS."""
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
-    cfg.model.dropout = 0.0  # one or two passes over the phrases: nothing to overfit
+    cfg.model.dropout = 0.0  # one or two epochs do not overfit
     cfg.steps = 1300
     cfg.data.name = "cldr/en-de"
     cfg.data.vocab_size = 1000
-    cfg.data.tokens_per_batch = 512  # on a CPU many small steps learn faster
-    cfg.data.buckets = 2  # compiling a shape takes as long as 50 steps
+    cfg.data.tokens_per_batch = 512  # small batches converge faster on a CPU
+    cfg.data.buckets = 2  # compiling for a shape takes as long as 50 steps
     cfg.data.max_length = 32
     cfg.optim.lr = 3e-3 if model == "rnn" else 1.5e-3
     cfg.optim.schedule = "linear"

@@ -1,10 +1,11 @@
-"""One Billion Word (Chelba et al. 2013): shuffled sentences, 793,471 words.
+"""One Billion Word (Chelba et al. 2013): shuffled sentences, 793,471 word types.
 
     python train.py --config=configs/lm1b.py:base --workdir=runs/lm1b-base
 
-`:base` and `:large` are Transformer-XL's rows of Dai et al. (2019, table 4), published
-at perplexity 23.5 and 21.8. The base sizes are the paper's (20 layers, feed-forward
-6,144, 0.46 billion parameters); the script that was released has smaller ones.
+`:base` and `:large` are the Transformer-XL models of Dai et al. (2019, table 4),
+published at perplexities 23.5 and 21.8. The sizes of `:base` are the paper's (20
+layers, feed-forward width 6,144, 0.46 billion parameters); the released script has
+smaller ones.
 """
 
 from ml_collections import ConfigDict
@@ -47,11 +48,11 @@ LARGE = {
     "memory_length": 32,
     **ADAPTIVE,
 }
-VARIANTS = ("base", "large")  # what `get_config` takes beside the MODELS
+VARIANTS = ("base", "large")  # further names of models
 
 
 def get_config(model: str = "base") -> ConfigDict:
-    """The experiment for one of the MODELS or VARIANTS."""
+    """Returns the experiment for one of the MODELS or VARIANTS."""
     is_large = model == "large"
     cfg = base.get_config("transformer_xl" if model in VARIANTS else model)
     cfg.model.update(LARGE if is_large else MODELS[cfg.model.name])
@@ -59,7 +60,7 @@ def get_config(model: str = "base") -> ConfigDict:
     cfg.steps = 1_200_000 if is_large else 500_000
     cfg.data.name = "lm1b"
     cfg.data.tokenizer = "word"
-    cfg.data.vocab_size = 793_475  # the corpus's 793,471 and the special tokens
+    cfg.data.vocab_size = 793_475  # 793,471 words and the special tokens
     cfg.data.batch_size = 512 if is_large else 224
     cfg.data.segment_length = 32
     cfg.optim.name = "adam"

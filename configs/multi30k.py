@@ -1,9 +1,10 @@
-"""Multi30k task 1 (Elliott et al. 2016): 29,000 captions of pictures.
+"""Multi30k task 1 (Elliott et al. 2016): 29,000 translated image captions.
 
     python train.py --config=configs/multi30k.py:transformer --workdir=runs/m30k
 
-Any two of en de fr cs: --config.data.name=multi30k/en-fr. Without a network, the
-files of the corpus: --config.data.source_dir=DIR. BLEU and time: see docs/results.md.
+Any two of en de fr cs form a pair: --config.data.name=multi30k/en-fr. Without a
+network, --config.data.source_dir=DIR reads the corpus's files. BLEU scores and times
+are in docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -37,13 +38,13 @@ MODELS = {
         "norm": "pre",
         "dropout": 0.3,
         "feed_forward_dropout": 0.0,
-        "memory_length": 0,  # captions come in no order
+        "memory_length": 0,  # the order of captions has no meaning
     },
 }
 
 
 def get_config(model: str = "transformer") -> ConfigDict:
-    """The experiment for one of the MODELS."""
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.label_smoothing = 0.1
@@ -52,7 +53,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg.data.tokens_per_batch = 2048
     cfg.optim.schedule = "cosine"
     if model == "rnn":
-        cfg.epochs = 24  # its validation loss is flat from 20 on
+        cfg.epochs = 24  # the validation loss is flat after 20
         cfg.optim.update({"lr": 1e-3, "warmup": 300})
     else:
         cfg.epochs = 40

@@ -1,13 +1,13 @@
-r"""97 English novels of 1839-1929 as bytes, a book after the other: very long text.
+r"""English novels, 97 books of 1839-1929 read one after the other as bytes.
 
     python train.py --config=configs/novels.py:transformer_xl --workdir=runs/novels \
         --config.data.source_dir=DIR
 
-DIR has the folders train, valid and test of .txt or .txt.gz files, a book each; lines
+DIR has folders train, valid and test of .txt or .txt.gz files, one a book; the lines
 of a book are joined by single spaces. The three models have 12.3M parameters each, to
-within 1%: they differ in how far they see. A segment has 512 bytes; Transformer-XL
-remembers 512 more in every layer, the LSTM keeps its state. `:rnn_41m`,
-`:transformer_41m` and `:transformer_xl_41m` are enwik8's of 12 layers.
+within 1%, and differ in their context: a segment has 512 bytes, Transformer-XL has a
+memory of 512 more in every layer, and the LSTM carries its state. `:rnn_41m`,
+`:transformer_41m` and `:transformer_xl_41m` have the sizes of 12 layers on enwik8.
 """
 
 from ml_collections import ConfigDict
@@ -27,16 +27,16 @@ MODELS = {
         "attention_window": 0,
         "dropout": 0.1,
     },
-    # Wider inside, for the parameters that relative positions cost the other.
+    # Wider, to have as many parameters as relative positions add to Transformer-XL.
     "transformer": {**STACK, "feed_forward": 1216, "attention_dropout": 0.0},
     "transformer_xl": {**STACK, "feed_forward": 1024, "memory_length": 512},
 }
 
-VARIANTS = tuple(f"{model}_41m" for model in MODELS)  # beside the MODELS
+VARIANTS = tuple(f"{model}_41m" for model in MODELS)  # further names of models
 
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:
-    """The experiment for one of the MODELS or VARIANTS."""
+    """Returns the experiment for one of the MODELS or VARIANTS."""
     sizes = characters.MODELS if model in VARIANTS else MODELS
     model = model.removesuffix("_41m")
     cfg = base.get_config(model)

@@ -1,12 +1,12 @@
-r"""Your own translation corpus: two files a split, line n translates line n.
+r"""Your own translation corpus: two files a split, whose lines n are a pair.
 
     python train.py --config=configs/parallel_text.py:transformer --workdir=runs/mine \
         --config.data.name=parallel_text/en-de --config.data.source_dir=DIR
 
 DIR has train.en, train.de, valid.en and valid.de, plain or .gz; test.en and test.de
-or any other pair are further splits, for eval.py --split=NAME. A file train.doc beside
-them may name the document of each line. Any two names of languages will do, source
-first. A changed file is another corpus: a run refuses to go on with it.
+or any other pair are further splits, for eval.py --split=NAME. A file train.doc may
+give the document of each line. The names of the languages are free, source first. If a
+file changes, runs on the former corpus refuse to resume.
 """
 
 from ml_collections import ConfigDict
@@ -25,12 +25,15 @@ STACK = {
 MODELS = {
     "rnn": {"width": 384, "embedding_width": 256, "attention_width": 256},
     "transformer": STACK,
-    "transformer_xl": {**STACK, "memory_length": 0},  # lines may come in no order
+    "transformer_xl": {
+        **STACK,
+        "memory_length": 0,
+    },  # the order of lines may have no meaning
 }
 
 
 def get_config(model: str = "transformer") -> ConfigDict:
-    """The experiment for one of the MODELS."""
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.steps = 20_000

@@ -1,12 +1,12 @@
-r"""Your own text: a language model of it, by subwords.
+r"""Your own text, as a language model over subwords.
 
     python train.py --config=configs/plain_text.py:transformer_xl --workdir=runs/mine \
         --config.data.source_dir=DIR
 
-DIR has train.txt and valid.txt (and test.txt), plain or .gz, each line kept with its
-end; or a folder a split, train/*.txt and so on, each file kept as it stands. By
-bytes, characters or words: --config.data.tokenizer=byte, char or word. A changed file
-is another corpus: a run refuses to go on with it.
+DIR has train.txt and valid.txt (and test.txt), plain or .gz, whose line ends are kept;
+or a folder for each split, train/*.txt and so on, whose files are kept unchanged.
+--config.data.tokenizer=byte, char or word selects other tokens. If a file changes, runs
+on the former corpus refuse to resume.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +30,7 @@ MODELS = {
 
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:
-    """The experiment for one of the MODELS."""
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.task = "language_modeling"
     cfg.model.update(MODELS[model])

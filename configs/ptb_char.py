@@ -1,13 +1,13 @@
-"""Penn Treebank, characters (Mikolov et al. 2012): 5,017,482 of 50 kinds to train on.
+"""Penn Treebank by characters (Mikolov et al. 2012): 5,017,482 tokens of 50 types.
 
     python train.py --config=configs/ptb_char.py:transformer_xl --workdir=runs/ptb-char
 
-Without a network: --config.data.source_dir=DIR with ptb.char.{train,valid,test}.txt.
-Bits a character and time: see docs/results.md.
+Without a network, --config.data.source_dir=DIR reads ptb.char.{train,valid,test}.txt.
+Bits per character and times are in docs/results.md.
 
 `:rnn` has the sizes of the AWD-LSTM of Merity et al. (2018, "An Analysis of Neural
-Language Modeling at Multiple Scales", 1.175 bits a character), with the deviations that
-configs/recipes/words.py names. Dropouts, and the sizes of the others, are ours.
+Language Modeling at Multiple Scales", 1.175 bits per character), with the deviations in
+configs/recipes/words.py. Its dropout rates and the sizes of the other models are ours.
 """
 
 from ml_collections import ConfigDict
@@ -44,7 +44,7 @@ MODELS = {
 
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:
-    """The experiment for one of the MODELS."""
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.task = "language_modeling"
     cfg.model.update(MODELS[model])

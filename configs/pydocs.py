@@ -1,11 +1,11 @@
-r"""Python's documentation, English to French: 21,419 paragraphs in document order.
+r"""Python's documentation in English and French, 21,419 paragraphs in document order.
 
     python train.py --config=configs/pydocs.py:transformer_xl --workdir=runs/pydocs \
         --config.data.source_dir=DIR
 
-`:transformer_xl_documents` reads documents in order and remembers what came before.
-DIR has {train,valid,test}.{en,fr,doc,pos}, plain or .gz. The other direction:
---config.data.name=pydocs/fr-en.
+`:transformer_xl_documents` reads documents in order, with a memory of the previous
+paragraphs. DIR has {train,valid,test}.{en,fr,doc,pos}, plain or .gz. The other
+direction is --config.data.name=pydocs/fr-en.
 """
 
 from ml_collections import ConfigDict
@@ -30,21 +30,21 @@ MODELS = {
         "dropout": 0.3,
     },
     "transformer": STACK,
-    "transformer_xl": {**STACK, "memory_length": 0},  # paragraphs on their own
+    "transformer_xl": {**STACK, "memory_length": 0},  # each paragraph by itself
 }
 
 
-VARIANTS = ("transformer_xl_documents",)  # what `get_config` takes beside the MODELS
+VARIANTS = ("transformer_xl_documents",)  # further names of models
 
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:
-    """The experiment for one of the MODELS or VARIANTS."""
+    """Returns the experiment for one of the MODELS or VARIANTS."""
     in_order = model in VARIANTS
     model = model.removesuffix("_documents")
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     if in_order:
-        cfg.model.memory_length = 128  # the paragraphs before
+        cfg.model.memory_length = 128  # tokens of previous paragraphs
         cfg.data.document_order = True
         cfg.data.batch_size = 32
         cfg.eval.batch_size = 16
@@ -53,7 +53,7 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.data.name = "pydocs/en-fr"
     cfg.data.vocab_size = 8000
     cfg.data.tokens_per_batch = 8192
-    cfg.data.max_length = 256  # paragraphs, not sentences
+    cfg.data.max_length = 256  # paragraphs are longer than sentences
     cfg.optim.lr = 1e-3 if model == "rnn" else 2e-3
     cfg.optim.schedule = "rsqrt"
     cfg.optim.warmup = 2000

@@ -1,8 +1,8 @@
-"""The source text of the running Python's standard library, as bytes: long text.
+"""Source code of the running Python's standard library, read as bytes.
 
     python train.py --config=configs/python_stdlib.py --workdir=runs/stdlib
 
-Needs no network. Bits per byte and time: see docs/results.md.
+It needs no network. Bits per byte and times are in docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +34,7 @@ MODELS = {
 
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:
-    """The experiment for one of the MODELS."""
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.task = "language_modeling"
     cfg.model.update(MODELS[model])

@@ -1,23 +1,24 @@
-"""WikiText-103, words (Merity et al. 2016): 103 million, 267,735 different ones.
+"""WikiText-103 by words (Merity et al. 2016): 103 million tokens, 267,735 types.
 
     python train.py --config=configs/wikitext103.py:standard --workdir=runs/wt103
 
-`:standard` and `:large` are Transformer-XL's rows of Dai et al. (2019, table 1),
-published at perplexity 24.0 and 18.3, by the authors' scripts. The large script makes
-285M parameters, not the table's 257M: see tests/experiment/test_published_configs.py.
+`:standard` and `:large` are the Transformer-XL models of Dai et al. (2019, table 1),
+published at perplexities 24.0 and 18.3, with the settings of the authors' scripts. The
+large script gives 285M parameters, not the 257M of the table; see
+tests/experiment/test_published_configs.py.
 
-The ablations of table 6 (published with a 128M model whose sizes were not released;
-here with the standard one, segments of 128 tokens):
+The ablations of table 6 were published for a 128M model whose sizes were not released;
+here they use the sizes of `:standard` and segments of 128 tokens:
 
     :ablation                   Transformer-XL, full loss
-    :ablation_half_loss         the same, trained on the last half of each segment
-    :ablation_shaw              positions of Shaw et al. (2018)
+    :ablation_half_loss         loss of the second half of each segment only
+    :ablation_shaw              relative positions of Shaw et al. (2018)
     :ablation_no_recurrence     no memory
-    :ablation_no_recurrence_shaw
+    :ablation_no_recurrence_shaw  no memory, relative positions of Shaw et al. (2018)
     :ablation_vaswani           no memory, half loss, sinusoidal positions
-    :ablation_al_rfou           no memory, half loss, a table of places a layer
+    :ablation_al_rfou           no memory, half loss, learned positions per layer
 
-Shaw's distances are clipped at 128 here: a table cannot say more than it was taught.
+The relative positions of Shaw et al. are clipped at 128, the segment length.
 """
 
 from ml_collections import ConfigDict
@@ -60,7 +61,7 @@ MODELS = {
 
 WITH_MEMORY, WITHOUT_MEMORY = {"memory_length": 128}, {"memory_length": 0}
 SHAW = {"position_encoding": "shaw", "max_distance": 128}
-ABLATIONS = {  # what differs from the standard model, and the share of the loss
+ABLATIONS = {  # differences from the standard model, and the loss fraction
     "ablation": (WITH_MEMORY, 1.0),
     "ablation_half_loss": (WITH_MEMORY, 0.5),
     "ablation_shaw": ({**WITH_MEMORY, **SHAW}, 1.0),
@@ -72,11 +73,11 @@ ABLATIONS = {  # what differs from the standard model, and the share of the loss
         0.5,
     ),
 }
-VARIANTS = ("standard", "large", *ABLATIONS)  # what `get_config` takes beside MODELS
+VARIANTS = ("standard", "large", *ABLATIONS)  # further names of models
 
 
 def large() -> ConfigDict:
-    """The authors' wt103_large, as on TPUs."""
+    """Returns the authors' wt103_large, with their TPU settings."""
     cfg = base.get_config("transformer_xl")
     cfg.model.update(LARGE)
     cfg.steps = 4_000_000
@@ -91,7 +92,7 @@ def large() -> ConfigDict:
 
 
 def standard(model: str) -> ConfigDict:
-    """The authors' wt103_base, or another architecture of its size."""
+    """Returns the authors' wt103_base, or another architecture of its size."""
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.steps = 200_000
@@ -101,7 +102,7 @@ def standard(model: str) -> ConfigDict:
 
 
 def published() -> ConfigDict:
-    """The standard model, evaluated as published."""
+    """Returns the standard model with the published evaluation."""
     cfg = standard("transformer_xl")
     cfg.eval.segment_length = 64
     cfg.eval.memory_length = 640
@@ -111,7 +112,7 @@ def published() -> ConfigDict:
 
 
 def ablation(name: str) -> ConfigDict:
-    """A row of table 6."""
+    """Returns one of the ABLATIONS, a row of table 6."""
     cfg = standard("transformer_xl")
     changes, cfg.loss_fraction = ABLATIONS[name]
     cfg.model.update(changes)
@@ -120,7 +121,7 @@ def ablation(name: str) -> ConfigDict:
 
 
 def get_config(model: str = "standard") -> ConfigDict:
-    """The experiment for one of the MODELS or VARIANTS."""
+    """Returns the experiment for one of the MODELS or VARIANTS."""
     if model in ABLATIONS:
         cfg = ablation(model)
     elif model in VARIANTS:
@@ -130,7 +131,7 @@ def get_config(model: str = "standard") -> ConfigDict:
     cfg.task = "language_modeling"
     cfg.data.name = "wikitext103"
     cfg.data.tokenizer = "word"
-    cfg.data.vocab_size = 267_739  # the corpus's 267,735 and the special tokens
+    cfg.data.vocab_size = 267_739  # 267,735 words and the special tokens
     cfg.optim.name = "adam"
     cfg.optim.lr = 2.5e-4
     cfg.optim.b2 = 0.999

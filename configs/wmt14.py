@@ -1,20 +1,22 @@
-"""WMT14 (Bojar et al. 2014): English to French, and to German.
+"""WMT14 translation from English to French and German (Bojar et al. 2014).
 
     python train.py --config=configs/wmt14.py:rnnsearch50 --workdir=runs/rnnsearch50
     python train.py --config=configs/wmt14.py:base --workdir=runs/base
 
-`:rnnsearch50` is RNNsearch-50 as published (sections 3 and 4, appendices A and B):
-bidirectional GRU of 1000 units a direction, embeddings of 620, alignment network of
-1000, maxout of 500 over the old state, 30,000 words a side, Adadelta, no dropout.
-Published: BLEU 26.75 on newstest2014, 34.16 without unknown words, by beam search.
-Deviations: a batch is as many tokens as 80 pairs of 50 words, of about one length,
-not 80 pairs; the loss whose gradient is cut at norm 1 is a mean over words, not over
-sentences; a bias in the decoder's gates and the output layers, as in the authors'
-code.
+`:rnnsearch50` is RNNsearch-50 of Bahdanau et al. (2015, sections 3 and 4, appendices A
+and B), English to French: a bidirectional GRU of 1000 units per direction, embeddings
+of 620, an alignment network of 1000, maxout of 500 over the previous state, 30,000
+words per language, Adadelta, no dropout. Published with beam search: BLEU 26.75 on
+newstest2014, 34.16 without unknown words. Deviations:
 
-`:base` and `:big` are the Transformers of Vaswani et al. (2017, table 3) on English to
-German, published at BLEU 27.3 and 28.4 (beam 4, length penalty 0.6, the last 5 or 20
-checkpoints averaged). Deviation: padded batches of 25,000 tokens on the longer side.
+- A batch has as many tokens as 80 pairs of 50 words, of similar length, not 80 pairs.
+- The loss, whose gradient is clipped at norm 1, is a mean over words, not sentences.
+- The decoder's gates and the output layers have a bias, as in the authors' code.
+
+`:base` and `:big` are the Transformers of Vaswani et al. (2017, table 3), English to
+German, published at BLEU 27.3 and 28.4 (beam 4, length penalty 0.6, average of the last
+5 or 20 checkpoints). Deviation: a batch has 25,000 tokens of the longer side, padding
+included.
 """
 
 from ml_collections import ConfigDict
@@ -37,15 +39,15 @@ RNNSEARCH = {  # Bahdanau et al. (2015), appendices A.2 and B
 
 
 def rnnsearch50() -> ConfigDict:
-    """RNNsearch-50 as published."""
+    """Returns RNNsearch-50 as it was published."""
     cfg = base.get_config("rnn")
     cfg.model.update(RNNSEARCH)
     cfg.steps = 288_000  # table 2
     cfg.data.tokenizer = "word"
     cfg.data.vocab_size = 30_004  # 30,000 words and the four special tokens
     cfg.data.joint_vocab = False
-    cfg.data.max_length = 51  # 50 words and the end
-    cfg.data.tokens_per_batch = 80 * 51  # 80 of the longest pairs
+    cfg.data.max_length = 51  # 50 words and <eos>
+    cfg.data.tokens_per_batch = 80 * 51  # as 80 pairs of the largest length
     cfg.optim.name = "adadelta"
     cfg.optim.lr = 1.0
     cfg.optim.schedule = "constant"
@@ -56,7 +58,7 @@ def rnnsearch50() -> ConfigDict:
 
 
 def transformer(sizes: dict, steps: int) -> ConfigDict:
-    """A Transformer of table 3, trained as in section 5."""
+    """Returns a Transformer of table 3, trained as in section 5."""
     cfg = base.get_config("transformer")
     cfg.model.update(sizes)
     cfg.steps = steps
@@ -65,7 +67,7 @@ def transformer(sizes: dict, steps: int) -> ConfigDict:
     cfg.data.vocab_size = 37_000
     cfg.data.tokens_per_batch = 25_000
     cfg.optim.name = "adam"
-    cfg.optim.lr = (cfg.model.width * 4000) ** -0.5  # eq. 3 at its highest
+    cfg.optim.lr = (cfg.model.width * 4000) ** -0.5  # maximum of eq. 3
     cfg.optim.schedule = "rsqrt"
     cfg.optim.warmup = 4000
     cfg.optim.clip_norm = 0.0
@@ -73,13 +75,13 @@ def transformer(sizes: dict, steps: int) -> ConfigDict:
 
 
 def transformer_base() -> ConfigDict:
-    """The base model."""
+    """Returns the base model of table 3."""
     sizes = {"layers": 6, "width": 512, "heads": 8, "feed_forward": 2048}
     return transformer(sizes, 100_000)
 
 
 def transformer_big() -> ConfigDict:
-    """The big model."""
+    """Returns the big model of table 3."""
     sizes = {"layers": 6, "width": 1024, "heads": 16, "feed_forward": 4096}
     return transformer({**sizes, "dropout": 0.3}, 300_000)
 
@@ -89,11 +91,11 @@ RECIPES = {
     "base": transformer_base,
     "big": transformer_big,
 }
-VARIANTS = tuple(RECIPES)  # what `get_config` takes beside the architectures
+VARIANTS = tuple(RECIPES)  # further names of models
 
 
 def get_config(model: str = "rnnsearch50") -> ConfigDict:
-    """The experiment for one of the VARIANTS, or an architecture's defaults."""
+    """Returns the experiment for one of the VARIANTS, or for an architecture."""
     cfg = RECIPES[model]() if model in RECIPES else base.get_config(model)
     cfg.task = "translation"
     if cfg.data.name is None:

@@ -1,1 +1,1 @@
-"""What several configs have in common: models and how they are trained."""
+"""Models and training settings that several configs share."""

@@ -1,4 +1,4 @@
-"""Language models of characters, trained as Transformer-XL of Dai et al. (2019)."""
+"""Byte-level language models, trained as Transformer-XL in Dai et al. (2019)."""
 
 from ml_collections import ConfigDict
 
@@ -31,18 +31,29 @@ TRANSFORMER_XL_24L = {
 }
 
 
-def on_characters(
-    name: str, model: str, sizes: dict, *, rows: int, length: int, warmup: int
+def byte_level_lm(
+    corpus: str,
+    model: str,
+    sizes: dict,
+    *,
+    batch_size: int,
+    segment_length: int,
+    warmup: int,
 ) -> ConfigDict:
-    """A model of an architecture, trained on the bytes of the corpus `name`."""
+    """Returns the experiment of a language model of a corpus's bytes.
+
+    Args:
+      model: name of the architecture.
+      sizes: keys of `model` that differ from their defaults.
+    """
     cfg = base.get_config(model)
     cfg.model.update(sizes)
     cfg.task = "language_modeling"
     cfg.steps = 400_000
-    cfg.data.name = name
+    cfg.data.name = corpus
     cfg.data.tokenizer = "byte"
-    cfg.data.batch_size = rows
-    cfg.data.segment_length = length
+    cfg.data.batch_size = batch_size
+    cfg.data.segment_length = segment_length
     cfg.optim.name = "adam"
     cfg.optim.lr = 2.5e-4
     cfg.optim.warmup = warmup
@@ -54,11 +65,11 @@ def on_characters(
     return cfg
 
 
-def evaluated(
-    cfg: ConfigDict, *, length: int, memory_length: int, clamp_length: int
+def set_published_eval(
+    cfg: ConfigDict, segment_length: int, memory_length: int, clamp_length: int
 ) -> ConfigDict:
-    """With Transformer-XL's protocol: short segments, a long memory for each token."""
-    cfg.eval.segment_length = length
+    """Sets Transformer-XL's evaluation: short segments, a long memory per token."""
+    cfg.eval.segment_length = segment_length
     cfg.eval.memory_length = memory_length
     cfg.eval.clamp_length = clamp_length
     cfg.eval.same_length = True

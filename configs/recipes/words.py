@@ -1,11 +1,15 @@
-"""Language models of words, for corpora of a few million: plain ones and AWD-LSTM.
+"""Word-level language models for corpora of a few million tokens, and the AWD-LSTM.
 
 The AWD-LSTM is that of Merity et al. (2017, "Regularizing and Optimizing LSTM Language
-Models"): 3 layers, weights tied, NT-ASGD; `awd_lstm_attention` the same with attention
-over its last 10 outputs. Deviations: segments of 70 tokens instead of random lengths
-about 70, so that one step is compiled, and with them no learning rate by length;
-initial values are ours (close: Glorot for their uniform, orthogonal recurrent weights,
-biases 0); one bias a gate instead of two that add up; no finetuning, no cache.
+Models"): 3 layers, tied weights, NT-ASGD. `awd_lstm_attention` adds attention over the
+last 10 outputs. Deviations:
+
+- Segments have 70 tokens, not random lengths around 70, so that one step is compiled;
+  thus the learning rate does not depend on the length.
+- Initial values are Glorot instead of uniform, with orthogonal recurrent weights and
+  biases of 0.
+- Each gate has one bias instead of two that are added.
+- There is neither finetuning nor a neural cache.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +45,7 @@ MODELS = {
     },
 }
 
-AWD_LSTM = {  # Merity et al. (2017), section 5; names of their code behind the keys
+AWD_LSTM = {  # Merity et al. (2017), section 5; comments: names in their code
     "cell": "lstm",
     "layers": 3,
     "width": 1150,
@@ -64,28 +68,30 @@ RECIPES = {
 }
 
 
-def awd_lstm(model: str, *, steps: int, epoch: int, rows: int, **changes) -> ConfigDict:
-    """One of the RECIPES, trained as published.
+def awd_lstm(
+    model: str, *, steps: int, steps_per_epoch: int, batch_size: int, **dropouts
+) -> ConfigDict:
+    """Returns one of the RECIPES, trained as published.
 
     Args:
-      epoch: its steps: what NT-ASGD counts.
-      changes: of the model, dropouts that differ from corpus to corpus.
+      steps_per_epoch: interval of validations, in which NT-ASGD counts.
+      dropouts: rates of the model that differ from corpus to corpus.
     """
     cfg = base.get_config("rnn")
-    cfg.model.update(RECIPES[model], **changes)
+    cfg.model.update(RECIPES[model], **dropouts)
     cfg.steps = steps
-    cfg.data.batch_size = rows
+    cfg.data.batch_size = batch_size
     cfg.optim.name = "nt_asgd"
     cfg.optim.lr = 30.0
     cfg.optim.schedule = "constant"
     cfg.optim.weight_decay = 1.2e-6
-    cfg.every.eval = epoch
-    cfg.every.checkpoint = epoch
+    cfg.every.eval = steps_per_epoch
+    cfg.every.checkpoint = steps_per_epoch
     return cfg
 
 
-def on_words(cfg: ConfigDict, name: str, vocab_size: int) -> ConfigDict:
-    """The task, for the words of the corpus `name`."""
+def set_word_corpus(cfg: ConfigDict, name: str, vocab_size: int) -> ConfigDict:
+    """Sets the task of modelling a corpus by words."""
     cfg.task = "language_modeling"
     cfg.data.name = name
     cfg.data.tokenizer = "word"
@@ -96,8 +102,8 @@ def on_words(cfg: ConfigDict, name: str, vocab_size: int) -> ConfigDict:
     return cfg
 
 
-def plain(model: str) -> ConfigDict:
-    """One of the MODELS."""
+def small_model(model: str) -> ConfigDict:
+    """Returns the experiment for one of the MODELS."""
     cfg = base.get_config(model)
     cfg.model.update(MODELS[model])
     cfg.steps = 20_000

@@ -1,1 +1,1 @@
-"""What sweeps try: one file a search space."""
+"""Search spaces of sweeps, one a file (see sweeps/search_space.py)."""

@@ -1,4 +1,4 @@
-"""Every combination of a few values, as tables in papers have them.
+"""Grid search over label smoothing, dropout and learning rate.
 
     python sweep.py --config=configs/multi30k.py:transformer \
         --space=configs/sweeps/grid.py --workdir=runs/grid
@@ -8,7 +8,7 @@ from sweeps.search_space import Space, grid
 
 
 def get_space() -> Space:
-    """2 x 3 x 2 trials; the last key changes fastest."""
+    """Returns 2 x 3 x 2 trials; the last key changes fastest."""
     return Space(
         grid(
             {

@@ -1,10 +1,9 @@
-"""Values drawn at random: better than a grid where few keys matter.
+"""Random search (Bergstra and Bengio 2012), better than a grid if few keys matter.
 
     python sweep.py --config=configs/multi30k.py:transformer \
         --space=configs/sweeps/random.py --workdir=runs/random --trials=40
 
-Bergstra and Bengio (2012). Trial n is the same in every sweep, so that more --trials
-go on where fewer stopped.
+Trial n is the same in every sweep, so that a larger --trials extends a sweep.
 """
 
 from sweeps.search_space import (
@@ -18,7 +17,7 @@ from sweeps.search_space import (
 
 
 def get_space() -> Space:
-    """20 trials, or as many as --trials says."""
+    """Returns 20 trials, unless --trials gives another number."""
     ranges = {
         "optim.lr": log_uniform(1e-4, 1e-2),
         "optim.warmup": integers(10, 1000, log=True),

@@ -1,12 +1,12 @@
-"""Values that earlier results suggest; bad trials end early.
+"""Bayesian optimisation by TPE with early stopping of bad trials.
 
     python sweep.py --config=configs/multi30k.py:transformer \
         --config.epochs=0 --config.steps=10_000 \
         --space=configs/sweeps/tpe.py --workdir=runs/tpe --trials=40
 
 The tree-structured Parzen estimator (Bergstra et al. 2011) with Hyperband (Li et al.
-2018; together as in Falkner et al. 2018), after one trial as the config has it. What
-is suggested depends on which trials have ended, so on how many run at once.
+2018), combined as in Falkner et al. (2018), after one trial with the config's own
+values. The points depend on which trials have ended, thus on how many run at once.
 """
 
 from sweeps.search_space import (
@@ -21,7 +21,7 @@ from sweeps.search_space import (
 
 
 def get_space() -> Space:
-    """20 trials, or as many as --trials says."""
+    """Returns 20 trials, unless --trials gives another number."""
     ranges = {
         "optim.lr": log_uniform(1e-4, 1e-2),
         "model.dropout": uniform(0.0, 0.4),

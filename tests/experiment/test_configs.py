@@ -1,4 +1,4 @@
-"""Every config describes an experiment that can be built."""
+"""Config files: every one can be built, and invalid values are refused."""
 
 import dataclasses
 import importlib
@@ -44,19 +44,19 @@ def test_every_config_builds_its_model(name, model):
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_base_and_a_model_s_schema_have_the_same_keys(name):
+def test_the_base_config_and_the_schema_of_a_model_have_the_same_keys(name):
     schema = get_architecture(name).Config
     assert {f.name for f in dataclasses.fields(schema)} == {"name", *base.MODELS[name]}
     build.model_config(schema, base.model(name))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_says_in_its_first_lines_how_to_run_it(name):
+def test_the_docstring_of_a_config_has_the_command_to_run_it(name):
     text = importlib.import_module(f"configs.{name}").__doc__
     assert f"python train.py --config=configs/{name}.py" in text
 
 
-def test_every_key_of_the_base_is_read_somewhere():
+def test_every_key_of_the_base_config_is_read_by_code():
     folders = {path.parent for path in ROOT.glob("[!.]*/*.py")}
     read_by = folders - {ROOT / "tests", ROOT / "configs"}
     files = [path for folder in read_by for path in folder.rglob("*.py")]
@@ -86,7 +86,7 @@ def test_a_misspelt_key_is_refused_with_the_right_one():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"width": 100, "heads": 3}, "model.width=100"),
         ({"norm": "sideways"}, "model.norm='sideways'"),
@@ -96,12 +96,12 @@ def test_a_misspelt_key_is_refused_with_the_right_one():
         ({"layers": 0}, "model.layers=0"),
     ],
 )
-def test_values_a_model_cannot_have_are_named(change, said):
+def test_invalid_values_of_a_model_are_named(change, message):
     cfg = base.model("transformer").unlock()
     with cfg.ignore_type():
         cfg.update(change)
     schema = get_architecture("transformer").Config
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         build.model_config(schema, cfg)
 
 
@@ -118,7 +118,7 @@ def test_values_a_model_cannot_have_are_named(change, said):
         {"data.batch_size": 0},
     ],
 )
-def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):
+def test_invalid_numbers_are_refused(change):
     cfg = base.get_config()
     cfg.update_from_flattened_dict(change)
     [(key, value)] = change.items()
@@ -126,7 +126,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_done(change):
         validate.validate_config(cfg)
 
 
-def test_an_unknown_model_or_task_is_refused_with_those_there_are():
+def test_an_unknown_model_or_task_is_refused_with_the_known_ones():
     cfg = base.get_config()
     cfg.model.name = "lstmm"
     with pytest.raises(UserError, match="transformer_xl"):
@@ -138,7 +138,7 @@ def test_an_unknown_model_or_task_is_refused_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    ("model", "change", "said"),
+    ("model", "change", "message"),
     [
         ("transformer", {"eval.memory_length": 9}, "eval.memory_length=9: a transf"),
         ("rnn", {"eval.same_length": True}, "eval.same_length=True: a rnn"),
@@ -166,8 +166,8 @@ def test_an_unknown_model_or_task_is_refused_with_those_there_are():
         ),
     ],
 )
-def test_keys_that_do_not_fit_each_other_are_refused_early(model, change, said):
+def test_keys_that_contradict_each_other_are_refused(model, change, message):
     cfg = base.get_config(model)
     cfg.update_from_flattened_dict(change)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         validate.validate_config(cfg)

@@ -206,7 +206,7 @@ def test_what_a_population_cannot_have_is_refused_before_anything_is_written(tmp
         f"--workdir={tmp_path / 'w'}",
         "--population=2",
     )
-    assert_refused(done, "init_from='somewhere'", "fresh parameters")
+    assert_refused(done, "init_from='somewhere'", "random parameters")
     assert not (tmp_path / "w").exists()
 
 
