@@ -1,0 +1,86 @@
+"""The commands of README.md and docs/quickstart.md run as they are written there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SIZES = {
+    "rnn": ("width", "embedding_width", "attention_width"),
+    "transformer": ("width", "feed_forward"),
+    "transformer_xl": ("width", "feed_forward"),
+}
+TRAINING = "steps=2 every.log=1 every.eval=2 every.checkpoint=2 data.buckets=1"
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def commands(page: str) -> list[str]:
+    """Command lines of a page's shell blocks that start a Python program."""
+    text = (ROOT / page).read_text(encoding="utf8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [line.partition("  #")[0].strip() for line in lines]
+    return [line for line in found if re.search(r"(^|\| )python ", line)]
+
+
+def write_corpora(folder: Path) -> None:
+    """Writes a few numbers in two languages, and a text."""
+    (folder / "mine").mkdir()
+    for split, size in {"train": 30, "valid": 4, "test": 4}.items():
+        lines = [f"{WORDS[k % 10]} {WORDS[k % 7]}\n" for k in range(size)]
+        (folder / f"mine/{split}.en").write_text("".join(lines))
+        (folder / f"mine/{split}.de").write_text("".join(lines).upper())
+        (folder / f"mine/{split}.txt").write_text(40 * "".join(lines))
+    for name in ("new.en", "source.txt"):
+        (folder / name).write_text("one two\nthree four\n")
+
+
+def tiny(command: str) -> str:
+    """A training command with the smallest sizes, on the corpora of this test."""
+    if found := re.search(
+        r"(train|sweep)\.py .*--config=configs/(\w+)\.py:(\w+)", command
+    ):
+        program, config, model = found.groups()
+        keys = [*TRAINING.split(), *(f"model.{key}=8" for key in SIZES[model])]
+        keys += [] if model == "rnn" else ["model.layers=1", "model.heads=2"]
+        if config == "plain_text":
+            keys += ["data.segment_length=8", "data.batch_size=2"]
+        else:
+            keys += ["data.vocab_size=60", "data.tokens_per_batch=64"]
+        if config == "cldr":
+            keys += ["data.name=parallel_text/en-de", "data.source_dir=mine"]
+            keys += ["data.dir=prepared"]
+        command += "".join(f" --config.{key}" for key in keys)
+        command += " --dry_run" if program == "sweep" else ""
+    if "data.describe" in command:
+        command += " --config.data.vocab_size=60"
+    command = re.sub(r"python (\w+\.py)", rf"python {ROOT}/\1", command)
+    command = command.replace("=configs/", f"={ROOT}/configs/")
+    return re.sub(r"(^|\| )python ", rf"\1{sys.executable} ", command)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_commands_of_a_page_run(page, tmp_path):
+    write_corpora(tmp_path)
+    found = commands(page)
+    assert len(found) >= 5
+    if page == "README.md":  # its report compares two runs
+        found[:0] = [line.replace("rnn", "transformer") for line in found[:2]]
+    for command in found:
+        done = subprocess.run(
+            ["sh", "-c", tiny(command)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    for path in tmp_path.glob("*.html"):
+        assert path.stat().st_size > 1000
+    written = tmp_path / ("output.txt" if page == "README.md" else "new.de")
+    assert len(written.read_text().splitlines()) == 2
