@@ -11,7 +11,7 @@ its own --process_id.
 from absl import flags
 from ml_collections import config_flags
 
-from utils import cli
+from utils.cli import fail, run_main
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
@@ -44,25 +44,25 @@ def main() -> int:
         print(replay.format_diagnosis(workdir(), REPLAY.value))
         return 0
     if CONFIG.value is None:
-        cli.fail("flag --config=configs/DATA.py:MODEL is missing")
+        fail("flag --config=configs/DATA.py:MODEL is missing")
     if PLAN.value:
         from analysis.plan import report
 
         options = DEVICES.value, DEVICE_MEMORY.value, TARGET.value
         print(report.report(CONFIG.value, *options))
         return 0
-    from experiment import train
+    from experiment.train import DistributedConfig, train
 
-    config = train.DistributedConfig(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    return train.train(CONFIG.value, workdir(), config, PROFILE.value)
+    config = DistributedConfig(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    return train(CONFIG.value, workdir(), config, PROFILE.value)
 
 
 def workdir() -> str:
     """Returns the run directory, a flag that only --plan does not need."""
     if WORKDIR.value is None:
-        cli.fail("flag --workdir=DIR is missing: name the run directory")
+        fail("flag --workdir=DIR is missing: name the run directory")
     return WORKDIR.value
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

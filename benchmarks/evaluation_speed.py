@@ -32,7 +32,7 @@ from data.batching.stream import LMEvalBatches
 from data.token_cache import TokenizedSplit
 from data.tokenizers.symbols import ByteTokenizer
 from experiment.build import Experiment, build_experiment
-from tasks.losses import likelihood_loss
+from tasks.base import likelihood_loss
 from training.profiling.environment import environment_info
 from training.profiling.flops import flops_of
 from utils.allocator import tune_allocator

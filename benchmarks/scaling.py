@@ -36,7 +36,7 @@ from configs import base
 from experiment.build import is_language_modeling
 from experiment.setup import TrainingSetup, num_parameters
 from training.optim.optimizers import make_optimizer
-from training.parallel.partitioning import make_partitioner
+from training.parallel.partitioner import make_partitioner
 from training.profiling.environment import environment_info
 from utils.allocator import tune_allocator
 from utils.errors import UserError

@@ -19,8 +19,7 @@ from training.metric_writers import MetricWriters
 from training.metrics import TrainProgress
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
-from training.parallel.partitioner import JitPartitioner
-from training.parallel.partitioning import make_partitioner
+from training.parallel.partitioner import JitPartitioner, make_partitioner
 from training.profiling.flops import StepFlops
 from training.profiling.peak_flops import peak_flops_per_second
 from training.run_dir import RunDirectory

@@ -27,7 +27,7 @@ from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, RunRecord, TrainLoop
 from training.metrics import TrainProgress
-from training.optim.nt_asgd import eval_params
+from training.optim.on_validation import eval_params
 from training.optim.param_groups import check_patterns
 from training.parallel.distributed import (
     AnyProcessFlag,

@@ -21,7 +21,7 @@ from experiment.build import (
 )
 from models.attention.dispatch import is_supported
 from training.optim.optimizers import make_optimizer
-from training.parallel.partitioning import make_partitioner
+from training.parallel.partitioner import make_partitioner
 from utils.errors import UserError
 
 

@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 from decoding.config import DecodingConfig, check_decode, example_keys, make_step_fn
 from decoding.constraints import DecodingConstraints
 from decoding.hypotheses import Hypotheses
-from tasks.base import ScoredText, cast_params
-from tasks.losses import token_losses
+from tasks.base import ScoredText, cast_params, token_losses
 from utils.errors import UserError
 
 # Line breaks within a continuation are printed as escapes.

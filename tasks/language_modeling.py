@@ -15,10 +15,16 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tasks.base import MEMORY_KEYS, check_windows, reset_carry
+from tasks.base import (
+    MEMORY_KEYS,
+    WeightedMetrics,
+    check_windows,
+    likelihood_loss,
+    reset_carry,
+    token_losses,
+)
 from tasks.bootstrap import BLOCK_SIZE, BootstrapBlocks
 from tasks.generation import TextGenerator
-from tasks.losses import WeightedMetrics, likelihood_loss, token_losses
 
 
 class Task(TextGenerator):
@@ -83,7 +89,7 @@ class Task(TextGenerator):
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[WeightedMetrics, PyTree]:
-        """Returns metrics as (sum, weight), and the next carry; see tasks/losses.py."""
+        """Returns metrics as (sum, weight), and the next carry; see tasks/base.py."""
         initial = model.initial_carry(len(batch["tokens"]), train=train)
         carry = reset_carry(carry, initial, batch["reset"])
         return likelihood_loss(

@@ -13,10 +13,9 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from decoding.config import decoding_protocol
-from tasks.base import MEMORY_KEYS
+from tasks.base import MEMORY_KEYS, WeightedMetrics, likelihood_loss, token_losses
 from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
-from tasks.losses import WeightedMetrics, likelihood_loss, token_losses
 from tasks.translation_inference import Translator
 from utils.errors import UserError
 
@@ -82,7 +81,7 @@ class Task(Translator):
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[WeightedMetrics, PyTree]:
-        """Returns metrics as (sum, weight), and the next carry; see tasks/losses.py."""
+        """Returns metrics as (sum, weight), and the next carry; see tasks/base.py."""
         carry = self.reset(model, carry, batch["reset"], train=train)
         return likelihood_loss(
             model,

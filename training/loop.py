@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from training.checkpoint import Checkpoints
 from training.metric_writers import MetricWriters
 from training.metrics import MetricLogger, TrainProgress
-from training.optim.nt_asgd import on_validation
+from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
 from training.signals import StopRequested, graceful_stop
 from training.step import Step, TrainState

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import jax
 
-from training.profiling.memory import peak_memory_bytes
+from training.profiling.environment import peak_memory_bytes
 
 WeightedMetrics = dict[str, tuple[jax.Array, jax.Array]]
 Totals = dict[str, tuple[float, float]]

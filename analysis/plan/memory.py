@@ -22,8 +22,7 @@ from analysis.plan.step import StepSpec
 from models.attention.dispatch import SUPPORTED_DEVICES
 from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
-from training.parallel.partitioner import JitPartitioner
-from training.parallel.partitioning import make_partitioner
+from training.parallel.partitioner import JitPartitioner, make_partitioner
 from training.step import make_state
 from utils.errors import UserError
 

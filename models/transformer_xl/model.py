@@ -27,7 +27,6 @@ from models.common.masks import (
     sliding_window_mask,
     valid_memory_mask,
 )
-from models.transformer import model as transformer
 from models.transformer.config import StackConfig
 from models.transformer.memory import (
     KVMemory,
@@ -38,6 +37,8 @@ from models.transformer.memory import (
     update_memory,
 )
 from models.transformer.model import EncodedSource
+from models.transformer.model import LanguageModel as TransformerLM
+from models.transformer.model import Seq2Seq as TransformerSeq2Seq
 from utils.errors import UserError
 
 INIT = normal(0.02)  # of the authors' scripts
@@ -77,7 +78,7 @@ class Config(StackConfig):
 Carry = Memory | KVMemory | tuple[()]
 
 
-class LanguageModel(transformer.LanguageModel):
+class LanguageModel(TransformerLM):
     """Language model with segment recurrence (Dai et al. 2019, section 3.2).
 
     The carry is a `Memory` of layer inputs in training and a `KVMemory` of keys and
@@ -206,7 +207,7 @@ def num_slots(carry: Carry) -> int:
     return carry.length if carry else 0
 
 
-class Seq2Seq(transformer.Seq2Seq):
+class Seq2Seq(TransformerSeq2Seq):
     """Encoder-decoder with relative self-attention and memories of both sides.
 
     The memories hold layer inputs in evaluation too, because the sentences of a

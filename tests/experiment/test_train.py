@@ -20,7 +20,7 @@ from experiment.restore import open_run
 from helpers.small_runs import config, small_corpora
 from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer
-from training.parallel.partitioning import make_partitioner
+from training.parallel.partitioner import make_partitioner
 from training.run_dir import FORMAT
 from training.step import make_state
 from utils.errors import UserError

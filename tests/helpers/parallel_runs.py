@@ -33,7 +33,7 @@ from experiment.setup import TrainingSetup  # noqa: E402
 from models.attention import dispatch  # noqa: E402
 from training.checkpoint import Checkpoints  # noqa: E402
 from training.optim.optimizers import make_optimizer  # noqa: E402
-from training.parallel.partitioning import make_partitioner  # noqa: E402
+from training.parallel.partitioner import make_partitioner  # noqa: E402
 from training.step import make_state  # noqa: E402
 
 ROWS, STEPS = 20, 10  # PTB's rows, which 8 devices do not divide

@@ -25,7 +25,7 @@ from helpers import (  # noqa: E402
 )
 from sweeps.vmapped_trials.population import Population  # noqa: E402
 from training.optim.optimizers import make_optimizer  # noqa: E402
-from training.parallel.partitioning import make_partitioner  # noqa: E402
+from training.parallel.partitioner import make_partitioner  # noqa: E402
 from training.vmapped_trials.partitioner import VmappedPartitioner  # noqa: E402
 from training.vmapped_trials.step import trial_mask, varying_values  # noqa: E402
 

@@ -21,8 +21,7 @@ from helpers.architectures import (
 from models.common import blockwise_cross_entropy
 from models.common.layers import Embedding, normal
 from models.rnn.cells import GRU, zero_state
-from tasks.base import cast_params
-from tasks.losses import likelihood_loss
+from tasks.base import cast_params, likelihood_loss
 
 FLOAT32, BFLOAT16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
 KINDS = {"language model": LanguageModelCase, "translation": Seq2SeqCase}

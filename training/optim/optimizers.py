@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from training.optim.adafactor import scale_by_adafactor
-from training.optim.nt_asgd import with_averaging
+from training.optim.on_validation import Plateau, init_plateau, lr_scale, with_averaging
 from training.optim.param_groups import (
     Scales,
     check_pattern_syntax,
@@ -21,7 +21,6 @@ from training.optim.param_groups import (
     num_input_axes,
     other_params_mask,
 )
-from training.optim.plateau import Plateau, init_plateau, lr_scale
 from training.optim.schedules import Schedule, make_schedule
 from utils.errors import UserError
 

@@ -21,6 +21,7 @@ from training.parallel.mesh import (
     param_shardings,
 )
 from training.step import Step
+from utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -246,3 +247,30 @@ def _with_sharding(leaf, sharding) -> jax.ShapeDtypeStruct:
 def first_rows(tree: PyTree, rows: int) -> PyTree:
     """Returns the first rows of leaves [B, ...]; scalar leaves are unchanged."""
     return jax.tree.map(lambda leaf: leaf[:rows] if leaf.ndim else leaf, tree)
+
+
+def make_partitioner(
+    cfg: ConfigDict, *, num_microbatches: int = 1, devices: Devices = None
+) -> JitPartitioner:
+    """Returns the partitioner of `cfg.mode`: "jit" over a mesh, or "pmap".
+
+    Both run the same step and store the same checkpoints.
+
+    Args:
+      cfg: the section `cfg.parallel`.
+      num_microbatches: microbatches per step; the batch size is padded to a multiple.
+      devices: None: all devices.
+
+    Raises:
+      UserError: unknown mode, or a mesh that does not fit the devices.
+    """
+    from training.parallel.pmap import PmapPartitioner  # a subclass of the above
+
+    partitioners = {"jit": JitPartitioner, "pmap": PmapPartitioner}
+    if cfg.mode not in partitioners:
+        raise UserError(
+            f"Unknown parallel.mode {cfg.mode!r}; "
+            f"choose one of {', '.join(partitioners)}"
+        )
+    make = partitioners[cfg.mode]
+    return make(cfg, num_microbatches=num_microbatches, devices=devices)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
 from training.metrics import WeightedMetrics
-from training.optim.nt_asgd import VALIDATION_HOOKS, update_on_validation
+from training.optim.on_validation import VALIDATION_HOOKS, update_on_validation
 from training.run_dir import flatten_config
 from training.step import Step, tree_where
 from utils.errors import UserError

@@ -8,7 +8,7 @@ from analysis.report.curves import axis_unit, curve_points, learning_curves
 from analysis.report.runs import TrainingCost, read_run
 from analysis.report.tables import score_rows
 from helpers.small_reports import METRICS, compare, make_run
-from training.profiling import memory
+from training.profiling import environment
 
 RATES = {"flops_per_second": 1e9, "mfu": 0.25, "peak_memory_bytes": 2**20}
 
@@ -93,10 +93,10 @@ def test_peak_memory_is_that_of_the_fullest_device_or_else_of_the_process(
 
     status = tmp_path / "status"
     status.write_text("VmPeak:\t    9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    7 kB\n")
-    monkeypatch.setattr(memory, "STATUS", status)
+    monkeypatch.setattr(environment, "STATUS", status)
     devices = [Device({"peak_bytes_in_use": 5}), Device({"peak_bytes_in_use": 8})]
     for found, expected in ((devices, 8), ([Device(None)], 2**21)):
         monkeypatch.setattr(jax, "local_devices", lambda found=found: found)
-        assert memory.peak_memory_bytes() == expected
+        assert environment.peak_memory_bytes() == expected
     status.unlink()
-    assert memory.peak_memory_bytes() is None
+    assert environment.peak_memory_bytes() is None

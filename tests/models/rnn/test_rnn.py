@@ -21,7 +21,7 @@ from helpers.architectures import (
     tokens,
 )
 from models.rnn.model import Config, LanguageModel, Seq2Seq
-from tasks.losses import auxiliary_losses, likelihood_loss
+from tasks.base import auxiliary_losses, likelihood_loss
 from tests.models.rnn.test_cells import gru_reset_before, lstm
 from utils.errors import UserError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.architectures import LanguageModelCase, Seq2SeqCase, tokens
-from tasks.losses import likelihood_loss
+from tasks.base import likelihood_loss
 
 LENGTH = 40  # long enough that activations are most of what is stored
 CASES = {

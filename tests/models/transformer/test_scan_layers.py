@@ -13,7 +13,7 @@ from helpers.architectures import B, LanguageModelCase, S, Seq2SeqCase, T, token
 from models.common.layers import FeedForward
 from models.transformer import stack
 from models.transformer.stack import dropout_keys
-from tasks.losses import likelihood_loss
+from tasks.base import likelihood_loss
 from tests.models.test_precision import carry_of, products
 
 CASES = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from configs import base
 from training.checkpoint import Checkpoints
-from training.optim.nt_asgd import eval_params, on_validation
+from training.optim.on_validation import eval_params, on_validation
 from training.optim.optimizers import make_optimizer
 from training.step import make_state, make_step
 

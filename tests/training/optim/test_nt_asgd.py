@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from helpers.optimizer_cases import optim
-from training.optim.nt_asgd import on_validation
+from training.optim.on_validation import on_validation
 from training.optim.optimizers import make_optimizer
 
 

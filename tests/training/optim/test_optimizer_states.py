@@ -14,7 +14,7 @@ from configs import base
 from helpers.architectures import B, LanguageModelCase, T, tokens
 from helpers.optimizer_cases import GRADS, MU, PARAMS, by_name, optim, updates_of
 from training.checkpoint import Checkpoints
-from training.optim.nt_asgd import on_validation, update_on_validation
+from training.optim.on_validation import on_validation, update_on_validation
 from training.optim.optimizers import OPTIMIZERS, make_optimizer
 from training.parallel.partitioner import JitPartitioner
 from training.step import make_state

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from training.optim.nt_asgd import on_validation
+from training.optim.on_validation import on_validation
 from training.optim.optimizers import learning_rate, make_optimizer
 from training.optim.schedules import make_schedule
 from utils.errors import UserError

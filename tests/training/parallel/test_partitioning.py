@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from training.parallel.mesh import make_mesh
-from training.parallel.partitioning import make_partitioner
+from training.parallel.partitioner import make_partitioner
 from utils.errors import UserError
 
 

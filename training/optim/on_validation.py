@@ -1,13 +1,18 @@
-"""NT-ASGD: non-monotonically triggered averaged SGD (Merity et al. 2017, algorithm 1).
+"""Optimiser state that validations update: NT-ASGD and learning-rate plateaus.
 
-SGD runs unchanged until a validation loss v_t is worse than the best loss before the
-last n validations,
+NT-ASGD (Merity et al. 2017, algorithm 1): SGD runs unchanged until a validation loss
+v_t is worse than the best loss before the last n validations,
 
     v_t > min(v_0 .. v_(t-n-1)),   t > n
 
 From then on the parameters are averaged, and the average is evaluated. The trigger is
-that of the authors' program. All of it is part of the optimiser state. `on_validation`
-passes validation losses to the state, here and for the plateau schedule.
+that of the authors' program.
+
+Plateau: the learning rate is reduced after validations without improvement.
+`optax.contrib.reduce_on_plateau` is not used because its factor cannot be traced, and
+trials that train under vmap may differ in it.
+
+The state is part of the optimiser state, so it is saved and resumed with it.
 """
 
 from typing import Any, NamedTuple
@@ -16,8 +21,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
-
-from training.optim.plateau import Plateau, update_plateau
 
 
 class Average(NamedTuple):
@@ -97,6 +100,62 @@ def maybe_trigger(average: Average, loss: Float[Array, ""]) -> Average:
         recent=jnp.roll(average.recent, -1).at[-1].set(loss),
         best=jnp.minimum(average.best, average.recent[0]),
     )
+
+
+class Plateau(NamedTuple):
+    """State of the reduction and its constants.
+
+    Attributes:
+      scale: current factor of the learning rate, 1 at first.
+      best: lowest validation loss; inf before the first validation.
+      num_bad_evals: validations since the best one or since the last reduction.
+      factor: factor of `scale` at a reduction.
+      patience: validations without improvement before a reduction.
+      min_scale: lower bound of `scale`.
+    """
+
+    scale: Float[Array, ""]
+    best: Float[Array, ""]
+    num_bad_evals: Int[Array, ""]
+    factor: Float[Array, ""]
+    patience: Int[Array, ""]
+    min_scale: Float[Array, ""]
+
+
+def init_plateau(factor: float, patience: int, min_scale: float = 0.0) -> Plateau:
+    """Returns the state before the first validation."""
+    return Plateau(
+        scale=jnp.ones(()),
+        best=jnp.full((), jnp.inf, jnp.float32),
+        num_bad_evals=jnp.zeros((), jnp.int32),
+        factor=jnp.asarray(factor, jnp.float32),
+        patience=jnp.asarray(patience, jnp.int32),
+        min_scale=jnp.asarray(min_scale, jnp.float32),
+    )
+
+
+def update_plateau(plateau: Plateau, loss: Float[Array, ""]) -> Plateau:
+    """Returns the state after a validation; NaN and an equal loss do not improve."""
+    is_better = loss < plateau.best
+    num_bad_evals = jnp.where(is_better, 0, plateau.num_bad_evals + 1)
+    is_over = num_bad_evals >= plateau.patience
+    reduced = jnp.maximum(plateau.scale * plateau.factor, plateau.min_scale)
+    return plateau._replace(
+        scale=jnp.where(is_over, reduced, plateau.scale),
+        best=jnp.where(is_better, loss, plateau.best),
+        num_bad_evals=jnp.where(is_over, 0, num_bad_evals),
+    )
+
+
+def lr_scale(opt_state: PyTree) -> Float[Array, ""] | float:
+    """Returns the factor of the learning rate in an optimiser state; 1 without one."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=_is_plateau)
+    scales = [node.scale for node in nodes if _is_plateau(node)]
+    return scales[0] if scales else 1.0
+
+
+def _is_plateau(node: PyTree) -> bool:
+    return isinstance(node, Plateau)
 
 
 # From the type of a node in an optimiser state to its update after a validation.
