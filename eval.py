@@ -20,7 +20,7 @@ EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 def main() -> None:
     """Scores the run and prints the score card as a table."""
-    from analysis.attention import plot
+    from analysis.attention import render
     from experiment import inference, restore
 
     changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
@@ -35,7 +35,7 @@ def main() -> None:
     for baseline, scores in card["baselines"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"  baseline: {baseline:17} {named}")
-    if picture := plot.write_sample_map(run, card["split"]):
+    if picture := render.write_sample_map(run, card["split"]):
         print(picture)
     print(path)
 

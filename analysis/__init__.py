@@ -1,1 +1,1 @@
-"""What is read from run directories after training."""
+"""Reports, significance tests and other analyses of run directories."""

@@ -40,7 +40,7 @@ EVAL = cli.config_section("eval", DEFAULTS.eval)
 
 def main() -> None:
     """Prints the path of the page and the number of pictures."""
-    from analysis.attention import page, plot
+    from analysis.attention import render
     from analysis.attention.extract import extract_attention
     from experiment.restore import open_run
 
@@ -55,13 +55,13 @@ def main() -> None:
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     title = f"{run.experiment.cfg.model.name} at step {run.step}"
-    content = page.content(title, texts)
+    content = render.page_content(title, texts)
     document = json.dumps(content, ensure_ascii=False)
     (output / "attention.json").write_text(document + "\n", encoding="utf8")
-    document = page.render(content)
+    document = render.render_page(content)
     (output / "attention.html").write_text(document, encoding="utf8")
     if PICTURES.value:
-        print(f"{len(plot.write_plots(texts, output))} pictures")
+        print(f"{len(render.write_plots(texts, output))} pictures")
     print(output / "attention.html")
 
 

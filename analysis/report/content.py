@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.report.comparison import Comparison, Sample, device
-from analysis.report.curves import Chart, learning_curves
 from analysis.report.runs import AXES, Run, read_object, read_runs
 from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
 from analysis.report.systems import (
@@ -15,7 +14,7 @@ from analysis.report.systems import (
     compare_systems,
     group_by_seed,
 )
-from analysis.report.tables import COSTS, Row, score_rows
+from analysis.report.tables import COSTS, Chart, Row, learning_curves, score_rows
 from utils.errors import UserError
 from utils.paths import canonical_path
 

@@ -14,11 +14,11 @@ import jinja2
 
 from analysis.report.comparison import Comparison
 from analysis.report.content import CURVES, Content, run_origin
-from analysis.report.curves import curve_points
 from analysis.report.runs import AXES, Run
 from analysis.report.sweep_results import SweepResults
 from analysis.report.tables import (
     TableRow,
+    curve_points,
     curve_rows,
     importance_rows,
     pair_rows,

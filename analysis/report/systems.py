@@ -23,7 +23,7 @@ MAX_ALL_PAIRS = 4  # systems; of more, each is tested against the first only
 
 @dataclasses.dataclass(frozen=True)
 class ScoreCard:
-    """A score card with the files that `eval.py` wrote beside it.
+    """A score card with the other files of the same evaluation.
 
     Attributes:
       path: of the card's file.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from analysis.attention import extract, plot
+from analysis.attention import extract, render
 from analysis.attention.extract import (
     SampleMap,
     choose_sample,
@@ -95,7 +95,7 @@ def test_each_row_of_weights_is_a_distribution_over_the_source(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_target_as_long_as_the_source_changes_no_row(name, tmp_path):
+def test_the_length_of_the_target_changes_no_row(name, tmp_path):
     run = trained(tmp_path, name)
     weights_of = functools.partial(cross_attention, run, [4, 5, 6])
     long, same = weights_of([7, 8, 9, 1]), weights_of([7, 8, 9])
@@ -146,7 +146,7 @@ def test_the_first_sentence_of_moderate_length_is_taken(tmp_path):
 
 def test_picture_and_numbers_are_files_of_one_folder(tmp_path):
     run = trained(tmp_path, samples=[sample("$c$ 日本", "$c$ $c$ <d>")])
-    path = plot.write_sample_map(run, "test")
+    path = render.write_sample_map(run, "test")
     assert path == tmp_path / "plots" / "attention-test-7.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     found = json.loads(path.with_suffix(".json").read_text(encoding="utf8"))
@@ -155,14 +155,14 @@ def test_picture_and_numbers_are_files_of_one_folder(tmp_path):
     assert found["layer"] == "decoder"
     assert {"weights", "layers", "heads"} < found.keys()
     before = path.read_bytes()
-    plot.write_sample_map(run, "test")
+    render.write_sample_map(run, "test")
     assert path.read_bytes() == before
 
 
 def test_a_line_separator_within_a_sample_does_not_end_its_line(tmp_path):
     run = trained(tmp_path, samples=[sample("a\u2028b", "a b a")])
     assert "\u2028" in (tmp_path / "samples" / "test-7.jsonl").read_text("utf8")
-    assert plot.write_sample_map(run, "test")
+    assert render.write_sample_map(run, "test")
 
 
 def test_white_space_is_visible_in_labels():
@@ -173,18 +173,18 @@ def test_white_space_is_visible_in_labels():
 
 def test_nothing_is_plotted_without_samples_or_source(tmp_path):
     run = trained(tmp_path / "a", samples=[])
-    assert plot.write_sample_map(run, "test") is None
-    assert plot.write_sample_map(run, "validation") is None
+    assert render.write_sample_map(run, "test") is None
+    assert render.write_sample_map(run, "validation") is None
     text = trained(tmp_path / "b", samples=[sample("a", "a")], task=TextTask)
-    assert plot.write_sample_map(text, "test") is None
+    assert render.write_sample_map(text, "test") is None
     assert not list(tmp_path.glob("*/plots"))
 
 
 def test_a_title_names_the_layer_and_how_it_was_chosen():
     rnn = SampleMap([], [], [], "decoder", 1, 1)
-    assert plot.sample_title(rnn, "rnn") == "rnn, decoder"
+    assert render.sample_title(rnn, "rnn") == "rnn, decoder"
     deep = dataclasses.replace(rnn, layer="decoder/layers_1", layers=6, heads=8)
-    lines = plot.sample_title(deep, "transformer").split("\n")
+    lines = render.sample_title(deep, "transformer").split("\n")
     assert lines == [
         "transformer, decoder/layers_1",
         "sharpest of 6 layers, mean of 8 heads",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from analysis.attention import extract, page, plot
+from analysis.attention import extract, render
 from analysis.attention.extract import (
     AttentionMap,
     TextAttention,
@@ -46,7 +46,7 @@ def case_of(kind, name):
 
 
 def trained(case, name, task, evaluation=None):
-    """A run, as if it had been opened."""
+    """A run as `open_run` returns it."""
     keys = "attention_window", "memory_length", "same_length", "clamp_length"
     asked = dict.fromkeys(keys)
     cfg = ConfigDict({"model": {"name": name}, "eval": {**asked, **(evaluation or {})}})
@@ -132,7 +132,7 @@ def test_columns_are_the_memory_of_the_evaluation():
         assert len(view.maps[0].columns) == length + 3
 
 
-def test_a_transformer_remembers_no_line_before():
+def test_a_transformer_has_no_memory_of_earlier_lines():
     _, second = text("transformer", "a b w1", "w2 w3")
     assert second.maps[0].columns == ["<eos>", "w2", "w3"]
 
@@ -186,8 +186,8 @@ def page_content(page):
 
 def test_the_page_contains_its_numbers_and_no_text_is_markup():
     found = translation("transformer", "a </script><b>\t日本 </script><b>")
-    content = page.content("<i> at step 7", found)
-    html = page.render(content)
+    content = render.page_content("<i> at step 7", found)
+    html = render.render_page(content)
     assert page_content(html) == content
     assert html.count("<b>") == 0
     assert "<i> at" not in html
@@ -199,7 +199,7 @@ def test_the_page_contains_its_numbers_and_no_text_is_markup():
 
 
 def test_the_page_loads_no_other_file():
-    html = page.render(page.content("a", text("rnn", "a b")))
+    html = render.render_page(render.page_content("a", text("rnn", "a b")))
     plain = html.replace("http://www.w3.org/2000/svg", "")  # a name that is not loaded
     for word in ("http:", "https:", "src=", "url(", "@import", "fetch(", "<link"):
         assert word not in plain
@@ -207,7 +207,7 @@ def test_the_page_loads_no_other_file():
 
 def test_the_page_shows_the_nearest_words_of_a_long_memory():
     weights = np.full((1, 1, 100), 0.01)
-    content = page.map_content(make_map(weights, offset=100))
+    content = render.map_content(make_map(weights, offset=100))
     assert content["columns"][-1] == "c99"
     assert len(content["columns"]) == len(content["weights"][0][0]) == 64
     assert len(content["distances"][0]) == 100
@@ -215,7 +215,7 @@ def test_the_page_shows_the_nearest_words_of_a_long_memory():
 
 def test_there_are_pictures_of_layers_distances_and_entropies(tmp_path):
     one = make_map(np.full((2, 3, 5), 0.2), offset=5)
-    written = plot.write_plots(
+    written = render.write_plots(
         [TextAttention("a", [one]), TextAttention("b", [one])], tmp_path
     )
     assert {path.relative_to(tmp_path).as_posix() for path in written} == {

@@ -1,4 +1,4 @@
-"""What is kept of runs, and the tables that docs/results.md has of them."""
+"""Tests of kept runs, and of the tables of docs/results.md."""
 
 import json
 import re
@@ -22,7 +22,7 @@ TEXT = "before\n<!-- results/toy -->\n{}<!-- end -->\nafter\n"
 
 @pytest.fixture
 def kept(tmp_path):
-    """The folder of a text beside the kept run of a rung."""
+    """A folder with a kept run in results/toy."""
     run = Path(make_run(tmp_path / "runs" / "rnn"))
     lines = "".join(f"{sample['hypothesis']}\n" for sample in SAMPLES)
     (run / "samples" / "test-4.hypotheses.txt").write_text(lines)
@@ -32,7 +32,7 @@ def kept(tmp_path):
     return tmp_path
 
 
-def test_a_kept_run_has_no_text_of_the_corpus_and_no_folder_of_the_machine(kept):
+def test_a_kept_run_has_no_text_of_the_corpus_and_no_path_of_the_machine(kept):
     folder = kept / "results" / "toy"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert files == {
@@ -44,7 +44,7 @@ def test_a_kept_run_has_no_text_of_the_corpus_and_no_folder_of_the_machine(kept)
     assert json.loads((folder / "rnn/config.json").read_text())["data"]["dir"] is None
 
 
-def test_a_table_is_made_anew_and_the_rest_stays(kept):
+def test_a_table_is_regenerated_and_other_text_stays(kept):
     first = update_tables(TEXT.format(""), kept)
     assert first.startswith("before\n")
     assert first.endswith("<!-- end -->\nafter\n")
@@ -53,7 +53,7 @@ def test_a_table_is_made_anew_and_the_rest_stays(kept):
     assert update_tables(first.replace("91.3", "99.9"), kept) == first
 
 
-def test_kept_again_a_run_is_as_it_is_now(kept):
+def test_a_run_that_is_kept_again_replaces_its_copy(kept):
     made = kept / "runs" / "rnn"
     (made / "eval" / "test-4.json").rename(made / "eval" / "test-5.json")
     keep(str(made), kept / "results" / "toy")
@@ -61,7 +61,7 @@ def test_kept_again_a_run_is_as_it_is_now(kept):
     assert names == ["test-5.json"]
 
 
-def test_what_is_kept_is_not_lost_when_it_is_kept_in_its_own_place(kept):
+def test_a_kept_run_survives_a_failed_copy(kept):
     folder = kept / "results" / "toy"
     with pytest.raises(UserError, match="is the kept copy itself"):
         keep(str(folder / "rnn"), folder)
@@ -73,14 +73,14 @@ def test_what_is_kept_is_not_lost_when_it_is_kept_in_its_own_place(kept):
     assert update_tables(TEXT.format(""), kept)  # what was begun is not taken for a run
 
 
-def test_runs_of_one_name_do_not_take_each_other_s_place(kept):
+def test_runs_with_the_same_name_are_refused(kept):
     twice = f"--keep={kept / 'runs/rnn'},{kept / 'results/toy/rnn'}"
     done = run("analysis/publish_results.py", twice, f"--into={kept / 'results/new'}")
     assert_refused(done, "same name")
     assert not (kept / "results" / "new").exists()
 
 
-def test_what_cannot_be_is_told(kept):
+def test_missing_marks_and_runs_are_refused(kept):
     with pytest.raises(UserError, match="No <!-- results/NAME -->"):
         update_tables("nothing", kept)
     with pytest.raises(UserError, match="contains no runs"):
@@ -89,14 +89,14 @@ def test_what_cannot_be_is_told(kept):
         keep(str(kept), kept / "results" / "toy")
 
 
-def test_the_tables_of_this_project_are_those_of_its_kept_runs():
+def test_the_tables_of_this_project_are_up_to_date():
     text = (ROOT / "docs/results.md").read_text(encoding="utf8")
     assert MARKED_TABLES.search(text)
     assert update_tables(text, ROOT / "docs") == text
 
 
 @pytest.mark.parametrize("model", ["rnn", "transformer", "transformer_xl"])
-def test_the_first_table_of_the_readme_is_that_of_the_kept_cards(model):
+def test_the_first_table_of_the_readme_matches_the_kept_cards(model):
     shown = []
     for rung, score, digits in FIRST_TABLE:
         seeds = re.compile(rf"{model}(-\d+)?")
@@ -107,9 +107,9 @@ def test_the_first_table_of_the_readme_is_that_of_the_kept_cards(model):
         values = [
             json.loads(card.read_text())["scores"][score]["value"] for card in cards
         ]
-        told = f"{statistics.mean(values):.{digits}f}"
+        text = f"{statistics.mean(values):.{digits}f}"
         if len(values) > 1:
-            told += f" ± {statistics.stdev(values):.{digits}f}"
-        shown.append(told)
+            text += f" ± {statistics.stdev(values):.{digits}f}"
+        shown.append(text)
     line = f"| {model} | {' | '.join(shown)} |"
     assert line in (ROOT / "README.md").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Tests between systems: against counting by hand, and where the answer is known."""
+"""Tests of paired tests, against exact counts and known differences."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ WORDS = TEXT.split()
 
 
 def sentences(count, seed, *, errors=0.0):
-    """Sentences of seven words; a share of the words is wrong."""
+    """Sentences of seven words with a rate of wrong words."""
     draw, wrong = np.random.default_rng(1), np.random.default_rng(seed)
     texts = []
     for words in draw.choice(WORDS, (count, 7)):
@@ -34,12 +34,12 @@ def sentences(count, seed, *, errors=0.0):
 
 
 def randomisation(change):
-    """How often blocks whose losses differ by so much differ as much when swapped."""
+    """Returns the p value of randomisation for blocks with these differences."""
     weight = np.full(len(change), 9)
     return compare_losses(np.zeros(len(change)), change, weight).randomisation
 
 
-def test_few_blocks_are_swapped_in_every_way_there_is():
+def test_few_blocks_are_swapped_in_all_combinations():
     change = np.asarray([3.0, -1.0, 2.0, 0.5])
     count = 0
     for signs in itertools.product((1, -1), repeat=4):
@@ -50,7 +50,7 @@ def test_few_blocks_are_swapped_in_every_way_there_is():
     assert count == 6
 
 
-def test_many_blocks_are_swapped_at_random_and_the_share_is_about_the_exact():
+def test_random_swaps_of_many_blocks_approximate_the_exact_p_value():
     change = np.random.default_rng(2).normal(0.2, 1.0, 14)
     every = np.asarray(list(itertools.product((-1, 1), repeat=14)))
     exact = (np.abs(every @ change) >= abs(change.sum()) - 1e-9).mean()
@@ -67,7 +67,7 @@ def losses(shift, seed):
     return one * weight, (other + shift) * weight, weight
 
 
-def test_a_known_shift_of_losses_is_found_though_blocks_differ_far_more():
+def test_a_known_shift_of_losses_is_found_although_blocks_differ_more():
     found = compare_losses(*losses(0.05, seed=0))
     assert found.difference == pytest.approx(0.05, abs=0.02)
     assert found.bootstrap < 0.01
@@ -76,7 +76,7 @@ def test_a_known_shift_of_losses_is_found_though_blocks_differ_far_more():
     assert 0 < low < found.difference < high < 0.1
 
 
-def test_of_few_blocks_there_is_no_bootstrap():
+def test_few_blocks_have_no_bootstrap():
     one, other, weight = (part[:19] for part in losses(0.05, seed=0))
     found = compare_losses(one, other, weight)
     assert (found.bootstrap, found.interval) == (None, ())
@@ -85,7 +85,7 @@ def test_of_few_blocks_there_is_no_bootstrap():
     assert (alone.bootstrap, alone.randomisation) == (None, 1.0)
 
 
-def test_equal_systems_are_told_apart_no_oftener_than_by_chance():
+def test_equal_systems_differ_no_more_often_than_by_chance():
     found = [compare_losses(*losses(0.0, seed=seed)) for seed in range(20)]
     for name in ("bootstrap", "randomisation"):
         p = np.asarray([getattr(one, name) for one in found])
@@ -121,7 +121,7 @@ def better_in(count):
     return first, second, references
 
 
-def test_texts_that_differ_in_a_few_sentences_are_swapped_in_all_their_ways():
+def test_texts_that_differ_in_few_sentences_have_exact_p_values():
     # As large a difference needs all of them swapped alike: 2 ways of 2^k.
     for count, p in ((0, 1.0), (1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625)):
         for one in compare_texts(*better_in(count), tokenize="13a").values():
@@ -133,7 +133,7 @@ def test_texts_that_differ_in_a_few_sentences_are_swapped_in_all_their_ways():
     assert (same.bootstrap, same.randomisation, same.interval) == (1.0, 1.0, (0, 0))
 
 
-def test_equal_systems_texts_are_told_apart_no_oftener_than_by_chance(monkeypatch):
+def test_texts_of_equal_systems_differ_no_more_often_than_by_chance(monkeypatch):
     monkeypatch.setattr(paired_tests, "TRIALS", 300)
     monkeypatch.setattr(paired_tests, "SAMPLES", 300)
     references = sentences(60, 0)
@@ -149,7 +149,7 @@ def test_equal_systems_texts_are_told_apart_no_oftener_than_by_chance(monkeypatc
 
 
 @pytest.mark.parametrize("metric", [sacrebleu.BLEU(), sacrebleu.CHRF()])
-def test_what_sentences_give_a_score_adds_up_to_that_of_the_corpus(metric):
+def test_statistics_of_sentences_add_up_to_the_corpus_score(metric):
     first, _, references = better_in(0)
     counted = np.asarray(metric._extract_corpus_statistics(first, [references]), float)
     whole = metric.corpus_score(first, [references]).score
@@ -157,7 +157,7 @@ def test_what_sentences_give_a_score_adds_up_to_that_of_the_corpus(metric):
 
 
 def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
-    """A run directory with one card and what lies beside it."""
+    """A run directory with one card and its other files."""
     for name in ("eval", "samples"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     protocol = {
@@ -181,19 +181,21 @@ def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
     return str(folder)
 
 
-def test_unlike_protocols_are_refused_and_the_differences_listed(tmp_path):
+def test_different_protocols_are_refused_and_listed(tmp_path):
     one = make_card(tmp_path / "a")
     other = make_card(tmp_path / "b", decode={"beam_size": 5}, memory_length=3, step=9)
     systems = open_systems([one, other], "test")
-    told = "decode.beam_size is 4 in .*a/eval/test-7.json and 5 in .*b/eval/test-9.json"
-    with pytest.raises(UserError, match=f"{told}; memory_length is None .* --force"):
+    message = (
+        "decode.beam_size is 4 in .*a/eval/test-7.json and 5 in .*b/eval/test-9.json"
+    )
+    with pytest.raises(UserError, match=f"{message}; memory_length is None .* --force"):
         check_protocols(systems, force=False)
     assert len(check_protocols(systems, force=True)) == 2
     again = make_card(tmp_path / "c", step=12)
     assert not check_protocols(open_systems([one, again], "test"), force=False)
 
 
-def test_the_newest_card_of_a_directory_is_read_with_all_beside_it(tmp_path):
+def test_the_newest_card_of_a_directory_is_read_with_its_other_files(tmp_path):
     make_card(tmp_path, step=5, loss=2.0)
     card = open_card(make_card(tmp_path, step=40), "test")
     assert card.path.name == "test-40.json"
@@ -208,7 +210,7 @@ def test_the_newest_card_of_a_directory_is_read_with_all_beside_it(tmp_path):
         open_card(tmp_path, "validation")
 
 
-def test_a_card_with_damaged_neighbours_is_refused(tmp_path):
+def test_a_card_with_damaged_files_is_refused(tmp_path):
     make_card(tmp_path, step=40)
     path = tmp_path / "eval" / "test-40.json"
     samples = tmp_path / "samples" / "test-40.jsonl"
@@ -232,7 +234,7 @@ def test_a_card_with_damaged_neighbours_is_refused(tmp_path):
         open_card(path, "test")
 
 
-def test_what_does_not_pair_is_named_and_left_out(tmp_path):
+def test_untestable_scores_are_left_out_with_a_reason(tmp_path):
     one, other = (open_card(make_card(tmp_path / name), "test") for name in "ab")
     assert compare_cards(one, other)[0].keys() == {"bleu", "chrf", "loss"}
     third = open_card(make_card(tmp_path / "c", vocabulary="89"), "test")
@@ -244,7 +246,7 @@ def test_what_does_not_pair_is_named_and_left_out(tmp_path):
     assert "run eval.py again" in left_out[0]
 
 
-def test_seeds_have_a_mean_and_the_deviation_of_a_sample(tmp_path):
+def test_seeds_have_a_mean_and_a_sample_standard_deviation(tmp_path):
     places = [
         make_card(tmp_path / str(seed), bleu=bleu)
         for seed, bleu in enumerate((20.0, 21.0, 25.0))

@@ -1,4 +1,4 @@
-"""A step compiled for devices that are not there, and what it would take of them."""
+"""Tests of steps compiled ahead of time for devices that do not exist here."""
 
 import dataclasses
 import importlib.util
@@ -32,7 +32,7 @@ def compiled():
     return step, partitioner, CompiledStep.compile(step, partitioner)
 
 
-def test_the_compiler_holds_what_the_plan_says_and_the_batch(compiled):
+def test_the_compiled_state_is_that_of_the_plan_and_the_batch(compiled):
     step, partitioner, found = compiled
     _, _, batch = step.input_shapes(partitioner.pad_batch_size(step.batch_size))
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in batch.values())
@@ -48,14 +48,14 @@ def test_a_step_that_is_compiled_for_a_target_is_in_the_report():
     assert re.search(r"total +0\.\d{4}  compiled in \d+\.\d s", text)
 
 
-def test_whether_it_fits_is_told(compiled):
+def test_the_table_says_whether_the_step_fits(compiled):
     step, partitioner, _ = compiled
     assert "fits into 5 GB" in compiled_table(step, partitioner, 5)
-    told = compiled_table(step, partitioner, 1e-6)
-    assert re.search(r"does not fit into 1e-06 GB: 0\.\d+ GB too much", told)
+    text = compiled_table(step, partitioner, 1e-6)
+    assert re.search(r"does not fit into 1e-06 GB: 0\.\d+ GB too much", text)
 
 
-def test_what_a_compiler_refuses_for_memory_is_told_in_a_line(compiled, monkeypatch):
+def test_a_step_that_exceeds_the_memory_is_reported_in_one_line(compiled, monkeypatch):
     step, partitioner, _ = compiled
 
     class Refused:
@@ -65,11 +65,11 @@ def test_what_a_compiler_refuses_for_memory_is_told_in_a_line(compiled, monkeypa
             )
 
     monkeypatch.setattr(aot_compile, "lower", lambda *_: Refused())
-    told = compiled_table(step, partitioner, None)
-    assert told.endswith("\ndoes not fit: the memory of 191.52G exceeds 15.75G.")
+    text = compiled_table(step, partitioner, None)
+    assert text.endswith("\ndoes not fit: the memory of 191.52G exceeds 15.75G.")
 
 
-def test_products_without_tiles_are_left_to_the_library():
+def test_matmuls_without_a_tiling_are_left_to_the_library():
     class Lowered:
         def compile(self, options=None):
             if options is None:
@@ -82,16 +82,16 @@ def test_products_without_tiles_are_left_to_the_library():
     assert found == {"xla_gpu_enable_triton_gemm": False}
 
 
-def test_memory_of_a_kernel_that_runs_out_is_told_apart():
+def test_exhausted_memory_of_a_kernel_is_reported_as_such():
     error = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory "
-    told = aot_compile.out_of_memory_reason(
+    text = aot_compile.out_of_memory_reason(
         error + "in memory space vmem while ...\nmore"
     )
-    assert told.startswith("a kernel's on-chip memory, not the device's: Ran out of")
+    assert text.startswith("a kernel's on-chip memory, not the device's: Ran out of")
 
 
 @pytest.mark.parametrize("target", ["tpu", "h100:0", "h100:x", "v5e", "v5e:4", "cpu:2"])
-def test_a_target_that_is_none_is_refused(target):
+def test_an_unknown_target_is_refused(target):
     with pytest.raises(UserError, match="v5e:4x4, a100, h100, h200"):
         aot_compile.topology_devices(target)
 
@@ -99,7 +99,7 @@ def test_a_target_that_is_none_is_refused(target):
 @pytest.mark.parametrize(
     ("target", "needed"), [("v5e:2x2", "pip install libtpu"), ("h100", "cuda.txt")]
 )
-def test_a_compiler_that_is_missing_is_named(monkeypatch, target, needed):
+def test_a_missing_compiler_is_named(monkeypatch, target, needed):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=needed):
         aot_compile.topology_devices(target)
@@ -120,7 +120,7 @@ def test_the_command_refuses_a_target_in_one_line():
     assert_refused(done, "--target=tpu", "v5e:4x4")
 
 
-def test_the_memory_of_gpus_is_known_and_of_others_not():
+def test_only_the_memory_of_gpus_is_known():
     assert aot_compile.target_memory_gb("h100:8") == pytest.approx(85.5, abs=0.1)
     assert (
         aot_compile.target_memory_gb("v5e:2x2")
@@ -130,7 +130,7 @@ def test_the_memory_of_gpus_is_known_and_of_others_not():
 
 
 def for_a_tpu():
-    """The surroundings of a trace for one."""
+    """Context in which a program is traced for one TPU."""
     device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)
@@ -222,7 +222,7 @@ def test_every_architecture_compiles_for_slices_of_tpus(model, kernel, target):
     assert "does not fit" not in done.stdout
 
 
-def test_a_card_is_described_as_xla_reads_it():
+def test_a_gpu_is_described_in_the_format_of_xla():
     text = aot_compile.gpu_target_config(aot_compile.GPUS["h100"], 13)
     assert text.count("{") == text.count("}") == 4
     fields = dataclasses.asdict(aot_compile.GPUS["h100"])

@@ -1,4 +1,4 @@
-"""What a plan says of a run before there is data or a device for it."""
+"""Tests of plans of runs, without data or devices."""
 
 import functools
 import re
@@ -58,7 +58,7 @@ def test_an_array_lives_from_where_it_is_made_to_where_it_is_last_used():
     assert peak_bytes(fan, array(100)) == 6 * 400  # and the sum that is read last
 
 
-def test_what_shows_another_array_takes_no_memory_but_keeps_it():
+def test_an_alias_takes_no_memory_but_keeps_its_array_alive():
     def views(x):
         y = jnp.sin(x)
         wide = jnp.broadcast_to(y[:, None], (100, 50)).astype(jnp.int32)
@@ -71,14 +71,14 @@ def test_what_shows_another_array_takes_no_memory_but_keeps_it():
     assert (bare, own) == (800, 450)
 
 
-def test_a_turn_of_a_loop_comes_on_top_of_its_results():
+def test_an_iteration_of_a_loop_adds_to_its_results():
     def loop(xs):
         return jax.lax.map(lambda x: jnp.cos(jnp.sin(x)), xs)
 
     assert peak_bytes(loop, array(10, 100)) == 10 * 400 + 2 * 400
 
 
-def test_what_is_computed_again_is_not_kept():
+def test_rematerialised_arrays_are_not_kept():
     def deep(x, *, again):
         def layer(x):
             return jnp.sin(jnp.exp(jnp.sin(x)))
@@ -113,7 +113,7 @@ def test_the_estimate_is_near_what_the_compiler_reserves(task, model):
     assert 0.6 < reserved / peak_bytes(gradient, *inputs) < 1.25
 
 
-def test_devices_share_rows_and_fsdp_shares_gradients():
+def test_devices_shard_the_batch_and_fsdp_shards_gradients():
     step = planned()
     data = [partitioner_for(config(), count) for count in (1, 4, 16)]
     one, four, sixteen = (working_bytes(step, places) for places in data)
@@ -135,11 +135,11 @@ def test_devices_share_rows_and_fsdp_shares_gradients():
 
 
 def lines_of(text):
-    """First word and the line, of every line."""
+    """Maps the first word of each line to the line."""
     return {line.split()[0]: line for line in text.splitlines() if line}
 
 
-def test_a_plan_tells_tokens_work_memory_and_places():
+def test_a_plan_shows_tokens_flops_memory_and_shardings():
     text = report(config(data=1, fsdp=4), 4, 16.0)
     lines = lines_of(text)
     assert "1 batch shape" in lines["shapes"]
@@ -155,20 +155,20 @@ def test_a_plan_tells_tokens_work_memory_and_places():
     assert "is expected to fit into 16 GB" in text
 
 
-def test_a_plan_of_translation_tells_its_bound_of_shapes_and_the_longest():
+def test_a_plan_of_translation_shows_the_number_of_shapes_and_the_longest():
     lines = lines_of(report(config("translation", "rnn")))
     assert "at most 8 batch shapes" in lines["shapes"]
     assert "20 examples of 10 tokens on each side" in lines["shapes"]
     assert "200 predicted" in lines["tokens"]
 
 
-def test_without_a_wish_a_plan_is_for_as_few_devices_as_the_mesh_needs():
+def test_by_default_a_plan_is_for_as_few_devices_as_the_mesh_needs():
     assert "on each of 1 devices" in report(config())
     assert "on each of 6 devices" in report(config(fsdp=3, tensor=2))
     assert "shardings of parameters" not in report(config())
 
 
-def test_the_verdict_names_what_is_sure_and_what_is_likely():
+def test_the_plan_distinguishes_certain_from_expected_fit():
     assert format_fit(20, 25, 16).startswith("does not fit into 16 GB: 20.0")
     assert format_fit(10, 25, 16).startswith("is not expected to fit into 16 GB: 9.0")
     assert format_fit(10, 15, 16).startswith("is expected to fit into 16 GB: 1.0")
@@ -188,16 +188,16 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_plan_that_cannot_be_is_refused(name):
-    asked, changes, told = MISTAKES[name]
-    with pytest.raises(UserError, match=re.escape(told)):
-        report(config(**changes), *asked)
+def test_an_invalid_plan_is_refused(name):
+    arguments, changes, message = MISTAKES[name]
+    with pytest.raises(UserError, match=re.escape(message)):
+        report(config(**changes), *arguments)
 
 
 PLAN = ("train.py", "--config=configs/cldr.py:rnn", "--plan")
 
 
-def test_a_task_of_ones_own_on_texts_is_planned_as_those(tmp_path, monkeypatch):
+def test_a_custom_task_on_texts_can_be_planned(tmp_path, monkeypatch):
     own = "from tasks import language_modeling\n\n\n"
     own += 'class Task(language_modeling.Task):\n    """The same."""\n'
     (tmp_path / "own_text.py").write_text(own)
@@ -228,12 +228,12 @@ def test_the_command_refuses_a_mistake_in_one_line(flag):
     assert_refused(run(*PLAN, flag), re.split("[.=]", flag.strip("-"))[-2])
 
 
-def test_a_mesh_of_other_devices_is_refused_in_one_line():
+def test_a_mesh_that_does_not_match_the_devices_is_refused_in_one_line():
     flags = ("--devices=8", "--config.parallel.tensor=3")
     assert_refused(run(*PLAN, *flags), "tensor=3", "8 devices")
 
 
-def test_batches_of_a_plan_are_shaped_as_those_of_a_run():
+def test_batches_of_a_plan_have_the_shapes_of_a_run():
     assert planned().input_shapes(16)[2].keys() == {
         "tokens",
         "labels",

@@ -1,4 +1,4 @@
-"""The report as a program, and runs it refuses, on a few small files."""
+"""Tests of the command report.py, on small run directories."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def report(*flags, cwd=None):
     )
 
 
-def test_other_tasks_and_splits_do_not_compare(tmp_path):
+def test_runs_of_other_tasks_or_splits_are_refused(tmp_path):
     one = make_run(tmp_path / "a")
     text = make_run(tmp_path / "b", task="language_modeling")
     other = make_run(tmp_path / "c", "transformer", split="validation")
@@ -48,7 +48,7 @@ def test_other_tasks_and_splits_do_not_compare(tmp_path):
     assert "validation: transformer" in message_of(compare, one, other)
 
 
-def test_what_is_no_scored_run_is_told_in_one_line(tmp_path):
+def test_a_path_without_a_scored_run_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     path = make_run(tmp_path / "a")
     (tmp_path / "a" / "eval" / "test-4.json").unlink()
@@ -59,14 +59,14 @@ def test_what_is_no_scored_run_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"split": "test"}', "\udcff"])
-def test_a_damaged_score_card_is_told_in_one_line(tmp_path, content):
+def test_a_damaged_score_card_is_refused_in_one_line(tmp_path, content):
     path = make_run(tmp_path / "a")
     card = tmp_path / "a" / "eval" / "test-4.json"
     card.write_bytes(content.encode(errors="surrogateescape"))
     assert str(card) in message_of(read_run, path)
 
 
-def test_the_program_writes_the_page_and_prints_the_table(two, tmp_path):
+def test_the_command_writes_the_page_and_prints_the_table(two, tmp_path):
     output = tmp_path / "new" / "folder" / "page.html"
     done = report(f"--runs={','.join(two)}", f"--output={output}")
     assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def test_the_program_writes_the_page_and_prints_the_table(two, tmp_path):
 @pytest.mark.parametrize(
     "flags", [(), ("--runs=",), ("--runs=,",), ("--runs=nowhere",)]
 )
-def test_the_program_tells_a_mistake_in_one_line(flags, tmp_path):
+def test_the_command_refuses_a_mistake_in_one_line(flags, tmp_path):
     done = report(*flags, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -88,7 +88,7 @@ def test_the_program_tells_a_mistake_in_one_line(flags, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_program_writes_every_form_and_the_best_config_of_a_sweep(tmp_path):
+def test_the_command_writes_every_format_and_the_best_config_of_a_sweep(tmp_path):
     sweep = make_sweep(tmp_path / "lr")
     names = [tmp_path / "out" / f"page{ending}" for ending in (".html", ".md", ".json")]
     done = report(f"--runs={sweep}", f"--output={','.join(map(str, names))}")
@@ -98,7 +98,7 @@ def test_the_program_writes_every_form_and_the_best_config_of_a_sweep(tmp_path):
     assert sorted((tmp_path / "out").iterdir()) == sorted([*names, best])
 
 
-def test_best_configs_of_sweeps_of_one_name_are_kept_apart(tmp_path):
+def test_best_configs_of_sweeps_of_one_name_have_different_names(tmp_path):
     runs = ",".join(make_sweep(tmp_path / place / "lr") for place in ("a", "b"))
     done = report(f"--runs={runs}", f"--output={tmp_path}/out/page.md")
     assert done.returncode == 0, done.stderr
@@ -106,7 +106,7 @@ def test_best_configs_of_sweeps_of_one_name_are_kept_apart(tmp_path):
     assert found == ["best-a-lr.py", "best-b-lr.py", "page.md"]
 
 
-def test_an_output_that_cannot_be_is_refused(two, tmp_path):
+def test_an_output_that_cannot_be_written_is_refused(two, tmp_path):
     wrong = (tmp_path, tmp_path / "a" / "config.json" / "page.html", tmp_path / "a.pdf")
     for output in wrong:
         done = report(f"--runs={two[0]}", f"--output={output}")

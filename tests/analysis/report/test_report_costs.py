@@ -1,12 +1,11 @@
-"""What training took, from its log; and curves against it."""
+"""Tests of training costs, and of learning curves against them."""
 
 import jax
 import numpy as np
 import pytest
 
-from analysis.report.curves import axis_unit, curve_points, learning_curves
 from analysis.report.runs import TrainingCost, read_run
-from analysis.report.tables import score_rows
+from analysis.report.tables import axis_unit, curve_points, learning_curves, score_rows
 from helpers.small_reports import METRICS, compare, make_run
 from training.profiling import environment
 
@@ -32,8 +31,8 @@ def test_counts_are_rates_times_seconds():
     assert TrainingCost.from_log([]) is None
 
 
-def test_tokens_of_a_log_are_those_of_its_steps(tmp_path):
-    """A log as the meter writes it: 7 tokens a step, steps of uneven length."""
+def test_tokens_of_uneven_intervals_sum_up_exactly(tmp_path):
+    """A log with 7 tokens per step and steps of uneven duration."""
     seconds = np.cumsum([3.0, 0.5, 4.0, 0.25])
     laps = np.diff([0.0, *seconds])
     lines = [
@@ -67,7 +66,7 @@ def test_curves_against_flops_need_the_rates(tmp_path):
         (5e6, "seconds", 1, "seconds of training"),
     ],
 )
-def test_numbers_of_an_axis_are_short(most, axis, size, words):
+def test_an_axis_has_a_unit_that_keeps_labels_short(most, axis, size, words):
     assert axis_unit(most, axis) == (size, words)
 
 
@@ -84,7 +83,7 @@ def test_mfu_memory_and_flops_have_columns(tmp_path):
     assert row.cells["training FLOPs"] == "7.50e+10"
 
 
-def test_peak_memory_is_that_of_the_fullest_device_or_else_of_the_process(
+def test_peak_memory_is_of_the_fullest_device_or_else_of_the_process(
     monkeypatch, tmp_path
 ):
     class Device:

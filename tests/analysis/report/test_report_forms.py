@@ -1,4 +1,4 @@
-"""The report in Markdown and JSON; systems over seeds and tested in pairs."""
+"""Tests of reports in Markdown and JSON, and of systems of several seeds."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def scored(loss):
 
 
 def reseeded(path, seed):
-    """The same run with another seed."""
+    """Sets the seed of a run directory."""
     config = json.loads((path / "config.json").read_text())
     write_json(path / "config.json", config | {"seed": seed})
     return str(path)
@@ -59,7 +59,7 @@ def test_runs_equal_but_for_the_seed_are_one_system(seeds):
     assert other.scores["loss"] == (5.0, None)
 
 
-def test_runs_that_repeat_a_seed_or_were_scored_otherwise_are_systems_apart(seeds):
+def test_runs_with_a_repeated_seed_or_another_protocol_are_separate_systems(seeds):
     path = Path(seeds[1]) / "eval" / "test-4.json"
     card = json.loads(path.read_text())
     card["protocol"]["search"] = "beam"
@@ -73,7 +73,7 @@ def test_runs_that_repeat_a_seed_or_were_scored_otherwise_are_systems_apart(seed
     assert warning.startswith("protocols differ (search)")
 
 
-def test_runs_of_averaged_checkpoints_have_all_that_lies_beside_their_cards(seeds):
+def test_cards_of_averaged_checkpoints_are_read_with_their_other_files(seeds):
     for path in map(Path, seeds):
         for folder in ("eval", "samples", "plots"):
             for file in (path / folder).glob("*test-4.*"):
@@ -84,7 +84,7 @@ def test_runs_of_averaged_checkpoints_have_all_that_lies_beside_their_cards(seed
     assert all(scored.attention for scored in content.comparison.results)
 
 
-def test_systems_are_tested_by_what_eval_left_beside_their_cards(seeds):
+def test_systems_are_tested_by_the_files_of_their_cards(seeds):
     [pair] = compare_systems(group_by_seed(content_of(*seeds).comparison))
     assert (pair.first, pair.second) == ("rnn (a0)", "transformer")
     found = pair.tested["loss"]
@@ -94,7 +94,7 @@ def test_systems_are_tested_by_what_eval_left_beside_their_cards(seeds):
     assert 0 < low < found.difference < high
 
 
-def test_cards_that_do_not_pair_say_why(tmp_path):
+def test_untested_pairs_have_a_reason(tmp_path):
     one = make_run(tmp_path / "a")
     two = make_run(tmp_path / "b", "transformer", data="bbbb")
     [pair] = content_of(one, two).pairs
@@ -110,7 +110,7 @@ def test_many_systems_are_tested_against_the_first(tmp_path):
     assert len(content_of(*paths[:4]).pairs) == 6
 
 
-def test_markdown_tells_what_the_page_tells(seeds):
+def test_markdown_has_the_sections_of_the_page(seeds):
     content = content_of(*seeds)
     text = renderers.render_markdown(content)
     _, tree = page_of(*seeds)
@@ -125,7 +125,7 @@ def test_markdown_tells_what_the_page_tells(seeds):
     assert "| rnn (a0) and transformer | loss | +0." in text
 
 
-def test_every_row_of_a_markdown_table_has_as_many_cells(tmp_path):
+def test_rows_of_a_markdown_table_have_equally_many_cells(tmp_path):
     evil = "a|b\n<i>*c* _d_ `e` \\"
     lines = [{"source": evil, "reference": evil, "hypothesis": evil}, *SAMPLES]
     text = renderers.render_markdown(
@@ -140,7 +140,7 @@ def test_every_row_of_a_markdown_table_has_as_many_cells(tmp_path):
     assert renderers.escape_markdown("transformer_xl") == "transformer_xl"
 
 
-def test_json_has_the_numbers_not_their_text(seeds):
+def test_json_has_unrounded_numbers(seeds):
     content = content_of(*seeds)
     found = json.loads(renderers.render_json(content))
     assert found["split"] == "test"
@@ -155,7 +155,7 @@ def test_json_has_the_numbers_not_their_text(seeds):
     assert found["runs"][0]["curves"]["loss"]["step"] == [[2, 5.5], [4, 4.5]]
 
 
-def test_samples_are_those_on_which_systems_differ_most(tmp_path):
+def test_samples_prefer_sentences_on_which_systems_differ_most(tmp_path):
     near = [
         {"source": f"{i}", "reference": "vier Uhr", "hypothesis": "vier Uhr"}
         for i in range(30)
@@ -171,12 +171,12 @@ def test_samples_are_those_on_which_systems_differ_most(tmp_path):
     assert disagreement(Sample("a", "abcdefg", ("abcdefg", "x"))) == 100
 
 
-def test_effective_contexts_are_found_beside_the_runs(tmp_path):
+def test_effective_contexts_are_read_from_folders_of_the_runs(tmp_path):
     paths = two_runs(tmp_path)
-    reach = {"length": 64, "is_longest": True, "gains": []}
-    told = {"loss": [3.5, 3.25], "recl": {"0.1": reach}}
-    figures = {"lengths": [32, 64], "runs": {paths[1]: told, "elsewhere": told}}
-    write_json(tmp_path / "effective-context.json", figures)
+    recl = {"length": 64, "is_longest": True, "gains": []}
+    result = {"loss": [3.5, 3.25], "recl": {"0.1": recl}}
+    summary = {"lengths": [32, 64], "runs": {paths[1]: result, "elsewhere": result}}
+    write_json(tmp_path / "effective-context.json", summary)
     [found] = read_contexts(read_runs(paths))
     assert (found.run, found.lengths) == (1, {"0.1": "at least 64"})
     assert (found.first, found.last) == ((32, 3.5), (64, 3.25))

@@ -1,11 +1,11 @@
-"""The report's page: samples, curves and heat maps of runs."""
+"""Tests of the HTML page: samples, curves and heat maps of runs."""
 
 import pytest
 
 from analysis.report.comparison import take_evenly
-from analysis.report.curves import learning_curves, round_ticks
 from analysis.report.renderers import render_html
 from analysis.report.runs import read_runs
+from analysis.report.tables import learning_curves, round_ticks
 from helpers.small_reports import (
     ATTENTION,
     SAMPLES,
@@ -118,7 +118,7 @@ def test_a_run_keeps_its_colour_in_every_part(two):
     assert [kind.split()[1] for kind in kinds] == ["run0", "run1"]
 
 
-def test_a_heat_map_has_a_cell_a_weight(two):
+def test_a_heat_map_has_a_cell_for_each_weight(two):
     _, tree = page_of(*two)
     strengths = [cell.get("style") for cell in tree.findall(".//td/i")]
     assert strengths[:6] == [
@@ -127,7 +127,7 @@ def test_a_heat_map_has_a_cell_a_weight(two):
     assert len(strengths) == 2 * 6
 
 
-def test_curves_leave_out_what_was_not_finite(two):
+def test_curves_leave_out_values_that_are_not_finite(two):
     runs = read_runs(two)
     chart = learning_curves(runs, "bleu", "BLEU")
     assert [len(curve.points) for curve in chart.curves] == [1, 1]
@@ -151,6 +151,6 @@ def test_ticks_are_round_and_enclose_the_data(low, high, expected):
     assert round_ticks(low, high) == pytest.approx(expected, abs=1e-12)
 
 
-def test_what_is_spread_is_far_apart():
+def test_evenly_taken_items_are_far_apart():
     assert take_evenly(list(range(10)), 3) == [0, 3, 6]
     assert take_evenly([1, 2], 5) == [1, 2]

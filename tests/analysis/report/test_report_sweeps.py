@@ -98,7 +98,7 @@ def test_a_sweep_yields_the_runs_of_its_finished_trials(sweep):
     assert left_out.startswith("1 of 17 trials")
 
 
-def test_the_best_trial_is_that_of_the_direction(sweep, tmp_path):
+def test_the_best_trial_depends_on_the_direction(sweep, tmp_path):
     assert open_sweep(sweep).best["trial"] == 0
     assert (
         open_sweep(make_sweep(tmp_path / "up", 4, direction="max")).best["trial"] == 3
@@ -116,7 +116,7 @@ def test_the_page_shows_the_importance_of_keys(sweep):
     assert float(width[1]) < 0.1
 
 
-def test_the_best_config_is_a_file_that_gives_it_again(tmp_path):
+def test_the_best_config_is_a_file_that_reproduces_it(tmp_path):
     cfg = base.get_config("transformer")
     cfg.model.update(width=96, cutoffs=(10, 20))
     cfg.optim.lr_scales = (("embedding", 0.1),)
@@ -147,10 +147,10 @@ def test_trials_with_other_data_cause_a_warning(tmp_path):
     for number, data in ((0, "aaaa"), (1, "bbbb")):
         about = Path(sweep) / "trials" / f"{number:04}" / "about.json"
         write_json(about, json.loads(about.read_text()) | {"hashes": {"data": data}})
-    told = content_of(sweep).comparison.warnings()[0]
-    assert told.startswith("different data (")
-    assert "aaaa" in told
-    assert "bbbb" in told
+    text = content_of(sweep).comparison.warnings()[0]
+    assert text.startswith("different data (")
+    assert "aaaa" in text
+    assert "bbbb" in text
 
 
 def test_a_sweep_and_a_run_scored_on_one_split_can_be_compared(sweep, tmp_path):

@@ -1,4 +1,4 @@
-"""The report's table of scores, and what it says of runs that differ."""
+"""Tests of the table of scores, and of the differences between runs."""
 
 import re
 
@@ -33,7 +33,7 @@ def cells(comparison):
     return {row.label: row.cells for row in score_rows(comparison)}
 
 
-def test_a_row_holds_what_was_scored_and_logged(two):
+def test_a_row_has_scores_and_logged_costs(two):
     row = cells(compare(*two))["rnn"]
     assert row == {
         "BLEU": "91.3",
@@ -88,36 +88,36 @@ def test_language_models_have_columns_of_their_own(tmp_path):
     assert headings == ["Cost", "Runs", "Learning curves"]
 
 
-def test_a_score_not_known_here_gets_a_column(tmp_path):
+def test_an_unknown_score_gets_a_column(tmp_path):
     path = make_run(tmp_path / "a", scores={**TRANSLATION, "comet_da": {"value": 0.5}})
     assert cells(compare(path))["rnn"]["comet da"] == "0.500"
 
 
-def test_the_latest_scored_step_counts(tmp_path):
+def test_the_latest_scored_step_is_reported(tmp_path):
     make_run(tmp_path / "a", step=12, scores={"bleu": {"value": 2.0}})
     path = make_run(tmp_path / "a", step=9, scores={"bleu": {"value": 1.0}})
     assert cells(compare(path))["rnn"]["BLEU"] == "2.0"
 
 
-def test_a_line_that_is_still_being_written_is_left_out(tmp_path):
+def test_an_incomplete_line_of_the_log_is_left_out(tmp_path):
     path = make_run(tmp_path / "a")
     with (tmp_path / "a" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "spl')
     assert read_run(path).steps == 4
 
 
-def test_runs_of_one_model_are_told_apart_by_their_folders(tmp_path):
+def test_runs_of_one_model_are_labelled_by_their_folders(tmp_path):
     paths = [make_run(tmp_path / name) for name in ("a", "b", "c/b")]
     labels = [run.label for run in read_runs(paths)]
     assert labels == ["rnn (a)", f"rnn ({paths[1]})", f"rnn ({paths[2]})"]
 
 
-def test_differences_are_those_of_config_and_protocol_but_not_of_places(two):
+def test_differences_are_of_config_and_protocol_but_not_of_paths(two):
     found = dict(compare(*two).differences())
     assert found == {"model.name": ["rnn", "transformer"], "model.width": ["16", "32"]}
 
 
-def test_other_data_and_devices_and_an_early_end_are_warned_of(tmp_path):
+def test_other_data_other_devices_and_incomplete_training_cause_warnings(tmp_path):
     one = make_run(tmp_path / "a")
     short = METRICS[:3]
     two = make_run(tmp_path / "b", "transformer", data="bbbb", device="H200")
@@ -132,7 +132,7 @@ def test_other_data_and_devices_and_an_early_end_are_warned_of(tmp_path):
     assert not compare(one).warnings()
 
 
-def test_a_run_of_epochs_ends_where_it_says(tmp_path):
+def test_a_run_of_epochs_is_complete_at_its_planned_step(tmp_path):
     def warnings(name, about, config=(("steps", 8), ("epochs", 2.0))):
         run = read_run(make_run(tmp_path / name))  # of 4 steps
         run.config.update(config)

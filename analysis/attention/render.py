@@ -1,4 +1,9 @@
-"""PNG files of attention: all heads for given texts, or a sample of an evaluation."""
+"""Attention maps as an HTML page and as PNG files.
+
+The page loads no other file. Users pick text, layer and head, and hover over a word.
+The selection is in the URL, #text=0&layer=1&head=2&word=3, so that it can be linked to;
+`head` may be mean, and all numbers count from 0.
+"""
 
 import contextlib
 import dataclasses
@@ -7,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import jinja2
 import numpy as np
 
 from analysis.attention.extract import (
@@ -18,11 +24,55 @@ from analysis.attention.extract import (
 )
 from experiment.restore import TrainedRun
 
-MAX_COLUMNS = 48  # of a longer memory, the nearest
+TEMPLATE = "page.html.jinja"
+UNIT = 1000  # weights of the page are integers, in thousandths, which keeps it small
+PAGE_COLUMNS = 64  # shown on the page; of a longer memory, the nearest
+PLOT_COLUMNS = 48  # shown in a picture
 CELL = 0.24  # inches
 
 # Fallbacks for characters that the default font lacks, where they are installed.
 FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "IPAGothic")
+
+
+def page_content(title: str, texts: list[TextAttention]) -> dict:
+    """Returns the data of the page, as JSON values."""
+    return {
+        "title": title,
+        "unit": UNIT,
+        "texts": [
+            {"title": text.title, "maps": [map_content(one) for one in text.maps]}
+            for text in texts
+        ],
+    }
+
+
+def map_content(attention: AttentionMap) -> dict:
+    """Returns a map's data; `weights` [H][T][S] and `distances` in thousandths."""
+    weights = attention.weights[..., -PAGE_COLUMNS:] * UNIT
+    return {
+        "layer": attention.layer,
+        "kind": attention.kind,
+        "rows": attention.rows,
+        "columns": attention.columns[-PAGE_COLUMNS:],
+        "weights": weights.round().astype(int).tolist(),
+        "entropies": attention.entropies.round(3).tolist(),
+        "distances": (attention.weights_by_distance * UNIT).round(2).tolist(),
+    }
+
+
+def render_page(data: dict) -> str:
+    """Renders the page; its JSON cannot close the script element."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    document = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    document = document.replace("<", "\\u003c")
+    template = environment.get_template(TEMPLATE)
+    return template.render(title=data["title"], document=document)
 
 
 @contextlib.contextmanager
@@ -114,8 +164,8 @@ def plot_heads(attention: AttentionMap, path: Path) -> None:
     """Plots the maps of all heads side by side, as one image, which is much faster."""
     from matplotlib.figure import Figure
 
-    weights = attention.weights[..., -MAX_COLUMNS:]
-    columns = attention.columns[-MAX_COLUMNS:]
+    weights = attention.weights[..., -PLOT_COLUMNS:]
+    columns = attention.columns[-PLOT_COLUMNS:]
     heads, num_rows, num_columns = weights.shape
     image = np.full((num_rows, heads, num_columns + 1), np.nan)
     image[..., :-1] = np.swapaxes(weights, 0, 1)
