@@ -1,6 +1,7 @@
 """Comparison of several runs: their differences, warnings, and translated samples."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
@@ -82,7 +83,7 @@ class Comparison:
             )
         keys = [
             key.removeprefix(PROTOCOL_PREFIX)
-            for key, _ in self.differences()
+            for key, _ in self.differences
             if key.startswith(PROTOCOL_PREFIX)
         ]
         if keys:
@@ -108,6 +109,7 @@ class Comparison:
         known = run.results[self.split].card.get("protocol", {}).get("data")
         return known or run.about.get("hashes", {}).get("data", "unknown")
 
+    @functools.cached_property
     def differences(self) -> list[tuple[str, list[str]]]:
         """Lists keys of config and protocol that differ, with the value of each run."""
         settings = [
@@ -125,6 +127,7 @@ class Comparison:
         # Keys that all runs have come before those of one architecture.
         return sorted(differing, key=lambda item: "" in item[1])
 
+    @functools.cached_property
     def samples(self) -> list[Sample]:
         """Selects sentences that all runs translated, most of them disputed.
 

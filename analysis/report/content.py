@@ -5,7 +5,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.report.comparison import Comparison, Sample, device
+from analysis.report.comparison import Comparison, device
 from analysis.report.runs import AXES, Run, read_object, read_runs
 from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
 from analysis.report.systems import (
@@ -101,16 +101,6 @@ class Content:
     def pairs(self) -> list[SystemPair]:
         """Paired tests between the systems."""
         return compare_systems(self.systems) if self.is_tested else []
-
-    @functools.cached_property
-    def samples(self) -> list[Sample]:
-        """Selected sentences with the hypotheses of all runs."""
-        return self.comparison.samples()
-
-    @functools.cached_property
-    def differences(self) -> list[tuple[str, list[str]]]:
-        """Keys that differ, each with every run's value."""
-        return self.comparison.differences()
 
     @functools.cached_property
     def charts(self) -> list[Chart]:

@@ -101,7 +101,7 @@ def json_document(content: Content) -> dict:
         ],
         "differences": {
             key: dict(zip((run.label for run in content.runs), values, strict=True))
-            for key, values in content.differences
+            for key, values in content.comparison.differences
         },
         "systems": [
             {
@@ -130,7 +130,9 @@ def json_document(content: Content) -> dict:
             dataclasses.asdict(context) | {"run": content.runs[context.run].label}
             for context in content.contexts
         ],
-        "samples": [dataclasses.asdict(sample) for sample in content.samples],
+        "samples": [
+            dataclasses.asdict(sample) for sample in content.comparison.samples
+        ],
     }
 
 
@@ -228,12 +230,15 @@ def _difference_rows(content: Content) -> list[TableRow]:
     if len(labels) <= MAX_COLUMNS:
         return [
             {"key": key, **dict(zip(labels, values, strict=True))}
-            for key, values in content.differences
+            for key, values in content.comparison.differences
         ]
-    if not content.differences:
+    if not content.comparison.differences:
         return []
     return [
-        {"run": label, **{key: values[n] for key, values in content.differences}}
+        {
+            "run": label,
+            **{key: values[n] for key, values in content.comparison.differences},
+        }
         for n, label in enumerate(labels)
     ]
 
@@ -258,5 +263,5 @@ def _sample_rows(content: Content) -> list[TableRow]:
             "reference": sample.reference,
             **dict(zip(labels, sample.hypotheses, strict=True)),
         }
-        for sample in content.samples
+        for sample in content.comparison.samples
     ]

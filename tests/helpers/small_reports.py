@@ -1,4 +1,4 @@
-"""Run directories made of a few small files, for the tests of the report."""
+"""Small run and sweep directories for the tests of reports."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def make_run(
     width=16,
     device="cpu",
 ):
-    """A run directory as train.py, eval.py and the attention maps leave it."""
+    """Writes a run directory with the files of train.py and eval.py."""
     config = {
         "seed": 3,
         "task": task,
@@ -122,7 +122,7 @@ def compare(*paths):
 
 
 def make_sweep(folder, count=16, *, direction="min"):
-    """A sweep over a rate, which decides, a width and an activation, which do not."""
+    """Writes a sweep whose learning rate matters and whose width does not."""
     trials = []
     for number in range(count):
         rate, value = (0.1, 0.2, 0.3, 0.4)[number % 4], number % 4 + number / 1000
@@ -156,7 +156,7 @@ def text_of(element):
 
 
 def two_runs(folder):
-    """Two translators that differ in model, width and one translation."""
+    """Writes two translation runs that differ in model, width and one hypothesis."""
     other = [SAMPLES[0], {**SAMPLES[1], "hypothesis": "5 Uhr"}, SAMPLES[2]]
     return (
         make_run(folder / "a", "rnn"),

@@ -14,6 +14,7 @@ from analysis.report.runs import read_runs
 from analysis.report.systems import compare_systems, group_by_seed
 from helpers.small_reports import (
     SAMPLES,
+    compare,
     content_of,
     make_run,
     page_of,
@@ -165,7 +166,7 @@ def test_samples_prefer_sentences_on_which_systems_differ_most(tmp_path):
         far[number] = far[number] | {"hypothesis": "zzz"}
     one = make_run(tmp_path / "a", samples=near)
     two = make_run(tmp_path / "b", "transformer", samples=far)
-    samples = content_of(one, two).samples
+    samples = compare(one, two).samples
     assert {"3", "17", "29"} < {sample.source for sample in samples}
     assert disagreement(Sample("a", "b", ("b", "b"))) == 0
     assert disagreement(Sample("a", "abcdefg", ("abcdefg", "x"))) == 100

@@ -32,7 +32,7 @@ def test_samples_prefer_disputed_sentences_and_keep_their_order(tmp_path):
     other = [{**line, "hypothesis": "?"} for line in lines[:20]] + lines[20:]
     one = make_run(tmp_path / "a", samples=lines)
     two = make_run(tmp_path / "b", "transformer", samples=other)
-    samples = compare(one, two).samples()
+    samples = compare(one, two).samples
     assert len(samples) == 12
     disputed = [sample for sample in samples if len(set(sample.hypotheses)) == 2]
     assert len(disputed) == 8
@@ -43,7 +43,7 @@ def test_samples_prefer_disputed_sentences_and_keep_their_order(tmp_path):
 def test_only_sentences_that_all_runs_translated_are_shown(tmp_path):
     one = make_run(tmp_path / "a")
     two = make_run(tmp_path / "b", "transformer", samples=SAMPLES[1:])
-    sources = [sample.source for sample in compare(one, two).samples()]
+    sources = [sample.source for sample in compare(one, two).samples]
     assert sources == ["5 o'clock", "6 o'clock"]
 
 

@@ -113,7 +113,7 @@ def test_runs_of_one_model_are_labelled_by_their_folders(tmp_path):
 
 
 def test_differences_are_of_config_and_protocol_but_not_of_paths(two):
-    found = dict(compare(*two).differences())
+    found = dict(compare(*two).differences)
     assert found == {"model.name": ["rnn", "transformer"], "model.width": ["16", "32"]}
 
 
