@@ -143,7 +143,9 @@ def this_machine(
     Args:
       root: folder of the device files.
     """
-    cores = _usable_cores()
+    cores = tuple(range(os.cpu_count() or 1))
+    if hasattr(os, "sched_getaffinity"):
+        cores = tuple(sorted(os.sched_getaffinity(0)))
     platform = environment.get("JAX_PLATFORMS", "").split(",")[0]
     names = [path.name for path in root.iterdir()] if root.is_dir() else []
     chips = _read_list(environment, "TPU_VISIBLE_CHIPS") or _tpu_chips(root, names)
@@ -171,9 +173,3 @@ def _read_list(environment: Mapping[str, str], name: str) -> tuple[str, ...] | N
         return None
     value = environment[name].strip()
     return () if value in ("", "-1") else tuple(value.split(","))
-
-
-def _usable_cores() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))

@@ -15,10 +15,9 @@ from sweeps.search_space import (
 )
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs, format_point
+from sweeps.trial_process import DONE, STOPPED
 from training.signals import StopRequested, graceful_stop
 from utils.errors import UserError
-
-STOPPED = 75  # exit code: the same command resumes the sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +73,10 @@ def run(
     """
     if population < 1:
         raise UserError(f"--population={population} must be at least 1")
-    cfg = plan.configs.config({})
     if population > 1:
         from experiment.validate import validate_population  # takes seconds to import
 
-        validate_population(cfg)
+        validate_population(plan.configs.config({}))
     with graceful_stop() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()
@@ -86,16 +84,13 @@ def run(
         # A database may hold several studies.
         name = workdir.rstrip("/") if url else "sweep"
         try:
-            return _run(
-                plan, cfg, directory, allocations, name, url, stopped, population
-            )
+            return _run(plan, directory, allocations, name, url, stopped, population)
         except StopRequested:  # while the storage was unreachable
             return STOPPED
 
 
 def _run(
     plan: SweepPlan,
-    cfg,
     directory: SweepDirectory,
     allocations: list[DeviceAllocation],
     name: str,
@@ -104,40 +99,14 @@ def _run(
     population: int,
 ) -> int:
     from sweeps.progress import ProgressTable, final_table  # take seconds to import
-    from sweeps.worker import DONE, SweepWorker
-
-    objective = make_objective(cfg, plan.space)
-    directory.init(plan.to_dict())
-    study = open_study(plan, cfg, directory, objective, name, url, stopped)
-    table = ProgressTable(objective.metric, num_steps(cfg), len(allocations))
-    parts = study, plan.configs, objective, directory, allocations, table, stopped
-    if population > 1:
-        from sweeps.vmapped_trials.worker import PopulationWorker
-
-        table.workers *= population
-        worker = PopulationWorker(*parts, population=population)
-    else:
-        worker = SweepWorker(*parts)
-    code = worker.run()
-    if code == DONE:
-        print(final_table(study.trials(), objective.metric))
-    return code
-
-
-def open_study(
-    plan: SweepPlan,
-    cfg,
-    directory: SweepDirectory,
-    objective: Objective,
-    name: str,
-    url: str | None,
-    stopped: threading.Event,
-):
-    """Opens the study of a sweep directory, or the study of that name in a database."""
     from sweeps.storage import RetryingStorage, open_storage, redact_url
     from sweeps.study import Study
+    from sweeps.worker import SweepWorker
 
-    return Study(
+    cfg = plan.configs.config({})
+    objective = make_objective(cfg, plan.space)
+    directory.init(plan.to_dict())
+    study = Study(
         lambda: open_storage(url, directory.journal),
         name,
         plan.space,
@@ -146,10 +115,21 @@ def open_study(
         plan.to_dict(),
         steps=num_steps(cfg),
         first_validation=first_validation(cfg),
-        retrying=RetryingStorage(
-            redact_url(url) if url else str(directory.journal), stopped
-        ),
+        retrying=RetryingStorage(redact_url(url or str(directory.journal)), stopped),
     )
+    num_at_once = len(allocations) * population
+    table = ProgressTable(objective.metric, num_steps(cfg), num_at_once)
+    parts = study, plan.configs, objective, directory, allocations, table, stopped
+    if population > 1:
+        from sweeps.vmapped_trials.worker import PopulationWorker
+
+        worker = PopulationWorker(*parts, population=population)
+    else:
+        worker = SweepWorker(*parts)
+    code = worker.run()
+    if code == DONE:
+        print(final_table(study.trials(), objective.metric))
+    return code
 
 
 def num_steps(cfg) -> int | None:
@@ -173,11 +153,9 @@ def make_objective(cfg, space: Space) -> Objective:
 
 
 def _format_ranges(point: Point) -> str:
-    return format_point(
-        {
-            key: format_distribution(value)
-            if isinstance(value, Distribution)
-            else value
-            for key, value in point.items()
-        }
-    )
+    ranges = {
+        key: format_distribution(value)
+        for key, value in point.items()
+        if isinstance(value, Distribution)
+    }
+    return format_point(point | ranges)

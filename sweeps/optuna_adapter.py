@@ -63,17 +63,13 @@ def to_optuna_params(
     point: Point, domains: dict[str, Distribution]
 ) -> tuple[dict, dict[str, BaseDistribution]]:
     """Returns the values of a point that Optuna can store, and their distributions."""
-    params = {
-        key: value
-        for key, value in point.items()
-        if value in domains[key] and _is_storable(domains[key])
-    }
+    params = {}
+    for key, value in point.items():
+        choices = getattr(domains[key], "values", ())
+        is_storable = all(isinstance(choice, CATEGORICAL_TYPES) for choice in choices)
+        if value in domains[key] and is_storable:
+            params[key] = value
     return params, {key: to_optuna_distribution(domains[key]) for key in params}
-
-
-def _is_storable(domain: Distribution) -> bool:
-    values = domain.values if isinstance(domain, Choice) else ()
-    return all(isinstance(value, CATEGORICAL_TYPES) for value in values)
 
 
 def to_optuna_distribution(domain: Distribution) -> BaseDistribution:

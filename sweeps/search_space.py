@@ -32,86 +32,70 @@ import numpy as np
 from utils.errors import UserError
 
 __all__ = [
-    "Space",
-    "asha",
-    "chained",
-    "choice",
-    "grid",
-    "hyperband",
-    "integers",
-    "listed",
-    "log_uniform",
-    "product",
-    "quasi_random",
-    "random",
-    "seeds",
-    "tpe",
-    "uniform",
+    "Space", "asha", "chained", "choice", "grid", "hyperband", "integers", "listed",
+    "log_uniform", "product", "quasi_random", "random", "seeds", "tpe", "uniform",
     "zipped",
-]
+]  # fmt: skip
 
 
 # Distributions. `quantile(u)` is the inverse of the distribution function.
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
-    """Uniform distribution over the interval [low, high]."""
+class Interval:
+    """Base class of distributions over numbers from low to high."""
 
     low: float
     high: float
 
     def __post_init__(self):
-        _check_bounds(self)
-
-    def quantile(self, u: float) -> float:
-        return float(self.low + u * (self.high - self.low))
+        low, high = self.low, self.high
+        if not (_is_number(low) and _is_number(high) and low < high):
+            text = format_distribution(self)
+            raise UserError(f"{text}: low must be a number below high")
 
     def __contains__(self, value: Any) -> bool:
         return _is_number(value) and self.low <= value <= self.high
 
 
 @dataclasses.dataclass(frozen=True)
-class LogUniform:
+class Uniform(Interval):
+    """Uniform distribution over the interval [low, high]."""
+
+    def quantile(self, u: float) -> float:
+        return float(self.low + u * (self.high - self.low))
+
+
+@dataclasses.dataclass(frozen=True)
+class LogUniform(Interval):
     """Distribution over [low, high] whose logarithm is uniform; low > 0."""
 
-    low: float
-    high: float
-
     def __post_init__(self):
-        _check_bounds(self)
+        super().__post_init__()
         if self.low <= 0:
-            raise UserError(
-                f"log_uniform({self.low}, {self.high}): low must be above 0"
-            )
+            raise UserError(f"{format_distribution(self)}: low must be above 0")
 
     def quantile(self, u: float) -> float:
         low, high = math.log(self.low), math.log(self.high)
         value = math.exp(low + u * (high - low))
         return float(min(max(value, self.low), self.high))
 
-    def __contains__(self, value: Any) -> bool:
-        return _is_number(value) and self.low <= value <= self.high
-
 
 @dataclasses.dataclass(frozen=True)
-class Integers:
+class Integers(Interval):
     """Distribution over the integers from low to high, both included.
 
     Attributes:
       log: whether the logarithm, instead of the integer, is uniform.
     """
 
-    low: int
-    high: int
     log: bool = False
 
     def __post_init__(self):
-        _check_bounds(self)
+        super().__post_init__()
         if self.log and self.low < 1:
-            raise UserError(
-                f"integers({self.low}, {self.high}, log=True): low must be at least 1"
-            )
+            text = format_distribution(self)
+            raise UserError(f"{text}: with log=True, low must be at least 1")
 
     def quantile(self, u: float) -> int:
         if self.log:
@@ -141,6 +125,7 @@ class Choice:
 
 
 Distribution = Uniform | LogUniform | Integers | Choice
+Ranges = Mapping[str, Distribution]
 Point = dict[str, Any]  # from a key to a value, or to a Distribution
 
 uniform, log_uniform, integers = Uniform, LogUniform, Integers
@@ -157,14 +142,6 @@ def format_distribution(distribution: Distribution) -> str:
     if isinstance(distribution, Choice):
         values = distribution.values
     return f"{type(distribution).__name__}({', '.join(map(repr, values))})"
-
-
-def _check_bounds(distribution: Uniform | LogUniform | Integers) -> None:
-    low, high = distribution.low, distribution.high
-    if not (_is_number(low) and _is_number(high) and low < high):
-        raise UserError(
-            f"{format_distribution(distribution)}: low must be a number below high"
-        )
 
 
 def _is_number(value: Any) -> bool:
@@ -301,6 +278,9 @@ class Combined(PointSequence):
     def is_adaptive(self) -> bool:
         return any(part.is_adaptive for part in self.parts)
 
+    def domains(self) -> dict[str, Distribution]:
+        return _merge(part.domains() for part in self.parts)
+
     def to_dict(self) -> dict:
         parts = [part.to_dict() for part in self.parts]
         return {"kind": type(self).__name__.lower(), "parts": parts}
@@ -343,9 +323,6 @@ class Product(Combined):
         points.append(self.parts[0].point(number, seed))
         return _merge(reversed(points))
 
-    def domains(self) -> dict[str, Distribution]:
-        return _merge(part.domains() for part in self.parts)
-
 
 @dataclasses.dataclass(frozen=True)
 class Zip(Combined):
@@ -366,9 +343,6 @@ class Zip(Combined):
 
     def point(self, number: int, seed: int) -> Point:
         return _merge(part.point(number, seed) for part in self.parts)
-
-    def domains(self) -> dict[str, Distribution]:
-        return _merge(part.domains() for part in self.parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -435,21 +409,17 @@ def seeds(count: int, first: int = 0) -> PointSequence:
     return grid({"seed": range(first, first + count)})
 
 
-def random(
-    ranges: Mapping[str, Distribution], size: int | None = None
-) -> PointSequence:
+def random(ranges: Ranges, size: int | None = None) -> PointSequence:
     """Returns independent samples (random search, Bergstra and Bengio 2012)."""
     return Sampled("random", dict(ranges), size)
 
 
-def quasi_random(
-    ranges: Mapping[str, Distribution], size: int | None = None
-) -> PointSequence:
+def quasi_random(ranges: Ranges, size: int | None = None) -> PointSequence:
     """Returns a scrambled Halton sequence, which covers the space more evenly."""
     return Sampled("quasi_random", dict(ranges), size)
 
 
-def tpe(ranges: Mapping[str, Distribution], size: int | None = None) -> PointSequence:
+def tpe(ranges: Ranges, size: int | None = None) -> PointSequence:
     """Returns points that earlier results suggest (TPE, Bergstra et al. 2011)."""
     return Sampled("tpe", dict(ranges), size)
 

@@ -114,11 +114,11 @@ class Study:
         found = self.retrying(self._optuna_trials)
         attempts = [to_attempt(trial) for trial in found if "trial" in trial.user_attrs]
         return trial_state.group_by_trial(
-            attempts, self.num_trials, self.space.retries, self._is_alive
+            attempts,
+            self.num_trials,
+            self.space.retries,
+            lambda a: self.monitor.is_alive(a.storage_number, a.heartbeat),
         )
-
-    def _is_alive(self, attempt: TrialAttempt) -> bool:
-        return self.monitor.is_alive(attempt.storage_number, attempt.heartbeat)
 
     def claim(self, fits: Callable[[Trial], bool] | None = None) -> Claim | None:
         """Claims the first open trial for this process; None if there is none.

@@ -27,6 +27,7 @@ from utils import cli
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "sweeps.trial_process")
+EXIT_CODE = "exit_code"  # file of a run directory that is over
 # Exit codes of train.py.
 DONE, NOT_FINITE, STOPPED = 0, 3, 75
 # Exit codes after a signal, some of which come before a handler is installed.
@@ -64,31 +65,15 @@ class TrialProcess:
         """
         self.spec = spec
         self.stopping = False
-        is_over = (spec.workdir / "exit_code").exists()
-        self.process = None if is_over else self._start(devices, command)
-
-    def _start(
-        self, devices: DeviceAllocation, command: Sequence[str]
-    ) -> subprocess.Popen:
-        document = {
-            "configs": dataclasses.asdict(self.spec.configs),
-            "point": self.spec.point,
-            "workdir": str(self.spec.workdir),
-            "cores": devices.cores,
-        }
-        self.spec.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.spec.log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # stays open as long as this process lives
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=process_environment(devices),
-            )
-        with contextlib.suppress(BrokenPipeError):  # its exit code says more
-            process.stdin.write(json.dumps(document).encode() + b"\n")
-            process.stdin.flush()
-        return process
+        self.process = None
+        if not (spec.workdir / EXIT_CODE).exists():
+            document = {
+                "configs": dataclasses.asdict(spec.configs),
+                "point": spec.point,
+                "workdir": str(spec.workdir),
+                "cores": devices.cores,
+            }
+            self.process = start_process(command, document, spec.log, devices)
 
     @property
     def metrics(self) -> Path:
@@ -98,7 +83,7 @@ class TrialProcess:
     def code(self) -> int | None:
         """Returns the exit code; None while the process runs."""
         if self.process is None:
-            return int((self.spec.workdir / "exit_code").read_text())
+            return int((self.spec.workdir / EXIT_CODE).read_text())
         return self.process.poll()
 
     def stop(self) -> None:
@@ -121,11 +106,28 @@ class TrialProcess:
                 self.process.stdin.close()
 
 
-def process_environment(devices: DeviceAllocation) -> dict[str, str]:
-    """Returns this process's environment with a worker's devices and our modules."""
+def start_process(
+    command: Sequence[str], document: dict, log: Path, devices: DeviceAllocation
+) -> subprocess.Popen:
+    """Starts a process on a worker's devices, and writes `document` to its input.
+
+    The input stays open as long as this process lives.
+    """
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, paths))
-    return {**os.environ, **devices.environment, "PYTHONPATH": path}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **devices.environment, "PYTHONPATH": path},
+        )
+    with contextlib.suppress(BrokenPipeError):  # its exit code says more
+        process.stdin.write(json.dumps(document).encode() + b"\n")
+        process.stdin.flush()
+    return process
 
 
 def outcome_from_exit_code(code: int, stop_requested: bool) -> str:
@@ -167,11 +169,11 @@ def main() -> int:
     return code
 
 
-def write_exit_code(workdir: Path, code: int) -> None:
+def write_exit_code(workdir: Path, code: int, name: str = EXIT_CODE) -> None:
     """Marks a run as over; the file is complete or, on a full disk, absent."""
-    draft = workdir / "exit_code.draft"
+    draft = workdir / f"{name}.draft"
     draft.write_text(f"{int(code)}\n", encoding="utf8")
-    draft.replace(workdir / "exit_code")
+    draft.replace(workdir / name)
 
 
 def read_first_line() -> bytes:

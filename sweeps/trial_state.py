@@ -30,6 +30,33 @@ HEARTBEAT_SECONDS = 30.0  # between two heartbeats
 EXPIRY_SECONDS = 180.0  # without a heartbeat: the process counts as dead
 
 
+@functools.cache
+def machine_id() -> str:
+    """Returns an id of the machine since its last boot, and of its process table."""
+    parts = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        try:
+            part = os.readlink(path) if "ns" in path else Path(path).read_text()
+            parts.append(part.strip())
+        except OSError:
+            continue
+    return "/".join(parts)
+
+
+def process_start_time(pid: int) -> float | None:
+    """Returns the seconds from boot to a process's start; None if it has ended.
+
+    Both times of psutil follow corrections of the clock; their difference does not.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return round(process.create_time() - psutil.boot_time(), 2)
+    except psutil.NoSuchProcess:
+        return None
+
+
 @dataclasses.dataclass(frozen=True)
 class Heartbeat:
     """Process that runs a trial, and the last time that it reported.
@@ -50,7 +77,7 @@ class Heartbeat:
     def current(cls) -> "Heartbeat":
         """Returns a heartbeat of this process."""
         pid = os.getpid()
-        return cls(machine_id(), pid, start_time(pid), time.time())
+        return cls(machine_id(), pid, process_start_time(pid), time.time())
 
 
 class LivenessMonitor:
@@ -70,11 +97,10 @@ class LivenessMonitor:
         self,
         machine: str | None = None,
         clock: Callable[[], float] = time.monotonic,
-        start_time: Callable[[int], float | None] | None = None,
+        start_time: Callable[[int], float | None] = process_start_time,
     ):
         self.machine = machine_id() if machine is None else machine
-        self.clock = clock
-        self.start_time = start_time or globals()["start_time"]
+        self.clock, self.start_time = clock, start_time
         self.last_change: dict[Hashable, tuple[Heartbeat | None, float]] = {}
 
     def is_alive(self, key: Hashable, heartbeat: Heartbeat | None) -> bool:
@@ -91,33 +117,6 @@ class LivenessMonitor:
             self.last_change[key] = heartbeat, self.clock()
             return True
         return self.clock() - since < EXPIRY_SECONDS
-
-
-@functools.cache
-def machine_id() -> str:
-    """Returns an id of the machine since its last boot, and of its process table."""
-    parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            part = os.readlink(path) if "ns" in path else Path(path).read_text()
-            parts.append(part.strip())
-        except OSError:
-            continue
-    return "/".join(parts)
-
-
-def start_time(pid: int) -> float | None:
-    """Returns the seconds from boot to a process's start; None if it has ended.
-
-    Both times of psutil follow corrections of the clock; their difference does not.
-    """
-    try:
-        process = psutil.Process(pid)
-        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
-            return None
-        return round(process.create_time() - psutil.boot_time(), 2)
-    except psutil.NoSuchProcess:
-        return None
 
 
 @dataclasses.dataclass(frozen=True)

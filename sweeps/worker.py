@@ -16,6 +16,8 @@ from sweeps.study import Claim, LeaseLost, Study
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import (
+    DONE,
+    STOPPED,
     TrialProcess,
     TrialSpec,
     last_log_line,
@@ -25,7 +27,6 @@ from sweeps.trial_state import HEARTBEAT_SECONDS, Trial
 from training.signals import StopRequested
 from utils.errors import UserError
 
-DONE, STOPPED = 0, 75  # exit codes
 POLL_SECONDS = 0.2  # between two checks of the trials
 REFRESH_SECONDS = 2.0  # between two reads of the study, if nothing happens here
 

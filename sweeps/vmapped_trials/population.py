@@ -29,7 +29,8 @@ from experiment.train import (
     run_metadata,
 )
 from experiment.validate import validate_population
-from sweeps.vmapped_trials.process import EXIT_CODE, STOPPED_MARK
+from sweeps.trial_process import EXIT_CODE, write_exit_code
+from sweeps.vmapped_trials.process import STOPPED_MARK
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
 from training.metrics import TrainProgress
@@ -158,7 +159,8 @@ def train(
 
     def on_exit(index, status):
         statuses[left[index]] = status
-        write_exit(Path(workdirs[left[index]]), status)
+        name = STOPPED_MARK if status is ExitStatus.STOPPED else EXIT_CODE
+        write_exit_code(Path(workdirs[left[index]]), status, name)
 
     def stop_requests_of_left():
         asked = set(stop_requests())
@@ -182,14 +184,6 @@ def read_exit(workdir: Path) -> ExitStatus | None:
     (workdir / STOPPED_MARK).unlink(missing_ok=True)
     file = workdir / EXIT_CODE
     return ExitStatus(int(file.read_text())) if file.exists() else None
-
-
-def write_exit(workdir: Path, status: ExitStatus) -> None:
-    """Marks the run directory of a trial that is over or has stopped."""
-    name = STOPPED_MARK if status is ExitStatus.STOPPED else EXIT_CODE
-    draft = workdir / f"{name}.draft"
-    draft.write_text(f"{int(status)}\n", encoding="utf8")
-    draft.replace(workdir / name)
 
 
 def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:

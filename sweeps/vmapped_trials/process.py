@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,19 +19,18 @@ from pathlib import Path
 from sweeps.devices import DeviceAllocation
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import (
+    EXIT_CODE,
     STOPPED,
     TrialSpec,
-    process_environment,
     read_first_line,
     read_line,
     set_cores,
+    start_process,
 )
 from utils import cli
 
 COMMAND = (sys.executable, "-m", "sweeps.vmapped_trials.process")
-# Files of a run directory with the exit code of a trial: one that is over, and one
-# that stopped and may be resumed.
-EXIT_CODE, STOPPED_MARK = "exit_code", "stopped"
+STOPPED_MARK = "stopped"  # file of a run directory that may be resumed
 POLL_INTERVAL = 0.05  # seconds
 
 
@@ -58,14 +56,6 @@ class PopulationProcess:
                 print(f"trains together with others: see {self.log.name}", file=log)
         for spec in specs:
             (spec.workdir / STOPPED_MARK).unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # stays open as long as this process lives
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=process_environment(devices),
-            )
         document = {
             "configs": dataclasses.asdict(specs[0].configs),
             "trials": [
@@ -73,7 +63,7 @@ class PopulationProcess:
             ],
             "cores": devices.cores,
         }
-        self.write(json.dumps(document))
+        self.process = start_process(command, document, self.log, devices)
         self.trials = [
             TrialInPopulation(self, index, spec) for index, spec in enumerate(specs)
         ]

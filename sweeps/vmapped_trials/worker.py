@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from experiment.validate import validate_config, validate_population
 from sweeps import trial_state
@@ -89,7 +89,7 @@ class PopulationWorker(SweepWorker):
     def _steps(self, trial: int) -> set[str]:
         """Returns the steps of a trial's checkpoints."""
         folder = self.directory.run(trial) / "checkpoints"
-        return {path.name for path in _entries(folder) if path.name.isdigit()}
+        return {path.name for path in folder.glob("*") if path.name.isdigit()}
 
 
 def can_go_on(*steps: set[str]) -> bool:
@@ -135,7 +135,3 @@ def _is_on(value: object) -> bool | None:
     if isinstance(value, Integers) and 0 in value:
         return None
     return True if isinstance(value, Distribution) else bool(value)
-
-
-def _entries(folder) -> Iterable:
-    return folder.iterdir() if folder.exists() else ()

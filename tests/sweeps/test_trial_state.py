@@ -20,7 +20,7 @@ from sweeps.trial_state import (
     TrialAttempt,
     group_by_trial,
     machine_id,
-    start_time,
+    process_start_time,
 )
 
 
@@ -44,7 +44,7 @@ def test_a_process_knows_that_it_is_alive():
 
 def test_a_process_that_ended_is_dead_at_once_even_as_a_zombie():
     process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=-1)
-    held = heartbeat(machine_id(), process.pid, start_time(process.pid))
+    held = heartbeat(machine_id(), process.pid, process_start_time(process.pid))
     assert LivenessMonitor().is_alive("attempt", held)
     process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
