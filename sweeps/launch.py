@@ -117,8 +117,8 @@ def _run(
         first_validation=first_validation(cfg),
         retrying=RetryingStorage(redact_url(url or str(directory.journal)), stopped),
     )
-    num_at_once = len(allocations) * population
-    table = ProgressTable(objective.metric, num_steps(cfg), num_at_once)
+    at_once = len(allocations) * population
+    table = ProgressTable(objective.metric, num_steps(cfg), at_once)
     parts = study, plan.configs, objective, directory, allocations, table, stopped
     if population > 1:
         from sweeps.vmapped_trials.worker import PopulationWorker

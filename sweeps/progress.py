@@ -1,7 +1,4 @@
-"""Progress of a sweep: a live table on a terminal, plain lines elsewhere.
-
-The table is drawn by rich; messages of the process appear above it.
-"""
+"""Progress of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 import collections
 import dataclasses

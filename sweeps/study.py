@@ -86,7 +86,7 @@ class Study:
         self.space, self.num_trials, self.objective = space, num_trials, objective
         self.retrying, self.monitor = retrying, monitor or LivenessMonitor()
         pruner = make_pruner(space.pruning, steps, first_validation)
-        direction = objective.metric.direction
+        direction = DIRECTIONS[objective.metric.direction]
         self.study = retrying(_create_or_load, open_storage, name, direction, pruner)
         self._check_description(name, description)
         self.retrying(self._repair)
@@ -261,7 +261,7 @@ def _create_or_load(open_storage, name: str, direction: str, pruner) -> optuna.S
         return optuna.create_study(
             storage=open_storage(),
             study_name=name,
-            direction=DIRECTIONS[direction],
+            direction=direction,
             pruner=pruner,
             load_if_exists=True,
         )
