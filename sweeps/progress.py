@@ -32,7 +32,7 @@ class TrialProgress:
         if not (rows := read_metrics(path)):
             return None
         row = rows[-1]
-        loss = row.get("loss") or "not finite"
+        loss = format_value(row.get("loss") or "not finite")
         return cls(row["step"], f"{row['split']} loss {loss}")
 
 
@@ -83,7 +83,7 @@ class ProgressTable:
                 table.add_row(*self._cells(trial, progress.get(trial.number)))
         self.live.start()
         head = Text(summary, no_wrap=True, overflow="ellipsis")
-        self.live.update(Group(head, table), refresh=True)
+        self.live.update(Group(head, table) if table.rows else head, refresh=True)
 
     def close(self) -> None:
         """Leaves the last table on the terminal and releases the console."""

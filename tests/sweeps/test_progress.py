@@ -96,6 +96,8 @@ def test_on_a_terminal_the_table_is_redrawn_in_place(terminal):
     table.show(TRIALS, {4: None})
     second = terminal.getvalue().removeprefix(first)
     assert second.count("\x1b[1A") == 2  # up to the summary
+    table.show(TRIALS[:4], {})
+    assert "4 trials: " in terminal.getvalue().splitlines()[-1]  # no empty table
     table.close()
     assert terminal.getvalue().rstrip().endswith("\x1b[?25h")  # shows the cursor
 
