@@ -10,7 +10,7 @@ from data.dataset import open_dataset
 from experiment import setup
 from experiment.restore import open_run
 from training.checkpoint import Checkpoints
-from training.nonfinite import diagnose_batch, load_batches
+from training.replay import diagnose_batch, load_batches
 from utils.errors import UserError
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from decoding.constraints import DecodingConstraints
-from decoding.hypotheses import (
+from decoding.state import (
     Hypotheses,
     StepFn,
     blockwise_top_k,

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from decoding.beam import Scoring, beam_search
 from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
-from decoding.hypotheses import Hypotheses, StepFn, sequence_lengths
 from decoding.sampling import SamplingConfig, sample
+from decoding.state import Hypotheses, StepFn, sequence_lengths
 from utils.errors import UserError
 
 METHODS = {  # method: keys that only it reads

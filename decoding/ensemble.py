@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from decoding.hypotheses import StepFn
+from decoding.state import StepFn
 
 MEANS = ("probabilities", "log_probabilities")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from decoding.constraints import DecodingConstraints
-from decoding.hypotheses import StepFn, blockwise_top_k
+from decoding.state import StepFn, blockwise_top_k
 
 
 def greedy(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from decoding.config import DecodingConfig, check_decode, example_keys, make_step_fn
 from decoding.constraints import DecodingConstraints
-from decoding.hypotheses import Hypotheses
+from decoding.state import Hypotheses
 from tasks.base import ScoredText, cast_params, reset_carry, token_losses
 from tasks.bleu import one_line
 from tasks.inference_batches import (

@@ -11,7 +11,7 @@ import pytest
 from decoding.beam import Scoring, beam_search
 from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
-from decoding.hypotheses import blockwise_top_k
+from decoding.state import blockwise_top_k
 from helpers.prefix_tables import (
     END,
     FIRST,
