@@ -1,4 +1,4 @@
-"""A population without training: as toy_trial.py, for many trials in one process."""
+"""Population without training: trials of toy_trial.py that share a process."""
 
 import json
 import os
@@ -14,18 +14,18 @@ from helpers.toy_trial import DIVERGES, FAILS_ONCE, PAUSE, STEPS, WAITS, loss
 
 
 def main():
-    asked, everyone = set(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: everyone.set())
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=listen, args=(asked,), daemon=True).start()
+    stop_requests, stop_all = set(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop_all.set())
+    spec = json.loads(sys.stdin.readline())
+    threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
     alive = {}
-    for k, trial in enumerate(order["trials"]):
+    for k, trial in enumerate(spec["trials"]):
         folder = Path(trial["workdir"])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "with").open("a").write(f"{len(order['trials'])}\n")
+        (folder / "with").open("a").write(f"{len(spec['trials'])}\n")
         alive[k] = folder, trial["point"]
     done = [len(lines(folder)) for folder, _ in alive.values()]
-    print("begins after", *done, flush=True)
+    print("starts after", *done, flush=True)
     for step in range(min(done) + 1, STEPS + 1):
         time.sleep(PAUSE)
         for k, (folder, point) in list(alive.items()):
@@ -34,7 +34,7 @@ def main():
                 (folder / "failed").touch()
                 print("error: boom")
                 return 1
-            if k in asked or everyone.is_set():
+            if k in stop_requests or stop_all.is_set():
                 end(alive, k, "stopped", 75)
             elif seed == DIVERGES:
                 end(alive, k, "exit_code", 3)
@@ -45,7 +45,7 @@ def main():
                 (folder / "draft").write_text(text)
                 (folder / "draft").replace(folder / "metrics.jsonl")
         waiting = [f for f, point in alive.values() if point.get("seed") == WAITS]
-        while waiting and not (asked or everyone.is_set()):
+        while waiting and not (stop_requests or stop_all.is_set()):
             if (waiting[0] / "go").exists():
                 break
             time.sleep(0.01)
@@ -65,9 +65,9 @@ def lines(folder):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def listen(asked):
+def listen(stop_requests):
     for line in sys.stdin:
-        asked.add(int(line))
+        stop_requests.add(int(line))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps whose trials train together: which do, and how each of them ends."""
+"""Sweeps of populations: which trials train together, and how each of them ends."""
 
 import functools
 import json
@@ -54,13 +54,13 @@ def sweep(folder, space, *, population=4, workers=1, stopped=None, **options):
     )
 
 
-def together(folder, slot):
-    """With how many a trial ran, each time it was begun."""
-    path = folder / "trials" / f"{slot:04}" / "with"
+def population_sizes(folder, trial):
+    """Returns the number of trials in a trial's process, for each of its starts."""
+    path = folder / "trials" / f"{trial:04}" / "with"
     return [int(line) for line in path.read_text().split()]
 
 
-def test_trials_that_share_all_but_numbers_run_together(tmp_path):
+def test_trials_that_differ_in_vmappable_keys_train_together(tmp_path):
     points = grid(
         {"model.width": [64, 32], "optim.lr": [1e-3, 2e-3], "seed": [0, 1, 2]}
     )
@@ -68,35 +68,42 @@ def test_trials_that_share_all_but_numbers_run_together(tmp_path):
     found = results(tmp_path)
     assert [row["state"] for row in found] == ["done"] * 12
     # 6 of each width: 4 and then 2.
-    assert sorted(together(tmp_path, n)[0] for n in range(6)) == [2, 2, 4, 4, 4, 4]
+    assert sorted(population_sizes(tmp_path, n)[0] for n in range(6)) == [
+        2,
+        2,
+        4,
+        4,
+        4,
+        4,
+    ]
     for row in found:
         point = row["point"]
         expected = point["optim.lr"] * 100 + point["seed"] + 1 / STEPS
         assert row["value"] == pytest.approx(expected)
 
 
-def test_one_that_diverges_ends_alone(tmp_path):
+def test_a_trial_that_diverges_ends_alone(tmp_path):
     space = Space(listed([{"seed": 0}, {"seed": DIVERGES}, {"seed": 2}]))
     assert sweep(tmp_path, space).run() == 0
     assert [row["state"] for row in results(tmp_path)] == ["done", "diverged", "done"]
-    assert [together(tmp_path, n) for n in range(3)] == [[3]] * 3
+    assert [population_sizes(tmp_path, n) for n in range(3)] == [[3]] * 3
 
 
-def test_a_bad_one_is_pruned_while_the_others_go_on(tmp_path):
+def test_a_bad_trial_is_pruned_while_the_others_continue(tmp_path):
     points = listed([{"seed": 0}, {"seed": WAITS}])
     assert sweep(tmp_path, Space(points, pruning=asha(factor=2))).run() == 0
     assert [row["state"] for row in results(tmp_path)] == ["done", "pruned"]
     assert results(tmp_path)[0]["step"] == STEPS
 
 
-def test_all_begin_again_when_their_process_fails(tmp_path):
+def test_all_trials_of_a_process_that_fails_are_retried(tmp_path):
     points = [{"seed": 0}, {"seed": FAILS_ONCE}]
     assert sweep(tmp_path, Space(listed(points), retries=1)).run() == 0
     assert [row["state"] for row in results(tmp_path)] == ["done", "done"]
-    assert together(tmp_path, 0) == [2, 2]
+    assert population_sizes(tmp_path, 0) == [2, 2]
 
 
-def test_a_sweep_that_is_stopped_goes_on(tmp_path):
+def test_a_stopped_sweep_is_resumed(tmp_path):
     space, stopped = Space(listed([{"seed": 0}, {"seed": WAITS}])), threading.Event()
     running = sweep(tmp_path, space, stopped=stopped)
 
@@ -113,13 +120,13 @@ def test_a_sweep_that_is_stopped_goes_on(tmp_path):
     (tmp_path / "trials" / "0001" / "go").touch()
     assert sweep(tmp_path, space).run() == 0
     assert [row["state"] for row in results(tmp_path)] == ["done", "done"]
-    assert [together(tmp_path, n) for n in range(2)] == [[2, 2]] * 2
+    assert [population_sizes(tmp_path, n) for n in range(2)] == [[2, 2]] * 2
     log = (tmp_path / "logs" / "0000.log").read_text().splitlines()
-    assert log[0] == "begins after 0 0"
+    assert log[0] == "starts after 0 0"
     assert log[1] != log[0]
 
 
-def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
+def test_values_that_tpe_suggests_may_differ_if_they_are_vmappable():
     drawn, size = log_uniform(1e-4, 1e-2), uniform(0.0, 1.0)
     assert common_part({"optim.lr": drawn, "seed": 1}) == {}
     assert common_part({"optim.lr": drawn, "z_loss": size}) is None
@@ -129,7 +136,7 @@ def test_numbers_that_results_suggest_may_differ_and_sizes_may_not():
     }
 
 
-def test_a_switch_that_results_suggest_may_be_on_in_one_and_off_in_another():
+def test_a_value_that_may_be_zero_or_not_must_be_known():
     undecided = {"optim.clip_norm": choice(0.0, 1.0)}
     assert common_part(undecided) is None
     assert common_part({"optim.clip_norm": choice(0.5, 1.0)}) == {
@@ -137,26 +144,26 @@ def test_a_switch_that_results_suggest_may_be_on_in_one_and_off_in_another():
     }
 
 
-def test_a_rate_that_stands_for_another_is_not_a_number():
+def test_a_rate_of_none_is_not_vmappable():
     key = "model.feed_forward_dropout"
     assert common_part({key: None}) == {key: None}
     assert common_part({key: 0.0}) == common_part({key: choice(0.1, 0.2)}) == {}
     assert common_part({key: choice(None, 0.2)}) is None
 
 
-def test_keys_with_tuples_are_common_to_all(tmp_path):
+def test_trials_with_the_same_tuples_train_together(tmp_path):
     points = {"optim.lr_scales": [(("embedding", 0.1),)], "seed": [0, 1, 2]}
     assert sweep(tmp_path, Space(grid(points))).run() == 0
-    assert [together(tmp_path, n) for n in range(3)] == [[3]] * 3
+    assert [population_sizes(tmp_path, n) for n in range(3)] == [[3]] * 3
 
 
-def test_a_point_that_cannot_be_fails_alone(tmp_path):
+def test_an_invalid_point_fails_alone(tmp_path):
     space = Space(grid({"optim.lr": [1e-3, -1.0, 2e-3]}), retries=0)
     assert sweep(tmp_path, space).run() == 0
     rows = results(tmp_path)
     assert [row["state"] for row in rows] == ["done", "failed", "done"]
     assert "optim.lr=-1.0" in rows[1]["error"]
-    assert [together(tmp_path, n) for n in (0, 2)] == [[2]] * 2
+    assert [population_sizes(tmp_path, n) for n in (0, 2)] == [[2]] * 2
 
 
 @pytest.mark.parametrize(
@@ -169,24 +176,24 @@ def test_a_point_that_cannot_be_fails_alone(tmp_path):
         (set(), set(), True),
     ],
 )
-def test_trials_go_on_together_that_have_a_step_in_common(one, other, expected):
+def test_trials_resume_together_if_they_share_a_step(one, other, expected):
     assert can_go_on(one, other) is can_go_on(other, one) is expected
 
 
-def test_three_go_on_together_that_have_one_step_in_common():
+def test_three_trials_resume_together_if_all_share_a_step():
     assert can_go_on({"1", "2"}, {"2", "3"}, {"2"})
     assert not can_go_on({"1", "3"}, {"1", "2"}, {"2", "3"})  # though any two do
     assert can_go_on({"1"}, {"1"}, set())
     assert not can_go_on({"1"}, {"2"}, set())
 
 
-def test_points_of_tpe_train_together_too(tmp_path):
+def test_points_of_tpe_train_together(tmp_path):
     space = Space(tpe({"optim.lr": log_uniform(1e-4, 1e-2)}, 6), seed=1)
     assert sweep(tmp_path, space, population=3).run() == 0
-    assert [together(tmp_path, n) for n in range(6)] == [[3]] * 6
+    assert [population_sizes(tmp_path, n) for n in range(6)] == [[3]] * 6
 
 
-def test_fewer_than_one_are_refused(tmp_path):
+def test_a_population_below_one_is_refused(tmp_path):
     done = run(
         "sweep.py",
         "--config=configs/cldr.py:rnn",
@@ -197,7 +204,7 @@ def test_fewer_than_one_are_refused(tmp_path):
     assert_refused(done, "--population=0 must be at least 1")
 
 
-def test_what_a_population_cannot_have_is_refused_before_anything_is_written(tmp_path):
+def test_an_unsupported_config_is_refused_before_anything_is_written(tmp_path):
     done = run(
         "sweep.py",
         "--config=configs/cldr.py:rnn",
@@ -210,7 +217,7 @@ def test_what_a_population_cannot_have_is_refused_before_anything_is_written(tmp
     assert not (tmp_path / "w").exists()
 
 
-def test_the_benchmark_says_how_many_trials_an_hour_there_are(monkeypatch, capsys):
+def test_the_benchmark_computes_trials_per_hour(monkeypatch, capsys):
     flags = ["--tiny", "--members=2", "--repeats=2", "--steps=10"]
     monkeypatch.setattr(sys, "argv", ["population", *flags])
     assert benchmark.main() == 0
