@@ -19,14 +19,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from decoding.constraints import DecodingConstraints
-from decoding.state import (
+from decoding.beam_axis import (
     Hypotheses,
     StepFn,
     blockwise_top_k,
     expand_beams,
     gather_beams,
 )
+from decoding.constraints import DecodingConstraints
 
 
 class Scoring(NamedTuple):

@@ -12,10 +12,10 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 from ml_collections import ConfigDict
 
 from decoding.beam import Scoring, beam_search
+from decoding.beam_axis import Hypotheses, StepFn, sequence_lengths
 from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
 from decoding.sampling import SamplingConfig, sample
-from decoding.state import Hypotheses, StepFn, sequence_lengths
 from utils.errors import UserError
 
 METHODS = {  # method: keys that only it reads
@@ -38,7 +38,7 @@ RANGES = {  # allowed values of numeric keys
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """Keys of `cfg.decode` that a compiled search depends on; see `configs/base.py`.
+    """A search with the keys of `cfg.decode`; calling it runs the search.
 
     The seed is an argument of the search, which is compiled once for all seeds.
     """

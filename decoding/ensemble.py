@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from decoding.state import StepFn
+from decoding.beam_axis import StepFn
 
 MEANS = ("probabilities", "log_probabilities")
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from decoding.beam_axis import StepFn, blockwise_top_k
 from decoding.constraints import DecodingConstraints
-from decoding.state import StepFn, blockwise_top_k
 
 
 def greedy(

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from decoding.constraints import DecodingConstraints
-from decoding.state import (
+from decoding.beam_axis import (
     Hypotheses,
     StepFn,
     blockwise_top_k,
     expand_beams,
     sequence_lengths,
 )
+from decoding.constraints import DecodingConstraints
 
 
 @dataclasses.dataclass(frozen=True)

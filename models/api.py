@@ -49,7 +49,7 @@ class OutputDistribution(Protocol):
         *,
         smoothing: float = 0.0,
     ) -> Float[Array, "B T"]:
-        """Computes log probabilities of labels in float32, without storing [B, T, V].
+        """Computes log probabilities of labels in float32, in chunks if V is large.
 
         Args:
           smoothing: mass that label smoothing spreads over the vocabulary.

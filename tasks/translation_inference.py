@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 from ml_collections import ConfigDict
 
+from decoding.beam_axis import Hypotheses
 from decoding.config import DecodingConfig, check_decode, example_keys, make_step_fn
 from decoding.constraints import DecodingConstraints
-from decoding.state import Hypotheses
 from tasks.base import ScoredText, cast_params, reset_carry, token_losses
 from tasks.bleu import one_line
 from tasks.inference_batches import (

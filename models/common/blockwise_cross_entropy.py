@@ -1,4 +1,4 @@
-"""Cross-entropy over a vocabulary that never stores the logits of all words.
+"""Cross-entropy over a vocabulary in chunks that bound the stored logits.
 
 The loss over a large vocabulary dominates the memory of a model. So words are split
 into chunks: the forward pass keeps a running log Z (Milakov and Gimelshein 2018), the

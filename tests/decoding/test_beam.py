@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from decoding.beam import Scoring, beam_search
+from decoding.beam_axis import blockwise_top_k
 from decoding.constraints import DecodingConstraints
 from decoding.greedy import greedy
-from decoding.state import blockwise_top_k
 from helpers.prefix_tables import (
     END,
     FIRST,

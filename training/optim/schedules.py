@@ -41,7 +41,7 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
         "wsd": lambda: wsd(
             cfg.warmup, steps, cfg.final_lr_ratio, cfg.wsd_decay_fraction
         ),
-        "plateau": constant,  # times the scale of plateau.py
+        "plateau": constant,  # times `lr_scale` of on_validation.py
     }
     if cfg.schedule not in shapes:
         raise UserError(
