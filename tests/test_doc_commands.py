@@ -45,12 +45,16 @@ def tiny(command: str) -> str:
         r"(train|sweep)\.py .*--config=configs/(\w+)\.py:(\w+)", command
     ):
         program, config, model = found.groups()
-        keys = [*TRAINING.split(), *(f"model.{key}=8" for key in SIZES[model])]
+        keys = [
+            *TRAINING.split(),
+            "data.vocab_size=60",
+            *(f"model.{key}=8" for key in SIZES[model]),
+        ]
         keys += [] if model == "rnn" else ["model.layers=1", "model.heads=2"]
         if config == "plain_text":
             keys += ["data.segment_length=8", "data.batch_size=2"]
         else:
-            keys += ["data.vocab_size=60", "data.tokens_per_batch=64"]
+            keys.append("data.tokens_per_batch=64")
         if config == "cldr":
             keys += ["data.name=parallel_text/en-de", "data.source_dir=mine"]
             keys += ["data.dir=prepared"]

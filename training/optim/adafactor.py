@@ -43,7 +43,7 @@ class Factors(NamedTuple):
 
 
 class AdafactorState(NamedTuple):
-    """State of Adafactor.
+    """Optimiser state of Adafactor.
 
     Attributes:
       count: number of updates.

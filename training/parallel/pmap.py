@@ -78,7 +78,7 @@ def split_over_devices(tree: PyTree, count: int) -> PyTree:
 
 
 def merge_from_devices(tree: PyTree) -> PyTree:
-    """Inverts `split_over_devices`."""
+    """Merges the device axis: the inverse of `split_over_devices`."""
     return jax.tree.map(
         lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if leaf.ndim else leaf, tree
     )
