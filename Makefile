@@ -1,4 +1,4 @@
-# Every target can be had without make: the README has the plain commands.
+# The README lists the same commands without make.
 PYTHON ?= python3
 BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -20,7 +20,7 @@ setup-bench: .venv-bench/installed
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	touch $@
 
-# The compiler of TPUs, for train.py --plan --target=v5e:4x4 on any machine.
+# The TPU compiler, for train.py --plan --target=v5e:4x4 on a machine without a TPU.
 setup-targets: .venv-targets/installed
 
 .venv-targets/installed: requirements/targets.txt requirements.txt
@@ -31,15 +31,16 @@ setup-targets: .venv-targets/installed
 demo: setup
 	sh scripts/demo.sh $(BIN)/python
 
-# The three architectures made equal: make compare CONFIG=configs/python_stdlib.py EQUAL=flops
+# Trains the three architectures at an equal budget:
+#   make compare CONFIG=configs/python_stdlib.py EQUAL=flops
 CONFIG ?= configs/cldr.py
 EQUAL ?= parameters
 
 compare: setup
 	sh scripts/compare.sh $(CONFIG) $(EQUAL) $(BIN)/python
 
-# Peers take part where `make setup-bench` was run. Programs are compiled anew, since
-# that is part of what a process needs.
+# Other systems are timed too after `make setup-bench`. The compilation cache is off, since
+# compilation is part of what is measured.
 BENCHMARKS := train_step decode evaluation_speed data startup scaling
 
 bench: setup
@@ -47,7 +48,7 @@ bench: setup
 	  env -u JAX_COMPILATION_CACHE_DIR $(BIN)/python -m benchmarks.$$name $(BENCHFLAGS) || exit 1; \
 	done
 
-# What is owed of a GPU, in bfloat16; PEERS is a Python whose torch sees it.
+# GPU benchmarks, in bfloat16. PEERS is a Python with a CUDA build of torch.
 PEERS ?= python3
 
 bench-gpu: setup
@@ -56,11 +57,11 @@ bench-gpu: setup
 	$(BIN)/python -m benchmarks.train_step --work=rnnsearch,base,xl_small --dtype=bfloat16 --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.population --members=16 --dtype=bfloat16
 
-# The tables of docs/results.md, of the runs kept in results/.
+# Writes the tables of docs/results.md from the runs kept in docs/results/.
 results: setup
 	$(BIN)/python -m analysis.publish_results
 
-# docs/configs.md, from configs/base.py.
+# Writes docs/configs.md from configs/base.py.
 docs: setup
 	$(BIN)/python scripts/config_docs.py
 
@@ -70,7 +71,7 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# Tests and lint with each of python3.11 to python3.14, and with the lowest versions.
+# Runs tests and lint with each of python3.11 to python3.14, and with the lowest versions.
 test-pythons:
 	sh scripts/test_pythons.sh
 

@@ -1,4 +1,4 @@
-"""What all tests share: a compilation cache, programs compiled in haste, a server."""
+"""Settings of all tests: compilation cache, fast compilation, download fixtures."""
 
 import functools
 import gc
@@ -14,9 +14,8 @@ from helpers.xla_options import FAST_COMPILATION, as_flags, known_options
 
 ROOT = Path(__file__).parents[1]
 
-# By the environment, so that what tests start as programs of their own inherits it, and
-# so do workers of pytest-xdist. Small programs are cached too: there are hundreds, and
-# each process needs them again.
+# Set in the environment, so that subprocesses and workers of pytest-xdist inherit it.
+# Small programs are cached too: there are hundreds, and every process needs them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     flags = as_flags(known_options(FAST_COMPILATION))
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
@@ -26,7 +25,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 import jax  # noqa: E402, F401
 
-# Tracing makes many objects and little garbage.
+# Tracing creates many objects and little garbage.
 gc.freeze()
 gc.set_threshold(100_000)
 
@@ -55,7 +54,7 @@ def serve():
 
 @pytest.fixture
 def nowhere():
-    """An address at which nobody listens."""
+    """Returns an address at which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"

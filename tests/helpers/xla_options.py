@@ -33,8 +33,8 @@ def known_options(options: dict) -> dict:
     """Returns the options that the installed XLA knows, with their values.
 
     Options come and go between releases of jaxlib, and a process ends without a
-    traceback where XLA_FLAGS names an unknown one. Asked in a process of its own, since
-    XLA reads XLA_FLAGS only once, before it compiles anything.
+    traceback where XLA_FLAGS names an unknown one. They are probed in a subprocess,
+    since XLA reads XLA_FLAGS only once, before it compiles anything.
     """
     probe = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(options)],
