@@ -183,13 +183,10 @@ def _add_optim(cfg: ConfigDict) -> None:
     cfg.optim.lr = 1e-3  # peak learning rate; schedule "noam": a factor
     cfg.optim.schedule = "cosine"  # a name in training/optim/schedules.py
     cfg.optim.warmup = 0  # steps of linear warm-up
-    # Cosine, linear, wsd, plateau: the lowest rate as a share of lr.
     # cosine, linear, wsd, plateau: lowest rate as a fraction of lr
     cfg.optim.final_lr_ratio = 0.0
     # wsd: last fraction of steps, in which the rate falls
-    cfg.optim.wsd_decay_fraction = (
-        0.2  # wsd: share of steps at the end in which it falls
-    )
+    cfg.optim.wsd_decay_fraction = 0.2
     cfg.optim.plateau_factor = 0.5  # plateau: factor of the rate at a plateau
     cfg.optim.plateau_patience = 5  # plateau: validations without improvement
     # (("embedding", 0.1),): factors of lr by parameter name; first match

@@ -10,23 +10,12 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+STACK = {"layers": 2, "width": 128, "heads": 4, "feed_forward": 512, "norm": "pre"}
 MODELS = {
     "rnn": {"width": 160, "embedding_width": 128, "attention_width": 128},
-    "transformer": {
-        "layers": 2,
-        "width": 128,
-        "heads": 4,
-        "feed_forward": 512,
-        "norm": "pre",
-    },
-    "transformer_xl": {
-        "layers": 2,
-        "width": 128,
-        "heads": 4,
-        "feed_forward": 512,
-        "norm": "pre",
-        "memory_length": 0,  # the order of phrases has no meaning
-    },
+    "transformer": STACK,
+    # The order of phrases has no meaning.
+    "transformer_xl": {**STACK, "memory_length": 0},
 }
 
 

@@ -11,12 +11,10 @@ smaller ones.
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.recipes.transformer_xl import set_published_adam
 
-ADAPTIVE = {
-    "cutoffs": (60_000, 100_000, 640_000),
-    "div_val": 4,
-    "tie_projections": False,
-}
+CUTOFFS = (60_000, 100_000, 640_000)
+ADAPTIVE = {"cutoffs": CUTOFFS, "div_val": 4, "tie_projections": False}
 STANDARD = {
     "layers": 20,
     "width": 1024,
@@ -63,12 +61,8 @@ def get_config(model: str = "base") -> ConfigDict:
     cfg.data.vocab_size = 793_475  # 793,471 words and the special tokens
     cfg.data.batch_size = 512 if is_large else 224
     cfg.data.segment_length = 32
-    cfg.optim.name = "adam"
-    cfg.optim.lr = 1e-4 if is_large else 2.5e-4
-    cfg.optim.warmup = 30_000 if is_large else 20_000
-    cfg.optim.b2 = 0.999
-    cfg.optim.eps = 1e-8
-    cfg.optim.clip_norm = 0.25
+    lr, warmup = (1e-4, 30_000) if is_large else (2.5e-4, 20_000)
+    set_published_adam(cfg, lr=lr, warmup=warmup)
     cfg.every.eval = 10_000
     cfg.every.checkpoint = 10_000
     if model in VARIANTS:

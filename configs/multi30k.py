@@ -11,6 +11,15 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+STACK = {
+    "layers": 4,
+    "width": 128,
+    "heads": 4,
+    "feed_forward": 256,
+    "norm": "pre",
+    "dropout": 0.3,
+    "feed_forward_dropout": 0.0,
+}
 MODELS = {
     "rnn": {
         "width": 256,
@@ -20,26 +29,9 @@ MODELS = {
         "input_feeding": True,
         "dropout": 0.4,
     },
-    "transformer": {
-        "layers": 4,
-        "width": 128,
-        "heads": 4,
-        "feed_forward": 256,
-        "norm": "pre",
-        "dropout": 0.3,
-        "attention_dropout": 0.0,
-        "feed_forward_dropout": 0.0,
-    },
-    "transformer_xl": {
-        "layers": 4,
-        "width": 128,
-        "heads": 4,
-        "feed_forward": 256,
-        "norm": "pre",
-        "dropout": 0.3,
-        "feed_forward_dropout": 0.0,
-        "memory_length": 0,  # the order of captions has no meaning
-    },
+    "transformer": {**STACK, "attention_dropout": 0.0},
+    # The order of captions has no meaning.
+    "transformer_xl": {**STACK, "memory_length": 0},
 }
 
 

@@ -13,7 +13,7 @@ memory of 512 more in every layer, and the LSTM carries its state. `:rnn_41m`,
 from ml_collections import ConfigDict
 
 from configs import base
-from configs.recipes import characters
+from configs.recipes.transformer_xl import BYTE_MODELS
 
 STACK = {"layers": 8, "width": 384, "heads": 8, "norm": "pre", "dropout": 0.1}
 
@@ -37,7 +37,7 @@ VARIANTS = tuple(f"{model}_41m" for model in MODELS)  # further names of models
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:
     """Returns the experiment for one of the MODELS or VARIANTS."""
-    sizes = characters.MODELS if model in VARIANTS else MODELS
+    sizes = BYTE_MODELS if model in VARIANTS else MODELS
     model = model.removesuffix("_41m")
     cfg = base.get_config(model)
     cfg.task = "language_modeling"

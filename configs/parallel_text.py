@@ -13,22 +13,12 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-STACK = {
-    "layers": 4,
-    "width": 256,
-    "heads": 8,
-    "feed_forward": 1024,
-    "norm": "pre",
-    "dropout": 0.1,
-}
-
+STACK = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024, "norm": "pre"}
 MODELS = {
     "rnn": {"width": 384, "embedding_width": 256, "attention_width": 256},
     "transformer": STACK,
-    "transformer_xl": {
-        **STACK,
-        "memory_length": 0,
-    },  # the order of lines may have no meaning
+    # The order of lines may have no meaning.
+    "transformer_xl": {**STACK, "memory_length": 0},
 }
 
 

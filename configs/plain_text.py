@@ -13,15 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-STACK = {
-    "layers": 4,
-    "width": 256,
-    "heads": 8,
-    "feed_forward": 1024,
-    "norm": "pre",
-    "dropout": 0.1,
-}
-
+STACK = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024, "norm": "pre"}
 MODELS = {
     "rnn": {"width": 512, "embedding_width": 256, "attention_width": 128},
     "transformer": STACK,

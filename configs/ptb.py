@@ -16,6 +16,7 @@ table 5; perplexity 54.52). The authors released no sizes and dropouts: these ar
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.recipes.transformer_xl import set_published_adam
 from configs.recipes.words import (
     MODELS,
     RECIPES,
@@ -35,10 +36,8 @@ TRANSFORMER_XL = {  # 24M parameters
 }
 
 VARIANTS = (*RECIPES, "transformer_xl_24m")  # further names of models
-DROPOUT = {
-    "dropout_input": 0.4,
-    "dropout_hidden": 0.25,
-}  # dropouti, dropouth in the authors' code
+# dropouti, dropouth in the authors' code
+DROPOUT = {"dropout_input": 0.4, "dropout_hidden": 0.25}
 
 
 def transformer_xl_24m() -> ConfigDict:
@@ -47,11 +46,7 @@ def transformer_xl_24m() -> ConfigDict:
     cfg.model.update(TRANSFORMER_XL)
     cfg.steps = 100_000
     cfg.data.batch_size = 20
-    cfg.optim.name = "adam"
-    cfg.optim.lr = 2.5e-4
-    cfg.optim.warmup = 4000
-    cfg.optim.b2 = 0.999
-    cfg.optim.eps = 1e-8
+    set_published_adam(cfg, warmup=4000)
     cfg.eval.same_length = True
     return cfg
 

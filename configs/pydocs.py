@@ -32,8 +32,6 @@ MODELS = {
     "transformer": STACK,
     "transformer_xl": {**STACK, "memory_length": 0},  # each paragraph by itself
 }
-
-
 VARIANTS = ("transformer_xl_documents",)  # further names of models
 
 

@@ -9,27 +9,11 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+STACK = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024, "norm": "pre"}
 MODELS = {
-    "rnn": {
-        "width": 512,
-        "embedding_width": 128,
-        "attention_width": 128,
-    },
-    "transformer": {
-        "layers": 4,
-        "width": 256,
-        "heads": 8,
-        "feed_forward": 1024,
-        "norm": "pre",
-    },
-    "transformer_xl": {
-        "layers": 4,
-        "width": 256,
-        "heads": 8,
-        "feed_forward": 1024,
-        "norm": "pre",
-        "memory_length": 128,
-    },
+    "rnn": {"width": 512, "embedding_width": 128, "attention_width": 128},
+    "transformer": STACK,
+    "transformer_xl": {**STACK, "memory_length": 128},
 }
 
 

@@ -24,14 +24,16 @@ The relative positions of Shaw et al. are clipped at 128, the segment length.
 from ml_collections import ConfigDict
 
 from configs import base
+from configs.recipes.transformer_xl import set_published_adam, set_published_eval
 
+CUTOFFS = (20_000, 40_000, 200_000)
 STANDARD = {
     "layers": 16,
     "width": 410,
     "heads": 10,
     "feed_forward": 2100,
     "dropout": 0.1,
-    "cutoffs": (20_000, 40_000, 200_000),
+    "cutoffs": CUTOFFS,
 }
 LARGE = {
     "layers": 18,
@@ -40,7 +42,7 @@ LARGE = {
     "feed_forward": 4096,
     "dropout": 0.2,
     "attention_dropout": 0.2,
-    "cutoffs": (20_000, 40_000, 200_000),
+    "cutoffs": CUTOFFS,
     "div_val": 4,
     "untie_biases": True,
     "memory_length": 384,
@@ -83,11 +85,7 @@ def large() -> ConfigDict:
     cfg.steps = 4_000_000
     cfg.data.batch_size = 128
     cfg.data.segment_length = 384
-    cfg.optim.warmup = 16_000
-    cfg.eval.segment_length = 128
-    cfg.eval.memory_length = 1600
-    cfg.eval.clamp_length = 1000
-    cfg.eval.same_length = True
+    set_published_eval(cfg, 128, memory_length=1600, clamp_length=1000)
     return cfg
 
 
@@ -104,10 +102,7 @@ def standard(model: str) -> ConfigDict:
 def published() -> ConfigDict:
     """Returns the standard model with the published evaluation."""
     cfg = standard("transformer_xl")
-    cfg.eval.segment_length = 64
-    cfg.eval.memory_length = 640
-    cfg.eval.clamp_length = 400
-    cfg.eval.same_length = True
+    set_published_eval(cfg, 64, memory_length=640, clamp_length=400)
     return cfg
 
 
@@ -132,11 +127,7 @@ def get_config(model: str = "standard") -> ConfigDict:
     cfg.data.name = "wikitext103"
     cfg.data.tokenizer = "word"
     cfg.data.vocab_size = 267_739  # 267,735 words and the special tokens
-    cfg.optim.name = "adam"
-    cfg.optim.lr = 2.5e-4
-    cfg.optim.b2 = 0.999
-    cfg.optim.eps = 1e-8
-    cfg.optim.clip_norm = 0.25
+    set_published_adam(cfg, warmup=16_000 if model == "large" else 0)
     cfg.every.eval = 4000
     cfg.every.checkpoint = 4000
     return cfg

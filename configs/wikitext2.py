@@ -15,10 +15,8 @@ from ml_collections import ConfigDict
 from configs.recipes.words import RECIPES, awd_lstm, set_word_corpus, small_model
 
 VARIANTS = tuple(RECIPES)  # further names of models
-DROPOUT = {
-    "dropout_input": 0.65,
-    "dropout_hidden": 0.2,
-}  # dropouti, dropouth in the authors' code
+# dropouti, dropouth in the authors' code
+DROPOUT = {"dropout_input": 0.65, "dropout_hidden": 0.2}
 
 
 def get_config(model: str = "transformer_xl") -> ConfigDict:

@@ -23,6 +23,9 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+BASE = {"layers": 6, "width": 512, "heads": 8, "feed_forward": 2048}
+BIG = {"layers": 6, "width": 1024, "heads": 16, "feed_forward": 4096, "dropout": 0.3}
+TRANSFORMERS = {"base": (BASE, 100_000), "big": (BIG, 300_000)}  # sizes, steps
 RNNSEARCH = {  # Bahdanau et al. (2015), appendices A.2 and B
     "cell": "gru_reset_before",
     "layers": 1,
@@ -36,6 +39,7 @@ RNNSEARCH = {  # Bahdanau et al. (2015), appendices A.2 and B
     "tie_embeddings": False,
     "dropout": 0.0,
 }
+VARIANTS = ("rnnsearch50", *TRANSFORMERS)  # further names of models
 
 
 def rnnsearch50() -> ConfigDict:
@@ -48,12 +52,8 @@ def rnnsearch50() -> ConfigDict:
     cfg.data.joint_vocab = False
     cfg.data.max_length = 51  # 50 words and <eos>
     cfg.data.tokens_per_batch = 80 * 51  # as 80 pairs of the largest length
-    cfg.optim.name = "adadelta"
-    cfg.optim.lr = 1.0
-    cfg.optim.schedule = "constant"
-    cfg.optim.rho = 0.95
-    cfg.optim.eps = 1e-6
-    cfg.optim.clip_norm = 1.0
+    cfg.optim.update({"name": "adadelta", "lr": 1.0, "schedule": "constant"})
+    cfg.optim.update({"rho": 0.95, "eps": 1e-6, "clip_norm": 1.0})
     return cfg
 
 
@@ -74,29 +74,14 @@ def transformer(sizes: dict, steps: int) -> ConfigDict:
     return cfg
 
 
-def transformer_base() -> ConfigDict:
-    """Returns the base model of table 3."""
-    sizes = {"layers": 6, "width": 512, "heads": 8, "feed_forward": 2048}
-    return transformer(sizes, 100_000)
-
-
-def transformer_big() -> ConfigDict:
-    """Returns the big model of table 3."""
-    sizes = {"layers": 6, "width": 1024, "heads": 16, "feed_forward": 4096}
-    return transformer({**sizes, "dropout": 0.3}, 300_000)
-
-
-RECIPES = {
-    "rnnsearch50": rnnsearch50,
-    "base": transformer_base,
-    "big": transformer_big,
-}
-VARIANTS = tuple(RECIPES)  # further names of models
-
-
 def get_config(model: str = "rnnsearch50") -> ConfigDict:
     """Returns the experiment for one of the VARIANTS, or for an architecture."""
-    cfg = RECIPES[model]() if model in RECIPES else base.get_config(model)
+    if model == "rnnsearch50":
+        cfg = rnnsearch50()
+    elif model in TRANSFORMERS:
+        cfg = transformer(*TRANSFORMERS[model])
+    else:
+        cfg = base.get_config(model)
     cfg.task = "translation"
     if cfg.data.name is None:
         cfg.data.name = "wmt14/en-fr"

@@ -16,6 +16,14 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+STACK = {
+    "layers": 4,
+    "width": 256,
+    "heads": 8,
+    "feed_forward": 1024,
+    "norm": "pre",
+    "dropout": 0.4,
+}
 MODELS = {
     "rnn": {
         "layers": 2,
@@ -26,23 +34,8 @@ MODELS = {
         "dropout_input": 0.4,
         "dropout_hidden": 0.4,
     },
-    "transformer": {
-        "layers": 4,
-        "width": 256,
-        "heads": 8,
-        "feed_forward": 1024,
-        "norm": "pre",
-        "dropout": 0.4,
-    },
-    "transformer_xl": {
-        "layers": 4,
-        "width": 256,
-        "heads": 8,
-        "feed_forward": 1024,
-        "norm": "pre",
-        "memory_length": 70,
-        "dropout": 0.4,
-    },
+    "transformer": STACK,
+    "transformer_xl": {**STACK, "memory_length": 70},
 }
 
 AWD_LSTM = {  # Merity et al. (2017), section 5; comments: names in their code

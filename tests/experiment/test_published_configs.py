@@ -14,7 +14,6 @@ PUBLISHED = {
     "enwik8:12l": (41, 1),
     "enwik8:18l": (88, 1),
     "enwik8:24l": (277, 1),
-    "text8:24l": (277, 1),
     "wikitext103:standard": (151, 1),
     # The table prints 257M; the authors' script, which is what was released, makes
     # 285M: 246M in 18 layers of 13.6M, 37M in tables, 1.4M in projections.
