@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from analysis.report.systems import (
+from analysis.report.score_cards import (
     ScoreCard,
     compare_cards,
     open_card,

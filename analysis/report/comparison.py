@@ -1,13 +1,23 @@
-"""Comparison of several runs: their differences, warnings, and translated samples."""
+"""Comparison of runs: differences, samples, and paired tests of systems."""
 
+import collections
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import sacrebleu
 
-from analysis.report.runs import EvalResult, Run
+from analysis.paired_tests import PairedTest
+from analysis.report.runs import Run
+from analysis.report.score_cards import (
+    HASHES,
+    ScoreCard,
+    compare_cards,
+    protocol_differences,
+    seed_statistics,
+)
 from training.run_dir import MACHINE_SPECIFIC_KEYS, flatten_config
 from utils.errors import UserError
 
@@ -16,8 +26,7 @@ NUM_SAMPLES = 12
 NUM_DISPUTED = 8  # samples on which the runs disagree; more where they rarely agree
 
 PROTOCOL_PREFIX = "scored: "  # before a key of a score card's protocol
-# Fields of a score card's protocol that are no choice of how to score.
-NOT_COMPARED = ("checkpoint", "commit", "config", "data", "vocabulary")
+MAX_ALL_PAIRS = 4  # systems; of more, each is tested against the first only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +38,6 @@ class Sample:
     hypotheses: tuple[str, ...]
 
     def is_exact(self, hypothesis: str) -> bool:
-        """Whether a hypothesis equals the reference."""
         return hypothesis.strip() == self.reference.strip()
 
 
@@ -61,13 +69,12 @@ class Comparison:
         return cls(tuple(runs), preferred_split(shared))
 
     @property
-    def results(self) -> tuple[EvalResult, ...]:
-        """The evaluation of each run on the split."""
+    def cards(self) -> tuple[ScoreCard, ...]:
+        """The score card of each run on the split."""
         return tuple(run.results[self.split] for run in self.runs)
 
     @property
     def title(self) -> str:
-        """Task, corpora and split of the comparison."""
         task = self.runs[0].config["task"].replace("_", " ")
         corpora = group_labels(self.runs, lambda run: run.config["data"]["name"])
         return f"{task}, {', '.join(corpora)}, {self.split} split"
@@ -96,34 +103,35 @@ class Comparison:
                 f"different devices ({format_groups(devices)}): "
                 "tokens/s and training time are not comparable"
             )
-        for run in self.runs:
-            done, planned = run.steps, run.planned_steps
-            if done is not None and planned is not None and done < planned:
-                warnings.append(
-                    f"training of {run.label} is incomplete: "
-                    f"step {done:,} of {planned:,}"
-                )
-        return warnings
+        return warnings + [
+            f"training of {run.label} is incomplete: "
+            f"step {run.steps:,} of {run.planned_steps:,}"
+            for run in self.runs
+            if None not in (run.steps, run.planned_steps)
+            and run.steps < run.planned_steps
+        ]
 
     def _data_hash(self, run: Run) -> str:
-        known = run.results[self.split].card.get("protocol", {}).get("data")
+        known = run.results[self.split].settings.get("data")
         return known or run.about.get("hashes", {}).get("data", "unknown")
 
     @functools.cached_property
     def differences(self) -> list[tuple[str, list[str]]]:
         """Lists keys of config and protocol that differ, with the value of each run."""
         settings = [
-            flatten_config(run.config)
-            | flatten_config(_protocol(result.card), PROTOCOL_PREFIX)
-            for run, result in zip(self.runs, self.results, strict=True)
+            _comparable_config(run)
+            | {
+                PROTOCOL_PREFIX + key: value
+                for key, value in card.settings.items()
+                if key not in HASHES
+            }
+            for run, card in zip(self.runs, self.cards, strict=True)
         ]
-        keys = dict.fromkeys(key for values in settings for key in values)
-        table = [
-            (key, [_format_setting(values, key) for values in settings])
-            for key in keys
-            if key not in MACHINE_SPECIFIC_KEYS
-        ]
-        differing = [(key, values) for key, values in table if len(set(values)) > 1]
+        table = {
+            key: [_format_setting(values, key) for values in settings]
+            for key in dict.fromkeys(itertools.chain(*settings))
+        }
+        differing = [item for item in table.items() if len(set(item[1])) > 1]
         # Keys that all runs have come before those of one architecture.
         return sorted(differing, key=lambda item: "" in item[1])
 
@@ -133,7 +141,7 @@ class Comparison:
 
         The disputed ones are those with the largest differences of chrF.
         """
-        translations = [_translations(result.samples) for result in self.results]
+        translations = [_translations(card.samples) for card in self.cards]
         common = [
             Sample(*pair, tuple(hypotheses[pair] for hypotheses in translations))
             for pair in translations[0]
@@ -199,9 +207,10 @@ def _translations(samples: list[dict]) -> dict[tuple[str, str], str]:
     }
 
 
-def _protocol(card: dict) -> dict:
-    protocol = card.get("protocol", {})
-    return {key: value for key, value in protocol.items() if key not in NOT_COMPARED}
+def _comparable_config(run: Run) -> dict:
+    """Returns a run's config without machine-specific keys, keys joined by dots."""
+    config = flatten_config(run.config)
+    return {key: x for key, x in config.items() if key not in MACHINE_SPECIFIC_KEYS}
 
 
 def _format_setting(values: dict, key: str) -> str:
@@ -210,3 +219,76 @@ def _format_setting(values: dict, key: str) -> str:
         return ""
     value = values[key]
     return value if isinstance(value, str) else json.dumps(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """Runs that differ only in their seed, with equal protocols."""
+
+    runs: tuple[Run, ...]
+    cards: tuple[ScoreCard, ...]
+
+    @property
+    def label(self) -> str:
+        more = len(self.runs) - 1
+        text = f" and {more} more seed{'s' * (more > 1)}" if more else ""
+        return self.runs[0].label + text
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.config["seed"] for run in self.runs]
+
+    @property
+    def scores(self) -> dict[str, tuple[float, float | None]]:
+        """Mean and standard deviation over the runs; the latter None for one run."""
+        return seed_statistics(self.cards)
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemPair:
+    """Paired tests of two systems, each represented by its first run.
+
+    Attributes:
+      tested: by score; a difference is the second's score minus the first's.
+      left_out: reasons why other scores were not tested.
+    """
+
+    first: str
+    second: str
+    tested: dict[str, PairedTest]
+    left_out: tuple[str, ...]
+
+
+def group_by_seed(comparison: Comparison) -> list[System]:
+    """Groups runs into systems, in the order of their first runs.
+
+    A run that repeats a seed belongs to a system of its own.
+    """
+    groups: dict[tuple, list[tuple[Run, ScoreCard]]] = {}
+    repeats = collections.Counter()
+    for run, card in zip(comparison.runs, comparison.cards, strict=True):
+        config = _comparable_config(run)
+        seed = config.pop("seed")
+        system = json.dumps([config, card.settings], sort_keys=True)
+        members = groups.setdefault((system, repeats[system, seed]), [])
+        members.append((run, card))
+        repeats[system, seed] += 1
+    return [System(*zip(*members, strict=True)) for members in groups.values()]
+
+
+def compare_systems(systems: Sequence[System]) -> list[SystemPair]:
+    """Tests all pairs of up to MAX_ALL_PAIRS systems; of more, each with the first."""
+    if len(systems) <= MAX_ALL_PAIRS:
+        pairs = itertools.combinations(systems, 2)
+    else:
+        pairs = ((systems[0], other) for other in systems[1:])
+    results = []
+    for systems in pairs:
+        first, second = (system.cards[0] for system in systems)
+        if differences := protocol_differences([first, second]):
+            tested, left_out = {}, [f"protocols differ: {'; '.join(differences)}"]
+        else:
+            tested, left_out = compare_cards(first, second)
+        labels = (system.runs[0].label for system in systems)
+        results.append(SystemPair(*labels, tested, tuple(left_out)))
+    return results

@@ -5,15 +5,17 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.report.comparison import Comparison, device
-from analysis.report.runs import AXES, Run, read_object, read_runs
-from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
-from analysis.report.systems import (
+from analysis.report.comparison import (
+    Comparison,
     System,
     SystemPair,
     compare_systems,
+    device,
     group_by_seed,
 )
+from analysis.report.runs import AXES, Run, read_runs
+from analysis.report.score_cards import read_object
+from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
 from analysis.report.tables import COSTS, Chart, Row, learning_curves, score_rows
 from utils.errors import UserError
 from utils.paths import canonical_path
@@ -73,12 +75,10 @@ class Content:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs in the order they were named."""
         return self.comparison.runs
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """The table of scores and costs."""
         return score_rows(self.comparison)
 
     @property
@@ -94,7 +94,6 @@ class Content:
 
     @functools.cached_property
     def systems(self) -> list[System]:
-        """The runs grouped by everything but their seed."""
         return group_by_seed(self.comparison)
 
     @functools.cached_property
@@ -105,27 +104,24 @@ class Content:
     @functools.cached_property
     def charts(self) -> list[Chart]:
         """Learning curves against each of AXES."""
-        charts = [
-            learning_curves(self.runs, name, title, axis)
+        return [
+            chart
             for name, title in CURVES.items()
             for axis in AXES
+            if (chart := learning_curves(self.runs, name, title, axis))
         ]
-        return [chart for chart in charts if chart]
 
     def warnings(self) -> list[str]:
         """Lists why numbers are not comparable, and trials that are left out."""
-        warnings = self.comparison.warnings()
-        for sweep in self.sweeps:
-            if missing := len(sweep.trials) - len(sweep.done):
-                warnings.append(
-                    f"{missing} of {len(sweep.trials)} trials of {sweep.path} did not "
-                    "finish and are left out"
-                )
-        return warnings
+        return self.comparison.warnings() + [
+            f"{missing} of {len(sweep.trials)} trials of {sweep.path} did not finish "
+            "and are left out"
+            for sweep in self.sweeps
+            if (missing := len(sweep.trials) - len(sweep.done))
+        ]
 
     @property
     def has_baselines(self) -> bool:
-        """Whether the table has rows of trivial baselines."""
         return any(row.run is None for row in self.rows)
 
     @property
@@ -135,7 +131,6 @@ class Content:
 
     @property
     def origins(self) -> list[dict[str, str]]:
-        """Directory, corpus, commit and device of each run."""
         return [run_origin(run) for run in self.runs]
 
 
@@ -166,39 +161,28 @@ def read_contexts(
 
     Raises UserError for a file that does not exist.
     """
-    given = [_context_file(Path(name).expanduser()) for name in files]
-    nearby = [
-        folder / CONTEXT_FILE
-        for run in runs
-        for folder in (run.path, run.path / "plots", run.path.parent)
-    ]
-    contexts: dict[int, EffectiveContext] = {}
-    for path in dict.fromkeys([*given, *nearby]):
-        if path.exists():
-            for context in _read_context_file(path, runs):
-                contexts.setdefault(context.run, context)
-    return [contexts[number] for number in sorted(contexts)]
-
-
-def _context_file(path: Path) -> Path:
-    path = path / CONTEXT_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"--context={path}: no such file")
-    return path
-
-
-def _read_context_file(path: Path, runs: Sequence[Run]) -> list[EffectiveContext]:
-    summary = read_object(path, "lengths", "runs")
+    paths = []
+    for name in files:
+        path = Path(name).expanduser()
+        path = path / CONTEXT_FILE if path.is_dir() else path
+        if not path.is_file():
+            raise UserError(f"--context={path}: no such file")
+        paths.append(path)
+    for run in runs:
+        folders = run.path, run.path / "plots", run.path.parent
+        paths += [folder / CONTEXT_FILE for folder in folders]
     numbers = {canonical_path(run.path): number for number, run in enumerate(runs)}
-    lengths, contexts = summary["lengths"], []
-    for name, result in summary["runs"].items():
-        number = numbers.get(canonical_path(Path(name)))
-        if number is None:
-            continue
-        by_ratio = {
-            ratio: f"{'at least ' * one['is_longest']}{one['length']}"
-            for ratio, one in result["recl"].items()
-        }
-        ends = [(lengths[i], result["loss"][i]) for i in (0, -1)]
-        contexts.append(EffectiveContext(number, by_ratio, *ends))
-    return contexts
+    contexts: dict[int, EffectiveContext] = {}
+    for path in dict.fromkeys(path for path in paths if path.exists()):
+        summary = read_object(path, "lengths", "runs")
+        for name, result in summary["runs"].items():
+            number = numbers.get(canonical_path(Path(name)))
+            if number is None or number in contexts:
+                continue
+            by_ratio = {
+                ratio: f"{'at least ' * one['is_longest']}{one['length']}"
+                for ratio, one in result["recl"].items()
+            }
+            ends = ((summary["lengths"][i], result["loss"][i]) for i in (0, -1))
+            contexts[number] = EffectiveContext(number, by_ratio, *ends)
+    return [contexts[number] for number in sorted(contexts)]

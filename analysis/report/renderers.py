@@ -4,7 +4,6 @@ Equal runs give equal bytes: no format contains the time. The page loads no othe
 """
 
 import dataclasses
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import jinja2
 from analysis.report.comparison import Comparison
 from analysis.report.content import CURVES, Content, run_origin
 from analysis.report.runs import AXES, Run
+from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
 from analysis.report.tables import (
     TableRow,
@@ -53,34 +53,26 @@ def render_html(content: Content) -> str:
 
 def attention_maps(comparison: Comparison) -> list[dict]:
     """Returns the attention map of each run that has one, for the template."""
-    return [
-        {
-            "run": number,
-            "label": run.label,
-            "caption": map_caption(result.attention),
-            "source": result.attention["source"],
-            "rows": [
-                (piece, [f"{weight:.2f}" for weight in weights])
-                for piece, weights in zip(
-                    result.attention["target"], result.attention["weights"], strict=True
-                )
-            ],
-        }
-        for number, (run, result) in enumerate(
-            zip(comparison.runs, comparison.results, strict=True)
-        )
-        if result.attention
-    ]
-
-
-def map_caption(attention: dict) -> str:
-    """Names the layer of a map and how it was selected and averaged."""
-    text = attention["layer"]
-    if attention["layers"] > 1:
-        text += f", sharpest of {attention['layers']} layers"
-    if attention["heads"] > 1:
-        text += f", mean of {attention['heads']} heads"
-    return text
+    maps = []
+    for number, (run, card) in enumerate(
+        zip(comparison.runs, comparison.cards, strict=True)
+    ):
+        if attention := card.attention:
+            weights = [[f"{x:.2f}" for x in row] for row in attention["weights"]]
+            layers, heads = attention["layers"], attention["heads"]
+            caption = attention["layer"]
+            caption += f", sharpest of {layers} layers" if layers > 1 else ""
+            caption += f", mean of {heads} heads" if heads > 1 else ""
+            maps.append(
+                {
+                    "run": number,
+                    "label": run.label,
+                    "caption": caption,
+                    "source": attention["source"],
+                    "rows": list(zip(attention["target"], weights, strict=True)),
+                }
+            )
+    return maps
 
 
 def render_json(content: Content) -> str:
@@ -96,12 +88,12 @@ def json_document(content: Content) -> dict:
         "split": comparison.split,
         "warnings": content.warnings(),
         "runs": [
-            _run_document(run, result.card)
-            for run, result in zip(content.runs, comparison.results, strict=True)
+            _run_document(run, card)
+            for run, card in zip(content.runs, comparison.cards, strict=True)
         ],
         "differences": {
             key: dict(zip((run.label for run in content.runs), values, strict=True))
-            for key, values in content.comparison.differences
+            for key, values in comparison.differences
         },
         "systems": [
             {
@@ -130,27 +122,23 @@ def json_document(content: Content) -> dict:
             dataclasses.asdict(context) | {"run": content.runs[context.run].label}
             for context in content.contexts
         ],
-        "samples": [
-            dataclasses.asdict(sample) for sample in content.comparison.samples
-        ],
+        "samples": [dataclasses.asdict(sample) for sample in comparison.samples],
     }
 
 
-def _run_document(run: Run, card: dict) -> dict:
+def _run_document(run: Run, card: ScoreCard) -> dict:
     return {
         "label": run.label,
         **run_origin(run),
-        "scores": card["scores"],
-        "baselines": card.get("baselines", {}),
-        "scored_step": card["step"],
-        "protocol": card.get("protocol", {}),
+        "scores": card.content["scores"],
+        "baselines": card.baselines,
+        "scored_step": card.content["step"],
+        "protocol": card.content.get("protocol", {}),
         "parameters": run.about.get("parameters"),
-        "tokens_per_second": run.tokens_per_second,
-        "mfu": run.mfu,
+        "tokens_per_second": run.median("tokens_per_second"),
+        "mfu": run.median("mfu"),
         "peak_memory_bytes": run.peak_memory,
-        "trained": {
-            axis: run.cost.at(run.steps, axis) if run.cost else None for axis in AXES
-        },
+        "trained": {axis: run.total_cost(axis) for axis in AXES},
         "curves": {
             metric: {axis: curve_points(run, metric, axis) for axis in AXES}
             for metric in CURVES
@@ -160,20 +148,32 @@ def _run_document(run: Run, card: dict) -> dict:
 
 def render_markdown(content: Content) -> str:
     """Renders the report as Markdown."""
+    comparison, labels = content.comparison, [run.label for run in content.runs]
+    tested, untested = pair_rows(content.pairs), untested_lines(content.pairs)
+    samples = [
+        {
+            "source": sample.source,
+            "reference": sample.reference,
+            **dict(zip(labels, sample.hypotheses, strict=True)),
+        }
+        for sample in comparison.samples
+    ]
     parts = [
-        f"# {escape_markdown(content.comparison.title)}",
+        f"# {escape_markdown(comparison.title)}",
         *(f"**Warning:** {escape_markdown(text)}." for text in content.warnings()),
         markdown_table([{"model": row.label, **row.cells} for row in content.rows]),
         section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
-        *_significance_parts(content),
-        *itertools.chain(*(_sweep_parts(sweep) for sweep in content.sweeps)),
+        "## Significance" if tested or untested else "",
+        markdown_table(tested),
+        *map(escape_markdown, untested),
+        *(sweep_section(sweep) for sweep in content.sweeps if sweep.best),
         section("Runs", content.origins),
-        section("What differs", _difference_rows(content)),
+        section("What differs", _difference_rows(labels, comparison.differences)),
         section(
             "Learning curves", [r for run in content.runs for r in curve_rows(run)]
         ),
         section("Effective context", _context_rows(content)),
-        section("Samples", _sample_rows(content)),
+        section("Samples", samples),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -200,45 +200,29 @@ def escape_markdown(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _significance_parts(content: Content) -> list[str]:
-    tested, untested = pair_rows(content.pairs), untested_lines(content.pairs)
-    if not (tested or untested):
-        return []
-    return [
-        "## Significance",
-        markdown_table(tested),
-        *map(escape_markdown, untested),
-    ]
-
-
-def _sweep_parts(sweep: SweepResults) -> list[str]:
+def sweep_section(sweep: SweepResults) -> str:
+    """Renders the best trial of a sweep and the importance of its keys."""
     best = sweep.best
-    if best is None:
-        return []
-    return [
-        f"## Sweep {escape_markdown(sweep.path.name)}",
+    return (
+        f"## Sweep {escape_markdown(sweep.path.name)}\n\n"
         f"Best by {escape_markdown(sweep.metric)}: trial {best['trial']}, "
         f"{best['value']:.6g} at step {best['step']}, of {len(sweep.done)} trials. "
-        "Importance: by PED-ANOVA (Watanabe et al. 2023); all keys sum to 1.",
-        markdown_table(importance_rows(sweep)),
-    ]
+        "Importance: by PED-ANOVA (Watanabe et al. 2023); all keys sum to 1."
+        f"\n\n{markdown_table(importance_rows(sweep))}"
+    ).rstrip()
 
 
-def _difference_rows(content: Content) -> list[TableRow]:
+def _difference_rows(
+    labels: Sequence[str], differences: Sequence[tuple[str, list[str]]]
+) -> list[TableRow]:
     """Returns a row for each key, or for each run where there are many runs."""
-    labels = [run.label for run in content.runs]
     if len(labels) <= MAX_COLUMNS:
         return [
             {"key": key, **dict(zip(labels, values, strict=True))}
-            for key, values in content.comparison.differences
+            for key, values in differences
         ]
-    if not content.comparison.differences:
-        return []
-    return [
-        {
-            "run": label,
-            **{key: values[n] for key, values in content.comparison.differences},
-        }
+    return differences and [
+        {"run": label, **{key: values[n] for key, values in differences}}
         for n, label in enumerate(labels)
     ]
 
@@ -252,16 +236,4 @@ def _context_rows(content: Content) -> list[TableRow]:
             "loss, longest context": f"{context.last[1]:.4f} ({context.last[0]})",
         }
         for context in content.contexts
-    ]
-
-
-def _sample_rows(content: Content) -> list[TableRow]:
-    labels = [run.label for run in content.runs]
-    return [
-        {
-            "source": sample.source,
-            "reference": sample.reference,
-            **dict(zip(labels, sample.hypotheses, strict=True)),
-        }
-        for sample in content.comparison.samples
     ]

@@ -3,13 +3,19 @@
 import collections
 import dataclasses
 import functools
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from analysis.report.score_cards import (
+    ScoreCard,
+    newest_cards,
+    read_card,
+    read_lines,
+    read_object,
+)
 from analysis.report.sweep_results import is_sweep, open_sweep
 from training.run_dir import RunDirectory
 from utils.errors import UserError
@@ -71,23 +77,6 @@ class TrainingCost:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalResult:
-    """The evaluation of a run on a split, as `eval.py` wrote it.
-
-    Attributes:
-      card: the score card.
-      samples: sentences with their hypotheses; empty for a language model.
-      attention: the attention map of a sample, if there is one.
-      file: path of the card; None where a line of the log replaces it.
-    """
-
-    card: dict
-    samples: list[dict]
-    attention: dict | None
-    file: Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Run:
     """The content of a run directory.
 
@@ -102,7 +91,11 @@ class Run:
     config: dict
     about: dict
     metrics: dict[str, list[dict]]
-    results: dict[str, EvalResult]
+    results: dict[str, ScoreCard]
+
+    @property
+    def model(self) -> str:
+        return self.config["model"]["name"]
 
     @property
     def steps(self) -> int | None:
@@ -121,17 +114,10 @@ class Run:
         """Seconds of training, those before interruptions included."""
         return self._train_lines[-1]["seconds"] if self._train_lines else None
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """The median, without the first line, which includes compilation."""
-        speeds = [line["tokens_per_second"] for line in self._train_lines[1:]]
-        return statistics.median(speeds) if speeds else None
-
-    @property
-    def mfu(self) -> float | None:
-        """The median share of the devices' peak FLOP/s."""
-        shares = [line.get("mfu") for line in self._train_lines[1:]]
-        known = [share for share in shares if share is not None]
+    def median(self, name: str) -> float | None:
+        """Returns the median without the first line, which includes compilation."""
+        values = [line.get(name) for line in self._train_lines[1:]]
+        known = [value for value in values if value is not None]
         return statistics.median(known) if known else None
 
     @property
@@ -142,13 +128,11 @@ class Run:
 
     @functools.cached_property
     def cost(self) -> TrainingCost | None:
-        """Tokens, seconds and FLOPs of training by step; None: nothing was logged."""
         return TrainingCost.from_log(self._train_lines)
 
-    @property
-    def flops(self) -> float | None:
-        """FLOPs of the whole training; None where they are unknown."""
-        return self.cost.at(self.steps, "flops") if self.cost else None
+    def total_cost(self, axis: str) -> float | None:
+        """Returns the cost of the whole training on one of AXES."""
+        return self.cost.at(self.steps, axis) if self.cost else None
 
     @property
     def _train_lines(self) -> list[dict]:
@@ -158,14 +142,22 @@ class Run:
 def read_runs(paths: Sequence[str]) -> list[Run]:
     """Reads run directories, and gives each run a unique label.
 
-    The directory of a sweep yields the runs of its finished trials.
+    The directory of a sweep yields the runs of its finished trials, in their order.
 
     Raises UserError for a path that is neither a scored run nor a sweep, or that is
-    given twice.
+    given twice, and for a sweep without a finished trial.
     """
     runs = []
     for path in paths:
-        runs += read_trials(path) if is_sweep(path) else [read_run(path)]
+        if not is_sweep(path):
+            runs.append(read_run(path))
+            continue
+        sweep = open_sweep(path)
+        if not sweep.done:
+            raise UserError(f"{path}: no trial of the sweep has finished yet")
+        for trial in sorted(sweep.done, key=lambda trial: trial["trial"]):
+            run = str(sweep.run(trial))
+            runs.append(read_run(run, validation_step=trial["step"]))
     counts = collections.Counter(canonical_path(run.path) for run in runs)
     for run in runs:
         if counts[canonical_path(run.path)] > 1:
@@ -173,28 +165,12 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
     for suffix in (lambda run: canonical_path(run.path).name, lambda run: run.path):
         labels = collections.Counter(run.label for run in runs)
         runs = [
-            dataclasses.replace(
-                run, label=f"{run.config['model']['name']} ({suffix(run)})"
-            )
+            dataclasses.replace(run, label=f"{run.model} ({suffix(run)})")
             if labels[run.label] > 1
             else run
             for run in runs
         ]
     return runs
-
-
-def read_trials(path: str) -> list[Run]:
-    """Reads the finished runs of a sweep, in the order of its trials.
-
-    Raises UserError where none has finished.
-    """
-    sweep = open_sweep(path)
-    done = sorted(sweep.done, key=lambda trial: trial["trial"])
-    if not done:
-        raise UserError(f"{path}: no trial of the sweep has finished yet")
-    return [
-        read_run(str(sweep.run(trial)), validation_step=trial["step"]) for trial in done
-    ]
 
 
 def read_run(path: str, *, validation_step: int | None = None) -> Run:
@@ -215,10 +191,14 @@ def read_run(path: str, *, validation_step: int | None = None) -> Run:
     directory.check_format()
     config = read_object(directory.path / "config.json", "model", "task")
     about = directory.path / "about.json"
-    results = read_results(directory.path)
-    metrics = read_metrics(directory.path / "metrics.jsonl")
-    if validation_step is not None and "validation" not in results:
-        results |= validation_result(metrics, validation_step)
+    metrics: dict[str, list[dict]] = {}
+    for line in read_lines(directory.path / "metrics.jsonl"):
+        metrics.setdefault(line["split"], []).append(line)
+    cards = newest_cards(directory.path)
+    results = {split: read_card(file) for split, file in cards.items()}
+    lines = metrics.get("validation")
+    if validation_step is not None and lines and "validation" not in results:
+        results["validation"] = validation_card(directory.path, lines, validation_step)
     if not results:
         raise UserError(f"{path} has no score card: run eval.py --workdir={path} first")
     return Run(
@@ -231,74 +211,13 @@ def read_run(path: str, *, validation_step: int | None = None) -> Run:
     )
 
 
-def validation_result(
-    metrics: dict[str, list[dict]], step: int
-) -> dict[str, EvalResult]:
-    """Converts the logged validation of a step, or the last one, to a result."""
-    lines = metrics.get("validation", [])
-    line = next((one for one in lines if one["step"] == step), (lines or [None])[-1])
-    if line is None:
-        return {}
+def validation_card(path: Path, lines: Sequence[dict], step: int) -> ScoreCard:
+    """Converts the logged validation of a step, or the last one, to a score card."""
+    line = next((one for one in lines if one["step"] == step), lines[-1])
     scores = {
         name: {"value": value}
         for name, value in line.items()
         if name not in ("step", "split") and value is not None
     }
-    card = {"split": "validation", "step": line["step"], "scores": scores}
-    return {"validation": EvalResult(card, [], None)}
-
-
-def read_results(path: Path) -> dict[str, EvalResult]:
-    """Reads the evaluation of the latest scored step, by split."""
-    cards: dict[str, tuple[Path, dict]] = {}
-    for file in sorted((path / "eval").glob("*.json")):
-        card = read_object(file, "split", "step", "scores")
-        if card["step"] >= cards.get(card["split"], (file, card))[1]["step"]:
-            cards[card["split"]] = file, card
-    return {split: _read_result(path, *card) for split, card in cards.items()}
-
-
-def _read_result(path: Path, file: Path, card: dict) -> EvalResult:
-    name = file.stem  # with "-average-N" for averaged checkpoints
-    attention = path / "plots" / f"attention-{name}.json"
-    return EvalResult(
-        card=card,
-        samples=read_lines(path / "samples" / f"{name}.jsonl"),
-        attention=read_object(attention) if attention.exists() else None,
-        file=file,
-    )
-
-
-def read_metrics(path: Path) -> dict[str, list[dict]]:
-    """Reads the lines of a log by split."""
-    metrics: dict[str, list[dict]] = {}
-    for line in read_lines(path):
-        metrics.setdefault(line["split"], []).append(line)
-    return metrics
-
-
-def read_lines(path: Path) -> list[dict]:
-    """Reads the objects of a JSON-lines file, without an incomplete last line."""
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text(encoding="utf8").split("\n")
-        rows = [json.loads(line) for line in lines[:-1]]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path} is damaged: line {number} is not an object")
-    return rows
-
-
-def read_object(path: Path, *keys: str) -> dict:
-    """Reads a JSON object. Raises UserError where it is damaged or lacks a key."""
-    try:
-        content = json.loads(path.read_text(encoding="utf8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    for key in keys:
-        if not isinstance(content, dict) or key not in content:
-            raise UserError(f"{path} is not a file of this project: it lacks {key!r}")
-    return content
+    content = {"split": "validation", "step": line["step"], "scores": scores}
+    return ScoreCard(path, content)

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from analysis.report.comparison import Comparison, group_labels
+from analysis.report.comparison import Comparison, System, SystemPair, group_labels
 from analysis.report.runs import AXES, Run
+from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
-from analysis.report.systems import System, SystemPair
 
 TableRow = dict[str, str]  # text by column title
 
@@ -38,9 +38,12 @@ MAX_CURVE_ROWS = 8  # validations listed of a learning curve
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
 
-COUNTS = ("{}, thousands", "{}, millions", "{}, billions")
-PREFIXES = ("training KFLOPs", "training MFLOPs", "training GFLOPs", "training TFLOPs")
-PREFIXES += ("training PFLOPs", "training EFLOPs", "training ZFLOPs")
+UNITS = {  # titles of an axis in powers of 1000
+    "tokens": [
+        f"training tokens, {unit}" for unit in ("thousands", "millions", "billions")
+    ],
+    "flops": [f"training {prefix}FLOPs" for prefix in "KMGTPEZ"],
+}
 
 Tick = tuple[float, str]  # coordinate and label
 Point = tuple[float, float]
@@ -67,13 +70,12 @@ class Row:
 
 def score_rows(comparison: Comparison) -> list[Row]:
     """Returns the runs, then the baselines, without empty columns."""
-    runs, results = comparison.runs, comparison.results
-    known = list(SCORES)
-    other = {name for one in results for name in one.card["scores"]} - set(known)
-    names = known + sorted(other)
+    cards = comparison.cards
+    other = {name for card in cards for name in card.values} - set(SCORES)
+    names = [*SCORES, *sorted(other)]
     rows = [
-        Row(run.label, number, run_cells(run, results[number].card, names))
-        for number, run in enumerate(runs)
+        Row(run.label, number, run_cells(run, cards[number], names))
+        for number, run in enumerate(comparison.runs)
     ]
     blank = dict.fromkeys(rows[0].cells, "")
     for label, values in baselines(comparison):
@@ -82,20 +84,22 @@ def score_rows(comparison: Comparison) -> list[Row]:
     return [row.select(lambda title: title in filled) for row in rows]
 
 
-def run_cells(run: Run, card: dict, names: Sequence[str]) -> TableRow:
+def run_cells(run: Run, card: ScoreCard, names: Sequence[str]) -> TableRow:
     """Formats the scores and costs of a run, by title."""
-    scores = {name: score["value"] for name, score in card["scores"].items()}
-    return score_cells(scores, names, card["scores"]) | {
-        "parameters": format_value(run.about.get("parameters"), "{:,}".format),
-        "tokens/s": format_value(run.tokens_per_second, "{:,.0f}".format),
-        "mfu": format_value(run.mfu, "{:.0%}".format),
-        "peak memory, MiB": format_value(
-            run.peak_memory, lambda size: f"{size / 2**20:,.0f}"
-        ),
-        "training FLOPs": format_value(run.flops, "{:.2e}".format),
-        "training time": format_value(run.seconds, format_duration),
-        "steps": format_value(run.steps, "{:,}".format),
-        "scored step": f"{card['step']:,}",
+    memory = None if run.peak_memory is None else run.peak_memory / 2**20
+    costs = {
+        "parameters": (run.about.get("parameters"), "{:,}".format),
+        "tokens/s": (run.median("tokens_per_second"), "{:,.0f}".format),
+        "mfu": (run.median("mfu"), "{:.0%}".format),
+        "peak memory, MiB": (memory, "{:,.0f}".format),
+        "training FLOPs": (run.total_cost("flops"), "{:.2e}".format),
+        "training time": (run.seconds, format_duration),
+        "steps": (run.steps, "{:,}".format),
+        "scored step": (card.content["step"], "{:,}".format),
+    }
+    return score_cells(card.values, names, card.content["scores"]) | {
+        title: "" if value is None else formatter(value)
+        for title, (value, formatter) in costs.items()
     }
 
 
@@ -109,18 +113,15 @@ def score_cells(
     """
     cells = {}
     for name in names:
-        digits = num_decimals(name)
         cells[title_of(name)] = (
-            format_number(scores[name], digits) if name in scores else ""
+            format_score(scores[name], name) if name in scores else ""
         )
         if name in INTERVALS:
             interval = (intervals or {}).get(name, {})
-            ends = [
-                format_number(interval[end], digits)
-                for end in ("low", "high")
-                if interval.get(end) is not None
-            ]
-            cells[INTERVALS[name]] = " to ".join(ends) if len(ends) == 2 else ""
+            ends = [interval.get(end) for end in ("low", "high")]
+            cells[INTERVALS[name]] = (
+                "" if None in ends else " to ".join(format_score(x, name) for x in ends)
+            )
     return cells
 
 
@@ -128,12 +129,10 @@ def baselines(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
     """Returns labels and scores; a baseline that differs between runs names them."""
 
     def values(run: Run, name: str) -> tuple[tuple[str, float], ...]:
-        card = run.results[comparison.split].card
-        return tuple(sorted(card.get("baselines", {}).get(name, {}).items()))
+        scores = run.results[comparison.split].baselines
+        return tuple(sorted(scores.get(name, {}).items()))
 
-    names = {
-        name for one in comparison.results for name in one.card.get("baselines", {})
-    }
+    names = {name for card in comparison.cards for name in card.baselines}
     rows = []
     for name in [*BASELINES, *sorted(names - set(BASELINES))]:
         groups = group_labels(comparison.runs, lambda run, name=name: values(run, name))
@@ -161,26 +160,16 @@ def format_console_table(rows: Sequence[Row]) -> str:
 
 def seed_rows(systems: Sequence[System]) -> list[TableRow]:
     """Formats mean and standard deviation over the seeds, a row for each system."""
-    names = dict.fromkeys(name for system in systems for name in system.scores)
-    known = [name for name in SCORES if name in names]
-    names = [*known, *(name for name in names if name not in known)]
+    present = dict.fromkeys(name for system in systems for name in system.scores)
+    names = dict.fromkeys([*(name for name in SCORES if name in present), *present])
     rows = []
     for system in systems:
         row = {"system": system.label, "seeds": ", ".join(map(str, system.seeds))}
         for name in names:
-            row[title_of(name)] = _mean_and_deviation(name, system.scores.get(name))
+            values = [x for x in system.scores.get(name, ()) if x is not None]
+            row[title_of(name)] = " ± ".join(format_score(x, name) for x in values)
         rows.append(row)
     return rows
-
-
-def _mean_and_deviation(name: str, value: tuple[float, float | None] | None) -> str:
-    """Formats a score of several seeds, such as `96.2 ± 0.4`."""
-    if value is None:
-        return ""
-    mean, deviation = value
-    digits = num_decimals(name)
-    text = format_number(mean, digits)
-    return text if deviation is None else f"{text} ± {format_number(deviation, digits)}"
 
 
 def pair_rows(pairs: Sequence[SystemPair]) -> list[TableRow]:
@@ -190,14 +179,14 @@ def pair_rows(pairs: Sequence[SystemPair]) -> list[TableRow]:
         systems = f"{pair.first} and {pair.second}"
         for name, test in pair.tested.items():
             digits = num_decimals(name) + 1
-            ends = [f"{end:+.{digits}f}" for end in test.interval]
+            bootstrap = test.bootstrap
             row = {
                 "systems": systems,
                 "score": title_of(name),
                 "difference": f"{test.difference:+.{digits}f}",
-                "bootstrap p": format_p_value(test.bootstrap),
-                "randomisation p": format_p_value(test.randomisation),
-                "95% interval": " to ".join(ends),
+                "bootstrap p": "too few" if bootstrap is None else f"{bootstrap:.4f}",
+                "randomisation p": f"{test.randomisation:.4f}",
+                "95% interval": " to ".join(f"{x:+.{digits}f}" for x in test.interval),
             }
             rows.append(row)
             systems = ""
@@ -240,12 +229,11 @@ def curve_rows(run: Run) -> list[TableRow]:
         for axis in list(AXES)[1:]:
             cost = run.cost.at(line["step"], axis) if run.cost else None
             row[AXES[axis]] = "" if cost is None else format_cost(cost, axis)
-        for name, (title, digits) in SCORES.items():
-            if name in line:
-                value = line[name]
-                row[title] = (
-                    "not finite" if value is None else format_number(value, digits)
-                )
+        for name in filter(line.__contains__, SCORES):
+            value = line[name]
+            row[title_of(name)] = (
+                "not finite" if value is None else format_score(value, name)
+            )
         rows.append(row)
     return rows
 
@@ -260,9 +248,9 @@ def num_decimals(name: str) -> int:
     return SCORES[name][1] if name in SCORES else 3
 
 
-def format_value(value, formatter: Callable) -> str:
-    """Formats a value that may be missing."""
-    return "" if value is None else formatter(value)
+def format_score(value: float, name: str) -> str:
+    """Formats a score with its number of decimals."""
+    return format_number(value, num_decimals(name))
 
 
 def format_number(value: float, digits: int) -> str:
@@ -283,11 +271,6 @@ def format_cost(value: float, axis: str) -> str:
     if axis == "seconds":
         return format_duration(value)
     return f"{value:.3g}" if axis == "flops" else f"{value:,.0f}"
-
-
-def format_p_value(value: float | None) -> str:
-    """Formats a p value with four decimals."""
-    return "too few" if value is None else f"{value:.4f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,11 +345,11 @@ def learning_curves(
 
 def axis_unit(largest: float, axis: str) -> tuple[float, str]:
     """Returns the unit that keeps an axis's labels short, and the axis's title."""
-    titles = {"tokens": COUNTS, "flops": PREFIXES}.get(axis)
+    titles = UNITS.get(axis)
     if titles is None or largest < 1000:
         return 1.0, AXES[axis]
-    power = min(3 * int(math.log10(largest * (1 + 1e-9)) // 3), 3 * len(titles))
-    return 10.0**power, titles[power // 3 - 1].format(AXES[axis])
+    power = min(int(math.log10(largest * (1 + 1e-9)) // 3), len(titles))
+    return 1000.0**power, titles[power - 1]
 
 
 def round_ticks(low: float, high: float, max_intervals: int = 5) -> list[float]:

@@ -9,7 +9,7 @@ import sacrebleu
 
 from analysis import paired_tests
 from analysis.paired_tests import compare_losses, compare_texts, score_function
-from analysis.report.systems import (
+from analysis.report.score_cards import (
     compare_cards,
     open_card,
     protocol_differences,

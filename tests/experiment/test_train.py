@@ -12,7 +12,7 @@ import pytest
 from analysis import replay
 from analysis.plan.step import dummy_tokenizers
 from analysis.report.runs import read_runs
-from analysis.report.systems import open_card
+from analysis.report.score_cards import open_card
 from configs import base
 from experiment import build, setup, train
 from experiment.inference import evaluate, open_runs

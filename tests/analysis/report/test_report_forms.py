@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from analysis.report import renderers
-from analysis.report.comparison import Sample, disagreement
+from analysis.report.comparison import (
+    Sample,
+    compare_systems,
+    disagreement,
+    group_by_seed,
+)
 from analysis.report.content import Content, read_contexts
 from analysis.report.runs import read_runs
-from analysis.report.systems import compare_systems, group_by_seed
 from helpers.small_reports import (
     SAMPLES,
     compare,
@@ -82,7 +86,7 @@ def test_cards_of_averaged_checkpoints_are_read_with_their_other_files(seeds):
     content = content_of(seeds[0], seeds[3])
     [pair] = compare_systems(group_by_seed(content.comparison))
     assert (pair.tested.keys(), pair.left_out) == ({"loss"}, ())
-    assert all(scored.attention for scored in content.comparison.results)
+    assert all(scored.attention for scored in content.comparison.cards)
 
 
 def test_systems_are_tested_by_the_files_of_their_cards(seeds):

@@ -93,7 +93,7 @@ def test_a_sweep_yields_the_runs_of_its_finished_trials(sweep):
     runs = read_runs([sweep])
     assert len(runs) == 16
     assert runs[3].label == "rnn (0003)"
-    assert runs[3].results["validation"].card["scores"]["loss"] == {"value": 4.5}
+    assert runs[3].results["validation"].content["scores"]["loss"] == {"value": 4.5}
     [left_out] = [text for text in content_of(sweep).warnings() if "left out" in text]
     assert left_out.startswith("1 of 17 trials")
 

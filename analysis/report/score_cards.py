@@ -1,0 +1,206 @@
+"""Score cards, the other files of the same evaluation, and paired tests of cards."""
+
+import dataclasses
+import json
+import statistics
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis.paired_tests import PairedTest, compare_losses, compare_texts
+from training.run_dir import RunDirectory, flatten_config
+from utils.errors import UserError
+
+HASHES = ("data", "vocabulary")  # of a score card's protocol
+# Fields of a protocol that are no choice of how to score.
+NOT_COMPARED = ("checkpoint", "commit", "config")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreCard:
+    """The evaluation of a run on a split.
+
+    Attributes:
+      path: of the card's file; of the run, where a line of its log replaces the card.
+      content: the JSON object.
+      samples: sentences with their hypotheses; empty for a language model.
+      references: of a translation.
+      blocks: sums of losses and their weights; None where they are missing.
+      attention: the attention map of a sample, if there is one.
+    """
+
+    path: Path
+    content: dict
+    samples: Sequence[dict] = ()
+    references: Sequence[str] = ()
+    blocks: tuple[np.ndarray, np.ndarray] | None = None
+    attention: dict | None = None
+
+    @property
+    def hypotheses(self) -> list[str]:
+        return [line["hypothesis"] for line in self.samples]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Values of the scores by name."""
+        return {name: score["value"] for name, score in self.content["scores"].items()}
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        return self.content.get("baselines", {})
+
+    @property
+    def settings(self) -> dict:
+        """The settings that two cards must share to be comparable."""
+        protocol = flatten_config(self.content.get("protocol", {}))
+        shared = {key: x for key, x in protocol.items() if key not in NOT_COMPARED}
+        return {"split": self.content["split"], **shared}
+
+
+def open_card(location: str, split: str) -> ScoreCard:
+    """Reads the card in a file, or the newest of a split in a run directory.
+
+    Raises UserError where there is none, or for a run of another format.
+    """
+    directory = RunDirectory(location)
+    path = directory.path
+    if path.is_dir():
+        directory.check_format()
+        cards = newest_cards(path)
+        if split not in cards:
+            raise UserError(
+                f"{path} has no score card of the split {split!r}: run "
+                f"eval.py --workdir={path} --split={split} first"
+            )
+        path = cards[split]
+    if not path.is_file():
+        raise UserError(f"{location}: no such score card or run directory")
+    return read_card(path)
+
+
+def newest_cards(run: Path) -> dict[str, Path]:
+    """Returns the path of the card with the highest step, by split."""
+    cards: dict[str, tuple[int, Path]] = {}
+    for path in sorted(run.glob("eval/*.json")):
+        card = read_object(path, "split", "step")
+        if card["step"] >= cards.get(card["split"], (card["step"],))[0]:
+            cards[card["split"]] = card["step"], path
+    return {split: path for split, (_, path) in cards.items()}
+
+
+def read_card(path: Path) -> ScoreCard:
+    """Reads a card and its other files. Raises UserError where one is damaged."""
+    content = read_object(path, "split", "step", "scores")
+    if not isinstance(content["scores"], dict):
+        raise UserError(f"{path} is damaged: its scores are not an object")
+    run, name = path.parent.parent, path.stem  # "-average-N" for averaged checkpoints
+    samples = read_lines(run / "samples" / f"{name}.jsonl")
+    file, references = run / "samples" / f"{name}.references.txt", []
+    if file.exists():  # only a line feed ends a line
+        references = file.read_text(encoding="utf8").removesuffix("\n").split("\n")
+    if references and len(references) != len(samples):
+        raise UserError(
+            f"{file.parent}: {name}.jsonl has {len(samples)} hypotheses for "
+            f"{len(references)} references: run eval.py again"
+        )
+    plot = run / "plots" / f"attention-{name}.json"
+    attention = read_object(plot) if plot.exists() else None
+    blocks = _read_blocks(path.with_suffix(".npz"))
+    return ScoreCard(path, content, samples, references, blocks, attention)
+
+
+def _read_blocks(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return arrays["total"], arrays["weight"]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged: run eval.py again") from error
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Reads the objects of a JSON-lines file, without an incomplete last line."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf8").split("\n")
+        rows = [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path} is damaged: line {number} is not an object")
+    return rows
+
+
+def read_object(path: Path, *keys: str) -> dict:
+    """Reads a JSON object. Raises UserError where it is damaged or lacks a key."""
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise UserError(f"{path} is not a file of this project: it lacks {key!r}")
+    return content
+
+
+def protocol_differences(cards: Sequence[ScoreCard]) -> list[str]:
+    """Lists `key is x in A and y in B` for each setting that the cards do not share."""
+    first = cards[0]
+    differences: dict[str, str] = {}
+    for card in cards[1:]:
+        for key in first.settings | card.settings:
+            one, other = first.settings.get(key), card.settings.get(key)
+            if one != other:
+                text = f"{key} is {one!r} in {first.path} and {other!r} in {card.path}"
+                differences.setdefault(key, text)
+    return list(differences.values())
+
+
+def seed_statistics(
+    cards: Sequence[ScoreCard],
+) -> dict[str, tuple[float, float | None]]:
+    """Computes mean and sample standard deviation of each score that all seeds have."""
+    statistics_of = {}
+    for name in cards[0].values:
+        values = [card.values[name] for card in cards if name in card.values]
+        if len(values) == len(cards):
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            statistics_of[name] = statistics.fmean(values), deviation
+    return statistics_of
+
+
+def compare_cards(
+    first: ScoreCard, second: ScoreCard
+) -> tuple[dict[str, PairedTest], list[str]]:
+    """Runs paired tests on two cards; also lists why other scores are not tested."""
+    tests, reasons = {}, []
+    if first.samples or second.samples:
+        if first.references and first.references == second.references:
+            signature = first.content["protocol"]["bleu_signature"].split("|")
+            tests |= compare_texts(
+                first.hypotheses,
+                second.hypotheses,
+                first.references,
+                tokenize=dict(part.split(":", 1) for part in signature)["tok"],
+            )
+        else:
+            reasons.append("bleu and chrf: the references of the cards differ")
+    if first.blocks is None or second.blocks is None:
+        reasons.append("loss: sums of losses are missing; run eval.py again")
+    elif _tokens_of(first) != _tokens_of(second):
+        reasons.append("loss: the cards are not of the same tokens")
+    else:
+        (losses, weight), (other_losses, _) = first.blocks, second.blocks
+        tests["loss"] = compare_losses(losses, other_losses, weight)
+    return tests, reasons
+
+
+def _tokens_of(card: ScoreCard) -> list:
+    """Identifies the tokens of a card's blocks: text, vocabulary and counts."""
+    settings = [card.settings.get(key) for key in ("split", *HASHES)]
+    return [*settings, card.blocks[1].tolist()]
