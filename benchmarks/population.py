@@ -22,7 +22,7 @@ from benchmarks.harness.random_corpora import Text, words
 from configs import base
 from experiment.build import build_experiment
 from experiment.setup import TrainingSetup
-from sweeps.vmapped_trials.population import Population
+from sweeps.population import Population
 from training.profiling.environment import environment_info
 from training.vmapped_trials.partitioner import VmappedPartitioner
 from training.vmapped_trials.step import trial_mask, varying_values

@@ -1,10 +1,9 @@
 """Launch of a sweep from its command line: the plan, the study and the workers."""
 
 import dataclasses
-import threading
 from typing import Any
 
-from sweeps.devices import DeviceAllocation, allocate, this_machine
+from sweeps.devices import allocate, this_machine
 from sweeps.objective import Objective
 from sweeps.search_space import (
     Distribution,
@@ -73,63 +72,45 @@ def run(
     """
     if population < 1:
         raise UserError(f"--population={population} must be at least 1")
+    cfg = plan.configs.config({})
     if population > 1:
         from experiment.validate import validate_population  # takes seconds to import
 
-        validate_population(plan.configs.config({}))
+        validate_population(cfg)
     with graceful_stop() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()
         allocations = allocate(this_machine(), workers)
-        # A database may hold several studies.
-        name = workdir.rstrip("/") if url else "sweep"
+        from sweeps.progress import ProgressTable, final_table  # take seconds to import
+        from sweeps.storage import RetryingStorage, open_storage, redact_url
+        from sweeps.study import Study
+        from sweeps.worker import SweepWorker
+
+        objective = make_objective(cfg, plan.space)
+        directory.init(plan.to_dict())
         try:
-            return _run(plan, directory, allocations, name, url, stopped, population)
+            study = Study(
+                lambda: open_storage(url, directory.journal),
+                workdir.rstrip("/") if url else "sweep",  # a database may hold several
+                plan.space,
+                plan.num_trials,
+                objective,
+                plan.to_dict(),
+                steps=num_steps(cfg),
+                first_validation=first_validation(cfg),
+                retrying=RetryingStorage(
+                    redact_url(url or str(directory.journal)), stopped
+                ),
+            )
+            at_once = len(allocations) * population
+            table = ProgressTable(objective.metric, num_steps(cfg), at_once)
+            parts = study, plan.configs, directory, allocations, table, stopped
+            code = SweepWorker(*parts, population=population).run()
+            if code == DONE:
+                print(final_table(study.trials(), objective.metric))
+            return code
         except StopRequested:  # while the storage was unreachable
             return STOPPED
-
-
-def _run(
-    plan: SweepPlan,
-    directory: SweepDirectory,
-    allocations: list[DeviceAllocation],
-    name: str,
-    url: str | None,
-    stopped: threading.Event,
-    population: int,
-) -> int:
-    from sweeps.progress import ProgressTable, final_table  # take seconds to import
-    from sweeps.storage import RetryingStorage, open_storage, redact_url
-    from sweeps.study import Study
-    from sweeps.worker import SweepWorker
-
-    cfg = plan.configs.config({})
-    objective = make_objective(cfg, plan.space)
-    directory.init(plan.to_dict())
-    study = Study(
-        lambda: open_storage(url, directory.journal),
-        name,
-        plan.space,
-        plan.num_trials,
-        objective,
-        plan.to_dict(),
-        steps=num_steps(cfg),
-        first_validation=first_validation(cfg),
-        retrying=RetryingStorage(redact_url(url or str(directory.journal)), stopped),
-    )
-    at_once = len(allocations) * population
-    table = ProgressTable(objective.metric, num_steps(cfg), at_once)
-    parts = study, plan.configs, objective, directory, allocations, table, stopped
-    if population > 1:
-        from sweeps.vmapped_trials.worker import PopulationWorker
-
-        worker = PopulationWorker(*parts, population=population)
-    else:
-        worker = SweepWorker(*parts)
-    code = worker.run()
-    if code == DONE:
-        print(final_table(study.trials(), objective.metric))
-    return code
 
 
 def num_steps(cfg) -> int | None:

@@ -120,20 +120,7 @@ class Study:
             lambda a: self.monitor.is_alive(a.storage_number, a.heartbeat),
         )
 
-    def claim(self, fits: Callable[[Trial], bool] | None = None) -> Claim | None:
-        """Claims the first open trial for this process; None if there is none.
-
-        Args:
-          fits: which trials are acceptable; None: all.
-        """
-        for trial in self.trials():
-            if trial.state != trial_state.OPEN or (fits and not fits(trial)):
-                continue
-            if claim := self._claim(trial):
-                return claim
-        return None
-
-    def _claim(self, trial: Trial) -> Claim | None:
+    def claim(self, trial: Trial) -> Claim | None:
         """Adds the next attempt at a trial; None if another process was faster."""
         token = uuid.uuid4().hex
         index = trial.last.index + 1 if trial.last else 0

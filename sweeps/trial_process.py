@@ -1,11 +1,12 @@
-"""The process of one trial, which trains as train.py does: both ends of it.
+"""The process that trains a trial, or several as one program: both ends of it.
 
-`TrialProcess` starts the process in the sweep's own process. Run as a program, this
-module is the process: its standard input is one line, a JSON object that describes the
-trial. The end of the input means that the sweep's process has died; then the trial
-ends at once, since another process may resume it and two must not write to one run
-directory. A trial that is over writes its exit code to a file of its run directory, so
-that it is not started again if nobody saw its end.
+`start_trials` starts it from the sweep's own process. Run as a program, this module is
+the process. The first line of its standard input is a JSON object that describes the
+trials; each other line is the index of a trial that is to save and end. The end of the
+input means that the sweep's process has died; then the trials end at once, since
+another process may resume them and two must not write to one run directory. A trial
+that is over writes its exit code to a file of its run directory, so that it is not
+started again if nobody saw its end.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from utils import cli
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "sweeps.trial_process")
 EXIT_CODE = "exit_code"  # file of a run directory that is over
+STOPPED_MARK = "stopped"  # file of a run directory that a population may resume
+POLL_SECONDS = 0.05
 # Exit codes of train.py.
 DONE, NOT_FINITE, STOPPED = 0, 3, 75
 # Exit codes after a signal, some of which come before a handler is installed.
@@ -49,31 +53,20 @@ class TrialSpec:
     log: Path
 
 
+@dataclasses.dataclass(eq=False)
 class TrialProcess:
-    """Process of one trial on the devices of a worker."""
+    """Trial in a process, which may train others at once.
 
-    def __init__(
-        self,
-        spec: TrialSpec,
-        devices: DeviceAllocation,
-        command: Sequence[str] = COMMAND,
-    ):
-        """Starts the process, unless the trial is over already.
+    Attributes:
+      process: None where all trials were over already.
+      group: the trials of the process by their index, this one included.
+      stopping: whether it was asked to stop.
+    """
 
-        Args:
-          command: program that reads the description from its standard input.
-        """
-        self.spec = spec
-        self.stopping = False
-        self.process = None
-        if not (spec.workdir / EXIT_CODE).exists():
-            document = {
-                "configs": dataclasses.asdict(spec.configs),
-                "point": spec.point,
-                "workdir": str(spec.workdir),
-                "cores": devices.cores,
-            }
-            self.process = start_process(command, document, spec.log, devices)
+    spec: TrialSpec
+    process: subprocess.Popen | None
+    group: "list[TrialProcess]"
+    stopping: bool = False
 
     @property
     def metrics(self) -> Path:
@@ -81,53 +74,94 @@ class TrialProcess:
         return self.spec.workdir / "metrics.jsonl"
 
     def code(self) -> int | None:
-        """Returns the exit code; None while the process runs."""
-        if self.process is None:
+        """Returns the exit code of the trial; None while it runs."""
+        # Before the files, which are complete once the process has ended.
+        process_code = self.process and self.process.poll()
+        if (self.spec.workdir / EXIT_CODE).exists():
             return int((self.spec.workdir / EXIT_CODE).read_text())
-        return self.process.poll()
+        if (self.spec.workdir / STOPPED_MARK).exists():
+            return STOPPED
+        return process_code
 
     def stop(self) -> None:
-        """Asks the trial to save and end, at the first call only."""
-        if self.process is not None and not self.stopping:
-            self.stopping = True
-            self.process.send_signal(signal.SIGTERM)
+        """Asks the trial to save and end, while the others continue."""
+        if self.stopping or self.code() is not None:
+            return
+        self.stopping = True
+        _write_line(self.process, self.group.index(self))
+        if all(trial.stopping or trial.code() is not None for trial in self.group):
+            self.process.send_signal(signal.SIGTERM)  # interrupts compilation, too
 
     def kill(self) -> None:
-        """Ends the process at once and waits for it."""
+        """Ends the process at once, with all of its trials."""
+        for trial in self.group:
+            trial.stopping = True  # the others did not fail
         if self.process is not None:
             self.process.kill()
-            self.close()
+            self.process.wait()
+        self.close()
 
     def close(self) -> None:
-        """Waits for the end of a process that is ending."""
-        if self.process is not None:
+        """Waits for the end of a trial that is ending."""
+        while self.code() is None:
+            time.sleep(POLL_SECONDS)
+        if self.process and all(trial.code() is not None for trial in self.group):
             self.process.wait()
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
 
 
-def start_process(
-    command: Sequence[str], document: dict, log: Path, devices: DeviceAllocation
-) -> subprocess.Popen:
-    """Starts a process on a worker's devices, and writes `document` to its input.
+def start_trials(
+    specs: Sequence[TrialSpec],
+    devices: DeviceAllocation,
+    *,
+    vmapped: bool = False,
+    command: Sequence[str] = COMMAND,
+) -> list[TrialProcess]:
+    """Starts a process of trials on a worker's devices, unless all are over already.
 
-    The input stays open as long as this process lives.
+    The first one's log has the output of all.
+
+    Args:
+      vmapped: whether they train as one program, or there is just one, as in train.py.
+      command: program that reads the description from its standard input.
     """
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    path = os.pathsep.join(filter(None, paths))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **devices.environment, "PYTHONPATH": path},
-        )
-    with contextlib.suppress(BrokenPipeError):  # its exit code says more
-        process.stdin.write(json.dumps(document).encode() + b"\n")
+    process, log = None, specs[0].log
+    if not all((spec.workdir / EXIT_CODE).exists() for spec in specs):
+        for spec in specs:
+            (spec.workdir / STOPPED_MARK).unlink(missing_ok=True)
+            spec.log.parent.mkdir(parents=True, exist_ok=True)
+        for spec in specs[1:]:
+            with spec.log.open("a", encoding="utf8") as file:
+                print(f"trains together with others: see {log.name}", file=file)
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, paths))
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,  # open as long as this process lives
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **devices.environment, "PYTHONPATH": path},
+            )
+        document = {
+            "configs": dataclasses.asdict(specs[0].configs),
+            "trials": [{"point": s.point, "workdir": str(s.workdir)} for s in specs],
+            "cores": devices.cores,
+            "vmapped": vmapped,
+        }
+        _write_line(process, json.dumps(document))
+    group: list[TrialProcess] = []
+    for spec in specs:
+        group.append(TrialProcess(dataclasses.replace(spec, log=log), process, group))
+    return group
+
+
+def _write_line(process: subprocess.Popen, line: object) -> None:
+    """Writes to the input of a process; if it has ended, its exit code says more."""
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(f"{line}\n".encode())
         process.stdin.flush()
-    return process
 
 
 def outcome_from_exit_code(code: int, stop_requested: bool) -> str:
@@ -152,20 +186,34 @@ def last_log_line(log: Path, code: int, max_length: int = 300) -> str:
     return f"exit code {code}: {last.removeprefix('error: ')[:max_length]}"
 
 
-# In the process of the trial.
+# In the process of the trials.
 
 
 def main() -> int:
-    """Trains the trial; returns the exit code of train.py."""
-    spec = json.loads(read_first_line())
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    set_cores(spec["cores"])
-    cfg = TrialConfigs(**spec["configs"]).config(spec["point"])
+    """Trains the trials; returns the exit code of train.py.
+
+    Of several trials, it is 0 where all are over, 75 where some have only stopped.
+    """
+    if not (line := read_line()):
+        sys.exit("the sweep's process ended")
+    spec = json.loads(line)
+    stop_requests: set[int] = set()
+    threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
+    if spec["cores"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, spec["cores"])  # before a library counts them
+    trial_configs = TrialConfigs(**spec["configs"])
+    configs = [trial_configs.config(trial["point"]) for trial in spec["trials"]]
+    workdirs = [Path(trial["workdir"]) for trial in spec["trials"]]
+    if spec["vmapped"]:
+        from sweeps import population
+
+        statuses = population.train(configs, workdirs, stop_requests.copy)
+        return STOPPED if STOPPED in statuses else DONE
     from experiment import train
 
-    code = train.train(cfg, spec["workdir"])
+    code = train.train(configs[0], workdirs[0])
     if code in (DONE, NOT_FINITE):
-        write_exit_code(Path(spec["workdir"]), code)
+        write_exit_code(workdirs[0], code)
     return code
 
 
@@ -174,13 +222,6 @@ def write_exit_code(workdir: Path, code: int, name: str = EXIT_CODE) -> None:
     draft = workdir / f"{name}.draft"
     draft.write_text(f"{int(code)}\n", encoding="utf8")
     draft.replace(workdir / name)
-
-
-def read_first_line() -> bytes:
-    """Returns the first line of the input; exits if the input ends before."""
-    if line := read_line():
-        return line
-    sys.exit("the sweep's process ended")
 
 
 def read_line() -> bytes:
@@ -197,16 +238,10 @@ def read_line() -> bytes:
     return line
 
 
-def set_cores(cores: Sequence[int]) -> None:
-    """Binds this process to CPU cores, before a library counts them; none: all."""
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-
-
-def exit_with_parent() -> None:
-    """Kills this process at the end of its standard input."""
-    while os.read(0, 64):
-        pass
+def listen(stop_requests: set[int]) -> None:
+    """Collects requests to stop; kills this process at the end of its input."""
+    while line := read_line():
+        stop_requests.add(int(line))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,7 @@
-"""One process of a sweep: it claims trials, runs them and records their outcomes."""
+"""One process of a sweep: it starts trials, follows them and records their outcomes.
+
+sweeps/scheduler.py selects the trials.
+"""
 
 import contextlib
 import dataclasses
@@ -10,8 +13,8 @@ from pathlib import Path
 
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
-from sweeps.objective import Objective
 from sweeps.progress import ProgressTable, TrialProgress
+from sweeps.scheduler import Scheduler
 from sweeps.study import Claim, LeaseLost, Study
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
@@ -22,6 +25,7 @@ from sweeps.trial_process import (
     TrialSpec,
     last_log_line,
     outcome_from_exit_code,
+    start_trials,
 )
 from sweeps.trial_state import HEARTBEAT_SECONDS, Trial
 from training.signals import StopRequested
@@ -31,7 +35,7 @@ POLL_SECONDS = 0.2  # between two checks of the trials
 REFRESH_SECONDS = 2.0  # between two reads of the study, if nothing happens here
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class RunningTrial:
     """Trial that this process runs.
 
@@ -47,31 +51,46 @@ class RunningTrial:
     metrics_size: int = 0
     pruned: bool = False
 
+    def needs_heartbeat(self) -> bool:
+        """Whether a heartbeat is due, which is then sent by the caller."""
+        now = time.monotonic()
+        if now - self.heartbeat_time <= HEARTBEAT_SECONDS:
+            return False
+        self.heartbeat_time = now
+        return True
+
 
 class SweepWorker:
-    """Runs trials until all have ended, one at a time on each device allocation.
+    """Runs trials until all have ended, on each device allocation one at a time.
+
+    With a population, it is so many at a time. They start together, since they share
+    every batch; the next ones start when all have ended.
 
     Attributes:
+      running: the trials on each device allocation.
       stopped: event that is set when a signal asks the sweep to stop.
-      start: starts the process of a trial.
+      population: number of trials to train as one program.
+      start: starts the process of some trials.
     """
 
     def __init__(
         self,
         study: Study,
         configs: TrialConfigs,
-        objective: Objective,
         directory: SweepDirectory,
         allocations: Sequence[DeviceAllocation],
         table: ProgressTable,
         stopped: threading.Event,
         *,
-        start: Callable[[TrialSpec, DeviceAllocation], TrialProcess] = TrialProcess,
+        population: int = 1,
+        start: Callable[..., list[TrialProcess]] = start_trials,
     ):
-        self.study, self.configs, self.objective = study, configs, objective
+        self.study, self.configs, self.objective = study, configs, study.objective
         self.directory, self.allocations = directory, allocations
-        self.table, self.stopped, self.start = table, stopped, start
-        self.running: list[RunningTrial | None] = [None] * len(allocations)
+        self.table, self.stopped = table, stopped
+        self.population, self.start = population, start
+        self.scheduler = Scheduler(study, configs, directory, stopped, population)
+        self.running: list[list[RunningTrial]] = [[] for _ in allocations]
         self.refresh_time = -REFRESH_SECONDS
 
     def run(self) -> int:
@@ -93,7 +112,7 @@ class SweepWorker:
             self._stop(record=False)
             raise
         except BaseException:
-            for running in filter(None, self.running):
+            for running in self._all_running():
                 running.process.kill()
             raise
         finally:
@@ -101,53 +120,66 @@ class SweepWorker:
         self._stop()
         return STOPPED
 
+    def _all_running(self) -> list[RunningTrial]:
+        return [running for trials in self.running for running in trials]
+
     def _step(self) -> bool:
         """Polls all trials and starts new ones; returns whether all have ended."""
-        changed = [self._poll(worker) for worker in range(len(self.allocations))]
-        idle = None in self.running
-        if not any(changed) and time.monotonic() - self.refresh_time < REFRESH_SECONDS:
+        has_ended = False
+        for trials in self.running:
+            for running in list(trials):
+                if self._poll(running):
+                    trials.remove(running)
+                    has_ended = True
+        is_idle = [] in self.running
+        if not has_ended and time.monotonic() - self.refresh_time < REFRESH_SECONDS:
             return False
-        for worker, running in enumerate(self.running):
-            if running is None and not self._begin(worker):
+        for worker, trials in enumerate(self.running):
+            if not trials and not self._begin(worker):
                 break
         trials = self._refresh()
         self.refresh_time = time.monotonic()
-        return idle and all(trial.state in trial_state.ENDED for trial in trials)
+        return is_idle and all(trial.state in trial_state.ENDED for trial in trials)
 
     def _refresh(self) -> list[Trial]:
         """Reads the study, shows the progress and writes trials.jsonl."""
-        trials = self.study.trials()
-        self.directory.write_results([trial.to_json() for trial in trials])
+        trials = self._write_results()
         progress = {
             running.claim.trial: TrialProgress.read(running.process.metrics)
-            for running in self.running
-            if running is not None
+            for running in self._all_running()
         }
         self.table.show(trials, progress)
         return trials
 
+    def _write_results(self) -> list[Trial]:
+        trials = self.study.trials()
+        self.directory.write_results([trial.to_json() for trial in trials])
+        return trials
+
     def _begin(self, worker: int) -> bool:
-        """Starts a trial on a worker's devices; False if there is none to claim."""
-        if self.stopped.is_set() or (claim := self.study.claim()) is None:
-            return False
-        try:
-            self.configs.config(claim.point)
-        except UserError as error:  # the model of this trial lacks a key of the space
-            self.study.finish(claim, trial_state.FAILED, error=str(error))
-            return True
-        process = self.start(self._spec(claim), self.allocations[worker])
-        self.running[worker] = RunningTrial(claim, process, time.monotonic())
-        return True
+        """Starts trials on a worker's devices; False if there are none to start."""
+        claims = self.scheduler.next_trials()
+        if claims:
+            specs = [
+                TrialSpec(
+                    self.configs,
+                    claim.point,
+                    workdir=self.directory.run(claim.trial),
+                    log=self.directory.log(claim.trial),
+                )
+                for claim in claims
+            ]
+            devices = self.allocations[worker]
+            processes = self.start(specs, devices, vmapped=self.population > 1)
+            now = time.monotonic()
+            self.running[worker] = [
+                RunningTrial(claim, process, now)
+                for claim, process in zip(claims, processes, strict=True)
+            ]
+        return bool(claims)
 
-    def _spec(self, claim: Claim) -> TrialSpec:
-        workdir, log = self.directory.run(claim.trial), self.directory.log(claim.trial)
-        return TrialSpec(self.configs, claim.point, workdir, log)
-
-    def _poll(self, worker: int) -> bool:
-        """Checks a worker's trial; returns whether it has ended since the last time."""
-        running = self.running[worker]
-        if running is None:
-            return False
+    def _poll(self, running: RunningTrial) -> bool:
+        """Checks a trial; returns whether it has ended since the last time."""
         code = running.process.code()
         try:
             if code is None:
@@ -158,15 +190,12 @@ class SweepWorker:
             number = running.claim.trial
             print(f"trial {number} was resumed by another process", file=sys.stderr)
             running.process.kill()
-        self.running[worker] = None
         return True
 
     def _follow(self, running: RunningTrial) -> None:
         """Sends a heartbeat, reports new metrics and stops a trial to be pruned."""
-        now = time.monotonic()
-        if now - running.heartbeat_time > HEARTBEAT_SECONDS:
+        if running.needs_heartbeat():
             self.study.send_heartbeat(running.claim)
-            running.heartbeat_time = now
         if self.study.space.pruning is None or running.process.stopping:
             return
         size = _file_size(running.process.metrics)
@@ -200,11 +229,11 @@ class SweepWorker:
 
     def _stop(self, *, record: bool = True) -> None:
         """Lets all trials save and end, so that any process can resume them."""
-        all_running = [running for running in self.running if running is not None]
+        all_running = self._all_running()
         for running in all_running:
             running.process.stop()
         self._wait(all_running, heartbeats=record)
-        self.running = [None] * len(self.running)
+        self.running = [[] for _ in self.allocations]
         if not record:
             return
         # If the storage is unreachable, other processes see that this one has ended.
@@ -212,16 +241,13 @@ class SweepWorker:
             for running in all_running:
                 with contextlib.suppress(LeaseLost):
                     self._record_exit(running, running.process.code())
-            trials = self.study.trials()
-            self.directory.write_results([trial.to_json() for trial in trials])
+            self._write_results()
 
     def _wait(self, all_running: Sequence[RunningTrial], *, heartbeats: bool) -> None:
         """Waits until all processes have ended, however long it takes."""
         while alive := [r for r in all_running if r.process.code() is None]:
             for running in alive if heartbeats else ():
-                now = time.monotonic()
-                if now - running.heartbeat_time > HEARTBEAT_SECONDS:
-                    running.heartbeat_time = now
+                if running.needs_heartbeat():
                     with contextlib.suppress(StopRequested, LeaseLost, UserError):
                         self.study.send_heartbeat(running.claim)
             time.sleep(POLL_SECONDS / 4)

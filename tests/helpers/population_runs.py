@@ -23,7 +23,7 @@ from experiment.setup import TrainingSetup  # noqa: E402
 from helpers import (  # noqa: E402
     parallel_runs,  # sets float64 and 8 virtual devices, before the first is used
 )
-from sweeps.vmapped_trials.population import Population  # noqa: E402
+from sweeps.population import Population  # noqa: E402
 from training.optim.optimizers import make_optimizer  # noqa: E402
 from training.parallel.partitioner import make_partitioner  # noqa: E402
 from training.vmapped_trials.partitioner import VmappedPartitioner  # noqa: E402

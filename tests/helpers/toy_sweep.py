@@ -24,12 +24,11 @@ from sweeps.storage import RetryingStorage, open_storage  # noqa: E402
 from sweeps.study import Study  # noqa: E402
 from sweeps.sweep_dir import SweepDirectory  # noqa: E402
 from sweeps.trial_configs import TrialConfigs  # noqa: E402
-from sweeps.trial_process import TrialProcess  # noqa: E402
+from sweeps.trial_process import start_trials  # noqa: E402
 from sweeps.worker import SweepWorker  # noqa: E402
 
 TWELVE = Space(seeds(12))
 LOSS = Metric("validation", "loss", "min")
-PROGRAM = (sys.executable, "-S", str(HELPERS / "toy_trial.py"))
 
 
 def study(folder, space=TWELVE, *, count=None, url=None, **options):
@@ -48,20 +47,31 @@ def study(folder, space=TWELVE, *, count=None, url=None, **options):
     )
 
 
-def toy_sweep(folder, space=TWELVE, *, workers=2, stopped=None, out=None, **options):
-    """Returns a worker of a sweep in a folder."""
+def toy_sweep(
+    folder,
+    space=TWELVE,
+    *,
+    workers=2,
+    population=1,
+    stopped=None,
+    out=None,
+    program="toy_trial",
+    **options,
+):
+    """Returns a worker of a sweep in a folder, whose trials run a toy program."""
     directory = SweepDirectory(folder)
     directory.init({"config": {}, "space": space.to_dict()})
     opened = study(folder, space, **options)
+    command = (sys.executable, "-S", str(HELPERS / f"{program}.py"))
     return SweepWorker(
         opened,
         TrialConfigs("configs/cldr.py", "rnn", {}),
-        opened.objective,
         directory,
         [DeviceAllocation({})] * workers,
         ProgressTable(LOSS, STEPS, workers, out or io.StringIO()),
         stopped or threading.Event(),
-        start=functools.partial(TrialProcess, command=PROGRAM),
+        population=population,
+        start=functools.partial(start_trials, command=command),
     )
 
 

@@ -34,7 +34,8 @@ def main():
     threading.Thread(target=exit_with_parent, daemon=True).start()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    folder, point = Path(spec["workdir"]), spec["point"]
+    [trial] = spec["trials"]
+    folder, point = Path(trial["workdir"]), trial["point"]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "processes").open("a") as file:
         file.write(f"{os.getpid()}\n")

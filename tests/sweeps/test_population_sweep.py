@@ -5,16 +5,14 @@ import json
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from benchmarks import population as benchmark
 from helpers.entry_points import assert_refused, run
-from helpers.toy_sweep import LOSS, results, study
+from helpers.toy_sweep import results, toy_sweep
 from helpers.toy_trial import DIVERGES, FAILS_ONCE, STEPS, WAITS
-from sweeps.devices import DeviceAllocation
-from sweeps.progress import ProgressTable
+from sweeps.scheduler import can_resume_together, common_part
 from sweeps.search_space import (
     Space,
     asha,
@@ -25,33 +23,8 @@ from sweeps.search_space import (
     tpe,
     uniform,
 )
-from sweeps.sweep_dir import SweepDirectory
-from sweeps.trial_configs import TrialConfigs
-from sweeps.vmapped_trials.process import PopulationProcess
-from sweeps.vmapped_trials.worker import PopulationWorker, can_go_on, common_part
 
-PROGRAM = (
-    sys.executable,
-    "-S",
-    str(Path(__file__).parents[1] / "helpers" / "toy_population.py"),
-)
-
-
-def sweep(folder, space, *, population=4, workers=1, stopped=None, **options):
-    directory = SweepDirectory(folder)
-    directory.init({"config": {}, "space": space.to_dict()})
-    opened = study(folder, space, **options)
-    return PopulationWorker(
-        opened,
-        TrialConfigs("configs/cldr.py", "rnn", {}),
-        opened.objective,
-        directory,
-        [DeviceAllocation({})] * workers,
-        ProgressTable(LOSS, STEPS, workers),
-        stopped or threading.Event(),
-        population=population,
-        start=functools.partial(PopulationProcess, command=PROGRAM),
-    )
+sweep = functools.partial(toy_sweep, population=4, workers=1, program="toy_population")
 
 
 def population_sizes(folder, trial):
@@ -177,14 +150,18 @@ def test_an_invalid_point_fails_alone(tmp_path):
     ],
 )
 def test_trials_resume_together_if_they_share_a_step(one, other, expected):
-    assert can_go_on(one, other) is can_go_on(other, one) is expected
+    assert (
+        can_resume_together(one, other) is can_resume_together(other, one) is expected
+    )
 
 
 def test_three_trials_resume_together_if_all_share_a_step():
-    assert can_go_on({"1", "2"}, {"2", "3"}, {"2"})
-    assert not can_go_on({"1", "3"}, {"1", "2"}, {"2", "3"})  # though any two do
-    assert can_go_on({"1"}, {"1"}, set())
-    assert not can_go_on({"1"}, {"2"}, set())
+    assert can_resume_together({"1", "2"}, {"2", "3"}, {"2"})
+    assert not can_resume_together(
+        {"1", "3"}, {"1", "2"}, {"2", "3"}
+    )  # though any two do
+    assert can_resume_together({"1"}, {"1"}, set())
+    assert not can_resume_together({"1"}, {"2"}, set())
 
 
 def test_points_of_tpe_train_together(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy.exc
 
 from helpers.toy_sweep import study
+from sweeps.scheduler import claim_next
 from sweeps.storage import (
     JournalLock,
     RetryingStorage,
@@ -79,7 +80,7 @@ def test_a_locked_database_is_waited_for(tmp_path):
     lock = sqlite3.connect(tmp_path / "study.db", check_same_thread=False)
     lock.execute("BEGIN EXCLUSIVE")
     threading.Timer(1.0, lock.rollback).start()
-    assert found.claim().trial == 0
+    assert claim_next(found).trial == 0
 
 
 @pytest.mark.parametrize("url", ["no url", "nosuch://host/db", "mysql+none://a/b"])
@@ -94,12 +95,12 @@ def test_a_password_is_never_shown():
 
 
 def test_an_incomplete_line_of_a_killed_process_is_removed(tmp_path):
-    claim = study(tmp_path).claim()
+    claim = claim_next(study(tmp_path))
     with (tmp_path / "journal.log").open("ab") as file:
         file.write(b'{"op_code":4,"worker')
     found = study(tmp_path)
-    assert found.claim().trial == claim.trial + 1
-    assert study(tmp_path).claim().trial == claim.trial + 2
+    assert claim_next(found).trial == claim.trial + 1
+    assert claim_next(study(tmp_path)).trial == claim.trial + 2
 
 
 def test_only_incomplete_lines_are_removed(tmp_path):

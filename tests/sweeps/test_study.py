@@ -10,6 +10,7 @@ from helpers.toy_sweep import LOSS, TWELVE, study
 from sweeps import trial_state
 from sweeps.objective import Objective
 from sweeps.optuna_adapter import make_pruner
+from sweeps.scheduler import claim_next
 from sweeps.search_space import (
     Pruning,
     Space,
@@ -51,11 +52,11 @@ def states(found):
 
 def test_two_processes_never_claim_the_same_trial(opened):
     one, other = opened(), opened()
-    claims = [(one, other)[n % 2].claim() for n in range(12)]
+    claims = [claim_next((one, other)[n % 2]) for n in range(12)]
     assert [claim.trial for claim in claims] == list(range(12))
     assert [claim.point for claim in claims] == [{"seed": n} for n in range(12)]
-    assert one.claim() is None
-    assert other.claim() is None
+    assert claim_next(one) is None
+    assert claim_next(other) is None
 
 
 def test_of_two_simultaneous_claims_the_second_takes_the_next_trial(
@@ -63,9 +64,9 @@ def test_of_two_simultaneous_claims_the_second_takes_the_next_trial(
 ):
     one, other = opened(), opened()
     before = one.trials()
-    first = other.claim()
+    first = claim_next(other)
     monkeypatch.setattr(one, "trials", lambda: before)  # as read before the other claim
-    mine = one.claim()
+    mine = claim_next(one)
     assert (first.trial, mine.trial) == (0, 1)
     other.finish(first, trial_state.DONE, value=1.0, step=3)
     assert states(other)[:3] == [
@@ -78,14 +79,14 @@ def test_of_two_simultaneous_claims_the_second_takes_the_next_trial(
 def test_the_trial_of_a_dead_process_is_resumed_with_its_point(tmp_path):
     space = Space(tpe({"x": uniform(0, 1)}, size=14))
     found = study(tmp_path, space)
-    claims = [found.claim() for _ in range(12)]
+    claims = [claim_next(found) for _ in range(12)]
     for claim in claims:
         found.finish(claim, trial_state.DONE, value=claim.point["x"], step=1)
-    first, second = found.claim(), found.claim()
+    first, second = claim_next(found), claim_next(found)
     # TPE would suggest another point after this.
     found.finish(second, trial_state.DONE, value=-1.0, step=1)
     successor = study(tmp_path, space, monitor=AllDead())
-    taken = successor.claim()
+    taken = claim_next(successor)
     assert (taken.trial, taken.point) == (first.trial, first.point)
     states = [trial.state.name for trial in successor.study.trials]
     assert states[12:] == ["FAIL", "COMPLETE", "RUNNING"]
@@ -93,10 +94,10 @@ def test_the_trial_of_a_dead_process_is_resumed_with_its_point(tmp_path):
 
 def test_time_between_attempts_does_not_count(tmp_path, monkeypatch):
     found = study(tmp_path)
-    found.claim()
+    claim_next(found)
     assert found.trials()[0].seconds == 0
     monkeypatch.setattr(found, "monitor", AllDead())
-    claim = found.claim()
+    claim = claim_next(found)
     dead, _ = found.trials()[claim.trial].attempts
     assert (dead.outcome, dead.seconds) == (trial_state.INTERRUPTED, None)
     found.finish(claim, trial_state.DONE, value=1.0, step=1)
@@ -108,9 +109,9 @@ def test_time_between_attempts_does_not_count(tmp_path, monkeypatch):
 
 def test_a_process_taken_for_dead_loses_its_lease(opened):
     slow = opened()
-    claim = slow.claim()
+    claim = claim_next(slow)
     successor = opened(monitor=AllDead())
-    assert successor.claim().trial == claim.trial
+    assert claim_next(successor).trial == claim.trial
     with pytest.raises(LeaseLost):
         slow.send_heartbeat(claim)
     with pytest.raises(LeaseLost):
@@ -119,7 +120,7 @@ def test_a_process_taken_for_dead_loses_its_lease(opened):
 
 def test_results_are_read_by_all_processes(opened):
     one = opened(space=Space(seeds(4), retries=0))
-    claims = [one.claim() for _ in range(4)]
+    claims = [claim_next(one) for _ in range(4)]
     one.finish(claims[0], trial_state.DONE, value=0.25, step=7)
     one.finish(claims[1], trial_state.DIVERGED)
     one.finish(claims[2], trial_state.FAILED, error="exit code 1: boom")
@@ -142,7 +143,7 @@ def test_results_are_read_by_all_processes(opened):
 def test_the_state_that_a_killed_process_did_not_write_is_repaired(opened, monkeypatch):
     dying = opened()
     monkeypatch.setattr(dying, "_tell", lambda *_: None)
-    dying.finish(dying.claim(), trial_state.DONE, value=0.5, step=1)
+    dying.finish(claim_next(dying), trial_state.DONE, value=0.5, step=1)
     assert opened().study.best_value == 0.5
 
 
@@ -155,7 +156,7 @@ def test_tpe_learns_from_earlier_trials(tmp_path):
 
     distances = []
     for _ in range(30):
-        claim = found.claim()
+        claim = claim_next(found)
         distances.append(distance(claim))
         found.finish(claim, trial_state.DONE, value=distances[-1], step=1)
     assert sum(distances[20:]) < 0.5 * sum(distances[:10])
@@ -169,10 +170,10 @@ def test_a_dead_process_does_not_change_what_tpe_suggests(tmp_path):
         folder.mkdir()
         found = study(folder, space)
         for number in range(16):
-            claim = found.claim()
+            claim = claim_next(found)
             if number in dying:
                 found = study(folder, space, monitor=AllDead())
-                claim = found.claim()
+                claim = claim_next(found)
                 found.monitor = LivenessMonitor()
             yield claim.point
             value = claim.point["x"] - claim.point["n"]
@@ -186,16 +187,16 @@ def test_a_dead_process_does_not_change_what_tpe_suggests(tmp_path):
 def test_tpe_knows_the_results_of_listed_points(tmp_path):
     points = chained(listed([{"x": 0.5}]), tpe({"x": uniform(0, 1)}, size=1))
     found = study(tmp_path, Space(points))
-    found.finish(found.claim(), trial_state.DONE, value=1.0, step=1)
+    found.finish(claim_next(found), trial_state.DONE, value=1.0, step=1)
     assert found.study.best_params == {"x": 0.5}
-    assert 0 <= found.claim().point["x"] <= 1
+    assert 0 <= claim_next(found).point["x"] <= 1
 
 
 def test_points_that_optuna_cannot_store_are_kept_as_attributes(tmp_path):
     scales = [[["embedding", 0.1]], []]
     space = Space(grid({"optim.lr_scales": scales, "seed": [1]}))
     found = study(tmp_path, space)
-    assert found.claim().point == {"optim.lr_scales": scales[0], "seed": 1}
+    assert claim_next(found).point == {"optim.lr_scales": scales[0], "seed": 1}
     assert found.study.trials[0].params == {"seed": 1}
 
 
@@ -205,7 +206,7 @@ def test_trials_that_are_worse_than_all_others_are_pruned(tmp_path, pruning):
     found = study(tmp_path, space)
     pruned = []
     for number in range(16):
-        claim = found.claim()
+        claim = claim_next(found)
         pruned.append(False)
         for step in range(1, 11):
             if found.report(claim, {step: float(number)}):
@@ -223,13 +224,15 @@ def test_interrupted_attempts_do_not_count_in_pruning(tmp_path, pruning):
         path.mkdir()
         found = study(path, Space(seeds(9), pruning=pruning))
         for _ in range(interruptions):
-            claim = found.claim(lambda trial: trial.number == 0)
+            claim = claim_next(found, lambda trial: trial.number == 0)
             found.report(claim, {1: 1.0})
             found.finish(claim, trial_state.INTERRUPTED)
         survivors = []
         for number in (0, 3, 4, 5, 6, 7, 8, 1, 2):
             loss = 1.0 + number
-            claim = found.claim(lambda trial, number=number: trial.number == number)
+            claim = claim_next(
+                found, lambda trial, number=number: trial.number == number
+            )
             if not found.report(claim, {1: loss}):
                 survivors.append(number)
             found.finish(claim, trial_state.DONE, value=loss, step=1)
@@ -245,17 +248,17 @@ def test_rungs_have_the_values_of_their_steps_however_they_are_reported(
     """The loss falls from 9 to 2; the first rung must have 9, above the other's 8."""
     found = study(tmp_path, Space(seeds(2), pruning=asha(factor=2)))
     curve = {step: 10.0 - step for step in range(1, 9)}
-    claim = found.claim()
+    claim = claim_next(found)
     if looks == "interrupted":
         found.report(claim, {step: curve[step] for step in range(1, 8)})
         found.finish(claim, trial_state.INTERRUPTED)
-        claim = found.claim()
+        claim = claim_next(found)
     if looks == "one by one":
         for step, value in curve.items():
             assert not found.report(claim, {step: value})
     else:
         assert not found.report(claim, curve)
-    other = found.claim()
+    other = claim_next(found)
     assert (claim.trial, other.trial) == (0, 1)
     assert not found.report(other, {1: 8.0})
 
@@ -268,8 +271,8 @@ def test_an_interruption_does_not_change_the_bracket_of_hyperband(tmp_path):
         drawn = {}
         for number in range(9):
             for _ in range(interruptions if number == 0 else 0):
-                found.finish(found.claim(), trial_state.INTERRUPTED)
-            claim = found.claim()
+                found.finish(claim_next(found), trial_state.INTERRUPTED)
+            claim = claim_next(found)
             found.report(claim, {1: 1.0})
             trial = found.study.trials[claim.optuna_trial.number]
             drawn[claim.trial] = found.study.pruner._get_bracket_id(found.study, trial)
@@ -290,7 +293,7 @@ def test_the_loss_may_prune_trials_that_are_ranked_by_bleu(tmp_path):
     found.study = optuna.create_study(
         direction="maximize", pruner=make_pruner(space.pruning, 10, 1)
     )
-    good, bad = found.claim(), found.claim()
+    good, bad = claim_next(found), claim_next(found)
     assert not found.report(good, {1: 2.0})
     assert found.report(bad, {1: 3.0})
 
@@ -313,9 +316,9 @@ def test_another_space_is_refused_with_the_difference(tmp_path):
 def test_a_larger_sweep_resumes_a_smaller_one(tmp_path):
     small = study(tmp_path, count=2)
     for _ in range(2):
-        small.finish(small.claim(), trial_state.DONE, value=1.0, step=1)
-    assert small.claim() is None
-    assert study(tmp_path, count=4).claim().trial == 2
+        small.finish(claim_next(small), trial_state.DONE, value=1.0, step=1)
+    assert claim_next(small) is None
+    assert claim_next(study(tmp_path, count=4)).trial == 2
 
 
 def test_an_unknown_metric_needs_a_direction():

@@ -15,6 +15,7 @@ import pytest
 from helpers import toy_trial
 from helpers.toy_sweep import begin, results, toy_sweep
 from sweeps import trial_state
+from sweeps.scheduler import claim_next
 from sweeps.search_space import Space, asha, grid, listed, log_uniform, tpe
 from sweeps.storage import RetryingStorage
 from sweeps.trial_process import outcome_from_exit_code
@@ -129,7 +130,7 @@ def test_after_a_signal_the_same_command_resumes(tmp_path, whole):
     waiting = threading.Timer(1.0, stopped.set)
     waiting.start()
     assert sweep.run() == 75
-    assert all(running is None for running in sweep.running)
+    assert sweep.running == [[], []]
     assert "running" not in {row["state"] for row in results(tmp_path)}
     assert toy_sweep(tmp_path, workers=4).run() == 0
     assert_equals_whole(tmp_path, whole)
@@ -169,7 +170,7 @@ def test_a_database_that_stays_unreachable_ends_the_sweep_without_loss(tmp_path,
     threading.Timer(0.8, database.hold).start()
     with pytest.raises(UserError, match="no trial is lost"):
         sweep.run()
-    assert sweep.running == [None, None]
+    assert sweep.running == [[], []]
     database.release()
     successor = toy_sweep(tmp_path, url=database.url, workers=4)
     dead = {trial.number for trial in successor.study.study.trials}
@@ -229,14 +230,14 @@ def test_a_worker_that_loses_its_lease_kills_its_trial(tmp_path, capsys):
     space = Space(grid({"seed": [toy_trial.WAITS]}))
     sweep = toy_sweep(tmp_path, space, workers=1)
     sweep._step()
-    (running,) = sweep.running
+    ((running,),) = sweep.running
     successor = toy_sweep(tmp_path, space, workers=1)
     successor.study.monitor.is_alive = lambda *_: False
-    assert successor.study.claim().trial == 0
+    assert claim_next(successor.study).trial == 0
     running.heartbeat_time -= 1000  # the next one is due
     sweep._step()
     assert running.process.code() == -signal.SIGKILL
-    assert sweep.running == [None]
+    assert sweep.running == [[]]
     assert "resumed by another process" in capsys.readouterr().err
 
 
@@ -280,8 +281,9 @@ class Saving:
 
 def test_heartbeats_are_sent_while_a_trial_saves_after_a_signal(tmp_path, monkeypatch):
     worker, heartbeats = toy_sweep(tmp_path, workers=1), []
-    claim = worker.study.claim()
-    worker.running = [RunningTrial(claim, Saving(tmp_path), time.monotonic() - 60)]
+    claim = claim_next(worker.study)
+    running = RunningTrial(claim, Saving(tmp_path), time.monotonic() - 60)
+    worker.running = [[running]]
     monkeypatch.setattr(worker.study, "send_heartbeat", heartbeats.append)
     worker.stopped.set()
     assert worker.run() == 75

@@ -29,8 +29,7 @@ from experiment.train import (
     run_metadata,
 )
 from experiment.validate import validate_population
-from sweeps.trial_process import EXIT_CODE, write_exit_code
-from sweeps.vmapped_trials.process import STOPPED_MARK
+from sweeps.trial_process import EXIT_CODE, STOPPED_MARK, write_exit_code
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
 from training.metrics import TrainProgress

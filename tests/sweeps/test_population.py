@@ -15,14 +15,14 @@ from experiment.inference import evaluate
 from experiment.restore import open_run
 from helpers.small_runs import config, small_corpora
 from models.common.dropout import keep_threshold
-from sweeps.vmapped_trials import population
+from sweeps import population
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
 from training.vmapped_trials.step import shared_part, varying_values
 from utils.errors import UserError
 from utils.locks import exclusive_lock
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

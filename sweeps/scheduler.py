@@ -1,0 +1,136 @@
+"""Selection of the next trials of a worker: the first open ones in order.
+
+Trials that train as one program (a population) must share all settings but those that
+training/vmapped_trials/step.py can vary.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+
+from sweeps import trial_state
+from sweeps.search_space import Choice, Distribution, Integers, Point
+from sweeps.study import Claim, Study
+from sweeps.sweep_dir import SweepDirectory
+from sweeps.trial_configs import TrialConfigs
+from sweeps.trial_state import Trial
+from utils.errors import UserError
+
+
+def claim_next(
+    study: Study, fits: Callable[[Trial], bool] | None = None
+) -> Claim | None:
+    """Claims the first open trial for this process; None if there is none.
+
+    Args:
+      fits: which trials are acceptable; None: all.
+    """
+    for trial in study.trials():
+        if trial.state != trial_state.OPEN or (fits and not fits(trial)):
+            continue
+        if claim := study.claim(trial):  # None: another process was faster
+            return claim
+    return None
+
+
+class Scheduler:
+    """Selects the trials that a worker starts together.
+
+    Attributes:
+      population: number of trials that a worker trains as one program.
+      stopped: event after which no trial is to start.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        configs: TrialConfigs,
+        directory: SweepDirectory,
+        stopped: threading.Event,
+        population: int,
+    ):
+        self.study, self.configs, self.directory = study, configs, directory
+        self.stopped, self.population = stopped, population
+
+    def next_trials(self) -> list[Claim]:
+        """Claims the next trials of a worker; empty if there are none.
+
+        A trial whose config is invalid fails here, so that it does not end the others.
+        """
+        claims: list[Claim] = []
+        while len(claims) < self.population and not self.stopped.is_set():
+            claim = claim_next(self.study, self._fits(claims) if claims else None)
+            if claim is None:
+                break
+            try:
+                self._check_config(claim.point)
+            except UserError as error:
+                self.study.finish(claim, trial_state.FAILED, error=str(error))
+            else:
+                claims.append(claim)
+        return claims
+
+    def _check_config(self, point: Point) -> None:
+        cfg = self.configs.config(point)  # the model may lack a key of the space
+        if self.population > 1:
+            from experiment import validate  # takes seconds to import
+
+            validate.validate_config(cfg, has_devices=False)
+            validate.validate_population(cfg)
+
+    def _fits(self, claims: Sequence[Claim]) -> Callable[[Trial], bool]:
+        """Returns whether a trial can train together with the given claims."""
+        wanted = common_part(claims[0].point)
+        steps = [self._steps(claim.trial) for claim in claims]
+
+        def fits(trial):
+            point = trial.last.point if trial.last else None
+            found = common_part(point or self.study.space.point(trial.number))
+            same = found is not None and found == wanted
+            return same and can_resume_together(*steps, self._steps(trial.number))
+
+        return fits
+
+    def _steps(self, trial: int) -> set[str]:
+        """Returns the steps of a trial's checkpoints."""
+        folder = self.directory.run(trial) / "checkpoints"
+        return {path.name for path in folder.glob("*") if path.name.isdigit()}
+
+
+def can_resume_together(*steps: set[str]) -> bool:
+    """Whether trials with checkpoints of these steps may resume together.
+
+    All have a step in common; or one was killed before its first checkpoint was
+    complete, so that the others lose no more than their own first.
+    """
+    if set.intersection(*steps):
+        return True
+    return not all(steps) and len(set.union(*steps)) < 2
+
+
+def common_part(point: Point) -> dict | None:
+    """Returns the settings of a point that the trials of a population must share.
+
+    None where a sampler has yet to suggest one of them. As JSON, as a storage returns
+    points: tuples are lists there.
+    """
+    from training.vmapped_trials.step import shared_part  # takes seconds to import
+
+    common = {}
+    for key, value in point.items():
+        part, *others = [shared_part({key: v}) for v in _representatives(value)]
+        if any(other != part for other in others):
+            return None
+        common |= part
+    return json.loads(json.dumps(common))
+
+
+def _representatives(value: object) -> Sequence:
+    """Returns the value, or examples of what a sampler may suggest, 0 among them."""
+    if isinstance(value, Choice):
+        return value.values
+    if isinstance(value, Integers):
+        return (value.low, value.high, *([0] if 0 in value else []))
+    if isinstance(value, Distribution):  # real numbers, of which none is just 0
+        return value.quantile(0.25), value.quantile(0.75)
+    return (value,)

@@ -1,1 +1,0 @@
-"""Sweep trials that train as one compiled program."""
