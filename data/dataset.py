@@ -6,11 +6,11 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from data.batching.base import Batch, TrainBatches
 from data.batching.bucketed import BucketedBatches, RotatingSegmentations
 from data.batching.buckets import BatchPlan, open_plan, plan_batches, plan_segmentations
 from data.batching.stream import LMEvalBatches, LMStreamBatches, SlidingWindows
@@ -31,30 +31,6 @@ PLAN_KEYS = (  # keys of `cfg.data` that a plan depends on, besides the token id
     *("buckets", "tokens_per_batch", "max_length", "min_length", "max_ratio"),
     *("drop_identical", "drop_duplicates"),
 )
-
-
-Batch = dict[str, np.ndarray]
-
-
-class TrainBatches(Protocol):
-    """Batches of training; each is a function of the config and its number k alone.
-
-    Attributes:
-      shapes: distinct shapes, each of which is compiled once.
-      epoch_length: number of batches of an epoch.
-    """
-
-    shapes: list[tuple[int, ...]]
-    epoch_length: int
-
-    def __getitem__(self, k: int) -> Batch:
-        """Returns batch k, for any k >= 0."""
-
-    def num_examples(self, k: int) -> int:
-        """Returns the number of rows of batch k."""
-
-    def partial_batch(self, k: int, rows: slice) -> Batch:
-        """Returns some rows of batch k, such as those of one host."""
 
 
 def open_dataset(

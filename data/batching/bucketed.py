@@ -8,19 +8,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.batching.buckets import BatchPlan, Bucket
+from data.batching.base import Batch, TrainBatches
+from data.batching.buckets import BatchPlan
 from data.batching.shuffle import Permutation
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import BOS, PAD
 
 
-class BucketedBatches:
+class BucketedBatches(TrainBatches):
     """`batches[k]` for any k >= 0, in another order in each epoch.
 
     Attributes:
       plan: the shapes and their pairs.
       seed: seed of the order; None: in the order of the buckets, for evaluation.
-      epoch_length: number of batches of an epoch.
     """
 
     def __init__(
@@ -31,61 +31,44 @@ class BucketedBatches:
         seed: int | None = None,
     ):
         self.source, self.target, self.plan, self.seed = source, target, plan, seed
+        self.padding_fraction = plan.padding_fraction
         self.ends = np.cumsum([bucket.num_batches for bucket in plan.buckets])
         self.epoch_length = int(self.ends[-1])
+        self.shapes = sorted({(b.batch_size, b.source, b.target) for b in plan.buckets})
 
     def __len__(self) -> int:
         return self.epoch_length
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.partial_batch(k, slice(None))
+    def num_examples(self, k):
+        return self.plan.buckets[self._locate(k)[1]].batch_size
 
-    def num_examples(self, k: int) -> int:
-        """Returns the number of rows of batch k, those of weight 0 included."""
-        number, _ = self._locate(*divmod(k, self.epoch_length))
-        return self.plan.buckets[number].batch_size
-
-    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Returns some rows of batch k, such as those of one host."""
-        bucket, members = self._read_members(*divmod(k, self.epoch_length))
-        indices = np.full(bucket.batch_size, -1)
-        indices[: len(members)] = members
-        indices, widths = indices[rows], (bucket.source, bucket.target)
-        reset = np.ones(len(indices), bool)
-        return pair_batch(self.source, self.target, indices, widths, reset)
-
-    @property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """Distinct shapes (B, S, T), each of which is compiled once."""
-        return sorted({(b.batch_size, b.source, b.target) for b in self.plan.buckets})
-
-    @property
-    def padding_fraction(self) -> float:
-        """Fraction of padding in an epoch's batches."""
-        return self.plan.padding_fraction
-
-    def _locate(self, epoch: int, index: int) -> tuple[int, int]:
-        """Returns the bucket number of a batch, and its index in stored order."""
-        if self.seed is not None:
-            order = Permutation(self.epoch_length, self.seed, epoch)
-            index = int(order[np.asarray([index])][0])
-        return int(np.searchsorted(self.ends, index, side="right")), index
-
-    def _read_members(self, epoch: int, index: int) -> tuple[Bucket, np.ndarray]:
-        """Returns the bucket of a batch and the indices of its pairs."""
-        number, index = self._locate(epoch, index)
+    def partial_batch(self, k, rows):
+        epoch, number, first = self._locate(k)
         bucket = self.plan.buckets[number]
-        first = index - int(self.ends[number]) + bucket.num_batches
         start = first * bucket.batch_size
         stop = min(start + bucket.batch_size, len(bucket.members))
         positions = np.arange(start, stop)
         if self.seed is not None:
             order = Permutation(len(bucket.members), self.seed, epoch, number + 1)
             positions = order[positions]
-        return bucket, np.asarray(bucket.members[positions])
+        indices = np.full(bucket.batch_size, -1)
+        indices[: len(positions)] = bucket.members[positions]
+        indices, widths = indices[rows], (bucket.source, bucket.target)
+        reset = np.ones(len(indices), bool)
+        return pair_batch(self.source, self.target, indices, widths, reset)
+
+    def _locate(self, k: int) -> tuple[int, int, int]:
+        """Returns the epoch of batch k, its bucket's number, and its index there."""
+        epoch, index = divmod(k, self.epoch_length)
+        if self.seed is not None:
+            order = Permutation(self.epoch_length, self.seed, epoch)
+            index = int(order[np.asarray([index])][0])
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        first = int(self.ends[number]) - self.plan.buckets[number].num_batches
+        return epoch, number, index - first
 
 
-class RotatingSegmentations:
+class RotatingSegmentations(TrainBatches):
     """`batches[k]` of the same pairs in several segmentations, one for each epoch.
 
     Attributes:
@@ -97,17 +80,16 @@ class RotatingSegmentations:
         self.segmentations = list(segmentations)
         self.ends = np.cumsum([one.epoch_length for one in segmentations])
         self.epoch_length = segmentations[0].epoch_length
+        self.shapes = sorted({shape for one in segmentations for shape in one.shapes})
+        fractions = [one.padding_fraction for one in segmentations]
+        padded = [one.plan.padded_tokens for one in segmentations]
+        self.padding_fraction = float(np.average(fractions, weights=padded))
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.partial_batch(k, slice(None))
-
-    def num_examples(self, k: int) -> int:
-        """Returns the number of rows of batch k, those of weight 0 included."""
+    def num_examples(self, k):
         batches, k = self._locate(k)
         return batches.num_examples(k)
 
-    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Returns some rows of batch k, such as those of one host."""
+    def partial_batch(self, k, rows):
         batches, k = self._locate(k)
         return batches.partial_batch(k, rows)
 
@@ -120,25 +102,6 @@ class RotatingSegmentations:
         epoch = rotation * len(self.segmentations) + number  # distinct orders
         return batches, epoch * batches.epoch_length + index
 
-    @property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """Distinct shapes (B, S, T), each of which is compiled once."""
-        return sorted({shape for one in self.segmentations for shape in one.shapes})
-
-    @property
-    def padding_fraction(self) -> float:
-        """Fraction of padding in the epochs of all segmentations."""
-        fractions = [one.padding_fraction for one in self.segmentations]
-        return float(np.average(fractions, weights=self.padded_tokens))
-
-    @property
-    def padded_tokens(self) -> list[int]:
-        """Tokens and padding of an epoch of each segmentation."""
-        return [
-            sum(b.num_batches * b.batch_size * b.padded_tokens for b in buckets)
-            for buckets in (one.plan.buckets for one in self.segmentations)
-        ]
-
 
 def pair_batch(
     source: TokenizedSplit,
@@ -146,7 +109,7 @@ def pair_batch(
     indices: np.ndarray,
     widths: tuple[int, int],
     reset: np.ndarray,
-) -> dict[str, np.ndarray]:
+) -> Batch:
     """Returns sentence pairs as the arrays that a model takes.
 
     Args:

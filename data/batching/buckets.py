@@ -64,6 +64,16 @@ class BatchPlan:
     dropped: dict[str, int]
     padding_fraction: float
 
+    @property
+    def padded_tokens(self) -> int:
+        """Number of tokens of an epoch, with padding."""
+        return count_padded_tokens(self.buckets)
+
+
+def count_padded_tokens(buckets: list[Bucket]) -> int:
+    """Returns the number of tokens of an epoch of all buckets, with padding."""
+    return sum(b.num_batches * b.batch_size * b.padded_tokens for b in buckets)
+
 
 def plan_batches(
     source: TokenizedSplit,
@@ -103,7 +113,7 @@ def plan_segmentations(
     all_buckets = make_buckets(all_lengths, num_buckets, tokens_per_batch)
     plans = []
     for lengths, buckets in zip(all_lengths, all_buckets, strict=True):
-        padded = sum(b.num_batches * b.batch_size * b.padded_tokens for b in buckets)
+        padded = count_padded_tokens(buckets)
         buckets = [dataclasses.replace(b, members=indices[b.members]) for b in buckets]
         plans.append(BatchPlan(buckets, dropped, 1 - int(lengths.sum()) / padded))
     return plans
@@ -121,15 +131,17 @@ def make_buckets(
     """
     pool = np.concatenate(segmentations)
     assigned = assign_buckets(pool[:, 0], pool[:, 1], num_buckets)
-    shapes = [pool[assigned == i].max(axis=0) for i in range(assigned.max() + 1)]
+    shapes = [
+        pool[assigned == i].max(axis=0).tolist() for i in range(assigned.max() + 1)
+    ]
+    shapes = [(max(1, tokens_per_batch // max(s, t)), s, t) for s, t in shapes]
     result = []
     per_segmentation = np.split(assigned, len(segmentations))
-    for lengths, bucket_numbers in zip(segmentations, per_segmentation, strict=True):
-        buckets = []
-        for i, (source, target) in enumerate(shapes):
-            batch_size = max(1, tokens_per_batch // int(max(source, target)))
-            members = np.flatnonzero(bucket_numbers == i)
-            buckets.append(Bucket(batch_size, int(source), int(target), members))
+    for lengths, numbers in zip(segmentations, per_segmentation, strict=True):
+        buckets = [
+            Bucket(*shape, np.flatnonzero(numbers == i))
+            for i, shape in enumerate(shapes)
+        ]
         result.append(merge_partial_batches(buckets, lengths.sum(axis=1)))
     return result
 
@@ -162,27 +174,23 @@ def open_plan(folder: Path, make: Callable[[], BatchPlan]) -> BatchPlan:
     """Reads the plan stored in a folder, after making and storing it once."""
     if not folder.exists():
         plan = make()
-        shapes = [
-            [b.batch_size, b.source, b.target, len(b.members)] for b in plan.buckets
-        ]
+        document = {
+            "shapes": [
+                [b.batch_size, b.source, b.target, len(b.members)] for b in plan.buckets
+            ],
+            "dropped": plan.dropped,
+            "padding": plan.padding_fraction,
+        }
         with atomic_directory(folder) as draft:
             members = np.concatenate([bucket.members for bucket in plan.buckets])
             np.save(draft / "members.npy", members)
-            document = {
-                "shapes": shapes,
-                "dropped": plan.dropped,
-                "padding": plan.padding_fraction,
-            }
             (draft / "plan.json").write_text(json.dumps(document), encoding="utf8")
     document = json.loads((folder / "plan.json").read_text(encoding="utf8"))
     members = np.load(folder / "members.npy", mmap_mode="r")
-    ends = np.cumsum([shape[3] for shape in document["shapes"]])
-    buckets = [
-        Bucket(batch_size, source, target, members[end - count : end])
-        for (batch_size, source, target, count), end in zip(
-            document["shapes"], ends, strict=True
-        )
-    ]
+    buckets, start = [], 0
+    for *shape, count in document["shapes"]:
+        buckets.append(Bucket(*shape, members[start : start + count]))
+        start += count
     return BatchPlan(buckets, document["dropped"], document["padding"])
 
 
@@ -288,10 +296,10 @@ def count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     corpus.
     """
     if values.max() > MAX_COUNTED:
-        unique, inverse, counts = np.unique(
+        unique, index, counts = np.unique(
             values, return_inverse=True, return_counts=True
         )
-        return unique, counts, inverse
+        return unique, counts, index
     counts = np.bincount(values)
     unique = np.flatnonzero(counts)
     index = np.zeros(len(counts), np.int32)

@@ -13,20 +13,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.batching.base import TrainBatches
 from data.batching.bucketed import pair_batch
 from data.batching.buckets import cheapest_shapes, refine_shapes, split_shapes
 from data.token_cache import TokenizedSplit
-from utils.errors import UserError
 
 
-class DocumentBatches:
+class DocumentBatches(TrainBatches):
     """`batches[k]` for any k >= 0; without a seed for k < `len(batches)`.
 
     Attributes:
       batch_size: number of documents read in parallel (B).
       documents: indices of each document's pairs, in order.
-      num_dropped: number of pairs left out; their documents continue without them.
-      shapes: distinct shapes (B, S, T), each of which is compiled once.
       padding_fraction: fraction of padding in the first epoch's batches.
       epoch_length: number of batches, the same in every epoch.
     """
@@ -39,7 +37,6 @@ class DocumentBatches:
         *,
         batch_size: int,
         buckets: int,
-        max_length: int | None = None,
         indices: np.ndarray | None = None,
         seed: int | None = None,
     ):
@@ -48,24 +45,16 @@ class DocumentBatches:
         Args:
           documents: name of each pair's document; see `find_documents`.
           buckets: maximum number of shapes.
-          max_length: maximum length of either side; longer pairs are left out.
-          indices: the pairs to use, ascending; None: all.
+          indices: the pairs to use, ascending; None: all. The documents of others
+            continue without them.
           seed: seed of the order; None: one epoch of documents in stored order.
-
-        Raises:
-          UserError: no pair is left.
         """
         self.source, self.target, self.seed = source, target, seed
         self.batch_size = batch_size
         self.lengths = np.stack([source.lengths, target.lengths], axis=1)
-        fits = self.lengths.max(axis=1) <= (max_length or self.lengths.max())
-        indices = np.arange(len(fits)) if indices is None else np.asarray(indices)
-        indices = indices[fits[indices]]
-        if not len(indices):
-            raise UserError(f"no pair of at most {max_length} tokens a side is left")
-        self.num_dropped = len(fits) - len(indices)
+        indices = np.arange(len(self.lengths)) if indices is None else indices
         self.documents = find_documents(documents, indices)
-        self.is_first = np.zeros(len(fits), bool)
+        self.is_first = np.zeros(len(self.lengths), bool)
         self.is_first[[pairs[0] for pairs in self.documents]] = True
         self.epoch_length = self._epoch_table(0).shape[1]
         longest = self._longest(self._epoch_table(0))
@@ -79,16 +68,7 @@ class DocumentBatches:
     def __len__(self) -> int:
         return self.epoch_length
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.partial_batch(k, slice(None))
-
-    def num_examples(self, k: int) -> int:
-        """Returns the number of rows of batch k."""
-        del k
-        return self.batch_size
-
-    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Returns some rows of batch k, such as those of one host."""
+    def partial_batch(self, k, rows):
         if k < 0 or (self.seed is None and k >= self.epoch_length):
             raise IndexError(k)
         epoch, step = divmod(k, self.epoch_length)

@@ -6,11 +6,12 @@ text, the sizes and k alone.
 
 import numpy as np
 
+from data.batching.base import Batch, TrainBatches
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import EOS, PAD
 
 
-class LMStreamBatches:
+class LMStreamBatches(TrainBatches):
     """`batches[k]` for any k >= 0: endless parallel streams, for training.
 
     The text is a ring of N tokens, and stream b starts at token b N / batch_size. Each
@@ -24,29 +25,12 @@ class LMStreamBatches:
 
     def __init__(self, text: TokenizedSplit, *, batch_size: int, length: int):
         self.text, self.batch_size, self.length = text, batch_size, length
+        self.shapes = [(batch_size, length)]
+        self.epoch_length = -(-len(text.tokens) // (batch_size * length))
         starts = np.arange(batch_size, dtype=np.int64) * len(text.tokens)
         self.starts = starts // batch_size
 
-    @property
-    def epoch_length(self) -> int:
-        """Number of batches that hold as many tokens as the text."""
-        return -(-len(self.text.tokens) // (self.batch_size * self.length))
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """Shape (B, T) of all batches, in a list."""
-        return [(self.batch_size, self.length)]
-
-    def num_examples(self, k: int) -> int:
-        """Returns the number of rows of batch k."""
-        del k
-        return self.batch_size
-
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.partial_batch(k, slice(None))
-
-    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Returns some rows of batch k, such as those of one host."""
+    def partial_batch(self, k, rows):
         starts = self.starts[rows]
         positions = starts[:, None] + k * self.length + np.arange(self.length)
         positions %= len(self.text.tokens)
@@ -71,13 +55,9 @@ class LMEvalBatches:
 
     def __init__(self, text: TokenizedSplit, *, batch_size: int, length: int):
         self.text, self.batch_size, self.length = text, batch_size, length
+        self.shapes = [(batch_size, length)]
         bounds = np.arange(batch_size + 1, dtype=np.int64) * len(text.tokens)
         self.starts, self.ends = bounds[:-1] // batch_size, bounds[1:] // batch_size
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """Shape (B, T) of all batches, in a list."""
-        return [(self.batch_size, self.length)]
 
     def __len__(self) -> int:
         return -(-int((self.ends - self.starts).max()) // self.length)
@@ -86,20 +66,14 @@ class LMEvalBatches:
         """Returns the positions in the text of the labels of batch k, [B, T]."""
         return self.starts[:, None] + k * self.length + np.arange(self.length)
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, k: int) -> Batch:
         if not 0 <= k < len(self):
             raise IndexError(k)
         positions = self.label_positions(k)
         mask = positions < self.ends[:, None]
-        positions = np.where(mask, positions, 0)
         is_first = positions == self.starts[:, None]
-        previous = np.where(is_first, EOS, self.text.tokens[positions - 1])
-        return {
-            "tokens": np.where(mask, previous, PAD).astype(np.int32),
-            "labels": np.where(mask, self.text.tokens[positions], PAD).astype(np.int32),
-            "weights": mask.astype(np.float32),
-            "reset": np.full(self.batch_size, k == 0),
-        }
+        reset = np.full(self.batch_size, k == 0)
+        return evaluation_batch(self.text, positions, mask, is_first, mask, reset)
 
 
 class SlidingWindows:
@@ -120,34 +94,51 @@ class SlidingWindows:
         self.text, self.length, self.stride = text, length, stride
         self.num_windows = 1 + max(0, -(-(len(text.tokens) - length) // stride))
         self.batch_size = min(batch_size, self.num_windows)
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """Shape (B, T) of all batches, in a list."""
-        return [(self.batch_size, self.length)]
+        self.shapes = [(self.batch_size, length)]
 
     def __len__(self) -> int:
         return -(-self.num_windows // self.batch_size)
 
+    def _windows(self, k: int) -> np.ndarray:
+        """Returns the number of the window in each row of batch k, [B, 1]."""
+        return k * self.batch_size + np.arange(self.batch_size)[:, None]
+
     def label_positions(self, k: int) -> np.ndarray:
         """Returns the positions in the text of the labels of batch k, [B, T]."""
-        windows = k * self.batch_size + np.arange(self.batch_size)
-        return windows[:, None] * self.stride + np.arange(self.length)
+        return self._windows(k) * self.stride + np.arange(self.length)
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, k: int) -> Batch:
         if not 0 <= k < len(self):
             raise IndexError(k)
-        windows = k * self.batch_size + np.arange(self.batch_size)
-        positions = self.label_positions(k)
-        is_window = (windows < self.num_windows)[:, None]
-        mask = (positions < len(self.text.tokens)) & is_window
-        positions = np.where(mask, positions, 0)
-        previous = np.where(positions == 0, EOS, self.text.tokens[positions - 1])
+        windows, positions = self._windows(k), self.label_positions(k)
+        mask = (positions < len(self.text.tokens)) & (windows < self.num_windows)
         is_new = np.arange(self.length) >= self.length - self.stride
-        weights = mask & (is_new | (windows == 0)[:, None])
-        return {
-            "tokens": np.where(mask, previous, PAD).astype(np.int32),
-            "labels": np.where(mask, self.text.tokens[positions], PAD).astype(np.int32),
-            "weights": weights.astype(np.float32),
-            "reset": np.ones(self.batch_size, bool),
-        }
+        weights, reset = mask & (is_new | (windows == 0)), np.ones(len(windows), bool)
+        is_first = positions == 0
+        return evaluation_batch(self.text, positions, mask, is_first, weights, reset)
+
+
+def evaluation_batch(
+    text: TokenizedSplit,
+    positions: np.ndarray,
+    mask: np.ndarray,
+    is_first: np.ndarray,
+    weights: np.ndarray,
+    reset: np.ndarray,
+) -> Batch:
+    """Returns the labels at some positions of a text, each after the token before it.
+
+    Args:
+      positions, mask: positions of the labels, [B, T], and which are not padding.
+      is_first: labels that EOS precedes, instead of the token before it.
+      weights: weights of the labels.
+      reset: rows whose carry is to be reset.
+    """
+    positions = np.where(mask, positions, 0)
+    previous = np.where(is_first, EOS, text.tokens[positions - 1])
+    return {
+        "tokens": np.where(mask, previous, PAD).astype(np.int32),
+        "labels": np.where(mask, text.tokens[positions], PAD).astype(np.int32),
+        "weights": weights.astype(np.float32),
+        "reset": reset,
+    }

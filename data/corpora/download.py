@@ -15,7 +15,7 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +23,7 @@ from typing import BinaryIO
 import pooch
 import requests
 
-from data.corpora.text_files import explain_damage, open_packed, open_unpacked
+from data.corpora.text_files import explain_damage, open_unpacked
 from utils.errors import UserError
 
 TIMEOUT = 20  # seconds without a byte
@@ -33,6 +33,7 @@ ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by hexadecimal digits
 PACKED = (".gz", ".bz2")
 BLOCK_BYTES = 2**20  # in memory at a time
 MAX_NAMES = 3  # missing files that a message names
+REPLACE = "; put the file of {url} in a folder and give it as --config.data.source_dir"
 
 
 @dataclass(frozen=True)
@@ -97,27 +98,27 @@ class ArchiveStore:
     folder: Path
     recorded: dict[str, str]
 
-    def fetch(self, files: Mapping[str, RemoteFile]) -> dict[str, Path]:
+    def fetch(self, files: Iterable[RemoteFile]) -> dict[RemoteFile, Path]:
         """Returns a verified, readable file for each text; some are `.gz` or `.bz2`.
 
         Raises:
           UserError: a file is missing, damaged, out of reach, or not the published one.
         """
-        by_archive: dict[RemoteArchive, dict[str, RemoteFile]] = {}
-        for key, file in files.items():
-            by_archive.setdefault(file.archive, {})[key] = file
+        by_archive: dict[RemoteArchive, list[RemoteFile]] = {}
+        for file in (files := list(dict.fromkeys(files))):
+            by_archive.setdefault(file.archive, []).append(file)
         if self.source_dir is not None:
-            self._check_source(by_archive)
+            self._check_source(files)
         paths = {}
         for archive, group in by_archive.items():
-            texts = {key: self._find_text(file) for key, file in group.items()}
+            texts = {file: self._find_text(file) for file in group}
             if all(texts.values()):
-                for key, path in texts.items():
-                    self._verify(path, group[key].checksum, archive.url)
+                for file, path in texts.items():
+                    self._verify(path, file.checksum, archive.url)
             else:
-                texts = self._fetch_archive(archive, group, files.values())
+                texts = self._fetch_archive(archive, group, files)
             paths |= texts
-        return {key: paths[key] for key in files}
+        return paths
 
     def exists(self, file: RemoteFile) -> bool:
         """Returns whether the source folder, or else the address, has a file.
@@ -145,16 +146,9 @@ class ArchiveStore:
         paths = [self.source_dir / f"{n}{end}" for n in names for end in ("", *PACKED)]
         return next((path for path in paths if path.is_file()), None)
 
-    def _check_source(self, by_archive: Mapping[RemoteArchive, Mapping]) -> None:
+    def _check_source(self, files: list[RemoteFile]) -> None:
         """Raises UserError with all files that the source folder lacks."""
-        missing = [
-            file
-            for archive, group in by_archive.items()
-            if not (self.source_dir / archive.name).is_file()
-            for file in group.values()
-            if self._find_text(file) is None
-        ]
-        if missing:
+        if missing := [file for file in files if not self.exists(file)]:
             urls = dict.fromkeys(file.archive.url for file in missing)
             raise UserError(
                 f"source_dir {self.source_dir} lacks {list_names(missing)}; published "
@@ -162,26 +156,23 @@ class ArchiveStore:
             )
 
     def _fetch_archive(
-        self,
-        archive: RemoteArchive,
-        group: Mapping[str, RemoteFile],
-        all_files: Iterable[RemoteFile],
-    ) -> dict[str, Path]:
+        self, archive: RemoteArchive, group: list[RemoteFile], files: list[RemoteFile]
+    ) -> dict[RemoteFile, Path]:
         """Finds or downloads an archive, extracts texts and verifies them."""
         path = (self.source_dir or self.folder) / archive.name
         try:
             if self.source_dir is None:
-                download(archive, path, all_files)
-            key = self._verify_archive(path, archive, group.values())
-            if all(file.is_published_alone for file in group.values()):
+                download(archive, path, files)
+            key = self._verify_archive(path, archive, group)
+            if all(file.is_published_alone for file in group):
                 texts = dict.fromkeys(group, path)
             else:
                 folder = self.folder / "extracted" / f"{path.name}-{key[:12]}"
-                members = extract(path, [f.member for f in group.values()], folder)
-                texts = {k: members[file.member] for k, file in group.items()}
-            for k, file in group.items():
+                members = extract(path, [file.member for file in group], folder)
+                texts = {file: members[file.member] for file in group}
+            for file, text in texts.items():
                 if file.checksum:
-                    self._verify(texts[k], file.checksum, archive.url)
+                    self._verify(text, file.checksum, archive.url)
         except UserError:
             if self.source_dir is None:  # the next attempt downloads it again
                 path.unlink(missing_ok=True)
@@ -189,7 +180,7 @@ class ArchiveStore:
         return texts
 
     def _verify_archive(
-        self, path: Path, archive: RemoteArchive, files: Iterable[RemoteFile]
+        self, path: Path, archive: RemoteArchive, files: list[RemoteFile]
     ) -> str:
         """Returns the checksum of an archive, verified if it is known."""
         if archive.checksum and self.source_dir is None:  # `download` verified it
@@ -209,8 +200,7 @@ class ArchiveStore:
         elif actual != checksum:
             raise UserError(
                 f"checksum mismatch: {path} has {algorithm} {actual}, expected "
-                f"{checksum}; put the file of {url} in a folder and give it as "
-                "--config.data.source_dir"
+                f"{checksum}{REPLACE.format(url=url)}"
             )
         return actual
 
@@ -223,8 +213,10 @@ class ArchiveStore:
 
 def hash_file(path: Path, algorithm: str, *, packed: bool) -> str:
     """Returns the checksum of a file as it is (`packed`), or of its unpacked text."""
-    opener = open_packed if packed else open_unpacked
-    with explain_damage(path), opener(path) as file:
+    with (
+        explain_damage(path),
+        path.open("rb") if packed else open_unpacked(path) as file,
+    ):
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
@@ -255,34 +247,25 @@ def download(
     Raises:
       UserError: the address is out of reach, or the checksum differs.
     """
-    algorithm = ALGORITHMS[len(archive.checksum)] if archive.checksum else None
+    checksum = archive.checksum
     downloader = pooch.HTTPDownloader(
         timeout=TIMEOUT, headers=HEADERS, chunk_size=BLOCK_BYTES
     )
     pooch.get_logger().setLevel("ERROR")
-    try:
-        with explain_download(archive.url, files):
-            pooch.retrieve(
-                archive.url,
-                f"{algorithm}:{archive.checksum}" if algorithm else None,
-                fname=path.name,
-                path=path.parent,
-                downloader=downloader,
-            )
-        path.chmod(0o644)  # pooch hides it from other users
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"checksum mismatch: {reason}; put the file of {archive.url} in a folder "
-            "and give it as --config.data.source_dir"
-        ) from error
+    with explain_download(archive.url, files):
+        pooch.retrieve(
+            archive.url,
+            f"{ALGORITHMS[len(checksum)]}:{checksum}" if checksum else None,
+            fname=path.name,
+            path=path.parent,
+            downloader=downloader,
+        )
+    path.chmod(0o644)  # pooch hides it from other users
 
 
 @contextlib.contextmanager
 def explain_download(url: str, files: Iterable[RemoteFile] = ()) -> Iterator[None]:
-    """Turns errors of the network into UserErrors, except for a full disk."""
+    """Turns errors of a download into UserErrors, except for a full disk."""
     try:
         yield
     except OSError as error:  # of requests too
@@ -293,6 +276,9 @@ def explain_download(url: str, files: Iterable[RemoteFile] = ()) -> Iterator[Non
             f"cannot download {url} ({error}): connect to the network, or give "
             f"--config.data.source_dir=DIR, a folder that holds {names}"
         ) from error
+    except ValueError as error:  # of pooch
+        reason = f"checksum mismatch: {' '.join(str(error).split())}"
+        raise UserError(f"{reason}{REPLACE.format(url=url)}") from error
 
 
 def list_names(files: Iterable[RemoteFile]) -> str:

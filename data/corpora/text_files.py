@@ -23,11 +23,6 @@ SEGMENT = re.compile(r'<seg id="?\d+"?>(.*?)</seg>', re.IGNORECASE)
 QUOTES = {"&quot;": '"', "&apos;": "'"}
 
 
-def open_packed(path: Path) -> BinaryIO:
-    """Opens a file to read it as it is."""
-    return path.open("rb")
-
-
 def open_unpacked(path: Path) -> BinaryIO:
     """Opens a plain or packed file to read its content; a `.tgz` gives a tar file."""
     return OPENERS.get(path.suffix, open)(path, "rb")

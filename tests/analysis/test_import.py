@@ -21,6 +21,7 @@ from analysis.import_transformer_xl.run import (
     write_run,
 )
 from analysis.import_transformer_xl.weights import read_weights
+from data.corpora.builders import STEMS
 from data.corpora.text import ptb
 from data.tokenizers.base import SPECIAL
 from experiment import inference, restore
@@ -97,10 +98,10 @@ def predicted(cfg, size, params, tokens):
 
 def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch):
     text = " the w3 w4 <unk> \n w5 the \n" * 20
-    for split, (name, _) in list(ptb.FILES.items()):
-        (tmp_path / name).write_text(text)
+    for split, stem in STEMS.items():
+        (tmp_path / f"ptb.{stem}.txt").write_text(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        monkeypatch.setitem(ptb.FILES, split, (name, digest))
+        monkeypatch.setitem(ptb.Ptb.CHECKSUMS, split, digest)
     model, params = convert(original(), memory_length=6)
     model, params, words = special_first(
         model, params, WORDS, end="<eos>", unknown="<unk>"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from data.corpora import download
+from data.corpora.builders import STEMS
 from data.corpora.text import ptb, wikitext
 from data.corpora.translation import multi30k
 from data.corpus import open_corpus
@@ -61,7 +62,7 @@ def captions(tmp_path, monkeypatch):
                 text = "\n".join([f"{stem}: {line}" for line in lines]) + "\n"
                 name = f"{stem}.{language}"
                 write(folder / f"{name}{suffix}", text)
-                monkeypatch.setitem(multi30k.CHECKSUMS, name, sha256(text))
+                monkeypatch.setitem(multi30k.CHECKSUMS[stem], language, sha256(text))
         return folder
 
     return make
@@ -72,16 +73,16 @@ def words(tmp_path, monkeypatch):
     """Writes a tiny Penn Treebank and registers its checksums."""
     folder = tmp_path / "words"
     folder.mkdir()
-    for split, (name, _) in list(ptb.FILES.items()):
-        write(folder / name, SENTENCES)
-        monkeypatch.setitem(ptb.FILES, split, (name, sha256(SENTENCES)))
+    for split, stem in STEMS.items():
+        write(folder / f"ptb.{stem}.txt", SENTENCES)
+        monkeypatch.setitem(ptb.Ptb.CHECKSUMS, split, sha256(SENTENCES))
     return folder
 
 
 @pytest.fixture
 def articles(monkeypatch):
-    for split, (names, _) in list(wikitext.FILES2.items()):
-        monkeypatch.setitem(wikitext.FILES2, split, (names, sha256(ARTICLE)))
+    for split in STEMS:
+        monkeypatch.setitem(wikitext.Wikitext2.CHECKSUMS, split, sha256(ARTICLE))
 
 
 def pairs_of(stem):
@@ -164,11 +165,12 @@ def test_wikitext_keeps_its_blank_lines_in_every_packing(articles, tmp_path, sty
     source.mkdir()
     if style == "zip":
         with zipfile.ZipFile(source / "wikitext-2-v1.zip", "w") as archive:
-            for names, _ in wikitext.FILES2.values():
-                archive.writestr(f"wikitext-2/{names[0]}", ARTICLE)
+            for stem in STEMS.values():
+                archive.writestr(f"wikitext-2/wiki.{stem}.tokens", ARTICLE)
     else:
-        for names, _ in wikitext.FILES2.values():
-            write(source / next(n for n in names if n.endswith(style)), ARTICLE)
+        name = {"tokens": "wiki.{stem}.tokens", "txt": "{stem}.txt"}[style]
+        for stem in STEMS.values():
+            write(source / name.format(stem=stem), ARTICLE)
     corpus = open_corpus("wikitext2", tmp_path / "data", source)
     lines = ["", "= Dogs =", "", "A dog is <unk> .", "", "Dogs bark ."]
     assert list(corpus.read("train")) == [(line,) for line in lines]
@@ -232,7 +234,7 @@ def test_a_changed_source_file_is_refused_with_both_checksums(words, tmp_path):
     assert str(words / "ptb.valid.txt") in message
     assert sha256(SENTENCES) in message
     assert sha256(changed) in message
-    assert ptb.ADDRESS in message
+    assert ptb.Ptb.URL.format(stem="valid") in message
 
 
 @pytest.mark.parametrize("kept", [0, 5, -4])
@@ -267,7 +269,7 @@ def test_unequal_numbers_of_lines_are_refused(captions, tmp_path):
 def test_without_a_network_both_alternatives_are_named_at_once(
     nowhere, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ptb, "ADDRESS", nowhere)
+    monkeypatch.setattr(ptb.Ptb, "URL", f"{nowhere}/{ptb.Ptb.MEMBER}")
     start = time.monotonic()
     message = refusal("ptb", tmp_path)
     assert time.monotonic() - start < 5
@@ -295,18 +297,19 @@ def test_an_archive_of_three_texts_is_downloaded_once(
         lambda url, *args, **how: fetched.append(url) or retrieve(url, *args, **how),
     )
     with zipfile.ZipFile(tmp_path / "wikitext-2-v1.zip", "w") as archive:
-        for names, _ in wikitext.FILES2.values():
-            archive.writestr(f"wikitext-2/{names[0]}", ARTICLE)
-    monkeypatch.setattr(wikitext, "WIKITEXT2", f"{serve(tmp_path)}/wikitext-2-v1.zip")
+        for stem in STEMS.values():
+            archive.writestr(f"wikitext-2/wiki.{stem}.tokens", ARTICLE)
+    url = f"{serve(tmp_path)}/wikitext-2-v1.zip"
+    monkeypatch.setattr(wikitext.Wikitext2, "URL", url)
     assert open_corpus("wikitext2", tmp_path / "data").splits["test"] == 6
-    assert fetched == [wikitext.WIKITEXT2]
+    assert fetched == [url]
 
 
 def test_a_download_that_is_not_the_published_file_is_refused(
     words, serve, tmp_path, monkeypatch
 ):
     write(words / "ptb.test.txt", "moved\n")
-    monkeypatch.setattr(ptb, "ADDRESS", serve(words))
+    monkeypatch.setattr(ptb.Ptb, "URL", f"{serve(words)}/{ptb.Ptb.MEMBER}")
     message = refusal("ptb", tmp_path / "data")
     assert "checksum mismatch" in message
     assert "ptb.test.txt" in message

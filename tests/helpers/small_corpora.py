@@ -6,6 +6,7 @@ files from there with their checksums, and returns a `Case`.
 
 from dataclasses import dataclass
 
+from data.corpora.builders import STEMS
 from data.corpora.download import RemoteArchive, RemoteFile
 from data.corpora.text import enwik8, lm1b, pg19, ptb, wikitext
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
@@ -42,7 +43,7 @@ def small_enwik8(monkeypatch, address):
     monkeypatch.setattr(enwik8, "HELD_OUT", 3)
     archive = RemoteArchive(f"{address}/enwik8.zip")
     file = RemoteFile(archive, "enwik8", checksum(content))
-    monkeypatch.setattr(enwik8, "ENWIK8", file)
+    monkeypatch.setattr(enwik8.Enwik8, "FILE", file)
     files = {"enwik8.zip": pack("enwik8.zip", {"enwik8": content})}
     expected = {
         "train": rows("<page>", "", "  Uml\u2028ute", "xxé"),
@@ -57,7 +58,7 @@ def small_text8(monkeypatch, address):
     monkeypatch.setattr(enwik8, "HELD_OUT", 4)
     archive = RemoteArchive(f"{address}/text8.zip")
     file = RemoteFile(archive, "text8", checksum(content, "sha1"))
-    monkeypatch.setattr(enwik8, "TEXT8", file)
+    monkeypatch.setattr(enwik8.Text8, "FILE", file)
     files = {"text8.zip": pack("text8.zip", {"text8": content})}
     expected = {
         "train": rows(" anarchism originated a"),
@@ -69,27 +70,28 @@ def small_text8(monkeypatch, address):
 
 def small_ptb_char(monkeypatch, address):
     plain, members, expected = {}, {}, {}
-    for split, (name, _) in list(ptb.CHAR_FILES.items()):
+    for split, stem in STEMS.items():
+        name = f"ptb.char.{stem}.txt"
         plain[name] = text(f"{' '.join(split)} ", " < u n k > _ N ") + b" "
         members[f"simple-examples/data/{name}"] = plain[name]
-        monkeypatch.setitem(ptb.CHAR_FILES, split, (name, checksum(plain[name])))
+        monkeypatch.setitem(ptb.PtbChar.CHECKSUMS, split, checksum(plain[name]))
         expected[split] = rows(split, "<unk> N")
-    monkeypatch.setattr(ptb, "CHAR_ADDRESS", f"{address}/simple-examples.tgz")
+    monkeypatch.setattr(ptb.PtbChar, "URL", f"{address}/simple-examples.tgz")
     files = {"simple-examples.tgz": pack("simple-examples.tgz", members)}
     return Case("ptb_char", files, plain, expected, "simple-examples.tgz")
 
 
 def small_wikitext103(monkeypatch, address):
     plain, expected = {}, {}
-    for split, (names, _) in list(wikitext.FILES103.items()):
-        name = f"wikitext-103/{names[0]}"
+    for split, stem in STEMS.items():
+        name = f"wikitext-103/wiki.{stem}.tokens"
         plain[name] = text(" ", f" = {split} = ", " ", " A dog\u2028is <unk> . ")
         monkeypatch.setitem(
-            wikitext.FILES103, split, (names, checksum(plain[name], "sha1"))
+            wikitext.Wikitext103.CHECKSUMS, split, checksum(plain[name], "sha1")
         )
         expected[split] = rows("", f"= {split} =", "", "A dog\u2028is <unk> .")
     url = f"{address}/wikitext-103-v1.zip"
-    monkeypatch.setattr(wikitext, "WIKITEXT103", url)
+    monkeypatch.setattr(wikitext.Wikitext103, "URL", url)
     files = {"wikitext-103-v1.zip": pack(url, plain)}
     return Case("wikitext103", files, plain, expected, "wikitext-103-v1.zip")
 
@@ -144,7 +146,8 @@ def small_multi30k(monkeypatch, address):
             plain[f"{stem}.{code}"] = text(f"{stem} {code}", code)
         expected[split] = [(f"{stem} fr", f"{stem} de"), ("fr", "de")]
     for name, content in plain.items():
-        monkeypatch.setitem(multi30k.CHECKSUMS, name, checksum(content))
+        stem, _, code = name.partition(".")
+        monkeypatch.setitem(multi30k.CHECKSUMS[stem], code, checksum(content))
     monkeypatch.setattr(multi30k, "ADDRESS", address)
     files = {f"{name}.gz": gz(content) for name, content in plain.items()}
     return Case("multi30k/fr-de", files, plain, expected, "val.de.gz")

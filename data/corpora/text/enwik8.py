@@ -1,22 +1,11 @@
 """enwik8 and text8 (Mahoney 2006): English Wikipedia as bytes and as letters."""
 
 from data.corpora import text_files
-from data.corpora.builders import PublicText
-from data.corpora.download import RemoteArchive, RemoteFile, open_store
+from data.corpora.builders import STEMS, PublicText
+from data.corpora.download import RemoteArchive, RemoteFile
 from utils.errors import UserError
 
 HELD_OUT = 5_000_000  # bytes at the end for test, and as many before for validation
-ENWIK8 = RemoteFile(
-    RemoteArchive("http://mattmahoney.net/dc/enwik8.zip"),
-    "enwik8",
-    "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
-)
-# SHA-1 of the text, by GluonNLP's Text8.
-TEXT8 = RemoteFile(
-    RemoteArchive("http://mattmahoney.net/dc/text8.zip"),
-    "text8",
-    "0dc3edebc970dcc96137e7deda4d9995af9d93de",
-)
 
 
 class Enwik8(PublicText):
@@ -35,17 +24,22 @@ class Enwik8(PublicText):
 
     HOMEPAGE = "http://mattmahoney.net/dc/textdata.html"
     LICENSE = "GFDL and CC BY-SA, as Wikipedia"
+    FILE = RemoteFile(
+        RemoteArchive("http://mattmahoney.net/dc/enwik8.zip"),
+        "enwik8",
+        "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+    )
 
-    def _split_generators(self, dl_manager):
-        paths = open_store(self, dl_manager).fetch({"text": ENWIK8})
-        parts = cut(text_files.read_bytes(paths["text"]), HELD_OUT)
-        return {
-            split: self._generate_examples(decode_lines(part, f"enwik8 ({split})"))
-            for split, part in parts.items()
-        }
+    def files(self, store):
+        return {split: [self.FILE] for split in STEMS}
+
+    def read(self, split, paths):
+        part = cut(text_files.read_bytes(paths[0]), HELD_OUT)[split]
+        for number, line in enumerate(part.removesuffix(b"\n").split(b"\n"), 1):
+            yield text_files.decode(f"enwik8 ({split})", line, number)
 
 
-class Text8(PublicText):
+class Text8(Enwik8):
     """90M characters for training, the next 5M for validation, the last 5M for test.
 
     The text has no lines. A split is one example, so that it is read as one stream and
@@ -55,22 +49,15 @@ class Text8(PublicText):
       source_dir: folder with text8 or text8.zip; None downloads it (31 MB).
     """
 
-    HOMEPAGE = "http://mattmahoney.net/dc/textdata.html"
-    LICENSE = "GFDL and CC BY-SA, as Wikipedia"
+    FILE = RemoteFile(
+        RemoteArchive("http://mattmahoney.net/dc/text8.zip"),
+        "text8",
+        "0dc3edebc970dcc96137e7deda4d9995af9d93de",  # SHA-1, by GluonNLP's Text8
+    )
 
-    def _split_generators(self, dl_manager):
-        paths = open_store(self, dl_manager).fetch({"text": TEXT8})
-        parts = cut(text_files.read_bytes(paths["text"]), HELD_OUT)
-        return {
-            split: self._generate_examples([text_files.decode("text8", part)])
-            for split, part in parts.items()
-        }
-
-
-def decode_lines(text: bytes, name: str):
-    """Yields the lines of a text, decoded one by one."""
-    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), 1):
-        yield text_files.decode(name, line, number)
+    def read(self, split, paths):
+        part = cut(text_files.read_bytes(paths[0]), HELD_OUT)[split]
+        yield text_files.decode("text8", part)
 
 
 def cut(text: bytes, held_out: int) -> dict[str, bytes]:
@@ -89,11 +76,8 @@ def cut(text: bytes, held_out: int) -> dict[str, bytes]:
             f"a text of {len(text)} bytes leaves no training split beside twice "
             f"{held_out} bytes: give the whole text"
         )
-    return {
-        "train": text[:validation],
-        "validation": text[validation:test],
-        "test": text[test:],
-    }
+    parts = text[:validation], text[validation:test], text[test:]
+    return dict(zip(STEMS, parts, strict=True))
 
 
 def next_character(text: bytes, position: int) -> int:

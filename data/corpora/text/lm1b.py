@@ -1,12 +1,7 @@
 """One Billion Word (Chelba et al. 2013): news sentences in random order."""
 
-import itertools
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
 from data.corpora.builders import PublicText
-from data.corpora.download import RemoteArchive, RemoteFile, open_store
-from data.corpora.text_files import read_lines
+from data.corpora.download import RemoteArchive, RemoteFile
 
 # Address and SHA-256 are those of TFDS's lm1b.
 NAME = "1-billion-word-language-modeling-benchmark-r13output"
@@ -40,17 +35,8 @@ class Lm1b(PublicText):
     LICENSE = "Apache 2.0 for the tools; text for research, as WMT11's"
     RECORD_CHECKSUMS = True
 
-    def _split_generators(self, dl_manager):
-        names = itertools.chain.from_iterable(SPLITS.values())
-        files = {name: RemoteFile(ARCHIVE, name) for name in names}
-        paths = open_store(self, dl_manager).fetch(files)
+    def files(self, store):
         return {
-            split: self._generate_examples(read_all(paths[name] for name in names))
+            split: [RemoteFile(ARCHIVE, name) for name in names]
             for split, names in SPLITS.items()
         }
-
-
-def read_all(paths: Iterable[Path]) -> Iterator[str]:
-    """Yields the stripped lines of several files."""
-    for path in paths:
-        yield from map(str.strip, read_lines(path))

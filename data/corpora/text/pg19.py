@@ -1,7 +1,7 @@
 """PG-19 (Rae et al. 2020): books of before 1919 from Project Gutenberg."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,12 +58,18 @@ class Pg19(PublicText):
 
     def _split_generators(self, dl_manager):
         store = open_store(self, dl_manager)
-        if store.source_dir is not None:
-            books = {split: find_books(store.source_dir / split) for split in SPLITS}
-        else:
-            books = {split: list_books(split) for split in SPLITS}
-        for split, one in books.items():
-            check_number(one, split)
+        books = {
+            split: list_books(split)
+            if store.source_dir is None
+            else find_books(store.source_dir / split)
+            for split in SPLITS
+        }
+        for split, (count, _) in SPLITS.items():
+            if len(books[split]) != count:
+                raise UserError(
+                    f"{len(books[split])} books of the split {split} instead of "
+                    f"{count}; they are published at {ADDRESS}/{split}"
+                )
         if store.source_dir is None:
             books = {
                 split: fetch_books(split, names, store.folder / split)
@@ -73,16 +79,6 @@ class Pg19(PublicText):
             split: self._generate_examples(map(read_text, verify(paths, split)))
             for split, paths in books.items()
         }
-
-
-def check_number(books: Sequence, split: str) -> None:
-    """Raises UserError unless there are as many books as published."""
-    count, _ = SPLITS[split]
-    if len(books) != count:
-        raise UserError(
-            f"{len(books)} books of the split {split} instead of {count}; they are "
-            f"published at {ADDRESS}/{split}"
-        )
 
 
 def verify(paths: Iterable[Path], split: str) -> Iterator[Path]:

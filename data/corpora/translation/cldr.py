@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import babel
 import tensorflow_datasets as tfds
 from babel import Locale
 
+from data.corpora.builders import PublicPairs
 from data.corpora.translation.cldr_phrases import CATEGORIES, Category
 
 Pair = tuple[str, str]
@@ -19,19 +20,6 @@ LOCALES = ("en", "de", "fr", "es", "zh", "ja", "ru")
 # Raise the first number when the same Babel gives other pairs than before.
 RECIPE = "1.0.0"
 SIZES = {"train": 40_000, "validation": 1_000, "test": 1_000}
-
-# Fraction of the corpus that each category provides, about.
-SHARES = {
-    "dates": 0.20,
-    "moments": 0.14,
-    "days": 0.16,
-    "hours": 0.05,
-    "distances": 0.07,
-    "quantities": 0.12,
-    "amounts": 0.12,
-    "territories": 0.09,
-    "languages": 0.05,
-}
 
 
 def plain(text: str) -> str:
@@ -78,24 +66,13 @@ def unambiguous(pairs: Iterable[Pair]) -> list[Pair]:
 
 def mix(source: str, target: str, count: int) -> list[Pair]:
     """Returns about `count` pairs of all categories in random order."""
-    drawn = (
-        draw_pairs(category, source, target, round(SHARES[category.name] * count))
+    mixed = unambiguous(
+        pair
         for category in CATEGORIES
+        for pair in draw_pairs(category, source, target, round(category.share * count))
     )
-    mixed = unambiguous(itertools.chain.from_iterable(drawn))
     Random(f"{source} {target}").shuffle(mixed)
     return mixed
-
-
-def cut(pairs: list[Pair], sizes: Mapping[str, int]) -> dict[str, list[Pair]]:
-    """Splits pairs into test and validation data of given sizes, and training data."""
-    test = sizes["test"]
-    train = test + sizes["validation"]
-    return {
-        "train": pairs[train:],
-        "validation": pairs[test:train],
-        "test": pairs[:test],
-    }
 
 
 def pairs(
@@ -106,32 +83,26 @@ def pairs(
     No source has two targets or occurs in two splits. Training data are slightly fewer
     than their size, since duplicate and ambiguous pairs are not replaced.
     """
-    return cut(mix(source, target, sum(sizes.values())), sizes)
+    mixed = mix(source, target, sum(sizes.values()))
+    test = sizes["test"]
+    train = test + sizes["validation"]
+    return {
+        "train": mixed[train:],
+        "validation": mixed[test:train],
+        "test": mixed[:test],
+    }
 
 
 def data_version(recipe: str, babel_version: str) -> str:
-    """Returns the recipe's major number, then Babel's three.
+    """Returns the recipe's major number, then Babel's three: "1.218.0" of "2.18.0".
 
-    "1.0.0" and "2.18.0" give "1.218.0". Another Babel has other CLDR data, so its
-    corpus has another version, which TFDS prepares in another folder.
+    Another Babel has other CLDR data, so its corpus is prepared in another folder.
     """
     major, minor, patch = map(int, re.findall(r"\d+", babel_version)[:3])
     return f"{tfds.core.Version(recipe).major}.{100 * major + minor}.{patch}"
 
 
-class Config(tfds.core.BuilderConfig):
-    """A source and a target language, named "source-target"."""
-
-    def __init__(self, source: str, target: str, version: str):
-        super().__init__(
-            name=f"{source}-{target}",
-            version=version,
-            description=f"From {source} to {target}, by Babel {babel.__version__}.",
-        )
-        self.languages = (source, target)
-
-
-class Cldr(tfds.core.GeneratorBasedBuilder):
+class Cldr(PublicPairs):
     """Dates, quantities, money and names as Unicode CLDR writes them in two languages.
 
     It needs no network and, prepared with `file_format="array_record"`, no TensorFlow.
@@ -139,30 +110,22 @@ class Cldr(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version(RECIPE)
     BUILDER_CONFIGS: ClassVar = [
-        Config(source, target, data_version(RECIPE, babel.__version__))
+        tfds.core.BuilderConfig(
+            name=f"{source}-{target}",
+            version=data_version(RECIPE, babel.__version__),
+            description=f"From {source} to {target}, by Babel {babel.__version__}.",
+        )
         for source, target in itertools.permutations(LOCALES, 2)
     ]
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        languages = self.builder_config.languages
+    def _info(self):
         return self.dataset_info_from_configs(
             description=inspect.getdoc(self),
-            features=tfds.features.Translation(languages=languages),
-            supervised_keys=languages,
+            features=self.features(),
+            supervised_keys=tuple(self.languages),
             homepage="https://cldr.unicode.org",
         )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[int, dict[str, str]]]]:
-        splits = pairs(*self.builder_config.languages)
-        return {
-            split: self._generate_examples(found) for split, found in splits.items()
-        }
-
-    def _generate_examples(
-        self, pairs: list[Pair]
-    ) -> Iterator[tuple[int, dict[str, str]]]:
-        languages = self.builder_config.languages
-        for key, pair in enumerate(pairs):
-            yield key, dict(zip(languages, pair, strict=True))
+    def _split_generators(self, dl_manager):
+        splits = pairs(*self.languages)
+        return {split: self._generate_examples(splits[split]) for split in splits}

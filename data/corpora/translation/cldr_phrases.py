@@ -90,6 +90,7 @@ class Category(NamedTuple):
 
     Attributes:
       name: kind of its values.
+      share: fraction of the corpus that it provides, about.
       styles: ways to render a value. If two of them give the same source text, it
         means the earlier one.
       draw: samples a value.
@@ -97,6 +98,7 @@ class Category(NamedTuple):
     """
 
     name: str
+    share: float
     styles: tuple[str, ...]
     draw: Callable[[Random], Any]
     render: Callable[[Any, str, Locale], str]
@@ -148,9 +150,9 @@ def draw_amount(random: Random) -> tuple[Decimal, str]:
     return draw_number(random, get_currency_precision(currency)), currency
 
 
-def draw_names(random: Random, codes: list[str]) -> list[str]:
-    """Samples one to four different codes in any order."""
-    return random.sample(codes, random.choice((1, 2, 2, 3, 3, 4)))
+def draw_names(codes: list[str]) -> Callable[[Random], list[str]]:
+    """Returns a sampler of one to four different codes in any order."""
+    return lambda random: random.sample(codes, random.choice((1, 2, 2, 3, 3, 4)))
 
 
 def render_date(moment: datetime, style: str, locale: Locale) -> str:
@@ -208,39 +210,35 @@ def render_amount(amount: tuple[Decimal, str], style: str, locale: Locale) -> st
     return format_currency(*amount, locale=locale, format_type=style)
 
 
-def render_territories(codes: list[str], style: str, locale: Locale) -> str:
-    """Renders all ("standard") or any ("or") of some countries."""
-    return format_list([locale.territories[code] for code in codes], style, locale)
+def render_names(kind: str) -> Callable[[list[str], str, Locale], str]:
+    """Returns a renderer of all ("standard") or any ("or") of some names.
+
+    Args:
+      kind: attribute of a locale with names by code.
+    """
+    return lambda codes, style, locale: format_list(
+        [getattr(locale, kind)[code] for code in codes], style, locale
+    )
 
 
-def render_languages(codes: list[str], style: str, locale: Locale) -> str:
-    """Renders all ("standard") or any ("or") of some languages."""
-    return format_list([locale.languages[code] for code in codes], style, locale)
-
-
-CATEGORIES = (
-    Category("dates", LENGTHS + DATE_SKELETONS, draw_moment, render_date),
-    Category(
-        "moments",
-        ("long", "medium", "short", "medium-time", "short-time"),
-        draw_moment,
-        render_moment,
-    ),
-    Category("days", INTERVAL_SKELETONS, draw_days, render_interval),
-    Category("hours", ("hm", "Hm"), draw_hours, render_interval),
-    Category("distances", ("long",), draw_distance, render_distance),
-    Category("quantities", ("long", "short"), draw_quantity, render_quantity),
-    Category("amounts", ("name", "standard"), draw_amount, render_amount),
-    Category(
-        "territories",
-        ("standard", "or"),
-        lambda random: draw_names(random, TERRITORIES),
-        render_territories,
-    ),
-    Category(
-        "languages",
-        ("standard", "or"),
-        lambda random: draw_names(random, LANGUAGES),
-        render_languages,
-    ),
+MOMENT_STYLES = ("long", "medium", "short", "medium-time", "short-time")
+NAME_STYLES = ("standard", "or")
+CATEGORIES = tuple(
+    Category(*values)
+    for values in (
+        ("dates", 0.20, LENGTHS + DATE_SKELETONS, draw_moment, render_date),
+        ("moments", 0.14, MOMENT_STYLES, draw_moment, render_moment),
+        ("days", 0.16, INTERVAL_SKELETONS, draw_days, render_interval),
+        ("hours", 0.05, ("hm", "Hm"), draw_hours, render_interval),
+        ("distances", 0.07, ("long",), draw_distance, render_distance),
+        ("quantities", 0.12, ("long", "short"), draw_quantity, render_quantity),
+        ("amounts", 0.12, ("name", "standard"), draw_amount, render_amount),
+        *(
+            (kind, share, NAME_STYLES, draw_names(codes), render_names(kind))
+            for kind, share, codes in (
+                ("territories", 0.09, TERRITORIES),
+                ("languages", 0.05, LANGUAGES),
+            )
+        ),
+    )
 )

@@ -4,11 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-import tensorflow_datasets as tfds
-
-from data.corpora.builders import PublicPairs
-from data.corpora.download import RemoteArchive, RemoteFile, open_store
-from data.corpora.text_files import drop_empty_pairs, pair_lines, read_lines, read_pairs
+from data.corpora.builders import PublicPairs, language_configs
+from data.corpora.download import RemoteArchive, RemoteFile
+from data.corpora.text_files import drop_empty_pairs, pair_lines, read_lines
 
 # No checksum is published. The host has moved its archives to Google Drive since, as
 # one file 2014-01.tgz that holds this one.
@@ -50,45 +48,30 @@ class Iwslt14(PublicPairs):
     HOMEPAGE = "https://wit3.fbk.eu/2014-01"
     LICENSE = "CC BY-NC-ND, as TED's talks"
     RECORD_CHECKSUMS = True
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name=name) for name in ("de-en", "en-de")
-    ]
+    BUILDER_CONFIGS = language_configs([("de", "en"), ("en", "de")])
 
-    def _split_generators(self, dl_manager):
-        names = [self._names(path) for path in (TRAIN, *TESTS)]
-        files = {name: RemoteFile(ARCHIVE, name) for both in names for name in both}
-        paths = open_store(self, dl_manager).fetch(files)
-        train, *tests = ([paths[name] for name in both] for both in names)
-        return {
-            "train": self._generate_training(train, "train"),
-            "validation": self._generate_training(train, "validation"),
-            "test": self._generate_examples(read_tests(tests)),
-        }
+    def files(self, store):
+        train, *tests = (
+            [RemoteFile(ARCHIVE, path.format(language=name)) for name in self.languages]
+            for path in (TRAIN, *TESTS)
+        )
+        return {"train": train, "validation": train, "test": [*chain(*tests)]}
 
-    def _names(self, path):
-        return [path.format(language=language) for language in self.languages]
-
-    def _generate_training(self, files, split):
-        pairs = choose(clean(read_training(*files)), split)
-        yield from self._generate_examples(drop_empty_pairs(pairs, split))
-
-
-def read_training(first, second) -> Pairs:
-    """Yields the sentences, titles and descriptions of the training talks."""
-    return pair_lines(read_talks(first), read_talks(second), (first.name, second.name))
+    def read(self, split, paths):
+        if split == "test":  # with the apostrophe that fairseq uses
+            for first, second in super().read(split, paths):
+                yield first.replace("’", "'"), second.replace("’", "'")
+        else:
+            names = [path.name for path in paths]
+            pairs = clean(pair_lines(*map(read_talks, paths), names))
+            yield from drop_empty_pairs(choose(pairs, split), split)
 
 
 def read_talks(path) -> Iterator[str]:
-    """Yields one side of `read_training`."""
+    """Yields the sentences, titles and descriptions of the training talks."""
     for line in read_lines(path):
         if not any(tag in line for tag in ABOUT):
             yield TAGS.sub("", line).strip()
-
-
-def read_tests(files) -> Pairs:
-    """Yields the concatenated test sets, with the apostrophe that fairseq uses."""
-    for first, second in chain.from_iterable(read_pairs(*both) for both in files):
-        yield first.replace("’", "'"), second.replace("’", "'")
 
 
 def clean(pairs: Iterable[tuple[str, str]]) -> Pairs:

@@ -1,10 +1,8 @@
 """TED talks in pairs of high- and low-resource languages (Qi et al. 2018)."""
 
-import tensorflow_datasets as tfds
-
-from data.corpora.builders import PublicPairs
-from data.corpora.download import RemoteArchive, RemoteFile, open_store
-from data.corpora.text_files import drop_empty_pairs, read_pairs
+from data.corpora.builders import PublicPairs, language_configs
+from data.corpora.download import RemoteArchive, RemoteFile
+from data.corpora.text_files import drop_empty_pairs
 
 # Address and SHA-256 are those of TFDS's ted_hrlr_translate.
 ARCHIVE = RemoteArchive(
@@ -34,36 +32,22 @@ class TedHrlr(PublicPairs):
     HOMEPAGE = "https://github.com/neulab/word-embeddings-for-nmt"
     LICENSE = "CC BY-NC-ND, as TED's talks"
     RECORD_CHECKSUMS = True
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name="-".join(direction))
-        for pair in PAIRS
-        for direction in (pair, pair[::-1])
-    ]
+    BUILDER_CONFIGS = language_configs(
+        direction for pair in PAIRS for direction in (pair, pair[::-1])
+    )
 
-    def _split_generators(self, dl_manager):
-        names = {split: self._names(stem) for split, stem in SPLITS.items()}
-        files = {n: RemoteFile(ARCHIVE, n) for pair in names.values() for n in pair}
-        paths = open_store(self, dl_manager).fetch(files)
-        return {
-            split: self._generate_examples(
-                drop_empty_pairs(read_pairs(*(paths[name] for name in pair)), split)
-            )
-            for split, pair in names.items()
-        }
+    def files(self, store):
+        return {split: self._pair(stem) for split, stem in SPLITS.items()}
 
-    def _names(self, stem):
-        """Returns the members of both sides, source first."""
-        folder = "_to_".join(sorted(self.languages, key=self._published_order))
-        return [
-            f"datasets/{folder}/{self._file_language(language, stem)}.{stem}"
-            for language in self.languages
-        ]
+    def read(self, split, paths):
+        return drop_empty_pairs(super().read(split, paths), split)
 
-    def _published_order(self, language):
+    def _pair(self, stem):
+        """Returns the files of both sides, source first."""
         pair = next(pair for pair in PAIRS if set(pair) == set(self.languages))
-        return pair.index(language)
-
-    def _file_language(self, language, stem):
-        if stem == "train":
-            return language.replace("_", "-")
-        return language.partition("_")[0]
+        folder = f"datasets/{'_to_'.join(pair)}"
+        names = [
+            name.replace("_", "-") if stem == "train" else name.partition("_")[0]
+            for name in self.languages
+        ]
+        return [RemoteFile(ARCHIVE, f"{folder}/{name}.{stem}") for name in names]

@@ -2,11 +2,9 @@
 
 import itertools
 
-import tensorflow_datasets as tfds
-
-from data.corpora.builders import PublicPairs
-from data.corpora.download import RemoteArchive, RemoteFile, open_store
-from data.corpora.text_files import drop_empty_pairs, read_pairs
+from data.corpora.builders import PublicPairs, language_configs
+from data.corpora.download import RemoteArchive, RemoteFile
+from data.corpora.text_files import drop_empty_pairs
 
 # Addresses and SHA-256 are those of TFDS's wmt14_translate. `{pair}` is "de-en" or
 # "fr-en", `{language}` one of the two, `{other}` the one that is not English.
@@ -83,49 +81,29 @@ class Wmt14(PublicPairs):
     HOMEPAGE = "https://www.statmt.org/wmt14/translation-task.html"
     LICENSE = "Research; terms differ between the parts"
     RECORD_CHECKSUMS = True
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        tfds.core.BuilderConfig(name="-".join(pair))
-        for other in ("de", "fr")
-        for pair in itertools.permutations(("en", other))
-    ]
+    BUILDER_CONFIGS = language_configs(
+        pair for other in ("de", "fr") for pair in itertools.permutations(("en", other))
+    )
 
-    def _split_generators(self, dl_manager):
-        store = open_store(self, dl_manager)
-        tests = {split: self._names(path) for split, path in NEWSTESTS.items()}
-        names = itertools.chain(*tests.values())
-        paths = store.fetch({name: RemoteFile(NEWS, name) for name in names})
-        splits = {"train": self._generate_training(self._fetch_training(store))}
-        for split, names in tests.items():
-            pairs = read_pairs(*(paths[name] for name in names))
-            splits[split] = self._generate_examples(pairs)
-        return splits
+    def files(self, store):
+        parts = [
+            self._pair(archive, path)
+            for part, (archive, path) in TRAIN.items()
+            if "fr" in self.languages or part not in ONLY_FRENCH
+        ]
+        tests = {split: self._pair(NEWS, path) for split, path in NEWSTESTS.items()}
+        return {"train": [*itertools.chain.from_iterable(parts)], **tests}
 
-    def _names(self, path):
-        """Returns the members of both sides, source first."""
+    def read(self, split, paths):
+        pairs = super().read(split, paths)
+        return drop_empty_pairs(pairs, split) if split == "train" else pairs
+
+    def _pair(self, archive, path):
+        """Returns the files of both sides, source first."""
         other = next(name for name in self.languages if name != "en")
         values = {"pair": f"{other}-en", "other": other}
         roles = {other: "src", "en": "ref"}
         return [
-            path.format(language=language, role=roles[language], **values)
-            for language in self.languages
+            RemoteFile(archive, path.format(language=name, role=roles[name], **values))
+            for name in self.languages
         ]
-
-    def _fetch_training(self, store):
-        """Returns the files of both sides of each part."""
-        parts = {
-            part: (archive, self._names(path))
-            for part, (archive, path) in TRAIN.items()
-            if "fr" in self.languages or part not in ONLY_FRENCH
-        }
-        files = {
-            name: RemoteFile(archive, name)
-            for archive, names in parts.values()
-            for name in names
-        }
-        paths = store.fetch(files)
-        return [[paths[name] for name in names] for _, names in parts.values()]
-
-    def _generate_training(self, files):
-        parts = (read_pairs(*names) for names in files)
-        pairs = itertools.chain.from_iterable(parts)
-        yield from self._generate_examples(drop_empty_pairs(pairs, "train"))

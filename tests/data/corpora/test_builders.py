@@ -81,7 +81,7 @@ def test_the_later_test_sets_of_captions_are_those_of_the_language(
     }
     for name in czech:
         content = case.plain[f"{name[:-5]}fr"]
-        monkeypatch.setitem(multi30k.CHECKSUMS, name[:-3], checksum(content))
+        monkeypatch.setitem(multi30k.CHECKSUMS[name[:-6]], "cs", checksum(content))
     server.files |= case.files | czech
     splits = prepare("multi30k/cs-de", tmp_path).splits
     assert [*splits] == ["train", "validation", "test", "test_2018_flickr"]
@@ -144,7 +144,7 @@ def test_large_files_pass_in_little_memory(tmp_path, server):
     store = ArchiveStore(None, tmp_path, {})
     tracemalloc.start()
     try:
-        path = store.fetch({"text": file})["text"]
+        path = store.fetch([file])[file]
         number = sum(1 for _ in itertools.islice(text_files.read_lines(path), 20_000))
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -158,14 +158,12 @@ def test_every_pinned_checksum_is_one():
     found = [
         *(archive.checksum for archive, _ in wmt14.TRAIN.values()),
         *(x.ARCHIVE.checksum for x in (lm1b, ted_hrlr)),
-        *(
-            checksum
-            for files in (ptb.CHAR_FILES, wikitext.FILES103)
-            for _, checksum in files.values()
-        ),
-        *(file.checksum for file in (enwik8.ENWIK8, enwik8.TEXT8)),
+        *ptb.PtbChar.CHECKSUMS.values(),
+        *wikitext.Wikitext103.CHECKSUMS.values(),
+        *(builder.FILE.checksum for builder in (enwik8.Enwik8, enwik8.Text8)),
         *(root for _, root in pg19.SPLITS.values()),
-        *(wmt14.NEWS.checksum, *multi30k.CHECKSUMS.values()),
+        wmt14.NEWS.checksum,
+        *itertools.chain(*(sums.values() for sums in multi30k.CHECKSUMS.values())),
     ]
     assert len(set(found)) == len(found) == 5 + 2 + 6 + 2 + 3 + 1 + 22
     lengths = set(ALGORITHMS)
@@ -196,8 +194,8 @@ def test_a_token_of_penn_treebank_as_characters_is_a_character(
 
 def test_addresses_are_those_of_public_hosts():
     addresses = [wmt14.NEWS.url, *(found.url for found, _ in wmt14.TRAIN.values())]
-    addresses += [ptb.CHAR_ADDRESS, pg19.ADDRESS, wikitext.WIKITEXT103]
-    addresses += [file.archive.url for file in (enwik8.ENWIK8, enwik8.TEXT8)]
+    addresses += [ptb.PtbChar.URL, pg19.ADDRESS, wikitext.Wikitext103.URL]
+    addresses += [one.FILE.archive.url for one in (enwik8.Enwik8, enwik8.Text8)]
     addresses += [module.ARCHIVE.url for module in (lm1b, ted_hrlr, iwslt14)]
     for address in addresses:
         assert re.match(r"https?://([\w-]+\.)+(org|net|com|cz|eu)/", address)

@@ -84,8 +84,7 @@ def test_an_empty_file_is_refused(wmt, monkeypatch, server, tmp_path):
 def test_an_empty_small_corpus_is_refused(monkeypatch, server, tmp_path):
     case = CORPORA["ptb_char"](monkeypatch, server.address)
     case.plain["ptb.char.valid.txt"] = b"\n"
-    entry = ("ptb.char.valid.txt", checksum(b"\n"))
-    monkeypatch.setitem(ptb.CHAR_FILES, "validation", entry)
+    monkeypatch.setitem(ptb.PtbChar.CHECKSUMS, "validation", checksum(b"\n"))
     source = write(tmp_path / "source", case.plain)
     assert "ptb.char.valid.txt is empty" in refusal_to_prepare(
         case.name, tmp_path, source
