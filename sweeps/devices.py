@@ -5,6 +5,8 @@ so that the sweep's own process never holds a device.
 """
 
 import dataclasses
+import itertools
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -58,91 +60,64 @@ def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
     if workers == 1:
         return [DeviceAllocation({})]  # all devices, as in train.py
     if machine.kind == "tpu":
-        return _allocate_tpu_chips(machine, workers)
+        return _allocate_tpu_chips(machine.devices, workers)
     if machine.kind == "gpu":
-        return _allocate_gpus(machine, workers)
-    return _allocate_cores(machine, workers)
+        return _allocate_gpus(machine.devices, workers)
+    return [
+        DeviceAllocation(
+            {name: str(len(cores)) for name in ("OMP_NUM_THREADS", "PJRT_NPROC")}, cores
+        )
+        for cores in _equal_parts(machine.cores, workers)
+    ]
 
 
-def _allocate_tpu_chips(machine: Machine, workers: int) -> list[DeviceAllocation]:
+def _allocate_tpu_chips(chips: Sequence[str], workers: int) -> list[DeviceAllocation]:
     """Gives each worker 1, 2, 4 or 8 neighbouring chips, which cannot be shared."""
-    chips = len(machine.devices)
-    if workers > chips:
-        raise UserError(f"--workers={workers}: there are {chips} TPU chips")
-    size = max(size for size in TPU_BOUNDS if size * workers <= chips)
+    if workers > len(chips):
+        raise UserError(f"--workers={workers}: there are {len(chips)} TPU chips")
+    size = max(size for size in TPU_BOUNDS if size * workers <= len(chips))
     return [
         DeviceAllocation(
             {
-                "TPU_VISIBLE_CHIPS": ",".join(
-                    machine.devices[worker * size : (worker + 1) * size]
-                ),
+                "TPU_VISIBLE_CHIPS": ",".join(part),
                 "TPU_CHIPS_PER_PROCESS_BOUNDS": TPU_BOUNDS[size],
                 "TPU_PROCESS_BOUNDS": "1,1,1",
-                "TPU_PROCESS_ADDRESSES": f"localhost:{FIRST_TPU_PORT + worker}",
-                "TPU_PROCESS_PORT": str(FIRST_TPU_PORT + worker),
+                "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
+                "TPU_PROCESS_PORT": str(port),
                 "CLOUD_TPU_TASK_ID": "0",
                 "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             }
         )
-        for worker in range(workers)
+        for port, part in enumerate(_equal_parts(chips, workers, size), FIRST_TPU_PORT)
     ]
 
 
-def _allocate_gpus(machine: Machine, workers: int) -> list[DeviceAllocation]:
+def _allocate_gpus(gpus: Sequence[str], workers: int) -> list[DeviceAllocation]:
     """Gives each worker whole GPUs, or a part of one's memory if there are too few."""
-    gpus = len(machine.devices)
-    if workers <= gpus:
-        return [
-            DeviceAllocation({"CUDA_VISIBLE_DEVICES": ",".join(part)})
-            for part in _equal_parts(machine.devices, workers)
-        ]
-    workers_per_gpu = -(-workers // gpus)
-    fraction = f"{GPU_MEMORY_FRACTION / workers_per_gpu:.3f}"
+    shared = {}
+    if workers > len(gpus):
+        fraction = GPU_MEMORY_FRACTION / math.ceil(workers / len(gpus))
+        shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{fraction:.3f}"}
     return [
-        DeviceAllocation(
-            {
-                "CUDA_VISIBLE_DEVICES": machine.devices[worker % gpus],
-                "XLA_PYTHON_CLIENT_MEM_FRACTION": fraction,
-            }
-        )
-        for worker in range(workers)
+        DeviceAllocation({"CUDA_VISIBLE_DEVICES": ",".join(part), **shared})
+        for part in _equal_parts(gpus, workers)
     ]
 
 
-def _allocate_cores(machine: Machine, workers: int) -> list[DeviceAllocation]:
-    """Gives each worker its own cores, or one shared core if there are too few."""
-    cores = machine.cores
-    parts = (
-        _equal_parts(cores, workers)
-        if workers <= len(cores)
-        else [(cores[worker % len(cores)],) for worker in range(workers)]
-    )
-    return [
-        DeviceAllocation(
-            {name: str(len(part)) for name in ("OMP_NUM_THREADS", "PJRT_NPROC")},
-            cores=tuple(part),
-        )
-        for part in parts
-    ]
-
-
-def _equal_parts(devices: Sequence, count: int) -> list[tuple]:
+def _equal_parts(devices: Sequence, count: int, size: int | None = None) -> list[tuple]:
     """Splits devices into parts of one size, so that trials can be compared.
 
-    The remainder is not used.
+    The remainder is not used. If there are too few, parts share a device.
     """
-    size = len(devices) // count
-    return [tuple(devices[i * size : (i + 1) * size]) for i in range(count)]
+    size = size or max(1, len(devices) // count)
+    cycle = itertools.cycle(devices)
+    return [tuple(itertools.islice(cycle, size)) for _ in range(count)]
 
 
 def this_machine(
     environment: Mapping[str, str] = os.environ, root: Path = Path("/dev")
 ) -> Machine:
-    """Returns the devices that this process may use, without asking a driver.
-
-    Args:
-      root: folder of the device files.
-    """
+    """Returns the devices that this process may use, by the device files in `root`."""
     cores = tuple(range(os.cpu_count() or 1))
     if hasattr(os, "sched_getaffinity"):
         cores = tuple(sorted(os.sched_getaffinity(0)))

@@ -5,16 +5,10 @@ from typing import Any
 
 from sweeps.devices import allocate, this_machine
 from sweeps.objective import Objective
-from sweeps.search_space import (
-    Distribution,
-    Point,
-    Space,
-    format_distribution,
-    read_space,
-)
+from sweeps.search_space import Space, read_space
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs, format_point
-from sweeps.trial_process import DONE, STOPPED
+from sweeps.trial_process import FINISHED, STOPPED
 from training.signals import StopRequested, graceful_stop
 from utils.errors import UserError
 
@@ -30,7 +24,7 @@ class SweepPlan:
     def table(self) -> str:
         """Formats one line a trial; values that TPE will sample are shown as ranges."""
         points = (self.space.point(number) for number in range(self.num_trials))
-        rows = (f"{n:>5}  {_format_ranges(point)}" for n, point in enumerate(points))
+        rows = (f"{n:>5}  {format_point(point)}" for n, point in enumerate(points))
         return "\n".join([*rows, f"{self.num_trials} trials"])
 
     def to_dict(self) -> dict:
@@ -41,13 +35,7 @@ class SweepPlan:
 def make_plan(
     config: str, overrides: dict[str, Any], space: str, trials: int | None
 ) -> SweepPlan:
-    """Plans a sweep from its flags.
-
-    Args:
-      config: FILE:MODEL.
-      overrides: config keys that the command line sets.
-      space: file of the search space.
-      trials: number of trials; None: as the space says.
+    """Plans a sweep from the flags of sweep.py.
 
     Raises:
       UserError: the space does not fit the config, or has too few points.
@@ -81,12 +69,17 @@ def run(
         directory = SweepDirectory(workdir)
         directory.check()
         allocations = allocate(this_machine(), workers)
-        from sweeps.progress import ProgressTable, final_table  # take seconds to import
+        # These take seconds to import.
+        from experiment.build import get_task_class
+        from sweeps.progress import ProgressTable, final_table
         from sweeps.storage import RetryingStorage, open_storage, redact_url
         from sweeps.study import Study
         from sweeps.worker import SweepWorker
 
-        objective = make_objective(cfg, plan.space)
+        task = get_task_class(cfg.task)
+        objective = Objective.from_space(
+            plan.space, cfg.keep.metric or task.selection_metric, task.metric_directions
+        )
         directory.init(plan.to_dict())
         try:
             study = Study(
@@ -106,7 +99,7 @@ def run(
             table = ProgressTable(objective.metric, num_steps(cfg), at_once)
             parts = study, plan.configs, directory, allocations, table, stopped
             code = SweepWorker(*parts, population=population).run()
-            if code == DONE:
+            if code == FINISHED:
                 print(final_table(study.trials(), objective.metric))
             return code
         except StopRequested:  # while the storage was unreachable
@@ -121,22 +114,3 @@ def num_steps(cfg) -> int | None:
 def first_validation(cfg) -> int:
     """Returns the step of a trial's first validation."""
     return cfg.every.eval or cfg.steps
-
-
-def make_objective(cfg, space: Space) -> Objective:
-    """Returns the objective of a sweep of this config."""
-    from experiment.build import get_task_class
-
-    task = get_task_class(cfg.task)
-    return Objective.from_space(
-        space, cfg.keep.metric or task.selection_metric, task.metric_directions
-    )
-
-
-def _format_ranges(point: Point) -> str:
-    ranges = {
-        key: format_distribution(value)
-        for key, value in point.items()
-        if isinstance(value, Distribution)
-    }
-    return format_point(point | ranges)

@@ -1,12 +1,12 @@
 """Objective of a sweep, read from the metrics.jsonl of each trial's run directory."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from sweeps.search_space import Space
+from training.metric_writers import parse_metrics_line
 from utils.errors import UserError
 
 
@@ -44,10 +44,6 @@ class Metric:
         """Returns step -> value of a metrics.jsonl, without non-finite values."""
         return {k: v for k, v in self.values(path).items() if v is not None}
 
-    def best(self, values: Mapping[int, float]) -> tuple[int, float]:
-        """Returns the step and the value of the best, the first of equals."""
-        return max(values.items(), key=lambda item: (self.sign * item[1], -item[0]))
-
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -74,11 +70,10 @@ class Objective:
           directions: "min" or "max" for each metric that the task knows.
         """
         metric = _make_metric(space.metric or default, space.direction, directions)
-        pruning_metric = metric
-        if space.pruning and space.pruning.metric:
-            pruning_metric = _make_metric(
-                space.pruning.metric, space.pruning.direction, directions
-            )
+        pruning = space.pruning
+        if not (pruning and pruning.metric):
+            return cls(metric, space.value, metric)
+        pruning_metric = _make_metric(pruning.metric, pruning.direction, directions)
         return cls(metric, space.value, pruning_metric)
 
     def final_value(self, path: Path) -> tuple[int, float] | None:
@@ -86,12 +81,13 @@ class Objective:
 
         None if there is none, or if the last one counts and is not finite.
         """
-        values = self.metric.values(path)
+        values, sign = self.metric.values(path), self.metric.sign
         if self.value == "last":
-            last = max(values, default=None)
-            return None if values.get(last) is None else (last, values[last])
-        finite = {step: value for step, value in values.items() if value is not None}
-        return self.metric.best(finite) if finite else None
+            step = max(values, default=None)
+        else:  # the best, the first of equals
+            finite = [step for step, value in values.items() if value is not None]
+            step = max(finite, key=lambda k: (sign * values[k], -k), default=None)
+        return None if values.get(step) is None else (step, values[step])
 
 
 def _make_metric(
@@ -114,16 +110,9 @@ def read_metrics(path: Path) -> list[dict]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf8", errors="replace").split("\n")[:-1]
-    return [row for row in map(_parse_line, lines) if row is not None]
-
-
-def _parse_line(line: str) -> dict | None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return row if isinstance(row, dict) and {"step", "split"} <= row.keys() else None
+    text = path.read_text(encoding="utf8", errors="replace")
+    rows = map(parse_metrics_line, text.splitlines(keepends=True))
+    return [row for row in rows if row is not None]
 
 
 def _is_finite(value: object) -> bool:

@@ -10,6 +10,7 @@ when they change.
   must not depend on how often it was interrupted.
 """
 
+import dataclasses
 import types
 import warnings
 
@@ -55,8 +56,8 @@ def suggest(trial: optuna.Trial, key: str, value: object) -> object:
         return trial.suggest_categorical(key, value.values)
     if isinstance(value, Integers):
         return trial.suggest_int(key, value.low, value.high, log=value.log)
-    log = isinstance(value, LogUniform)
-    return trial.suggest_float(key, value.low, value.high, log=log)
+    is_log = isinstance(value, LogUniform)
+    return trial.suggest_float(key, value.low, value.high, log=is_log)
 
 
 def to_optuna_params(
@@ -78,10 +79,11 @@ def to_optuna_distribution(domain: Distribution) -> BaseDistribution:
         return CategoricalDistribution(domain.values)
     if isinstance(domain, Integers):
         return IntDistribution(domain.low, domain.high, log=domain.log)
-    log = isinstance(domain, LogUniform)
-    return FloatDistribution(domain.low, domain.high, log=log)
+    is_log = isinstance(domain, LogUniform)
+    return FloatDistribution(domain.low, domain.high, log=is_log)
 
 
+@dataclasses.dataclass(eq=False)
 class LatestAttempts:
     """View of a study that leaves out attempts which later ones replaced.
 
@@ -93,17 +95,17 @@ class LatestAttempts:
       whole: the study.
     """
 
-    def __init__(self, view: optuna.Study, whole: optuna.Study):
-        self.view, self.whole = view, whole
+    view: optuna.Study
+    whole: optuna.Study
 
     def __getattr__(self, name: str):
         return getattr(self.view, name)
 
     def get_trials(self, deepcopy: bool = True, states=None) -> list:
         """Returns the last attempt of each trial in the view."""
-        latest = dict(sorted(map(_key, self.whole.get_trials(deepcopy=False))))
+        latest = dict(sorted(map(attempt_key, self.whole.get_trials(deepcopy=False))))
         trials = self.view.get_trials(deepcopy=deepcopy, states=states)
-        return [trial for trial in trials if _key(trial) in latest.items()]
+        return [trial for trial in trials if attempt_key(trial) in latest.items()]
 
 
 class Asha(SuccessiveHalvingPruner):
@@ -144,7 +146,7 @@ def live_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
     return optuna.Trial(study, trial._trial_id)
 
 
-def _key(trial: FrozenTrial) -> tuple[int, int]:
+def attempt_key(trial: FrozenTrial) -> tuple[int, int]:
     """Returns the trial and the index of an attempt; others are their own trial."""
     attributes = trial.user_attrs
     return attributes.get("trial", -1 - trial.number), attributes.get("attempt", 0)

@@ -10,24 +10,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax.core import meta
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
+from experiment import train as single_run
 from experiment.setup import TrainingSetup
-from experiment.train import (
-    Dataset,
-    dump_nonfinite,
-    init_run_dir,
-    make_setup,
-    make_validate,
-    prepare_dataset,
-    resolve_config,
-    resumed_progress,
-    run_metadata,
-)
 from experiment.validate import validate_population
 from sweeps.trial_process import EXIT_CODE, STOPPED_MARK, write_exit_code
 from training.checkpoint import Checkpoints
@@ -119,24 +108,6 @@ class Population:
         return self.partitioner.put_batch(self.setup.batch(k))
 
 
-def make_population(
-    configs: Sequence[ConfigDict],
-    dataset: Dataset,
-    devices: Sequence[jax.Device] | None = None,
-) -> Population:
-    """Builds the population of configs on the given devices, or on all.
-
-    Raises:
-      UserError: the configs cannot train together.
-    """
-    values = varying_values(configs)
-    partitioner = VmappedPartitioner(len(configs), devices)
-    cfg = configs[0].copy_and_resolve_references()
-    cfg.parallel.data = 1  # each trial is on one device
-    setup = make_setup(cfg, dataset, devices=[partitioner.first_device])
-    return Population(setup, values, partitioner)
-
-
 def train(
     configs: Sequence[ConfigDict],
     workdirs: Sequence[str | Path],
@@ -153,26 +124,28 @@ def train(
       Why each trial ended; everything is saved then.
     """
     varying_values(configs)
-    statuses = {k: read_exit(Path(workdir)) for k, workdir in enumerate(workdirs)}
-    left = [k for k, status in statuses.items() if status is None]
+    statuses = [read_exit(Path(workdir)) for workdir in workdirs]
+    left = [k for k, status in enumerate(statuses) if status is None]
 
     def on_exit(index, status):
-        statuses[left[index]] = status
+        k = left[index]
+        statuses[k] = status
         name = STOPPED_MARK if status is ExitStatus.STOPPED else EXIT_CODE
-        write_exit_code(Path(workdirs[left[index]]), status, name)
+        write_exit_code(Path(workdirs[k]), status, name)
 
     def stop_requests_of_left():
-        asked = set(stop_requests())
-        return [index for index, k in enumerate(left) if k in asked]
+        requests = set(stop_requests())
+        return [index for index, k in enumerate(left) if k in requests]
 
-    with contextlib.suppress(StopRequested), raise_on_signal():  # before the first step
+    with (
+        contextlib.suppress(StopRequested),  # before the first step
+        raise_on_signal(),
+        contextlib.ExitStack() as stack,
+    ):
         if left:
             chosen = [configs[k] for k in left], [workdirs[k] for k in left]
-            with contextlib.ExitStack() as stack:
-                _train(*chosen, stop_requests_of_left, on_exit, stack)
-    return [
-        ExitStatus.STOPPED if status is None else status for status in statuses.values()
-    ]
+            _train(*chosen, stop_requests_of_left, on_exit, stack)
+    return [ExitStatus.STOPPED if status is None else status for status in statuses]
 
 
 def read_exit(workdir: Path) -> ExitStatus | None:
@@ -191,20 +164,24 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
     if cfg.deterministic:
         make_deterministic()
     directories = [RunDirectory(workdir) for workdir in workdirs]
-    for one in configs:
-        validate_population(one)
-    documents = list(map(resolve_config, configs, directories))
-    dataset = prepare_dataset(cfg, directories[0])
-    population = make_population(configs, dataset)
-    setup, partitioner = population.setup, population.partitioner
+    for trial_cfg in configs:
+        validate_population(trial_cfg)
+    documents = list(map(single_run.resolve_config, configs, directories))
+    dataset = single_run.prepare_dataset(cfg, directories[0])
+    partitioner = VmappedPartitioner(len(configs))
+    shared = cfg.copy_and_resolve_references()
+    shared.parallel.data = 1  # each trial is on one device
+    devices = [partitioner.first_device]
+    setup = single_run.make_setup(shared, dataset, devices=devices)
+    population = Population(setup, varying_values(configs), partitioner)
     state, carry = population.init()
     first_state = partitioner.trial(state, 0)
     check_patterns(cfg.optim, first_state.params)
-    validate = make_validate(setup, dataset)
-    metadata = run_metadata(first_state, dataset, setup.steps)
+    validate = single_run.make_validate(setup, dataset)
+    metadata = single_run.run_metadata(first_state, dataset, setup.steps)
     for directory, document in zip(directories, documents, strict=True):
         stack.enter_context(exclusive_lock(directory.path))
-        init_run_dir(directory, document, metadata, dataset)
+        single_run.init_run_dir(directory, document, metadata, dataset)
 
     stores = [setup.open_checkpoints(directory) for directory in directories]
     step, state, carry, progresses = restore_newest(population, stores, state, carry)
@@ -228,7 +205,7 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
     )
     loop.train(state, carry, step)
     for directory, record in zip(directories, records, strict=True):
-        dump_nonfinite(directory, setup, record)
+        single_run.dump_nonfinite(directory, setup, record)
 
 
 def restore_newest(
@@ -254,7 +231,9 @@ def restore_newest(
     like = setup.checkpoint_state(partitioner.trial(state, 0), new_carry)
     restored = [checkpoints.restore(step, like) for checkpoints in stores]
     trials = [setup.from_checkpoint(content, new_carry) for content, _ in restored]
-    progresses = [resumed_progress(setup, document) for _, document in restored]
+    progresses = [
+        single_run.resumed_progress(setup, document) for _, document in restored
+    ]
     return step, *partitioner.stack(trials), progresses
 
 

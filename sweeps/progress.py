@@ -36,6 +36,7 @@ class TrialProgress:
         return cls(row["step"], f"{row['split']} loss {loss}")
 
 
+@dataclasses.dataclass
 class ProgressTable:
     """Table of the trials that run, below a line that sums up the sweep.
 
@@ -45,15 +46,12 @@ class ProgressTable:
       out: stream to write to; stdout by default.
     """
 
-    def __init__(
-        self,
-        metric: Metric,
-        steps: int | None,
-        workers: int,
-        out: TextIO | None = None,
-    ):
-        self.metric, self.steps, self.workers = metric, steps, workers
-        self.out = out or sys.stdout
+    metric: Metric
+    steps: int | None
+    workers: int
+    out: TextIO = dataclasses.field(default_factory=lambda: sys.stdout)
+
+    def __post_init__(self):
         self.live = None
         if self.out.isatty():
             self.live = Live(console=Console(file=self.out), auto_refresh=False)
@@ -67,7 +65,11 @@ class ProgressTable:
         Args:
           progress: trial number -> progress, for the trials of this process.
         """
-        fractions = [self._fraction_done(trial) for trial in progress.values()]
+        # A point may set more steps than the config.
+        fractions = [
+            min(1.0, trial.step / self.steps) if trial and self.steps else 0.0
+            for trial in progress.values()
+        ]
         summary = summarize(trials, self.metric, self.workers, fractions)
         if self.live is None:
             line = summary.rpartition(",")[0]  # the time left always changes
@@ -78,9 +80,14 @@ class ProgressTable:
         table = Table(box=None, pad_edge=False)
         for name in ("trial", "point", "step", "last metrics"):
             table.add_column(name, no_wrap=True, overflow="ellipsis")
+        total = "" if self.steps is None else f"/{self.steps}"
         for trial in trials:
             if trial.state == trial_state.RUNNING:
-                table.add_row(*self._cells(trial, progress.get(trial.number)))
+                cells = ["", "starting, or run by another process"]
+                if reached := progress.get(trial.number):
+                    cells = [f"{reached.step}{total}", reached.summary]
+                point = format_point(trial.last.point or {})
+                table.add_row(str(trial.number), point, *cells)
         self.live.start()
         head = Text(summary, no_wrap=True, overflow="ellipsis")
         self.live.update(Group(head, table) if table.rows else head, refresh=True)
@@ -90,19 +97,6 @@ class ProgressTable:
         if self.live is not None:
             self.live.stop()
 
-    def _fraction_done(self, progress: TrialProgress | None) -> float:
-        if progress is None or self.steps is None:
-            return 0.0
-        # A point may set more steps than the config.
-        return min(1.0, progress.step / self.steps)
-
-    def _cells(self, trial: Trial, progress: TrialProgress | None) -> list[str]:
-        cells = [str(trial.number), format_point(trial.last.point or {})]
-        if progress is None:
-            return [*cells, "", "starting, or run by another process"]
-        total = "" if self.steps is None else f"/{self.steps}"
-        return [*cells, f"{progress.step}{total}", progress.summary]
-
 
 def summarize(
     trials: Sequence[Trial],
@@ -110,36 +104,39 @@ def summarize(
     workers: int,
     fractions: Sequence[float] = (),
 ) -> str:
-    """Returns a line with the number of trials by state, the best and the time left."""
+    """Returns a line with the number of trials by state, the best and the time left.
+
+    Args:
+      fractions: for each trial that runs here, the fraction of it that is done.
+    """
     counts = collections.Counter(trial.state for trial in trials)
-    parts = [f"{counts[trial_state.DONE]} done"]
-    for state in (trial_state.RUNNING, *trial_state.ENDED[1:]):
-        if counts[state] or state == trial_state.RUNNING:
-            parts.append(f"{counts[state]} {state}")
+    parts = [
+        f"{counts[trial_state.DONE]} done",
+        f"{counts[trial_state.RUNNING]} running",
+    ]
+    parts += [f"{counts[s]} {s}" for s in trial_state.ENDED[1:] if counts[s]]
     if (best := best_trial(trials, metric)) is not None:
         value = format_value(best.last.value)
         parts.append(f"best {metric.spec} {value} (trial {best.number})")
-    left = seconds_left(trials, workers, fractions)
-    parts.append("time left unknown" if left is None else f"{_clock(left)} left")
-    return f"{len(trials)} trials: {', '.join(parts)}"
+    left = "time left unknown"
+    if (seconds := seconds_left(trials, workers, fractions)) is not None:
+        minutes, seconds = divmod(round(seconds), 60)
+        left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+    return f"{len(trials)} trials: {', '.join([*parts, left])}"
 
 
 def best_trial(trials: Sequence[Trial], metric: Metric) -> Trial | None:
     """Returns the best of the trials that are done, the first of equals."""
     done = [trial for trial in trials if trial.state == trial_state.DONE]
-    if not done:
-        return None
-    return max(done, key=lambda t: (metric.sign * t.last.value, -t.number))
+    return max(
+        done, key=lambda t: (metric.sign * t.last.value, -t.number), default=None
+    )
 
 
 def seconds_left(
     trials: Sequence[Trial], workers: int, fractions: Sequence[float]
 ) -> float | None:
-    """Estimates the time left from the mean duration of the trials that ended.
-
-    Args:
-      fractions: for each trial that runs here, the fraction of it that is done.
-    """
+    """Estimates the time left from the mean duration of the trials that ended."""
     ended = [trial.seconds for trial in trials if trial.state in trial_state.ENDED]
     if not ended:
         return None
@@ -151,25 +148,17 @@ def seconds_left(
 
 def final_table(trials: Sequence[Trial], metric: Metric) -> str:
     """Formats all trials, best first; failed ones are last, with their errors."""
-    order = {state: rank for rank, state in enumerate(trial_state.ENDED)}
-
-    def rank(trial: Trial):
-        value = trial.last.value if trial.last else None
-        score = -metric.sign * value if value is not None else 0
-        return order.get(trial.state, len(order)), score, trial.number
-
-    lines = [f"{'trial':>5}  {'state':8}  {metric.spec:>12}  point"]
-    for trial in sorted(trials, key=rank):
+    ranks = {state: rank for rank, state in enumerate(trial_state.ENDED)}
+    rows = []
+    for trial in trials:
         last = trial.last
-        value = "" if last is None or last.value is None else format_value(last.value)
-        point = format_point(last.point or {}) if last else ""
-        lines.append(f"{trial.number:>5}  {trial.state:8}  {value:>12}  {point}")
+        value = last.value if last else None
+        cell = "" if value is None else format_value(value)
+        point = format_point((last and last.point) or {})
+        row = f"{trial.number:>5}  {trial.state:8}  {cell:>12}  {point}"
         if trial.state == trial_state.FAILED:
-            lines.append(f"{'':>5}  {last.error}")
-    return "\n".join(lines)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+            row += f"\n{'':>5}  {last.error}"
+        score = 0 if value is None else -metric.sign * value
+        rows.append((ranks.get(trial.state, len(ranks)), score, trial.number, row))
+    head = f"{'trial':>5}  {'state':8}  {metric.spec:>12}  point"
+    return "\n".join([head, *(row for *_, row in sorted(rows))])

@@ -4,6 +4,7 @@ Trials that train as one program (a population) must share all settings but thos
 training/vmapped_trials/step.py can vary.
 """
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -20,11 +21,7 @@ from utils.errors import UserError
 def claim_next(
     study: Study, fits: Callable[[Trial], bool] | None = None
 ) -> Claim | None:
-    """Claims the first open trial for this process; None if there is none.
-
-    Args:
-      fits: which trials are acceptable; None: all.
-    """
+    """Claims the first open trial that `fits` accepts; None if there is none."""
     for trial in study.trials():
         if trial.state != trial_state.OPEN or (fits and not fits(trial)):
             continue
@@ -33,24 +30,20 @@ def claim_next(
     return None
 
 
+@dataclasses.dataclass(frozen=True)
 class Scheduler:
     """Selects the trials that a worker starts together.
 
     Attributes:
-      population: number of trials that a worker trains as one program.
       stopped: event after which no trial is to start.
+      population: number of trials that a worker trains as one program.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        configs: TrialConfigs,
-        directory: SweepDirectory,
-        stopped: threading.Event,
-        population: int,
-    ):
-        self.study, self.configs, self.directory = study, configs, directory
-        self.stopped, self.population = stopped, population
+    study: Study
+    configs: TrialConfigs
+    directory: SweepDirectory
+    stopped: threading.Event
+    population: int
 
     def next_trials(self) -> list[Claim]:
         """Claims the next trials of a worker; empty if there are none.

@@ -19,10 +19,10 @@ samples from that.
 """
 
 import dataclasses
-import importlib.util
-import itertools
+import functools
 import math
 import re
+import runpy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,24 @@ __all__ = [
 ]  # fmt: skip
 
 
-# Distributions. `quantile(u)` is the inverse of the distribution function.
+class Distribution:
+    """Distribution of the values of a key, formatted as in `Uniform(0.1, 0.5)`."""
+
+    def quantile(self, u: float) -> Any:
+        """Returns the value at which the distribution function is u, in [0, 1)."""
+
+    def __contains__(self, value: Any) -> bool:
+        """Whether a value is possible."""
+
+    def __str__(self) -> str:
+        values = dataclasses.astuple(self)
+        if isinstance(self, Choice):
+            values = self.values
+        return f"{type(self).__name__}({', '.join(map(repr, values))})"
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
+class Interval(Distribution):
     """Base class of distributions over numbers from low to high."""
 
     low: float
@@ -51,11 +64,14 @@ class Interval:
     def __post_init__(self):
         low, high = self.low, self.high
         if not (_is_number(low) and _is_number(high) and low < high):
-            text = format_distribution(self)
-            raise UserError(f"{text}: low must be a number below high")
+            raise UserError(f"{self}: low must be a number below high")
 
     def __contains__(self, value: Any) -> bool:
         return _is_number(value) and self.low <= value <= self.high
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +89,7 @@ class LogUniform(Interval):
     def __post_init__(self):
         super().__post_init__()
         if self.low <= 0:
-            raise UserError(f"{format_distribution(self)}: low must be above 0")
+            raise UserError(f"{self}: low must be above 0")
 
     def quantile(self, u: float) -> float:
         low, high = math.log(self.low), math.log(self.high)
@@ -94,8 +110,7 @@ class Integers(Interval):
     def __post_init__(self):
         super().__post_init__()
         if self.log and self.low < 1:
-            text = format_distribution(self)
-            raise UserError(f"{text}: with log=True, low must be at least 1")
+            raise UserError(f"{self}: with log=True, low must be at least 1")
 
     def quantile(self, u: float) -> int:
         if self.log:
@@ -108,7 +123,7 @@ class Integers(Interval):
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(Distribution):
     """Uniform distribution over a list of values."""
 
     values: tuple
@@ -124,10 +139,6 @@ class Choice:
         return value in self.values
 
 
-Distribution = Uniform | LogUniform | Integers | Choice
-Ranges = Mapping[str, Distribution]
-Point = dict[str, Any]  # from a key to a value, or to a Distribution
-
 uniform, log_uniform, integers = Uniform, LogUniform, Integers
 
 
@@ -136,90 +147,72 @@ def choice(*values) -> Choice:
     return Choice(values)
 
 
-def format_distribution(distribution: Distribution) -> str:
-    """Formats a distribution as in `LogUniform(0.0001, 0.01)`."""
-    values = dataclasses.astuple(distribution)
-    if isinstance(distribution, Choice):
-        values = distribution.values
-    return f"{type(distribution).__name__}({', '.join(map(repr, values))})"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-# Sequences of points.
+Ranges = Mapping[str, Distribution]
+Point = dict[str, Any]  # from a key to a value, or to a Distribution
 
 
 class PointSequence:
-    """Finite or infinite sequence of points of a search space.
+    """Sequence of points of a search space.
 
     Attributes:
-      size: number of points; None: infinite.
+      size: number of points, or infinity.
+      is_adaptive: whether points depend on the results of earlier trials.
     """
 
-    size: int | None = None
+    size: float
+    is_adaptive = False
 
     def point(self, number: int, seed: int) -> Point:
         """Returns point `number`, counted from 0 and below `size`."""
-        raise NotImplementedError
 
     def domains(self) -> dict[str, Distribution]:
-        """Returns the distribution of each key's values."""
-        raise NotImplementedError
+        """Returns each key's range, or all the values that lists give it."""
 
     def to_dict(self) -> dict:
         """Returns a JSON object, equal for equal sequences only."""
-        raise NotImplementedError
 
-    @property
-    def is_adaptive(self) -> bool:
-        """Whether points depend on the results of earlier trials."""
-        return False
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
 
 
-@dataclasses.dataclass(frozen=True)
 class Listed(PointSequence):
-    """Sequence of points that are given one by one."""
+    """Sequence of just these points: [{"optim.lr": 1e-3, "seed": 1}, ...]."""
 
-    points: tuple[Point, ...]
-
-    @property
-    def size(self) -> int:
-        return len(self.points)
+    def __init__(self, points: Sequence[Point]):
+        self.points = [dict(point) for point in points]
+        self.size = len(self.points)
 
     def point(self, number: int, seed: int) -> Point:
         return dict(self.points[number])
 
     def domains(self) -> dict[str, Distribution]:
-        values: dict[str, list] = {}
-        for key, value in itertools.chain(*(p.items() for p in self.points)):
-            if value not in values.setdefault(key, []):
-                values[key].append(value)
-        return {key: Choice(tuple(distinct)) for key, distinct in values.items()}
+        return _union(
+            {key: Choice((value,)) for key, value in point.items()}
+            for point in self.points
+        )
 
     def to_dict(self) -> dict:
-        return {"kind": "listed", "points": list(self.points)}
+        return {"kind": "listed", "points": self.points}
 
 
-@dataclasses.dataclass(frozen=True)
 class Sampled(PointSequence):
     """Sequence of points sampled from the distributions of some keys.
 
     Attributes:
-      method: "random", "quasi_random" or "tpe".
+      method: "random" (Bergstra and Bengio 2012); "quasi_random", a scrambled Halton
+        sequence, which covers the space more evenly; or "tpe" (Bergstra et al. 2011),
+        whose points earlier results suggest.
     """
 
-    method: str
-    ranges: dict[str, Distribution]
-    size: int | None = None
-
-    def __post_init__(self):
-        for key, distribution in self.ranges.items():
+    def __init__(self, method: str, ranges: Ranges, size: int | None = None):
+        self.method, self.ranges = method, dict(ranges)
+        self.size = math.inf if size is None else size
+        self.is_adaptive = method == "tpe"
+        for key, distribution in ranges.items():
             if not isinstance(distribution, Distribution):
                 raise UserError(
-                    f"{self.method}: {key} needs uniform, log_uniform, integers or "
-                    f"choice, got {distribution!r}"
+                    f"{method}: {key} needs uniform, log_uniform, integers or choice, "
+                    f"got {distribution!r}"
                 )
 
     def point(self, number: int, seed: int) -> Point:
@@ -240,11 +233,8 @@ class Sampled(PointSequence):
             [key, {"kind": type(within).__name__, **dataclasses.asdict(within)}]
             for key, within in self.ranges.items()
         ]
-        return {"kind": self.method, "ranges": ranges, "size": self.size}
-
-    @property
-    def is_adaptive(self) -> bool:
-        return self.method == "tpe"
+        size = None if self.size == math.inf else self.size
+        return {"kind": self.method, "ranges": ranges, "size": size}
 
 
 def halton_point(number: int, dimensions: int, seed: int) -> np.ndarray:
@@ -260,60 +250,53 @@ def halton_point(number: int, dimensions: int, seed: int) -> np.ndarray:
     return np.minimum(sequence.fast_forward(number).random()[0], 1 - 2**-53)
 
 
-@dataclasses.dataclass(frozen=True)
 class Combined(PointSequence):
-    """Base class of the sequences that are made of others."""
+    """Base class of the sequences that are made of others.
 
-    parts: tuple[PointSequence, ...]
+    Attributes:
+      joins_points: whether a point has the keys of all parts, which must differ.
+    """
 
-    def __post_init__(self):
-        for part in self.parts:
+    joins_points = True
+
+    def __init__(self, *parts: PointSequence):
+        for part in parts:
             if not isinstance(part, PointSequence):
                 raise UserError(
                     f"{part!r} is not a sequence of points: use grid, listed, seeds, "
                     "random, quasi_random or tpe"
                 )
-
-    @property
-    def is_adaptive(self) -> bool:
-        return any(part.is_adaptive for part in self.parts)
+        self.parts, self.sizes = parts, [part.size for part in parts]
+        self.is_adaptive = any(part.is_adaptive for part in parts)
+        keys = [key for part in parts for key in part.domains()]
+        for key in keys if self.joins_points else ():
+            if keys.count(key) > 1:
+                raise UserError(f"{key} is in two parts of a product or zip")
 
     def domains(self) -> dict[str, Distribution]:
-        return _merge(part.domains() for part in self.parts)
+        return _union(part.domains() for part in self.parts)
 
     def to_dict(self) -> dict:
         parts = [part.to_dict() for part in self.parts]
         return {"kind": type(self).__name__.lower(), "parts": parts}
 
-    def _check_keys(self) -> None:
-        keys = [key for part in self.parts for key in part.domains()]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"{key} is in two parts of a product or zip")
 
-
-@dataclasses.dataclass(frozen=True)
 class Product(Combined):
     """Cartesian product of sequences; the last changes fastest.
 
     Only the first may be infinite.
     """
 
-    def __post_init__(self):
-        super().__post_init__()
-        self._check_keys()
+    def __init__(self, *parts: PointSequence):
+        super().__init__(*parts)
         if self.is_adaptive:
             raise UserError(
                 "tpe(...) cannot be a part of a product, since each of its points "
                 "belongs to one trial: use zipped or chained"
             )
-        if any(part.size is None for part in self.parts[1:]):
+        if math.inf in self.sizes[1:]:
             raise UserError("only the first part of a product may be infinite")
-
-    @property
-    def size(self) -> int | None:
-        sizes = [part.size for part in self.parts]
-        return None if None in sizes else math.prod(sizes)
+        self.size = math.prod(self.sizes)
 
     def point(self, number: int, seed: int) -> Point:
         points = []
@@ -324,75 +307,64 @@ class Product(Combined):
         return _merge(reversed(points))
 
 
-@dataclasses.dataclass(frozen=True)
 class Zip(Combined):
     """Sequence whose point n joins the points n of all parts."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        self._check_keys()
-        sizes = {part.size for part in self.parts} - {None}
+    def __init__(self, *parts: PointSequence):
+        super().__init__(*parts)
+        sizes = set(self.sizes) - {math.inf}
         if len(sizes) > 1:
             raise UserError(
                 f"zipped parts have {sorted(sizes)} points; sizes must be equal"
             )
-
-    @property
-    def size(self) -> int | None:
-        return next((p.size for p in self.parts if p.size is not None), None)
+        self.size = min(self.sizes)
 
     def point(self, number: int, seed: int) -> Point:
         return _merge(part.point(number, seed) for part in self.parts)
 
 
-@dataclasses.dataclass(frozen=True)
 class Chain(Combined):
     """Concatenation of sequences, of which only the last may be infinite."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        if any(part.size is None for part in self.parts[:-1]):
-            raise UserError("only the last part of a chain may be infinite")
+    joins_points = False
 
-    @property
-    def size(self) -> int | None:
-        sizes = [part.size for part in self.parts]
-        return None if None in sizes else sum(sizes)
+    def __init__(self, *parts: PointSequence):
+        super().__init__(*parts)
+        if math.inf in self.sizes[:-1]:
+            raise UserError("only the last part of a chain may be infinite")
+        self.size = sum(self.sizes)
 
     def point(self, number: int, seed: int) -> Point:
         for part in self.parts:
-            if part.size is None or number < part.size:
+            if number < part.size:
                 return part.point(number, seed)
             number -= part.size
         raise IndexError(number)
 
-    def domains(self) -> dict[str, Distribution]:
-        """Returns each key's range, or all the values that lists give it."""
-        merged: dict[str, Distribution] = {}
-        for part in self.parts:
-            for key, within in part.domains().items():
-                merged[key] = _union(key, merged.get(key, within), within)
-        return merged
+
+def _union(all_domains: Iterable[dict[str, Distribution]]) -> dict[str, Distribution]:
+    """Returns for each key its one range, or else all values of its choices."""
+    union: dict[str, Distribution] = {}
+    for key, new in (item for domains in all_domains for item in domains.items()):
+        old = union.setdefault(key, new)
+        if isinstance(old, Choice) and isinstance(new, Choice):
+            added = (value for value in new.values if value not in old.values)
+            union[key] = Choice((*old.values, *added))
+        elif isinstance(old, Choice):
+            union[key] = new
+        elif old != new and not isinstance(new, Choice):
+            raise UserError(f"{key} has two ranges in a chain: {old!r} and {new!r}")
+    return union
 
 
-def _union(key: str, first: Distribution, second: Distribution) -> Distribution:
-    if first == second:
-        return first
-    if isinstance(first, Choice) and isinstance(second, Choice):
-        added = (value for value in second.values if value not in first.values)
-        return Choice((*first.values, *added))
-    if isinstance(first, Choice) or isinstance(second, Choice):
-        return second if isinstance(first, Choice) else first
-    raise UserError(f"{key} has two ranges in a chain: {first} and {second}")
-
-
-def _merge(points: Iterable[dict]) -> dict:
+def _merge(points: Iterable[Point]) -> Point:
     return {key: value for point in points for key, value in point.items()}
 
 
-def listed(points: Sequence[Point]) -> PointSequence:
-    """Returns just these points: [{"optim.lr": 1e-3, "seed": 1}, ...]."""
-    return Listed(tuple(dict(point) for point in points))
+listed, product, zipped, chained = Listed, Product, Zip, Chain
+random = functools.partial(Sampled, "random")
+quasi_random = functools.partial(Sampled, "quasi_random")
+tpe = functools.partial(Sampled, "tpe")
 
 
 def grid(values: Mapping[str, Sequence]) -> PointSequence:
@@ -400,46 +372,13 @@ def grid(values: Mapping[str, Sequence]) -> PointSequence:
     for key, row in values.items():
         if isinstance(row, str) or not isinstance(row, Sequence) or not row:
             raise UserError(f"grid: {key} needs a list of values, got {row!r}")
-    parts = [listed([{key: value} for value in row]) for key, row in values.items()]
-    return parts[0] if len(parts) == 1 else Product(tuple(parts))
+    parts = [Listed([{key: value} for value in row]) for key, row in values.items()]
+    return parts[0] if len(parts) == 1 else Product(*parts)
 
 
 def seeds(count: int, first: int = 0) -> PointSequence:
     """Returns points that differ in `seed`, which sets parameters and dropout."""
     return grid({"seed": range(first, first + count)})
-
-
-def random(ranges: Ranges, size: int | None = None) -> PointSequence:
-    """Returns independent samples (random search, Bergstra and Bengio 2012)."""
-    return Sampled("random", dict(ranges), size)
-
-
-def quasi_random(ranges: Ranges, size: int | None = None) -> PointSequence:
-    """Returns a scrambled Halton sequence, which covers the space more evenly."""
-    return Sampled("quasi_random", dict(ranges), size)
-
-
-def tpe(ranges: Ranges, size: int | None = None) -> PointSequence:
-    """Returns points that earlier results suggest (TPE, Bergstra et al. 2011)."""
-    return Sampled("tpe", dict(ranges), size)
-
-
-def product(*parts: PointSequence) -> PointSequence:
-    """Returns the Cartesian product of sequences; the last changes fastest."""
-    return Product(parts)
-
-
-def zipped(*parts: PointSequence) -> PointSequence:
-    """Returns the points n of all sequences joined to one point n."""
-    return Zip(parts)
-
-
-def chained(*parts: PointSequence) -> PointSequence:
-    """Returns the points of the first sequence, then those of the next ones."""
-    return Chain(parts)
-
-
-# Spaces.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -475,7 +414,6 @@ class Pruning:
 
         Args:
           steps: steps of a trial; None: unknown.
-          first_validation: step of the first validation.
 
         Raises:
           UserError: Hyperband does not know the last step, or it precedes the first.
@@ -494,14 +432,8 @@ class Pruning:
         return first, last
 
 
-def asha(**options) -> Pruning:
-    """Returns asynchronous successive halving; see `Pruning` for its options."""
-    return Pruning("asha", **options)
-
-
-def hyperband(**options) -> Pruning:
-    """Returns the Hyperband rule; see `Pruning` for its options."""
-    return Pruning("hyperband", **options)
+asha = functools.partial(Pruning, "asha")
+hyperband = functools.partial(Pruning, "hyperband")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -548,10 +480,7 @@ class Space:
         return self.points.point(number, self.seed)
 
     def num_trials(self, requested: int | None) -> int:
-        """Returns the number of trials.
-
-        Args:
-          requested: value of --trials, if it was given.
+        """Returns the number of trials, given the value of --trials if there is one.
 
         Raises:
           UserError: it is below 1 or above the number of points, or the space is
@@ -559,19 +488,22 @@ class Space:
         """
         wanted = self.trials if requested is None else requested
         size = self.points.size
-        if wanted is None and size is None:
+        if wanted is None and size == math.inf:
             raise UserError("the space is infinite: give the number with --trials=N")
         if wanted is not None and wanted < 1:
             raise UserError(f"--trials={wanted} must be at least 1")
-        if requested is not None and size is not None and requested > size:
+        if requested is not None and requested > size:
             raise UserError(f"--trials={requested}: the space has {size} points")
-        return min(count for count in (wanted, size) if count is not None)
+        return size if wanted is None else min(wanted, size)
 
     def to_dict(self) -> dict:
         """Returns a JSON object without `trials` and `retries`, which may change."""
-        fields = dataclasses.asdict(dataclasses.replace(self, points=Listed(())))
-        kept = {key: fields[key] for key in ("metric", "direction", "value", "seed")}
-        return {**kept, "pruning": fields["pruning"], "points": self.points.to_dict()}
+        kept = ("metric", "direction", "value", "seed")
+        return {
+            **{key: getattr(self, key) for key in kept},
+            "pruning": self.pruning and dataclasses.asdict(self.pruning),
+            "points": self.points.to_dict(),
+        }
 
 
 def read_space(path: str) -> Space:
@@ -580,29 +512,28 @@ def read_space(path: str) -> Space:
     Raises:
       UserError: the file does not exist, fails or returns something else.
     """
-    file = Path(path)
-    if not file.is_file():
+    if not Path(path).is_file():
         known = [str(p) for p in sorted(Path("configs/sweeps").glob("[!_]*.py"))]
         raise UserError(f"space {path} does not exist; there are {', '.join(known)}")
-    spec = importlib.util.spec_from_file_location("space", file)
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_space"):
+        content = runpy.run_path(path)
+        if "get_space" not in content:
             raise UserError("it defines no function get_space()")
-        space = module.get_space()
-    except UserError as error:
-        raise UserError(f"space {path}: {error}") from error
-    except (ImportError, NameError) as error:
-        quoted = re.search(r"name '(\w+)'", str(error))
-        if isinstance(error, ModuleNotFoundError) or not quoted:
-            raise UserError(f"space {path}: {error}") from error
-        raise UserError(
-            f"space {path}: Unknown name {quoted[1]!r}; sweeps.search_space has "
-            f"{', '.join(__all__)}"
-        ) from error
+        space = content["get_space"]()
+        if not isinstance(space, Space):
+            raise UserError(f"get_space() returned {space!r}, not a Space")
     except Exception as error:
-        raise UserError(f"space {path}: {type(error).__name__}: {error}") from error
-    if not isinstance(space, Space):
-        raise UserError(f"space {path}: get_space() returned {space!r}, not a Space")
+        raise UserError(f"space {path}: {_describe(error)}") from error
     return space
+
+
+def _describe(error: Exception) -> str:
+    name = re.search(r"name '(\w+)'", str(error))
+    if isinstance(error, UserError | ModuleNotFoundError):
+        return str(error)
+    if isinstance(error, ImportError | NameError) and name:
+        known = ", ".join(__all__)
+        return f"Unknown name {name[1]!r}; sweeps.search_space has {known}"
+    if isinstance(error, ImportError | NameError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

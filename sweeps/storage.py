@@ -5,6 +5,8 @@ the sweep's directory; any SQLAlchemy URL serves machines that do not.
 """
 
 import contextlib
+import dataclasses
+import os
 import sys
 import threading
 import time
@@ -15,10 +17,7 @@ from typing import Any
 import optuna
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import (
-    JournalFileBackend,
-    JournalFileSymlinkLock,
-)
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from training.signals import StopRequested
 from utils import locks
@@ -28,12 +27,14 @@ TRANSIENT_ERRORS = (
     sqlalchemy.exc.DBAPIError,  # raised by database drivers
     sqlalchemy.exc.TimeoutError,
     optuna.exceptions.StorageInternalError,
+    optuna.exceptions.DuplicatedStudyError,  # another process created it just now
     OSError,
 )
 TIMEOUT_SECONDS = 600.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 
 
+@dataclasses.dataclass
 class RetryingStorage:
     """Calls functions of a storage again while they fail, with growing pauses.
 
@@ -43,15 +44,10 @@ class RetryingStorage:
       timeout: seconds after which it gives up.
     """
 
-    def __init__(
-        self,
-        name: str,
-        stopped: threading.Event | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self.name, self.timeout, self.clock = name, timeout, clock
-        self.stopped = stopped or threading.Event()
+    name: str
+    stopped: threading.Event = dataclasses.field(default_factory=threading.Event)
+    timeout: float = TIMEOUT_SECONDS
+    clock: Callable[[], float] = time.monotonic
 
     def __call__(self, function: Callable, *arguments: Any, **options: Any) -> Any:
         """Returns the result of `function` as soon as the storage answers.
@@ -136,13 +132,10 @@ class JournalLock:
 def drop_incomplete_line(path: Path) -> None:
     """Truncates a file after the last end of a line."""
     with path.open("r+b") as file:
-        size = file.seek(0, 2)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            content = path.read_bytes()
-            file.truncate(content.rfind(b"\n") + 1)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"", b"\n"):
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
 
 
 def _first_line(error: BaseException) -> str:

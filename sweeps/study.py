@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps import trial_state
 from sweeps.objective import Objective
 from sweeps.optuna_adapter import (
+    attempt_key,
     live_trial,
     make_pruner,
     make_sampler,
@@ -86,19 +87,25 @@ class Study:
         self.space, self.num_trials, self.objective = space, num_trials, objective
         self.retrying, self.monitor = retrying, monitor or LivenessMonitor()
         pruner = make_pruner(space.pruning, steps, first_validation)
-        direction = DIRECTIONS[objective.metric.direction]
-        self.study = retrying(_create_or_load, open_storage, name, direction, pruner)
+        self.study = retrying(
+            lambda: optuna.create_study(
+                storage=open_storage(),
+                study_name=name,
+                direction=DIRECTIONS[objective.metric.direction],
+                pruner=pruner,
+                load_if_exists=True,
+            )
+        )
         self._check_description(name, description)
         self.retrying(self._repair)
 
     def _check_description(self, name: str, description: dict) -> None:
         """Raises UserError if the study is of another config or space."""
-        attributes = self.retrying(lambda: self.study.user_attrs)
-        if "sweep" not in attributes:
+        if "sweep" not in self.retrying(lambda: self.study.user_attrs):
             self.retrying(self.study.set_user_attr, "sweep", description)
-            # Another process may have written its own meanwhile.
-            attributes = self.retrying(lambda: self.study.user_attrs)
-        check_description(attributes["sweep"], description, f"the study {name}")
+        # Another process may have written its own meanwhile.
+        stored = self.retrying(lambda: self.study.user_attrs["sweep"])
+        check_description(stored, description, f"the study {name}")
 
     def _repair(self) -> None:
         """Completes what processes were doing when they were killed."""
@@ -127,13 +134,8 @@ class Study:
         self.retrying(self.study.add_trial, self._new_attempt(trial, index, token))
         found = self.retrying(self._optuna_trials)
         own = next(t for t in found if t.user_attrs.get("token") == token)
-        rivals = [
-            t
-            for t in found
-            if (t.user_attrs.get("trial"), t.user_attrs.get("attempt"))
-            == (trial.number, index)
-        ]
-        if rivals[0].number != own.number:
+        first = next(t for t in found if attempt_key(t) == (trial.number, index))
+        if first.number != own.number:
             self.retrying(self._close, own, {"outcome": trial_state.LOST})
             return None
         earlier = {attempt.storage_number for attempt in trial.attempts}
@@ -148,9 +150,7 @@ class Study:
 
     def _new_attempt(self, trial: Trial, index: int, token: str) -> FrozenTrial:
         """Returns an attempt to add, with its point if that is known."""
-        point = trial.last.point if trial.last else None
-        if point is None:
-            point = self.space.point(trial.number)
+        point = (trial.last and trial.last.point) or self.space.point(trial.number)
         known = {k: v for k, v in point.items() if not isinstance(v, Distribution)}
         params, distributions = to_optuna_params(known, self.space.points.domains())
         attributes = {
@@ -191,11 +191,7 @@ class Study:
         self._write(claim.optuna_trial.set_user_attr, "heartbeat", heartbeat)
 
     def report(self, claim: Claim, values: dict[int, float]) -> bool:
-        """Reports the new values of a trial; returns whether to prune it.
-
-        Args:
-          values: step -> value of the pruning metric.
-        """
+        """Reports new values (step -> pruning metric); returns whether to prune."""
         new = {step: v for step, v in values.items() if step > claim.last_reported_step}
         if not new or self.space.pruning is None:
             return False
@@ -243,32 +239,15 @@ class Study:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def _create_or_load(open_storage, name: str, direction: str, pruner) -> optuna.Study:
-    try:
-        return optuna.create_study(
-            storage=open_storage(),
-            study_name=name,
-            direction=direction,
-            pruner=pruner,
-            load_if_exists=True,
-        )
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise OSError(f"{error}") from error  # created at the same time: retry
-
-
 def to_attempt(trial: FrozenTrial) -> TrialAttempt:
     """Converts a trial of Optuna to an attempt."""
     attributes = trial.user_attrs
-    heartbeat, result = attributes.get("heartbeat"), attributes.get("result", {})
+    heartbeat = attributes.get("heartbeat")
     return TrialAttempt(
-        storage_number=trial.number,
-        trial=attributes["trial"],
-        index=attributes["attempt"],
-        outcome=result.get("outcome"),
+        trial.number,
+        attributes["trial"],
+        attributes["attempt"],
         heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
         point=attributes.get("point"),
-        value=result.get("value"),
-        step=result.get("step"),
-        error=result.get("error"),
-        seconds=result.get("seconds"),
+        **attributes.get("result", {}),
     )

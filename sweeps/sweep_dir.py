@@ -83,20 +83,18 @@ def check_description(stored: dict, current: dict, where: object) -> None:
             f"{where} holds a sweep of another config: {'; '.join(differences)}. "
             "Choose another --workdir, or give the same config to resume"
         )
-    if stored["space"] != current["space"]:
-        differences = _describe_changes(stored["space"], current["space"])
+    old, new = stored["space"], current["space"]
+    if old != new:
+        changes = [
+            f"{key} was {_shorten(old.get(key))}, is {_shorten(new.get(key))}"
+            for key in new
+            if old.get(key) != new.get(key)
+        ]
         raise UserError(
             f"the search space differs from that of the sweep in {where}: "
-            f"{differences}. Choose another --workdir, or give the same space to resume"
+            f"{'; '.join(changes)}. Choose another --workdir, or give the same space "
+            "to resume"
         )
-
-
-def _describe_changes(stored: dict, current: dict) -> str:
-    return "; ".join(
-        f"{key} was {_shorten(stored.get(key))}, is {_shorten(current.get(key))}"
-        for key in current
-        if stored.get(key) != current.get(key)
-    )
 
 
 def _shorten(value: object, max_length: int = 160) -> str:

@@ -6,8 +6,8 @@ one of its models.
 
 import dataclasses
 import difflib
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,9 @@ def format_point(point: Point) -> str:
 
 
 def _read_config(file: str, model: str | None) -> ConfigDict:
-    spec = importlib.util.spec_from_file_location("trial_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    get_config = runpy.run_path(file)["get_config"]
     try:
-        return module.get_config(*([] if model is None else [model]))
+        return get_config() if model is None else get_config(model)
     except KeyError as error:
         raise UserError(f"model={model!r}: {error.args[0]}") from error
 

@@ -18,12 +18,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
 from sweeps.search_space import Point
+from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
 from utils import cli
 
@@ -33,24 +34,9 @@ EXIT_CODE = "exit_code"  # file of a run directory that is over
 STOPPED_MARK = "stopped"  # file of a run directory that a population may resume
 POLL_SECONDS = 0.05
 # Exit codes of train.py.
-DONE, NOT_FINITE, STOPPED = 0, 3, 75
+FINISHED, NOT_FINITE, STOPPED = 0, 3, 75
 # Exit codes after a signal, some of which come before a handler is installed.
 AFTER_SIGNAL = (STOPPED, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrialSpec:
-    """Description of a trial for its process.
-
-    Attributes:
-      workdir: the run directory.
-      log: file to which output is appended.
-    """
-
-    configs: TrialConfigs
-    point: Point
-    workdir: Path
-    log: Path
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,12 +44,15 @@ class TrialProcess:
     """Trial in a process, which may train others at once.
 
     Attributes:
+      workdir: the run directory.
+      log: file that has the output of the process.
       process: None where all trials were over already.
       group: the trials of the process by their index, this one included.
       stopping: whether it was asked to stop.
     """
 
-    spec: TrialSpec
+    workdir: Path
+    log: Path
     process: subprocess.Popen | None
     group: "list[TrialProcess]"
     stopping: bool = False
@@ -71,15 +60,15 @@ class TrialProcess:
     @property
     def metrics(self) -> Path:
         """Path of the trial's metrics.jsonl."""
-        return self.spec.workdir / "metrics.jsonl"
+        return self.workdir / "metrics.jsonl"
 
     def code(self) -> int | None:
         """Returns the exit code of the trial; None while it runs."""
         # Before the files, which are complete once the process has ended.
         process_code = self.process and self.process.poll()
-        if (self.spec.workdir / EXIT_CODE).exists():
-            return int((self.spec.workdir / EXIT_CODE).read_text())
-        if (self.spec.workdir / STOPPED_MARK).exists():
+        if (self.workdir / EXIT_CODE).exists():
+            return int((self.workdir / EXIT_CODE).read_text())
+        if (self.workdir / STOPPED_MARK).exists():
             return STOPPED
         return process_code
 
@@ -112,7 +101,9 @@ class TrialProcess:
 
 
 def start_trials(
-    specs: Sequence[TrialSpec],
+    configs: TrialConfigs,
+    points: Mapping[int, Point],
+    directory: SweepDirectory,
     devices: DeviceAllocation,
     *,
     vmapped: bool = False,
@@ -123,16 +114,18 @@ def start_trials(
     The first one's log has the output of all.
 
     Args:
+      points: trial number -> point.
       vmapped: whether they train as one program, or there is just one, as in train.py.
       command: program that reads the description from its standard input.
     """
-    process, log = None, specs[0].log
-    if not all((spec.workdir / EXIT_CODE).exists() for spec in specs):
-        for spec in specs:
-            (spec.workdir / STOPPED_MARK).unlink(missing_ok=True)
-            spec.log.parent.mkdir(parents=True, exist_ok=True)
-        for spec in specs[1:]:
-            with spec.log.open("a", encoding="utf8") as file:
+    workdirs = [directory.run(trial) for trial in points]
+    log, *other_logs = [directory.log(trial) for trial in points]
+    process = None
+    if not all((workdir / EXIT_CODE).exists() for workdir in workdirs):
+        for workdir in workdirs:
+            (workdir / STOPPED_MARK).unlink(missing_ok=True)
+        for other in other_logs:
+            with other.open("a", encoding="utf8") as file:
                 print(f"trains together with others: see {log.name}", file=file)
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, paths))
@@ -145,15 +138,15 @@ def start_trials(
                 env={**os.environ, **devices.environment, "PYTHONPATH": path},
             )
         document = {
-            "configs": dataclasses.asdict(specs[0].configs),
-            "trials": [{"point": s.point, "workdir": str(s.workdir)} for s in specs],
+            "configs": dataclasses.asdict(configs),
+            "points": list(points.values()),
+            "workdirs": list(map(str, workdirs)),
             "cores": devices.cores,
             "vmapped": vmapped,
         }
         _write_line(process, json.dumps(document))
     group: list[TrialProcess] = []
-    for spec in specs:
-        group.append(TrialProcess(dataclasses.replace(spec, log=log), process, group))
+    group += [TrialProcess(workdir, log, process, group) for workdir in workdirs]
     return group
 
 
@@ -165,12 +158,8 @@ def _write_line(process: subprocess.Popen, line: object) -> None:
 
 
 def outcome_from_exit_code(code: int, stop_requested: bool) -> str:
-    """Returns the outcome of an attempt (trial_state.py).
-
-    Args:
-      stop_requested: whether the process was asked to stop.
-    """
-    if code == DONE:
+    """Returns the outcome of an attempt (trial_state.py)."""
+    if code == FINISHED:
         return trial_state.DONE
     if code == NOT_FINITE:
         return trial_state.DIVERGED
@@ -202,17 +191,17 @@ def main() -> int:
     if spec["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec["cores"])  # before a library counts them
     trial_configs = TrialConfigs(**spec["configs"])
-    configs = [trial_configs.config(trial["point"]) for trial in spec["trials"]]
-    workdirs = [Path(trial["workdir"]) for trial in spec["trials"]]
+    configs = [trial_configs.config(point) for point in spec["points"]]
+    workdirs = list(map(Path, spec["workdirs"]))
     if spec["vmapped"]:
         from sweeps import population
 
         statuses = population.train(configs, workdirs, stop_requests.copy)
-        return STOPPED if STOPPED in statuses else DONE
+        return STOPPED if STOPPED in statuses else FINISHED
     from experiment import train
 
     code = train.train(configs[0], workdirs[0])
-    if code in (DONE, NOT_FINITE):
+    if code in (FINISHED, NOT_FINITE):
         write_exit_code(workdirs[0], code)
     return code
 

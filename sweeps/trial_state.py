@@ -6,6 +6,7 @@ the order of the storage is valid, so that no lock is needed. When the process o
 attempt has died, the next attempt resumes the trial.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -34,12 +35,10 @@ EXPIRY_SECONDS = 180.0  # without a heartbeat: the process counts as dead
 def machine_id() -> str:
     """Returns an id of the machine since its last boot, and of its process table."""
     parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            part = os.readlink(path) if "ns" in path else Path(path).read_text()
-            parts.append(part.strip())
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return "/".join(parts)
 
 
@@ -80,6 +79,7 @@ class Heartbeat:
         return cls(machine_id(), pid, process_start_time(pid), time.time())
 
 
+@dataclasses.dataclass
 class LivenessMonitor:
     """Decides from heartbeats which processes are alive.
 
@@ -93,14 +93,11 @@ class LivenessMonitor:
       start_time: returns the start time of a process; None: it has ended.
     """
 
-    def __init__(
-        self,
-        machine: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        start_time: Callable[[int], float | None] = process_start_time,
-    ):
-        self.machine = machine_id() if machine is None else machine
-        self.clock, self.start_time = clock, start_time
+    machine: str = dataclasses.field(default_factory=machine_id)
+    clock: Callable[[], float] = time.monotonic
+    start_time: Callable[[int], float | None] = process_start_time
+
+    def __post_init__(self):
         self.last_change: dict[Hashable, tuple[Heartbeat | None, float]] = {}
 
     def is_alive(self, key: Hashable, heartbeat: Heartbeat | None) -> bool:
@@ -135,7 +132,7 @@ class TrialAttempt:
     storage_number: int
     trial: int
     index: int
-    outcome: str | None
+    outcome: str | None = None
     heartbeat: Heartbeat | None = None
     point: Point | None = None
     value: float | None = None
@@ -187,27 +184,25 @@ def group_by_trial(
     """Returns the first `num_trials` trials, each with its state.
 
     Args:
-      retries: number of times that a failed trial is run again.
       is_alive: whether the process of an attempt without an outcome is alive.
     """
-    valid: dict[int, dict[int, TrialAttempt]] = {}
+    valid: dict[int, dict[int, TrialAttempt]] = {n: {} for n in range(num_trials)}
     for attempt in sorted(attempts, key=lambda attempt: attempt.storage_number):
-        if attempt.outcome != LOST:
-            valid.setdefault(attempt.trial, {}).setdefault(attempt.index, attempt)
+        if attempt.outcome != LOST and attempt.trial in valid:
+            valid[attempt.trial].setdefault(attempt.index, attempt)
     trials = []
-    for number in range(num_trials):
-        row = valid.get(number, {})
+    for number, row in valid.items():
         own = tuple(row[index] for index in sorted(row))
         trials.append(Trial(number, _state(own, retries, is_alive), own))
     return trials
 
 
 def _state(attempts, retries, is_alive) -> str:
-    if not attempts:
+    outcomes = [attempt.outcome for attempt in attempts]
+    if not outcomes or outcomes[-1] == INTERRUPTED:
         return OPEN
-    outcome = attempts[-1].outcome
-    if outcome is None:
+    if outcomes[-1] is None:
         return RUNNING if is_alive(attempts[-1]) else OPEN
-    failures = sum(attempt.outcome == FAILED for attempt in attempts)
-    again = outcome == INTERRUPTED or (outcome == FAILED and failures <= retries)
-    return OPEN if again else outcome
+    if outcomes[-1] == FAILED and outcomes.count(FAILED) <= retries:
+        return OPEN
+    return outcomes[-1]

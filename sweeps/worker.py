@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
@@ -19,10 +18,9 @@ from sweeps.study import Claim, LeaseLost, Study
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import (
-    DONE,
+    FINISHED,
     STOPPED,
     TrialProcess,
-    TrialSpec,
     last_log_line,
     outcome_from_exit_code,
     start_trials,
@@ -60,37 +58,33 @@ class RunningTrial:
         return True
 
 
+@dataclasses.dataclass
 class SweepWorker:
     """Runs trials until all have ended, on each device allocation one at a time.
 
-    With a population, it is so many at a time. They start together, since they share
-    every batch; the next ones start when all have ended.
-
     Attributes:
-      running: the trials on each device allocation.
       stopped: event that is set when a signal asks the sweep to stop.
-      population: number of trials to train as one program.
+      population: number of trials that train as one program. They start together, since
+        they share every batch; the next ones start when all have ended.
       start: starts the process of some trials.
+      running: the trials on each device allocation.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        configs: TrialConfigs,
-        directory: SweepDirectory,
-        allocations: Sequence[DeviceAllocation],
-        table: ProgressTable,
-        stopped: threading.Event,
-        *,
-        population: int = 1,
-        start: Callable[..., list[TrialProcess]] = start_trials,
-    ):
-        self.study, self.configs, self.objective = study, configs, study.objective
-        self.directory, self.allocations = directory, allocations
-        self.table, self.stopped = table, stopped
-        self.population, self.start = population, start
-        self.scheduler = Scheduler(study, configs, directory, stopped, population)
-        self.running: list[list[RunningTrial]] = [[] for _ in allocations]
+    study: Study
+    configs: TrialConfigs
+    directory: SweepDirectory
+    allocations: Sequence[DeviceAllocation]
+    table: ProgressTable
+    stopped: threading.Event
+    population: int = 1
+    start: Callable[..., list[TrialProcess]] = start_trials
+
+    def __post_init__(self):
+        self.objective = self.study.objective
+        self.scheduler = Scheduler(
+            self.study, self.configs, self.directory, self.stopped, self.population
+        )
+        self.running: list[list[RunningTrial]] = [[] for _ in self.allocations]
         self.refresh_time = -REFRESH_SECONDS
 
     def run(self) -> int:
@@ -104,7 +98,7 @@ class SweepWorker:
         try:
             while not self.stopped.is_set():
                 if self._step():
-                    return DONE
+                    return FINISHED
                 self.stopped.wait(POLL_SECONDS)
         except StopRequested:
             pass
@@ -160,17 +154,13 @@ class SweepWorker:
         """Starts trials on a worker's devices; False if there are none to start."""
         claims = self.scheduler.next_trials()
         if claims:
-            specs = [
-                TrialSpec(
-                    self.configs,
-                    claim.point,
-                    workdir=self.directory.run(claim.trial),
-                    log=self.directory.log(claim.trial),
-                )
-                for claim in claims
-            ]
-            devices = self.allocations[worker]
-            processes = self.start(specs, devices, vmapped=self.population > 1)
+            processes = self.start(
+                self.configs,
+                {claim.trial: claim.point for claim in claims},
+                self.directory,
+                self.allocations[worker],
+                vmapped=self.population > 1,
+            )
             now = time.monotonic()
             self.running[worker] = [
                 RunningTrial(claim, process, now)
@@ -198,11 +188,12 @@ class SweepWorker:
             self.study.send_heartbeat(running.claim)
         if self.study.space.pruning is None or running.process.stopping:
             return
-        size = _file_size(running.process.metrics)
+        metrics = running.process.metrics
+        size = metrics.stat().st_size if metrics.exists() else 0
         if size == running.metrics_size:
             return
         running.metrics_size = size
-        values = self.objective.pruning_metric.finite_values(running.process.metrics)
+        values = self.objective.pruning_metric.finite_values(metrics)
         if self.study.report(running.claim, values):
             running.pruned = True
             running.process.stop()
@@ -224,7 +215,7 @@ class SweepWorker:
             outcome = trial_state.DIVERGED  # no validation was finite
         error = None
         if outcome == trial_state.FAILED:
-            error = last_log_line(process.spec.log, code)
+            error = last_log_line(process.log, code)
         self.study.finish(claim, outcome, value=value, step=step, error=error)
 
     def _stop(self, *, record: bool = True) -> None:
@@ -232,7 +223,15 @@ class SweepWorker:
         all_running = self._all_running()
         for running in all_running:
             running.process.stop()
-        self._wait(all_running, heartbeats=record)
+        # However long it takes.
+        while alive := [r for r in all_running if r.process.code() is None]:
+            for running in alive if record else ():
+                if running.needs_heartbeat():
+                    with contextlib.suppress(StopRequested, LeaseLost, UserError):
+                        self.study.send_heartbeat(running.claim)
+            time.sleep(POLL_SECONDS / 4)
+        for running in all_running:
+            running.process.close()
         self.running = [[] for _ in self.allocations]
         if not record:
             return
@@ -242,21 +241,3 @@ class SweepWorker:
                 with contextlib.suppress(LeaseLost):
                     self._record_exit(running, running.process.code())
             self._write_results()
-
-    def _wait(self, all_running: Sequence[RunningTrial], *, heartbeats: bool) -> None:
-        """Waits until all processes have ended, however long it takes."""
-        while alive := [r for r in all_running if r.process.code() is None]:
-            for running in alive if heartbeats else ():
-                if running.needs_heartbeat():
-                    with contextlib.suppress(StopRequested, LeaseLost, UserError):
-                        self.study.send_heartbeat(running.claim)
-            time.sleep(POLL_SECONDS / 4)
-        for running in all_running:
-            running.process.close()
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -71,7 +71,7 @@ class MetricsFile:
         if path.exists():
             content = path.read_bytes().decode(errors="replace")
             lines = content.splitlines(keepends=True)
-            rows = [_parse_line(line) for line in lines]
+            rows = [parse_metrics_line(line) for line in lines]
             if damaged := sum(row is None for row in rows[:-1]):
                 print(
                     f"warning: {damaged} lines of {path} are damaged, and left out",
@@ -102,7 +102,7 @@ class MetricsFile:
         self.file.flush()
 
 
-def _parse_line(line: str) -> dict | None:
+def parse_metrics_line(line: str) -> dict | None:
     """Returns the object of a line, or None for a damaged or unfinished one."""
     try:
         row = json.loads(line)

@@ -19,11 +19,11 @@ def main():
     spec = json.loads(sys.stdin.readline())
     threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
     alive = {}
-    for k, trial in enumerate(spec["trials"]):
-        folder = Path(trial["workdir"])
+    for k, point in enumerate(spec["points"]):
+        folder = Path(spec["workdirs"][k])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "with").open("a").write(f"{len(spec['trials'])}\n")
-        alive[k] = folder, trial["point"]
+        (folder / "with").open("a").write(f"{len(spec['points'])}\n")
+        alive[k] = folder, point
     done = [len(lines(folder)) for folder, _ in alive.values()]
     print("starts after", *done, flush=True)
     for step in range(min(done) + 1, STEPS + 1):

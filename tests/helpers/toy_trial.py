@@ -34,8 +34,8 @@ def main():
     threading.Thread(target=exit_with_parent, daemon=True).start()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    [trial] = spec["trials"]
-    folder, point = Path(trial["workdir"]), trial["point"]
+    [workdir], [point] = spec["workdirs"], spec["points"]
+    folder = Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "processes").open("a") as file:
         file.write(f"{os.getpid()}\n")

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_a_zip_joins_points_of_the_same_number():
 
 def test_a_chain_concatenates_its_parts():
     points = chained(A, listed([{"a": 7}]), random({"a": uniform(0, 1)}))
-    assert points.size is None
+    assert points.size == math.inf
     first = [points.point(number, 0)["a"] for number in range(6)]
     assert first[:4] == [1, 2, 3, 7]
     assert all(0 <= a <= 1 for a in first[4:])
@@ -70,7 +71,7 @@ def test_a_chain_concatenates_its_parts():
 
 def test_the_first_part_of_a_product_may_be_infinite():
     points = product(random({"x": uniform(0, 1)}), seeds(3))
-    assert points.size is None
+    assert points.size == math.inf
     found = [points.point(number, 0) for number in range(6)]
     assert [point["seed"] for point in found] == [0, 1, 2, 0, 1, 2]
     assert len({point["x"] for point in found[:3]}) == 1
