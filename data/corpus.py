@@ -54,7 +54,6 @@ class Corpus:
       languages: languages of a parallel corpus, source first.
       splits: number of examples of each split.
       fields: fields of a stored example, in the order of `read`.
-      builder: TFDS builder, which reads the examples.
     """
 
     name: str
@@ -78,14 +77,9 @@ class Corpus:
         """Languages that are translated into."""
         return self.languages[-1:]
 
-    @property
-    def has_documents(self) -> bool:
-        """Whether the examples of a parallel corpus have a document field."""
-        return self.kind == "parallel" and DOCUMENT in self.builder.info.features
-
     def documents(self, split: str) -> list[str] | None:
         """Returns the document name of each example, or None if none is recorded."""
-        if not self.has_documents:
+        if self.kind != "parallel" or DOCUMENT not in self.builder.info.features:
             return None
         names = [name for (name,) in self._read_fields(split, (DOCUMENT,))]
         return names if any(names) else None
@@ -96,9 +90,7 @@ class Corpus:
         """Yields examples `start` to `stop`, as (source, target) or (text,)."""
         return self._read_fields(split, self.fields, start, stop)
 
-    def _read_fields(
-        self, split: str, fields, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[str, ...]]:
+    def _read_fields(self, split: str, fields, start: int = 0, stop: int | None = None):
         if split not in self.splits:
             raise UserError(
                 f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
@@ -113,24 +105,19 @@ def _read_examples(source, fields, indices: range) -> Iterator[tuple[str, ...]]:
         size = 0
         for example in source.__getitems__(list(indices[start : start + count])):
             size += sum(len(example[name]) for name in fields)
-            yield tuple(_decode(example[name]) for name in fields)
+            texts = (example[name] for name in fields)
+            yield tuple(t if isinstance(t, str) else t.decode() for t in texts)
         start += count
         # About BLOCK_BYTES, growing by steps, since sizes of examples vary.
         by_size = BLOCK_BYTES * count // max(size, 1)
         count = max(1, min(BLOCK_EXAMPLES, 32 * count, by_size))
 
 
-def _decode(text: bytes | str) -> str:
-    return text if isinstance(text, str) else text.decode()
-
-
 def mean_size(corpus: Corpus, split: str) -> float:
     """Estimates the mean number of characters of an example, at least 1."""
-    count = corpus.splits[split]
-    indices = (
-        np.unique(np.linspace(0, count - 1, NUM_PROBES).astype(int)) if count else []
-    )
-    probes = [e for i in indices for e in corpus.read(split, int(i), int(i) + 1)]
+    last = corpus.splits[split] - 1
+    indices = np.unique(np.linspace(0, max(last, 0), NUM_PROBES).astype(int)).tolist()
+    probes = [e for i in indices for e in corpus.read(split, i, i + 1)]
     return max(1.0, sum(len(text) for e in probes for text in e) / max(len(probes), 1))
 
 

@@ -27,7 +27,6 @@ class Mixture:
     tagged: bool = False
 
     kind = "parallel"
-    has_documents = False
 
     @property
     def name(self) -> str:
@@ -93,8 +92,7 @@ class Mixture:
 def parse_mixture(name: str) -> list[tuple[str, int]]:
     """Returns the corpora in `data.name`, with their weights.
 
-    Raises:
-      UserError: a weight is not an integer of at least 1.
+    Raises UserError if a weight is not an integer of at least 1.
     """
     parts = []
     for part in name.split(PLUS):
@@ -126,10 +124,10 @@ def mix(parts: list[tuple[Corpus, int]], cfg: ConfigDict) -> Mixture:
                 f"data.name={cfg.name!r} mixes parallel corpora only, and "
                 f"{corpus.name} is a text"
             )
-    targets = {corpus.languages[-1] for corpus, _ in parts}
+    targets = sorted({corpus.languages[-1] for corpus, _ in parts})
     if len(targets) > 1 and not cfg.target_tag:
         raise UserError(
-            f"data.name mixes the target languages {', '.join(sorted(targets))}: set "
+            f"data.name mixes the target languages {', '.join(targets)}: set "
             "data.target_tag=True, so that each source names its target language"
         )
     if cfg.drop_duplicates and any(times > 1 for _, times in parts):

@@ -50,61 +50,53 @@ def prepare(builder, source_dir: str | None) -> None:
     except Exception as error:
         if builder.is_prepared():  # by another process
             return
-        explained = _explain_failure(builder, error)
-        if explained is None:
+        message = _explain_failure(builder, error)
+        if message is None:
             raise
-        raise explained from error
+        raise UserError(message) from error
 
 
 def _prepare_locked(builder, source_dir: str | None) -> None:
-    print(
-        f"preparing {full_name(builder)} in {builder.data_dir_root} ...",
-        file=sys.stderr,
-    )
     from data import tfds_patches  # imports TFDS's parts that prepare
 
-    start = time.monotonic()
+    name, start = full_name(builder), time.monotonic()
+    print(f"preparing {name} in {builder.data_dir_root} ...", file=sys.stderr)
     builder.source_dir = source_dir
     config = tfds.download.DownloadConfig(manual_dir=source_dir, try_download_gcs=False)
     with tfds_patches.patched_tfds(builder):
         builder.download_and_prepare(download_config=config)
-    counts = [f"{s.num_examples} {name}" for name, s in builder.info.splits.items()]
-    print(
-        f"prepared {full_name(builder)} in {time.monotonic() - start:.0f} s: "
-        f"{', '.join(counts)}",
-        file=sys.stderr,
-    )
+    counts = [f"{s.num_examples} {split}" for split, s in builder.info.splits.items()]
+    seconds = time.monotonic() - start
+    print(f"prepared {name} in {seconds:.0f} s: {', '.join(counts)}", file=sys.stderr)
 
 
-def _explain_failure(builder, error: Exception) -> UserError | None:
-    """Returns the UserError behind a failed preparation, or None if it is a bug."""
+def _explain_failure(builder, error: Exception) -> str | None:
+    """Returns the message of a failed preparation, or None if it is a bug."""
     name, reason = full_name(builder), one_line(error)
     where = f"{name} in {builder.data_dir_root}"
     if NO_SPACE in reason:
-        return UserError(
+        return (
             f"no space left to prepare {where} ({reason}): free some, or give another "
             "--config.data.dir"
         )
     if isinstance(error, requests.RequestException | download_util.DownloadError):
-        return UserError(
+        return (
             f"cannot download {name} ({reason}): connect to the network, or give "
             "--config.data.source_dir=DIR, a folder that holds the file of that address"
         )
     if isinstance(error, download_manager.NonMatchingChecksumError):
-        return UserError(
+        return (
             f"checksum mismatch: {reason}; put the right file in a folder and give it "
             "as --config.data.source_dir"
         )
     if "No module named" in reason:
-        return UserError(
+        return (
             f"cannot prepare {where} ({reason}): install that module, or prepare the "
             "corpus where it is installed, as array_record, and copy it here"
         )
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and isinstance(error, AssertionError):
-        return UserError(
+        return (
             f"{name} has to be fetched by hand and given as --config.data.source_dir: "
             f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}"
         )
-    if isinstance(error, OSError):
-        return UserError(f"cannot prepare {where}: {reason}")
-    return None
+    return f"cannot prepare {where}: {reason}" if isinstance(error, OSError) else None

@@ -65,7 +65,14 @@ def explain_name(name: str, data_dir: epath.Path, error: Exception) -> UserError
         dataset, options = naming.parse_builder_name_kwargs(name)
         configs = list(tfds.builder_cls(str(dataset)).builder_configs)
     except ValueError:  # unknown or malformed
-        return UserError(_explain_unknown(name))
+        own = sorted(CORPORA)
+        known = own + tfds.list_builders(with_community_datasets=False)
+        close = difflib.get_close_matches(name.partition("/")[0], known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        return UserError(
+            f"unknown corpus {name!r}{hint} This project has {', '.join(own)}; all "
+            "other names are those of the TensorFlow Datasets catalogue"
+        )
     config = options.get("config")
     if config not in [None, *configs]:
         return UserError(
@@ -79,17 +86,6 @@ def explain_name(name: str, data_dir: epath.Path, error: Exception) -> UserError
     if "version" in options and isinstance(error, AssertionError):
         return UserError(one_line(error).rpartition('": ')[2])  # lists the versions
     return None
-
-
-def _explain_unknown(name: str) -> str:
-    own = sorted(CORPORA)
-    known = own + tfds.list_builders(with_community_datasets=False)
-    close = difflib.get_close_matches(name.partition("/")[0], known, n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "."
-    return (
-        f"unknown corpus {name!r}{hint} This project has {', '.join(own)}; all other "
-        "names are those of the TensorFlow Datasets catalogue"
-    )
 
 
 def list_choices(config: str, configs: list[str]) -> str:

@@ -60,10 +60,9 @@ def atomic_directory(target: Path, *, mirror: bool = True) -> Iterator[Path]:
 
 
 def local_root(address: str, cache_dir: str) -> Path:
-    """Returns the local folder of a data directory.
+    """Returns the local folder of a data directory, which may be a bucket's address.
 
     Args:
-      address: a local path, or the address of a bucket.
       cache_dir: folder for copies of buckets.
 
     Raises:

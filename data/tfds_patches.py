@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import downloader, extractor
@@ -36,9 +37,8 @@ class OrderedShuffler:
       num_examples: number of examples added.
     """
 
-    def __init__(self, dirpath: str | os.PathLike, hash_salt: str | bytes = "", **_):
+    def __init__(self, dirpath: str | os.PathLike, *_, **__):
         """Prepares a file in `dirpath` that is deleted once it was read."""
-        del hash_salt  # of shuffled keys
         self._path = Path(dirpath) / f"spool-{uuid.uuid4()}.tmp"
         self._file = None
         self._last = -1
@@ -84,22 +84,14 @@ def patched_tfds(builder) -> Iterator[None]:
         )
     if sys.stderr.isatty():
         _report_progress(builder)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(downloader, "MAX_RETRIES", 0))
-        stack.enter_context(_replaced(extractor, "tf", tensorflow))
-        if builder.info.disable_shuffling:
-            stack.enter_context(_replaced(shuffle, "Shuffler", OrderedShuffler))
+    keep_order = builder.info.disable_shuffling
+    shuffler = OrderedShuffler if keep_order else shuffle.Shuffler
+    with (
+        mock.patch.object(downloader, "MAX_RETRIES", 0),
+        mock.patch.object(extractor, "tf", tensorflow),
+        mock.patch.object(shuffle, "Shuffler", shuffler),
+    ):
         yield
-
-
-@contextlib.contextmanager
-def _replaced(module, name: str, value) -> Iterator[None]:
-    original = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, original)
 
 
 def _report_progress(builder) -> None:
@@ -108,10 +100,9 @@ def _report_progress(builder) -> None:
 
     @functools.wraps(original)  # TFDS inspects its parameters
     def split_generators(*args, **kwargs):
-        splits = original(*args, **kwargs)
         return {
             split: _count(split, rows) if isinstance(rows, Iterator) else rows
-            for split, rows in splits.items()
+            for split, rows in original(*args, **kwargs).items()
         }
 
     builder._split_generators = split_generators

@@ -20,17 +20,22 @@ import sys
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, product
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 
 from data.corpus import TRAIN, Corpus, mean_size
 from data.storage import atomic_directory, ensure_local, short_hash
 from data.tokenizers.base import CHUNK, EOS, Tokenizer, num_words
-from data.tokenizers.build import dump_tokenizer, parse_tokenizer
+from data.tokenizers.build import dump_tokenizer
 from utils.locks import file_lock
+
+if TYPE_CHECKING:
+    from data.tokenizers.bpe_dropout import BPEDropout
 
 FORMAT = 2  # increment it when the layout or meaning of the files changes
 SHARD_EXAMPLES = 100_000  # at most
@@ -39,19 +44,7 @@ MAX_PROCESSES = 16
 REPORT_SECONDS = 5  # between two progress messages
 
 Tokenizers = list[tuple[str, Tokenizer]]  # (side, tokenizer) in the corpus's order
-
-
-class Segmentation(Protocol):
-    """A random segmentation of the training split, such as `bpe_dropout.BPEDropout`.
-
-    Attributes:
-      name: distinguishes it in the names of folders.
-    """
-
-    name: str
-
-    def sampler(self, tokenizer: Tokenizer, *position: int) -> Tokenizer:
-        """Returns a tokenizer whose random numbers depend on `position`."""
+COUNTS = ("characters", "words", "size")  # of a `TokenizedSplit`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +91,7 @@ def open_token_cache(
 
 
 def open_segmentation(
-    corpus: Corpus, folder: Path, tokenizers: Tokenizers, segmentation: Segmentation
+    corpus: Corpus, folder: Path, tokenizers: Tokenizers, segmentation: "BPEDropout"
 ) -> dict[str, TokenizedSplit]:
     """Returns the training split, by side, in a random segmentation.
 
@@ -136,7 +129,7 @@ class Shard:
     split: str
     start: int
     stop: int
-    segmentation: Segmentation | None = None
+    segmentation: "BPEDropout | None" = None
 
     @property
     def name(self) -> str:
@@ -148,30 +141,26 @@ def write_token_cache(
     corpus: Corpus,
     target: Path,
     tokenizers: Tokenizers,
-    segmentation: Segmentation | None = None,
+    segmentation: "BPEDropout | None" = None,
 ) -> None:
     """Tokenizes all splits, or the training split in a random segmentation."""
     lock = target.with_name(f".{target.name}.lock")
     with file_lock(lock, f"tokenizes {corpus.name}"):
-        if not target.exists():  # the process we waited for may have written it
-            _write_locked(corpus, target, tokenizers, segmentation)
-
-
-def _write_locked(corpus: Corpus, target: Path, tokenizers, segmentation) -> None:
-    splits = [TRAIN] if segmentation else list(corpus.splits)
-    shards = [s for split in splits for s in make_shards(corpus, split, segmentation)]
-    drafts = target.with_name(f".{target.name}.parts")
-    write_shards(corpus, shards, drafts, tokenizers)
-    with atomic_directory(target) as draft:
-        for split in splits:
-            folders = [drafts / shard.name for shard in shards if shard.split == split]
-            for side, _ in tokenizers:
+        if target.exists():  # the process we waited for has written it
+            return
+        splits = [TRAIN] if segmentation else list(corpus.splits)
+        shards = {split: make_shards(corpus, split, segmentation) for split in splits}
+        drafts = target.with_name(f".{target.name}.parts")
+        write_shards(corpus, [*chain(*shards.values())], drafts, tokenizers)
+        with atomic_directory(target) as draft:
+            for split, (side, _) in product(splits, tokenizers):
+                folders = [drafts / shard.name for shard in shards[split]]
                 merge_shards(folders, side, draft / f"{split}.{side}")
-    shutil.rmtree(drafts, ignore_errors=True)
+        shutil.rmtree(drafts, ignore_errors=True)
 
 
 def make_shards(
-    corpus: Corpus, split: str, segmentation: Segmentation | None = None
+    corpus: Corpus, split: str, segmentation: "BPEDropout | None" = None
 ) -> list[Shard]:
     """Divides a split into shards of similar size."""
     size = corpus.splits[split]
@@ -192,12 +181,11 @@ def write_shards(corpus: Corpus, shards, drafts: Path, tokenizers: Tokenizers) -
         for shard in missing:
             write_shard(corpus, shard, drafts, tokenizers)
         return
-    documents = [(side, dump_tokenizer(one)) for side, one in tokenizers]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, _quiet_tfds) as pool:
         with spawn_without_main():
             jobs = [
-                pool.submit(_write_shard_in_worker, corpus, shard, drafts, documents)
+                pool.submit(write_shard, corpus, shard, drafts, tokenizers)
                 for shard in missing
             ]
         reported = time.monotonic()
@@ -214,26 +202,15 @@ def _quiet_tfds() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-@contextlib.contextmanager
-def spawn_without_main() -> Iterator[None]:
+def spawn_without_main() -> contextlib.AbstractContextManager:
     """Starts processes without importing the main file, which may have no guard."""
     original = spawn.get_preparation_data
 
     def without_main(name):
-        return {
-            k: v for k, v in original(name).items() if not k.startswith("init_main")
-        }
+        data = original(name)
+        return {k: v for k, v in data.items() if not k.startswith("init_main")}
 
-    spawn.get_preparation_data = without_main
-    try:
-        yield
-    finally:
-        spawn.get_preparation_data = original
-
-
-def _write_shard_in_worker(corpus: Corpus, shard: Shard, drafts: Path, documents):
-    tokenizers = [(side, parse_tokenizer(document)) for side, document in documents]
-    write_shard(corpus, shard, drafts, tokenizers)
+    return mock.patch.object(spawn, "get_preparation_data", without_main)
 
 
 def write_shard(corpus: Corpus, shard: Shard, drafts: Path, tokenizers) -> None:
@@ -270,44 +247,35 @@ def group_examples(
 class SideWriter:
     """Accumulates the token ids of one side of some examples."""
 
-    keys = ("characters", "words", "size")
-
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.tokens = array("I" if tokenizer.vocab_size > 2**16 else "H")
         self.lengths, self.hashes = array("q"), array("Q")
-        self.counts = dict.fromkeys(self.keys, 0)
+        self.counts = dict.fromkeys(COUNTS, 0)
 
     def add_all(self, texts: Sequence[str]) -> None:
         """Tokenizes and appends texts, each with EOS."""
         if any(len(text) > CHUNK for text in texts):
             for text in texts:
-                self._add_long(text)
-            return
-        ids, lengths = self.tokenizer.encode_batch(texts)
-        self._append(np.insert(ids, np.cumsum(lengths), EOS))
-        self.lengths.frombytes((lengths + 1).astype(np.int64).tobytes())
+                before = len(self.tokens)
+                for ids in self.tokenizer.encode_long(text):
+                    self._append(ids)
+                self.tokens.append(EOS)
+                self.lengths.append(len(self.tokens) - before)
+        else:
+            ids, lengths = self.tokenizer.encode_batch(texts)
+            self._append(np.insert(ids, np.cumsum(lengths), EOS))
+            self.lengths.frombytes((lengths + 1).astype(np.int64).tobytes())
         for text in texts:
-            self._count(text)
-
-    def _add_long(self, text: str) -> None:
-        before = len(self.tokens)
-        for ids in self.tokenizer.encode_long(text):
-            self._append(ids)
-        self.tokens.append(EOS)
-        self.lengths.append(len(self.tokens) - before)
-        self._count(text)
+            content = text.encode(errors="surrogateescape")
+            digest = hashlib.blake2b(content, digest_size=8).digest()
+            self.hashes.append(int.from_bytes(digest, "little"))
+            sizes = len(text), num_words(text), len(content)
+            for name, size in zip(COUNTS, sizes, strict=True):
+                self.counts[name] += size + 1
 
     def _append(self, ids: np.ndarray) -> None:
         self.tokens.frombytes(ids.astype(self.tokens.typecode).tobytes())
-
-    def _count(self, text: str) -> None:
-        content = text.encode(errors="surrogateescape")
-        digest = hashlib.blake2b(content, digest_size=8).digest()
-        self.hashes.append(int.from_bytes(digest, "little"))
-        self.counts["characters"] += len(text) + 1
-        self.counts["words"] += num_words(text) + 1
-        self.counts["size"] += len(content) + 1
 
     def write(self, stem: Path) -> None:
         """Writes three arrays and the counts."""
@@ -323,7 +291,7 @@ def merge_shards(folders: list[Path], side: str, stem: Path) -> None:
         return (np.load(folder / f"{side}.{name}.npy") for folder in folders)
 
     counts = [json.loads((f / f"{side}.counts.json").read_text()) for f in folders]
-    total = {key: sum(one[key] for one in counts) for key in SideWriter.keys}
+    total = {key: sum(one[key] for one in counts) for key in COUNTS}
     num_examples = write_array(f"{stem}.hashes.npy", load("hashes"), np.uint64)[0]
     dtype = next(load("tokens")).dtype if folders else np.uint16
     _, total["digest"] = write_array(f"{stem}.tokens.npy", load("tokens"), dtype)
@@ -334,12 +302,11 @@ def merge_shards(folders: list[Path], side: str, stem: Path) -> None:
 
 
 def _cumulative_offsets(lengths: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    end = np.zeros(1, np.int64)
-    yield end
+    end = 0
+    yield np.zeros(1, np.int64)
     for part in lengths:
-        ends = end[-1] + np.cumsum(part, dtype=np.int64)
-        yield ends
-        end = ends if len(ends) else end
+        yield end + np.cumsum(part, dtype=np.int64)
+        end += int(part.sum())
 
 
 def write_array(
@@ -349,22 +316,16 @@ def write_array(
 
     A memory map would keep the pages that were written in memory.
     """
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0,)}
     size, digest = 0, hashlib.sha256()
     with open(path, "wb") as file:
-        _write_header(file, 0, dtype)
+        np.lib.format.write_array_header_1_0(file, header)
         begin = file.tell()
         for part in parts:
             file.write(part.astype(dtype, copy=False).data)
             digest.update(part.data)
             size += len(part)
         file.seek(0)
-        _write_header(file, size, dtype)
-        assert file.tell() == begin, path
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (size,)})
+        assert file.tell() == begin, path  # a header has one length for any size
     return size, digest.hexdigest()[:16]
-
-
-def _write_header(file, size: int, dtype: np.dtype) -> None:
-    """Writes the header of a .npy file, of the same length for any size."""
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    shape = {"descr": descr, "fortran_order": False, "shape": (size,)}
-    np.lib.format.write_array_header_1_0(file, shape)

@@ -123,8 +123,7 @@ class ArchiveStore:
     def exists(self, file: RemoteFile) -> bool:
         """Returns whether the source folder, or else the address, has a file.
 
-        Raises:
-          UserError: the address is out of reach.
+        Raises UserError if the address is out of reach.
         """
         if self.source_dir is not None:
             archive = self.source_dir / file.archive.name

@@ -22,20 +22,14 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data.corpora.text_files import open_unpacked
 from utils.errors import UserError
 
 BLOCK_BYTES = 2**20  # read at once
 SETTLED = 2  # seconds after which every change of a file changes its times
-# Splits by the file name's stem.
-STEMS = {
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "train": "train",
-    "validation": "validation",
-    "test": "test",
-}
 ORDER = ("train", "validation", "test")
+# Splits by the file name's stem.
+STEMS = dict.fromkeys(("valid", "val", "dev"), "validation") | {s: s for s in ORDER}
 NAMED_VERSION = re.compile(r"(?:.+-)?[0-9a-f]{12}")
 
 
@@ -53,6 +47,7 @@ class SplitFiles:
 
 
 Layout = dict[str, SplitFiles]  # by split
+FoundSplit = tuple[str, str, SplitFiles]  # split, name of its file or folder, files
 
 
 # --- The files of a folder ---
@@ -71,21 +66,24 @@ def list_names(folder: Path) -> list[str]:
     return sorted({p.name.removesuffix(".gz") for p in folder.iterdir() if p.is_file()})
 
 
-def find_documents(folder: Path) -> SplitFiles:
-    """Returns all texts of a folder, a document each; UserError if there is none."""
-    names = [name for name in list_names(folder) if name.endswith(".txt")]
-    if not names:
-        raise UserError(f"{folder} is empty: it holds no .txt or .txt.gz file")
-    texts = tuple(find_file(folder, name) for name in names)
-    return SplitFiles({"text": texts}, whole=True)
+def find_documents(folder: Path) -> list[FoundSplit]:
+    """Returns the splits that are folders of texts, a document each.
 
-
-def group_splits(splits: list[tuple[str, str, SplitFiles]], folder: Path) -> Layout:
-    """Orders (split, name of its file or folder, files) into a layout.
-
-    Raises:
-      UserError: a split occurs twice.
+    Raises UserError if such a folder holds no text.
     """
+    splits = []
+    for stem, split in STEMS.items():
+        if (path := folder / stem).is_dir():
+            names = [name for name in list_names(path) if name.endswith(".txt")]
+            if not names:
+                raise UserError(f"{path} is empty: it holds no .txt or .txt.gz file")
+            texts = tuple(find_file(path, name) for name in names)
+            splits.append((split, f"{stem}/", SplitFiles({"text": texts}, whole=True)))
+    return splits
+
+
+def group_splits(splits: list[FoundSplit], folder: Path) -> Layout:
+    """Orders the files by split; UserError if a split occurs twice."""
     layout, origins = {}, {}
     rank = {split: number for number, split in enumerate(ORDER)}
     for split, origin, files in sorted(splits, key=lambda f: (rank.get(f[0], 9), f[0])):
@@ -98,21 +96,15 @@ def group_splits(splits: list[tuple[str, str, SplitFiles]], folder: Path) -> Lay
     return layout
 
 
-def open_text(path: Path):
-    """Opens a plain or `.gz` file to read the bytes of its text."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-
-
 def hash_and_count(path: Path) -> tuple[str, int]:
     """Returns the SHA-256 of a text and its number of lines.
 
-    Raises:
-      UserError: the file is damaged, not UTF-8, or blank.
+    Raises UserError if the file is damaged, not UTF-8, or blank.
     """
     digest, breaks, blank, last = hashlib.sha256(), 0, True, b""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with open_text(path) as file:
+        with open_unpacked(path) as file:
             while block := file.read(BLOCK_BYTES):
                 blank &= decoder.decode(block).isspace()
                 digest.update(block)
@@ -134,8 +126,7 @@ def hash_and_count(path: Path) -> tuple[str, int]:
 def content_key(layout: Layout) -> str:
     """Returns 12 hexadecimal digits that depend on all texts and their order.
 
-    Raises:
-      UserError: a file is invalid, or columns differ in their number of lines.
+    Raises UserError if a file is invalid, or columns differ in their number of lines.
     """
     parts = []
     for split, files in layout.items():
@@ -143,22 +134,18 @@ def content_key(layout: Layout) -> str:
             field: [hash_and_count(path) for path in paths]
             for field, paths in files.columns.items()
         }
-        if not files.whole:
-            _check_line_counts(files, {f: rows[0][1] for f, rows in results.items()})
+        first, *others = results
+        for field in () if files.whole else others:
+            names = [files.columns[one][0].name for one in (first, field)]
+            lines = [results[one][0][1] for one in (first, field)]
+            if lines[0] != lines[1]:
+                raise UserError(
+                    f"{names[0]} has {lines[0]} lines and {names[1]} has {lines[1]}: "
+                    "line n of one must belong to line n of the other"
+                )
         digests = {field: [row[0] for row in rows] for field, rows in results.items()}
         parts.append([split, files.whole, digests])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
-def _check_line_counts(files: SplitFiles, lines: dict[str, int]) -> None:
-    first, *others = lines
-    for field in others:
-        if lines[field] != lines[first]:
-            one, other = files.columns[first][0].name, files.columns[field][0].name
-            raise UserError(
-                f"{one} has {lines[first]} lines and {other} has {lines[field]}: "
-                "line n of one must belong to line n of the other"
-            )
 
 
 def fingerprint(layout: Layout) -> list[list]:
@@ -178,7 +165,6 @@ class PreparedVersions:
     are not read again, and a version is found when its folder no longer exists.
 
     Attributes:
-      folder: where the versions are.
       config: prefix of the names of all versions.
       version: version of the builder.
     """
@@ -188,7 +174,6 @@ class PreparedVersions:
         self.path = folder / "sources.json"
 
     def name(self, key: str) -> str:
-        """Returns the config's name for a key."""
         return f"{self.config}-{key}" if self.config else key
 
     def has(self, name: str) -> bool:
@@ -202,10 +187,6 @@ class PreparedVersions:
         names = [path.name for path in paths if pattern.fullmatch(path.name)]
         return sorted(name for name in names if self.has(name))
 
-    def stored(self, source: Path) -> dict:
-        """Returns the stored key and fingerprint of a folder, or {}."""
-        return self._read().get(f"{self.config} {source}", {})
-
     def key(self, source: Path, files: list, compute: Callable[[], str]) -> str:
         """Returns the key of a folder, computed unless its fingerprint is stored."""
         stored = self.stored(source)
@@ -214,22 +195,24 @@ class PreparedVersions:
         key = compute()
         newest = max(max(times) for _, _, *times in files) / 1e9
         is_settled = time.time() - newest > SETTLED
-        self._write(source, {"key": key, "stamps": files if is_settled else None})
-        return key
-
-    def _read(self) -> dict:
-        try:
-            return json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def _write(self, source: Path, entry: dict) -> None:
+        entry = {"key": key, "stamps": files if is_settled else None}
         draft = self.folder / f".sources-{os.getpid()}.json"
         with contextlib.suppress(OSError):  # it only saves time
             self.folder.mkdir(parents=True, exist_ok=True)
             content = self._read() | {f"{self.config} {source}": entry}
             draft.write_text(json.dumps(content))
             draft.replace(self.path)
+        return key
+
+    def stored(self, source: Path) -> dict:
+        """Returns the stored key and fingerprint of a folder, or {}."""
+        return self._read().get(f"{self.config} {source}", {})
+
+    def _read(self) -> dict:
+        try:
+            return json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
 
 
 # --- The TFDS builder ---
@@ -265,8 +248,8 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(f"{cls.name} has no config {config!r}: name it {cls.name}")
 
     @classmethod
-    def layout(cls, config: str, folder: Path) -> Layout:
-        """Returns the files of a folder. Raises UserError if one is missing."""
+    def find_splits(cls, config: str, folder: Path) -> list[FoundSplit]:
+        """Returns the splits in a folder. Raises UserError if a file is missing."""
         raise NotImplementedError
 
     @classmethod
@@ -275,8 +258,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ) -> Config:
         """Returns the version of the texts in `source_dir`, the named or the only one.
 
-        Raises:
-          UserError: there is no such version, or several.
+        Raises UserError if there is no such version, or several.
         """
         versions = PreparedVersions(data_dir / cls.name, config, str(cls.VERSION))
         if NAMED_VERSION.fullmatch(config) and versions.has(config):
@@ -286,7 +268,12 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return Config(cls._only_version(versions))
         source = Path(source_dir).expanduser().absolute()
         if source.is_dir() and any(source.iterdir()):
-            layout = cls.layout(config, source)
+            splits = cls.find_splits(config, source)
+            if "train" not in [split for split, *_ in splits]:
+                raise UserError(
+                    f"{source} lacks training data: {cls.expected_files(config)}"
+                )
+            layout = group_splits(splits, source)
             files = fingerprint(layout)
             key = versions.key(source, files, functools.partial(content_key, layout))
             return Config(versions.name(key), layout, files)
@@ -340,7 +327,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def read(self, paths: tuple[Path, ...], whole: bool) -> Iterator[str]:
         r"""Yields the texts of one column, without a BOM and "\n" or "\r\n" at ends."""
         for path in paths:
-            with open_text(path) as file:
+            with open_unpacked(path) as file:
                 for number, content in enumerate([file.read()] if whole else file):
                     text = content.decode("utf8" if number else "utf-8-sig")
                     if not whole:

@@ -44,8 +44,7 @@ def explain_damage(path: Path) -> Iterator[None]:
 def decode(name: str, text: bytes, line: int = 1) -> str:
     """Decodes text of a file that starts in line number `line`.
 
-    Raises:
-      UserError: it is not UTF-8.
+    Raises UserError if it is not UTF-8.
     """
     try:
         return text.decode()

@@ -25,9 +25,9 @@ WORD = re.compile(r"\S+")
 class Tokenizer:
     """Base class of all tokenizers.
 
-    A subclass defines `encode_ids`, `detokenize`, `split`, `id_to_token`, `to_dict`,
-    `load` and `train`; callers use `encode*`, `decode`, `words` and `pieces`, which
-    also normalize the text and handle tags.
+    A subclass defines `encode_ids`, its inverse `detokenize`, `split` (the text behind
+    each id), `id_to_token` (printable names) and `train`; callers use `encode*`,
+    `decode`, `words` and `pieces`, which also normalize the text and handle tags.
 
     Attributes:
       kind: the value of `data.tokenizer` that selects the class.
@@ -56,6 +56,15 @@ class Tokenizer:
         other.normalizer = normalizer
         return other
 
+    @classmethod
+    def load(cls, content: dict) -> "Tokenizer":
+        """Restores a tokenizer from `to_dict`."""
+        return cls()
+
+    def to_dict(self) -> dict:
+        """Returns the vocabulary as JSON."""
+        return {}
+
     def with_tags(self, tags: Iterable[str]) -> "Tokenizer":
         """Returns this vocabulary with an id for each tag, a new one if it lacks it."""
         other = copy.copy(self)
@@ -72,19 +81,15 @@ class Tokenizer:
 
     def shares_vocabulary(self, other: "Tokenizer") -> bool:
         """Returns whether ids mean the same tokens in both tokenizers."""
-        if self is other:
-            return True
-        is_same = self.kind == other.kind and self.tags == other.tags
-        return is_same and self.to_dict() == other.to_dict()
+        return self is other or (
+            (self.kind, self.tags) == (other.kind, other.tags)
+            and self.to_dict() == other.to_dict()
+        )
 
     def split_tag(self, text: str) -> tuple[list[int], str]:
-        """Normalizes a text and separates its language tag.
+        """Returns the ids of a text's tag, at most one, and the normalized rest.
 
-        Returns:
-          The tag's id in a list, empty without a tag, and the rest of the text.
-
-        Raises:
-          UserError: the vocabulary lacks the tag.
+        Raises UserError if the vocabulary lacks the tag.
         """
         text = self.normalizer.apply(text)
         match = TAG.match(text) if self.tags and self.normalizer.tag else None
@@ -132,9 +137,7 @@ class Tokenizer:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the printable name of each id."""
         tags = {number: tag for tag, number in self.tags.items()}
-        return [
-            tags[int(i)] if int(i) in tags else self.id_to_token(int(i)) for i in ids
-        ]
+        return [tags.get(i) or self.id_to_token(i) for i in map(int, ids)]
 
 
 def prepend_ids(

@@ -53,27 +53,24 @@ class BPEDropout:
         return Sampler(tokenizer, self.probability, random)
 
 
-@dataclasses.dataclass
 class Sampler:
-    """Tokenizer that skips merges at random."""
+    """Tokenizer that skips merges at random; a long text is a single chunk."""
 
-    tokenizer: SentencePieceTokenizer
-    probability: float
-    random: np.random.Generator
-
-    @property
-    def vocab_size(self) -> int:
-        """Size of the tokenizer's vocabulary."""
-        return self.tokenizer.vocab_size
+    def __init__(
+        self,
+        tokenizer: SentencePieceTokenizer,
+        probability: float,
+        random: np.random.Generator,
+    ):
+        self.tokenizer, self.vocab_size = tokenizer, tokenizer.vocab_size
+        self.probability, self.random = probability, random
 
     def encode_batch(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes texts like `Tokenizer.encode_batch`."""
         firsts, plain = zip(*map(self.tokenizer.split_tag, texts), strict=True)
         ids = encode_with_dropout(self.tokenizer, plain, self.probability, self.random)
         return prepend_ids(firsts, *ids)
 
     def encode_long(self, text: str) -> Iterator[np.ndarray]:
-        """Encodes a text like `Tokenizer.encode_long`, as a single chunk."""
         yield self.encode_batch([text])[0]
 
 
@@ -102,22 +99,17 @@ def make_segmentations(
             f"{setting} excludes data.document_order=True: unset one of them"
         )
     for tokenizer in tokenizers.values():
-        _check_has_merges(tokenizer, setting, cfg)
+        if tokenizer.kind != SentencePieceTokenizer.kind:
+            raise UserError(
+                f"{setting} skips merges of byte-pair encoding, of which "
+                f"data.tokenizer={cfg.tokenizer!r} has none: use 'sentencepiece'"
+            )
+        try:
+            load_merges(tokenizer.model)
+        except UserError as error:
+            message = f"{setting}, data.vocabulary={cfg.vocabulary}: {error}"
+            raise UserError(message) from None
     return [BPEDropout(probability, cfg.seed, copy) for copy in range(copies)]
-
-
-def _check_has_merges(tokenizer: Tokenizer, setting: str, cfg: ConfigDict) -> None:
-    if tokenizer.kind != SentencePieceTokenizer.kind:
-        raise UserError(
-            f"{setting} skips merges of byte-pair encoding, of which "
-            f"data.tokenizer={cfg.tokenizer!r} has none: use 'sentencepiece'"
-        )
-    try:
-        load_merges(tokenizer.model)
-    except UserError as error:
-        raise UserError(
-            f"{setting}, data.vocabulary={cfg.vocabulary}: {error}"
-        ) from None
 
 
 class Merges:

@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -55,13 +56,9 @@ def find_tokenizers(
     else:
         keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
         settings = {key: cfg[key] for key in keys}
-        kind = KINDS.get(cfg.tokenizer)
-        settings["recipe"] = kind.recipe if kind else {}
+        settings["recipe"] = getattr(KINDS.get(cfg.tokenizer), "recipe", {})
         settings["normal"] = normalizers
-
-        def train():
-            return learn(corpus, sides, normalizers, cfg, tags)
-
+        train = functools.partial(learn, corpus, sides, normalizers, cfg, tags)
         tokenizers = open_tokenizers(corpus, folder, settings, train)
     return {
         side: _add_tags(tokenizers, side, tags).with_normalizer(normalizer)
@@ -74,8 +71,7 @@ def make_normalizers(
 ) -> list[Normalizer]:
     """Returns the normalizer of each side of a corpus.
 
-    Raises:
-      UserError: tags are asked for, but the corpus has no target language.
+    Raises UserError if tags are asked for, but the corpus has no target language.
     """
     languages = corpus.languages or ("",) * len(sides)
     if cfg.target_tag and not corpus.languages:
@@ -89,9 +85,7 @@ def make_normalizers(
     ]
 
 
-def _add_tags(
-    tokenizers: dict[str, Tokenizer], side: str, tags: list[str]
-) -> Tokenizer:
+def _add_tags(tokenizers: dict[str, Tokenizer], side: str, tags: list[str]):
     """Returns the tokenizer of a side, with tags unless it is of the target alone."""
     if side in tokenizers and side != "source":
         return tokenizers[side]
@@ -107,11 +101,16 @@ def learn(
 ) -> dict[str, Tokenizer]:
     """Learns a tokenizer for each side, or a joint one, with room left for tags."""
 
-    def train(columns):
+    most = getattr(KINDS.get(cfg.tokenizer), "learns_from", 0)
+
+    def normalize(column: int, text: str) -> str:
+        text = normalizers[column].apply(text)
+        return TAG.sub("", text, count=1) if normalizers[column].tag else text
+
+    def train(columns: Sequence[int]) -> Tokenizer:
         size = cfg.vocab_size - (len(tags) if 0 in columns else 0)
-        most = KINDS[cfg.tokenizer].learns_from if cfg.tokenizer in KINDS else 0
         texts = (
-            _normalize_without_tag(normalizers[i], example[i])
+            normalize(i, example[i])
             for example in sample_evenly(corpus, TRAIN, most)
             for i in columns
         )
@@ -122,19 +121,13 @@ def learn(
     return {side: train([i]) for i, side in enumerate(sides)}
 
 
-def _normalize_without_tag(normalizer: Normalizer, text: str) -> str:
-    text = normalizer.apply(text)
-    return TAG.sub("", text, count=1) if normalizer.tag else text
-
-
 def open_tokenizers(
     corpus: Corpus, folder: Path, settings: dict, train: Callable[[], dict]
 ) -> dict[str, Tokenizer]:
-    """Reads the stored tokenizers of a corpus, after learning them once.
+    """Reads the stored tokenizers of a corpus, after learning them once by `train`.
 
     Args:
       settings: all that the tokenizers depend on besides the corpus.
-      train: learns them.
     """
     key = short_hash(FORMAT, corpus.name, corpus.version, corpus.fields, settings)
     target = folder / f"tokenizer-{key}"
@@ -154,8 +147,7 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Learns a tokenizer from normalized texts.
 
-    Raises:
-      UserError: `kind` is unknown, or `vocab_size` is too small or too large.
+    Raises UserError if `kind` is unknown, or `vocab_size` is too small or too large.
     """
     if kind not in KINDS:
         known = ", ".join(KINDS)
@@ -181,8 +173,7 @@ def train_tokenizer(
 def read_vocabulary(kind: str, path: Path) -> Tokenizer:
     """Reads a SentencePiece model, or a list of tokens with one on each line.
 
-    Raises:
-      UserError: the file is missing or does not fit `kind`.
+    Raises UserError if the file is missing or does not fit `kind`.
     """
     if not path.is_file():
         raise UserError(f"data.vocabulary={path}: there is no such file")

@@ -75,15 +75,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, content: dict):
-        """Restores a tokenizer from `to_dict`."""
         return cls(base64.b64decode(content["model"]))
 
     def to_dict(self) -> dict:
-        """Returns the SentencePiece model as JSON, in base 64."""
         return {"model": base64.b64encode(self.model).decode()}
 
     def encode_ids(self, text: str) -> list[int]:
-        """Returns an id for each piece."""
         return self.processor.encode(text)
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -96,11 +93,9 @@ class SentencePieceTokenizer(Tokenizer):
         return [piece.lstrip("\N{LOWER ONE EIGHTH BLOCK}") for piece in pieces]
 
     def id_to_token(self, number: int) -> str:
-        """Returns the piece of an id, U+2581 for a space."""
         return self.processor.id_to_piece(number)
 
     def token_to_id(self, token: str) -> int | None:
-        """Returns the id of a piece, or None if the vocabulary lacks it."""
         number = self.processor.piece_to_id(token)
         return None if number == UNK else number
 

@@ -20,24 +20,12 @@ class ByteTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int):
-        """Returns the tokenizer; the arguments are not used."""
         return cls()
-
-    @classmethod
-    def load(cls, content: dict):
-        """Restores a tokenizer from `to_dict`."""
-        return cls()
-
-    def to_dict(self) -> dict:
-        """Returns the vocabulary as JSON, empty here."""
-        return {}
 
     def encode_ids(self, text: str) -> list[int]:
-        """Returns an id for each byte."""
         return [byte + len(SPECIAL) for byte in text.encode()]
 
     def encode_ids_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Applies `encode_ids` to all texts at once."""
         encoded = [text.encode() for text in texts]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ids = np.frombuffer(b"".join(encoded), np.uint8)
@@ -54,7 +42,6 @@ class ByteTokenizer(Tokenizer):
         return plain.decode(errors="replace")
 
     def id_to_token(self, number: int) -> str:
-        """Returns the printable name of an id."""
         return SPECIAL[number] if number < len(SPECIAL) else self.detokenize([number])
 
 
@@ -89,15 +76,12 @@ class ListTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, content: dict):
-        """Restores a tokenizer from `to_dict`."""
         return cls(content["symbols"])
 
     def to_dict(self) -> dict:
-        """Returns the vocabulary as JSON."""
         return {"symbols": self.symbols}
 
     def encode_ids(self, text: str) -> list[int]:
-        """Returns an id for each token, UNK for unknown ones."""
         return [self.ids.get(symbol, UNK) for symbol in self.split(text)]
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -106,11 +90,9 @@ class ListTokenizer(Tokenizer):
         return self.joiner.join(symbols)
 
     def id_to_token(self, number: int) -> str:
-        """Returns the printable name of an id."""
         return self.symbols[number]
 
     def token_to_id(self, token: str) -> int | None:
-        """Returns the id of a token, or None if the vocabulary lacks it."""
         return self.ids.get(token)
 
 
@@ -125,7 +107,6 @@ class WordTokenizer(ListTokenizer):
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """Returns the words of a text."""
         return text.split()
 
 
@@ -138,7 +119,6 @@ class CharTokenizer(ListTokenizer):
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """Returns the characters of a text."""
         return list(text)
 
     @functools.cached_property
@@ -151,7 +131,6 @@ class CharTokenizer(ListTokenizer):
         return table
 
     def encode_ids_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Applies `encode_ids` to all texts at once."""
         codes = "".join(texts).encode("utf-32-le", "surrogatepass")
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         return self.ids_by_code_point[np.frombuffer(codes, np.uint32)], lengths

@@ -43,10 +43,8 @@ class Text8(Enwik8):
     """90M characters for training, the next 5M for validation, the last 5M for test.
 
     The text has no lines. A split is one example, so that it is read as one stream and
-    the only `<eos>` is at its end.
-
-    Attributes:
-      source_dir: folder with text8 or text8.zip; None downloads it (31 MB).
+    the only `<eos>` is at its end. `source_dir` is a folder with text8 or text8.zip;
+    None downloads it (31 MB).
     """
 
     FILE = RemoteFile(

@@ -24,11 +24,9 @@ class Lm1b(PublicText):
     99 files are for training; the hundredth is held out in 50 shards. By the corpus's
     convention results are those of shard 00000; ours for validation is 00001.
     Transformer-XL's getdata.sh copies one shard to both. TFDS's builder of this name
-    has no validation, all 50 shards as test, and needs TensorFlow.
-
-    Attributes:
-      source_dir: folder with the published archive or the 101 files; None downloads it
-        (1.8 GB; 4 GB unpacked).
+    has no validation, all 50 shards as test, and needs TensorFlow. `source_dir` is a
+    folder with the published archive or the 101 files; None downloads it (1.8 GB; 4 GB
+    unpacked).
     """
 
     HOMEPAGE = "https://www.statmt.org/lm-benchmark"

@@ -45,11 +45,9 @@ class Pg19(PublicText):
     """28,602, 50 and 100 books, one an example, in the order of their files' names.
 
     11.7 GB in training. Titles and dates are not kept. TFDS's builder of this name
-    needs TensorFlow.
-
-    Attributes:
-      source_dir: folder with `train/`, `validation/` and `test/`, their books as `.txt`
-        or `.txt.gz`; None downloads them, and keeps them in the download folder.
+    needs TensorFlow. `source_dir` is a folder with `train/`, `validation/` and `test/`,
+    their books as `.txt` or `.txt.gz`; None downloads them, and keeps them in the
+    download folder.
     """
 
     HOMEPAGE = "https://github.com/google-deepmind/pg19"
@@ -106,8 +104,7 @@ def find_books(folder: Path) -> list[Path]:
 def list_books(split: str) -> list[str]:
     """Returns the names of the published books, sorted.
 
-    Raises:
-      UserError: they cannot be listed.
+    Raises UserError if they cannot be listed.
     """
     names, query = [], {"prefix": f"{split}/", "fields": "items/name,nextPageToken"}
     try:

@@ -10,10 +10,8 @@ class Ptb(PublicText):
     """Penn Treebank as words (Mikolov et al. 2010), rare ones already `<unk>`.
 
     10,000 words, one sentence a line; 929,589 training tokens when every line ends in
-    one more, `<eos>`.
-
-    Attributes:
-      source_dir: folder with the published files; None downloads them.
+    one more, `<eos>`. `source_dir` is a folder with the published files; None downloads
+    them.
     """
 
     HOMEPAGE = "https://catalog.ldc.upenn.edu/LDC99T42"
@@ -35,9 +33,7 @@ class PtbChar(PublicText):
     A published line has one symbol between two spaces and "_" for a space of the text;
     an example is that text, so that a character is a symbol. Every line ends in one
     more, `<eos>`; with it there are 5,017,482 training symbols of 50 kinds.
-
-    Attributes:
-      source_dir: folder with the published files or archive; None downloads it.
+    `source_dir` is a folder with the published files or archive; None downloads it.
     """
 
     VERSION = tfds.core.Version("1.1.0")  # 1.0.0 gave lines as they are published

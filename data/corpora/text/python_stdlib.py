@@ -47,8 +47,7 @@ def choose_split(path: str) -> str:
 def read_library(library: Path) -> Iterator[tuple[str, str]]:
     """Yields (path, text) of every module, sorted by path, without repeated texts.
 
-    Raises:
-      UserError: no module has source text.
+    Raises UserError if no module has source text.
     """
     seen = set()
     for path in sorted(path.as_posix() for path in find_modules(library)):

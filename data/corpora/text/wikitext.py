@@ -7,10 +7,8 @@ class Wikitext2(PublicText):
     """WikiText-2 as words, rare ones already `<unk>`; titles are `= Title =` lines.
 
     An example is a line without the spaces around it, blank lines included: the
-    published 2,088,628 training tokens give every line an `<eos>`.
-
-    Attributes:
-      source_dir: folder with the published files; None downloads them.
+    published 2,088,628 training tokens give every line an `<eos>`. `source_dir` is a
+    folder with the published files; None downloads them.
     """
 
     HOMEPAGE = "https://arxiv.org/abs/1609.07843"
@@ -32,11 +30,8 @@ class Wikitext103(Wikitext2):
     """WikiText-103, 103 million words, in the same form.
 
     The published 103,227,021 training tokens give every line an `<eos>`; there are
-    267,735 different words.
-
-    Attributes:
-      source_dir: folder with the published archive or its files; None downloads it
-        (190 MB; 540 MB unpacked).
+    267,735 different words. `source_dir` is a folder with the published archive or its
+    files; None downloads it (190 MB; 540 MB unpacked).
     """
 
     RECORD_CHECKSUMS = True

@@ -33,16 +33,13 @@ class Iwslt14(PublicPairs):
     """German and English in both directions, by fairseq's prepare-iwslt14.sh.
 
     Every 23rd pair of the training file is validation; test is dev2010, dev2012,
-    tst2010, tst2011 and tst2012 concatenated (6,750 pairs). Pairs of more than
-    175 tokens, or 1.5 times as many on one side as on the other, are left out.
+    tst2010, tst2011 and tst2012 concatenated (6,750 pairs). Pairs of more than 175
+    tokens, or 1.5 times as many on one side as on the other, are left out.
 
-    Deviations: text stays as it is, neither tokenised nor in lower case, which
-    the experiment decides; so tokens are counted as words and punctuation marks,
-    not by Moses, and slightly other pairs are left out than in the published
-    160,239 + 7,283.
-
-    Attributes:
-      source_dir: folder with de-en.tgz or what is in it; None downloads it.
+    Deviations: text stays as it is, neither tokenised nor in lower case, which the
+    experiment decides; so tokens are counted as words and punctuation marks, not by
+    Moses, and slightly other pairs are left out than in the published 160,239 + 7,283.
+    `source_dir` is a folder with de-en.tgz or what is in it; None downloads it.
     """
 
     HOMEPAGE = "https://wit3.fbk.eu/2014-01"

@@ -56,10 +56,8 @@ class Multi30k(PublicPairs):
     29,000 captions for training, 1,014 for validation, and for test 1,000 of 2016 and
     three later sets, splits of their own names: 1,000 of Flickr and 461 of MS COCO
     (2017; not in Czech) and 1,071 of Flickr (2018). A later set is left out where the
-    source folder or the address does not have it in both languages.
-
-    Attributes:
-      source_dir: folder with the published files; None downloads them.
+    source folder or the address does not have it in both languages. `source_dir` is a
+    folder with the published files; None downloads them.
     """
 
     HOMEPAGE = "https://github.com/multi30k/dataset"

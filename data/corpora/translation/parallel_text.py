@@ -12,11 +12,9 @@ from pathlib import Path
 
 from data.corpora.local_files import (
     STEMS,
-    Layout,
     LocalText,
     SplitFiles,
     find_file,
-    group_splits,
     list_names,
 )
 from utils.errors import UserError
@@ -37,15 +35,13 @@ class ParallelText(LocalText):
         return tuple(self.builder_config.name.split("-")[:2])
 
     @classmethod
-    def expected_files(cls, config: str) -> str:
-        """Returns the files that a folder must hold, for error messages."""
+    def expected_files(cls, config):
         stems, languages = ("train", "valid"), config.split("-")
         files = [f"{stem}.{language}" for stem in stems for language in languages]
         return f"{', '.join(files)} (plain or .gz)"
 
     @classmethod
-    def check_name(cls, config: str) -> None:
-        """Raises UserError unless `config` is two languages."""
+    def check_name(cls, config):
         if not re.fullmatch(r"\w+-\w+", config, re.ASCII):
             raise UserError(
                 f"{cls.name}/{config} does not name two languages, such as "
@@ -59,24 +55,19 @@ class ParallelText(LocalText):
             )
 
     @classmethod
-    def layout(cls, config: str, folder: Path) -> Layout:
-        """Returns the files of a folder. Raises UserError if one is missing."""
+    def find_splits(cls, config, folder):
         languages = config.split("-")
-        stems = [
+        stems = {
             name.removesuffix(f".{language}")
             for name in list_names(folder)
             for language in languages
             if name.endswith(f".{language}")
+        }
+        return [
+            (split_name(stem, folder), f"{stem}.{languages[0]}", files)
+            for stem in sorted(stems)
+            if (files := find_pair(folder, stem, languages))
         ]
-        splits = []
-        for stem in sorted(set(stems)):
-            if files := find_pair(folder, stem, languages):
-                origin = f"{stem}.{languages[0]}"
-                splits.append((split_name(stem, folder), origin, files))
-        if "train" not in [split for split, *_ in splits]:
-            expected = cls.expected_files(config)
-            raise UserError(f"{folder} lacks training data: {expected}")
-        return group_splits(splits, folder)
 
 
 class Pydocs(ParallelText):
@@ -88,8 +79,7 @@ class Pydocs(ParallelText):
     """
 
     @classmethod
-    def check_name(cls, config: str) -> None:
-        """Raises UserError unless `config` is one of `PYDOCS`."""
+    def check_name(cls, config):
         if config not in PYDOCS:
             raise UserError(
                 f"pydocs has no config {config!r}; it has {', '.join(PYDOCS)}"
@@ -106,8 +96,7 @@ def split_name(stem: str, folder: Path) -> str:
 def find_pair(folder: Path, stem: str, languages: list[str]) -> SplitFiles | None:
     """Returns the files of one split, or None if one language is missing.
 
-    Raises:
-      UserError: a language of training, validation or test data is missing.
+    Raises UserError if a language of training, validation or test data is missing.
     """
     files = {field: find_file(folder, f"{stem}.{field}") for field in languages}
     files |= {field: find_file(folder, f"{stem}.{field}") for field in EXTRAS}

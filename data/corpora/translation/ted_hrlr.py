@@ -22,11 +22,9 @@ class TedHrlr(PublicPairs):
 
     5,946 (az-en) to 208,106 (ru-en) training pairs; pt-en has 51,785, 1,193 and 1,803.
     "az_tr" and its like are a mixture of two languages in training, and the first of
-    the two otherwise. Pairs with an empty side are left out, as TFDS does.
-
-    Attributes:
-      source_dir: folder with the published archive or the files of a pair; None
-        downloads it (131 MB).
+    the two otherwise. Pairs with an empty side are left out, as TFDS does. `source_dir`
+    is a folder with the published archive or the files of a pair; None downloads it
+    (131 MB).
     """
 
     HOMEPAGE = "https://github.com/neulab/word-embeddings-for-nmt"

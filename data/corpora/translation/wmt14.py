@@ -71,11 +71,9 @@ class Wmt14(PublicPairs):
     348M of these French words that was not published in this form.
 
     Validation is newstest2013 (3,000 pairs), test the full newstest2014 (3,003), whose
-    mark-up is taken off. Text is not tokenised.
-
-    Attributes:
-      source_dir: folder with the published archives, or what is in them; None
-        downloads them (1.7 GB for German, 6.7 GB for French).
+    mark-up is taken off. Text is not tokenised. `source_dir` is a folder with the
+    published archives, or what is in them; None downloads them (1.7 GB for German, 6.7
+    GB for French).
     """
 
     HOMEPAGE = "https://www.statmt.org/wmt14/translation-task.html"
