@@ -17,15 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath, epy
 
-from data.registry import (
-    CORPORA,
-    builder_class,
-    explain_name,
-    full_name,
-    list_choices,
-    one_line,
-    register,
-)
+from data import registry
 from data.storage import download_all, ensure_local, upload
 from utils.errors import UserError
 
@@ -165,7 +157,7 @@ def open_corpus(
             builder = _make_builder(name, data_dir, config)
         check_complete(builder)
     return Corpus(
-        name=full_name(builder),
+        name=registry.full_name(builder),
         version=str(builder.version),
         kind="parallel" if languages else "text",
         languages=languages,
@@ -199,9 +191,9 @@ def check_complete(builder) -> None:
 def _local_files_config(name: str, data_dir: epath.Path, source_dir: str | None):
     """Returns the TFDS config of a corpus of the user's own files, else None."""
     own, _, config = name.partition("/")
-    if own not in CORPORA:
+    if own not in registry.CORPORA:
         return None
-    builder = builder_class(own)
+    builder = registry.builder_class(own)
     if not hasattr(builder, "find_config"):
         return None
     if source_dir is None or not Path(source_dir).expanduser().exists():
@@ -215,7 +207,7 @@ def _make_builder(name: str, data_dir: epath.Path, config=None):
     Args:
       config: used instead of the one in `name`.
     """
-    register(name)
+    registry.register(name)
     options = {"data_dir": data_dir, "file_format": "array_record"}
     with _explain_access_errors(name, data_dir):
         if config is not None:
@@ -223,14 +215,14 @@ def _make_builder(name: str, data_dir: epath.Path, config=None):
         try:
             builder = tfds.builder(name, **options)
         except (ValueError, AssertionError) as error:
-            explained = explain_name(name, data_dir, error)
+            explained = registry.explain_name(name, data_dir, error)
             if explained is None:
                 raise
             raise explained from error
     configs = [] if "/" in name else list(builder.builder_configs)
     if len(configs) > 1 and not builder.DEFAULT_BUILDER_CONFIG_NAME:
         raise UserError(
-            f"{name} needs a config after a slash; {list_choices('', configs)}"
+            f"{name} needs a config after a slash; {registry.list_choices('', configs)}"
         )
     return builder
 
@@ -241,7 +233,7 @@ def _explain_access_errors(name: str, data_dir: epath.Path) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
-        reason = one_line(error.__cause__ or error)
+        reason = registry.one_line(error.__cause__ or error)
         raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
 
 
@@ -268,8 +260,8 @@ def _find_text_field(builder) -> str:
     if "text" in texts or len(texts) == 1:
         return "text" if "text" in texts else texts[0]
     raise UserError(
-        f"{full_name(builder)} is neither a parallel corpus nor a text: its examples "
-        f"have {', '.join(features)}"
+        f"{registry.full_name(builder)} is neither a parallel corpus nor a text: its "
+        f"examples have {', '.join(features)}"
     )
 
 

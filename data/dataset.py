@@ -103,7 +103,12 @@ class Dataset:
         train = self._read_split(TRAIN)
         if not self.is_parallel:
             batch_size, length = cfg.batch_size, cfg.segment_length
-            check_batch_fits(train["text"], batch_size, length)
+            if batch_size * length > len(train["text"].tokens):
+                raise UserError(
+                    f"data.batch_size={batch_size} x data.segment_length={length} are "
+                    f"more than the text's {len(train['text'].tokens)} tokens: lower "
+                    "one of them"
+                )
             return LMStreamBatches(train["text"], batch_size=batch_size, length=length)
         for reason, count in self.dropped.items():
             print(f"{count} training pairs left out: {reason}", file=sys.stderr)
@@ -192,27 +197,19 @@ class Dataset:
           stride: tokens by which windows advance; None: `window`.
         """
         cfg, sides = self.cfg, self._read_split(split)
-        if not self.is_parallel and window:
-            return SlidingWindows(
-                sides["text"],
-                batch_size=batch_size,
-                length=window,
-                stride=stride or window,
-            )
         if not self.is_parallel:
+            text = sides["text"]
+            if window:
+                sizes = {"length": window, "stride": stride or window}
+                return SlidingWindows(text, batch_size=batch_size, **sizes)
             length = length or cfg.segment_length
-            batch_size = min(batch_size, max(1, len(sides["text"].tokens) // 2))
-            return LMEvalBatches(sides["text"], batch_size=batch_size, length=length)
+            batch_size = min(batch_size, max(1, len(text.tokens) // 2))
+            return LMEvalBatches(text, batch_size=batch_size, length=length)
         if cfg.document_order:
             return self._document_batches(split, batch_size=batch_size)
-        source, target = sides["source"], sides["target"]
-        plan = plan_batches(
-            source,
-            target,
-            num_buckets=cfg.buckets,
-            tokens_per_batch=cfg.tokens_per_batch,
-        )
-        return BucketedBatches(source, target, plan)
+        pair = sides["source"], sides["target"]
+        sizes = {"num_buckets": cfg.buckets, "tokens_per_batch": cfg.tokens_per_batch}
+        return BucketedBatches(*pair, plan_batches(*pair, **sizes))
 
     def _document_batches(self, split: str, **options) -> TrainBatches:
         sides, names = self._read_split(split), self.corpus.documents(split)
@@ -264,12 +261,3 @@ class Dataset:
                 f"choose one of {', '.join(self.tokenized)}"
             )
         return self.tokenized[split]
-
-
-def check_batch_fits(text: TokenizedSplit, batch_size: int, length: int) -> None:
-    """Raises UserError if a batch would hold more tokens than the text."""
-    if batch_size * length > len(text.tokens):
-        raise UserError(
-            f"data.batch_size={batch_size} x data.segment_length={length} are more "
-            f"than the text's {len(text.tokens)} tokens: lower one of them"
-        )

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from data.dataset import Dataset, open_dataset
 from data.token_cache import TokenizedSplit
-from data.tokenizers.base import UNK, Tokenizer
+from data.tokenizers.base import UNK
 from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -34,7 +34,11 @@ def describe(dataset: Dataset) -> Iterator[str]:
     yield from format_table(rows)
     for side, tokenizer in dataset.tokenizers.items():
         yield f"vocabulary, {side}: {tokenizer.vocab_size:,} ({tokenizer.kind})"
-    yield from describe_batches(dataset)
+    batches = dataset.train_batches()
+    shapes = " ".join("x".join(map(str, shape)) for shape in batches.shapes)
+    yield f"training: {batches.epoch_length:,} batches an epoch, shapes {shapes}"
+    if dataset.is_parallel:
+        yield f"padding: {batches.padding_fraction:.1%}"
     for reason, count in dataset.dropped.items():
         yield f"left out of training: {count:,} {reason}"
     yield from describe_examples(dataset)
@@ -67,15 +71,6 @@ def format_table(rows: list[tuple[str, ...]]) -> Iterator[str]:
         )
 
 
-def describe_batches(dataset: Dataset) -> Iterator[str]:
-    """Yields the shapes of training batches and their padding."""
-    batches = dataset.train_batches()
-    shapes = " ".join("x".join(map(str, shape)) for shape in batches.shapes)
-    yield f"training: {batches.epoch_length:,} batches an epoch, shapes {shapes}"
-    if dataset.is_parallel:
-        yield f"padding: {batches.padding_fraction:.1%}"
-
-
 def describe_examples(dataset: Dataset) -> Iterator[str]:
     """Yields the first training examples, as text and as tokens."""
     texts = dataset.corpus.read("train", 0, NUM_EXAMPLES)
@@ -84,12 +79,8 @@ def describe_examples(dataset: Dataset) -> Iterator[str]:
             sides, dataset.tokenizers.items(), strict=True
         ):
             yield f"[{number}] {side}: {text[:MAX_CHARACTERS]!r}"
-            yield f"    {format_tokens(tokenizer, text[:MAX_CHARACTERS])}"
-
-
-def format_tokens(tokenizer: Tokenizer, text: str) -> str:
-    """Returns the tokens of a text, separated by spaces."""
-    return " ".join(tokenizer.pieces(tokenizer.encode(text)))
+            ids = tokenizer.encode(text[:MAX_CHARACTERS])
+            yield f"    {' '.join(tokenizer.pieces(ids))}"
 
 
 def main() -> None:

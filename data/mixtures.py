@@ -1,7 +1,6 @@
 """Mixtures of parallel corpora: `wmt14/en-de+multi30k/en-de:3`."""
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -12,7 +11,6 @@ from utils.errors import UserError
 PLUS, TIMES = "+", ":"
 
 
-@dataclasses.dataclass(frozen=True)
 class Mixture:
     """Corpora whose training splits are concatenated; other splits are the first's.
 
@@ -21,48 +19,27 @@ class Mixture:
     Attributes:
       parts: each corpus, and how often its pairs occur in an epoch.
       tagged: whether sources begin with a tag of their target language.
+      targets: languages that are translated into, sorted.
     """
-
-    parts: tuple[tuple[Corpus, int], ...]
-    tagged: bool = False
 
     kind = "parallel"
 
-    @property
-    def name(self) -> str:
-        """Names and weights, in the syntax of `data.name`."""
-        return PLUS.join(f"{corpus.name}{TIMES}{times}" for corpus, times in self.parts)
-
-    @property
-    def version(self) -> str:
-        """Versions of all corpora."""
-        return PLUS.join(corpus.version for corpus, _ in self.parts)
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Languages of the first corpus."""
-        return self.parts[0][0].languages
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Languages that are translated into, sorted."""
-        return tuple(sorted({corpus.languages[-1] for corpus, _ in self.parts}))
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Fields of each corpus, for the keys of caches."""
-        return tuple("-".join(corpus.fields) for corpus, _ in self.parts)
-
-    @property
-    def splits(self) -> dict[str, int]:
-        """Number of pairs of each split."""
-        train = sum(corpus.splits[TRAIN] * times for corpus, times in self.parts)
-        return {**self.parts[0][0].splits, TRAIN: train}
+    def __init__(self, parts: Sequence[tuple[Corpus, int]], tagged: bool = False):
+        self.parts, self.tagged = tuple(parts), tagged
+        corpora = [corpus for corpus, _ in parts]
+        # In the syntax of `data.name`.
+        self.name = PLUS.join(f"{corpus.name}{TIMES}{times}" for corpus, times in parts)
+        self.version = PLUS.join(corpus.version for corpus in corpora)
+        self.fields = tuple("-".join(corpus.fields) for corpus in corpora)
+        self.languages = corpora[0].languages
+        self.targets = tuple(sorted({corpus.languages[-1] for corpus in corpora}))
+        train = sum(corpus.splits[TRAIN] * times for corpus, times in parts)
+        self.splits = {**corpora[0].splits, TRAIN: train}
 
     def reversed(self) -> "Mixture":
         """Swaps source and target of each corpus."""
-        parts = tuple((corpus.reversed(), times) for corpus, times in self.parts)
-        return dataclasses.replace(self, parts=parts)
+        parts = [(corpus.reversed(), times) for corpus, times in self.parts]
+        return Mixture(parts, self.tagged)
 
     def documents(self, split: str) -> None:
         """Returns None: a mixture has no document order."""
@@ -140,4 +117,4 @@ def mix(parts: list[tuple[Corpus, int]], cfg: ConfigDict) -> Mixture:
             "data.drop_identical finds no pair in a mixture whose sources begin with a "
             "tag (data.target_tag): set one of the two to False"
         )
-    return Mixture(tuple(parts), cfg.target_tag)
+    return Mixture(parts, cfg.target_tag)

@@ -46,10 +46,6 @@ class Bucket:
         """Number of tokens of a padded pair."""
         return self.source + self.target
 
-    def holds(self, other: "Bucket") -> bool:
-        """Returns whether the pairs of another bucket fit into this one."""
-        return self.source >= other.source and self.target >= other.target
-
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
@@ -155,12 +151,15 @@ def merge_partial_batches(buckets: list[Bucket], lengths: np.ndarray) -> list[Bu
     order = sorted(buckets, key=lambda bucket: bucket.padded_tokens)
     for number, bucket in enumerate(order):
         excess = len(bucket.members) % bucket.batch_size
-        larger = [i for i in range(number + 1, len(order)) if order[i].holds(bucket)]
+        larger = [
+            i
+            for i, other in enumerate(order[number + 1 :], number + 1)
+            if other.source >= bucket.source and other.target >= bucket.target
+        ]
         if not excess or not larger:
             continue
         other = order[larger[0]]
-        batch_tokens = bucket.batch_size * bucket.padded_tokens
-        if excess * other.padded_tokens >= batch_tokens:
+        if excess * other.padded_tokens >= bucket.batch_size * bucket.padded_tokens:
             continue
         ranked = bucket.members[np.argsort(lengths[bucket.members], kind="stable")]
         stay, move = np.sort(ranked[:-excess]), ranked[-excess:]
@@ -239,8 +238,7 @@ def best_split(
     """Finds the split of `lengths` in two that saves most padding.
 
     Args:
-      lengths: distinct lengths of one side.
-      others: lengths of the other side.
+      lengths, others: lengths of both sides of the distinct pairs.
       counts: number of pairs of each.
 
     Returns:

@@ -41,7 +41,6 @@ class RemoteArchive:
     """A published archive, or a single published text.
 
     Attributes:
-      url: its address.
       checksum: MD5, SHA-1 or SHA-256, by its length; None: unknown.
     """
 
@@ -220,11 +219,7 @@ def hash_file(path: Path, algorithm: str, *, packed: bool) -> str:
 
 
 def open_store(builder, dl_manager) -> ArchiveStore:
-    """Returns the files of the corpus that a builder prepares.
-
-    Checksums of files without a published one are recorded in its metadata, if it has
-    any.
-    """
+    """Returns the files of a builder, which records checksums in its metadata."""
     source, metadata = builder.source_dir, builder.info.metadata
     return ArchiveStore(
         source_dir=None if source is None else Path(source).expanduser(),
@@ -236,9 +231,7 @@ def open_store(builder, dl_manager) -> ArchiveStore:
 def download(
     archive: RemoteArchive, path: Path, files: Iterable[RemoteFile] = ()
 ) -> None:
-    """Downloads a file unless it exists and has the right checksum.
-
-    It gets its name when it is complete and verified.
+    """Downloads a file, named when it is complete and verified, unless it is there.
 
     Args:
       files: the texts wanted, for the message of an error.
@@ -293,13 +286,9 @@ def list_names(files: Iterable[RemoteFile]) -> str:
 
 
 def extract(archive: Path, members: Iterable[str], folder: Path) -> dict[str, Path]:
-    """Extracts members of a `.zip` or any `.tar` that `folder` does not hold yet.
+    """Extracts members of a `.zip` or any `.tar` to a folder that may hold some.
 
-    Returns:
-      The path of each member.
-
-    Raises:
-      UserError: the archive is damaged or lacks a member.
+    Returns their paths. Raises UserError if the archive is damaged or lacks a member.
     """
     targets = {member: folder / member for member in members}
     wanted = {member for member, path in targets.items() if not path.exists()}

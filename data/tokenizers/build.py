@@ -15,15 +15,10 @@ from ml_collections import ConfigDict
 
 from data.corpus import TRAIN, Corpus, sample_evenly
 from data.storage import atomic_directory, ensure_local, short_hash
+from data.tokenizers import symbols
 from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
 from data.tokenizers.normalization import IDENTITY, TAG, Normalizer, language_tag
 from data.tokenizers.sentencepiece import SentencePieceTokenizer, UnigramTokenizer
-from data.tokenizers.symbols import (
-    ByteTokenizer,
-    CharTokenizer,
-    ListTokenizer,
-    WordTokenizer,
-)
 from utils.errors import UserError
 
 FORMAT = 3  # increment it when a setting changes its meaning
@@ -31,9 +26,9 @@ JOINT = "joint"  # the side of a vocabulary shared by source and target
 
 # From the value of `data.tokenizer` to the class.
 KINDS = {
-    "byte": ByteTokenizer,
-    "word": WordTokenizer,
-    "char": CharTokenizer,
+    "byte": symbols.ByteTokenizer,
+    "word": symbols.WordTokenizer,
+    "char": symbols.CharTokenizer,
     "sentencepiece": SentencePieceTokenizer,
     "unigram": UnigramTokenizer,
 }
@@ -179,9 +174,9 @@ def read_vocabulary(kind: str, path: Path) -> Tokenizer:
         raise UserError(f"data.vocabulary={path}: there is no such file")
     if kind in ("sentencepiece", "unigram"):
         return _read_sentencepiece(kind, path)
-    if issubclass(KINDS.get(kind, Tokenizer), ListTokenizer):
-        symbols = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
-        words = [symbol for symbol in symbols if symbol not in SPECIAL]
+    if issubclass(KINDS.get(kind, Tokenizer), symbols.ListTokenizer):
+        tokens = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
+        words = [token for token in tokens if token not in SPECIAL]
         return KINDS[kind]([*SPECIAL, *words])
     raise UserError(f"data.vocabulary={path}: data.tokenizer={kind!r} takes no file")
 

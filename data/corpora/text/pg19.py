@@ -7,15 +7,8 @@ from pathlib import Path
 
 import requests
 
+from data.corpora import download
 from data.corpora.builders import PublicText
-from data.corpora.download import (
-    HEADERS,
-    TIMEOUT,
-    RemoteArchive,
-    download,
-    hash_file,
-    open_store,
-)
 from data.corpora.text_files import read_text
 from utils.errors import UserError
 
@@ -55,7 +48,7 @@ class Pg19(PublicText):
     RECORD_CHECKSUMS = True
 
     def _split_generators(self, dl_manager):
-        store = open_store(self, dl_manager)
+        store = download.open_store(self, dl_manager)
         books = {
             split: list_books(split)
             if store.source_dir is None
@@ -84,7 +77,7 @@ def verify(paths: Iterable[Path], split: str) -> Iterator[Path]:
     count, expected = SPLITS[split]
     total = hashlib.sha256()
     for path in paths:
-        checksum = hash_file(path, "sha256", packed=False)
+        checksum = download.hash_file(path, "sha256", packed=False)
         total.update(f"{path.name.removesuffix('.gz')} {checksum}\n".encode())
         yield path
     if total.hexdigest() != expected:
@@ -110,7 +103,10 @@ def list_books(split: str) -> list[str]:
     try:
         while True:
             response = requests.get(
-                LISTING, params=query, headers=HEADERS, timeout=TIMEOUT
+                LISTING,
+                params=query,
+                headers=download.HEADERS,
+                timeout=download.TIMEOUT,
             )
             response.raise_for_status()
             page = response.json()
@@ -131,7 +127,7 @@ def fetch_books(split: str, names: list[str], folder: Path) -> Iterator[Path]:
     def fetch(name: str) -> Path:
         path = folder / name
         if not path.exists():
-            download(RemoteArchive(f"{ADDRESS}/{split}/{name}"), path)
+            download.download(download.RemoteArchive(f"{ADDRESS}/{split}/{name}"), path)
         return path
 
     with ThreadPoolExecutor(NUM_DOWNLOADS) as pool:

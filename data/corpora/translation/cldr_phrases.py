@@ -11,15 +11,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any, NamedTuple
 
-from babel import Locale
-from babel.dates import (
-    format_date,
-    format_datetime,
-    format_interval,
-    format_skeleton,
-    format_time,
-    format_timedelta,
-)
+from babel import Locale, dates
 from babel.lists import format_list
 from babel.numbers import format_currency, get_currency_precision
 from babel.units import format_unit
@@ -158,22 +150,22 @@ def draw_names(codes: list[str]) -> Callable[[Random], list[str]]:
 def render_date(moment: datetime, style: str, locale: Locale) -> str:
     """Renders a day; `style` is a length or a skeleton."""
     if style in LENGTHS:
-        return format_date(moment, style, locale)
-    return format_skeleton(style, moment, locale=locale)
+        return dates.format_date(moment, style, locale)
+    return dates.format_skeleton(style, moment, locale=locale)
 
 
 def render_moment(moment: datetime, style: str, locale: Locale) -> str:
     """Renders day and time, or in the style "short-time" or "medium-time" the time."""
     if style.endswith("-time"):
-        return format_time(moment, style.removesuffix("-time"), locale=locale)
-    return format_datetime(moment, style, locale=locale)
+        return dates.format_time(moment, style.removesuffix("-time"), locale=locale)
+    return dates.format_datetime(moment, style, locale=locale)
 
 
 def render_interval(
     interval: tuple[datetime, datetime], skeleton: str, locale: Locale
 ) -> str:
     """Renders an interval of two moments."""
-    return format_interval(*interval, skeleton, locale=locale)
+    return dates.format_interval(*interval, skeleton, locale=locale)
 
 
 def render_distance(distance: tuple[int, str], length: str, locale: Locale) -> str:
@@ -182,7 +174,7 @@ def render_distance(distance: tuple[int, str], length: str, locale: Locale) -> s
     Only "long" is safe: Babel raises KeyError for a short form that a locale lacks.
     """
     count, period = distance
-    return format_timedelta(
+    return dates.format_timedelta(
         timedelta(seconds=count * PERIODS[period]),
         granularity=period,
         threshold=float("inf"),

@@ -10,13 +10,8 @@ its own name. See `local_files.py` for how it is stored.
 import re
 from pathlib import Path
 
-from data.corpora.local_files import (
-    STEMS,
-    LocalText,
-    SplitFiles,
-    find_file,
-    list_names,
-)
+from data.corpora import local_files
+from data.corpora.local_files import SplitFiles, find_file
 from utils.errors import UserError
 
 # Optional files besides the languages: the document of each line, its position there (a
@@ -26,7 +21,7 @@ ALL = "all"  # TFDS's name of all splits together
 PYDOCS = ("en-fr", "fr-en")
 
 
-class ParallelText(LocalText):
+class ParallelText(local_files.LocalText):
     """Sentences or paragraphs in two languages, in the order of their files."""
 
     @property
@@ -59,7 +54,7 @@ class ParallelText(LocalText):
         languages = config.split("-")
         stems = {
             name.removesuffix(f".{language}")
-            for name in list_names(folder)
+            for name in local_files.list_names(folder)
             for language in languages
             if name.endswith(f".{language}")
         }
@@ -90,7 +85,7 @@ def split_name(stem: str, folder: Path) -> str:
     """Returns the split of files with this stem."""
     if stem == ALL:
         raise UserError(f"{folder}: no split can be called {ALL!r}: rename its files")
-    return STEMS.get(stem, re.sub(r"\W", "_", stem, flags=re.ASCII))
+    return local_files.STEMS.get(stem, re.sub(r"\W", "_", stem, flags=re.ASCII))
 
 
 def find_pair(folder: Path, stem: str, languages: list[str]) -> SplitFiles | None:
@@ -101,7 +96,7 @@ def find_pair(folder: Path, stem: str, languages: list[str]) -> SplitFiles | Non
     files = {field: find_file(folder, f"{stem}.{field}") for field in languages}
     files |= {field: find_file(folder, f"{stem}.{field}") for field in EXTRAS}
     missing = [language for language in languages if files[language] is None]
-    if missing and stem in STEMS:
+    if missing and stem in local_files.STEMS:
         present = next(language for language in languages if files[language])
         raise UserError(
             f"{folder} holds {stem}.{present} but no {stem}.{missing[0]} (plain or .gz)"
