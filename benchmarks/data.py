@@ -10,44 +10,33 @@ without prefetching, from token ids. A step makes `batches` batches. Compare
 import argparse
 import sys
 
-from benchmarks.harness.comparison import (
-    OURS,
-    add_options,
-    checked,
-    choices,
-    chosen,
-    compare,
-    peer,
-)
-from benchmarks.harness.workloads import CORPORA
+from benchmarks.harness import cli, comparison
+from benchmarks.harness.comparison import OURS, compare
+from benchmarks.harness.workloads import CORPORA, select
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", default=",".join(CORPORA))
-    add_options(parser)
-    options = checked(parser, arguments)
-    options.kinds = choices(parser, "kinds", options.kinds, list(CORPORA))
-    return options
+    parser = comparison.make_parser(__doc__)
+    parser.add_argument(
+        "--kinds", type=cli.names_in(CORPORA), default=",".join(CORPORA)
+    )
+    return comparison.parse_options(parser, arguments)
 
 
 def main() -> int:
     """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
-    ending = 0
+    exit_code = 0
     for kind in options.kinds:
-        corpus = CORPORA[kind].shrunk() if options.tiny else CORPORA[kind]
-        flags = [f"--kind={kind}", *(["--tiny"] if options.tiny else [])]
-        commands = {
-            OURS: [sys.executable, "-m", "benchmarks.harness.our_batches", *flags],
-            "torch_loader": peer(options.peers, "torch_loader", *flags),
-        }
-        about = {"benchmark": "data", "kind": kind, "batches": corpus.batches}
-        found = chosen(commands, options)
-        summary = compare(about, found, [], None, (), options)
-        ending |= OURS in summary["missing"]
-    return ending
+        batches = select(CORPORA, kind, options.tiny).batches
+        about = {"benchmark": "data", "kind": kind, "batches": batches}
+        flag = f"--kind={kind}"
+        peers = {"torch_loader": ("torch_loader", flag)}
+        commands = comparison.select_commands(options, ("our_batches", flag), peers)
+        summary = compare(about, commands, [], None, {}, options)
+        exit_code |= OURS in summary["missing"]
+    return exit_code
 
 
 if __name__ == "__main__":

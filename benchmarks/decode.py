@@ -15,88 +15,68 @@ import argparse
 import json
 import sys
 
-from benchmarks.harness.comparison import (
-    OURS,
-    Commands,
-    add_options,
-    checked,
-    chosen,
-    compare,
-    ours,
-    peer,
-)
+from benchmarks.harness import cli, comparison
+from benchmarks.harness.comparison import FASTEST, OURS, compare
 from benchmarks.harness.random_corpora import BATCHES
-from benchmarks.harness.workloads import FASTEST, WORKS, decoding_products
+from benchmarks.harness.workloads import WORKS, decoding_products, select
 
-GOALS = {1: ((FASTEST, 1.7),), 4: ((FASTEST, 2.2),)}
+GOALS = {1: {FASTEST: 1.7}, 4: {FASTEST: 2.2}}
 WORK = "small"
 
 
-def commands(beam: int, options: argparse.Namespace) -> Commands:
+def commands(beam: int, options: argparse.Namespace) -> comparison.Commands:
     """Returns the command of every system, ours first."""
-    flags = [f"--work={WORK}", f"--beam={beam}"]
-    flags += ["--tiny"] if options.tiny else []
-    found = ours("decode", *flags, f"--dtype={options.dtype}")
-    found["marian"] = peer(options.peers, "marian", "decode", *flags)
-    return chosen(found, options)
+    flags = ("decode", f"--work={WORK}", f"--beam={beam}")
+    ours = ("subjects", *flags, f"--dtype={options.dtype}")
+    return comparison.select_commands(options, ours, {"marian": ("marian", *flags)})
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--beams", default="1,4", help="1 is greedy")
+    parser = comparison.make_parser(__doc__, steps=4)
+    parser.add_argument(
+        "--beams", type=cli.positives, default="1,4", help="1 is greedy"
+    )
     parser.add_argument("--dtype", default="float32", help="of what ours computes")
-    add_options(parser, steps=4)
-    options = checked(parser, arguments)
-    try:
-        options.beams = [int(beam) for beam in options.beams.split(",")]
-    except ValueError:
-        parser.error(f"--beams={options.beams}: must be integers")
-    if min(options.beams) < 1:
-        parser.error(f"--beams={options.beams} must be at least 1")
-    return options
+    return comparison.parse_options(parser, arguments)
 
 
 def main() -> int:
     """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
-    work = WORKS[WORK].shrunk() if options.tiny else WORKS[WORK]
-    ending = 0
+    work = select(WORKS, WORK, options.tiny)
+    exit_code = 0
     for beam in options.beams:
         about = {"benchmark": "decode", "work": WORK, "beam": beam}
-        summary = compare(
-            about,
-            commands(beam, options),
-            decoding_products(work, beam),
-            work.tokens,
-            GOALS.get(beam, ()),
-            options,
-        )
-        ending |= OURS in summary["missing"]
+        systems, products = commands(beam, options), decoding_products(work, beam)
+        goals = GOALS.get(beam, {})
+        summary = compare(about, systems, products, work.tokens, goals, options)
+        exit_code |= OURS in summary["missing"]
         if OURS in summary["lines"]:
-            avoid(beam, summary["lines"][OURS]["seconds"]["median"], options)
-    return ending
+            full = summary["lines"][OURS]["seconds"]["median"]
+            compare_lengths(about | {"lengths": "varied"}, systems[OURS], full, options)
+    return exit_code
 
 
-def avoid(beam: int, full: float, options: argparse.Namespace) -> None:
+def compare_lengths(
+    about: dict, command: list[str], full: float, options: argparse.Namespace
+) -> None:
     """Prints the time of our search over sentences of many lengths.
 
     Args:
-      beam: beam size.
+      about: fields of every line.
+      command: command of our search over full rows.
       full: seconds of a batch of full rows.
-      options: command-line options.
     """
-    found = {OURS: [*commands(beam, options)[OURS], "--varied"]}
-    about = {"benchmark": "decode", "work": WORK, "beam": beam, "lengths": "varied"}
-    summary = compare(about, found, [], None, (), options)
-    if OURS not in summary["lines"]:
-        return
-    line = summary["lines"][OURS]
-    saved = {
-        "avoidable": 1 - line["needed"] / line["places"],
-        "avoided": 1 - line["seconds"]["median"] / (BATCHES * full),
-    }
-    print(json.dumps(about | saved), flush=True)
+    commands = {OURS: [*command, "--varied"]}
+    lines = compare(about, commands, [], None, {}, options)["lines"]
+    if OURS in lines:
+        line = lines[OURS]
+        saved = {
+            "avoidable": 1 - line["needed"] / line["places"],
+            "avoided": 1 - line["seconds"]["median"] / (BATCHES * full),
+        }
+        print(json.dumps(about | saved), flush=True)
 
 
 if __name__ == "__main__":

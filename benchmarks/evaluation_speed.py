@@ -16,30 +16,29 @@ relative to `memory`. Deviation from the paper: a smaller model, for CPUs; `--la
 
 import argparse
 import functools
-import json
 import sys
-import time
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
-from benchmarks.harness.protocol import spread
+from benchmarks.harness import cli
+from benchmarks.harness.protocol import seconds_of, spread
+from benchmarks.harness.random_corpora import encoded
+from benchmarks.harness.subjects import random_variables
 from configs import base
 from data.batching.stream import LMEvalBatches
-from data.token_cache import TokenizedSplit
 from data.tokenizers.symbols import ByteTokenizer
 from experiment.build import Experiment, build_experiment
 from tasks.base import likelihood_loss
 from training.profiling.environment import environment_info
 from training.profiling.flops import flops_of
 from utils.allocator import tune_allocator
-from utils.errors import UserError
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
-TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
+BYTES = ByteTokenizer().vocab_size
+TOKEN = dict.fromkeys(("tokens", "labels"), np.zeros((1, 1), np.int32))
 
 
 def experiment(name: str, sizes: dict, **changes) -> Experiment:
@@ -48,22 +47,6 @@ def experiment(name: str, sizes: dict, **changes) -> Experiment:
     cfg.task = "language_modeling"
     cfg.model.update({**sizes, **changes, "norm": "pre", "dropout": 0.0})
     return build_experiment(cfg, {"text": ByteTokenizer()})
-
-
-def random_variables(found: Experiment) -> PyTree:
-    """Returns randomly initialised parameters."""
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    init = functools.partial(found.task.init, found.model)
-    batch = {"tokens": tokens, "labels": tokens}
-    return nn.meta.unbox(jax.jit(init)(jax.random.key(0), batch))
-
-
-def random_text(length: int) -> TokenizedSplit:
-    """Returns a text of random bytes."""
-    size = ByteTokenizer().vocab_size
-    tokens = np.random.default_rng(0).integers(4, size, length)
-    counts = dict.fromkeys(("characters", "words", "size"), length)
-    return TokenizedSplit(tokens.astype(np.int32), np.asarray([0, length]), **counts)
 
 
 class WithMemory:
@@ -77,9 +60,9 @@ class WithMemory:
         # Every query attends to the same number of keys: the attention length.
         changes = {"memory_length": length, "same_length": True}
         self.found = experiment("transformer_xl", options.sizes, **changes)
-        self.variables = random_variables(self.found)
+        self.variables = random_variables(self.found, TOKEN)
         self.tokens = options.segment * options.segments
-        text = random_text(self.tokens)
+        text = encoded(np.asarray([self.tokens]), BYTES, seed=0)
         self.batches = LMEvalBatches(text, batch_size=1, length=options.segment)
 
     def __call__(self) -> float:
@@ -115,9 +98,9 @@ class Windows:
 
     def __init__(self, length: int, options: argparse.Namespace, rows: int, last_only):
         self.found = experiment("transformer", options.sizes)
-        self.variables = random_variables(self.found)
+        self.variables = random_variables(self.found, TOKEN)
         self.tokens, self.rows = rows * options.windows, rows
-        text = random_text(length + self.tokens).tokens
+        text = encoded(np.asarray([length + self.tokens]), BYTES, seed=0).tokens
         places = np.arange(self.tokens)[:, None] + np.arange(length)
         self.windows, self.labels = text[places], text[places + 1]
         self.score = jax.jit(
@@ -164,9 +147,7 @@ def measure(length: int, options: argparse.Namespace) -> dict:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds):  # in turn, so that load affects all alike
         for name, way in ways.items():
-            begin = time.perf_counter()
-            way()
-            seconds[name].append((time.perf_counter() - begin) / way.tokens)
+            seconds[name].append(seconds_of(way) / way.tokens)
     spreads = {name: spread(values) for name, values in seconds.items()}
     medians = {name: found["median"] for name, found in spreads.items()}
     return {
@@ -192,49 +173,32 @@ def ratios(values: dict[str, float]) -> dict[str, float]:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lengths", default="", help="attention lengths A, in tokens")
-    parser.add_argument("--tiny", action="store_true", help="a tiny run, for tests")
-    for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
-    parser.add_argument("--segment", type=int, default=128, help="tokens, with memory")
-    parser.add_argument("--segments", type=int, default=8, help="a measurement")
-    parser.add_argument("--windows", type=int, default=2, help="calls a measurement")
-    parser.add_argument("--window_tokens", type=int, default=8192, help="side by side")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements each")
-    options = parser.parse_args(arguments)
-    lengths = options.lengths or ("16,32" if options.tiny else "800,1800,2800,3800")
-    try:
-        options.lengths = [int(length) for length in lengths.split(",")]
-    except ValueError:
-        parser.error(f"--lengths={lengths}: must be integers")
-    for name in ("segment", "segments", "windows", "window_tokens"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}={getattr(options, name)} must be at least 1")
-    if min(options.lengths) < 1:
-        parser.error(f"--lengths={lengths} must be at least 1")
-    if options.rounds < 2:
-        parser.error(f"--rounds={options.rounds}: at least 2 are needed for quartiles")
+    parser = cli.make_parser(__doc__, **SIZES)
+    add, lengths = parser.add_argument, "800,1800,2800,3800"
+    add("--lengths", type=cli.positives, default=lengths, help="A, in tokens")
+    add("--segment", type=cli.positive, default=128, help="tokens, with memory")
+    add("--segments", type=cli.positive, default=8, help="a measurement")
+    add("--windows", type=cli.positive, default=2, help="calls a measurement")
+    add("--window_tokens", type=cli.positive, default=8192, help="side by side")
+    add("--rounds", type=cli.at_least(2), default=5, help="measurements each")
+    tiny = {"segment": 8, "segments": 2, "window_tokens": 64, "rounds": 2}
+    tiny |= {"lengths": [16, 32], **cli.TINY}
+    options = cli.parse_options(parser, arguments, **tiny)
     options.sizes = {name: getattr(options, name) for name in SIZES}
-    if options.tiny:
-        small = {"segment": 8, "segments": 2, "window_tokens": 64, "rounds": 2}
-        vars(options).update(small, sizes=TINY)
     return options
 
 
-def main() -> int:
-    """A JSON object a line."""
-    options = parse(sys.argv[1:])
+def lines(options: argparse.Namespace) -> Iterator[dict]:
+    """Yields a line per attention length."""
     about = environment_info()
-    keys = ("devices", "threads", "versions", "commit")
-    try:
-        for length in options.lengths:
-            line = measure(length, options) | {key: about[key] for key in keys}
-            print(json.dumps(line), flush=True)
-    except UserError as error:  # such as a width that heads do not divide
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    about = {key: about[key] for key in ("devices", "threads", "versions", "commit")}
+    for length in options.lengths:
+        yield measure(length, options) | about
+
+
+def main() -> int:
+    """Prints a JSON line per attention length."""
+    return cli.print_lines(lines(parse(sys.argv[1:])))
 
 
 if __name__ == "__main__":

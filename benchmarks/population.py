@@ -9,16 +9,16 @@ that of trials of `--steps` steps, compilation included. The goal on a GPU is 5 
 """
 
 import argparse
-import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
+from benchmarks.harness import cli
+from benchmarks.harness.protocol import seconds_of
 from benchmarks.harness.random_corpora import Text, words
+from benchmarks.harness.training import TrainingStep
 from configs import base
 from experiment.build import build_experiment
 from experiment.setup import TrainingSetup
@@ -29,7 +29,6 @@ from training.vmapped_trials.step import trial_mask, varying_values
 from utils.allocator import tune_allocator
 
 GOAL = 5.0  # times as many trials an hour, on a GPU
-TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
 
 
 def configs(options: argparse.Namespace) -> list[ConfigDict]:
@@ -38,8 +37,8 @@ def configs(options: argparse.Namespace) -> list[ConfigDict]:
     for k in range(options.members):
         cfg = base.get_config(options.model)
         cfg.task = "language_modeling"
-        sizes = {key: getattr(options, key) for key in TINY} | {"dtype": options.dtype}
-        cfg.model.update({key: sizes[key] for key in sizes if key in cfg.model})
+        keys = (key for key in (*cli.TINY, "dtype") if key in cfg.model)
+        cfg.model.update({key: getattr(options, key) for key in keys})
         cfg.model.dropout = 0.1 + 0.01 * k
         cfg.label_smoothing = 0.01 * k
         cfg.optim.lr = 1e-4 * (1 + k)
@@ -53,22 +52,6 @@ def training(cfg: ConfigDict, options: argparse.Namespace) -> TrainingSetup:
     shared = build_experiment(cfg, {"text": words(options.vocabulary)})
     dataset = Text(options.rows, options.length, options.vocabulary)
     return TrainingSetup.from_experiment(shared, dataset, devices=jax.devices()[:1])
-
-
-class Alone:
-    """Training step of one trial on one device."""
-
-    def __init__(self, cfg: ConfigDict, options: argparse.Namespace):
-        self.training = training(cfg, options)
-        self.state = self.training.partitioner.init(self.training.make_state)
-        self.carry = self.training.make_carry()
-        self.compiled = self.training.compiled_step(self.state, self.carry)
-        self.batch = self.training.batch(0)
-
-    def step(self) -> None:
-        """Runs forward pass, backward pass and update."""
-        found = self.compiled(self.state, self.carry, self.batch)
-        self.state, self.carry, _ = jax.block_until_ready(found)
 
 
 class Together:
@@ -90,20 +73,15 @@ class Together:
         self.state, self.carry, _ = jax.block_until_ready(found)
 
 
-def seconds(act: Callable[[], None]) -> float:
-    """Returns the seconds that a call takes."""
-    before = time.perf_counter()
-    act()
-    return time.perf_counter() - before
-
-
 def measured(options: argparse.Namespace) -> dict:
     """Measures both and returns the JSON line."""
     members = configs(options)
-    alone, together = Alone(members[0], options), Together(members, options)
-    compiling = [seconds(subject.step) for subject in (alone, together)]
+    alone = TrainingStep(training(members[0], options))
+    together = Together(members, options)
+    compiling = [seconds_of(subject.step) for subject in (alone, together)]
     laps = [
-        (seconds(alone.step), seconds(together.step)) for _ in range(options.repeats)
+        (seconds_of(alone.step), seconds_of(together.step))
+        for _ in range(options.repeats)
     ]
     one, all_of_them = (statistics.median(row) for row in zip(*laps, strict=True))
     count, steps = options.members, options.steps
@@ -126,28 +104,23 @@ def measured(options: argparse.Namespace) -> dict:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--members", type=int, default=16, help="K")
-    parser.add_argument("--model", default="transformer")
     sizes = {"layers": 4, "width": 256, "heads": 4, "feed_forward": 1024}
-    for name, size in {**sizes, "rows": 16, "length": 128, "vocabulary": 4096}.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
+    sizes |= {"rows": 16, "length": 128, "vocabulary": 4096}
+    parser = cli.make_parser(__doc__, **sizes)
+    parser.add_argument("--members", type=cli.positive, default=16, help="K")
+    parser.add_argument("--model", default="transformer")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--steps", type=int, default=10_000, help="of a trial")
-    parser.add_argument("--repeats", type=int, default=20, help="steps that are timed")
-    parser.add_argument("--tiny", action="store_true", help="a model for tests")
-    options = parser.parse_args(arguments)
-    if options.tiny:
-        vars(options).update({**TINY, "rows": 2, "length": 8, "vocabulary": 16})
-    return options
+    parser.add_argument("--steps", type=cli.positive, default=10_000, help="of a trial")
+    parser.add_argument("--repeats", type=cli.positive, default=20, help="timed steps")
+    tiny = {**cli.TINY, "rows": 2, "length": 8, "vocabulary": 16}
+    return cli.parse_options(parser, arguments, **tiny)
 
 
 def main() -> int:
     """Prints one JSON line."""
     options = parse(sys.argv[1:])
     about = {"benchmark": "population", **vars(options)}
-    print(json.dumps({**about, **measured(options), **environment_info()}))
-    return 0
+    return cli.print_lines([{**about, **measured(options), **environment_info()}])
 
 
 if __name__ == "__main__":

@@ -11,25 +11,20 @@ random; batches are for one device, without padding.
 import argparse
 import dataclasses
 import importlib
-import json
-import statistics
 import sys
-import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from analysis.plan.aot_compile import CompiledStep, out_of_memory_reason
-from analysis.plan.memory import partitioner_for
-from analysis.plan.step import StepSpec, dummy_tokenizers
+from benchmarks.harness import cli
+from benchmarks.harness.protocol import seconds_of
+from benchmarks.harness.training import TrainingStep, random_training
 from experiment.validate import validate_config
 from models.attention.dispatch import IMPLEMENTATIONS, is_supported
-from training.optim.optimizers import make_optimizer
 from training.profiling.environment import environment_info
 from training.profiling.peak_flops import measure_matmul
-from training.step import make_state
 from utils.allocator import tune_allocator
 from utils.errors import UserError
 
@@ -56,22 +51,20 @@ WORKS = {
     "rnnsearch": Published("wmt14", "rnnsearch50", {}),
 }
 TINY = {
-    "model.layers": 1,
-    "model.width": 32,
-    "model.heads": 2,
-    "model.head_dim": 16,
-    "model.feed_forward": 32,
-    "model.embedding_width": 32,
-    "model.attention_width": 16,
-    "model.maxout_width": 16,
-    "model.attention_window": 4,
-    "model.memory_length": 4,
-    "model.cutoffs": (),
-    "data.vocab_size": 64,
-    "data.batch_size": 2,
-    "data.tokens_per_batch": 16,
-    "data.segment_length": 8,
-    "data.max_length": 8,
+    "model": {
+        **dict.fromkeys(("width", "feed_forward", "embedding_width"), 32),
+        **dict.fromkeys(("head_dim", "attention_width", "maxout_width"), 16),
+        **dict.fromkeys(("attention_window", "memory_length"), 4),
+        "layers": 1,
+        "heads": 2,
+        "cutoffs": (),
+    },
+    "data": {
+        **dict.fromkeys(("segment_length", "max_length"), 8),
+        "vocab_size": 64,
+        "batch_size": 2,
+        "tokens_per_batch": 16,
+    },
 }
 
 
@@ -88,53 +81,20 @@ def config(
     if not options.dropout and "attention_dropout" in cfg.model:
         cfg.model.attention_dropout = 0.0
     if options.tiny:
-        for key, size in TINY.items():
-            section, _, name = key.partition(".")
-            if name in cfg[section]:
-                cfg[section][name] = size
+        for section, sizes in TINY.items():
+            known = {key: sizes[key] for key in sizes if key in cfg[section]}
+            cfg[section].update(known)
     return cfg
 
 
-class Timed:
+class Timed(TrainingStep):
     """Compiled training step with random parameters and a random batch."""
 
     def __init__(self, cfg: ConfigDict):
-        self.step = step = StepSpec.from_config(cfg)
-        partitioner = partitioner_for(cfg, jax.devices()[:1])
-        self.compiled = CompiledStep.compile(step, partitioner)
-        optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-        params, rows = partitioner.sharded_shapes(step.params), step.batch_size
-        random = np.random.default_rng(0)
-        sizes = dummy_tokenizers(cfg)
-
-        def drawn(leaf):
-            values = 0.02 * random.standard_normal(leaf.shape, np.float32)
-            return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
-        start = jax.tree.map(drawn, params)
-        self.state = jax.jit(
-            lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
-        )(start)
-        self.carry = partitioner.init_carry(step.carry, rows)
-        _, _, shapes = step.input_shapes(rows)
-        smallest = min(tokenizer.vocab_size for tokenizer in sizes.values())
-        self.batch = partitioner.put_batch(
-            {name: full(leaf, smallest, random) for name, leaf in shapes.items()}
-        )
-
-    def seconds(self) -> float:
-        """Runs one step and returns its seconds."""
-        begin = time.perf_counter()
-        found = self.compiled.program(self.state, self.carry, self.batch)
-        self.state, self.carry, self.pairs = jax.block_until_ready(found)
-        return time.perf_counter() - begin
-
-
-def full(leaf: jax.ShapeDtypeStruct, vocabulary: int, random) -> np.ndarray:
-    """Returns random values of a batch array without padding and resets."""
-    if leaf.dtype == jnp.int32:
-        return random.integers(5, vocabulary, leaf.shape, np.int32)
-    return np.full(leaf.shape, leaf.ndim > 1, leaf.dtype)
+        self.spec, training = random_training(cfg, jax.devices()[:1])
+        self.program = CompiledStep.compile(self.spec, training.partitioner)
+        super().__init__(training)
+        self.compiled = self.program.program
 
 
 def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
@@ -158,24 +118,24 @@ def line(name: str, kernel: str | None, options: argparse.Namespace) -> dict:
 def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
     """Times the steps of a workload."""
     for _ in range(options.warm):
-        subject.seconds()
-    laps = [subject.seconds() for _ in range(options.steps)]
-    quartiles = np.quantile(laps, (0.25, 0.75)).tolist()
-    second, flops = statistics.median(laps), subject.step.flops()
-    top = measure_matmul(options.dtype)
+        subject.step()
+    laps = [seconds_of(subject.step) for _ in range(options.steps)]
+    low, second, high = np.quantile(laps, (0.25, 0.5, 0.75)).tolist()
+    flops, tokens = subject.spec.flops(), subject.spec.tokens
+    peak = measure_matmul(options.dtype)
     found = {
         "seconds": second,
-        "quartiles": quartiles,
-        TOKENS: subject.step.tokens / second,
-        "tokens": subject.step.tokens,
+        "quartiles": [low, high],
+        TOKENS: tokens / second,
+        "tokens": tokens,
         "flops": flops,
         "flops_per_second": flops / second,
-        "peak_matmul_flops_per_second": top,
-        SHARE: flops / second / top,
-        "held_bytes": subject.compiled.state_bytes,
-        "working_bytes": subject.compiled.working_bytes,
-        "compile_seconds": subject.compiled.seconds,
-        "nonfinite_steps": float(subject.pairs["nonfinite_steps"][0]),
+        "peak_matmul_flops_per_second": peak,
+        SHARE: flops / second / peak,
+        "held_bytes": subject.program.state_bytes,
+        "working_bytes": subject.program.working_bytes,
+        "compile_seconds": subject.program.seconds,
+        "nonfinite_steps": float(subject.metrics["nonfinite_steps"][0]),
     }
     as_meant = options.dtype == "bfloat16" and options.dropout and not options.tiny
     if work.goal and as_meant and "H200" in jax.devices()[0].device_kind:
@@ -186,39 +146,27 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--works", default="big,xl_base,xl_large,rnnsearch")
-    parser.add_argument("--kernels", default="xla", help=", ".join(IMPLEMENTATIONS))
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--warm", type=int, default=3, help="steps before any counts")
-    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
-    parser.add_argument(
-        "--no-attention-dropout",
-        dest="dropout",
-        action="store_false",
-        help="cuDNN does not support it",
-    )
-    parser.add_argument("--tiny", action="store_true", help="small models, for tests")
-    options = parser.parse_args(arguments)
-    for key, known in (("works", WORKS), ("kernels", IMPLEMENTATIONS)):
-        chosen = getattr(options, key).split(",")
-        if unknown := [name for name in chosen if name not in known]:
-            parser.error(f"--{key}={unknown[0]}: there are {', '.join(known)}")
-        setattr(options, key, chosen)
-    if options.steps < 1:
-        parser.error(f"--steps={options.steps} must be at least 1")
-    return options
+    parser = cli.make_parser(__doc__)
+    add, names = parser.add_argument, "big,xl_base,xl_large,rnnsearch"
+    add("--works", type=cli.names_in(WORKS), default=names, help=", ".join(WORKS))
+    known = ", ".join(IMPLEMENTATIONS)
+    add("--kernels", type=cli.names_in(IMPLEMENTATIONS), default="xla", help=known)
+    add("--dtype", default="bfloat16")
+    add("--warm", type=cli.at_least(0), default=3, help="steps before any counts")
+    add("--steps", type=cli.positive, default=20, help="steps that are timed")
+    off, reason = "--no-attention-dropout", "cuDNN does not support it"
+    add(off, dest="dropout", action="store_false", help=reason)
+    return cli.parse_options(parser, arguments)
 
 
 def main() -> int:
     """Prints a JSON line per workload and attention implementation."""
-    options = parse(sys.argv[1:])
-    about = environment_info()
-    for name in options.works:
-        has_kernels = WORKS[name].model != "rnnsearch50"
-        for kernel in options.kernels if has_kernels else [None]:
-            print(json.dumps(line(name, kernel, options) | about), flush=True)
-    return 0
+    options, about = parse(sys.argv[1:]), environment_info()
+    return cli.print_lines(
+        line(name, kernel, options) | about
+        for name in options.works
+        for kernel in (options.kernels if name != "rnnsearch" else [None])
+    )
 
 
 if __name__ == "__main__":

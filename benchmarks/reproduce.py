@@ -10,7 +10,9 @@ passed to train.py. Runs are in --runs/RUNG/NAME, or NAME-SEED for several seeds
 """
 
 import argparse
+import contextlib
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -18,7 +20,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.reproduce_rungs import RUNGS, Entry, Rung
+from benchmarks.harness import cli
+from benchmarks.reproduce_rungs import RUNGS, Rung
 
 ROOT = Path(__file__).parents[1]
 STOPPED = 75  # exit code: the same command resumes
@@ -26,51 +29,43 @@ MINUTE = 60.0
 GRACE = 120.0  # seconds that a run may take to save
 
 
-class Slot:
-    """Time limit of this call."""
-
-    def __init__(self, seconds: float | None):
-        self.end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds until the limit."""
-        return float("inf") if self.end is None else self.end - time.monotonic()
-
-
 def main() -> int:
     """Returns 0 when the rung is complete, 75 when the time was over before."""
-    options, training = parse(sys.argv[1:])
-    rung, slot = RUNGS[options.rung], Slot(options.slot)
+    options, flags = parse(sys.argv[1:])
+    rung = RUNGS[options.rung]
+    end = time.monotonic() + options.slot
     paths = []
-    for entry, seed in runs_of(rung, options):
-        path = run_dir(entry, seed, options)
-        paths.append(path)
-        flags = (*training_flags(rung, entry, seed, options), *training)
-        if code := run_entry(path, flags, rung.scoring, slot):
-            return code
-    report = Path(options.runs).absolute() / options.rung / "report"
+    for seed in range(options.seeds):
+        for name in options.only or rung.models:
+            path = options.runs.absolute() / options.rung / name
+            if options.seeds > 1:
+                path = path.with_name(f"{name}-{seed}")
+            paths.append(path)
+            training = (*training_flags(rung, name, seed, options), *flags)
+            if code := run_entry(path, training, rung.scoring, end):
+                return code
+    report = options.runs.absolute() / options.rung / "report"
     outputs = ",".join(f"{report}.{kind}" for kind in ("html", "md", "json"))
     runs = ",".join(map(str, paths))
     return run("report.py", f"--runs={runs}", f"--output={outputs}")
 
 
 def run_entry(
-    path: Path, flags: Sequence[str], scoring: Sequence[str], slot: Slot
-) -> int | None:
-    """Trains and scores one run, unless done; returns an exit code on failure."""
+    path: Path, flags: Sequence[str], scoring: Sequence[str], end: float
+) -> int:
+    """Trains and scores one run, unless done; returns an exit code."""
     if not (path / "trained").exists():
-        if slot.left <= 0:
+        if time.monotonic() >= end:
             return STOPPED
-        if code := train(path, flags, slot):
+        if code := train(path, flags, end):
             return code
         (path / "trained").touch()
-    if not list(path.glob("eval/test-*.json")):
-        return run("eval.py", f"--workdir={path}", "--split=test", *scoring) or None
-    return None
+    if list(path.glob("eval/test-*.json")):
+        return 0
+    return run("eval.py", f"--workdir={path}", "--split=test", *scoring)
 
 
-def train(path: Path, flags: Sequence[str], slot: Slot) -> int:
+def train(path: Path, flags: Sequence[str], end: float) -> int:
     """Trains until the run is done or the time is over; returns its exit code."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".log").open("a") as log:
@@ -81,8 +76,8 @@ def train(path: Path, flags: Sequence[str], slot: Slot) -> int:
             stderr=subprocess.STDOUT,
         )
         try:
-            while process.poll() is None and slot.left > 0:
-                wait(process, min(MINUTE, max(slot.left, 0.1)))
+            while process.poll() is None and (left := end - time.monotonic()) > 0:
+                wait(process, min(MINUTE, max(left, 0.1)))
                 print(f"{path}: {newest_line(path / 'metrics.jsonl')}", flush=True)
         finally:  # also when this process is interrupted
             if process.poll() is None:
@@ -98,10 +93,8 @@ def train(path: Path, flags: Sequence[str], slot: Slot) -> int:
 
 def wait(process: subprocess.Popen, seconds: float) -> None:
     """Waits for a process, at most `seconds`."""
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
 
 
 def newest_line(metrics: Path) -> str:
@@ -111,38 +104,25 @@ def newest_line(metrics: Path) -> str:
         return "nothing logged yet"
     logged = json.loads(lines[-1])
     names = ("step", "split", "loss", "bleu", "tokens_per_second")
-    return " ".join(f"{name} {short(logged[name])}" for name in names if name in logged)
-
-
-def short(value) -> str:
-    """Formats a number with few digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def runs_of(rung: Rung, options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
-    """Yields entries and seeds; seeds change slowest."""
-    only = options.only.split(",") if options.only else [e.name for e in rung.entries]
-    for seed in range(options.seeds):
-        for entry in rung.entries:
-            if entry.name in only:
-                yield entry, seed
-
-
-def run_dir(entry: Entry, seed: int, options: argparse.Namespace) -> Path:
-    """Returns the directory of a run."""
-    name = f"{entry.name}-{seed}" if options.seeds > 1 else entry.name
-    return Path(options.runs).absolute() / options.rung / name
+    return " ".join(
+        f"{name} {logged[name]:.4g}"
+        if isinstance(logged[name], float)
+        else f"{name} {logged[name]}"
+        for name in names
+        if name in logged
+    )
 
 
 def training_flags(
-    rung: Rung, entry: Entry, seed: int, options: argparse.Namespace
+    rung: Rung, name: str, seed: int, options: argparse.Namespace
 ) -> Iterator[str]:
     """Yields the flags of train.py for a run."""
-    yield f"--config={entry.config}"
+    yield f"--config=configs/{rung.config}.py:{rung.models[name]}"
     yield f"--config.seed={seed}"
     yield from rung.training
     if rung.folder:
-        yield f"--config.data.source_dir={Path(options.corpora) / rung.folder}"
+        source = options.corpora.absolute() / rung.folder
+        yield f"--config.data.source_dir={source}"
     if options.data:
         yield f"--config.data.dir={options.data}"
 
@@ -154,9 +134,9 @@ def run(program: str, *flags: str) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options and train.py's; argparse refuses what is none with exit code 2."""
+    """Returns our options, and train.py's, which follow `--`."""
     rungs = [
-        f"{name:14} {rung.takes}: " + ", ".join(entry.name for entry in rung.entries)
+        f"{name:14} {rung.takes}: {', '.join(rung.models)}"
         for name, rung in RUNGS.items()
     ]
     parser = argparse.ArgumentParser(
@@ -164,25 +144,23 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         epilog="\n".join(["rungs:", *rungs]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rung", choices=RUNGS, metavar="RUNG")
-    parser.add_argument("--corpora", help="folder with a folder a corpus")
-    parser.add_argument("--data", help="cfg.data.dir: where corpora are prepared")
-    parser.add_argument("--runs", default="runs/ladder", help="where runs lie")
-    parser.add_argument("--slot", type=float, help="seconds; else until it is done")
-    parser.add_argument("--only", default="", help="runs, such as rnn,transformer")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of each")
+    add = parser.add_argument
+    add("rung", choices=RUNGS, metavar="RUNG")
+    add("--corpora", type=Path, help="folder with a folder a corpus")
+    add("--data", help="cfg.data.dir: where corpora are prepared")
+    add("--runs", type=Path, default=Path("runs/ladder"), help="where runs lie")
+    add("--slot", type=float, default=math.inf, help="seconds; else until it is done")
+    add("--only", default=None, help="runs, such as rnn,transformer")
+    add("--seeds", type=cli.positive, default=1, help="runs of each")
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:split])
-    names = [entry.name for entry in RUNGS[options.rung].entries]
-    for name in filter(None, options.only.split(",")):
-        if name not in names:
-            parser.error(f"--only={options.only}: there are {', '.join(names)}")
-    if RUNGS[options.rung].folder and not options.corpora:
+    rung = RUNGS[options.rung]
+    if options.only:
+        options.only = options.only.split(",")
+        if not rung.models.keys() >= {*options.only}:
+            parser.error(f"--only: there are {', '.join(rung.models)}")
+    if rung.folder and not options.corpora:
         parser.error("--corpora=DIR is missing: the folder with the corpus's folder")
-    if options.corpora:
-        options.corpora = str(Path(options.corpora).absolute())
-    if options.seeds < 1:
-        parser.error(f"--seeds={options.seeds}: at least 1")
     return options, arguments[split + 1 :]
 
 

@@ -22,21 +22,20 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from analysis.plan.step import StepSpec
 from benchmarks.collectives import collectives
-from benchmarks.harness.protocol import spread
+from benchmarks.harness import cli
+from benchmarks.harness.protocol import seconds_of, spread
+from benchmarks.harness.training import TrainingStep, random_training
 from benchmarks.tpu_roofline import predictions
 from configs import base
 from experiment.build import is_language_modeling
-from experiment.setup import TrainingSetup, num_parameters
-from training.optim.optimizers import make_optimizer
-from training.parallel.partitioner import make_partitioner
+from experiment.setup import num_parameters
 from training.profiling.environment import environment_info
 from utils.allocator import tune_allocator
 from utils.errors import UserError
@@ -49,81 +48,31 @@ MODES = {  # `cfg.parallel` for a number of devices
     "pmap": lambda count: {"mode": "pmap", "data": count},
 }
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
-TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
 STEP = "jit_(step|call)"  # names of compiled steps under jit and pmap
-PREDICTED = "wmt14:big,wikitext103:large"
-
-
-class Batches:
-    """Random tokens, equal in every batch.
-
-    Attributes:
-      shapes: the batch shape, for `compiled_step`.
-    """
-
-    def __init__(self, step: StepSpec):
-        _, _, shapes = step.input_shapes(step.batch_size)
-        draw = np.random.default_rng(0)
-        size = step.cfg.data.vocab_size
-        self.batch_size, self.shapes = step.batch_size, [(step.batch_size, step.length)]
-        self.whole = {name: np.ones(x.shape, x.dtype) for name, x in shapes.items()}
-        self.whole["reset"][:] = False
-        for name in ("tokens", "source", "target_in", "labels"):
-            if name in self.whole:
-                drawn = draw.integers(4, size, self.whole[name].shape)
-                self.whole[name] = drawn.astype(np.int32)
-
-    def num_examples(self, k: int) -> int:
-        """Returns the batch size."""
-        del k
-        return self.batch_size
-
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.partial_batch(k, slice(None))
-
-    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
-        """Returns some rows of the batch."""
-        del k
-        return {name: leaf[rows] for name, leaf in self.whole.items()}
-
-
-def training_of(mode: str, count: int, options: argparse.Namespace) -> TrainingSetup:
-    """Sets up training of a Transformer-XL on `count` devices."""
-    cfg = base.get_config("transformer_xl")
-    cfg.task, cfg.data.vocab_size = "language_modeling", options.vocabulary
-    cfg.data.update(batch_size=options.rows, segment_length=options.length)
-    cfg.model.update({**options.sizes, "memory_length": options.length})
-    cfg.parallel.update(MODES[mode](count))
-    step = StepSpec.from_config(cfg)
-    optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-    partitioner = make_partitioner(cfg.parallel)
-    parts = step.experiment, partitioner, Batches(step), optimizer, schedule
-    return TrainingSetup(*parts, cfg.steps)
 
 
 def measure(mode: str, count: int, options: argparse.Namespace) -> dict:
-    """Measures the training step in this process."""
-    training = training_of(mode, count, options)
-    state = training.partitioner.init(training.make_state)
-    carry = training.make_carry()
-    weights = num_parameters(state.params) * 4
-    step = training.compiled_step(state, carry)
-    begin, seconds = time.perf_counter(), []
-    for k in range(options.rounds + 1):
-        state, carry, pairs = step(state, carry, training.batch(k))
-        jax.block_until_ready(pairs)
-        seconds.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-    found = spread(seconds[1:])
+    """Measures the training step of a Transformer-XL in this process."""
+    cfg = base.get_config("transformer_xl")
+    sizes = {name: getattr(options, name) for name in SIZES}
+    cfg.task, cfg.data.vocab_size = "language_modeling", options.vocabulary
+    cfg.data.update(batch_size=options.rows, segment_length=options.length)
+    cfg.model.update({**sizes, "memory_length": options.length})
+    cfg.parallel.update(MODES[mode](count))
+    _, training = random_training(cfg)
+    subject = TrainingStep(training)
+    first, *seconds = (seconds_of(subject.step) for _ in range(options.rounds + 1))
+    seconds = spread(seconds)
+    loss, weight = subject.metrics["loss"]
     return {
         "mode": mode,
         "devices": jax.device_count(),
-        "seconds_per_step": found,
-        "tokens_per_second": options.rows * options.length / found["median"],
-        "first_step_seconds": seconds[0],
-        "loss": float(pairs["loss"][0]) / float(pairs["loss"][1]),
-        "parameter_bytes": weights,
-        "model": options.sizes | {"vocabulary": options.vocabulary},
+        "seconds_per_step": seconds,
+        "tokens_per_second": options.rows * options.length / seconds["median"],
+        "first_step_seconds": first,
+        "loss": float(loss) / float(weight),
+        "parameter_bytes": num_parameters(subject.state.params) * 4,
+        "model": sizes | {"vocabulary": options.vocabulary},
         "batch": [options.rows, options.length],
         "rounds": options.rounds,
     }
@@ -159,7 +108,9 @@ def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
         if done.returncode:
             reasons = done.stderr.strip().splitlines() or ["no error output"]
             raise UserError(f"{mode} on {count} devices: {reasons[-1]}")
-        sent = collectives(program(Path(folder)), count)
+        files = Path(folder).glob("*after_optimizations.txt")
+        program = max((file.read_text(encoding="utf8") for file in files), key=len)
+    sent = collectives(program, count)
     line = json.loads(done.stdout.splitlines()[-1])
     return line | {
         "collectives": {
@@ -169,12 +120,6 @@ def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
             "loops_of_unknown_length": sent.unknown_loops,
         }
     }
-
-
-def program(folder: Path) -> str:
-    """Returns the HLO text of the step: the longest dumped program."""
-    files = folder.glob("*after_optimizations.txt")
-    return max((file.read_text(encoding="utf8") for file in files), key=len)
 
 
 def work_of(config: str) -> dict:
@@ -197,46 +142,30 @@ def work_of(config: str) -> dict:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="a tiny run, for tests")
-    parser.add_argument("--devices", default="1,2,4,8", help="virtual, of this CPU")
-    parser.add_argument("--modes", default=",".join(MODES), help="kinds of parallelism")
-    parser.add_argument("--chips", default="8,16,32,64,128,256", help="of a slice")
-    parser.add_argument("--predict", default=PREDICTED, help="configs; may be empty")
-    for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
-    parser.add_argument("--vocabulary", type=int, default=8000)
-    parser.add_argument("--rows", type=int, default=16, help="of a batch, all devices")
-    parser.add_argument("--length", type=int, default=128, help="of a row, in tokens")
-    parser.add_argument("--rounds", type=int, default=5, help="steps that are timed")
-    parser.add_argument("--only", default="", help="MODE:COUNT, in this process")
-    options = parser.parse_args(arguments)
-    if options.tiny:
-        small = {"devices": "2", "modes": "data", "chips": "8", "vocabulary": 50}
-        small |= {"rows": 4, "length": 8, "rounds": 2, "predict": "cldr:rnn"}
-        vars(options).update(small, **TINY)
-    for name in ("devices", "chips"):
-        given = getattr(options, name)
-        numbers = given.split(",")
-        if not all(number.isdecimal() and int(number) for number in numbers):
-            parser.error(f"--{name}={given}: whole numbers from 1 are needed")
-        setattr(options, name, tuple(int(number) for number in numbers))
-    if unknown := set(options.modes.split(",")) - MODES.keys():
-        parser.error(f"--modes={min(unknown)}: there are {', '.join(MODES)}")
-    for name in ("vocabulary", "rows", "length"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}={getattr(options, name)} must be at least 1")
-    if options.rounds < 2:
-        parser.error(f"--rounds={options.rounds}: at least 2 are needed for quartiles")
-    options.sizes = {name: getattr(options, name) for name in SIZES}
-    return options
+    batch = {"vocabulary": 8000, "rows": 16, "length": 128}  # rows over all devices
+    parser = cli.make_parser(__doc__, **SIZES, **batch)
+    add = parser.add_argument
+    add("--devices", type=cli.positives, default="1,2,4,8", help="virtual, of this CPU")
+    names = ",".join(MODES)
+    add("--modes", type=cli.names_in(MODES), default=names, help="of parallelism")
+    add("--chips", type=cli.positives, default="8,16,32,64,128,256", help="of a slice")
+    add("--predict", default="wmt14:big,wikitext103:large", help="configs; or empty")
+    add("--rounds", type=cli.at_least(2), default=5, help="steps that are timed")
+    add("--only", default="", help="MODE:COUNT, in this process")
+    small = {"devices": [2], "modes": ["data"], "chips": [8], "vocabulary": 50}
+    small |= {"rows": 4, "length": 8, "rounds": 2, "predict": "cldr:rnn"}
+    return cli.parse_options(parser, arguments, **small, **cli.TINY)
 
 
-def lines(options: argparse.Namespace, arguments: list[str]):
+def lines(options: argparse.Namespace, arguments: list[str]) -> Iterator[dict]:
     """Yields all measurements, then all estimates."""
+    if options.only:
+        mode, _, count = options.only.partition(":")
+        yield measure(mode, int(count), options)
+        return
     about = environment_info()
     about = {key: about[key] for key in ("threads", "versions", "commit")}
-    for mode in options.modes.split(","):
+    for mode in options.modes:
         for count in options.devices:
             yield measured_apart(mode, count, arguments) | about
     for config in filter(None, options.predict.split(",")):
@@ -246,18 +175,7 @@ def lines(options: argparse.Namespace, arguments: list[str]):
 def main() -> int:
     """Prints one JSON line per measurement or estimate."""
     arguments = sys.argv[1:]
-    options = parse(arguments)
-    try:
-        if options.only:
-            mode, _, count = options.only.partition(":")
-            print(json.dumps(measure(mode, int(count), options)))
-            return 0
-        for line in lines(options, arguments):
-            print(json.dumps(line), flush=True)
-    except UserError as error:  # such as a width that heads do not divide
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.print_lines(lines(parse(arguments), arguments))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 
-from benchmarks.harness.comparison import OURS, add_options, checked, choices
+from benchmarks.harness import cli, comparison
+from benchmarks.harness.comparison import OURS
 from benchmarks.harness.protocol import Missing, Process, spread
-from benchmarks.harness.workloads import WORKS
+from benchmarks.harness.workloads import WORKS, select
 from benchmarks.train_step import commands
 
 CACHE_ALL = {  # caches every compiled program
@@ -27,13 +28,11 @@ CACHE_ALL = {  # caches every compiled program
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", default="small")
+    parser = comparison.make_parser(__doc__, rounds=3)
+    parser.add_argument("--work", type=cli.names_in(WORKS), default="small")
     parser.add_argument("--dtype", default="float32", help="of what ours computes")
-    add_options(parser, rounds=3)
-    options = checked(parser, arguments)
-    options.work = choices(parser, "work", options.work, list(WORKS))
-    options.rounds = max(2, options.rounds if not options.tiny else 2)
+    options = comparison.parse_options(parser, arguments)
+    options.rounds = max(2, options.rounds)
     return options
 
 
@@ -49,42 +48,43 @@ def seconds(name: str, command: list[str], threads: int, folder: str) -> float:
         process.close()
 
 
-def measure(work: str, options: argparse.Namespace) -> dict[tuple, list[float]]:
-    """Returns the seconds by system and cache state; prints missing systems."""
-    size = WORKS[work].shrunk() if options.tiny else WORKS[work]
-    found: dict[tuple, list[float]] = {}
-    missing = set()
-    for _ in range(options.rounds):  # in turn, so that load affects all alike
-        for name, command in commands(size, options).items():
-            if name in missing:
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                for state in ("cold", "cached") if name == OURS else ("",):
-                    try:
-                        took = seconds(name, command, options.threads, folder)
-                    except Missing as error:
-                        missing.add(name)
-                        line = {"benchmark": "startup", "work": work, "subject": name}
-                        print(json.dumps(line | {"missing": str(error)}), flush=True)
-                        break
-                    found.setdefault((name, state), []).append(took)
-    return found
+def measure(
+    name: str, command: list[str], options: argparse.Namespace
+) -> dict[str, float]:
+    """Returns the seconds by state of the compilation cache. Raises Missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            state: seconds(name, command, options.threads, folder)
+            for state in (("cold", "cached") if name == OURS else ("",))
+        }
 
 
 def main() -> int:
     """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
-    ending = 0
+    exit_code = 0
     for work in options.work:
-        found = measure(work, options)
-        for (name, state), values in found.items():
+        systems = commands(select(WORKS, work, options.tiny), options)
+        times: dict[str, list] = {name: [] for name in systems}
+        missing = {}
+        for _ in range(options.rounds):  # in turn, so that load affects all alike
+            for name in [name for name in systems if name not in missing]:
+                try:
+                    times[name].append(measure(name, systems[name], options))
+                except Missing as error:
+                    missing[name] = str(error)
+        for name, rounds in times.items():
             about = {"benchmark": "startup", "work": work, "subject": name}
-            line = about | {"seconds": spread(values), "times": len(values)}
-            if state:
-                line["compiled_programs"] = state
-            print(json.dumps(line | {"processors": os.cpu_count()}), flush=True)
-        ending |= (OURS, "cold") not in found
-    return ending
+            if name in missing:
+                print(json.dumps(about | {"missing": missing[name]}), flush=True)
+                continue
+            for state in rounds[0]:
+                values = [one[state] for one in rounds]
+                line = about | {"seconds": spread(values), "times": len(values)}
+                line |= {"compiled_programs": state} if state else {}
+                print(json.dumps(line | {"processors": os.cpu_count()}), flush=True)
+        exit_code |= OURS in missing
+    return exit_code
 
 
 if __name__ == "__main__":

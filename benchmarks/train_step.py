@@ -12,23 +12,14 @@ whether the goal is reached.
 import argparse
 import sys
 
-from benchmarks.harness.comparison import (
-    OURS,
-    Commands,
-    add_options,
-    checked,
-    choices,
-    chosen,
-    compare,
-    ours,
-    peer,
-)
-from benchmarks.harness.workloads import ORIGINAL, USUAL, WORKS, Work, training_products
+from benchmarks.harness import cli, comparison
+from benchmarks.harness.comparison import FASTEST, OURS, compare
+from benchmarks.harness.workloads import WORKS, Work, select, training_products
 
-PEERS = {  # by model: names and modules of benchmarks/peers
+ORIGINAL = "original"  # the authors' Transformer-XL
+PEERS = {  # by model: names, modules of benchmarks/peers and their flags
     "transformer": {
-        "torch_sdpa": ("torch_encoder_decoder", "--variant=sdpa"),
-        "torch_transformer": ("torch_encoder_decoder", "--variant=library"),
+        "torch_sdpa": ("torch_encoder_decoder",),
         "marian": ("marian", "train"),
         "opennmt": ("opennmt",),
     },
@@ -38,46 +29,47 @@ PEERS = {  # by model: names and modules of benchmarks/peers
     },
     "rnn": {"torch_gru": ("torch_recurrent",)},
 }
+GOALS = {
+    "small": {FASTEST: 1.25},
+    "base": {FASTEST: 1.05},
+    "xl_small": {FASTEST: 1.15, ORIGINAL: 3.5},
+    "rnn_small": {FASTEST: 1.4},
+    "rnnsearch": {FASTEST: 5.0},  # on accelerators
+}
 
 
-def commands(work: Work, options: argparse.Namespace) -> Commands:
+def commands(work: Work, options: argparse.Namespace) -> comparison.Commands:
     """Returns the command of every system, ours first."""
-    flags = [f"--work={work.name}", *(["--tiny"] if options.tiny else [])]
-    flags.append(f"--dtype={options.dtype}")
-    found = ours("train", *flags)
-    for name, (module, *more) in PEERS[work.model].items():
-        found[name] = peer(options.peers, module, *more, *flags)
-    return chosen(found, options)
+    flags = (f"--work={work.name}", f"--dtype={options.dtype}")
+    peers = {name: (*peer, *flags) for name, peer in PEERS[work.model].items()}
+    return comparison.select_commands(options, ("subjects", "train", *flags), peers)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parses the options; invalid ones exit with code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", default=",".join(USUAL), help=", ".join(WORKS))
+    parser = comparison.make_parser(__doc__)
+    parser.add_argument(
+        "--work",
+        type=cli.names_in(WORKS),
+        default="small,base,xl_small,rnn_small",
+        help=", ".join(WORKS),
+    )
     parser.add_argument("--dtype", default="float32", help="of what is computed")
-    add_options(parser)
-    options = checked(parser, arguments)
-    options.work = choices(parser, "work", options.work, list(WORKS))
-    return options
+    return comparison.parse_options(parser, arguments)
 
 
 def main() -> int:
     """Prints JSON lines; exit code 1 if our system could not be measured."""
     options = parse(sys.argv[1:])
-    ending = 0
+    exit_code = 0
     for name in options.work:
-        work = WORKS[name].shrunk() if options.tiny else WORKS[name]
+        work = select(WORKS, name, options.tiny)
         about = {"benchmark": "train_step", "work": name, "dtype": options.dtype}
-        summary = compare(
-            about,
-            commands(work, options),
-            training_products(work),
-            work.tokens,
-            work.goals,
-            options,
-        )
-        ending |= OURS in summary["missing"]
-    return ending
+        products = training_products(work)
+        systems = commands(work, options)
+        summary = compare(about, systems, products, work.tokens, GOALS[name], options)
+        exit_code |= OURS in summary["missing"]
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Comparison of measured systems: JSON lines and ratios with ranges."""
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -8,25 +9,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.harness import cli
 from benchmarks.harness.interleaved import Plan, Times, measure
 from benchmarks.harness.protocol import Missing, Process, spread
-from benchmarks.harness.workloads import FASTEST, Product, flops
+from benchmarks.harness.workloads import Product, flops
 
 OURS = "ours"
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-bench" / "bin" / "python"
 
+FASTEST = "fastest"
+
 Commands = dict[str, list[str]]  # by name of the system
-
-
-def ours(*arguments: str) -> Commands:
-    """Returns the command of our own system."""
-    return {OURS: [sys.executable, "-m", "benchmarks.harness.subjects", *arguments]}
-
-
-def peer(python: str, module: str, *arguments: str) -> list[str]:
-    """Returns the command of another library in its environment."""
-    return [python, "-m", f"benchmarks.peers.{module}", *arguments]
+Goals = dict[str, float]  # of the speed ratio, by FASTEST or the name of a system
 
 
 def compare(
@@ -34,18 +29,15 @@ def compare(
     commands: Commands,
     products: list[Product],
     tokens: int | None,
-    goals: Sequence[tuple[str, float]],
+    goals: Goals,
     options: argparse.Namespace,
 ) -> dict:
     """Measures, prints a line per system and the summary, and returns the summary.
 
     Args:
       about: fields of every line.
-      commands: command of every system.
       products: matrix products of our step; another system may report its own.
       tokens: tokens per step; None: each system counts its own.
-      goals: pairs (FASTEST or a name, goal of the ratio).
-      options: command-line options.
     """
     missing, processes = {}, []
     for name, command in commands.items():
@@ -112,20 +104,20 @@ def line_of(
     }
 
 
-def summary_of(lines: dict[str, dict], goals: Sequence[tuple[str, float]]) -> dict:
+def summary_of(lines: dict[str, dict], goals: Goals) -> dict:
     """Returns ratios with ranges of quartiles, and goals."""
     if OURS not in lines:
         return {"summary": True, "error": "ours was not measured"}
     peers = {name: line for name, line in lines.items() if name != OURS}
     summary = {"summary": True, "ours": lines[OURS]["seconds"]["median"]}
     if not peers:
-        return summary | {"goals": {name: unmet(goal) for name, goal in goals}}
+        return summary | {"goals": {name: unmet(goal) for name, goal in goals.items()}}
     own = per_token(lines[OURS])
     ratios = {name: ratio(own, per_token(line)) for name, line in peers.items()}
     fastest = min(ratios, key=lambda name: ratios[name]["ratio"])
     memory = statistics.median(line["peak_megabytes"] for line in peers.values())
     reached = {}
-    for name, goal in goals:
+    for name, goal in goals.items():
         got = ratios.get(fastest if name == FASTEST else name)
         reached[name] = unmet(goal) | (got or {})
         if got:
@@ -162,63 +154,60 @@ def ratio(own: dict[str, float], other: dict[str, float]) -> dict[str, float]:
     }
 
 
-def add_options(parser: argparse.ArgumentParser, **defaults) -> None:
-    """Adds the options of all benchmarks."""
-    plan = Plan(**defaults)
-    parser.add_argument("--tiny", action="store_true", help="a tiny run, for tests")
-    parser.add_argument("--rounds", type=int, default=plan.rounds)
-    parser.add_argument("--steps", type=int, default=plan.steps, help="of a chunk")
-    parser.add_argument("--warm", type=int, default=plan.warm, help="steps before")
-    parser.add_argument("--tries", type=int, default=plan.tries, help="of a chunk")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=plan.threshold,
-        help="share of the processors that others may use before a chunk is repeated",
-    )
-    parser.add_argument(
-        "--patience", type=float, default=plan.patience, help="seconds for quiet"
-    )
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+def make_parser(doc: str, **defaults) -> argparse.ArgumentParser:
+    """Returns a parser with the options of all comparisons.
+
+    Args:
+      defaults: values of `Plan` that differ from its own.
+    """
+    parser = cli.make_parser(doc)
+    for field in dataclasses.fields(Plan):
+        parser.add_argument(
+            f"--{field.name}",
+            type=cli.positive if isinstance(field.default, int) else float,
+            default=defaults.get(field.name, field.default),
+            help=field.metadata["help"],
+        )
+    parser.add_argument("--threads", type=cli.positive, default=os.cpu_count())
     parser.add_argument("--peers", default=str(PEERS), help="their Python; '': none")
     parser.add_argument("--only", default="", help="subjects, such as ours,torch_sdpa")
+    return parser
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, arguments: list[str]
+) -> argparse.Namespace:
+    """Parses the options; invalid ones exit with code 2."""
+    tiny = {"rounds": 2, "steps": 1, "warm": 1, "tries": 1}
+    options = cli.parse_options(parser, arguments, **tiny)
+    if options.rounds * options.steps < 2:
+        parser.error("--rounds x --steps: at least 2 are needed for quartiles")
+    return options
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """Returns the measurement plan of the options."""
-    if options.tiny:
-        return Plan(rounds=2, steps=1, warm=1, tries=1)
-    names = ("rounds", "steps", "threshold", "tries", "warm", "patience")
+    names = (field.name for field in dataclasses.fields(Plan))
     return Plan(**{name: getattr(options, name) for name in names})
 
 
-def chosen(commands: Commands, options: argparse.Namespace) -> Commands:
-    """Selects the systems of `--only`; ours alone if `--peers` is empty."""
+def select_commands(
+    options: argparse.Namespace, ours: Sequence[str], peers: dict[str, Sequence[str]]
+) -> Commands:
+    """Returns the commands of the systems that --only and --peers select, ours first.
+
+    Args:
+      ours: our module in benchmarks/harness, and its flags.
+      peers: a module in benchmarks/peers and its flags, by name.
+    """
+    tiny = ["--tiny"] if options.tiny else []
+    module, *flags = ours
+    module = f"benchmarks.harness.{module}"
+    commands = {OURS: [sys.executable, "-m", module, *flags, *tiny]}
     if not options.peers:
-        return {OURS: commands[OURS]}
-    only = options.only.split(",") if options.only else list(commands)
+        return commands
+    for name, (module, *flags) in peers.items():
+        module = f"benchmarks.peers.{module}"
+        commands[name] = [options.peers, "-m", module, *flags, *tiny]
+    only = options.only.split(",") if options.only else commands
     return {name: command for name, command in commands.items() if name in only}
-
-
-def checked(
-    parser: argparse.ArgumentParser, arguments: list[str]
-) -> argparse.Namespace:
-    """Parses the options and checks their ranges."""
-    options = parser.parse_args(arguments)
-    for name in ("rounds", "steps", "warm", "tries", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}={getattr(options, name)} must be at least 1")
-    if options.rounds * options.steps < 2 and not options.tiny:
-        parser.error("--rounds x --steps: at least 2 are needed for quartiles steps")
-    return options
-
-
-def choices(
-    parser: argparse.ArgumentParser, flag: str, text: str, known: Sequence[str]
-) -> list[str]:
-    """Splits a comma-separated list of known names."""
-    names = text.split(",")
-    for name in names:
-        if name not in known:
-            parser.error(f"--{flag}={text}: choose from {', '.join(known)}")
-    return names

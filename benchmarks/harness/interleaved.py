@@ -16,25 +16,23 @@ from benchmarks.harness.protocol import Missing, Process
 TICK = os.sysconf("SC_CLK_TCK")
 
 
+def option(default, help: str | None = None):
+    """Returns a field of `Plan` that is a command-line option."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Number of rounds, steps and repetitions.
+    """Number of rounds, steps and repetitions, each a command-line option."""
 
-    Attributes:
-      rounds: number of rounds.
-      steps: steps per chunk.
-      threshold: largest CPU fraction of other processes in a chunk.
-      tries: most repetitions of a chunk.
-      warm: warm-up steps.
-      patience: seconds to wait for a quiet machine before a chunk.
-    """
-
-    rounds: int = 4
-    steps: int = 2
-    threshold: float = 0.06
-    tries: int = 3
-    warm: int = 3
-    patience: float = 0.0
+    rounds: int = option(4)
+    steps: int = option(2, "of a chunk")
+    threshold: float = option(
+        0.06, "share of the processors that others may use before a chunk is repeated"
+    )
+    tries: int = option(3, "of a chunk")
+    warm: int = option(3, "steps before")
+    patience: float = option(0.0, "seconds to wait for a quiet machine before a chunk")
 
 
 @dataclasses.dataclass
@@ -87,17 +85,16 @@ def wait_for_quiet(plan: Plan) -> None:
 
 def chunk(process: Process, plan: Plan) -> tuple[list[float], float]:
     """Times one chunk; returns its seconds and the load, of the quietest try."""
-    best: tuple[list[float], float] | None = None
+    tries: list[tuple[list[float], float]] = []
     for _ in range(plan.tries):
         wait_for_quiet(plan)
         before, own = busy_seconds(), own_seconds(process.pid)
         seconds = process.ask("go", plan.steps)
         others = share_of_others(before, own_seconds(process.pid) - own)
-        if best is None or others < best[1]:
-            best = seconds, others
+        tries.append((seconds, others))
         if others <= plan.threshold:
             break
-    return best
+    return min(tries, key=lambda one: one[1])
 
 
 def measure(processes: Sequence[Process], plan: Plan) -> dict[str, Times | Missing]:

@@ -3,50 +3,27 @@
 python -m benchmarks.harness.our_batches --kind=sentences
 """
 
-import argparse
-from importlib import metadata
+import itertools
+from collections.abc import Iterator
 
-from benchmarks.harness.protocol import serve
+from benchmarks.harness.protocol import serve_batches
 from benchmarks.harness.random_corpora import Text, VariedSentences
-from benchmarks.harness.workloads import CORPORA
+from benchmarks.harness.workloads import Corpus
 
 
-class Batches:
-    """Measured process whose step makes some batches."""
-
-    products = ()
-
-    def __init__(self, kind: str, tiny: bool):
-        size = CORPORA[kind].shrunk() if tiny else CORPORA[kind]
-        if kind == "sentences":
-            corpus = VariedSentences(size.rows, size.length, size.vocabulary, buckets=8)
-            self.batches = corpus.train_batches(size.tokens_per_batch)
-        else:
-            corpus = Text(size.rows, size.length, size.vocabulary)
-            self.batches = corpus.train_batches()
-        self.count, self.number, self.tokens = size.batches, 0, 0
-
-    def step(self) -> None:
-        """Makes the next batches."""
-        self.tokens = 0
-        for k in range(self.number, self.number + self.count):
-            self.tokens += self.batches[k]["weights"].sum()
-        self.number += self.count
-
-    def facts(self) -> dict:
-        """Returns the facts; `tokens` counts target tokens of the last step."""
-        versions = {"numpy": metadata.version("numpy")}
-        return {"device": "cpu", "versions": versions, "tokens": int(self.tokens)}
+def sentences(size: Corpus) -> Iterator[dict]:
+    """Yields batches of sentence pairs in buckets, without end."""
+    corpus = VariedSentences(size.rows, size.length, size.vocabulary, buckets=8)
+    return map(
+        corpus.train_batches(size.tokens_per_batch).__getitem__, itertools.count()
+    )
 
 
-def main() -> None:
-    """Serves the measured process until its input ends."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=CORPORA, required=True)
-    parser.add_argument("--tiny", action="store_true")
-    options = parser.parse_args()
-    serve(lambda: Batches(options.kind, options.tiny))
+def text(size: Corpus) -> Iterator[dict]:
+    """Yields segments of parallel streams, without end."""
+    corpus = Text(size.rows, size.length, size.vocabulary)
+    return map(corpus.train_batches().__getitem__, itertools.count())
 
 
 if __name__ == "__main__":
-    main()
+    serve_batches("numpy", {"sentences": sentences, "text": text})

@@ -9,6 +9,8 @@ All processes live at once and one computes at a time. Standard library only, si
 other libraries run in an environment without JAX.
 """
 
+import argparse
+import itertools
 import json
 import os
 import statistics
@@ -16,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.harness.workloads import Product
+from benchmarks.harness.workloads import CORPORA, Corpus, Product, select
 
 ROOT = Path(__file__).parents[2]
 TRIES = 5  # measurements of a product; the shortest counts
@@ -62,6 +65,42 @@ def serve(make: Callable[[], Subject]) -> None:
         if isinstance(found, dict):  # facts: what a process has before any work
             found["imported_bytes"] = imported
         print(json.dumps(found), file=answers)
+
+
+class BatchMaker:
+    """Measured process whose step makes some batches.
+
+    Attributes:
+      package: package whose version is reported.
+    """
+
+    products = ()
+
+    def __init__(self, batches: Iterator[dict], count: int, package: str):
+        self.batches, self.count, self.package = batches, count, package
+
+    def step(self) -> None:
+        """Makes the next batches and counts their target tokens."""
+        made = itertools.islice(self.batches, self.count)
+        self.tokens = int(sum(float(batch["weights"].sum()) for batch in made))
+
+    def facts(self) -> dict:
+        """Returns the facts; `tokens` counts target tokens of the last step."""
+        versions = {self.package: metadata.version(self.package)}
+        return {"device": "cpu", "versions": versions, "tokens": self.tokens}
+
+
+def serve_batches(
+    package: str, makers: dict[str, Callable[[Corpus], Iterator[dict]]]
+) -> None:
+    """Serves a maker of endless batches, selected on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kind", choices=makers, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    corpus = select(CORPORA, options.kind, options.tiny)
+    make_batches = makers[options.kind]
+    serve(lambda: BatchMaker(make_batches(corpus), corpus.batches, package))
 
 
 def answer(subject: Subject, command: str, count: str = "1") -> list | dict:

@@ -36,28 +36,34 @@ class Sentences:
     rows: int
     length: int
     vocabulary: int
+    buckets: int = 1
 
-    def train_batches(self) -> BucketedBatches:
-        """Returns a few batches without padding."""
-        lengths = np.full(self.rows * BATCHES, self.length)
-        sides = [encoded(lengths, self.vocabulary, seed) for seed in (0, 1)]
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths of the sentences, end symbols included."""
+        return np.full(self.rows * BATCHES, self.length)
+
+    def train_batches(self, tokens_per_batch: int = 0) -> BucketedBatches:
+        """Returns shuffled batches, by default of `rows` x `length` tokens."""
+        return self.make_batches(tokens_per_batch or self.rows * self.length, seed=0)
+
+    def make_batches(self, tokens_per_batch: int, **options) -> BucketedBatches:
+        """Returns batches in buckets, in order unless there is a `seed`."""
+        sides = [encoded(self.lengths, self.vocabulary, seed) for seed in (0, 1)]
         plan = plan_batches(
-            *sides, num_buckets=1, tokens_per_batch=self.rows * self.length
+            *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
         )
-        return BucketedBatches(*sides, plan, seed=0)
+        return BucketedBatches(*sides, plan, **options)
 
 
 @dataclasses.dataclass(frozen=True)
-class VariedSentences:
+class VariedSentences(Sentences):
     """Sentence pairs of all lengths up to `length`, uniformly distributed.
 
     Attributes:
       factor: a translation has at most this x source + 10 tokens.
     """
 
-    rows: int
-    length: int
-    vocabulary: int
     buckets: int = 4
 
     @property
@@ -74,26 +80,6 @@ class VariedSentences:
     def limits(self) -> np.ndarray:
         """Largest lengths of the translations."""
         return np.minimum((self.factor * self.lengths).astype(int) + 10, self.length)
-
-    def sides(self) -> list[TokenizedSplit]:
-        """Returns the tokenised source and target."""
-        return [encoded(self.lengths, self.vocabulary, seed) for seed in (0, 1)]
-
-    def train_batches(self, tokens_per_batch: int = 4096) -> BucketedBatches:
-        """Returns shuffled batches in buckets."""
-        sides = self.sides()
-        plan = plan_batches(
-            *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
-        )
-        return BucketedBatches(*sides, plan, seed=0)
-
-    def evaluation_batches(self, tokens_per_batch: int) -> BucketedBatches:
-        """Returns batches in buckets, in order."""
-        sides = self.sides()
-        plan = plan_batches(
-            *sides, num_buckets=self.buckets, tokens_per_batch=tokens_per_batch
-        )
-        return BucketedBatches(*sides, plan)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from benchmarks.harness.protocol import serve
@@ -22,11 +23,13 @@ from benchmarks.harness.random_corpora import (
     VariedSentences,
     words,
 )
+from benchmarks.harness.training import TrainingStep
 from benchmarks.harness.workloads import (
     WORKS,
     Product,
     Work,
     decoding_products,
+    select,
     training_products,
 )
 from configs import base
@@ -37,6 +40,7 @@ from training.profiling.environment import commit, num_threads
 from utils.allocator import trim_heap, tune_allocator
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
+SEARCHED = ("source", "source_mask", "reset", "ids")  # what a search reads of a batch
 
 
 def config(work: Work, dtype: str = "float32") -> ConfigDict:
@@ -104,7 +108,13 @@ class Ours:
         return found
 
 
-class TrainStep(Ours):
+def random_variables(experiment: Experiment, batch: dict) -> PyTree:
+    """Returns randomly initialised parameters."""
+    init = jax.jit(functools.partial(experiment.task.init, experiment.model))
+    return nn.meta.unbox(init(jax.random.key(0), batch))
+
+
+class TrainStep(TrainingStep, Ours):
     """Training step of `TrainingSetup`, with batches on the device."""
 
     def __init__(self, work: Work, dtype: str = "float32"):
@@ -113,19 +123,11 @@ class TrainStep(Ours):
         kind = Sentences if work.is_translation else Text
         dataset = kind(work.rows, work.length, work.vocabulary)
         training = TrainingSetup.from_experiment(experiment(work, dtype), dataset)
-        self.state = training.partitioner.init(training.make_state)
-        self.carry = training.make_carry()
-        self.compiled = training.compiled_step(self.state, self.carry)
-        self.batches = [training.batch(k) for k in range(4)]
-        self.number = 0
+        super().__init__(training, BATCHES)
         self.parameters = num_parameters(self.state.params)
 
     def step(self) -> None:
-        """Runs forward pass, backward pass and update."""
-        batch = self.batches[self.number % len(self.batches)]
-        found = self.compiled(self.state, self.carry, batch)
-        self.state, self.carry, self.pairs = jax.block_until_ready(found)
-        self.number += 1
+        super().step()
         trim_heap(self.number)
 
     def compilations(self) -> int:
@@ -146,10 +148,8 @@ class Decoding(Ours):
         self.model = found.evaluation_model
         dataset = Sentences(work.rows, work.length, work.vocabulary)
         batch = dataset.train_batches()[0]
-        init = jax.jit(functools.partial(found.task.init, found.model))
-        self.variables = nn.meta.unbox(init(jax.random.key(0), batch))
-        names = ("source", "source_mask", "reset", "ids")
-        self.batch = {name: batch[name] for name in names}
+        self.variables = random_variables(found, batch)
+        self.batch = {name: batch[name] for name in SEARCHED}
         self.carry = found.task.initial_carry(self.model, 1, train=False)
         cfg = found.cfg
         method = "beam" if beam > 1 else "greedy"
@@ -162,14 +162,9 @@ class Decoding(Ours):
 
     def step(self) -> None:
         """Runs one search over the batch."""
-        found, _ = self.found.task.search(
-            self.model,
-            self.variables,
-            self.carry,
-            self.batch,
-            self.found.cfg,
-            self.search,
-        )
+        task, cfg = self.found.task, self.found.cfg
+        inputs = self.variables, self.carry, self.batch
+        found, _ = task.search(self.model, *inputs, cfg, self.search)
         self.lengths = np.asarray(found.lengths)
 
     def compilations(self) -> int:
@@ -178,9 +173,7 @@ class Decoding(Ours):
 
     def facts(self) -> dict:
         """Returns the facts and the numbers of generated tokens."""
-        return super().facts() | {
-            "new_tokens": sorted({*self.lengths.ravel().tolist()})
-        }
+        return super().facts() | {"new_tokens": np.unique(self.lengths).tolist()}
 
 
 class VariedDecoding(Decoding):
@@ -195,10 +188,9 @@ class VariedDecoding(Decoding):
         self.products = []
         dataset = VariedSentences(BATCHES * work.rows, work.length, work.vocabulary)
         self.found.cfg.decode.max_length_ratio = dataset.factor
-        names = ("source", "source_mask", "reset", "ids")
-        batches = dataset.evaluation_batches(work.rows * work.length)
+        batches = dataset.make_batches(work.rows * work.length)
         self.all = [
-            {name: batches[k][name] for name in names} for k in range(len(batches))
+            {name: batches[k][name] for name in SEARCHED} for k in range(len(batches))
         ]
         self.counts = {
             "tokens": int(dataset.limits.sum()),
@@ -227,16 +219,12 @@ def main() -> None:
     parser.add_argument("--varied", action="store_true", help="lengths of sources")
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    work = WORKS[options.work]
-    work = work.shrunk() if options.tiny else work
-
-    def make():
-        if options.kind == "train":
-            return TrainStep(work, options.dtype)
+    work = select(WORKS, options.work, options.tiny)
+    if options.kind == "train":
+        serve(lambda: TrainStep(work, options.dtype))
+    else:
         kind = VariedDecoding if options.varied else Decoding
-        return kind(work, options.beam, options.dtype)
-
-    serve(make)
+        serve(lambda: kind(work, options.beam, options.dtype))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ class Work:
       rows: batch size.
       length: tokens per row; a source is as long as its target.
       memory: memory length of a language model.
-      goals: goals of the speed ratio to the fastest or a named system.
-      on_accelerators: whether it is too large for CPUs.
     """
 
     name: str
@@ -32,8 +30,6 @@ class Work:
     heads: int
     feed_forward: int
     memory: int = 0
-    goals: tuple[tuple[str, float], ...] = ()
-    on_accelerators: bool = False
 
     @property
     def tokens(self) -> int:
@@ -47,83 +43,22 @@ class Work:
 
     def shrunk(self) -> "Work":
         """Returns a tiny version for tests."""
-        small = {"rows": 2, "length": 4, "vocabulary": 32, "layers": 1}
-        sizes = {"width": 64, "heads": 2, "feed_forward": 128}
-        return dataclasses.replace(
-            self, **small, **sizes, memory=4 if self.memory else 0
-        )
+        sizes = (2, 4, 32, 1, 64, 2, 128, min(4, self.memory))
+        return Work(self.name, self.model, *sizes)
 
-
-FASTEST, ORIGINAL = "fastest", "original"
 
 WORKS = {
-    work.name: work
-    for work in (
-        Work(
-            name="small",
-            model="transformer",
-            rows=64,
-            length=32,
-            vocabulary=8000,
-            layers=3,
-            width=256,
-            heads=4,
-            feed_forward=1024,
-            goals=((FASTEST, 1.25),),
-        ),
-        Work(
-            name="base",
-            model="transformer",
-            rows=16,
-            length=64,
-            vocabulary=16000,
-            layers=6,
-            width=512,
-            heads=8,
-            feed_forward=2048,
-            goals=((FASTEST, 1.05),),
-        ),
-        Work(
-            name="xl_small",
-            model="transformer_xl",
-            rows=16,
-            length=128,
-            vocabulary=256,
-            layers=6,
-            width=256,
-            heads=8,
-            feed_forward=1024,
-            memory=128,
-            goals=((FASTEST, 1.15), (ORIGINAL, 3.5)),
-        ),
-        Work(
-            name="rnn_small",
-            model="rnn",
-            rows=64,
-            length=32,
-            vocabulary=8000,
-            layers=1,
-            width=256,
-            heads=1,
-            feed_forward=256,
-            goals=((FASTEST, 1.4),),
-        ),
-        Work(  # as wide and as long as Bahdanau et al. (2015)
-            name="rnnsearch",
-            model="rnn",
-            rows=80,
-            length=50,
-            vocabulary=30000,
-            layers=1,
-            width=1000,
-            heads=1,
-            feed_forward=1000,
-            goals=((FASTEST, 5.0),),
-            on_accelerators=True,
-        ),
-    )
+    name: Work(name, *sizes)
+    for name, sizes in {
+        # model, rows, length, vocabulary, layers, width, heads, feed_forward, memory
+        "small": ("transformer", 64, 32, 8000, 3, 256, 4, 1024),
+        "base": ("transformer", 16, 64, 16000, 6, 512, 8, 2048),
+        "xl_small": ("transformer_xl", 16, 128, 256, 6, 256, 8, 1024, 128),
+        "rnn_small": ("rnn", 64, 32, 8000, 1, 256, 1, 256),
+        # As wide and as long as Bahdanau et al. (2015); too large for CPUs.
+        "rnnsearch": ("rnn", 80, 50, 30000, 1, 1000, 1, 1000),
+    }.items()
 }
-USUAL = tuple(name for name, work in WORKS.items() if not work.on_accelerators)
 
 
 class Product(NamedTuple):
@@ -157,20 +92,17 @@ def training_products(work: Work, *, distances: bool = True) -> list[Product]:
     """Returns the products of a training step, forward and backward.
 
     Args:
-      work: the workload.
       distances: whether relative positions are projected and scored.
     """
-    forward = {"transformer": encoder_decoder, "rnn": recurrent}
-    found = []
-    if work.model in forward:
-        for one in forward[work.model](work):
-            found += [one, *transposed(one)]
-        return found
-    trained, memory = transformer_xl(work, distances)
-    for one in trained:
-        found += [one, *transposed(one)]
+    memory = []
+    if work.model == "transformer_xl":
+        trained, memory = transformer_xl(work, distances)
+    else:
+        trained = encoder_decoder(work) if work.model == "transformer" else rnn(work)
+    found = [each for one in trained for each in (one, *transposed(one))]
     for one in memory:  # no gradient flows into the memory
-        found += [one, list(transposed(one))[1]]
+        _, kernel_gradient = transposed(one)
+        found += [one, kernel_gradient]
     return found
 
 
@@ -204,12 +136,7 @@ def encoder_decoder(work: Work) -> list[Product]:
 
 
 def transformer_xl(work: Work, distances: bool) -> tuple[list[Product], list[Product]]:
-    """Returns the forward products with full gradients, and those of the memory.
-
-    Args:
-      work: the workload.
-      distances: whether relative positions are projected and scored.
-    """
+    """Returns the forward products with full gradients, and those of the memory."""
     tokens, width, layers = work.tokens, work.width, work.layers
     slots = work.memory + work.length
     scores, values = attention(work, work.length, slots, layers)
@@ -225,7 +152,7 @@ def transformer_xl(work: Work, distances: bool) -> tuple[list[Product], list[Pro
     return products, [Product(1, work.rows * work.memory, width, width, 2 * layers)]
 
 
-def recurrent(work: Work) -> list[Product]:
+def rnn(work: Work) -> list[Product]:
     """Returns the forward products of a bidirectional GRU and an attentive GRU."""
     tokens, rows, steps = work.tokens, work.rows, work.length
     width, vocabulary = work.width, work.vocabulary
@@ -247,25 +174,18 @@ def decoding_products(work: Work, beam: int) -> list[Product]:
     """Returns the products of a search with a key/value cache."""
     tokens, width, layers, steps = work.tokens, work.width, work.layers, work.length
     rows = work.rows * beam
+    beams = dataclasses.replace(work, rows=rows)
     average = (steps + 1) // 2  # of the keys that a token attends to
-    each = attention(work, 1, 1, layers * steps)
     return [
         Product(1, tokens, width, width, (4 + 2) * layers),
         *feed_forward(work, tokens, layers),
         *attention(work, steps, steps, layers),
         Product(1, rows, width, width, 6 * layers * steps),
         *feed_forward(work, rows, layers * steps),
-        *(expanded(one, beam, keys) for one in each for keys in (average, steps)),
+        *attention(beams, 1, average, layers * steps),
+        *attention(beams, 1, steps, layers * steps),
         Product(1, rows, width, work.vocabulary, steps),
     ]
-
-
-def expanded(one: Product, beam: int, keys: int) -> Product:
-    """Returns a product of one query and key for all beams and `keys` keys."""
-    batch = one.batch * beam
-    if one.columns == 1:  # scores
-        return one._replace(batch=batch, columns=keys)
-    return one._replace(batch=batch, inner=keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,3 +216,8 @@ CORPORA = {
     ),
     "text": Corpus(rows=32, length=128, vocabulary=8000, batches=1000),
 }
+
+
+def select(sizes: dict, name: str, tiny: bool):
+    """Returns an entry of WORKS or CORPORA, or its tiny version."""
+    return sizes[name].shrunk() if tiny else sizes[name]

@@ -13,26 +13,20 @@ from benchmarks.peers.torch_subject import (
     batch_of,
     finish,
     run,
-    smoothed,
 )
 
 
 def model_of(work: Work) -> MarianMTModel:
     """Returns a model with random parameters."""
-    sides = {
-        f"{side}_{key}": value
-        for side in ("encoder", "decoder")
-        for key, value in {
-            "layers": work.layers,
-            "attention_heads": work.heads,
-            "ffn_dim": work.feed_forward,
-        }.items()
-    }
     return MarianMTModel(
         MarianConfig(
             vocab_size=work.vocabulary,
             d_model=work.width,
-            **sides,
+            **dict.fromkeys(("encoder_layers", "decoder_layers"), work.layers),
+            encoder_attention_heads=work.heads,
+            decoder_attention_heads=work.heads,
+            encoder_ffn_dim=work.feed_forward,
+            decoder_ffn_dim=work.feed_forward,
             activation_function="relu",
             dropout=DROPOUT,
             attention_dropout=DROPOUT,
@@ -52,15 +46,15 @@ def model_of(work: Work) -> MarianMTModel:
 class Training(TorchTraining):
     """Training step; label smoothing is computed outside the model."""
 
-    def loss(self, batch):
-        found = self.model(
+    def logits(self, batch):
+        mask = batch["mask"].long()
+        return self.model(
             input_ids=batch["source"],
-            attention_mask=batch["mask"].long(),
+            attention_mask=mask,
             decoder_input_ids=batch["target_in"],
-            decoder_attention_mask=batch["mask"].long(),
+            decoder_attention_mask=mask,
             use_cache=False,
-        )
-        return smoothed(found.logits, batch["labels"])
+        ).logits
 
 
 class Generation(TorchSubject):

@@ -11,7 +11,7 @@ from onmt.modules import Embeddings
 from torch import nn
 
 from benchmarks.harness.workloads import Work
-from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, smoothed
+from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run
 
 
 class Model(nn.Module):
@@ -50,16 +50,11 @@ class Model(nn.Module):
 class Training(TorchTraining):
     """Training step of `Model`."""
 
-    def loss(self, batch):
+    def logits(self, batch):
         lengths = batch["mask"].sum(dim=1)
         target = torch.cat([batch["target_in"], batch["labels"][:, -1:]], dim=1)
-        return smoothed(self.model(batch["source"], target, lengths), batch["labels"])
-
-
-def make(options) -> Training:
-    """Returns the measured system."""
-    return Training(options.work, Model(options.work), ("OpenNMT-py",))
+        return self.model(batch["source"], target, lengths)
 
 
 if __name__ == "__main__":
-    run(make)
+    run(lambda options: Training(options.work, Model(options.work), ("OpenNMT-py",)))

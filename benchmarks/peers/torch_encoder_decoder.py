@@ -1,7 +1,7 @@
-"""Encoder-decoder in PyTorch: `nn.Transformer`, or hand-written layers.
+"""Encoder-decoder in PyTorch, post-norm, with one shared embedding table.
 
-Hand-written: one projection for queries, keys and values, attention by
-`scaled_dot_product_attention`. Both are post-norm with one shared embedding table.
+One product projects queries, keys and values; attention is PyTorch's fused
+`scaled_dot_product_attention`.
 """
 
 import torch
@@ -9,13 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.harness.workloads import Work
-from benchmarks.peers.torch_subject import (
-    DROPOUT,
-    TorchTraining,
-    run,
-    sinusoids,
-    smoothed,
-)
+from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, sinusoids
 
 
 class Attention(nn.Module):
@@ -68,7 +62,7 @@ class Layer(nn.Module):
         return self.norms[-1](x + self.drop(self.outer(inner)))
 
 
-class HandWritten(nn.Module):
+class Stacks(nn.Module):
     """Encoder and decoder stacks of `Layer`."""
 
     def __init__(self, work: Work):
@@ -87,43 +81,15 @@ class HandWritten(nn.Module):
         return target
 
 
-class LibraryTransformer(nn.Module):
-    """`nn.Transformer`, which adds a final norm to both stacks."""
-
-    def __init__(self, work: Work):
-        super().__init__()
-        self.stacks = nn.Transformer(
-            work.width,
-            work.heads,
-            work.layers,
-            work.layers,
-            work.feed_forward,
-            DROPOUT,
-            batch_first=True,
-        )
-
-    def forward(self, source, target, mask):
-        length = target.shape[1]
-        future = torch.ones(length, length, dtype=torch.bool, device=mask.device)
-        return self.stacks(
-            source,
-            target,
-            tgt_mask=future.triu(1),
-            src_key_padding_mask=~mask,
-            tgt_key_padding_mask=~mask,
-            memory_key_padding_mask=~mask,
-        )
-
-
 class Model(nn.Module):
     """Model with one table for source, target and output."""
 
-    def __init__(self, work: Work, stacks: nn.Module):
+    def __init__(self, work: Work):
         super().__init__()
         self.table = nn.Embedding(work.vocabulary, work.width)
         nn.init.normal_(self.table.weight, std=work.width**-0.5)
         self.bias = nn.Parameter(torch.zeros(work.vocabulary))
-        self.stacks, self.drop = stacks, nn.Dropout(DROPOUT)
+        self.stacks, self.drop = Stacks(work), nn.Dropout(DROPOUT)
         self.places = sinusoids(work.length, work.width)
         self.scale = work.width**0.5
 
@@ -136,19 +102,5 @@ class Model(nn.Module):
         return functional.linear(found, self.table.weight, self.bias)
 
 
-class Training(TorchTraining):
-    """Training step of `Model`."""
-
-    def loss(self, batch):
-        logits = self.model(batch["source"], batch["target_in"], batch["mask"])
-        return smoothed(logits, batch["labels"])
-
-
-def make(options) -> Training:
-    """Returns the measured system of a variant."""
-    stacks = {"sdpa": HandWritten, "library": LibraryTransformer}[options.variant]
-    return Training(options.work, Model(options.work, stacks(options.work)))
-
-
 if __name__ == "__main__":
-    run(make)
+    run(lambda options: TorchTraining(options.work, Model(options.work)))

@@ -3,16 +3,13 @@
 Text is a tensor of parallel streams from which slices are taken.
 """
 
-import argparse
-from importlib import metadata
-
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.harness.protocol import serve
-from benchmarks.harness.workloads import CORPORA, Corpus
+from benchmarks.harness.protocol import serve_batches
+from benchmarks.harness.workloads import Corpus
 
 
 class Pairs(Dataset):
@@ -76,46 +73,12 @@ def text(corpus: Corpus):
     streams = torch.randint(4, corpus.vocabulary, shape)
     while True:
         for first in range(0, 8 * corpus.length, corpus.length):
-            here = slice(first, first + corpus.length)
-            labels = streams[:, first + 1 : first + corpus.length + 1].contiguous()
-            tokens = streams[:, here].contiguous()
-            yield {
-                "tokens": tokens,
-                "labels": labels,
-                "weights": torch.ones_like(labels, dtype=torch.float32),
-            }
-
-
-class Batches:
-    """Measured process whose step makes some batches."""
-
-    products = ()
-
-    def __init__(self, kind: str, tiny: bool):
-        corpus = CORPORA[kind].shrunk() if tiny else CORPORA[kind]
-        self.batches = {"sentences": sentences, "text": text}[kind](corpus)
-        self.count, self.tokens = corpus.batches, 0
-
-    def step(self) -> None:
-        """Makes the next batches."""
-        self.tokens = 0
-        for _ in range(self.count):
-            self.tokens += next(self.batches)["weights"].sum().item()
-
-    def facts(self) -> dict:
-        """Returns versions and the token count of the last step."""
-        versions = {"torch": metadata.version("torch")}
-        return {"device": "cpu", "versions": versions, "tokens": int(self.tokens)}
-
-
-def main() -> None:
-    """Serves the measured process until its input ends."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--kind", choices=CORPORA, required=True)
-    parser.add_argument("--tiny", action="store_true")
-    options = parser.parse_args()
-    serve(lambda: Batches(options.kind, options.tiny))
+            last = first + corpus.length
+            labels = streams[:, first + 1 : last + 1].contiguous()
+            weights = torch.ones_like(labels, dtype=torch.float32)
+            tokens = streams[:, first:last].contiguous()
+            yield {"tokens": tokens, "labels": labels, "weights": weights}
 
 
 if __name__ == "__main__":
-    main()
+    serve_batches("torch", {"sentences": sentences, "text": text})

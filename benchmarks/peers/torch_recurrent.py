@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness.workloads import Work
-from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run, smoothed
+from benchmarks.peers.torch_subject import DROPOUT, TorchTraining, run
 
 
 class Model(nn.Module):
@@ -47,18 +47,5 @@ class Model(nn.Module):
         return self.output(self.drop(torch.tanh(self.readout(torch.cat(seen, -1)))))
 
 
-class Training(TorchTraining):
-    """Training step of `Model`."""
-
-    def loss(self, batch):
-        logits = self.model(batch["source"], batch["target_in"], batch["mask"])
-        return smoothed(logits, batch["labels"])
-
-
-def make(options) -> Training:
-    """Returns the measured system."""
-    return Training(options.work, Model(options.work))
-
-
 if __name__ == "__main__":
-    run(make)
+    run(lambda options: TorchTraining(options.work, Model(options.work)))

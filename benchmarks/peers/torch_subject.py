@@ -7,9 +7,17 @@ from collections.abc import Callable
 from importlib import metadata
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from benchmarks.harness.protocol import serve
-from benchmarks.harness.workloads import WORKS, Product, Work, flops, training_products
+from benchmarks.harness.workloads import (
+    WORKS,
+    Product,
+    Work,
+    flops,
+    select,
+    training_products,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SPECIAL = 4  # special token ids, which random data leaves out
@@ -17,22 +25,16 @@ START = 3
 DROPOUT, SMOOTHING = 0.1, 0.1
 
 
-def parsed(kind: str = "") -> argparse.Namespace:
-    """Parses the flags of all systems and sets the number of threads."""
+def parse_options() -> argparse.Namespace:
+    """Parses the flags of all systems."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", nargs="?", default=kind)
+    parser.add_argument("kind", nargs="?", default="")
     parser.add_argument("--work", choices=WORKS, required=True)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--variant", default="")
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
-    work = WORKS[options.work]
-    options.work = work.shrunk() if options.tiny else work
-    torch.set_num_threads(
-        int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads()))
-    )
-    torch.manual_seed(0)
+    options.work = select(WORKS, options.work, options.tiny)
     return options
 
 
@@ -92,7 +94,7 @@ class TorchSubject:
 
 
 class TorchTraining(TorchSubject):
-    """Training step; a subclass defines `loss`.
+    """Training step; a subclass may define `logits` or `loss`.
 
     Adam is PyTorch's fused implementation, its fastest; gradients are clipped if the
     workload needs it.
@@ -110,9 +112,14 @@ class TorchTraining(TorchSubject):
         self.batches = [batch_of(work) for _ in range(4)]
         self.number = 0
 
+    def logits(self, batch: dict) -> torch.Tensor:
+        """Returns the logits [B, T, V] of a translation."""
+        return self.model(batch["source"], batch["target_in"], batch["mask"])
+
     def loss(self, batch: dict) -> torch.Tensor:
-        """Returns the mean loss over the tokens of a batch."""
-        raise NotImplementedError
+        """Returns the mean loss over the tokens of a batch, with label smoothing."""
+        logits, labels = self.logits(batch).flatten(0, 1), batch["labels"].flatten()
+        return cross_entropy(logits, labels, label_smoothing=SMOOTHING)
 
     def step(self) -> None:
         """Runs forward pass, backward pass and update."""
@@ -146,13 +153,6 @@ def batch_of(work: Work) -> dict[str, torch.Tensor]:
     }
 
 
-def smoothed(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the mean cross-entropy with label smoothing."""
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING
-    )
-
-
 def sinusoids(length: int, width: int) -> torch.Tensor:
     """Returns the position encodings of Vaswani et al. (2017, section 3.5): [T, D]."""
     places = torch.arange(length)[:, None]
@@ -163,11 +163,14 @@ def sinusoids(length: int, width: int) -> torch.Tensor:
 
 def run(make: Callable[[argparse.Namespace], TorchSubject]) -> None:
     """Parses the flags and serves the measured system."""
-    options = parsed()
+    options = parse_options()
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
+    torch.manual_seed(0)
 
-    def made():
+    def make_subject():
         subject = make(options)
         subject.dtype = options.dtype
         return subject
 
-    serve(made)
+    serve(make_subject)

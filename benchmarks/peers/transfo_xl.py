@@ -61,10 +61,5 @@ class Training(TorchTraining):
         return found.losses.mean()
 
 
-def make(options) -> Training:
-    """Returns the measured system."""
-    return Training(options.work)
-
-
 if __name__ == "__main__":
-    run(make)
+    run(lambda options: Training(options.work))

@@ -46,10 +46,5 @@ class Training(TorchTraining):
         return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
-def make(options) -> Training:
-    """Returns the measured system."""
-    return Training(options.work)
-
-
 if __name__ == "__main__":
-    run(make)
+    run(lambda options: Training(options.work))

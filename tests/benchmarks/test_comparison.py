@@ -126,7 +126,7 @@ def options(*more):
     return data.parse(flags)
 
 
-GOALS = (("fastest", 2.0), ("original", 1.5))
+GOALS = {"fastest": 2.0, "original": 1.5}
 
 
 def test_a_peer_that_is_slowed_on_purpose_changes_the_ratio(capsys):
@@ -178,7 +178,7 @@ def test_a_missing_peer_is_named_and_the_rest_goes_on(capsys):
 
 def test_the_fraction_of_peak_is_computed_from_the_products(capsys):
     products = [Product(1, 10, 10, 10), Product(2, 10, 10, 10, count=3)]
-    compare({}, {OURS: fake(seconds=0.07)}, products, 1, (), options())
+    compare({}, {OURS: fake(seconds=0.07)}, products, 1, {}, options())
     line, _ = lines_of(capsys)
     assert line["flops"] == 2 * 1000 * (1 + 2 * 3)
     # Products sleep for 7 ms in all, a step for ten times as long.

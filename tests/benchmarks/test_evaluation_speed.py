@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import evaluation_speed
-from benchmarks.evaluation_speed import TINY, Windows, WithMemory, parse, spread
+from benchmarks.evaluation_speed import Windows, WithMemory, parse, spread
+from benchmarks.harness.cli import TINY
 
 LENGTH = 16
 OPTIONS = parse(["--tiny"])

@@ -133,9 +133,8 @@ def test_a_wrong_call_is_refused_in_words(flags, message, capsys):
 
 @pytest.mark.parametrize("name", RUNGS)
 def test_the_runs_of_a_rung_are_configs_that_there_are(name):
-    for entry in RUNGS[name].entries:
-        path, _, model = entry.config.partition(":")
-        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    module = importlib.import_module(f"configs.{RUNGS[name].config}")
+    for model in RUNGS[name].models.values():
         assert module.get_config(model).is_locked
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.collectives import collectives
-from benchmarks.scaling import TINY, parse
+from benchmarks.harness.cli import TINY
+from benchmarks.scaling import parse
 from benchmarks.tpu_roofline import ADAM, CHIPS, predictions, step_on
 
 V5E = CHIPS[0]

@@ -87,7 +87,7 @@ def test_batches_are_full():
 
 def test_sentences_of_all_lengths_leave_room_in_a_full_batch():
     varied = VariedSentences(rows=200, length=32, vocabulary=40)
-    lengths = varied.evaluation_batches(256)
+    lengths = varied.make_batches(256)
     sources = sum(int(lengths[k]["source_mask"].sum()) for k in range(len(lengths)))
     assert sources == varied.lengths.sum() < varied.rows * varied.length
     assert varied.limits.max() <= 32
