@@ -13,6 +13,7 @@ iterations of its loop. On a ring of n devices each device sends (Thakur et al. 
 import dataclasses
 import math
 import re
+from collections import Counter
 
 SENT = {
     "all-reduce": lambda n: 2 * (n - 1) / n,
@@ -24,7 +25,7 @@ SENT = {
 KINDS = "|".join(SENT)
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 OPERATION = re.compile(rf" = (\(.*?\)|\S+) ({KINDS})(-start)?\(")
-ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
+ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+))\w*\[([\d,]*)\]")  # bits, none: a byte
 CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
@@ -45,9 +46,9 @@ class Collectives:
         are counted once.
     """
 
-    operations: dict[str, int]
-    results: dict[str, int]
-    sent: dict[str, float]
+    operations: Counter = dataclasses.field(default_factory=Counter)
+    results: Counter = dataclasses.field(default_factory=Counter)
+    sent: Counter = dataclasses.field(default_factory=Counter)
     unknown_loops: int = 0
 
     @property
@@ -64,10 +65,29 @@ def collectives(text: str, devices: int) -> Collectives:
       devices: number of devices; a group without a list has all of them.
     """
     bodies, entry = computations(text)
-    found = Collectives(
-        dict.fromkeys(SENT, 0), dict.fromkeys(SENT, 0), dict.fromkeys(SENT, 0.0)
-    )
-    _add(found, bodies, entry, 1, devices)
+    found = Collectives()
+
+    def add(name: str, times: int) -> None:
+        """Adds the collectives of a computation that runs `times` times."""
+        for line in bodies.get(name, ()):
+            if operation := OPERATION.search(line):
+                shape, kind, start = operation.groups()
+                size = bytes_of(shape, is_async=bool(start)) * times
+                found.operations[kind] += times
+                found.results[kind] += size
+                found.sent[kind] += size * SENT[kind](group_size(line, devices))
+                continue
+            called = CALLED.findall(line)
+            for branches in BRANCHES.findall(line):
+                called += [branch.strip().lstrip("%") for branch in branches.split(",")]
+            turns = TURNS.search(line)
+            before = sum(found.operations.values())
+            for name in called:
+                add(name, times * (int(turns[1]) if turns else 1))
+            has_collectives = sum(found.operations.values()) > before
+            found.unknown_loops += " while(" in line and not turns and has_collectives
+
+    add(entry, 1)
     return found
 
 
@@ -84,48 +104,19 @@ def computations(text: str) -> tuple[dict[str, list[str]], str]:
     return bodies, entry
 
 
-def _add(found: Collectives, bodies, name: str, times: int, devices: int) -> None:
-    """Adds the collectives of a computation that runs `times` times."""
-    for line in bodies.get(name, ()):
-        if operation := OPERATION.search(line):
-            shape, kind, _ = operation.groups()
-            size = bytes_of(shape, is_async=bool(operation[3])) * times
-            found.operations[kind] += times
-            found.results[kind] += size
-            found.sent[kind] += size * SENT[kind](group_size(line, devices))
-            continue
-        inner = CALLED.findall(line)
-        for listed in BRANCHES.findall(line):
-            inner += [one.strip().lstrip("%") for one in listed.split(",")]
-        turns = TURNS.search(line)
-        loops = " while(" in line
-        before = sum(found.operations.values())
-        for one in inner:
-            _add(found, bodies, one, times * (int(turns[1]) if turns else 1), devices)
-        if loops and not turns and sum(found.operations.values()) > before:
-            found.unknown_loops += 1
-
-
 def bytes_of(shape: str, *, is_async: bool = False) -> int:
     """Returns the bytes of an array or a tuple of arrays in HLO syntax.
 
     Args:
-      shape: the shape as HLO text.
       is_async: whether the first half of the tuple holds the operands.
     """
     arrays = ARRAY.findall(shape)
     if is_async and len(arrays) > 1:
         arrays = arrays[len(arrays) // 2 :]
     return sum(
-        math.prod(map(int, filter(None, sides.split(",")))) * bits_of(kind) // 8
-        for kind, sides in arrays
+        math.prod(map(int, filter(None, sides.split(",")))) * int(bits or 8) // 8
+        for bits, sides in arrays
     )
-
-
-def bits_of(kind: str) -> int:
-    """Returns the bits of a dtype, such as 16 for bf16; a boolean takes a byte."""
-    digits = re.search(r"\d+", kind)
-    return int(digits[0]) if digits else 8
 
 
 def group_size(line: str, devices: int) -> int:

@@ -29,6 +29,7 @@ from benchmarks.harness.random_corpora import encoded
 from benchmarks.harness.subjects import random_variables
 from configs import base
 from data.batching.stream import LMEvalBatches
+from data.token_cache import TokenizedSplit
 from data.tokenizers.symbols import ByteTokenizer
 from experiment.build import Experiment, build_experiment
 from tasks.base import likelihood_loss
@@ -37,7 +38,6 @@ from training.profiling.flops import flops_of
 from utils.allocator import tune_allocator
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
-BYTES = ByteTokenizer().vocab_size
 TOKEN = dict.fromkeys(("tokens", "labels"), np.zeros((1, 1), np.int32))
 
 
@@ -47,6 +47,11 @@ def experiment(name: str, sizes: dict, **changes) -> Experiment:
     cfg.task = "language_modeling"
     cfg.model.update({**sizes, **changes, "norm": "pre", "dropout": 0.0})
     return build_experiment(cfg, {"text": ByteTokenizer()})
+
+
+def random_text(length: int) -> TokenizedSplit:
+    """Returns a text of random bytes."""
+    return encoded(np.asarray([length]), ByteTokenizer().vocab_size, seed=0)
 
 
 class WithMemory:
@@ -62,14 +67,13 @@ class WithMemory:
         self.found = experiment("transformer_xl", options.sizes, **changes)
         self.variables = random_variables(self.found, TOKEN)
         self.tokens = options.segment * options.segments
-        text = encoded(np.asarray([self.tokens]), BYTES, seed=0)
+        text = random_text(self.tokens)
         self.batches = LMEvalBatches(text, batch_size=1, length=options.segment)
 
     def __call__(self) -> float:
         found = self.found
-        card = found.task.evaluate(
-            found.evaluation_model, self.variables, self.batches, found.cfg
-        )
+        inputs = found.evaluation_model, self.variables, self.batches, found.cfg
+        card = found.task.evaluate(*inputs)
         return card["scores"]["loss"]["value"]
 
     def flops(self) -> float:
@@ -100,7 +104,7 @@ class Windows:
         self.found = experiment("transformer", options.sizes)
         self.variables = random_variables(self.found, TOKEN)
         self.tokens, self.rows = rows * options.windows, rows
-        text = encoded(np.asarray([length + self.tokens]), BYTES, seed=0).tokens
+        text = random_text(length + self.tokens).tokens
         places = np.arange(self.tokens)[:, None] + np.arange(length)
         self.windows, self.labels = text[places], text[places + 1]
         self.score = jax.jit(
@@ -108,18 +112,20 @@ class Windows:
         )
 
     def __call__(self) -> np.ndarray:
-        found = []
-        for first in range(0, self.tokens, self.rows):
-            part = slice(first, first + self.rows)
-            losses = self.score(self.variables, self.windows[part], self.labels[part])
-            found.append(np.asarray(losses[:, -1]))
-        return np.concatenate(found)
+        losses = [
+            np.asarray(self.score(*self.inputs(first))[:, -1])
+            for first in range(0, self.tokens, self.rows)
+        ]
+        return np.concatenate(losses)
+
+    def inputs(self, first: int) -> tuple:
+        """Returns the inputs of `score` for a batch of windows."""
+        part = slice(first, first + self.rows)
+        return self.variables, self.windows[part], self.labels[part]
 
     def flops(self) -> float:
         """Returns the FLOPs per token of a call."""
-        part = slice(0, self.rows)
-        inputs = (self.variables, self.windows[part], self.labels[part])
-        return flops_of(self.score, *inputs).forward / self.rows
+        return flops_of(self.score, *self.inputs(0)).forward / self.rows
 
 
 def window_losses(model, variables, tokens, labels, *, last_only: bool):

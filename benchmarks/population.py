@@ -9,6 +9,7 @@ that of trials of `--steps` steps, compilation included. The goal on a GPU is 5 
 """
 
 import argparse
+import functools
 import statistics
 import sys
 
@@ -54,7 +55,7 @@ def training(cfg: ConfigDict, options: argparse.Namespace) -> TrainingSetup:
     return TrainingSetup.from_experiment(shared, dataset, devices=jax.devices()[:1])
 
 
-class Together:
+class Together(TrainingStep):
     """Vmapped training step of all trials."""
 
     def __init__(self, members: list[ConfigDict], options: argparse.Namespace):
@@ -62,15 +63,10 @@ class Together:
         shared = training(members[0], options)
         population = Population(shared, varying_values(members), partitioner)
         self.state, self.carry = population.init()
-        self.active = partitioner.put(trial_mask(range(len(members)), len(members)))
-        self.compiled = population.compiled_step()
-        self.batch = population.batch(0)
+        active = partitioner.put(trial_mask(range(len(members)), len(members)))
+        self.compiled = functools.partial(population.compiled_step(), active)
+        self.batches, self.number = [population.batch(0)], 0
         self.devices = partitioner.mesh.size
-
-    def step(self) -> None:
-        """Runs forward and backward passes and updates of all trials."""
-        found = self.compiled(self.active, self.state, self.carry, self.batch)
-        self.state, self.carry, _ = jax.block_until_ready(found)
 
 
 def measured(options: argparse.Namespace) -> dict:

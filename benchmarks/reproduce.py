@@ -11,6 +11,7 @@ passed to train.py. Runs are in --runs/RUNG/NAME, or NAME-SEED for several seeds
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import signal
@@ -21,12 +22,60 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.harness import cli
-from benchmarks.reproduce_rungs import RUNGS, Rung
 
 ROOT = Path(__file__).parents[1]
 STOPPED = 75  # exit code: the same command resumes
 MINUTE = 60.0
 GRACE = 120.0  # seconds that a run may take to save
+ARCHITECTURES = ("rnn", "transformer", "transformer_xl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """Runs of one corpus under one protocol.
+
+    Attributes:
+      takes: device and time of a run.
+      config: name of the config file.
+      models: models of the config, which are the names of the runs.
+      folder: folder of the corpus below --corpora; empty if it needs no files.
+      training: flags of train.py of all runs.
+      scoring: flags of eval.py.
+    """
+
+    takes: str
+    config: str
+    models: tuple[str, ...] = ARCHITECTURES
+    folder: str = ""
+    training: tuple[str, ...] = ()
+    scoring: tuple[str, ...] = ()
+
+
+# Preprocessing and search of the published Multi30k figures.
+AS_PUBLISHED = ("--config.data.moses_tokenize", "--config.data.lowercase")
+FRENCH = (*AS_PUBLISHED, "--config.data.name=multi30k/en-fr")
+BEAM = ("--decode.method=beam",)
+MULTI30K = {"folder": "multi30k", "scoring": (*BEAM, "--decode.beam_size=5")}
+AWD_LSTMS = ("awd_lstm", "awd_lstm_attention")
+SIZES_41M = tuple(f"{model}_41m" for model in ARCHITECTURES)
+DOCUMENTS = (*ARCHITECTURES, "transformer_xl_documents")
+MINUTES, HOUR, HOURS = "GPU, minutes; 2 CPU cores, hours", "GPU, an hour", "GPU, hours"
+
+RUNGS = {
+    "cldr": Rung("CPU, minutes", "cldr"),
+    "python_stdlib": Rung("CPU, an hour", "python_stdlib"),
+    "multi30k": Rung(MINUTES, "multi30k", training=AS_PUBLISHED, **MULTI30K),
+    "multi30k_fr": Rung(MINUTES, "multi30k", training=FRENCH, **MULTI30K),
+    "ptb": Rung(HOUR, "ptb", (*AWD_LSTMS, "transformer", "transformer_xl_24m"), "ptb"),
+    "ptb_small": Rung("2 CPU cores, hours", "ptb", folder="ptb"),
+    "ptb_char": Rung(HOUR, "ptb_char", folder="ptb"),
+    "wikitext2": Rung(
+        HOUR, "wikitext2", ("awd_lstm", "transformer", "transformer_xl"), "wikitext2"
+    ),
+    "novels": Rung(HOURS, "novels", folder="novels"),
+    "novels_41m": Rung(HOURS, "novels", SIZES_41M, "novels"),
+    "pydocs": Rung(HOUR, "pydocs", DOCUMENTS, "pydocs_fr", scoring=BEAM),
+}
 
 
 def main() -> int:
@@ -117,7 +166,7 @@ def training_flags(
     rung: Rung, name: str, seed: int, options: argparse.Namespace
 ) -> Iterator[str]:
     """Yields the flags of train.py for a run."""
-    yield f"--config=configs/{rung.config}.py:{rung.models[name]}"
+    yield f"--config=configs/{rung.config}.py:{name}"
     yield f"--config.seed={seed}"
     yield from rung.training
     if rung.folder:
@@ -157,7 +206,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     rung = RUNGS[options.rung]
     if options.only:
         options.only = options.only.split(",")
-        if not rung.models.keys() >= {*options.only}:
+        if not {*options.only} <= {*rung.models}:
             parser.error(f"--only: there are {', '.join(rung.models)}")
     if rung.folder and not options.corpora:
         parser.error("--corpora=DIR is missing: the folder with the corpus's folder")

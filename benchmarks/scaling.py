@@ -114,8 +114,8 @@ def measured_apart(mode: str, count: int, arguments: list[str]) -> dict:
     line = json.loads(done.stdout.splitlines()[-1])
     return line | {
         "collectives": {
-            "operations": {kind: n for kind, n in sent.operations.items() if n},
-            "result_bytes": {kind: n for kind, n in sent.results.items() if n},
+            "operations": sent.operations,
+            "result_bytes": sent.results,
             "bytes_sent_by_each": sent.bytes_sent,
             "loops_of_unknown_length": sent.unknown_loops,
         }

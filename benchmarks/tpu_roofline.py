@@ -18,21 +18,13 @@ ADAM = 7  # values per parameter: reads it, its gradient, two moments; writes th
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Figures of one TPU chip, from Google Cloud's documentation.
-
-    Attributes:
-      name: TPU version.
-      flops: bfloat16 FLOP/s; float32 is multiplied as bfloat16 by default.
-      memory: bytes of HBM.
-      bandwidth: bytes per second of HBM.
-      links: bytes per second that all links send in one direction.
-    """
+    """Figures of one TPU chip, from Google Cloud's documentation."""
 
     name: str
-    flops: float
-    memory: float
-    bandwidth: float
-    links: float
+    flops: float  # bfloat16 FLOP/s; float32 is multiplied as bfloat16 by default
+    memory: float  # bytes of HBM
+    bandwidth: float  # bytes per second of HBM
+    links: float  # bytes per second that all links send in one direction
 
 
 CHIPS = (
@@ -48,8 +40,6 @@ def step_on(chip: Chip, count: int, mode: str, work: dict) -> dict:
     """Estimates a step on `count` chips.
 
     Args:
-      chip: figures of a chip.
-      count: number of chips.
       mode: "data" or "fsdp".
       work: `flops` of a step, its `rows`, `tokens` and `parameters`.
     """
@@ -57,8 +47,12 @@ def step_on(chip: Chip, count: int, mode: str, work: dict) -> dict:
     flops = work["flops"] * rows / work["rows"]
     held = work["parameters"] / (count if mode == "fsdp" else 1)
     sent = ROUNDS[mode] * (count - 1) / count * work["parameters"] * NUMBER
-    compute, update = flops / chip.flops, ADAM * held * NUMBER / chip.bandwidth
-    collective = sent / chip.links
+    parts = {
+        "compute": flops / chip.flops,
+        "update": ADAM * held * NUMBER / chip.bandwidth,
+        "collectives": sent / chip.links,
+    }
+    compute, update, collective = parts.values()
     seconds = {
         "nothing overlapped": compute + update + collective,
         "all overlapped": max(compute + update, collective),
@@ -69,12 +63,7 @@ def step_on(chip: Chip, count: int, mode: str, work: dict) -> dict:
         "rows_per_chip": rows,
         "flops_per_chip": flops,
         "bytes_sent_per_chip": sent,
-        "seconds": {
-            "compute": compute,
-            "update": update,
-            "collectives": collective,
-            **seconds,
-        },
+        "seconds": parts | seconds,
         "tokens_per_second": {k: work["tokens"] / s for k, s in seconds.items()},
         "efficiency": {k: alone / (count * s) for k, s in seconds.items()},
     }

@@ -66,46 +66,44 @@ def key_rows(tree: ast.Module, lines: list[str]) -> dict[str, list[Row]]:
 
 def model_rows(tree: ast.Module, lines: list[str]) -> dict[str, list[Row]]:
     """Returns the rows of the keys of each architecture, shared ones first."""
-    rows = {}
-
-    def read(name: str, node: ast.Dict) -> None:
-        rows[name] = [
+    values = {
+        ast.unparse(node.targets[0]): node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+    }
+    models = zip(values["MODELS"].keys, values["MODELS"].values, strict=True)
+    sections = {"transformer and transformer_xl": values["STACK"]}
+    sections |= {key.value: value for key, value in models}
+    return {
+        name: [
             (key.value, default(value), comment(lines, value))
             for key, value in zip(node.keys, node.values, strict=True)
             if key is not None
         ]
-
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STACK":
-            read("transformer and transformer_xl", node.value)
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODELS":
-            for key, value in zip(node.value.keys, node.value.values, strict=True):
-                read(key.value, value)
-    return rows
+        for name, node in sections.items()
+    }
 
 
-def table(rows: list[Row], prefix: str) -> str:
-    """Returns rows as a Markdown table."""
-    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+def section(title: str, rows: list[Row], prefix: str) -> str:
+    """Returns a heading and rows as a Markdown table."""
+    lines = [f"## {title}", "", "| key | default | meaning |", "| --- | --- | --- |"]
     for key, value, meaning in rows:
         cells = f"`{prefix}{key}`", f"`{value}`", meaning
-        lines.append(
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        )
-    return "\n".join(lines)
+        cells = (cell.replace("|", "\\|") for cell in cells)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def page() -> str:
     """Returns the text of docs/configs.md."""
     source = BASE.read_text(encoding="utf8")
     tree, lines = ast.parse(source), source.split("\n")
-    parts = [HEAD]
     sections = key_rows(tree, lines)
-    parts.append(f"## {SECTIONS['']}\n\n{table(sections.pop(''), '')}\n")
+    parts = [HEAD, section(SECTIONS[""], sections.pop(""), "")]
     for name, rows in model_rows(tree, lines).items():
-        parts.append(f"## Model: {name}\n\n{table(rows, 'model.')}\n")
-    for section, rows in sections.items():
-        parts.append(f"## {SECTIONS[section]}\n\n{table(rows, f'{section}.')}\n")
+        parts.append(section(f"Model: {name}", rows, "model."))
+    for name, rows in sections.items():
+        parts.append(section(SECTIONS[name], rows, f"{name}."))
     return "\n".join(parts)
 
 

@@ -80,13 +80,12 @@ def line_of(
     computed = facts.pop("flops", None) or flops(products)
     work = {}
     if computed:
-        achieved = computed / seconds["median"]
-        peak = computed / sum(process.ask("products"))
+        peak_seconds = sum(process.ask("products"))
         work = {
             "flops": computed,
-            "flops_per_second": achieved,
-            "peak_matmul_flops_per_second": peak,
-            "fraction_of_peak": achieved / peak,
+            "flops_per_second": computed / seconds["median"],
+            "peak_matmul_flops_per_second": computed / peak_seconds,
+            "fraction_of_peak": peak_seconds / seconds["median"],
         }
     return {
         "seconds": seconds,
@@ -109,40 +108,27 @@ def summary_of(lines: dict[str, dict], goals: Goals) -> dict:
     if OURS not in lines:
         return {"summary": True, "error": "ours was not measured"}
     peers = {name: line for name, line in lines.items() if name != OURS}
-    summary = {"summary": True, "ours": lines[OURS]["seconds"]["median"]}
-    if not peers:
-        return summary | {"goals": {name: unmet(goal) for name, goal in goals.items()}}
     own = per_token(lines[OURS])
     ratios = {name: ratio(own, per_token(line)) for name, line in peers.items()}
-    fastest = min(ratios, key=lambda name: ratios[name]["ratio"])
-    memory = statistics.median(line["peak_megabytes"] for line in peers.values())
+    fastest = min(ratios, key=lambda name: ratios[name]["ratio"], default=None)
     reached = {}
     for name, goal in goals.items():
-        got = ratios.get(fastest if name == FASTEST else name)
-        reached[name] = unmet(goal) | (got or {})
-        if got:
-            reached[name]["is_met"] = got["ratio"] >= goal
-    return summary | {
-        "fastest_peer": fastest,
-        "ratios": ratios,
-        "goals": reached,
-        "memory": {
-            "ours": lines[OURS]["peak_megabytes"],
-            "median_peer": memory,
-            "is_met": lines[OURS]["peak_megabytes"] <= memory,
-        },
-    }
+        found = ratios.get(fastest if name == FASTEST else name, {})
+        is_met = found["ratio"] >= goal if found else None
+        reached[name] = {"goal": goal, "is_met": is_met} | found
+    seconds, ours = lines[OURS]["seconds"]["median"], lines[OURS]["peak_megabytes"]
+    summary = {"summary": True, "ours": seconds, "goals": reached}
+    if not peers:
+        return summary
+    memory = statistics.median(line["peak_megabytes"] for line in peers.values())
+    memory = {"ours": ours, "median_peer": memory, "is_met": ours <= memory}
+    return summary | {"fastest_peer": fastest, "ratios": ratios, "memory": memory}
 
 
 def per_token(line: dict) -> dict[str, float]:
     """Returns seconds per token; systems may differ in tokens per step."""
     tokens = line["tokens_per_second"] * line["seconds"]["median"]
     return {name: value / tokens for name, value in line["seconds"].items()}
-
-
-def unmet(goal: float) -> dict:
-    """Returns a goal that has not been measured."""
-    return {"goal": goal, "is_met": None}
 
 
 def ratio(own: dict[str, float], other: dict[str, float]) -> dict[str, float]:

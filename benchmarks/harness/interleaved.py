@@ -1,19 +1,17 @@
 """Interleaved timing of several processes on a shared machine.
 
 A round times some steps of every process, A B C ..., and the next round C B A, so that
-drift affects all alike. The load of other processes is read from /proc/stat; a
-disturbed chunk is repeated and the quietest one counts.
+drift affects all alike. A chunk that other processes
+disturb is repeated, and the quietest one counts.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
+
+import psutil
 
 from benchmarks.harness.protocol import Missing, Process
-
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def option(default, help: str | None = None):
@@ -52,17 +50,15 @@ class Times:
 
 def busy_seconds() -> tuple[float, float]:
     """Returns busy and total CPU seconds since the machine started."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-    user, nice, system, idle, waiting, *rest = map(int, fields)
-    working = user + nice + system + sum(rest)
-    return working / TICK, (working + idle + waiting) / TICK
+    times = psutil.cpu_times()
+    total = sum(times[:8])  # the guests' that follow are a part of the user's
+    return total - times.idle - times.iowait, total
 
 
 def own_seconds(pid: int) -> float:
     """Returns the CPU seconds of a process."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    fields = text.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def share_of_others(before: tuple[float, float], own: float) -> float:

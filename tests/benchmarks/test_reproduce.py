@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reproduce
-from benchmarks.reproduce_rungs import RUNGS
+from benchmarks.reproduce import RUNGS
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
@@ -134,7 +134,7 @@ def test_a_wrong_call_is_refused_in_words(flags, message, capsys):
 @pytest.mark.parametrize("name", RUNGS)
 def test_the_runs_of_a_rung_are_configs_that_there_are(name):
     module = importlib.import_module(f"configs.{RUNGS[name].config}")
-    for model in RUNGS[name].models.values():
+    for model in RUNGS[name].models:
         assert module.get_config(model).is_locked
 
 
