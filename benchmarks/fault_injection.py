@@ -85,14 +85,17 @@ class Phase:
 
 def report_phases(phase: Phase) -> None:
     """Patches saving, steps and validation of a run to report their phases."""
-    save, train = Checkpoints.save, TrainLoop.train
+    train = TrainLoop.train
 
-    def saving(self, *arguments):
-        with phase.during("save"):
-            save(self, *arguments)
+    def reporting(name, call):
+        def report(*arguments):
+            with phase.during(name):
+                return call(*arguments)
+
+        return report
 
     def training(self, state, carry):
-        step, validate, shapes = self.step, self.validate, set()
+        step, shapes = self.step, set()
 
         def stepping(state, carry, batch):
             shape = tuple(leaf.shape for leaf in batch.values())
@@ -101,14 +104,12 @@ def report_phases(phase: Phase) -> None:
             shapes.add(shape)
             return step(state, carry, batch)
 
-        def validating(*arguments):
-            with phase.during("evaluation"):
-                return validate(*arguments)
-
-        self.step, self.validate = stepping, validating
+        self.step = stepping
+        self.validate = reporting("evaluation", self.validate)
         return train(self, state, carry)
 
-    Checkpoints.save, TrainLoop.train = saving, training
+    Checkpoints.save = reporting("save", Checkpoints.save)
+    TrainLoop.train = training
 
 
 def omit_from_restore(part: str) -> None:

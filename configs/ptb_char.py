@@ -18,6 +18,7 @@ STACK = {
     "layers": 8,
     "width": 384,
     "heads": 8,
+    "feed_forward": 1536,
     "norm": "pre",
     "dropout": 0.25,
     "attention_dropout": 0.1,
@@ -38,8 +39,8 @@ MODELS = {
         "weight_dropout": 0.5,
         "variational_dropout": True,
     },
-    "transformer": {**STACK, "feed_forward": 1536},
-    "transformer_xl": {**STACK, "feed_forward": 1536, "memory_length": 256},
+    "transformer": STACK,
+    "transformer_xl": {**STACK, "memory_length": 256},
 }
 
 
@@ -51,11 +52,12 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.steps = 60_000
     cfg.data.name = "ptb_char"
     cfg.data.tokenizer = "char"
-    cfg.data.batch_size = 128 if model == "rnn" else 32
-    cfg.data.segment_length = 150 if model == "rnn" else 256
-    cfg.optim.lr = 2e-3 if model == "rnn" else 5e-4
-    cfg.optim.warmup = 0 if model == "rnn" else 1000
-    cfg.optim.weight_decay = 1.2e-6 if model == "rnn" else 0.0
+    if model == "rnn":
+        cfg.data.update({"batch_size": 128, "segment_length": 150})
+        cfg.optim.update({"lr": 2e-3, "weight_decay": 1.2e-6})
+    else:
+        cfg.data.update({"batch_size": 32, "segment_length": 256})
+        cfg.optim.update({"lr": 5e-4, "warmup": 1000})
     cfg.optim.clip_norm = 0.25
     cfg.every.eval = 1000
     cfg.every.checkpoint = 1000

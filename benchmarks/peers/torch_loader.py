@@ -18,19 +18,19 @@ class Pairs(Dataset):
     def __init__(self, corpus: Corpus):
         random = np.random.default_rng(0)
         self.lengths = random.integers(2, corpus.length + 1, corpus.rows)
-        self.sides = [
+        self.sources, self.targets = (
             [
                 torch.from_numpy(random.integers(4, corpus.vocabulary, n))
                 for n in lengths
             ]
             for lengths in (self.lengths, self.lengths)
-        ]
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, k):
-        return self.sides[0][k], self.sides[1][k]
+        return self.sources[k], self.targets[k]
 
 
 def batches_of(pairs: Pairs, most: int) -> list[list[int]]:

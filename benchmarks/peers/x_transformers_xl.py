@@ -42,7 +42,7 @@ class Training(TorchTraining):
     def loss(self, batch):
         tokens, labels = batch["target_in"], batch["labels"]
         logits, memory = self.model(tokens, mems=self.memory, return_mems=True)
-        self.memory = [one.detach() for one in memory]
+        self.memory = [layer.detach() for layer in memory]
         return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
