@@ -104,7 +104,7 @@ class Windows:
         self.found = experiment("transformer", options.sizes)
         self.variables = random_variables(self.found, TOKEN)
         self.tokens, self.rows = rows * options.windows, rows
-        text = random_text(length + self.tokens).tokens
+        text = random_text(length + self.tokens + 1).tokens  # without the end symbol
         places = np.arange(self.tokens)[:, None] + np.arange(length)
         self.windows, self.labels = text[places], text[places + 1]
         self.score = jax.jit(
