@@ -1,7 +1,7 @@
-"""Contract of a model, and the legend of array shapes.
+"""Base classes of the architectures, and the legend of array shapes.
 
-An architecture (`models/registry.py`) is a module with a frozen dataclass `Config` and
-the classes `LanguageModel` and `Seq2Seq`, Flax modules that follow the protocols below.
+An architecture (`models/registry.py`) is a module with `Config`, `LanguageModel` and
+`Seq2Seq`, subclasses of those below, whose docstrings are the contract.
 `tests/models/test_contracts.py` checks each of them.
 
 Shapes, in annotations and in einsums:
@@ -31,69 +31,83 @@ they are logged as auxiliary/<name>. If "intermediates" is mutable, it sows atte
 weights there; while tokens are generated, only those of the source.
 """
 
-from typing import Protocol
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import flax.linen as nn
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-
-class OutputDistribution(Protocol):
-    """Distribution of the next token, given hidden states."""
-
-    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Computes unnormalised log probabilities in float32."""
-
-    def log_prob(
-        self,
-        hidden: Float[Array, "B T D"],
-        labels: Int[Array, "B T"],
-        *,
-        smoothing: float = 0.0,
-    ) -> Float[Array, "B T"]:
-        """Computes log probabilities of labels in float32, in chunks if V is large.
-
-        Args:
-          smoothing: mass that label smoothing spreads over the vocabulary.
-        """
-
-    def log_prob_and_log_z(
-        self,
-        hidden: Float[Array, "B T D"],
-        labels: Int[Array, "B T"],
-        *,
-        smoothing: float = 0.0,
-    ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-        """Computes `log_prob` and the log of the softmax normaliser Z.
-
-        Raises:
-          UserError: the softmax is adaptive, with several normalisers.
-        """
+from models.common.dtypes import DTYPES, DType
+from models.common.layers import check_field_ranges
+from models.common.output_head import SequenceModel
 
 
-class LanguageModel(OutputDistribution, Protocol):
-    """Model of the next token of a text, which is read segment by segment."""
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Keys of `cfg.model` of all architectures; `configs/base.py` explains each.
+
+    Raises ValueError for unknown names and values out of range.
+    """
+
+    name: str
+    layers: int
+    width: int
+    embedding_width: int
+    tie_embeddings: bool
+    dropout: float
+    dtype: str
+    remat: bool
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}  # allowed values, by key
+
+    def __post_init__(self):
+        check_field_ranges(self)
+        for key, known in {**self.choices, "dtype": tuple(DTYPES)}.items():
+            value = getattr(self, key)
+            if value not in known:
+                raise ValueError(
+                    f"Unknown model.{key} {value!r}; choose one of {', '.join(known)}"
+                )
+
+    @property
+    def compute_dtype(self) -> DType:
+        """Type of activations, states and memory; parameters are float32."""
+        return DTYPES[self.dtype]
+
+
+class Model(SequenceModel):
+    """Base class of `LanguageModel` and `Seq2Seq`."""
+
+    config: Any
 
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> PyTree:
-        """Returns the carry before the first segment.
+        """Returns the carry before the first segment; () without a memory.
 
         Args:
           memory_length: slots of the memory; None: as configured.
         """
+        return ()
+
+    def step(
+        self, context: PyTree, state: PyTree, token: Int[Array, "B N"]
+    ) -> tuple[PyTree, Float[Array, "B N V"]]:
+        """Feeds a token to each beam; returns the next state and the next logits."""
+        raise NotImplementedError
+
+
+class LanguageModel(Model):
+    """Model of the next token of a text, which is read segment by segment."""
+
+    vocab_size: int
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: PyTree, *, train: bool
     ) -> tuple[Float[Array, "B T D"], PyTree]:
         """Returns the hidden states of a segment and the next carry."""
-
-    def initial_eval_carry(self, batch_size: int, segment_length: int) -> PyTree:
-        """Returns the carry before the first segment of an evaluation.
-
-        It may be valid for one set of parameters only, such as keys and values.
-        """
-
-    def precompute(self, carry: PyTree) -> dict:
-        """Returns collections of what an evaluation needs of the parameters alone."""
+        raise NotImplementedError
 
     def start(
         self,
@@ -103,21 +117,35 @@ class LanguageModel(OutputDistribution, Protocol):
         *,
         max_steps: int,
     ) -> tuple[PyTree, PyTree]:
-        """Reads a prompt; returns the context and the decoding state of one beam."""
+        """Reads a prompt; returns the context and the decoding state of one beam.
 
-    def step(
-        self, context: PyTree, state: PyTree, token: Int[Array, "B N"]
-    ) -> tuple[PyTree, Float[Array, "B N V"]]:
-        """Feeds a token to each beam; returns the next state and the next logits."""
+        Args:
+          max_steps: maximum number of generated tokens.
+        """
+        raise NotImplementedError
 
 
-class Seq2Seq(OutputDistribution, Protocol):
-    """Model of a target sentence given its source."""
+class Seq2Seq(Model):
+    """Model of a target sentence given its source.
 
-    def initial_carry(
-        self, batch_size: int, *, train: bool, memory_length: int | None = None
-    ) -> PyTree:
-        """Returns the carry before the first sentence; () without a memory."""
+    Attributes:
+      shared_vocab: whether source and target have one vocabulary; with
+        `tie_embeddings` they then share one table with the output head.
+    """
+
+    source_vocab_size: int
+    target_vocab_size: int
+    shared_vocab: bool
+
+    def create_embeddings(self, create: Callable[[int], nn.Module]) -> nn.Module | None:
+        """Creates both embeddings in `setup`; returns that of a tied output head."""
+        is_tied = self.config.tie_embeddings
+        self.target_embedding = create(self.target_vocab_size)
+        if is_tied and self.shared_vocab:
+            self.source_embedding = self.target_embedding
+        else:
+            self.source_embedding = create(self.source_vocab_size)
+        return self.target_embedding if is_tied else None
 
     def __call__(
         self,
@@ -130,6 +158,7 @@ class Seq2Seq(OutputDistribution, Protocol):
         train: bool,
     ) -> tuple[Float[Array, "B T D"], PyTree]:
         """Returns the hidden states of the target and the next carry."""
+        raise NotImplementedError
 
     def start(
         self,
@@ -140,11 +169,8 @@ class Seq2Seq(OutputDistribution, Protocol):
         max_steps: int,
     ) -> tuple[PyTree, PyTree]:
         """Encodes a source; returns the context and the decoding state of one beam."""
-
-    def step(
-        self, context: PyTree, state: PyTree, token: Int[Array, "B N"]
-    ) -> tuple[PyTree, Float[Array, "B N V"]]:
-        """Feeds a token to each beam; returns the next state and the next logits."""
+        raise NotImplementedError
 
     def alignment(self, intermediates: dict) -> Float[Array, "B T S"]:
         """Returns the attention to the source, from the sown attention weights."""
+        raise NotImplementedError

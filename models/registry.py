@@ -1,7 +1,7 @@
 """Registry of architectures, by `model.name`.
 
-To add one, write a module with a `Config` dataclass and the classes `LanguageModel`
-and `Seq2Seq` (the contract is in `models/api.py`), and name it here.
+To add one, write a module with `Config`, `LanguageModel` and `Seq2Seq` (see
+`models/api.py`), and name it here.
 """
 
 # Modules by name; only that of the chosen architecture is imported.

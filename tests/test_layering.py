@@ -55,8 +55,8 @@ ALLOWED = {
 MODELS = {
     "common": (),
     "attention": ("common",),
-    "rnn": ("common",),
-    "transformer": ("common", "attention"),
+    "rnn": ("api", "common"),
+    "transformer": ("api", "common", "attention"),
     "transformer_xl": ("common", "attention", "transformer"),
 }
 

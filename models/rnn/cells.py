@@ -11,7 +11,7 @@ Projected gates are separate arrays: XLA for CPUs does not vectorise an operatio
 that reads several parts of an array inside a loop.
 """
 
-import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -20,34 +20,11 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from models.common.dropout import Dropout
 from models.common.dtypes import DType, Scalar
-from models.common.layers import Dense, Initializer, normal, zeros
+from models.common.layers import Dense, Initializer, zeros
 
 State = PyTree[Float[Array, "..."]]
 Gates = tuple[Float[Array, "... D"], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Initialization:
-    """Initializers; recurrent weights are orthogonal and biases 0 in all of them.
-
-    Attributes:
-      table: initializer of embeddings.
-      kernel: initializer of linear maps; None: Glorot uniform.
-      attention: initializer of query and key projections; None: Glorot uniform.
-      score: initializer of the additive score's v; None: Glorot uniform.
-    """
-
-    table: Initializer
-    kernel: Initializer | None = None
-    attention: Initializer | None = None
-    score: Initializer | None = None
-
-
-INITIALIZATIONS = {
-    "default": Initialization(normal(0.1)),  # large: gates soon differ from 1/2
-    # Bahdanau et al. (2015), appendix B.1
-    "published": Initialization(normal(0.01), normal(0.01), normal(0.001), zeros),
-}
+Weights = Float[Array, "D _"]
 
 
 def orthogonal_per_gate(key, shape, dtype=None):
@@ -106,12 +83,7 @@ class Cell(nn.Module):
         """Splits gates that are side by side in one array."""
         return tuple(jnp.split(x, self.gates, axis=-1))
 
-    def step(
-        self,
-        state: State,
-        projected: Gates,
-        recurrent: Float[Array, "D _"],
-    ) -> State:
+    def step(self, state: State, projected: Gates, recurrent: Weights) -> State:
         """Returns the next state; `recurrent` is U, perhaps with dropout."""
         raise NotImplementedError
 
@@ -130,9 +102,8 @@ class Cell(nn.Module):
         def step(state, inputs):
             projected, valid = inputs
             new = self.step(state, projected, recurrent.astype(x.dtype))
-            state = jax.tree.map(
-                lambda new, old: jnp.where(valid[:, None], new, old), new, state
-            )
+            keep_valid = functools.partial(jnp.where, valid[:, None])
+            state = jax.tree.map(keep_valid, new, state)
             return state, self.output(state)
 
         projected = [jnp.moveaxis(gate, 1, 0) for gate in self.project(x)]
@@ -159,12 +130,7 @@ class GRU(Cell):
             (self.width,),
         )
 
-    def step(
-        self,
-        state: State,
-        projected: Gates,
-        recurrent: Float[Array, "D _"],
-    ) -> State:
+    def step(self, state: State, projected: Gates, recurrent: Weights) -> State:
         reset, update, candidate = projected
         from_state = self.split_gates(state @ recurrent)
         reset = nn.sigmoid(reset + from_state[0])
@@ -185,12 +151,7 @@ class GRUResetBefore(Cell):
     `reset_after=False`.
     """
 
-    def step(
-        self,
-        state: State,
-        projected: Gates,
-        recurrent: Float[Array, "D _"],
-    ) -> State:
+    def step(self, state: State, projected: Gates, recurrent: Weights) -> State:
         reset, update, candidate = projected
         gates, from_reset = jnp.split(recurrent, [2 * self.width], axis=1)
         from_state = jnp.split(state @ gates, 2, axis=-1)
@@ -213,20 +174,13 @@ class LSTM(Cell):
 
     @staticmethod
     def state_from_output(output: Float[Array, "... D"]) -> State:
-        """Returns the state (output, 0)."""
         return output, jnp.zeros_like(output)
 
     @staticmethod
     def output(state: State) -> Float[Array, "... D"]:
-        """Returns h of (h, c)."""
         return state[0]
 
-    def step(
-        self,
-        state: State,
-        projected: Gates,
-        recurrent: Float[Array, "D _"],
-    ) -> State:
+    def step(self, state: State, projected: Gates, recurrent: Weights) -> State:
         hidden, memory = state
         pairs = zip(projected, self.split_gates(hidden @ recurrent), strict=True)
         i, f, g, o = (from_input + from_state for from_input, from_state in pairs)
@@ -242,44 +196,6 @@ def zero_state(
 ) -> State:
     """Returns the state of a cell before the first token."""
     return CELLS[cell].state_from_output(jnp.zeros((batch_size, width), dtype))
-
-
-class Bidirectional(nn.Module):
-    """Bidirectional recurrent layers (Schuster and Paliwal 1997).
-
-    Attributes:
-      cell: name in CELLS.
-      width: width of a direction (D), so that the output has 2D.
-    """
-
-    cell: str
-    layers: int
-    width: int
-    dropout: Scalar
-    kernel_init: Initializer | None = None
-
-    def setup(self):
-        def layer():
-            return CELLS[self.cell](self.width, kernel_init=self.kernel_init)
-
-        self.forward = [layer() for _ in range(self.layers)]
-        self.backward = [layer() for _ in range(self.layers)]
-        self.drop = Dropout(self.dropout)
-
-    def __call__(
-        self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], *, train: bool
-    ) -> tuple[Float[Array, "B S D2"], Float[Array, "B D"]]:
-        """Returns the annotations and the last output of the backward direction.
-
-        The annotations are [forward; backward] of the last layer, 0 at padding.
-        """
-        start = zero_state(self.cell, len(x), self.width, x.dtype)
-        for forward, backward in zip(self.forward, self.backward, strict=True):
-            x = self.drop(x, deterministic=not train)
-            left_to_right, _ = forward(x, start, mask, train=train)
-            right_to_left, last = backward(x, start, mask, train=train, reverse=True)
-            x = jnp.concatenate([left_to_right, right_to_left], axis=-1)
-        return jnp.where(mask[..., None], x, 0), backward.output(last)
 
 
 class Readout(nn.Module):

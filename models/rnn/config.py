@@ -1,37 +1,48 @@
-"""Config keys of the recurrent models."""
+"""Config keys of the recurrent models, and their initializers."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+from models.api import ModelConfig
 from models.common.dropout import rate_if_enabled
-from models.common.dtypes import DTYPES, DType, Scalar
-from models.common.layers import check_field_ranges
-from models.rnn.attention import SCORES
-from models.rnn.cells import CELLS, INITIALIZATIONS
+from models.common.dtypes import Scalar
+from models.common.layers import Initializer, normal, zeros
+from models.rnn.cells import CELLS
 
-CHOICES = {
-    "cell": tuple(CELLS),
-    "score": SCORES,
-    "readout": ("tanh", "maxout", "none"),
-    "initialization": tuple(INITIALIZATIONS),
-    "dtype": tuple(DTYPES),
-}
+SCORES = ("additive", "dot", "scaled_dot", "bilinear")
 
 Penalty = Annotated[float, "0 or more"]
 
 
 @dataclasses.dataclass(frozen=True)
-class RNNConfig:
-    """Keys of `cfg.model`; `configs/base.py` explains each.
+class Initialization:
+    """Initializers; recurrent weights are orthogonal and biases 0 in all of them.
 
-    Raises ValueError for unknown names and values out of range.
+    Attributes:
+      table: initializer of embeddings.
+      kernel: initializer of linear maps; None: Glorot uniform.
+      attention: initializer of query and key projections; None: Glorot uniform.
+      score: initializer of the additive score's v; None: Glorot uniform.
     """
 
-    name: str
+    table: Initializer
+    kernel: Initializer | None = None
+    attention: Initializer | None = None
+    score: Initializer | None = None
+
+
+INITIALIZATIONS = {
+    "default": Initialization(normal(0.1)),  # large: gates soon differ from 1/2
+    # Bahdanau et al. (2015), appendix B.1
+    "published": Initialization(normal(0.01), normal(0.01), normal(0.001), zeros),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ModelConfig):
+    """Keys of `cfg.model` of the recurrent models."""
+
     cell: str
-    layers: int
-    width: int
-    embedding_width: int
     score: str
     attention_width: int
     attention_window: int
@@ -40,8 +51,6 @@ class RNNConfig:
     input_feeding: bool
     conditional_gru: bool
     initialization: str
-    tie_embeddings: bool
-    dropout: float
     dropout_input: float
     dropout_hidden: float
     dropout_embedding: float
@@ -49,17 +58,16 @@ class RNNConfig:
     variational_dropout: bool
     activation_regularization: Penalty
     temporal_activation_regularization: Penalty
-    dtype: str
-    remat: bool
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "cell": tuple(CELLS),
+        "score": SCORES,
+        "readout": ("tanh", "maxout", "none"),
+        "initialization": tuple(INITIALIZATIONS),
+    }
 
     def __post_init__(self):
-        check_field_ranges(self)
-        for key, known in CHOICES.items():
-            value = getattr(self, key)
-            if value not in known:
-                raise ValueError(
-                    f"Unknown model.{key} {value!r}; choose one of {', '.join(known)}"
-                )
+        super().__post_init__()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is Penalty and not value >= 0:
@@ -80,9 +88,9 @@ class RNNConfig:
             )
 
     @property
-    def compute_dtype(self) -> DType:
-        """Type of activations and states; parameters are float32."""
-        return DTYPES[self.dtype]
+    def init(self) -> Initialization:
+        """Initializers of the parameters."""
+        return INITIALIZATIONS[self.initialization]
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from models import api
 from models.common.dropout import Dropout, is_zero_rate
-from models.common.dtypes import DType, upcast_to_f32
+from models.common.dtypes import upcast_to_f32
 from models.common.layers import Embedding
 from models.common.masks import pad_left
-from models.common.output_head import OutputHead, SequenceModel
-from models.rnn.attention import SingleHeadAttention, make_score
-from models.rnn.cells import CELLS, INITIALIZATIONS, Readout, State, zero_state
-from models.rnn.config import RNNConfig
+from models.common.output_head import OutputHead
+from models.rnn.attention import SingleHeadAttention
+from models.rnn.cells import CELLS, Readout, State, zero_state
+from models.rnn.config import Config
 
 
 class OutputWindow(NamedTuple):
@@ -29,29 +30,19 @@ class OutputWindow(NamedTuple):
     valid_length: Int[Array, "B"]
 
 
-def empty_window(
-    batch_size: int, length: int, width: int, dtype: DType = jnp.float32
-) -> OutputWindow | tuple:
-    """Returns the window before the first segment; () if `length` is 0."""
-    if not length:
-        return ()
-    outputs = jnp.zeros((batch_size, length, width), dtype)
-    return OutputWindow(outputs, jnp.zeros(batch_size, jnp.int32))
-
-
 class LocalAttention(nn.Module):
     """Attention over a sliding window (Daniluk et al. 2017, section 3.1).
 
         c_t = attention(h_t; h_{t-M} .. h_{t-1})
 
-    Attributes:
-      alignment: single-head attention with one of the scores.
-      remat: whether the backward pass recomputes the attention instead of storing
-        M states for each output.
+    With `remat` the backward pass recomputes the attention instead of storing M states
+    for each output.
     """
 
-    alignment: SingleHeadAttention
-    remat: bool = False
+    config: Config
+
+    def setup(self):
+        self.alignment = SingleHeadAttention(self.config)
 
     def __call__(
         self,
@@ -80,7 +71,7 @@ class LocalAttention(nn.Module):
         valid = slots >= size - window.valid_length[:, None]
         valid_length = jnp.minimum(window.valid_length + length - padding, size)
         attend = LocalAttention._attend
-        if self.remat:
+        if self.config.remat:
             attend = nn.remat(attend)
         # Called outside `attend`, because a lifted module cannot create parameters.
         keys = self.alignment.project_keys(states)
@@ -116,8 +107,8 @@ class Carry(NamedTuple):
     window: OutputWindow | tuple
 
 
-class LanguageModel(SequenceModel):
-    """Recurrent language model; `models/api.py` defines the interface.
+class LanguageModel(api.LanguageModel):
+    """Recurrent language model; the context c_t is 0 without a window.
 
         hidden_t = readout(h_t, c_t),   c_t = attention(h_t; h_{t-M} .. h_{t-1})
 
@@ -129,12 +120,10 @@ class LanguageModel(SequenceModel):
     activation penalties are sown in "losses", a (sum, weight) for each row.
     """
 
-    config: RNNConfig
-    vocab_size: int
+    config: Config
 
     def setup(self):
-        config = self.config
-        init = INITIALIZATIONS[config.initialization]
+        config, init = self.config, self.config.init
         width = config.embedding_width
         self.embedding = Embedding(self.vocab_size, width, init.table)
         cell, weight_dropout = CELLS[config.cell], config.rate("weight_dropout")
@@ -142,15 +131,7 @@ class LanguageModel(SequenceModel):
             cell(width, weight_dropout, init.kernel) for width in config.widths
         ]
         if config.readout != "none":
-            score = make_score(
-                config.score,
-                width=config.attention_width,
-                query_width=config.width,
-                kernel_init=init.attention,
-                score_init=init.score,
-            )
-            attention = SingleHeadAttention(score)
-            self.local_attention = LocalAttention(attention, config.remat)
+            self.local_attention = LocalAttention(config)
             self.readout = Readout(config.readout, config.output_width, init.kernel)
         tied = self.embedding if config.tie_embeddings else None
         self.head = OutputHead(self.vocab_size, config.output_width, init.table, tied)
@@ -163,25 +144,25 @@ class LanguageModel(SequenceModel):
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> Carry:
-        """Returns zero states and an empty window of `memory_length` outputs.
+        """Returns zero states and an empty window.
 
         Args:
           memory_length: number of outputs (M); None: `model.attention_window`.
         """
-        config = self.config
+        config, dtype = self.config, self.config.compute_dtype
         length = config.attention_window if memory_length is None else memory_length
-        dtype = config.compute_dtype
         states = tuple(
             zero_state(config.cell, batch_size, width, dtype) for width in config.widths
         )
-        if config.readout == "none":
+        if config.readout == "none" or not length:
             return Carry(states, ())
-        return Carry(states, empty_window(batch_size, length, config.width, dtype))
+        outputs = jnp.zeros((batch_size, length, config.width), dtype)
+        valid_length = jnp.zeros(batch_size, jnp.int32)
+        return Carry(states, OutputWindow(outputs, valid_length))
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: Carry, *, train: bool
     ) -> tuple[Float[Array, "B T E"], Carry]:
-        """Computes hidden states of a segment and the next carry."""
         return self._read(tokens, jnp.ones(tokens.shape, bool), carry, train=train)
 
     def _read(self, tokens, mask, carry, *, train):
@@ -236,14 +217,12 @@ class LanguageModel(SequenceModel):
         *,
         max_steps: int = 256,
     ) -> tuple[tuple, Carry]:
-        """Reads a prompt after a carry; `max_steps` is not needed."""
         _, carry = self._read(*pad_left(prompt, prompt_mask), carry, train=False)
         return (), jax.tree.map(lambda leaf: leaf[:, None], carry)
 
     def step(
         self, context: tuple, state: Carry, token: Int[Array, "B N"]
     ) -> tuple[Carry, Float[Array, "B N V"]]:
-        """Feeds a token to each beam and returns logits of the next."""
         shape = token.shape
         count = shape[0] * shape[1]
         rows = jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), state)

@@ -10,6 +10,7 @@ own (`attention_dropout`), as in the authors' code; projections have biases.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from models import api
 from models.attention.kv_cache import (
     DecodeState,
     PrefixCache,
@@ -36,7 +38,7 @@ from models.common.masks import (
     sliding_window_mask,
     valid_memory_mask,
 )
-from models.common.output_head import OutputHead, SequenceModel
+from models.common.output_head import OutputHead
 from models.transformer.config import StackConfig
 from models.transformer.memory import Memory
 from models.transformer.stack import Stack
@@ -114,11 +116,10 @@ class DecodeContext(NamedTuple):
     window: Int[Array, ""]
 
 
-class LanguageModel(SequenceModel):
-    """Decoder-only Transformer; `models/api.py` defines the interface."""
+class LanguageModel(api.LanguageModel):
+    """Decoder-only Transformer (Vaswani et al. 2017)."""
 
     config: StackConfig
-    vocab_size: int
 
     def setup(self):
         config = self.config
@@ -127,12 +128,6 @@ class LanguageModel(SequenceModel):
         self.stack = Stack(config, cross=False)
         tied = self.embedding if config.tie_embeddings else None
         self.head = make_head(config, self.vocab_size, tied)
-
-    def initial_carry(
-        self, batch_size: int, *, train: bool, memory_length: int | None = None
-    ) -> PyTree:
-        """Returns (): the Transformer has no memory."""
-        return ()
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: PyTree, *, train: bool
@@ -231,38 +226,19 @@ class EncodedSource(NamedTuple):
     relative_keys: tuple
 
 
-class Seq2Seq(SequenceModel):
-    """Encoder-decoder Transformer; `models/api.py` defines the interface.
-
-    Attributes:
-      shared_vocab: whether source and target have one vocabulary; with
-        `tie_embeddings` they then share one table with the output head.
-    """
+class Seq2Seq(api.Seq2Seq):
+    """Encoder-decoder Transformer (Vaswani et al. 2017)."""
 
     config: StackConfig
-    source_vocab_size: int
-    target_vocab_size: int
-    shared_vocab: bool
 
     def setup(self):
         config = self.config
-        self.target_embedding = make_embedding(config, self.target_vocab_size)
-        if config.tie_embeddings and self.shared_vocab:
-            self.source_embedding = self.target_embedding
-        else:
-            self.source_embedding = make_embedding(config, self.source_vocab_size)
+        tied = self.create_embeddings(functools.partial(make_embedding, config))
         self.source_position_embedding = make_position_embedding(config)
         self.target_position_embedding = make_position_embedding(config)
         self.encoder = Stack(config, cross=False)
         self.decoder = Stack(config, cross=True)
-        tied = self.target_embedding if config.tie_embeddings else None
         self.head = make_head(config, self.target_vocab_size, tied)
-
-    def initial_carry(
-        self, batch_size: int, *, train: bool, memory_length: int | None = None
-    ) -> PyTree:
-        """Returns (): the Transformer has no memory."""
-        return ()
 
     def __call__(
         self,

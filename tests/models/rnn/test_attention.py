@@ -6,16 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.rnn.attention import (
-    SCORES,
-    DotScore,
-    ScaledDotScore,
-    SingleHeadAttention,
-    make_score,
-)
+from helpers.architectures import small_config
+from models.rnn.attention import SingleHeadAttention
+from models.rnn.config import SCORES
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, D, E, A, VALUE = 2, 3, 5, 4, 9, 7, 6
+
+
+def attention(name):
+    config = small_config("rnn", score=name, attention_width=A, width=D)
+    return SingleHeadAttention(config)
 
 
 def random(*shape, seed=0):
@@ -29,7 +30,7 @@ def softmax(scores, mask):
 
 def make(name):
     """Returns a function of queries, states and values, its parameters and inputs."""
-    module = SingleHeadAttention(make_score(name, width=A, query_width=D))
+    module = attention(name)
     size = D if name in ("dot", "scaled_dot") else E
     query, states = random(B, T, D, seed=1), random(B, S, size, seed=2)
     values = random(B, S, VALUE, seed=3)
@@ -91,17 +92,18 @@ def test_padding_changes_nothing_and_no_keys_give_zeros(name):
 def test_dot_products_equal_a_worked_example():
     states = jnp.asarray([[[1.0, 0.5], [0.8, 1.2], [0.2, 1.5]]])
     query, mask = jnp.asarray([[[0.8, 0.3]]]), jnp.ones((1, 1, 3), bool)
-    scores = DotScore().apply({}, query, states)
+    module = attention("dot")
+    scores = module.apply({}, query, states, method="compute_score")
     np.testing.assert_allclose(scores[0, 0], [0.95, 1.00, 0.61], atol=0.005)
-    module = SingleHeadAttention(DotScore())
     context, weights = module.apply({}, query, states, states, mask)
     np.testing.assert_allclose(weights[0, 0], [0.36, 0.38, 0.26], atol=0.005)
     np.testing.assert_allclose(context[0, 0], [0.72, 1.02], atol=0.005)
 
 
-@pytest.mark.parametrize("score", [DotScore(), ScaledDotScore()])
-def test_a_dot_product_of_unequal_widths_is_refused_with_alternatives(score):
+@pytest.mark.parametrize("name", ["dot", "scaled_dot"])
+def test_a_dot_product_of_unequal_widths_is_refused_with_alternatives(name):
+    module, inputs = attention(name), (random(B, T, D), random(B, S, E))
     with pytest.raises(
         ValueError, match=r"width 4 .* width 9 .* make the widths equal"
     ):
-        score.apply({}, random(B, T, D), random(B, S, E))
+        module.apply({}, *inputs, method="compute_score")

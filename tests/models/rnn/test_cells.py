@@ -8,13 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.rnn.cells import (
-    CELLS,
-    Bidirectional,
-    Readout,
-    orthogonal_per_gate,
-    zero_state,
-)
+from helpers.architectures import small_config
+from models.rnn.cells import CELLS, Readout, orthogonal_per_gate, zero_state
+from models.rnn.model import Bidirectional
 
 # All different, so that a swapped axis cannot pass.
 B, T, E, D, P = 2, 4, 3, 5, 7
@@ -175,7 +171,7 @@ def test_weight_dropout_scales_the_remaining_weights():
 
 @pytest.mark.parametrize("name", ["gru_reset_before", "lstm"])
 def test_an_encoder_concatenates_both_directions(name):
-    encoder = Bidirectional(name, 1, D, 0.0)
+    encoder = Bidirectional(small_config("rnn", cell=name, layers=1, width=D))
     x, mask = random(B, T, E, seed=1), jnp.arange(T) < jnp.asarray([[T], [T - 1]])
     variables = encoder.init(jax.random.key(0), x, mask, train=False)
     both, first = encoder.apply(variables, x, mask, train=False)
