@@ -1,8 +1,7 @@
 """One layer of the Transformer and of Transformer-XL.
 
-The layer reads its input in three ways: a whole text (`__call__`: training, and the
-prompt of a generation), a segment after a ring buffer of keys and values
-(`read_segment`: evaluation with memory), and one token per beam (`step`: decoding).
+The layer reads a text (`__call__`: training, evaluation, and the prompt of a
+generation) or one token per beam (`step`: decoding).
 """
 
 from typing import NamedTuple
@@ -11,15 +10,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_cache import KV, KVBlocks, SourceKV, update_cache
+from models.attention.kv_cache import KV, KVBlocks, SourceKV, StepMask, update_cache
 from models.attention.multi_head import (
     MultiHeadAttention,
     RelativeBiases,
     SelfAttention,
 )
 from models.common.layers import Embedding, FeedForward, ResidualBlock, normal
-from models.transformer.config import StackConfig
-from models.transformer.memory import write_ring
+from models.transformer.config import Config
+
+PastKV = tuple[Float[Array, "B H M K"], Float[Array, "B H M K"]]
 
 
 class AttentionContext(NamedTuple):
@@ -31,6 +31,8 @@ class AttentionContext(NamedTuple):
       kv_positions: position of each token that is projected to a key and value.
       relative_positions: i - j for each column that `relative_shift` reads.
       relative_encodings: R of the relative positions, for the scheme "relative".
+      ring_position: position of the first query, which goes to slot ring_position % R
+        of a ring buffer of keys and values; None: keys are in order.
     """
 
     mask: Bool[Array, "#B #T S"]
@@ -38,6 +40,7 @@ class AttentionContext(NamedTuple):
     kv_positions: Int[Array, "#B S"]
     relative_positions: Int[Array, "C"]
     relative_encodings: Float[Array, "C D"] | None = None
+    ring_position: Int[Array, ""] | None = None
 
 
 class TransformerBlock(nn.Module):
@@ -47,7 +50,7 @@ class TransformerBlock(nn.Module):
       cross: whether the layer has cross-attention to an encoder's output.
     """
 
-    config: StackConfig
+    config: Config
     cross: bool
 
     def setup(self):
@@ -89,42 +92,42 @@ class TransformerBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        memory: Float[Array, "B M D"] | None,
-        prefix: tuple | None,
-        attention_context: AttentionContext,
+        past: PastKV | Float[Array, "B M D"] | None,
+        context: AttentionContext,
         biases: RelativeBiases | None,
         source: tuple[Float[Array, "B E D"], Bool[Array, "B 1 E"]] | None = None,
+        relative_keys: Float[Array, "C H K"] | None = None,
         *,
         train: bool,
     ) -> tuple[Float[Array, "B T D"], KV]:
-        """Reads a whole text.
+        """Reads a text, or a segment of it.
 
         Args:
           x: the layer's input.
-          memory: inputs of this layer in earlier segments.
-          prefix: keys and values before the text.
-          attention_context: mask and positions.
+          past: inputs of this layer in earlier segments; or keys and values before
+            the text, in a ring buffer if `context.ring_position` is set.
           biases: u and v of all layers, for the scheme "relative".
           source: an encoder's output and its mask.
+          relative_keys: projected relative positions; None: project them here.
 
-        Returns the output, and the keys and values of prefix, memory and text.
+        Returns the output, and the keys and values of past and text.
         """
-        x = self._add_layer_positions(x, attention_context.positions)
+        if self.config.position_encoding == "learned_per_layer":
+            x = self._add_positions(x, context.positions)
         y = self.self_attention_residual.preprocess(x)
-        kv_positions = attention_context.kv_positions
-        parts = [] if prefix is None else [prefix]
-        if memory is not None:  # projected apart: no gradient flows into it
-            memory_positions = kv_positions[:, : memory.shape[1]]
-            parts.append(self.project_memory(memory, memory_positions))
-        parts.append(self.self_attention.project_kv(y, kv_positions[:, -x.shape[1] :]))
-        kv = tuple(jnp.concatenate(part, axis=2) for part in zip(*parts, strict=True))
+        kv, ring_start = self._extend_kv(y, past, context)
+        if relative_keys is None:
+            relative_keys = self.self_attention.project_relative_positions(
+                context.relative_positions, context.relative_encodings
+            )
         y = self.self_attention(
             y,
             kv,
-            attention_context.mask,
-            attention_context.positions,
-            self._project_relative_positions(attention_context),
+            context.mask,
+            context.positions,
+            relative_keys,
             biases,
+            ring_start=ring_start,
             train=train,
         )
         x = self.self_attention_residual.postprocess(x, y, train=train)
@@ -136,43 +139,22 @@ class TransformerBlock(nn.Module):
             x = self.cross_attention_residual.postprocess(x, y, train=train)
         return self._feed_forward(x, train=train), kv
 
-    def read_segment(
-        self,
-        x: Float[Array, "B T D"],
-        ring: KV,
-        attention_context: AttentionContext,
-        biases: RelativeBiases | None,
-        next_position: Int[Array, ""],
-        relative_keys: Float[Array, "C H K"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], KV]:
-        """Reads a segment and writes its keys and values into a ring buffer.
+    def _extend_kv(self, y, past, context):
+        """Adds the keys and values of a text to those of the past.
 
-        Args:
-          next_position: position of the first token of the segment.
-          relative_keys: projected relative positions; None: project them here.
-
-        Returns the output and the ring.
+        Returns them, and the slot of the oldest key of a ring buffer or None.
         """
-        y = self.self_attention_residual.preprocess(x)
-        new = self.self_attention.project_kv(y, attention_context.positions)
-        ring = tuple(
-            write_ring(slots, part, next_position)
-            for slots, part in zip(ring, new, strict=True)
-        )
-        if relative_keys is None:
-            relative_keys = self._project_relative_positions(attention_context)
-        y = self.self_attention(
-            y,
-            ring,
-            attention_context.mask,
-            attention_context.positions,
-            relative_keys,
-            biases,
-            ring_start=(next_position + x.shape[1]) % ring[0].shape[2],
-            train=False,
-        )
-        x = self.self_attention_residual.postprocess(x, y, train=False)
-        return self._feed_forward(x, train=False), ring
+        length = y.shape[1]
+        new = self.self_attention.project_kv(y, context.kv_positions[:, -length:])
+        if past is None:
+            return new, None
+        if not isinstance(past, tuple):  # projected apart: no gradient flows into it
+            past = self.project_memory(past, context.kv_positions[:, : past.shape[1]])
+        pairs, position = zip(past, new, strict=True), context.ring_position
+        if position is None:
+            return tuple(jnp.concatenate(pair, axis=2) for pair in pairs), None
+        ring = tuple(write_ring(*pair, position) for pair in pairs)
+        return ring, (position + length) % ring[0].shape[2]
 
     def step(
         self,
@@ -180,7 +162,7 @@ class TransformerBlock(nn.Module):
         prefix: tuple,
         cache: KVBlocks,
         step: Int[Array, ""],
-        step_mask,
+        step_mask: StepMask,
         biases: RelativeBiases | None,
         source: tuple | None = None,
     ) -> tuple[Float[Array, "B N D"], KVBlocks]:
@@ -188,14 +170,13 @@ class TransformerBlock(nn.Module):
 
         Args:
           prefix: keys and values shared by the beams.
-          cache: keys and values of generated tokens.
           step: index of the token among the generated ones.
-          step_mask: mask and positions of this layer.
           source: keys and values of an encoder's output, and its mask.
 
         Returns the output and the cache with the token.
         """
-        x = self._add_layer_positions(x, step_mask.positions)
+        if self.config.position_encoding == "learned_per_layer":
+            x = self._add_positions(x, step_mask.positions)
         y = self.self_attention_residual.preprocess(x)
         new = self.self_attention.project_kv(y, step_mask.positions)
         cache = update_cache(cache, new, step)
@@ -220,17 +201,22 @@ class TransformerBlock(nn.Module):
         memory = self.self_attention_residual.preprocess(memory)
         return self.self_attention.project_kv(memory, positions)
 
-    def _project_relative_positions(self, attention_context):
-        return self.self_attention.project_relative_positions(
-            attention_context.relative_positions, attention_context.relative_encodings
-        )
-
-    def _add_layer_positions(self, x, positions):
-        if self.config.position_encoding != "learned_per_layer":
-            return x
+    def _add_positions(self, x, positions):
         positions = jnp.minimum(positions, self.config.max_positions - 1)
         return x + self.position_embedding(positions, x.dtype)
 
     def _feed_forward(self, x, *, train):
         y = self.feed_forward(self.feed_forward_residual.preprocess(x), train=train)
         return self.feed_forward_residual.postprocess(x, y, train=train)
+
+
+def write_ring(
+    slots: Float[Array, "B H R K"],
+    new: Float[Array, "B H T K"],
+    next_position: Int[Array, ""],
+) -> Float[Array, "B H R K"]:
+    """Writes a segment's keys or values into a ring buffer."""
+    indices = (next_position + jnp.arange(new.shape[2])) % slots.shape[2]
+    return slots.at[:, :, indices].set(
+        new, mode="promise_in_bounds", unique_indices=True
+    )

@@ -3,21 +3,18 @@
 import dataclasses
 from typing import ClassVar
 
+from models.api import ModelConfig
 from models.attention.dispatch import IMPLEMENTATIONS
 from models.attention.positions import RELATIVE_SCHEMES, SCHEMES
-from models.common.adaptive_softmax import cluster_bounds, cluster_widths
 from models.common.dropout import is_zero_rate, rate_if_enabled
-from models.common.dtypes import DTYPES, DType, Scalar
-from models.common.layers import ACTIVATIONS, Initializer, check_field_ranges, normal
+from models.common.dtypes import Scalar
+from models.common.layers import ACTIVATIONS, Initializer, normal
 
 
 @dataclasses.dataclass(frozen=True)
-class StackConfig:
-    """Keys of `cfg.model` of both architectures; configs/base.py explains each."""
+class Config(ModelConfig):
+    """Keys of `cfg.model` of both architectures."""
 
-    name: str
-    layers: int
-    width: int
     heads: int
     head_dim: int
     feed_forward: int
@@ -30,43 +27,32 @@ class StackConfig:
     clamp_length: int
     untie_biases: bool
     share_qkv: bool
-    tie_embeddings: bool
-    embedding_width: int
     cutoffs: tuple
     div_val: int
     tie_projections: bool
-    dropout: float
     attention_dropout: float
     feed_forward_dropout: float | None
     attention_impl: str
-    dtype: str
-    remat: bool
     scan_layers: bool
 
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "norm": ("pre", "post"),
+        "position_encoding": SCHEMES,
+        "activation": tuple(ACTIVATIONS),
+        "attention_impl": tuple(IMPLEMENTATIONS),
+    }
     attention_bias: ClassVar[bool] = True
     output_dropout: ClassVar[bool] = False  # dropout after the last layer
 
     def __post_init__(self):
-        check_field_ranges(self)
+        super().__post_init__()
         if not self.head_dim and self.width % self.heads:
             raise ValueError(
                 f"model.width={self.width} must be a multiple of "
                 f"model.heads={self.heads}, unless model.head_dim is set"
             )
-        choices = {
-            "norm": ("pre", "post"),
-            "position_encoding": SCHEMES,
-            "activation": tuple(ACTIVATIONS),
-            "attention_impl": tuple(IMPLEMENTATIONS),
-            "dtype": tuple(DTYPES),
-        }
-        for key, known in choices.items():
-            if getattr(self, key) not in known:
-                raise ValueError(
-                    f"Unknown model.{key} {getattr(self, key)!r}; "
-                    f"choose one of {', '.join(known)}"
-                )
-        self._check_clusters()
+        if self.is_adaptive:
+            self._check_clusters()
         if self.position_encoding == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(
                 f"model.head_dim={self.resolved_head_dim} must be even for "
@@ -82,6 +68,8 @@ class StackConfig:
 
     def _check_clusters(self) -> None:
         """Raises ValueError for cutoffs or a div_val that no vocabulary can have."""
+        from models.common.adaptive_softmax import cluster_bounds, cluster_widths
+
         if not all(isinstance(cut, int) for cut in self.cutoffs):
             raise ValueError(f"model.cutoffs={self.cutoffs} must be integers")
         cluster_bounds(max(self.cutoffs, default=0) + 1, self.cutoffs)
@@ -109,14 +97,14 @@ class StackConfig:
                 )
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the token embedding is more than one table [V, D]."""
+        return bool(self.cutoffs) or self.embedding_width not in (0, self.width)
+
+    @property
     def resolved_head_dim(self) -> int:
         """Width of a head (K): model.head_dim or, if 0, width / heads."""
         return self.head_dim or self.width // self.heads
-
-    @property
-    def compute_dtype(self) -> DType:
-        """Type of activations and memory; parameters are float32."""
-        return DTYPES[self.dtype]
 
     @property
     def kernel_init(self) -> Initializer | None:

@@ -1,19 +1,48 @@
 """The stack of layers that Transformer and Transformer-XL share."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.attention.kv_cache import KV, KVBlocks, SourceKV
+from models.attention.kv_cache import (
+    DecodeState,
+    PrefixCache,
+    TransposedKV,
+    empty_prefix,
+    init_decode_state,
+    step_masks,
+    transpose_keys,
+)
 from models.attention.multi_head import make_relative_biases
 from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
 from models.common.layers import LayerNorm, normal
-from models.transformer.block import AttentionContext, TransformerBlock
-from models.transformer.config import StackConfig
-from models.transformer.memory import KVMemory
+from models.common.masks import NO_WINDOW, valid_memory_mask
+from models.transformer.block import AttentionContext, PastKV, TransformerBlock
+from models.transformer.config import Config
+
+
+class DecodeContext(NamedTuple):
+    """Constants of a generation.
+
+    Attributes:
+      prefix: keys and values of memory and prompt.
+      relative_keys: projected relative positions of each layer.
+      window: number of keys that a query attends to, itself included.
+      source: keys and values of an encoder's output for each layer.
+      source_mask: True at source tokens, False at padding.
+    """
+
+    prefix: PrefixCache
+    relative_keys: tuple
+    window: Int[Array, ""]
+    source: tuple[TransposedKV, ...] = ()
+    source_mask: Bool[Array, "B 1 E"] | None = None
 
 
 class Stack(nn.Module):
@@ -23,7 +52,7 @@ class Stack(nn.Module):
       cross: whether the layers have cross-attention.
     """
 
-    config: StackConfig
+    config: Config
     cross: bool
 
     def setup(self):
@@ -43,94 +72,106 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        attention_context: AttentionContext,
+        context: AttentionContext,
         *,
-        memory: tuple[Float[Array, "B M D"], ...] | None = None,
-        prefix: tuple[KV, ...] | None = None,
+        past: tuple[PastKV, ...] | tuple[Float[Array, "B M D"], ...] | None = None,
         source: tuple[Float[Array, "B E D"], Bool[Array, "B 1 E"]] | None = None,
+        relative_keys: tuple | None = None,
         train: bool,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T D"], ...], tuple]:
-        """Reads a whole text.
+        """Reads a text, or a segment of it.
 
         Args:
           x: embedded tokens.
-          attention_context: mask and positions, from `attention_context`.
-          memory: inputs of each layer in earlier segments.
-          prefix: keys and values of each layer before the text.
+          context: mask and positions, from `attention_context`.
+          past: inputs of each layer in earlier segments, or keys and values.
           source: an encoder's output and its mask.
+          relative_keys: projected relative positions of each layer, if precomputed.
 
         Returns the output, the input of each layer, and the keys and values of each
         layer. `scan_layers` returns no keys and values; it is ignored where they are
-        needed (`prefix`), in `init`, and while "intermediates" are collected.
+        needed (`past` has them), in `init`, and while "intermediates" are collected.
         """
         x = self.drop(x, deterministic=not train)
         watched = self.is_mutable_collection("intermediates")
-        can_scan = not watched and not self.is_initializing() and prefix is None
+        has_kv = past is not None and isinstance(past[0], tuple)
+        can_scan = not watched and not self.is_initializing() and not has_kv
         if self.config.scan_layers and can_scan:
-            x, inputs = scan_layers(
-                self, x, memory, attention_context, source, train=train
-            )
+            x, inputs = scan_layers(self, x, past, context, source, train=train)
             return self._final_norm_and_dropout(x, train=train), inputs, ()
         biases = self.biases
 
-        def apply(layer, x, memory, prefix):
-            return layer(
-                x, memory, prefix, attention_context, biases, source, train=train
-            )
+        def apply(layer, x, past, keys):
+            return layer(x, past, context, biases, source, keys, train=train)
 
         if self.config.remat:
             apply = nn.remat(apply)
         inputs, all_kv = [], []
-        for layer, layer_memory, layer_prefix in self._per_layer(memory, prefix):
+        for layer, *parts in self._per_layer(past, relative_keys):
             inputs.append(x)
-            x, kv = apply(layer, x, layer_memory, layer_prefix)
+            x, kv = apply(layer, x, *parts)
             all_kv.append(kv)
         x = self._final_norm_and_dropout(x, train=train)
         return x, tuple(inputs), tuple(all_kv)
 
-    def read_segment(
+    def init_decoding(
         self,
-        x: Float[Array, "B T D"],
-        memory: KVMemory,
-        attention_context: AttentionContext,
-        relative_keys: tuple | None = None,
-    ) -> tuple[Float[Array, "B T D"], tuple[KV, ...]]:
-        """Reads a segment of an evaluation.
-
-        Args:
-          relative_keys: projected relative positions of each layer, or None.
-
-        Returns the output, and each layer's ring buffer with the segment.
-        """
-        rings = []
-        for layer, ring, keys in self._per_layer(memory.kv, relative_keys):
-            x, ring = layer.read_segment(
-                x, ring, attention_context, self.biases, memory.next_position, keys
-            )
-            rings.append(ring)
-        return self._final_norm_and_dropout(x, train=False), tuple(rings)
+        prefix: PrefixCache,
+        max_steps: int,
+        *,
+        window: int = NO_WINDOW,
+        encoded: Float[Array, "B E D"] | None = None,
+        source_mask: Bool[Array, "B 1 E"] | None = None,
+    ) -> tuple[DecodeContext, DecodeState]:
+        """Returns the constants of a generation and the state of one beam."""
+        prefix, source = prefix.transpose_keys(), ()
+        num_positions = prefix.num_slots + max_steps
+        relative_keys = self.project_relative_positions(num_positions - 1)
+        if self.cross:
+            source = (layer.project_source(encoded) for layer in self.layers)
+        source, window = tuple(map(transpose_keys, source)), jnp.asarray(window)
+        context = DecodeContext(prefix, relative_keys, window, source, source_mask)
+        return context, init_decode_state(prefix, max_steps)
 
     def step(
         self,
-        x: Float[Array, "B N D"],
-        prefix: tuple,
-        caches: tuple[KVBlocks, ...],
-        step: Int[Array, ""],
-        step_masks: tuple,
-        source: tuple | None = None,
-        source_mask: Bool[Array, "B 1 E"] | None = None,
-    ) -> tuple[Float[Array, "B N D"], tuple[KVBlocks, ...]]:
-        """Reads one token of each beam; returns the output and the layers' caches."""
-        new = []
-        for layer, layer_prefix, cache, mask, encoded in self._per_layer(
-            prefix, caches, step_masks, source
+        context: DecodeContext,
+        state: DecodeState,
+        embed: Callable[[Int[Array, "B 1"]], Float[Array, "B N D"]],
+    ) -> tuple[DecodeState, Float[Array, "B N D"]]:
+        """Reads one token of each beam; returns the next state and the output.
+
+        Args:
+          embed: function of the tokens' positions to their embeddings.
+        """
+        prefix, state = context.prefix, state.begin_step()
+        masks = step_masks(prefix, state, context.relative_keys, context.window)
+        x, caches = embed(masks[0].positions), []
+        for layer, layer_prefix, cache, mask, source in self._per_layer(
+            prefix.kv, state.kv, masks, context.source
         ):
-            layer_source = (encoded, source_mask) if self.cross else None
+            if self.cross:
+                source = (source, context.source_mask)
             x, cache = layer.step(
-                x, layer_prefix, cache, step, mask, self.biases, layer_source
+                x, layer_prefix, cache, state.step, mask, self.biases, source
             )
-            new.append(cache)
-        return self._final_norm_and_dropout(x, train=False), tuple(new)
+            caches.append(cache)
+        x = self._final_norm_and_dropout(x, train=False)
+        return state.end_step(tuple(caches)), x
+
+    def prefix_cache(self, memory: PyTree, batch_size: int) -> PrefixCache:
+        """Returns keys and values of a memory of layer inputs; no slots without one."""
+        if not memory:
+            config = self.config
+            head = (config.heads, config.resolved_head_dim)
+            return empty_prefix(batch_size, config.layers, *head, config.compute_dtype)
+        positions = jnp.arange(memory.length)[None]
+        kv = tuple(
+            layer.project_memory(hidden, positions)
+            for layer, hidden in zip(self.layers, memory.hidden, strict=True)
+        )
+        valid = valid_memory_mask(memory.valid_length, memory.length)[:, 0]
+        return PrefixCache(kv, valid, jnp.full(batch_size, memory.length))
 
     def attention_context(
         self,
@@ -160,18 +201,6 @@ class Stack(nn.Module):
         return AttentionContext(
             mask, positions, kv_positions, relative_positions, encodings
         )
-
-    def project_source(self, encoded: Float[Array, "B E D"]) -> tuple[SourceKV, ...]:
-        """Projects the encoder's output to the keys and values of each layer."""
-        return tuple(layer.project_source(encoded) for layer in self.layers)
-
-    def project_memory(
-        self, hidden: tuple[Float[Array, "B M D"], ...]
-    ) -> tuple[KV, ...]:
-        """Projects remembered layer inputs to the keys and values of each layer."""
-        positions = jnp.arange(hidden[0].shape[1])[None]
-        pairs = zip(self.layers, hidden, strict=True)
-        return tuple(layer.project_memory(memory, positions) for layer, memory in pairs)
 
     def project_relative_positions(self, max_relative_position: int) -> tuple:
         """Projects the relative positions `max_relative_position` to 0 in each layer.
@@ -221,7 +250,7 @@ def scan_layers(
     stack: Stack,
     x: Float[Array, "B T D"],
     memory: tuple[Float[Array, "B M D"], ...] | None,
-    attention_context: AttentionContext,
+    context: AttentionContext,
     source: tuple | None,
     *,
     train: bool,
@@ -242,7 +271,7 @@ def scan_layers(
         params, key, layer_memory = per_layer
         (y, _), sown = layer.apply(
             {"params": params},
-            *(x, layer_memory, None, attention_context, biases, source),
+            *(x, layer_memory, context, biases, source),
             train=train,
             rngs={} if key is None else {"dropout": key},
             mutable=mutable,
@@ -251,20 +280,16 @@ def scan_layers(
 
     if config.remat:
         apply = jax.checkpoint(apply, prevent_cse=False)
+    params = nn.meta.unbox(stack.variables["params"])
+    layers = [params[f"layers_{i}"] for i in range(config.layers)]
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     stacked_memory = None if memory is None else jnp.stack(memory)
-    per_layer = (stack_parameters(stack), dropout_keys(stack, train), stacked_memory)
+    per_layer = (params, dropout_keys(stack, train), stacked_memory)
     x, (inputs, sown) = jax.lax.scan(apply, x, per_layer)
     for path, losses in flatten_dict(sown).items():
         for total, weight in losses:
             stack.sow("losses", path[-1], (total.sum(axis=0), weight.sum(axis=0)))
     return x, tuple(inputs)
-
-
-def stack_parameters(stack: Stack) -> PyTree:
-    """Stacks the layers' parameters along a new first axis."""
-    params = nn.meta.unbox(stack.variables["params"])
-    layers = [params[f"layers_{i}"] for i in range(stack.config.layers)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def dropout_keys(stack: Stack, train: bool) -> Array | None:

@@ -14,8 +14,8 @@ from helpers.golden_transformer import compare_attention, compare_transformer
 from helpers.golden_transformer_xl import STARTS, case, compare_starts
 from models.attention import dot_product
 from models.transformer import stack
-from models.transformer.memory import Memory
 from models.transformer_xl import model
+from models.transformer_xl.memory import Memory
 
 COMPARISONS = {
     "multihead_attention": compare_attention,

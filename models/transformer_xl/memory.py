@@ -4,6 +4,7 @@ Training stores the last M inputs of each layer (`Memory`). Evaluation, where th
 parameters are fixed, stores the keys and values projected from them (`KVMemory`).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from models.common.dtypes import DType
+from models.transformer.config import Config
 
 
 class Memory(NamedTuple):
@@ -30,49 +31,36 @@ class Memory(NamedTuple):
         """Number of slots (M)."""
         return self.hidden[0].shape[1]
 
+    def append(
+        self, inputs: tuple[Float[Array, "B T D"], ...], num_new: Int[Array, "B"]
+    ) -> "Memory":
+        """Appends a segment's layer inputs and keeps the last M.
+
+        Args:
+          num_new: number of tokens in each row; padding after them is dropped.
+        """
+
+        def keep_last(old, new):
+            both = jnp.concatenate([old, new], axis=1)
+            slots = num_new[:, None] + jnp.arange(self.length)
+            return jnp.take_along_axis(both, slots[:, :, None], axis=1)
+
+        hidden = jax.tree.map(keep_last, self.hidden, inputs)
+        valid_length = jnp.minimum(self.valid_length + num_new, self.length)
+        return Memory(jax.lax.stop_gradient(hidden), valid_length)
+
 
 class Seq2SeqMemory(NamedTuple):
     """Memories of both sides of an encoder-decoder."""
 
-    encoder: Memory | None
-    decoder: Memory | None
+    encoder: Memory
+    decoder: Memory
 
 
-def init_memory(
-    batch_size: int, length: int, layers: int, width: int, dtype: DType = jnp.float32
-) -> Memory:
-    """Returns an empty memory. Raises ValueError for a negative length."""
-    check_length(length)
-    slots = jnp.zeros((batch_size, length, width), dtype)
-    return Memory((slots,) * layers, jnp.zeros(batch_size, jnp.int32))
-
-
-def check_length(length: int) -> None:
-    """Raises ValueError for a negative memory length."""
-    if length < 0:
-        raise ValueError(f"memory_length={length} must be 0 or more")
-
-
-def update_memory(
-    memory: Memory,
-    inputs: tuple[Float[Array, "B T D"], ...],
-    num_new: Int[Array, "B"],
-) -> Memory:
-    """Appends a segment's layer inputs and keeps the last M.
-
-    Args:
-      inputs: inputs of each layer.
-      num_new: number of tokens in each row; padding after them is dropped.
-    """
-
-    def keep_last(old, new):
-        both = jnp.concatenate([old, new], axis=1)
-        slots = num_new[:, None] + jnp.arange(memory.length)
-        return jnp.take_along_axis(both, slots[:, :, None], axis=1)
-
-    hidden = jax.tree.map(keep_last, memory.hidden, tuple(inputs))
-    valid_length = jnp.minimum(memory.valid_length + num_new, memory.length)
-    return Memory(jax.lax.stop_gradient(hidden), valid_length)
+def init_memory(config: Config, batch_size: int, length: int) -> Memory:
+    """Returns an empty memory of M slots."""
+    slots = jnp.zeros((batch_size, length, config.width), config.compute_dtype)
+    return Memory((slots,) * config.layers, jnp.zeros(batch_size, jnp.int32))
 
 
 @struct.dataclass
@@ -121,31 +109,12 @@ class KVMemory:
 
 
 def init_kv_memory(
-    batch_size: int,
-    length: int,
-    segment_length: int,
-    layers: int,
-    heads: int,
-    head_dim: int,
-    dtype: DType = jnp.float32,
+    config: Config, batch_size: int, length: int, segment_length: int
 ) -> KVMemory:
     """Returns an empty ring buffer for segments of at most `segment_length` tokens."""
-    check_length(length)
-    shape = (batch_size, heads, length + segment_length, head_dim)
-    kv = tuple(
-        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(layers)
-    )
+    slots = length + segment_length
+    shape = (batch_size, config.heads, slots, config.resolved_head_dim)
+    zeros = functools.partial(jnp.zeros, shape, config.compute_dtype)
+    kv = tuple((zeros(), zeros()) for _ in range(config.layers))
     valid_length = jnp.zeros(batch_size, jnp.int32)
     return KVMemory(kv, valid_length, jnp.zeros((), jnp.int32), length)
-
-
-def write_ring(
-    slots: Float[Array, "B H R K"],
-    new: Float[Array, "B H T K"],
-    next_position: Int[Array, ""],
-) -> Float[Array, "B H R K"]:
-    """Writes a segment's keys or values into the ring."""
-    indices = (next_position + jnp.arange(new.shape[2])) % slots.shape[2]
-    return slots.at[:, :, indices].set(
-        new, mode="promise_in_bounds", unique_indices=True
-    )

@@ -3,30 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from models.transformer.memory import Memory, init_memory, update_memory
+from helpers.architectures import small_config
+from models.transformer_xl.memory import Memory, init_memory
 
 
 def test_a_memory_keeps_the_last_inputs_of_each_example_and_no_gradient():
     inputs = jnp.arange(1.0, 7.0).reshape(2, 3, 1)  # rows 1 2 3 and 4 5 6
-    memory = update_memory(init_memory(2, 4, 1, 1), (inputs,), jnp.asarray([3, 1]))
+    config = small_config("transformer_xl", layers=1, width=1, heads=1)
+    memory = init_memory(config, 2, 4).append((inputs,), jnp.asarray([3, 1]))
     np.testing.assert_array_equal(memory.valid_length, [3, 1])
     np.testing.assert_array_equal(
         memory.hidden[0][..., 0], [[0, 1, 2, 3], [0, 0, 0, 4]]
     )
-    memory = update_memory(memory, (10 * inputs,), jnp.asarray([2, 3]))
+    memory = memory.append((10 * inputs,), jnp.asarray([2, 3]))
     np.testing.assert_array_equal(memory.valid_length, [4, 4])
     expected = [[2, 3, 10, 20], [4, 40, 50, 60]]
     np.testing.assert_array_equal(memory.hidden[0][..., 0], expected)
 
     def total(x):
         old = Memory((x,), jnp.asarray([3, 3]))
-        return update_memory(old, (x,), jnp.asarray([3, 3])).hidden[0].sum()
+        return old.append((x,), jnp.asarray([3, 3])).hidden[0].sum()
 
     np.testing.assert_array_equal(jax.grad(total)(inputs), 0.0)
-
-
-def test_a_memory_of_negative_length_is_rejected():
-    with pytest.raises(ValueError, match="memory_length=-1"):
-        init_memory(1, -1, 1, 1)
