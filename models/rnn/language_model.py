@@ -50,14 +50,10 @@ class LocalAttention(nn.Module):
         mask: Bool[Array, "B T"],
         window: OutputWindow | tuple,
     ) -> tuple[Float[Array, "B T D"], OutputWindow | tuple]:
-        """Computes the context of each output and the next window.
+        """Returns the context of each output and the next window; 0 and () without one.
 
         Args:
-          outputs: outputs h_t of the top layer.
           mask: False at padding, which precedes each row's first output.
-          window: the outputs before the segment, or ().
-
-        Returns the contexts c_t and the next window; zeros and () without a window.
         """
         if not window:
             return jnp.zeros_like(outputs), ()
@@ -144,11 +140,7 @@ class LanguageModel(api.LanguageModel):
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> Carry:
-        """Returns zero states and an empty window.
-
-        Args:
-          memory_length: number of outputs (M); None: `model.attention_window`.
-        """
+        """Returns zero states and an empty window of `memory_length` outputs (M)."""
         config, dtype = self.config, self.config.compute_dtype
         length = config.attention_window if memory_length is None else memory_length
         states = tuple(

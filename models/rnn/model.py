@@ -13,6 +13,7 @@ The defaults deviate from Bahdanau et al.: the reset gate acts after the product
 sum with the new state, not a maxout with the old; there is dropout.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -39,11 +40,8 @@ class Bidirectional(nn.Module):
     config: Config
 
     def setup(self):
-        config = self.config
-
-        def layer():
-            return CELLS[config.cell](config.width, kernel_init=config.init.kernel)
-
+        config, cell = self.config, CELLS[self.config.cell]
+        layer = functools.partial(cell, config.width, kernel_init=config.init.kernel)
         self.forward = [layer() for _ in range(config.layers)]
         self.backward = [layer() for _ in range(config.layers)]
         self.drop = Dropout(config.dropout)
@@ -122,31 +120,32 @@ class Decoder(nn.Module):
         self.readout_layer = Readout(config.readout, config.output_width, **options)
         self.drop = Dropout(config.dropout)
 
-    def prepare_source(
-        self, annotations: Float[Array, "B S D2"], mask: Bool[Array, "B S"]
-    ) -> EncodedSource:
-        """Projects the keys of a source sentence.
+    def start(
+        self,
+        annotations: Float[Array, "B S D2"],
+        backward: Float[Array, "B D"],
+        mask: Bool[Array, "B S"],
+    ) -> tuple[EncodedSource, DecoderState]:
+        """Projects the keys of a source; s_0 = tanh(W_s h_1) in every layer.
 
         A dot product needs keys of the state's width D: the sum of an annotation's
         two directions, which has no parameters.
-        """
-        states = annotations
-        if self.config.score in ("dot", "scaled_dot"):
-            states = sum(jnp.split(annotations, 2, axis=-1))
-        return EncodedSource(annotations, self.alignment.project_keys(states), mask)
-
-    def start(self, backward: Float[Array, "B D"]) -> DecoderState:
-        """Returns s_0 = tanh(W_s h_1) in every layer, for one beam.
 
         Args:
           backward: last output of the backward encoder (h_1).
+
+        Returns the source, and the state of one beam.
         """
+        states, input_feed = annotations, ()
+        if self.config.score in ("dot", "scaled_dot"):
+            states = sum(jnp.split(annotations, 2, axis=-1))
+        keys = self.alignment.project_keys(states)
         output = jnp.tanh(self.initial_state(backward))[:, None]
         states = tuple(cell.state_from_output(output) for cell in self.cells)
-        if not self.config.input_feeding:
-            return DecoderState(states, ())
-        shape = (len(output), 1, self.config.output_width)
-        return DecoderState(states, jnp.zeros(shape, output.dtype))
+        if self.config.input_feeding:
+            shape = (len(output), 1, self.config.output_width)
+            input_feed = jnp.zeros(shape, output.dtype)
+        return EncodedSource(annotations, keys, mask), DecoderState(states, input_feed)
 
     def __call__(
         self,
@@ -212,36 +211,28 @@ class Decoder(nn.Module):
         Returns the next state, t with input feeding or else the inputs s and c of
         the readout, and the attention weights.
         """
-        if self.config.input_feeding:
+        config, cell, first = self.config, self.cells[0], state.states[0]
+        if config.input_feeding:
             projected = self._add(projected, self.input_feed_proj(state.input_feed))
-        first, context, weights = self._attend_first_layer(
-            state.states[0], projected, source
-        )
-        states = [first]
-        for cell, old in zip(self.cells[1:], state.states[1:], strict=True):
-            below = self.drop(cell.output(states[-1]), deterministic=not train)
-            states.append(self._cell_step(cell, old, cell.project(below)))
-        top = state.states[-1] if self.config.readout == "maxout" else states[-1]
-        top = self.cells[-1].output(top)
-        if not self.config.input_feeding:
-            return DecoderState(tuple(states), ()), (top, context), weights
-        hidden = self.read_out(top, context, embedded, train=train)
-        return DecoderState(tuple(states), hidden), hidden, weights
-
-    def _attend_first_layer(self, state, projected, source):
-        """Returns the first layer's next state, the context and the weights."""
-        cell = self.cells[0]
-        if self.config.conditional_gru:
-            state = self._cell_step(cell, state, projected)
-        context, weights = self.alignment(
-            cell.output(state), source.keys, source.annotations, source.mask[:, None]
-        )
-        if self.config.conditional_gru:
+        if config.conditional_gru:
+            first = self._cell_step(cell, first, projected)
+        query, mask = cell.output(first), source.mask[:, None]
+        context, weights = self.alignment(query, source.keys, source.annotations, mask)
+        if config.conditional_gru:
             cell = self.transition_cell
             projected = cell.project(context)
         else:
             projected = self._add(projected, self.context_proj(context))
-        return self._cell_step(cell, state, projected), context, weights
+        states = [self._cell_step(cell, first, projected)]
+        for cell, old in zip(self.cells[1:], state.states[1:], strict=True):
+            below = self.drop(cell.output(states[-1]), deterministic=not train)
+            states.append(self._cell_step(cell, old, cell.project(below)))
+        top = state.states[-1] if config.readout == "maxout" else states[-1]
+        top = self.cells[-1].output(top)
+        if not config.input_feeding:
+            return DecoderState(tuple(states), ()), (top, context), weights
+        hidden = self.read_out(top, context, embedded, train=train)
+        return DecoderState(tuple(states), hidden), hidden, weights
 
     @staticmethod
     def _cell_step(cell, state, projected):
@@ -306,9 +297,8 @@ class Seq2Seq(api.Seq2Seq):
 
     def _encode(self, source, source_mask, *, train):
         embedded = self.source_embedding(source, self.config.compute_dtype)
-        annotations, backward = self.encoder(embedded, source_mask, train=train)
-        encoded = self.decoder.prepare_source(annotations, source_mask)
-        return encoded, self.decoder.start(backward)
+        encoded = self.encoder(embedded, source_mask, train=train)
+        return self.decoder.start(*encoded, source_mask)
 
     def start(
         self,

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.kv_cache import KV, KVBlocks, SourceKV, StepMask, update_cache
+from models.attention.kv_cache import KV, KVBlocks, StepMask, update_cache
 from models.attention.multi_head import (
     MultiHeadAttention,
     RelativeBiases,
@@ -103,7 +103,6 @@ class TransformerBlock(nn.Module):
         """Reads a text, or a segment of it.
 
         Args:
-          x: the layer's input.
           past: inputs of this layer in earlier segments; or keys and values before
             the text, in a ring buffer if `context.ring_position` is set.
           biases: u and v of all layers, for the scheme "relative".
@@ -134,7 +133,7 @@ class TransformerBlock(nn.Module):
         if self.cross:
             encoded, source_mask = source
             y = self.cross_attention_residual.preprocess(x)
-            source_kv = self.project_source(encoded)
+            source_kv = self.cross_attention.project_kv(encoded)
             y = self.cross_attention(y, source_kv, source_mask, train=train)
             x = self.cross_attention_residual.postprocess(x, y, train=train)
         return self._feed_forward(x, train=train), kv
@@ -150,11 +149,16 @@ class TransformerBlock(nn.Module):
             return new, None
         if not isinstance(past, tuple):  # projected apart: no gradient flows into it
             past = self.project_memory(past, context.kv_positions[:, : past.shape[1]])
-        pairs, position = zip(past, new, strict=True), context.ring_position
-        if position is None:
+        pairs = zip(past, new, strict=True)
+        if context.ring_position is None:
             return tuple(jnp.concatenate(pair, axis=2) for pair in pairs), None
-        ring = tuple(write_ring(*pair, position) for pair in pairs)
-        return ring, (position + length) % ring[0].shape[2]
+        num_slots, first = past[0].shape[2], context.ring_position
+        indices = (first + jnp.arange(length)) % num_slots
+        options = {"mode": "promise_in_bounds", "unique_indices": True}
+        ring = tuple(
+            slots.at[:, :, indices].set(part, **options) for slots, part in pairs
+        )
+        return ring, (first + length) % num_slots
 
     def step(
         self,
@@ -190,10 +194,6 @@ class TransformerBlock(nn.Module):
             x = self.cross_attention_residual.postprocess(x, y, train=False)
         return self._feed_forward(x, train=False), cache
 
-    def project_source(self, encoded: Float[Array, "B E D"]) -> SourceKV:
-        """Projects the encoder's output to keys and values of cross-attention."""
-        return self.cross_attention.project_kv(encoded)
-
     def project_memory(
         self, memory: Float[Array, "B M D"], positions: Int[Array, "1 M"]
     ) -> KV:
@@ -208,15 +208,3 @@ class TransformerBlock(nn.Module):
     def _feed_forward(self, x, *, train):
         y = self.feed_forward(self.feed_forward_residual.preprocess(x), train=train)
         return self.feed_forward_residual.postprocess(x, y, train=train)
-
-
-def write_ring(
-    slots: Float[Array, "B H R K"],
-    new: Float[Array, "B H T K"],
-    next_position: Int[Array, ""],
-) -> Float[Array, "B H R K"]:
-    """Writes a segment's keys or values into a ring buffer."""
-    indices = (next_position + jnp.arange(new.shape[2])) % slots.shape[2]
-    return slots.at[:, :, indices].set(
-        new, mode="promise_in_bounds", unique_indices=True
-    )

@@ -9,15 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.attention.kv_cache import (
-    DecodeState,
-    PrefixCache,
-    TransposedKV,
-    empty_prefix,
-    init_decode_state,
-    step_masks,
-    transpose_keys,
-)
+from models.attention import kv_cache
 from models.attention.multi_head import make_relative_biases
 from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
@@ -38,10 +30,10 @@ class DecodeContext(NamedTuple):
       source_mask: True at source tokens, False at padding.
     """
 
-    prefix: PrefixCache
+    prefix: kv_cache.PrefixCache
     relative_keys: tuple
     window: Int[Array, ""]
-    source: tuple[TransposedKV, ...] = ()
+    source: tuple[kv_cache.TransposedKV, ...] = ()
     source_mask: Bool[Array, "B 1 E"] | None = None
 
 
@@ -83,10 +75,7 @@ class Stack(nn.Module):
 
         Args:
           x: embedded tokens.
-          context: mask and positions, from `attention_context`.
-          past: inputs of each layer in earlier segments, or keys and values.
-          source: an encoder's output and its mask.
-          relative_keys: projected relative positions of each layer, if precomputed.
+          past, relative_keys: those of each layer; see `TransformerBlock`.
 
         Returns the output, the input of each layer, and the keys and values of each
         layer. `scan_layers` returns no keys and values; it is ignored where they are
@@ -116,36 +105,41 @@ class Stack(nn.Module):
 
     def init_decoding(
         self,
-        prefix: PrefixCache,
+        prefix: kv_cache.PrefixCache,
         max_steps: int,
         *,
         window: int = NO_WINDOW,
         encoded: Float[Array, "B E D"] | None = None,
         source_mask: Bool[Array, "B 1 E"] | None = None,
-    ) -> tuple[DecodeContext, DecodeState]:
+    ) -> tuple[DecodeContext, kv_cache.DecodeState]:
         """Returns the constants of a generation and the state of one beam."""
         prefix, source = prefix.transpose_keys(), ()
         num_positions = prefix.num_slots + max_steps
         relative_keys = self.project_relative_positions(num_positions - 1)
         if self.cross:
-            source = (layer.project_source(encoded) for layer in self.layers)
-        source, window = tuple(map(transpose_keys, source)), jnp.asarray(window)
+            source = tuple(
+                kv_cache.transpose_keys(layer.cross_attention.project_kv(encoded))
+                for layer in self.layers
+            )
+        window = jnp.asarray(window)
         context = DecodeContext(prefix, relative_keys, window, source, source_mask)
-        return context, init_decode_state(prefix, max_steps)
+        return context, kv_cache.init_decode_state(prefix, max_steps)
 
     def step(
         self,
         context: DecodeContext,
-        state: DecodeState,
+        state: kv_cache.DecodeState,
         embed: Callable[[Int[Array, "B 1"]], Float[Array, "B N D"]],
-    ) -> tuple[DecodeState, Float[Array, "B N D"]]:
+    ) -> tuple[kv_cache.DecodeState, Float[Array, "B N D"]]:
         """Reads one token of each beam; returns the next state and the output.
 
         Args:
           embed: function of the tokens' positions to their embeddings.
         """
         prefix, state = context.prefix, state.begin_step()
-        masks = step_masks(prefix, state, context.relative_keys, context.window)
+        masks = kv_cache.step_masks(
+            prefix, state, context.relative_keys, context.window
+        )
         x, caches = embed(masks[0].positions), []
         for layer, layer_prefix, cache, mask, source in self._per_layer(
             prefix.kv, state.kv, masks, context.source
@@ -159,19 +153,21 @@ class Stack(nn.Module):
         x = self._final_norm_and_dropout(x, train=False)
         return state.end_step(tuple(caches)), x
 
-    def prefix_cache(self, memory: PyTree, batch_size: int) -> PrefixCache:
+    def prefix_cache(self, memory: PyTree, batch_size: int) -> kv_cache.PrefixCache:
         """Returns keys and values of a memory of layer inputs; no slots without one."""
         if not memory:
             config = self.config
             head = (config.heads, config.resolved_head_dim)
-            return empty_prefix(batch_size, config.layers, *head, config.compute_dtype)
+            return kv_cache.empty_prefix(
+                batch_size, config.layers, *head, config.compute_dtype
+            )
         positions = jnp.arange(memory.length)[None]
         kv = tuple(
             layer.project_memory(hidden, positions)
             for layer, hidden in zip(self.layers, memory.hidden, strict=True)
         )
         valid = valid_memory_mask(memory.valid_length, memory.length)[:, 0]
-        return PrefixCache(kv, valid, jnp.full(batch_size, memory.length))
+        return kv_cache.PrefixCache(kv, valid, jnp.full(batch_size, memory.length))
 
     def attention_context(
         self,
@@ -194,9 +190,8 @@ class Stack(nn.Module):
         relative_positions = jnp.arange(num_keys - 1, min_relative_position - 1, -1)
         start = num_keys - num_queries if first_position is None else first_position
         positions = (start + jnp.arange(num_queries))[None]
-        kv_positions = jnp.arange(num_keys)[None]
-        if first_position is not None:
-            kv_positions = positions
+        all_positions = jnp.arange(num_keys)[None]
+        kv_positions = all_positions if first_position is None else positions
         encodings = self._encode_relative_positions(relative_positions, train=train)
         return AttentionContext(
             mask, positions, kv_positions, relative_positions, encodings

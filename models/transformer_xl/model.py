@@ -13,28 +13,18 @@ normalisation after the last layer, unless `final_norm` is off.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree
 
 from models.attention.kv_cache import PrefixCache
 from models.attention.positions import ABSOLUTE_SCHEMES
+from models.common import masks
 from models.common.layers import Initializer, normal
-from models.common.masks import (
-    NO_WINDOW,
-    causal_mask,
-    sliding_window_mask,
-    valid_memory_mask,
-)
 from models.transformer import model as transformer
-from models.transformer_xl.memory import (
-    KVMemory,
-    Memory,
-    Seq2SeqMemory,
-    init_kv_memory,
-    init_memory,
-)
 from utils.errors import UserError
 
 INIT = normal(0.02)  # of the authors' scripts
@@ -68,6 +58,118 @@ class Config(transformer.Config):
     embedding_init = kernel_init
 
 
+# --- Memories: layer inputs while training, their keys and values in evaluation -------
+
+
+class Memory(NamedTuple):
+    """The last M inputs of each layer, oldest first and aligned to the right.
+
+    Attributes:
+      hidden: inputs of each layer, [B, M, D]; no gradient flows into them.
+      valid_length: number of slots in use, the last ones, [B].
+    """
+
+    hidden: tuple[Float[Array, "B M D"], ...]
+    valid_length: Int[Array, "B"]
+
+    @property
+    def length(self) -> int:
+        """Number of slots (M)."""
+        return self.hidden[0].shape[1]
+
+    def append(
+        self, inputs: tuple[Float[Array, "B T D"], ...], num_new: Int[Array, "B"]
+    ) -> "Memory":
+        """Appends a segment's layer inputs and keeps the last M.
+
+        Args:
+          num_new: number of tokens in each row; padding after them is dropped.
+        """
+
+        def keep_last(old, new):
+            both = jnp.concatenate([old, new], axis=1)
+            slots = num_new[:, None] + jnp.arange(self.length)
+            return jnp.take_along_axis(both, slots[:, :, None], axis=1)
+
+        hidden = jax.tree.map(keep_last, self.hidden, inputs)
+        valid_length = jnp.minimum(self.valid_length + num_new, self.length)
+        return Memory(jax.lax.stop_gradient(hidden), valid_length)
+
+
+class Seq2SeqMemory(NamedTuple):
+    """Memories of both sides of an encoder-decoder."""
+
+    encoder: Memory
+    decoder: Memory
+
+
+def init_memory(config: Config, batch_size: int, length: int) -> Memory:
+    """Returns an empty memory of M slots."""
+    slots = jnp.zeros((batch_size, length, config.width), config.compute_dtype)
+    return Memory((slots,) * config.layers, jnp.zeros(batch_size, jnp.int32))
+
+
+@struct.dataclass
+class KVMemory:
+    """Ring buffer of each layer's keys and values, for evaluation.
+
+    The R = M + T slots hold the memory and one segment. A segment overwrites the
+    oldest slots, so nothing is moved or projected twice. The content is valid for
+    one set of parameters.
+
+    Attributes:
+      kv: keys and values of each layer, [B, H, R, K].
+      valid_length: number of the M slots before the next segment in use, [B].
+      next_position: position of the next token, which goes to slot next_position % R.
+      length: memory length (M).
+    """
+
+    kv: PyTree
+    valid_length: PyTree
+    next_position: PyTree
+    length: int = struct.field(pytree_node=False)
+
+    @property
+    def num_slots(self) -> int:
+        """Number of slots of the ring (R)."""
+        return self.kv[0][0].shape[2]
+
+    def append(self, kv: PyTree, num_new: int) -> "KVMemory":
+        """Returns the memory after `num_new` tokens that `kv` already contains."""
+        return self.replace(
+            kv=kv,
+            valid_length=jnp.minimum(self.valid_length + num_new, self.length),
+            next_position=self.next_position + num_new,
+        )
+
+    def unroll(self) -> PyTree:
+        """Returns the keys and values of the last M slots, oldest first."""
+
+        def in_order(slots):
+            oldest_first = jnp.roll(
+                slots, -(self.next_position % self.num_slots), axis=2
+            )
+            return oldest_first[:, :, self.num_slots - self.length :]
+
+        return jax.tree.map(in_order, self.kv)
+
+
+def init_kv_memory(
+    config: Config, batch_size: int, length: int, segment_length: int
+) -> KVMemory:
+    """Returns an empty ring buffer for segments of at most `segment_length` tokens."""
+    slots = length + segment_length
+    shape = (batch_size, config.heads, slots, config.resolved_head_dim)
+    dtype = config.compute_dtype
+    kv = tuple(
+        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
+    )
+    valid_length = jnp.zeros(batch_size, jnp.int32)
+    return KVMemory(kv, valid_length, jnp.zeros((), jnp.int32), length)
+
+
+# --- Models --------------------------------------------------------------------------
+
 Carry = Memory | KVMemory | tuple[()]
 
 
@@ -91,7 +193,6 @@ class LanguageModel(transformer.LanguageModel):
         """Returns an empty memory; () if it has no slots.
 
         Args:
-          memory_length: number of slots; None: as configured.
           segment_length: maximum length of the segments of an evaluation, which
             gives a `KVMemory`; None: a `Memory`.
         """
@@ -160,22 +261,22 @@ class LanguageModel(transformer.LanguageModel):
 
     def _attention_mask(self, carry, length, slots):
         """Returns the mask of T queries over memory and segment."""
-        mask = causal_mask(length, slots)
-        mask &= sliding_window_mask(length, slots, self.window(carry))
+        mask = masks.causal_mask(length, slots)
+        mask &= masks.sliding_window_mask(length, slots, self.window(carry))
         if not carry:
             return mask
         valid_length = carry.valid_length
         if self.config.attend_empty_memory:
             valid_length = jnp.full_like(valid_length, carry.length)
-        return mask & valid_memory_mask(valid_length + length, slots)
+        return mask & masks.valid_memory_mask(valid_length + length, slots)
 
     def window(self, carry: Carry) -> int:
         """Returns M with `same_length`: all queries attend to as many keys."""
-        return carry.length if self.config.same_length and carry else NO_WINDOW
+        return carry.length if self.config.same_length and carry else masks.NO_WINDOW
 
     def prefix_cache(self, carry: Carry, batch_size: int) -> PrefixCache:
         if isinstance(carry, KVMemory):
-            valid = valid_memory_mask(carry.valid_length, carry.length)[:, 0]
+            valid = masks.valid_memory_mask(carry.valid_length, carry.length)[:, 0]
             next_position = jnp.broadcast_to(carry.next_position, (batch_size,))
             prefix = PrefixCache(carry.unroll(), valid, next_position)
         else:

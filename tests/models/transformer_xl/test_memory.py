@@ -12,7 +12,7 @@ import pytest
 from decoding.beam_axis import expand_beams
 from helpers.architectures import LanguageModelCase, V, tokens
 from helpers.xla_options import known_options
-from models.transformer_xl.memory import KVMemory
+from models.transformer_xl.model import KVMemory
 from tasks.base import reset_carry
 
 B, T, M, SEGMENTS = 2, 3, 5, 4  # the ring of 8 slots wraps within the third segment

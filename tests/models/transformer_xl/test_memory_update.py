@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from helpers.architectures import small_config
-from models.transformer_xl.memory import Memory, init_memory
+from models.transformer_xl.model import Memory, init_memory
 
 
 def test_a_memory_keeps_the_last_inputs_of_each_example_and_no_gradient():
