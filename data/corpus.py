@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from etils import epath, epy
@@ -133,7 +134,6 @@ def open_corpus(
     """Opens a corpus, after preparing it if needed.
 
     Args:
-      name: such as "multi30k/en-de", "ptb", or a name of TFDS.
       data_dir: TFDS's folder of prepared data.
       source_dir: folder with the published files, instead of a download; not used
         once the corpus is prepared. Corpora of a user's own files follow the content of
@@ -161,9 +161,7 @@ def open_corpus(
         version=str(builder.version),
         kind="parallel" if languages else "text",
         languages=languages,
-        splits={
-            split: info.num_examples for split, info in builder.info.splits.items()
-        },
+        splits={name: s.num_examples for name, s in builder.info.splits.items()},
         fields=fields,
         builder=builder,
     )
@@ -202,11 +200,7 @@ def _local_files_config(name: str, data_dir: epath.Path, source_dir: str | None)
 
 
 def _make_builder(name: str, data_dir: epath.Path, config=None):
-    """Returns the TFDS builder of a corpus, which reads or prepares it.
-
-    Args:
-      config: used instead of the one in `name`.
-    """
+    """Returns the TFDS builder of a corpus; `config` replaces the one in `name`."""
     registry.register(name)
     options = {"data_dir": data_dir, "file_format": "array_record"}
     with _explain_access_errors(name, data_dir):
@@ -243,8 +237,7 @@ def _find_languages(builder) -> tuple[str, ...]:
     They are the builder's attribute `languages`, or those of TFDS's Translation
     feature, in the order of the config's name.
     """
-    declared = tuple(getattr(builder, "languages", ()))
-    if declared:
+    if declared := tuple(getattr(builder, "languages", ())):
         return declared
     if not isinstance(builder.info.features, tfds.features.Translation):
         return ()
@@ -254,9 +247,7 @@ def _find_languages(builder) -> tuple[str, ...]:
 
 def _find_text_field(builder) -> str:
     features = builder.info.features
-    texts = [
-        name for name in features if isinstance(features[name], tfds.features.Text)
-    ]
+    texts = [n for n in features if isinstance(features[n], tfds.features.Text)]
     if "text" in texts or len(texts) == 1:
         return "text" if "text" in texts else texts[0]
     raise UserError(
@@ -269,11 +260,6 @@ def _find_text_field(builder) -> str:
 def _quiet_tfds() -> Iterator[None]:
     """Disables TFDS's progress bars, log and prints; its exceptions remain."""
     tfds.disable_progress_bar()
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+    no_log = mock.patch.object(logging.getLogger("absl"), "disabled", True)
+    with no_log, contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -113,10 +113,8 @@ class Dataset:
         for reason, count in self.dropped.items():
             print(f"{count} training pairs left out: {reason}", file=sys.stderr)
         if cfg.document_order:
-            indices, _ = self._selected
-            return self._document_batches(
-                TRAIN, batch_size=cfg.batch_size, indices=indices, seed=cfg.seed
-            )
+            options = {"indices": self._selected[0], "seed": cfg.seed}
+            return self._document_batches(TRAIN, batch_size=cfg.batch_size, **options)
         batches = [
             BucketedBatches(*sides, plan, cfg.seed)
             for sides, plan in zip(self._train_pairs, self._train_plans, strict=True)
@@ -142,10 +140,8 @@ class Dataset:
     def _selected(self) -> tuple[np.ndarray, dict[str, int]]:
         """The pairs to train on, and the number of the others by reason."""
         train = self._read_split(TRAIN)
-        segmentations = self._train_pairs if self.segmentations else ()
-        indices, dropped = filter_pairs(
-            train["source"], train["target"], self.cfg, segmentations
-        )
+        pair = train["source"], train["target"]
+        indices, dropped = filter_pairs(*pair, self.cfg, self._train_pairs)
         if not len(indices):
             raise UserError(
                 f"no pair of {self.corpus.name} is left to train on: "
@@ -165,14 +161,8 @@ class Dataset:
 
         @functools.cache
         def make():
-            indices, dropped = self._selected
-            return plan_segmentations(
-                self._train_pairs,
-                num_buckets=self.cfg.buckets,
-                tokens_per_batch=self.cfg.tokens_per_batch,
-                indices=indices,
-                dropped=dropped,
-            )
+            sizes = keys["buckets"], keys["tokens_per_batch"]
+            return plan_segmentations(self._train_pairs, *sizes, *self._selected)
 
         return [
             open_plan(self.folder.with_name(name), lambda i=i: make()[i])
@@ -208,8 +198,8 @@ class Dataset:
         if cfg.document_order:
             return self._document_batches(split, batch_size=batch_size)
         pair = sides["source"], sides["target"]
-        sizes = {"num_buckets": cfg.buckets, "tokens_per_batch": cfg.tokens_per_batch}
-        return BucketedBatches(*pair, plan_batches(*pair, **sizes))
+        plan = plan_batches(*pair, cfg.buckets, cfg.tokens_per_batch)
+        return BucketedBatches(*pair, plan)
 
     def _document_batches(self, split: str, **options) -> TrainBatches:
         sides, names = self._read_split(split), self.corpus.documents(split)
@@ -218,13 +208,9 @@ class Dataset:
                 f"data.document_order=True: {self.corpus.name} does not record the "
                 f"documents of its split {split!r}"
             )
-        return importlib.import_module(DOCUMENTS).DocumentBatches(
-            sides["source"],
-            sides["target"],
-            names,
-            buckets=self.cfg.buckets,
-            **options,
-        )
+        make = importlib.import_module(DOCUMENTS).DocumentBatches
+        pair = sides["source"], sides["target"]
+        return make(*pair, names, buckets=self.cfg.buckets, **options)
 
     def texts(self, split: str) -> list[tuple[str, ...]]:
         """Returns the examples of a split as text."""

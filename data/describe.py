@@ -73,11 +73,9 @@ def format_table(rows: list[tuple[str, ...]]) -> Iterator[str]:
 
 def describe_examples(dataset: Dataset) -> Iterator[str]:
     """Yields the first training examples, as text and as tokens."""
-    texts = dataset.corpus.read("train", 0, NUM_EXAMPLES)
-    for number, sides in enumerate(texts):
-        for text, (side, tokenizer) in zip(
-            sides, dataset.tokenizers.items(), strict=True
-        ):
+    tokenizers = dataset.tokenizers.items()
+    for number, texts in enumerate(dataset.corpus.read("train", 0, NUM_EXAMPLES)):
+        for text, (side, tokenizer) in zip(texts, tokenizers, strict=True):
             yield f"[{number}] {side}: {text[:MAX_CHARACTERS]!r}"
             ids = tokenizer.encode(text[:MAX_CHARACTERS])
             yield f"    {' '.join(tokenizer.pieces(ids))}"

@@ -17,10 +17,9 @@ def filter_pairs(
     cfg: ConfigDict,
     segmentations: Sequence[tuple[TokenizedSplit, TokenizedSplit]] = (),
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """Selects the pairs to train on.
+    """Selects the pairs to train on, by the experiment's `cfg.data`.
 
     Args:
-      cfg: the experiment's `cfg.data`.
       segmentations: alternatives to (source, target); the longest one counts.
 
     Returns:

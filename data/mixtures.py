@@ -86,14 +86,10 @@ def parse_mixture(name: str) -> list[tuple[str, int]]:
 
 
 def mix(parts: list[tuple[Corpus, int]], cfg: ConfigDict) -> Mixture:
-    """Combines several corpora into one.
+    """Combines several corpora into one, by the experiment's `cfg.data`.
 
-    Args:
-      cfg: the experiment's `cfg.data`.
-
-    Raises:
-      UserError: a corpus is a text, targets differ in language without tags, or a
-        filter of pairs would undo the mixture.
+    Raises UserError if a corpus is a text, targets differ in language without tags, or
+    a filter of pairs would undo the mixture.
     """
     for corpus, _ in parts:
         if corpus.kind != "parallel":

@@ -24,13 +24,8 @@ NO_SPACE = os.strerror(errno.ENOSPC)  # ArrayRecord's writer gives no error numb
 def prepare(builder, source_dir: str | None) -> None:
     """Downloads, verifies and writes a corpus, completely or not at all.
 
-    Waits while another process prepares the same corpus.
-
-    Args:
-      source_dir: folder with the published files, instead of a download.
-
-    Raises:
-      UserError: the corpus cannot be prepared.
+    Waits while another process prepares the same corpus. `source_dir` is a folder with
+    the published files, instead of a download. Raises UserError if that fails.
     """
     name = full_name(builder)
     if source_dir is not None and not Path(source_dir).expanduser().is_dir():

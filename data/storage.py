@@ -38,10 +38,8 @@ def short_hash(*parts) -> str:
 def atomic_directory(target: Path, *, mirror: bool = True) -> Iterator[Path]:
     """Yields an empty folder that is renamed to `target` if no exception occurs.
 
-    If another process created `target` meanwhile, that one stays.
-
-    Args:
-      mirror: upload `target` to the bucket that it belongs to, if any.
+    If another process created `target` meanwhile, that one stays. With `mirror` it is
+    uploaded to the bucket that it belongs to, if any.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -62,11 +60,8 @@ def atomic_directory(target: Path, *, mirror: bool = True) -> Iterator[Path]:
 def local_root(address: str, cache_dir: str) -> Path:
     """Returns the local folder of a data directory, which may be a bucket's address.
 
-    Args:
-      cache_dir: folder for copies of buckets.
-
-    Raises:
-      UserError: the address is not accessible.
+    Copies of buckets are in `cache_dir`. Raises UserError if an address is not
+    accessible.
     """
     root = resolve_path(address)
     if not is_remote(root):

@@ -30,12 +30,7 @@ REPORT_SECONDS = 5  # between two progress messages
 
 
 class OrderedShuffler:
-    """Drop-in for TFDS's `Shuffler` that keeps the order of examples, in a file.
-
-    Attributes:
-      size: bytes of all examples.
-      num_examples: number of examples added.
-    """
+    """Drop-in for TFDS's `Shuffler` that keeps the order of examples, in a file."""
 
     def __init__(self, dirpath: str | os.PathLike, *_, **__):
         """Prepares a file in `dirpath` that is deleted once it was read."""

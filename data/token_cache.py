@@ -93,11 +93,7 @@ def open_token_cache(
 def open_segmentation(
     corpus: Corpus, folder: Path, tokenizers: Tokenizers, segmentation: "BPEDropout"
 ) -> dict[str, TokenizedSplit]:
-    """Returns the training split, by side, in a random segmentation.
-
-    Args:
-      folder: folder of the ordinary segmentation; this one is stored next to it.
-    """
+    """Returns the training split, by side, in a segmentation next to `folder`."""
     target = folder.with_name(f"{folder.name}-{segmentation.name}")
     if not ensure_local(target):
         write_token_cache(corpus, target, tokenizers, segmentation)
@@ -120,11 +116,7 @@ def read_side(folder: Path, split: str, side: str) -> TokenizedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Examples `start` to `stop` of a split.
-
-    Attributes:
-      segmentation: a random one; None: the ordinary one.
-    """
+    """Examples `start` to `stop` of a split, in one of its segmentations."""
 
     split: str
     start: int

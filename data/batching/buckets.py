@@ -74,23 +74,16 @@ def count_padded_tokens(buckets: list[Bucket]) -> int:
 def plan_batches(
     source: TokenizedSplit,
     target: TokenizedSplit,
-    *,
     num_buckets: int,
     tokens_per_batch: int,
 ) -> BatchPlan:
     """Returns a plan for all pairs of a split."""
-    return plan_segmentations(
-        [(source, target)],
-        num_buckets=num_buckets,
-        tokens_per_batch=tokens_per_batch,
-        indices=np.arange(len(source.offsets) - 1),
-        dropped={},
-    )[0]
+    indices, pairs = np.arange(len(source.offsets) - 1), [(source, target)]
+    return plan_segmentations(pairs, num_buckets, tokens_per_batch, indices, {})[0]
 
 
 def plan_segmentations(
     segmentations: list[tuple[TokenizedSplit, TokenizedSplit]],
-    *,
     num_buckets: int,
     tokens_per_batch: int,
     indices: np.ndarray,

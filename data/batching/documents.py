@@ -126,9 +126,6 @@ def assign_to_rows(
       lengths: number of pairs of each document.
       random: permutes documents of one length and the order of each row, which leaves
         the lengths of rows unchanged; None: in stored order.
-
-    Returns:
-      The documents of each row, in order.
     """
     order = np.arange(len(lengths))
     if random is not None:

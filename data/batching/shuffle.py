@@ -18,11 +18,8 @@ class Permutation:
 
     A Feistel network permutes the integers below the next power of 4; a result outside
     the range is permuted again until it is inside (cycle walking, Black and Rogaway
-    2002). The cost of an entry does not depend on `size`.
-
-    Args:
-      size: number of entries.
-      key: integers that select the permutation.
+    2002). The cost of an entry does not depend on `size`. The integers of `key` select
+    the permutation.
     """
 
     def __init__(self, size: int, *key: int):

@@ -15,12 +15,8 @@ class LMStreamBatches(TrainBatches):
     """`batches[k]` for any k >= 0: endless parallel streams, for training.
 
     The text is a ring of N tokens, and stream b starts at token b N / batch_size. Each
-    batch advances all streams by `length` tokens: row b of batch k + 1 continues row b
-    of batch k, across epochs too, and all tokens occur equally often.
-
-    Attributes:
-      batch_size: number of streams (B).
-      length: tokens of each stream in a batch (T).
+    batch, [B, T], advances all streams by T = `length` tokens: row b of batch k + 1
+    continues row b of batch k, across epochs too, and all tokens occur equally often.
     """
 
     def __init__(self, text: TokenizedSplit, *, batch_size: int, length: int):
@@ -45,12 +41,8 @@ class LMStreamBatches(TrainBatches):
 class LMEvalBatches:
     """Batches with every token of a text as a label exactly once.
 
-    Row b reads its stretch of the text from the start; EOS precedes its first token.
-    After its end a row is padding of weight 0.
-
-    Attributes:
-      batch_size: number of stretches (B).
-      length: tokens of each stretch in a batch (T).
+    Row b of the batches, [B, T], reads its stretch of the text from the start; EOS
+    precedes its first token. After its end a row is padding of weight 0.
     """
 
     def __init__(self, text: TokenizedSplit, *, batch_size: int, length: int):
@@ -83,9 +75,6 @@ class SlidingWindows:
     labels have weight 1. So every token counts exactly once, with at least
     `length - stride` tokens before it, or all there are in the first window. With
     `stride` equal to `length` the text is cut into segments. Each row is one window.
-
-    Attributes:
-      batch_size: number of windows of a batch (B).
     """
 
     def __init__(

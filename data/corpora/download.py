@@ -100,14 +100,18 @@ class ArchiveStore:
     def fetch(self, files: Iterable[RemoteFile]) -> dict[RemoteFile, Path]:
         """Returns a verified, readable file for each text; some are `.gz` or `.bz2`.
 
-        Raises:
-          UserError: a file is missing, damaged, out of reach, or not the published one.
+        Raises UserError if one is missing, damaged, out of reach, or not the published.
         """
         by_archive: dict[RemoteArchive, list[RemoteFile]] = {}
         for file in (files := list(dict.fromkeys(files))):
             by_archive.setdefault(file.archive, []).append(file)
-        if self.source_dir is not None:
-            self._check_source(files)
+        source = self.source_dir
+        if source and (missing := [file for file in files if not self.exists(file)]):
+            urls = dict.fromkeys(file.archive.url for file in missing)
+            raise UserError(
+                f"source_dir {source} lacks {list_names(missing)}; published at "
+                f"{', '.join(urls)}"
+            )
         paths = {}
         for archive, group in by_archive.items():
             texts = {file: self._find_text(file) for file in group}
@@ -143,15 +147,6 @@ class ArchiveStore:
         names = (file.member.removesuffix(".gz"), file.name, *file.aliases)
         paths = [self.source_dir / f"{n}{end}" for n in names for end in ("", *PACKED)]
         return next((path for path in paths if path.is_file()), None)
-
-    def _check_source(self, files: list[RemoteFile]) -> None:
-        """Raises UserError with all files that the source folder lacks."""
-        if missing := [file for file in files if not self.exists(file)]:
-            urls = dict.fromkeys(file.archive.url for file in missing)
-            raise UserError(
-                f"source_dir {self.source_dir} lacks {list_names(missing)}; published "
-                f"at {', '.join(urls)}"
-            )
 
     def _fetch_archive(
         self, archive: RemoteArchive, group: list[RemoteFile], files: list[RemoteFile]
@@ -193,20 +188,16 @@ class ArchiveStore:
         """Compares a file or its unpacked text with its checksum, or records that."""
         algorithm = ALGORITHMS[len(checksum)] if checksum else "sha256"
         actual = hash_file(path, algorithm, packed=packed)
-        if checksum is None:
-            self._record(path.name, actual)
-        elif actual != checksum:
+        if checksum is None and path.name not in self.recorded:
+            self.recorded[path.name] = actual
+            note = "no checksum is published, so it is taken as it is"
+            print(f"{path.name} has sha256 {actual}: {note}", file=sys.stderr)
+        if actual != (checksum or actual):
             raise UserError(
                 f"checksum mismatch: {path} has {algorithm} {actual}, expected "
                 f"{checksum}{REPLACE.format(url=url)}"
             )
         return actual
-
-    def _record(self, name: str, checksum: str) -> None:
-        if name not in self.recorded:
-            self.recorded[name] = checksum
-            note = "no checksum is published, so it is taken as it is"
-            print(f"{name} has sha256 {checksum}: {note}", file=sys.stderr)
 
 
 def hash_file(path: Path, algorithm: str, *, packed: bool) -> str:
@@ -233,11 +224,8 @@ def download(
 ) -> None:
     """Downloads a file, named when it is complete and verified, unless it is there.
 
-    Args:
-      files: the texts wanted, for the message of an error.
-
-    Raises:
-      UserError: the address is out of reach, or the checksum differs.
+    Raises UserError, with the texts wanted in `files`, if the address is out of reach
+    or the checksum differs.
     """
     checksum = archive.checksum
     downloader = pooch.HTTPDownloader(

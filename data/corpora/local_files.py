@@ -35,15 +35,10 @@ NAMED_VERSION = re.compile(r"(?:.+-)?[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split.
-
-    Attributes:
-      columns: files of each field, in order.
-      whole: an example is a file; else it is a line.
-    """
+    """The files of each field of one split, in order."""
 
     columns: dict[str, tuple[Path, ...]]
-    whole: bool = False
+    whole: bool = False  # an example is a file; else it is a line
 
 
 Layout = dict[str, SplitFiles]  # by split
@@ -163,10 +158,6 @@ class PreparedVersions:
 
     `sources.json` next to the versions stores the key of every folder: unchanged files
     are not read again, and a version is found when its folder no longer exists.
-
-    Attributes:
-      config: prefix of the names of all versions.
-      version: version of the builder.
     """
 
     def __init__(self, folder: epath.Path, config: str, version: str):

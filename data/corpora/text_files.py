@@ -114,13 +114,9 @@ def read_sentences(path: Path) -> Iterator[str]:
 def pair_lines(
     first: Iterable[str], second: Iterable[str], names: tuple[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yields line n of both files.
+    """Yields line n of both files, of which errors give the `names`.
 
-    Args:
-      names: names of the two files.
-
-    Raises:
-      UserError: after the last pair, if one file has more lines than the other.
+    Raises UserError after the last pair if one file has more lines than the other.
     """
     sides = iter(first), iter(second)
     for number, lines in enumerate(zip_longest(*sides)):

@@ -155,9 +155,7 @@ def prepend_ids(
 def chunk_text(text: str, at_spaces: bool, size: int = CHUNK) -> Iterator[str]:
     """Splits a text into chunks of about `size` characters.
 
-    Args:
-      at_spaces: split only at a single space between two words, which is dropped; else
-        split anywhere.
+    With `at_spaces` only at a single space between two words, which is dropped.
     """
     start = 0
     while len(text) - start > size:

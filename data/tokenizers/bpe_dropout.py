@@ -30,17 +30,11 @@ WORD = re.compile("\u2581?[^\u2581]*", re.DOTALL)  # U+2581 is SentencePiece's s
 
 @dataclasses.dataclass(frozen=True)
 class BPEDropout:
-    """One random segmentation of the training split.
+    """One random segmentation of the training split."""
 
-    Attributes:
-      probability: probability of skipping a merge.
-      seed: seed shared by all segmentations.
-      copy: number of this segmentation.
-    """
-
-    probability: float
-    seed: int
-    copy: int
+    probability: float  # of skipping a merge
+    seed: int  # of all segmentations
+    copy: int  # number of this one
 
     @property
     def name(self) -> str:
@@ -77,14 +71,9 @@ class Sampler:
 def make_segmentations(
     cfg: ConfigDict, kind: str, tokenizers: dict[str, Tokenizer]
 ) -> list[BPEDropout]:
-    """Returns the segmentations to train on.
+    """Returns the segmentations to train on, by the experiment's `cfg.data`.
 
-    Args:
-      cfg: the experiment's `cfg.data`.
-      kind: kind of corpus.
-
-    Raises:
-      UserError: a setting is out of range, or the tokenizers have no merges.
+    Raises UserError if a setting is out of range, or the tokenizers have no merges.
     """
     probability, copies = cfg.bpe_dropout, cfg.bpe_dropout_copies
     setting = f"data.bpe_dropout={probability}"
@@ -115,16 +104,15 @@ def make_segmentations(
 class Merges:
     """The merges of a SentencePiece BPE model; lower ranks merge first.
 
+    Raises UserError if the model was not learned by byte-pair encoding, or has pieces
+    that no merge yields.
+
     Attributes:
       size: number of pieces.
       characters: id of each code point that is a piece, else UNK.
       by_rank: id of the piece that each merge yields.
       keys: `left * size + right` of each merge, ascending.
       ranks: rank of the merge of each key.
-
-    Raises:
-      UserError: the model was not learned by byte-pair encoding, or has pieces that
-        no merge yields.
     """
 
     def __init__(self, model: bytes):
@@ -170,10 +158,8 @@ class Merges:
         """Segments words by algorithm 1 of Provilkov et al. (2020).
 
         Before each merge, every possible merge is skipped with the given probability;
-        a word is finished when none is left.
-
-        Returns:
-          The concatenated ids of all words, and the number of each.
+        a word is finished when none is left. Returns the concatenated ids of all words,
+        and the number of each.
         """
         codes = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32)
         symbols = self.characters[codes]

@@ -37,12 +37,7 @@ KINDS = {
 def find_tokenizers(
     corpus: Corpus, folder: Path, sides: tuple[str, ...], cfg: ConfigDict
 ) -> dict[str, Tokenizer]:
-    """Returns a tokenizer for each side, learned from the training split if needed.
-
-    Args:
-      folder: where learned tokenizers are stored.
-      cfg: the experiment's `cfg.data`.
-    """
+    """Returns a tokenizer for each side, stored in `folder` once it is learned."""
     normalizers = make_normalizers(corpus, sides, cfg)
     tags = [language_tag(target) for target in corpus.targets] if cfg.target_tag else []
     if cfg.vocabulary:
@@ -119,11 +114,7 @@ def learn(
 def open_tokenizers(
     corpus: Corpus, folder: Path, settings: dict, train: Callable[[], dict]
 ) -> dict[str, Tokenizer]:
-    """Reads the stored tokenizers of a corpus, after learning them once by `train`.
-
-    Args:
-      settings: all that the tokenizers depend on besides the corpus.
-    """
+    """Reads the tokenizers of a corpus and settings, after `train` learned them."""
     key = short_hash(FORMAT, corpus.name, corpus.version, corpus.fields, settings)
     target = folder / f"tokenizer-{key}"
     if not ensure_local(target):
@@ -156,11 +147,11 @@ def train_tokenizer(
         tokenizer = KINDS[kind].train(texts, vocab_size, min_count)
     except RuntimeError as error:  # SentencePiece: fewer pieces than characters
         raise UserError(f"data.vocab_size={vocab_size}: {error}") from error
-    is_learned = isinstance(tokenizer, SentencePieceTokenizer)
-    if is_learned and tokenizer.vocab_size < vocab_size:
+    size = tokenizer.vocab_size
+    if isinstance(tokenizer, SentencePieceTokenizer) and size < vocab_size:
         raise UserError(
-            f"data.vocab_size={vocab_size} is more than the text allows: it has "
-            f"{tokenizer.vocab_size} pieces"
+            f"data.vocab_size={vocab_size} is more than the text allows: it has {size} "
+            "pieces"
         )
     return tokenizer
 

@@ -59,13 +59,9 @@ class Text8(Enwik8):
 
 
 def cut(text: bytes, held_out: int) -> dict[str, bytes]:
-    """Splits a text into training, validation and test data.
+    """Splits a text; validation and test data have `held_out` bytes each.
 
-    Args:
-      held_out: bytes of validation and test data each.
-
-    Raises:
-      UserError: a split would be empty.
+    Raises UserError if a split would be empty.
     """
     test = next_character(text, len(text) - held_out)
     validation = next_character(text, len(text) - 2 * held_out)

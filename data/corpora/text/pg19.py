@@ -102,12 +102,8 @@ def list_books(split: str) -> list[str]:
     names, query = [], {"prefix": f"{split}/", "fields": "items/name,nextPageToken"}
     try:
         while True:
-            response = requests.get(
-                LISTING,
-                params=query,
-                headers=download.HEADERS,
-                timeout=download.TIMEOUT,
-            )
+            options = {"headers": download.HEADERS, "timeout": download.TIMEOUT}
+            response = requests.get(LISTING, params=query, **options)
             response.raise_for_status()
             page = response.json()
             names += [item["name"] for item in page.get("items", ())]

@@ -203,11 +203,7 @@ def render_amount(amount: tuple[Decimal, str], style: str, locale: Locale) -> st
 
 
 def render_names(kind: str) -> Callable[[list[str], str, Locale], str]:
-    """Returns a renderer of all ("standard") or any ("or") of some names.
-
-    Args:
-      kind: attribute of a locale with names by code.
-    """
+    """Returns a renderer of all ("standard") or any ("or") of a locale's names."""
     return lambda codes, style, locale: format_list(
         [getattr(locale, kind)[code] for code in codes], style, locale
     )
