@@ -71,6 +71,7 @@ def run(
         allocations = allocate(this_machine(), workers)
         # These take seconds to import.
         from experiment.build import get_task_class
+        from sweeps.optuna_adapter import make_pruner
         from sweeps.progress import ProgressTable, final_table
         from sweeps.storage import RetryingStorage, open_storage, redact_url
         from sweeps.study import Study
@@ -89,11 +90,8 @@ def run(
                 plan.num_trials,
                 objective,
                 plan.to_dict(),
-                steps=num_steps(cfg),
-                first_validation=first_validation(cfg),
-                retrying=RetryingStorage(
-                    redact_url(url or str(directory.journal)), stopped
-                ),
+                make_pruner(plan.space.pruning, num_steps(cfg), first_validation(cfg)),
+                RetryingStorage(redact_url(url or str(directory.journal)), stopped),
             )
             at_once = len(allocations) * population
             table = ProgressTable(objective.metric, num_steps(cfg), at_once)

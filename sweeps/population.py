@@ -7,6 +7,7 @@ in which settings they may differ); each leaves what a run of its own would leav
 import contextlib
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -95,13 +96,7 @@ class Population:
         step = self.partitioner.compile(
             vmapped_step(lambda values: self.trial_setup(values).step)
         )
-        values = self.stacked
-
-        def call(active, state, carry, batch):
-            return step(values, active, state, carry, batch)
-
-        call.cache_size = step._cache_size
-        return call
+        return functools.partial(step, self.stacked)
 
     def batch(self, k: int) -> PyTree:
         """Returns batch k on the devices."""
@@ -214,12 +209,17 @@ def restore_newest(
     state: TrainState,
     carry: PyTree,
 ) -> tuple[int, TrainState, PyTree, list[TrainProgress]]:
-    """Returns the newest step that all trials have saved, and what they saved.
+    """Returns the newest intact step that all trials have saved, and what they saved.
 
     Later checkpoints, which not all had written when they were killed, are removed:
     they will be written again.
     """
-    step = newest_shared_step(stores)
+    shared = set.intersection(*(set(checkpoints.steps()) for checkpoints in stores))
+
+    def is_intact(step):
+        return all(checkpoints.find_corruption(step) is None for checkpoints in stores)
+
+    step = next(filter(is_intact, sorted(shared, reverse=True)), None)
     for checkpoints in stores:
         for later in [k for k in checkpoints.steps() if step is None or k > step]:
             checkpoints.manager.delete(later)
@@ -235,13 +235,3 @@ def restore_newest(
         single_run.resumed_progress(setup, document) for _, document in restored
     ]
     return step, *partitioner.stack(trials), progresses
-
-
-def newest_shared_step(stores: Sequence[Checkpoints]) -> int | None:
-    """Returns the newest step of which all have an intact checkpoint, if any."""
-    steps = set.intersection(*(set(checkpoints.steps()) for checkpoints in stores))
-
-    def is_intact(step):
-        return all(checkpoints.find_corruption(step) is None for checkpoints in stores)
-
-    return next(filter(is_intact, sorted(steps, reverse=True)), None)

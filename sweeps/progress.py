@@ -86,7 +86,7 @@ class ProgressTable:
                 cells = ["", "starting, or run by another process"]
                 if reached := progress.get(trial.number):
                     cells = [f"{reached.step}{total}", reached.summary]
-                point = format_point(trial.last.point or {})
+                point = format_point(trial.point or {})
                 table.add_row(str(trial.number), point, *cells)
         self.live.start()
         head = Text(summary, no_wrap=True, overflow="ellipsis")
@@ -154,7 +154,7 @@ def final_table(trials: Sequence[Trial], metric: Metric) -> str:
         last = trial.last
         value = last.value if last else None
         cell = "" if value is None else format_value(value)
-        point = format_point((last and last.point) or {})
+        point = format_point(trial.point or {})
         row = f"{trial.number:>5}  {trial.state:8}  {cell:>12}  {point}"
         if trial.state == trial_state.FAILED:
             row += f"\n{'':>5}  {last.error}"

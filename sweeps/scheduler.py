@@ -77,8 +77,8 @@ class Scheduler:
         steps = [self._steps(claim.trial) for claim in claims]
 
         def fits(trial):
-            point = trial.last.point if trial.last else None
-            found = common_part(point or self.study.space.point(trial.number))
+            point = trial.point or self.study.space.point(trial.number)
+            found = common_part(point)
             same = found is not None and found == wanted
             return same and can_resume_together(*steps, self._steps(trial.number))
 

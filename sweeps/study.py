@@ -18,7 +18,6 @@ from sweeps.objective import Objective
 from sweeps.optuna_adapter import (
     attempt_key,
     live_trial,
-    make_pruner,
     make_sampler,
     suggest,
     to_optuna_params,
@@ -70,9 +69,7 @@ class Study:
         num_trials: int,
         objective: Objective,
         description: dict,
-        *,
-        steps: int | None,
-        first_validation: int,
+        pruner: optuna.pruners.BasePruner,
         retrying: RetryingStorage,
         monitor: LivenessMonitor | None = None,
     ):
@@ -80,13 +77,10 @@ class Study:
 
         Args:
           description: config and space as JSON; they must not change.
-          steps: steps of a trial, for pruning; None: unknown.
-          first_validation: step of the first validation, for pruning.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.num_trials, self.objective = space, num_trials, objective
         self.retrying, self.monitor = retrying, monitor or LivenessMonitor()
-        pruner = make_pruner(space.pruning, steps, first_validation)
         self.study = retrying(
             lambda: optuna.create_study(
                 storage=open_storage(),
@@ -150,7 +144,7 @@ class Study:
 
     def _new_attempt(self, trial: Trial, index: int, token: str) -> FrozenTrial:
         """Returns an attempt to add, with its point if that is known."""
-        point = (trial.last and trial.last.point) or self.space.point(trial.number)
+        point = trial.point or self.space.point(trial.number)
         known = {k: v for k, v in point.items() if not isinstance(v, Distribution)}
         params, distributions = to_optuna_params(known, self.space.points.domains())
         attributes = {

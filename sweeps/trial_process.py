@@ -35,8 +35,13 @@ STOPPED_MARK = "stopped"  # file of a run directory that a population may resume
 POLL_SECONDS = 0.05
 # Exit codes of train.py.
 FINISHED, NOT_FINITE, STOPPED = 0, 3, 75
-# Exit codes after a signal, some of which come before a handler is installed.
-AFTER_SIGNAL = (STOPPED, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
+OUTCOMES = {
+    FINISHED: trial_state.DONE,
+    NOT_FINITE: trial_state.DIVERGED,
+    STOPPED: trial_state.INTERRUPTED,
+}
+# Exit codes after a signal that comes before a handler is installed.
+AFTER_SIGNAL = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
 
 
 @dataclasses.dataclass(eq=False)
@@ -159,13 +164,9 @@ def _write_line(process: subprocess.Popen, line: object) -> None:
 
 def outcome_from_exit_code(code: int, stop_requested: bool) -> str:
     """Returns the outcome of an attempt (trial_state.py)."""
-    if code == FINISHED:
-        return trial_state.DONE
-    if code == NOT_FINITE:
-        return trial_state.DIVERGED
-    if code == STOPPED or (stop_requested and code in AFTER_SIGNAL):
+    if stop_requested and code in AFTER_SIGNAL:
         return trial_state.INTERRUPTED
-    return trial_state.FAILED
+    return OUTCOMES.get(code, trial_state.FAILED)
 
 
 def last_log_line(log: Path, code: int, max_length: int = 300) -> str:

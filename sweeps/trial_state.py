@@ -155,6 +155,11 @@ class Trial:
         return self.attempts[-1] if self.attempts else None
 
     @property
+    def point(self) -> Point | None:
+        """The point of the newest attempt, once it is known."""
+        return self.last and self.last.point
+
+    @property
     def seconds(self) -> float:
         """Duration of all attempts whose end is known."""
         return sum(attempt.seconds or 0.0 for attempt in self.attempts)
@@ -166,7 +171,7 @@ class Trial:
         return {
             "trial": self.number,
             "state": self.state,
-            "point": last.point if last else None,
+            "point": self.point,
             "value": last.value if known else None,
             "step": last.step if known else None,
             "attempts": len(self.attempts),

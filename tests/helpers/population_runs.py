@@ -112,7 +112,7 @@ class Together:
             value, weight = jax.device_get(pairs["loss"])
             told.append(value / np.maximum(weight, 1e-9))
             skipped.append(np.asarray(pairs["nonfinite_steps"][0]))
-        assert self.step.cache_size() == 1
+        assert self.step.func._cache_size() == 1
         return np.stack(told), np.stack(skipped), state
 
 

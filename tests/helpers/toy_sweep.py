@@ -18,6 +18,7 @@ sys.path[:0] = [str(HELPERS.parents[1]), str(HELPERS.parent)]
 from helpers.toy_trial import STEPS  # noqa: E402
 from sweeps.devices import DeviceAllocation  # noqa: E402
 from sweeps.objective import Metric, Objective  # noqa: E402
+from sweeps.optuna_adapter import make_pruner  # noqa: E402
 from sweeps.progress import ProgressTable  # noqa: E402
 from sweeps.search_space import Space, seeds  # noqa: E402
 from sweeps.storage import RetryingStorage, open_storage  # noqa: E402
@@ -41,8 +42,7 @@ def study(folder, space=TWELVE, *, count=None, url=None, **options):
         count or space.points.size,
         Objective(LOSS, space.value, LOSS),
         {"config": {}, "space": space.to_dict()},
-        steps=STEPS,
-        first_validation=1,
+        make_pruner(space.pruning, STEPS, 1),
         **options,
     )
 
