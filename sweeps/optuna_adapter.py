@@ -15,12 +15,7 @@ import types
 import warnings
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna import distributions
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
@@ -62,7 +57,7 @@ def suggest(trial: optuna.Trial, key: str, value: object) -> object:
 
 def to_optuna_params(
     point: Point, domains: dict[str, Distribution]
-) -> tuple[dict, dict[str, BaseDistribution]]:
+) -> tuple[dict, dict[str, distributions.BaseDistribution]]:
     """Returns the values of a point that Optuna can store, and their distributions."""
     params = {}
     for key, value in point.items():
@@ -73,14 +68,14 @@ def to_optuna_params(
     return params, {key: to_optuna_distribution(domains[key]) for key in params}
 
 
-def to_optuna_distribution(domain: Distribution) -> BaseDistribution:
+def to_optuna_distribution(domain: Distribution) -> distributions.BaseDistribution:
     """Converts a distribution of a search space to Optuna's class."""
     if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
+        return distributions.CategoricalDistribution(domain.values)
     if isinstance(domain, Integers):
-        return IntDistribution(domain.low, domain.high, log=domain.log)
+        return distributions.IntDistribution(domain.low, domain.high, log=domain.log)
     is_log = isinstance(domain, LogUniform)
-    return FloatDistribution(domain.low, domain.high, log=is_log)
+    return distributions.FloatDistribution(domain.low, domain.high, log=is_log)
 
 
 @dataclasses.dataclass(eq=False)

@@ -71,6 +71,8 @@ class TrialProcess:
         """Returns the exit code of the trial; None while it runs."""
         # Before the files, which are complete once the process has ended.
         process_code = self.process and self.process.poll()
+        if self.process and process_code is None and len(self.group) == 1:
+            return None  # though its file may be written already
         if (self.workdir / EXIT_CODE).exists():
             return int((self.workdir / EXIT_CODE).read_text())
         if (self.workdir / STOPPED_MARK).exists():
