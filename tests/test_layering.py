@@ -31,7 +31,7 @@ DEVICES = (
     "training/parallel",
     "training/vmapped_trials/partitioner.py",
     "training/checkpoint.py",
-    "models/common/devices.py",
+    "models/attention/pallas_tpu/attention.py",
 )
 
 # The packages that a file of each package may import, beside its own and `utils`.

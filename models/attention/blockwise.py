@@ -12,30 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.attention.dot_product import (
-    AttentionInputs,
-    make_dropout_mask,
-    xla_attention_chunk,
-)
-from models.common.dropout import DropoutMask, Keys, strides
-from models.common.dtypes import Scalar, upcast_to_f32
+from models.attention.dot_product import AttentionInputs, xla_attention
+from models.common.dropout import DropoutMask, strides
+from models.common.dtypes import upcast_to_f32
 
 CHUNK_QUERIES = 128  # maximum
-
-
-class SharedInputs(NamedTuple):
-    """Inputs that all chunks of queries share.
-
-    Attributes:
-      relative_keys: a column for each query and key, in the order of
-        `relative_shift`.
-      dropout: dropout mask of the weights of all queries.
-    """
-
-    key: Float[Array, "B H S K"]
-    value: Float[Array, "B H S K"]
-    relative_keys: Float[Array, "C H K"] | None
-    dropout: DropoutMask | None
 
 
 class QueryChunk(NamedTuple):
@@ -56,13 +37,11 @@ class QueryChunk(NamedTuple):
 
 def blockwise_attention(
     inputs: AttentionInputs,
-    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
-    dropout_keys: Keys | None,
-    dropout_rate: Scalar,
+    dropout: DropoutMask | None = None,
 ) -> Float[Array, "B H T K"]:
     """Computes `xla_attention`, up to rounding, with the same dropout mask."""
-    num_queries, num_keys = inputs.query.shape[2], value.shape[2]
+    num_queries, num_keys = inputs.query.shape[2], inputs.key.shape[2]
     num_chunks = -(-num_queries // CHUNK_QUERIES)
     size = -(-num_queries // num_chunks)
     padding = num_chunks * size - num_queries
@@ -76,21 +55,22 @@ def blockwise_attention(
         return jnp.moveaxis(chunks, 2, 0)
 
     relative_keys = inputs.relative_keys
-    if relative_keys is not None:
+    if relative_keys is not None:  # a column for each query and key
         columns = num_queries + padding + num_keys - 1
         relative_keys = jnp.pad(relative_keys, ((0, columns), (0, 0), (0, 0)))[:columns]
-    dropout = make_dropout_mask(dropout_keys, dropout_rate)
-    shared = SharedInputs(inputs.key, value, relative_keys, dropout)
     first = jnp.arange(num_chunks) * size - padding
-    position_query = split(inputs.position_query)
-    chunks = QueryChunk(split(inputs.query), position_query, split(mask), first)
-    output = jnp.moveaxis(_attend(chunks, shared, num_queries), 0, 2)
-    return output.reshape(*value.shape[:2], -1, value.shape[3])[:, :, padding:]
+    queries = map(split, (inputs.query, inputs.position_query, mask))
+    shared = inputs._replace(
+        query=None, position_query=None, relative_keys=relative_keys
+    )
+    output = _attend(QueryChunk(*queries, first), shared, dropout, num_queries)
+    output = jnp.moveaxis(output, 0, 2)
+    return output.reshape(*output.shape[:2], -1, output.shape[-1])[:, :, padding:]
 
 
-def _attend_chunk(chunk, shared, num_queries):
+def _attend_chunk(chunk, shared, dropout, num_queries):
     (batch_size, heads, size, _), num_keys = chunk.query.shape, shared.key.shape[2]
-    relative_keys, dropout = shared.relative_keys, shared.dropout
+    relative_keys = shared.relative_keys
     if relative_keys is not None:
         nearest = num_queries - size - chunk.first
         relative_keys = jax.lax.dynamic_slice_in_dim(
@@ -100,41 +80,42 @@ def _attend_chunk(chunk, shared, num_queries):
         stride = strides((batch_size, heads, num_queries, num_keys))[2]
         dropout = dropout.offset_by(chunk.first.astype(jnp.uint32) * jnp.uint32(stride))
     inputs = AttentionInputs(
-        chunk.query, shared.key, chunk.position_query, relative_keys
+        chunk.query, shared.key, shared.value, chunk.position_query, relative_keys
     )
-    return xla_attention_chunk(inputs, shared.value, chunk.mask, dropout, num_queries)
+    return xla_attention(inputs, chunk.mask, dropout, num_queries)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attend(chunks, shared, num_queries):
-    return jax.lax.map(lambda chunk: _attend_chunk(chunk, shared, num_queries), chunks)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attend(chunks, shared, dropout, num_queries):
+    attend = functools.partial(
+        _attend_chunk, shared=shared, dropout=dropout, num_queries=num_queries
+    )
+    return jax.lax.map(attend, chunks)
 
 
-def _forward(chunks, shared, num_queries):
-    return _attend(chunks, shared, num_queries), (chunks, shared)
+def _forward(chunks, shared, dropout, num_queries):
+    return _attend(chunks, shared, dropout, num_queries), (chunks, shared, dropout)
 
 
 def _backward(num_queries, saved, gradients):
-    chunks, shared = saved
+    chunks, shared, dropout = saved
 
     def add_chunk(total, scanned):
         chunk, gradient = scanned
 
-        def attend(query, position_query, *shared_inputs):
+        def attend(query, position_query, shared):
             replaced = chunk._replace(query=query, position_query=position_query)
-            inputs = SharedInputs(*shared_inputs, shared.dropout)
-            return _attend_chunk(replaced, inputs, num_queries)
+            return _attend_chunk(replaced, shared, dropout, num_queries)
 
-        _, pull = jax.vjp(attend, chunk.query, chunk.position_query, *shared[:3])
-        *d_queries, d_key, d_value, d_relative = pull(gradient)
-        d_shared = (d_key, d_value, d_relative)
+        _, pull = jax.vjp(attend, chunk.query, chunk.position_query, shared)
+        *d_queries, d_shared = pull(gradient)
         total = jax.tree.map(lambda a, b: a + upcast_to_f32(b), total, d_shared)
         return total, d_queries
 
-    zeros = jax.tree.map(lambda x: upcast_to_f32(jnp.zeros_like(x)), shared[:3])
+    zeros = jax.tree.map(lambda x: upcast_to_f32(jnp.zeros_like(x)), shared)
     total, d_queries = jax.lax.scan(add_chunk, zeros, (chunks, gradients))
-    total = jax.tree.map(lambda x, like: x.astype(like.dtype), total, shared[:3])
-    return QueryChunk(*d_queries, None, None), SharedInputs(*total, None)
+    total = jax.tree.map(lambda x, like: x.astype(like.dtype), total, shared)
+    return QueryChunk(*d_queries, None, None), total, None
 
 
 _attend.defvjp(_forward, _backward)

@@ -13,20 +13,35 @@ A run may move between devices: on a device without the implementation, it takes
 import importlib
 from collections.abc import Callable
 
-from models.common.devices import device_kind
+import jax
 
-# "module:function", imported on first use; all share the signature of `xla_attention`.
+# "module:function", imported on first use, with the parameters of `xla_attention`.
 IMPLEMENTATIONS = {
     "xla": "models.attention.dot_product:xla_attention",
     "blockwise": "models.attention.blockwise:blockwise_attention",
     "pallas": "models.attention.pallas_tpu.attention:flash_attention_tpu",
     "cudnn": "models.attention.cudnn:cudnn_attention",
 }
+TPUS_BEFORE_V5 = ("TPU v2", "TPU v3", "TPU v4")
+AMD_PREFIXES = ("AMD", "gfx")  # of JAX's platform "gpu" too
 SUPPORTED_DEVICES = {  # see `device_kind`; "xla" runs on all
     "blockwise": ("cpu", "gpu", "amd gpu", "tpu", "old tpu"),
     "pallas": ("tpu",),
     "cudnn": ("gpu",),
 }
+
+
+def device_kind() -> str:
+    """Returns the kind of device that the current program is traced for.
+
+    One of "cpu", "gpu" (NVIDIA), "amd gpu", "tpu" and "old tpu", or JAX's platform.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    if device.device_kind.startswith(TPUS_BEFORE_V5):
+        return "old tpu"
+    if device.device_kind.startswith(AMD_PREFIXES):
+        return "amd gpu"
+    return {"cuda": "gpu"}.get(device.platform, device.platform)
 
 
 def is_supported(name: str) -> bool:

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention.relative import relative_shift
-from models.common.dropout import DropoutMask, Keys, apply_dropout_mask
-from models.common.dtypes import Scalar, upcast_to_f32
+from models.common.dropout import DropoutMask, apply_dropout_mask
+from models.common.dtypes import upcast_to_f32
 from models.common.masks import masked_softmax
 from models.common.matmul import kv_gradient, qk_logits, relative_logits
 
 
 class AttentionInputs(NamedTuple):
-    """Queries and keys of attention, with those of relative positions.
+    """Queries, keys and values of attention, with keys of relative positions.
 
     Attributes:
       query, key: queries of the content and keys, not yet scaled.
@@ -30,13 +30,13 @@ class AttentionInputs(NamedTuple):
 
     query: Float[Array, "B H T K"]
     key: Float[Array, "B H S K"]
+    value: Float[Array, "B H S K"]
     position_query: Float[Array, "B H T K"] | None = None
     relative_keys: Float[Array, "C H K"] | None = None
 
 
 def dot_product_attention(
     inputs: AttentionInputs,
-    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
     dropout: DropoutMask | None = None,
     ring_start: Int[Array, ""] | None = None,
@@ -50,10 +50,10 @@ def dot_product_attention(
 
     Returns the output and the attention weights before dropout.
     """
-    logits = attention_logits(inputs, ring_start) * value.shape[-1] ** -0.5
+    logits = attention_logits(inputs, ring_start) * inputs.value.shape[-1] ** -0.5
     weights = masked_softmax(logits, mask)
-    dropped = _drop(weights, dropout, weights.shape[2])
-    return jnp.einsum("BHTS,BHSK->BHTK", dropped, value), weights
+    dropped = _drop(weights, dropout)
+    return jnp.einsum("BHTS,BHSK->BHTK", dropped, inputs.value), weights
 
 
 def attention_logits(
@@ -64,7 +64,7 @@ def attention_logits(
     Args:
       ring_start: slot of the oldest key of a ring buffer; None: slots are in order.
     """
-    query, key, position_query, relative_keys = inputs
+    query, key, _, position_query, relative_keys = inputs
     logits = qk_logits(query, key)
     if relative_keys is None:
         return logits
@@ -75,12 +75,12 @@ def attention_logits(
     return logits + relative
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def xla_attention(
     inputs: AttentionInputs,
-    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
-    dropout_keys: Keys | None,
-    dropout_rate: Scalar,
+    dropout: DropoutMask | None = None,
+    num_queries: int | None = None,
 ) -> Float[Array, "B H T K"]:
     """Computes the output of `dot_product_attention` with less memory and time.
 
@@ -92,34 +92,14 @@ def xla_attention(
         da_j = e_j / l * (g . v_j - g . output)
 
     Args:
-      dropout_keys: keys of the dropout mask of weights; None: no dropout.
+      dropout: mask of the weights, offset to the first of these T queries.
+      num_queries: number of all queries of which these are a part; None: T.
     """
-    dropout = make_dropout_mask(dropout_keys, dropout_rate)
-    return xla_attention_chunk(inputs, value, mask, dropout, inputs.query.shape[2])
+    return _forward(inputs, mask, dropout, num_queries)[0]
 
 
-def make_dropout_mask(keys: Keys | None, rate: Scalar) -> DropoutMask | None:
-    """Returns the dropout mask of attention weights; None without keys."""
-    return None if keys is None else DropoutMask.from_rate(keys, rate)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def xla_attention_chunk(
-    inputs: AttentionInputs,
-    value: Float[Array, "B H S K"],
-    mask: Bool[Array, "#B 1 #T S"],
-    dropout: DropoutMask | None,
-    num_queries: int,
-) -> Float[Array, "B H T K"]:
-    """Computes `xla_attention` for T of `num_queries` queries.
-
-    Args:
-      dropout: mask of the weights of all queries, offset to the first of these T.
-    """
-    return _forward(inputs, value, mask, dropout, num_queries)[0]
-
-
-def _forward(inputs, value, mask, dropout, num_queries):
+def _forward(inputs, mask, dropout, num_queries):
+    value = inputs.value
     logits, pull = jax.vjp(attention_logits, inputs)
     exps, total = masked_exp(upcast_to_f32(logits * value.shape[-1] ** -0.5), mask)
     exps = exps.astype(value.dtype)
@@ -139,10 +119,10 @@ def _backward(num_queries, saved, gradient):
     mean = upcast_to_f32(gradient * output).sum(axis=-1, keepdims=True)
     d_logits = exps * (d_exps - mean) * value.shape[-1] ** -0.5
     (d_inputs,) = pull(d_logits.astype(value.dtype))
-    return d_inputs, d_value, None, None
+    return d_inputs._replace(value=d_value), None, None
 
 
-xla_attention_chunk.defvjp(_forward, _backward)
+xla_attention.defvjp(_forward, _backward)
 
 
 def masked_exp(
@@ -155,11 +135,11 @@ def masked_exp(
     return exps, exps.sum(axis=-1, keepdims=True)
 
 
-def _drop(weights, dropout, num_queries):
+def _drop(weights, dropout, num_queries=None):
     if dropout is None:
         return weights
-    batch_size, heads, _, num_keys = weights.shape
-    whole = (batch_size, heads, num_queries, num_keys)
+    batch_size, heads, size, num_keys = weights.shape
+    whole = (batch_size, heads, num_queries or size, num_keys)
     return apply_dropout_mask(weights, dropout, weights.shape, whole)
 
 

@@ -5,7 +5,7 @@ since are stored by beam group: W beams that may continue one another share W sl
 each of L steps. Each beam keeps back-pointers (`ancestry`) to the slots of its own
 tokens, so that a search which reorders beams moves no keys and values. The price: a
 query computes logits for the slots of its whole group, W a step, of which
-`ancestry_mask` leaves one.
+the step mask leaves one.
 
 Keys are transposed, [B, H, K, S]: XLA's CPU backend multiplies them with several
 queries in half of the time, and with one query in the same time.
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.common.devices import device_kind
+from models.attention.dispatch import device_kind
 from models.common.dtypes import DType
 from models.common.masks import masked_softmax
 
@@ -51,7 +51,7 @@ class PrefixCache(NamedTuple):
         return self.valid.shape[1]
 
     def transpose_keys(self) -> "PrefixCache":
-        """Returns the cache in the layout that decoding reads."""
+        """Returns the cache with keys transposed."""
         return self._replace(kv=tuple(map(transpose_keys, self.kv)))
 
 
@@ -88,7 +88,8 @@ class DecodeState(NamedTuple):
     @property
     def beams_per_group(self) -> int:
         """Number of beams that share a cache (W)."""
-        return num_slots(self.kv[0]) // self.ancestry.shape[2]
+        num_slots = sum(values.shape[2] for _, values in self.kv[0])
+        return num_slots // self.ancestry.shape[2]
 
     def expand_to_beams(self, count: int, *, related: bool) -> "DecodeState":
         """Repeats the one beam of each sentence.
@@ -101,7 +102,7 @@ class DecodeState(NamedTuple):
         return DecodeState(kv, jnp.repeat(self.ancestry, count, axis=1), self.step)
 
     def gather_beams(self, parents: Int[Array, "B N"]) -> "DecodeState":
-        """Returns the beams that continue the given beams of the same sentence.
+        """Reorders the cache: each beam continues the given one of its sentence.
 
         Raises:
           ValueError: the beams of a sentence are separate groups.
@@ -118,9 +119,8 @@ class DecodeState(NamedTuple):
         """Points each beam to the slot that it writes in this step."""
         beams = jnp.arange(self.ancestry.shape[1], dtype=self.ancestry.dtype)
         slots = jnp.broadcast_to(beams % self.beams_per_group, self.ancestry.shape[:2])
-        ancestry = jax.lax.dynamic_update_index_in_dim(
-            self.ancestry, slots, self.step, axis=2
-        )
+        update = jax.lax.dynamic_update_index_in_dim
+        ancestry = update(self.ancestry, slots, self.step, axis=2)
         return self._replace(ancestry=ancestry)
 
     def end_step(self, kv: tuple[KVBlocks, ...]) -> "DecodeState":
@@ -169,10 +169,12 @@ def step_masks(
     relative = num_prefix + state.step - jnp.arange(total)
     near = (relative >= 0) & (relative < window)
     near_prefix, near_steps = jnp.split(near, [num_prefix])
-    generated = ancestry_mask(state) & jnp.repeat(near_steps, state.beams_per_group)
-    prefix_mask = jnp.broadcast_to(
-        (prefix.valid & near_prefix)[:, None], (*generated.shape[:2], num_prefix)
-    )
+    # Which of the L W slots of its group hold a beam's own tokens.
+    own = state.ancestry[..., None] == jnp.arange(state.beams_per_group)
+    generated = own & near_steps[:, None]
+    generated = generated.reshape(*state.ancestry.shape[:2], -1)
+    prefix_mask = (prefix.valid & near_prefix)[:, None]
+    prefix_mask = jnp.broadcast_to(prefix_mask, (*generated.shape[:2], num_prefix))
     mask = jnp.concatenate([prefix_mask, generated], axis=-1)
     positions = (prefix.next_position + state.step)[:, None]
 
@@ -189,27 +191,17 @@ def step_masks(
     )
 
 
-def ancestry_mask(state: DecodeState) -> Bool[Array, "B N S"]:
-    """Returns which of the L W slots of its group hold a beam's own tokens."""
-    own = state.ancestry[..., None] == jnp.arange(state.beams_per_group)
-    return own.reshape(*state.ancestry.shape[:2], -1)
-
-
-class StepQueries(NamedTuple):
-    """Queries of one token of each beam: of the content and of relative positions."""
-
-    content: Float[Array, "B H N K"]
-    position: Float[Array, "B H N K"]
-
-
 def decode_attention(
-    queries: StepQueries, prefix: TransposedKV, blocks: KVBlocks, step_mask: StepMask
+    query: Float[Array, "B H N K"],
+    position_query: Float[Array, "B H N K"],
+    prefix: TransposedKV,
+    blocks: KVBlocks,
+    step_mask: StepMask,
 ) -> Float[Array, "B H N K"]:
     """Computes attention over the prefix and the blocks up to the active one."""
+    inputs = (query, position_query, prefix, step_mask)
     branches = [
-        functools.partial(
-            _attend_blocks, queries, prefix, blocks[: last + 1], step_mask
-        )
+        functools.partial(_attend_blocks, *inputs, blocks[: last + 1])
         for last in range(len(blocks))
     ]
     if len(branches) == 1:
@@ -217,20 +209,20 @@ def decode_attention(
     return jax.lax.switch(step_mask.active_block, branches)
 
 
-def _attend_blocks(queries, prefix, blocks, step_mask):
+def _attend_blocks(query, position_query, prefix, step_mask, blocks):
     keys, values = prefix
     batch_size, num_prefix, num_groups = len(keys), keys.shape[3], len(blocks[0][0])
-    beams_per_group = batch_size * queries.content.shape[2] // num_groups
-    grouped = split_groups(queries.content, num_groups)
+    beams_per_group = batch_size * query.shape[2] // num_groups
+    grouped = split_groups(query, num_groups)
     logits = [jnp.einsum("GHWK,GHKS->GHWS", grouped, keys) for keys, _ in blocks]
     ends = list(itertools.accumulate(part.shape[-1] for part in logits))
     logits = [
-        jnp.einsum("BHNK,BHKC->BHNC", queries.content, keys),
+        jnp.einsum("BHNK,BHKC->BHNC", query, keys),
         merge_groups(jnp.concatenate(logits, axis=-1), batch_size),
     ]
     if step_mask.relative_keys is not None:
         near = step_mask.relative_keys[: num_prefix + ends[-1] // beams_per_group]
-        relative = jnp.einsum("BHNK,SHK->BHNS", queries.position, near)
+        relative = jnp.einsum("BHNK,SHK->BHNS", position_query, near)
         of_prefix, of_steps = jnp.split(relative, [num_prefix], axis=-1)
         logits[0] += of_prefix
         logits[1] += jnp.repeat(of_steps, beams_per_group, axis=-1)
@@ -287,14 +279,9 @@ def block_sizes(max_steps: int) -> tuple[int, ...]:
 
 def init_blocks(like: TransposedKV, max_steps: int) -> KVBlocks:
     """Returns empty blocks of one beam a sentence, next to a prefix like this."""
-    _, values = like
-    batch_size, heads, _, head_dim = values.shape
-
-    def init_block(steps):
-        keys = jnp.zeros((batch_size, heads, head_dim, steps), values.dtype)
-        return keys, jnp.swapaxes(keys, 2, 3)
-
-    return tuple(init_block(steps) for steps in block_sizes(max_steps))
+    shape, dtype = like[0].shape[:3], like[0].dtype
+    keys = (jnp.zeros((*shape, steps), dtype) for steps in block_sizes(max_steps))
+    return tuple((empty, jnp.swapaxes(empty, 2, 3)) for empty in keys)
 
 
 def tile_beams(blocks: KVBlocks, count: int, *, related: bool) -> KVBlocks:
@@ -304,11 +291,6 @@ def tile_beams(blocks: KVBlocks, count: int, *, related: bool) -> KVBlocks:
         (jnp.repeat(keys, count, key_axis), jnp.repeat(values, count, value_axis))
         for keys, values in blocks
     )
-
-
-def num_slots(blocks: KVBlocks) -> int:
-    """Returns the number of slots of all blocks (L W)."""
-    return sum(values.shape[2] for _, values in blocks)
 
 
 def active_block(step: Int[Array, ""], max_steps: int) -> Int[Array, ""]:
@@ -335,12 +317,8 @@ def update_cache(
         steps = old_values.shape[2] // beams_per_group
         inside = len(blocks) == 1 or (step >= first) & (step < first + steps)
         start = jnp.clip(step - first, 0, steps - 1) * beams_per_group
-        updated.append(
-            (
-                _write(old_keys, keys, start, inside, axis=3),
-                _write(old_values, values, start, inside, axis=2),
-            )
-        )
+        old_keys = _write(old_keys, keys, start, inside, axis=3)
+        updated.append((old_keys, _write(old_values, values, start, inside, axis=2)))
         first += steps
     return tuple(updated)
 

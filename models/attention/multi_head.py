@@ -10,21 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models.attention.dispatch import select_implementation
-from models.attention.dot_product import (
-    AttentionInputs,
-    dot_product_attention,
-    make_dropout_mask,
-)
+from models.attention.dot_product import AttentionInputs, dot_product_attention
 from models.attention.kv_cache import (
     KV,
     KVBlocks,
     StepMask,
-    StepQueries,
     TransposedKV,
     decode_attention,
 )
 from models.attention.positions import apply_rope
-from models.common.dropout import Dropout, is_zero_rate
+from models.common.dropout import Dropout
 from models.common.dtypes import DType, Scalar
 from models.common.layers import Dense, Embedding, Initializer, normal
 from models.common.masks import masked_softmax
@@ -66,21 +61,18 @@ class MultiHeadAttention(nn.Module):
         if not self.share_qkv:
             self.key = Dense(split, axes, **options)
             self.value = Dense(split, axes, **options)
-        self.output = Dense(
-            (self.width,), ("heads", "kv", "embed"), num_inputs=2, **options
-        )
+        axes = ("heads", "kv", "embed")
+        self.output = Dense((self.width,), axes, num_inputs=2, **options)
         self.drop = Dropout(self.dropout)
 
     def project_query(self, x: Float[Array, "B T D"]) -> Float[Array, "B H T K"]:
-        """Computes the queries of each head."""
         return jnp.swapaxes(self.query(x), 1, 2)
 
     def project_kv(self, content: Float[Array, "B S D"]) -> KV:
-        """Computes the keys and values of each head."""
         if self.share_qkv:
             return self.project_query(content), self.project_query(content)
-        keys, values = self.key(content), self.value(content)
-        return jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2)
+        projected = (self.key(content), self.value(content))
+        return tuple(jnp.swapaxes(each, 1, 2) for each in projected)
 
     def project_output(self, heads: Float[Array, "B H T K"]) -> Float[Array, "B T D"]:
         """Applies W^O to the outputs of all heads."""
@@ -95,30 +87,25 @@ class MultiHeadAttention(nn.Module):
         train: bool,
     ) -> Float[Array, "B T D"]:
         """Computes attention of each position of x over projected keys and values."""
-        keys, values = kv
-        inputs = AttentionInputs(self.project_query(x), keys)
-        return self._attend(inputs, values, mask, train=train)
+        inputs = AttentionInputs(self.project_query(x), *kv)
+        return self._attend(inputs, mask, train=train)
 
-    def _attend(self, inputs, values, mask, *, ring_start=None, train):
+    def _attend(self, inputs, mask, *, ring_start=None, train):
         """Computes attention, with sown weights if "intermediates" is mutable.
 
-        Args:
-          mask: of the keys in order.
-          ring_start: slot of the oldest key of a ring buffer; None: keys are in order.
+        The mask is that of keys in order, also with a ring buffer.
         """
         if ring_start is not None:
             mask = jnp.roll(mask, ring_start, axis=-1)
-        has_dropout = train and not is_zero_rate(self.dropout)
-        dropout_keys = self.drop.keys() if has_dropout else None
+        dropout = self.drop.draw_mask(deterministic=not train)
         if ring_start is not None or self.is_mutable_collection("intermediates"):
-            dropout = make_dropout_mask(dropout_keys, self.dropout)
             heads, weights = dot_product_attention(
-                inputs, values, mask[:, None], dropout, ring_start
+                inputs, mask[:, None], dropout, ring_start
             )
             self.sow("intermediates", "attention", weights)
         else:
             attention = select_implementation(self.implementation)
-            heads = attention(inputs, values, mask[:, None], dropout_keys, self.dropout)
+            heads = attention(inputs, mask[:, None], dropout)
         return self.project_output(heads)
 
     def decode_cross_attention(
@@ -162,10 +149,9 @@ class SelfAttention(MultiHeadAttention):
         super().setup()
         shape = (self.heads, self.head_dim)
         init = self.kernel_init or normal(0.02)
+        axes = ("embed", "heads", "kv")
         if self.position_encoding == "relative":
-            self.position_key = Dense(
-                shape, ("embed", "heads", "kv"), use_bias=False, kernel_init=init
-            )
+            self.position_key = Dense(shape, axes, use_bias=False, kernel_init=init)
         if self.position_encoding == "shaw":
             rows = 2 * self.max_distance + 1
             self.distance_embedding = Embedding(rows, self.head_dim, init, (None, "kv"))
@@ -188,10 +174,7 @@ class SelfAttention(MultiHeadAttention):
             return jnp.repeat(keys[:, None], self.heads, axis=1)
         return None
 
-    def apply_rope(
-        self, x: Float[Array, "B H S K"], positions: Int[Array, "#B #S"]
-    ) -> Float[Array, "B H S K"]:
-        """Rotates queries or keys by their positions, if the scheme is rotary."""
+    def _rotate(self, x, positions):
         return apply_rope(x, positions) if self.position_encoding == "rotary" else x
 
     def project_kv(
@@ -199,10 +182,10 @@ class SelfAttention(MultiHeadAttention):
     ) -> KV:
         """Computes keys, rotated if the scheme is rotary, and values."""
         keys, values = super().project_kv(content)
-        return self.apply_rope(keys, positions), values
+        return self._rotate(keys, positions), values
 
     def _content_and_position_queries(self, x, positions, biases):
-        query = self.apply_rope(self.project_query(x), positions)
+        query = self._rotate(self.project_query(x), positions)
         if self.position_encoding != "relative":
             return query, query
         u, v = self.biases if self.untie_biases else biases
@@ -233,12 +216,11 @@ class SelfAttention(MultiHeadAttention):
             # Rolls the smaller arrays: keys and values, not the logits of many queries.
             kv = tuple(jnp.roll(slots, -ring_start, axis=2) for slots in kv)
             ring_start = None
-        keys, values = kv
         query, position_query = self._content_and_position_queries(x, positions, biases)
         if relative_keys is None:
             position_query = None
-        inputs = AttentionInputs(query, keys, position_query, relative_keys)
-        return self._attend(inputs, values, mask, ring_start=ring_start, train=train)
+        inputs = AttentionInputs(query, *kv, position_query, relative_keys)
+        return self._attend(inputs, mask, ring_start=ring_start, train=train)
 
     def decode_self_attention(
         self,
@@ -250,8 +232,9 @@ class SelfAttention(MultiHeadAttention):
     ) -> Float[Array, "B N D"]:
         """Computes attention of one token of each beam over prefix and ancestors."""
         queries = self._content_and_position_queries(x, step_mask.positions, biases)
-        heads = decode_attention(StepQueries(*queries), prefix, blocks, step_mask)
-        return self.project_output(heads)
+        return self.project_output(
+            decode_attention(*queries, prefix, blocks, step_mask)
+        )
 
 
 def make_relative_biases(

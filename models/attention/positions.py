@@ -41,12 +41,10 @@ def sinusoidal_encoding(
     """
     rates = 10000.0 ** (-jnp.arange(0, width, 2) / width)
     angles = positions[..., None].astype(jnp.float32) * rates
-    waves = (jnp.sin(angles), jnp.cos(angles))
-    if interleaved:
-        encoding = jnp.stack(waves, axis=-1).reshape(*positions.shape, -1)
-    else:
-        encoding = jnp.concatenate(waves, axis=-1)
-    return encoding[..., :width]
+    waves = jnp.stack(
+        (jnp.sin(angles), jnp.cos(angles)), axis=-1 if interleaved else -2
+    )
+    return waves.reshape(*positions.shape, -1)[..., :width]
 
 
 def apply_rope(

@@ -35,10 +35,9 @@ def shift_by_slice(
     logits: Float[Array, "... T C"], *, num_keys: int
 ) -> Float[Array, "... T S"]:
     """Shifts by slicing each row, which a CPU copies without rearranging."""
-    num_queries = logits.shape[-2]
-    padding = [(0, 0)] * (logits.ndim - 1) + [(0, num_queries - 1)]
-    padded = jnp.pad(logits, padding)
-    return slice_rows(padded, num_keys, first=num_queries - 1, step=-1)
+    last = logits.shape[-2] - 1
+    padded = jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, last)])
+    return slice_rows(padded, num_keys, first=last, step=-1)
 
 
 def shift_by_reshape(
@@ -69,11 +68,9 @@ def shift_by_reshape_transpose(
     gradient: Float[Array, "... T S"], *, columns: int
 ) -> Float[Array, "... T C"]:
     """Transposes `shift_by_reshape`, for gradients with a causal mask applied."""
-    *batch, num_queries, num_keys = gradient.shape
-    like = jax.ShapeDtypeStruct((*batch, num_queries, columns), gradient.dtype)
-    shift = functools.partial(shift_by_reshape, num_keys=num_keys)
-    (transposed,) = jax.linear_transpose(shift, like)(gradient)
-    return transposed
+    like = jax.ShapeDtypeStruct((*gradient.shape[:-1], columns), gradient.dtype)
+    shift = functools.partial(shift_by_reshape, num_keys=gradient.shape[-1])
+    return jax.linear_transpose(shift, like)(gradient)[0]
 
 
 def slice_rows(

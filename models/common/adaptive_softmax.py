@@ -7,7 +7,6 @@ Transformer-XL (Dai et al. 2019).
 """
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,13 +17,11 @@ from models.common.dtypes import DType, Scalar, make_logits
 from models.common.layers import Initializer, zeros
 from utils.errors import UserError
 
-Axes = tuple[str | None, ...]
-
 
 def cluster_bounds(
     vocab_size: int, cutoffs: tuple[int, ...]
 ) -> tuple[tuple[int, int], ...]:
-    """Returns the first word and the end of each cluster; one without cut-offs.
+    """Returns the first word and the end of each cluster.
 
     Raises:
       UserError: the cut-offs leave a cluster empty.
@@ -79,13 +76,11 @@ class ClusteredVocab(nn.Module):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Number of words in each cluster."""
-        spans = cluster_bounds(self.vocab_size, self.cutoffs)
-        return tuple(stop - start for start, stop in spans)
+        bounds = cluster_bounds(self.vocab_size, self.cutoffs)
+        return tuple(stop - start for start, stop in bounds)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Width of the embeddings of each cluster."""
         return cluster_widths(self.embedding_width, self.div_val, len(self.cutoffs) + 1)
 
     @property
@@ -93,29 +88,25 @@ class ClusteredVocab(nn.Module):
         """Whether embeddings are projected: as in the authors' code, also if E = D."""
         return self.div_val > 1 or self.embedding_width != self.width
 
-    def make_param(self, name: str, init: Initializer, axes: Axes, shape) -> Array:
-        """Creates a parameter with logical axes."""
+    def make_param(
+        self, name: str, init: Initializer, axes: tuple[str | None, ...], shape
+    ) -> Array:
         return self.param(name, nn.with_logical_partitioning(init, axes), shape)
 
     def make_embeddings(self) -> tuple[Float[Array, "..."], ...]:
         """Creates the embeddings of each cluster: `table_0`, `table_1`, ..."""
-        shapes = zip(self.sizes, self.widths, strict=True)
         return tuple(
             self.make_param(f"table_{i}", self.init, ("vocab", "embed"), shape)
-            for i, shape in enumerate(shapes)
+            for i, shape in enumerate(zip(self.sizes, self.widths, strict=True))
         )
 
     def make_projections(self, number: int) -> tuple[Float[Array, "_ D"] | None, ...]:
         """Creates `projection_0`, ... of the first clusters; None without any."""
         if not self.has_projections:
             return (None,) * number
+        init, axes = self.projection_init, (None, "embed")
         return tuple(
-            self.make_param(
-                f"projection_{i}",
-                self.projection_init,
-                (None, "embed"),
-                (width, self.width),
-            )
+            self.make_param(f"projection_{i}", init, axes, (width, self.width))
             for i, width in enumerate(self.widths[:number])
         )
 
@@ -132,11 +123,9 @@ class AdaptiveEmbedding(ClusteredVocab):
 
     def setup(self):
         self.tables = self.make_embeddings()
-        number = len(self.sizes)
-        if self.div_val == 1:
-            self.projections = self.make_projections(1) * number
-        else:
-            self.projections = self.make_projections(number)
+        num_clusters = len(self.sizes)
+        own = 1 if self.div_val == 1 else num_clusters
+        self.projections = self.make_projections(own) * (num_clusters // own)
 
     def __call__(
         self, tokens: Int[Array, "..."], dtype: DType = jnp.float32
@@ -154,66 +143,6 @@ class AdaptiveEmbedding(ClusteredVocab):
             return sum(vectors) @ self.projections[0].astype(dtype)
         projections = (matrix.astype(dtype) for matrix in self.projections)
         return sum(map(jnp.matmul, vectors, projections))
-
-
-class ClusterSoftmax(NamedTuple):
-    """Softmax over one cluster, softmax(T P h + b).
-
-    Attributes:
-      projection: P, in the embedding's shape, [width of the cluster, D], or None.
-      table: T, the output embeddings of the cluster.
-      bias: b, of each word.
-    """
-
-    projection: Float[Array, "E D"] | None
-    table: Float[Array, "N E"]
-    bias: Float[Array, "N"]
-
-    def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... E"]:
-        """Projects hidden states to the width of the cluster, P h."""
-        if self.projection is None:
-            return hidden
-        return hidden @ self.projection.astype(hidden.dtype).T
-
-    def log_probs(self, hidden: Float[Array, "... D"]) -> Float[Array, "... N"]:
-        """Computes log probabilities of all entries in float32."""
-        logits = make_logits(self.project(hidden), self.table, self.bias)
-        return nn.log_softmax(logits)
-
-    def log_prob(
-        self, hidden: Float[Array, "B T D"], entries: Int[Array, "B T"]
-    ) -> Float[Array, "B T"]:
-        """Computes the log probability of one entry for each token, in float32."""
-        return self.log_prob_and_log_z(hidden, entries)[0]
-
-    def log_prob_and_log_z(
-        self,
-        hidden: Float[Array, "B T D"],
-        entries: Int[Array, "B T"],
-        smoothing: Scalar = 0.0,
-    ) -> LogProbAndLogZ:
-        """Computes `log_prob`, with label smoothing, and log Z."""
-        hidden = self.project(hidden)
-        return blockwise_log_prob(hidden, entries, self.table, self.bias, smoothing)
-
-
-def adaptive_log_prob(
-    hidden: Float[Array, "B T D"],
-    labels: Int[Array, "B T"],
-    softmaxes: tuple[ClusterSoftmax, ...],
-    cutoffs: tuple[int, ...],
-) -> Float[Array, "B T"]:
-    """Computes the log probability of each label; see `AdaptiveHead`."""
-    first, *tails = softmaxes
-    shortlist = len(first.bias) - len(tails)
-    number = sum((labels >= cutoff for cutoff in cutoffs), jnp.zeros_like(labels))
-    entries = jnp.where(number == 0, labels, shortlist + number - 1)
-    total = first.log_prob(hidden, entries)
-    for i, (tail, start) in enumerate(zip(tails, cutoffs, strict=True), start=1):
-        inside = number == i
-        within = tail.log_prob(hidden, jnp.where(inside, labels - start, 0))
-        total += jnp.where(inside, within, 0)
-    return total
 
 
 class AdaptiveHead(ClusteredVocab):
@@ -248,10 +177,13 @@ class AdaptiveHead(ClusteredVocab):
                 "model.tie_projections=True: it needs tied embeddings; "
                 "set it to False or model.tie_embeddings=True"
             )
-        if self.embedding is None:
-            self.own_tables = self.make_embeddings()
         own = 1 if self.tie_projections else len(self.sizes)
-        self.own_projections = self.make_projections(own)
+        if self.embedding is None:
+            self.tables = self.make_embeddings()
+        else:
+            self.tables = self.embedding.tables
+        tied = self.embedding.projections[own:] if self.tie_projections else ()
+        self.projections = self.make_projections(own) + tied
         self.biases = tuple(
             self.make_param(f"bias_{i}", zeros, ("vocab",), (size,))
             for i, size in enumerate(self.sizes)
@@ -265,34 +197,22 @@ class AdaptiveHead(ClusteredVocab):
                 "cluster_bias", zeros, (None,), shape[:1]
             )
 
-    @property
-    def tables(self) -> tuple[Float[Array, "..."], ...]:
-        """Output embeddings of each cluster, a row for each word."""
-        return self.own_tables if self.embedding is None else self.embedding.tables
-
-    @property
-    def projections(self) -> tuple[Float[Array, "_ D"] | None, ...]:
-        """Projection of each cluster, or None."""
-        own = self.own_projections
-        if not self.tie_projections:
-            return own
-        return own + self.embedding.projections[len(own) :]
-
-    @property
-    def softmaxes(self) -> tuple[ClusterSoftmax, ...]:
-        """Softmaxes p_0, with the columns of tail clusters, and p_1, p_2, ..."""
-        parts = zip(self.projections, self.tables, self.biases, strict=True)
-        first, *tails = (ClusterSoftmax(*part) for part in parts)
+    def _softmax_inputs(self, hidden):
+        """Returns (P_i h, T_i, b_i) of p_0, with columns of tail clusters, p_1, ..."""
+        tables, biases = [*self.tables], [*self.biases]
         if self.cutoffs:
-            first = first._replace(
-                table=jnp.concatenate([first.table, self.cluster_table]),
-                bias=jnp.concatenate([first.bias, self.cluster_bias]),
-            )
-        return first, *tails
+            tables[0] = jnp.concatenate([tables[0], self.cluster_table])
+            biases[0] = jnp.concatenate([biases[0], self.cluster_bias])
+        projected = [
+            hidden if matrix is None else hidden @ matrix.astype(hidden.dtype).T
+            for matrix in self.projections
+        ]
+        return list(zip(projected, tables, biases, strict=True))
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Computes normalised log probabilities of all words in float32."""
-        first, *tails = (softmax.log_probs(hidden) for softmax in self.softmaxes)
+        softmaxes = self._softmax_inputs(hidden)
+        first, *tails = (nn.log_softmax(make_logits(*each)) for each in softmaxes)
         columns = first[..., self.sizes[0] :]
         words = [columns[..., i, None] + tail for i, tail in enumerate(tails)]
         return jnp.concatenate([first[..., : self.sizes[0]], *words], axis=-1)
@@ -317,7 +237,20 @@ class AdaptiveHead(ClusteredVocab):
                 f"label_smoothing={smoothing}: an adaptive softmax does not support "
                 "it; set it to 0"
             )
-        return adaptive_log_prob(hidden, labels, self.softmaxes, self.cutoffs)
+
+        def log_prob(softmax, entries):
+            projected, table, bias = softmax
+            return blockwise_log_prob(projected, entries, table, bias, 0.0)[0]
+
+        first, *tails = self._softmax_inputs(hidden)
+        number = sum((labels >= cut for cut in self.cutoffs), jnp.zeros_like(labels))
+        entries = jnp.where(number == 0, labels, self.sizes[0] + number - 1)
+        total = log_prob(first, entries)
+        for i, (tail, start) in enumerate(zip(tails, self.cutoffs, strict=True), 1):
+            inside = number == i
+            within = log_prob(tail, jnp.where(inside, labels - start, 0))
+            total += jnp.where(inside, within, 0)
+        return total
 
     def log_prob_and_log_z(
         self,
@@ -335,5 +268,5 @@ class AdaptiveHead(ClusteredVocab):
             raise UserError(
                 "z_loss: an adaptive softmax has one Z for each cluster; set it to 0"
             )
-        [only] = self.softmaxes
-        return only.log_prob_and_log_z(hidden, labels, smoothing)
+        [(projected, table, bias)] = self._softmax_inputs(hidden)
+        return blockwise_log_prob(projected, labels, table, bias, smoothing)

@@ -9,12 +9,14 @@ sent between devices once, since chunks have no rows in common.
 A single chunk, of few enough logits, is stored for the backward pass.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from models.common.dropout import is_zero_rate
 from models.common.dtypes import Scalar, make_logits
 
 CHUNK_LOGITS = 2**24  # maximum; 64 MiB of float32
@@ -42,11 +44,8 @@ def split_vocab(
     padding = -len(table) % number
     table = jnp.pad(table, ((0, padding), (0, 0)))
     bias = jnp.pad(bias, (0, padding), constant_values=-jnp.inf)
-    return VocabChunk(
-        jnp.arange(number),
-        jnp.swapaxes(table.reshape(-1, number, table.shape[1]), 0, 1),
-        jnp.swapaxes(bias.reshape(-1, number), 0, 1),
-    )
+    split = [x.reshape(-1, number, *x.shape[1:]) for x in (table, bias)]
+    return VocabChunk(jnp.arange(number), *(jnp.swapaxes(x, 0, 1) for x in split))
 
 
 def merge_vocab(chunks: Float[Array, "N W ..."], size: int) -> Float[Array, "V ..."]:
@@ -67,8 +66,8 @@ def blockwise_log_prob(
     smoothing: Scalar,
 ) -> LogProbAndLogZ:
     """Computes the log probability of labels, see `OutputHead.log_prob`, and log Z."""
-    is_zero = isinstance(smoothing, int | float) and smoothing == 0
-    return _log_prob(hidden, labels, table, bias, None if is_zero else smoothing)
+    smoothing = None if is_zero_rate(smoothing) else smoothing
+    return _log_prob(hidden, labels, table, bias, smoothing)
 
 
 @jax.custom_vjp
@@ -93,7 +92,7 @@ def _forward(hidden, labels, table, bias, smoothing):
     def add_without_logits(sums, chunk):
         return add_chunk(sums, chunk)[0], None
 
-    zeros = jnp.zeros(labels.shape, logits_dtype(hidden))
+    zeros = jnp.zeros(labels.shape, jnp.promote_types(hidden.dtype, jnp.float32))
     sums = (zeros - jnp.inf, zeros, zeros)
     if number == 1:
         sums, logits = add_chunk(sums, jax.tree.map(lambda leaf: leaf[0], chunks))
@@ -113,7 +112,7 @@ def _backward(saved, gradients):
     smoothing = 0.0 if smoothing is None else smoothing
     d_log_prob, d_log_z = gradients
     number = num_chunks(labels.size, len(table))
-    dtype = logits_dtype(hidden)
+    dtype = jnp.promote_types(hidden.dtype, jnp.float32)
 
     def add_chunk(d_hidden, chunk, logits):
         p = jnp.exp(logits - log_z[..., None])
@@ -124,16 +123,12 @@ def _backward(saved, gradients):
         d_logits = d_logits + (d_log_z - d_log_prob)[..., None] * p
         d_bias = d_logits.sum(axis=(0, 1))
         d_logits = d_logits.astype(hidden.dtype)
+        einsum = functools.partial(jnp.einsum, preferred_element_type=dtype)
         if hidden.dtype == dtype:  # the faster order, see matmul.py
-            d_table = jnp.einsum("BTD,BTW->DW", hidden, d_logits).T
+            d_table = einsum("BTD,BTW->DW", hidden, d_logits).T
         else:  # XLA's CPU backend has no such product with sums in float32
-            d_table = jnp.einsum(
-                "BTW,BTD->WD", d_logits, hidden, preferred_element_type=dtype
-            )
-        narrow = chunk.table.astype(hidden.dtype)
-        d_hidden += jnp.einsum(
-            "BTW,WD->BTD", d_logits, narrow, preferred_element_type=dtype
-        )
+            d_table = einsum("BTW,BTD->WD", d_logits, hidden)
+        d_hidden += einsum("BTW,WD->BTD", d_logits, chunk.table.astype(hidden.dtype))
         return d_hidden, (d_table, d_bias)
 
     def recompute_chunk(d_hidden, chunk):
@@ -147,18 +142,8 @@ def _backward(saved, gradients):
     else:
         d_hidden, d_chunks = jax.lax.scan(recompute_chunk, d_hidden, chunks)
         d_table, d_bias = (merge_vocab(leaf, len(table)) for leaf in d_chunks)
-    return (
-        d_hidden.astype(hidden.dtype),
-        None,
-        d_table.astype(table.dtype),
-        d_bias.astype(bias.dtype),
-        None,
-    )
+    d_table, d_bias = d_table.astype(table.dtype), d_bias.astype(bias.dtype)
+    return d_hidden.astype(hidden.dtype), None, d_table, d_bias, None
 
 
 _log_prob.defvjp(_forward, _backward)
-
-
-def logits_dtype(hidden: Float[Array, "..."]) -> jnp.dtype:
-    """Returns float32, or float64 if hidden states are float64."""
-    return jnp.promote_types(hidden.dtype, jnp.float32)

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from models.common.dtypes import Scalar
 
@@ -28,15 +28,12 @@ MAX_RATE = 1 - 2**-24  # the largest float32 below 1
 GOLDEN_RATIO_32 = 0x9E3779B9  # odd, so that multiples of it differ modulo 2^32
 
 
-def random_bits(keys: Keys, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """Returns 32 bits for each entry of an array; they repeat after 2^32 entries."""
-    return hash32(keys, linear_index(shape, shape))
-
-
 def linear_index(
     shape: tuple[int, ...], whole: tuple[int, ...]
 ) -> UInt32[Array, "..."]:
     """Returns row-major indices, times GOLDEN_RATIO_32, modulo 2^32.
+
+    They repeat after 2^32 entries.
 
     Args:
       shape: shape of a part that begins at the first entry of the whole array.
@@ -93,24 +90,12 @@ def keep_threshold(rate: Scalar) -> UInt32[Array, ""]:
     return jnp.round(rate * float(SCALE)).astype(jnp.uint32)
 
 
-def keep_mask(keys: Keys, shape: tuple[int, ...], rate: Scalar) -> Bool[Array, "..."]:
-    """Returns a mask that keeps entries with probability 1 - rate, to 2^-25."""
-    return random_bits(keys, shape) >= keep_threshold(rate)
-
-
-def apply_dropout(
-    x: Float[Array, "..."], keys: Keys, shape: tuple[int, ...], rate: Scalar
-) -> Float[Array, "..."]:
-    """Divides entries of x that a mask of `shape` keeps by 1 - rate; others are 0."""
-    return apply_dropout_mask(x, DropoutMask.from_rate(keys, rate), shape, shape)
-
-
 class DropoutMask(NamedTuple):
     """Dropout mask that is computed where it is applied.
 
     Attributes:
       keys: keys of the hash.
-      threshold: the smallest hash that keeps an entry.
+      threshold: the smallest hash that keeps an entry, with probability 1 - rate.
       factor: scale of the entries that are kept.
     """
 
@@ -167,16 +152,19 @@ class Dropout(nn.Module):
     rate: Scalar
     shared_axes: tuple[int, ...] = ()
 
-    def keys(self) -> Keys:
-        """Draws the keys of a new mask."""
-        return jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+    def draw_mask(self, *, deterministic: bool) -> DropoutMask | None:
+        """Draws a new mask; None if nothing is dropped."""
+        if deterministic or is_zero_rate(self.rate):
+            return None
+        keys = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+        return DropoutMask.from_rate(keys, self.rate)
 
     def __call__(
         self, x: Float[Array, "..."], *, deterministic: bool
     ) -> Float[Array, "..."]:
-        if deterministic or is_zero_rate(self.rate):
+        mask = self.draw_mask(deterministic=deterministic)
+        if mask is None:
             return x
-        keys = self.keys()
         shared = {axis % x.ndim for axis in self.shared_axes}
         shape = tuple(1 if i in shared else n for i, n in enumerate(x.shape))
-        return apply_dropout(x, keys, shape, self.rate)
+        return apply_dropout_mask(x, mask, shape, shape)

@@ -49,30 +49,13 @@ def check_field_ranges(config) -> None:
             raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
 
 
-def glorot_uniform(num_inputs: int, num_axes: int) -> Initializer:
-    """Returns Glorot and Bengio's (2010) initializer.
-
-    Args:
-      num_inputs: number of the kernel's first axes that are inputs.
-      num_axes: number of all its axes.
-    """
-    return nn.initializers.variance_scaling(
-        1.0,
-        "fan_avg",
-        "uniform",
-        in_axis=tuple(range(num_inputs)),
-        out_axis=tuple(range(num_inputs, num_axes)),
-    )
-
-
 class Dense(nn.Module):
     """Linear map of the last `num_inputs` axes of the input onto `features`.
 
     Attributes:
       features: sizes of the output axes.
       axes: logical names of the kernel's axes, inputs first.
-      num_inputs: number of input axes.
-      kernel_init: initializer of the kernel; None: Glorot uniform.
+      kernel_init: initializer; None: uniform (Glorot and Bengio 2010).
     """
 
     features: tuple[int, ...]
@@ -84,10 +67,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         shape = x.shape[-self.num_inputs :] + self.features
-        init = self.kernel_init or glorot_uniform(self.num_inputs, len(shape))
-        kernel = self.param(
-            "kernel", nn.with_logical_partitioning(init, self.axes), shape
-        )
+        axes = tuple(range(len(shape)))
+        inputs, outputs = axes[: self.num_inputs], axes[self.num_inputs :]
+        init = self.kernel_init or nn.initializers.glorot_uniform(inputs, outputs)
+        init = nn.with_logical_partitioning(init, self.axes)
+        kernel = self.param("kernel", init, shape)
         y = dense(x, jnp.asarray(kernel, x.dtype), self.num_inputs)
         if not self.use_bias:
             return y
@@ -104,11 +88,8 @@ class Embedding(nn.Module):
     axes: tuple[str | None, str | None] = ("vocab", "embed")
 
     def setup(self):
-        self.table = self.param(
-            "table",
-            nn.with_logical_partitioning(self.init, self.axes),
-            (self.vocab_size, self.width),
-        )
+        init = nn.with_logical_partitioning(self.init, self.axes)
+        self.table = self.param("table", init, (self.vocab_size, self.width))
 
     def __call__(
         self, tokens: Int[Array, "..."], dtype: DType = jnp.float32
@@ -157,7 +138,6 @@ class ResidualBlock(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def preprocess(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Computes the input of the sublayer."""
         return self.layer_norm(x) if self.norm == "pre" else x
 
     def postprocess(

@@ -15,12 +15,9 @@ NO_WINDOW = 2**30  # a window wider than any text
 def causal_mask(num_queries: int, num_keys: int) -> Bool[Array, "1 T S"]:
     """Returns the causal mask of queries that are the last of the keys.
 
-    The last query attends to all keys, and each query before it to one key less; keys
-    in excess of the queries are a memory that every query attends to.
+    Keys in excess of the queries are a memory that every query attends to.
     """
-    offset = num_keys - num_queries
-    queries = jnp.arange(num_queries)[:, None]
-    return (jnp.arange(num_keys)[None] <= queries + offset)[None]
+    return _relative_positions(num_queries, num_keys) >= 0
 
 
 def sliding_window_mask(
@@ -30,9 +27,13 @@ def sliding_window_mask(
 
     Dai et al. (2019) call it `same_length`.
     """
-    offset = num_keys - num_queries
-    queries = jnp.arange(num_queries)[:, None] + offset
-    return (queries - jnp.arange(num_keys)[None] < window)[None]
+    return _relative_positions(num_queries, num_keys) < window
+
+
+def _relative_positions(num_queries, num_keys):
+    """Positions of the last T of S keys minus those of all keys, [1, T, S]."""
+    queries = jnp.arange(num_keys - num_queries, num_keys)[:, None]
+    return (queries - jnp.arange(num_keys))[None]
 
 
 def valid_memory_mask(
@@ -49,33 +50,19 @@ def pad_left(
 
     Then all prompts of a batch end in the same slot, and slots differ as positions do.
     """
-    order = jnp.argsort(mask, axis=1, stable=True)
-    return (
-        jnp.take_along_axis(tokens, order, axis=1),
-        jnp.take_along_axis(mask, order, axis=1),
-    )
+    return _sort_rows(tokens, mask, mask)
 
 
 def pad_right(
     tokens: Int[Array, "B P"], mask: Bool[Array, "B P"]
 ) -> tuple[Int[Array, "B P"], Bool[Array, "B P"]]:
     """Moves padding after the tokens of each row, wherever it is."""
-    order = jnp.argsort(~mask, axis=1, stable=True)
-    return (
-        jnp.take_along_axis(tokens, order, axis=1),
-        jnp.take_along_axis(mask, order, axis=1),
-    )
+    return _sort_rows(tokens, mask, ~mask)
 
 
-def segment_mask(
-    queries: Int[Array, "B T"], keys: Int[Array, "B S"]
-) -> Bool[Array, "B T S"]:
-    """Returns the mask of keys in the query's segment, for rows of several segments.
-
-    Args:
-      queries, keys: index of the segment of each token.
-    """
-    return queries[:, :, None] == keys[:, None]
+def _sort_rows(tokens, mask, key):
+    order = jnp.argsort(key, axis=1, stable=True)
+    return tuple(jnp.take_along_axis(rows, order, axis=1) for rows in (tokens, mask))
 
 
 def masked_softmax(

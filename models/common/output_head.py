@@ -24,21 +24,12 @@ class OutputHead(nn.Module):
 
     def setup(self):
         if self.embedding is None:
-            self.own_table = self.param(
-                "table",
-                nn.with_logical_partitioning(self.init, ("vocab", "embed")),
-                (self.vocab_size, self.width),
-            )
-        self.bias = self.param(
-            "bias",
-            nn.with_logical_partitioning(zeros, ("vocab",)),
-            (self.vocab_size,),
-        )
-
-    @property
-    def table(self) -> Float[Array, "V D"]:
-        """Output weights, a row for each token."""
-        return self.own_table if self.embedding is None else self.embedding.table
+            init = nn.with_logical_partitioning(self.init, ("vocab", "embed"))
+            self.table = self.param("table", init, (self.vocab_size, self.width))
+        else:
+            self.table = self.embedding.table
+        init = nn.with_logical_partitioning(zeros, ("vocab",))
+        self.bias = self.param("bias", init, (self.vocab_size,))
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Computes unnormalised log probabilities in float32."""

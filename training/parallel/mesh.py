@@ -33,7 +33,7 @@ RULES = (
     ("heads", "tensor"),
     ("kv", None),
     ("norm", None),
-    ("batch", ROWS),  # for map_over_shards of models/common/devices.py
+    ("batch", ROWS),  # for models/attention/pallas_tpu/attention.py
 )
 
 

@@ -13,58 +13,54 @@ are interpreted: correct, and slow.
 """
 
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
-from models.attention.dot_product import AttentionInputs, make_dropout_mask
+from models.attention.dispatch import device_kind
+from models.attention.dot_product import AttentionInputs
 from models.attention.pallas_tpu.kernels import (
     Kernel,
     KernelConstants,
     KernelInputs,
+    Tiling,
     backward_tiles,
     forward_tiles,
 )
-from models.attention.pallas_tpu.tiling import Tiling
-from models.common.devices import BATCH, HEADS, device_kind, map_over_shards
-from models.common.dropout import Keys
-from models.common.dtypes import Scalar
+from models.common.dropout import DropoutMask
 
-BY_HEAD = (BATCH, HEADS)
 VMEM_LIMIT_BYTES = 60 << 20  # of a program; the smallest VMEM, of a TPU v5p, has 64 MiB
 
 
 def flash_attention_tpu(
     inputs: AttentionInputs,
-    value: Float[Array, "B H S K"],
     mask: Bool[Array, "#B 1 #T S"],
-    dropout_keys: Keys | None,
-    dropout_rate: Scalar,
+    dropout: DropoutMask | None = None,
 ) -> Float[Array, "B H T K"]:
     """Computes `xla_attention`, with the same dropout mask and sums in float32."""
     batch_size, heads, num_queries, width = inputs.query.shape
-    tiling = Tiling.from_lengths(num_queries, value.shape[2])
-    mask, position_query, relative_keys = tiling.pad_mask(mask), None, None
-    if inputs.relative_keys is not None:
-        position_query = tiling.pad_queries(inputs.position_query)
-        relative_keys = tiling.pad_relative_keys(inputs.relative_keys)
-    dropout = make_dropout_mask(dropout_keys, dropout_rate)
+    tiling = Tiling.from_lengths(num_queries, inputs.key.shape[2])
+    is_relative, mask = inputs.relative_keys is not None, tiling.pad_mask(mask)
     padded = KernelInputs(
         tiling.pad_queries(inputs.query),
         tiling.pad_keys(inputs.key),
-        tiling.pad_keys(value),
-        position_query,
-        relative_keys,
+        tiling.pad_keys(inputs.value),
+        tiling.pad_queries(inputs.position_query) if is_relative else None,
+        tiling.pad_relative_keys(inputs.relative_keys) if is_relative else None,
     )
     kernel = Kernel(
         tiling,
         (batch_size, heads),
         width**-0.5,
-        is_relative=relative_keys is not None,
+        is_relative,
         has_dropout=dropout is not None,
         interpret=device_kind() != "tpu",
     )
@@ -83,14 +79,15 @@ def _attend(inputs: KernelInputs, constants: KernelConstants, kernel: Kernel):
 
 
 def _forward(inputs, constants, kernel):
-    output, logsum = _launch(forward_pass, kernel, inputs, constants, ())
+    output, logsum = _map_over_shards(kernel, inputs, constants, ())
     return output, (inputs, constants, output, logsum)
 
 
 def _backward(kernel, saved, gradient):
     inputs, constants, output, logsum = saved
-    saved_outputs = (output, gradient, logsum)
-    d_inputs = _launch(backward_pass, kernel, inputs, constants, saved_outputs)
+    outputs = (output, gradient, logsum)
+    d_inputs = _map_over_shards(kernel, inputs, constants, outputs)
+    d_inputs = KernelInputs(*d_inputs, *(None,) * (5 - len(d_inputs)))
     if (d_relative := d_inputs.relative_keys) is not None:
         d_relative = d_relative.sum(axis=0).astype(inputs.relative_keys.dtype)
     return d_inputs._replace(relative_keys=d_relative), None
@@ -99,134 +96,106 @@ def _backward(kernel, saved, gradient):
 _attend.defvjp(_forward, _backward)
 
 
-def _launch(program, kernel, inputs, constants, outputs):
-    """Runs a pass over all examples and heads, each device over its shard."""
+def _map_over_shards(kernel, inputs, constants, outputs):
+    """Runs a pass over all examples and heads, each device over its shard.
 
-    def run(offset, inputs, constants, outputs):
-        by_example, by_head, *_ = (jnp.uint32(stride) for stride in kernel.strides)
-        example, head = (jnp.asarray(index, jnp.uint32) for index in offset)
-        first = example * by_example + head * by_head
+    The compiler that partitions a program over a mesh cannot look into a kernel: it
+    would gather the whole batch on each device. The logical-axis rules in force
+    (`training/parallel/mesh.py`) name the mesh axes of "batch" and "heads".
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or any(kind is not AxisType.Auto for kind in mesh.axis_types):
+        return _run_pass(kernel, inputs, constants, outputs)
+    names = zip(("batch", "heads"), kernel.shape, strict=True)
+    axes = [_mesh_axes(name, size, mesh) for name, size in names]
+
+    def run(inputs, constants, outputs):
+        first = jnp.uint32(0)
+        for i, stride in enumerate(kernel.strides[:2]):
+            if axes[i]:
+                index = jax.lax.axis_index(axes[i]) * inputs.query.shape[i]
+                first += index.astype(jnp.uint32) * jnp.uint32(stride)
         seeds = constants.seeds.at[0, 0].add(first)
-        return program(kernel, inputs, constants._replace(seeds=seeds), outputs)
+        return _run_pass(kernel, inputs, constants._replace(seeds=seeds), outputs)
 
-    by_example = (BATCH,) if len(constants.mask) > 1 else (None,)
-    names = (
-        KernelInputs(*(BY_HEAD,) * 4, (HEADS,)),
-        KernelConstants(by_example, by_example, (), ()),
-        (BY_HEAD,) * len(outputs),
+    by_head, heads = P(*axes), P(axes[1])
+    by_example = P(axes[0] if len(constants.mask) > 1 else None)
+    specs = (
+        KernelInputs(*(by_head,) * 4, heads),
+        KernelConstants(by_example, by_example, P(), P()),
+        (by_head,) * len(outputs),
     )
-    return map_over_shards(run, (inputs, constants, outputs), names, kernel.shape)
+    mapped = jax.shard_map(run, in_specs=specs, out_specs=by_head, check_vma=False)
+    return mapped(inputs, constants, outputs)
 
 
-def forward_pass(
-    kernel: Kernel,
-    inputs: KernelInputs,
-    constants: KernelConstants,
-    outputs: tuple[()],
-):
-    """Computes the outputs of queries and the logarithms of their sums of e^logit."""
-    specs = Specs.create(kernel, inputs, constants)
-    query = inputs.query
-    sums = (*query.shape[:2], 1, query.shape[2])
-    return pl.pallas_call(
-        functools.partial(forward_tiles, kernel),
-        out_shape=(query, jax.ShapeDtypeStruct(sums, jnp.float32)),
-        out_specs=(specs.queries, specs.sums),
-        in_specs=(*specs.inputs, *specs.constants),
-        cost_estimate=kernel.cost(inputs, products=2),
-        interpret=kernel.interpret,
-        name="attention_forward",
-        **specs.options,
-    )(*inputs, *constants)
+def _mesh_axes(name, size, mesh):
+    """Returns the mesh axes of a logical axis; None if they do not divide its size."""
+    (axes,) = nn.logical_to_mesh_axes((name,))
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return axes if size % math.prod(mesh.shape[name] for name in names) == 0 else None
 
 
-def backward_pass(
+def _run_pass(
     kernel: Kernel, inputs: KernelInputs, constants: KernelConstants, outputs: tuple
-):
-    """Computes the gradients of all inputs; relative keys have an axis of 1 in front.
+) -> Sequence[Array]:
+    """Runs the forward pass or, with its `outputs`, the backward pass.
 
     Args:
-      outputs: outputs, their gradient, and the logarithms of sums.
+      outputs: outputs, their gradient, and the logarithms of sums; () to compute the
+        outputs and the logarithms of the queries' sums of e^logit.
+
+    The backward pass returns the gradients of all inputs; relative keys have an axis
+    of 1 in front.
     """
-    specs = Specs.create(kernel, inputs, constants)
-    shapes = [*inputs[:3]]
-    out_specs = [specs.queries, specs.keys, specs.keys]
-    if kernel.is_relative:
-        relative = (1, *inputs.relative_keys.shape)
-        shapes += [inputs.position_query, jax.ShapeDtypeStruct(relative, jnp.float32)]
-        out_specs += [specs.queries, specs.relative_sums]
-    sums = pltpu.VMEM(inputs.key.shape[2:], jnp.float32)
-    in_specs = (*specs.inputs, *specs.constants)
-    gradients = pl.pallas_call(
-        functools.partial(backward_tiles, kernel),
+    tiling, (batch_size, heads, _, width) = kernel.tiling, inputs.query.shape
+    size, num_keys = tiling.tile_queries, tiling.padded_keys
+    columns = tiling.padded_queries + num_keys
+    by_example, by_query = (int(size > 1) for size in constants.mask.shape[:2])
+    # The part of each array that the program of one row of tiles gets.
+    queries = pl.BlockSpec((None, None, size, width), lambda h, b, r: (b, h, r, 0))
+    keys = pl.BlockSpec((None, None, num_keys, width), lambda h, b, r: (b, h, 0, 0))
+    logsums = pl.BlockSpec((None, None, 1, size), lambda h, b, r: (b, h, 0, r))
+    relative_keys = pl.BlockSpec((None, columns, width), lambda h, b, r: (h, 0, 0))
+    mask = pl.BlockSpec(
+        (None, size if by_query else 1, num_keys),
+        lambda h, b, r: (b * by_example, r * by_query, 0),
+    )
+    bounds = pl.BlockSpec(
+        (None, 1, constants.bounds.shape[2]),
+        lambda h, b, r: (b * by_example, 0, 0),
+        memory_space=pltpu.SMEM,
+    )
+    scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
+    relative = (queries, relative_keys) if kernel.is_relative else (None, None)
+    in_specs = [queries, keys, keys, *relative, mask, bounds, scalars, scalars]
+    if outputs:
+        tiles, name, products = backward_tiles, "attention_backward", 5
+        in_specs += [queries, queries, logsums]
+        shapes, out_specs = [*inputs[:3]], [queries, keys, keys]
+        if kernel.is_relative:
+            shape = (1, *inputs.relative_keys.shape)
+            shapes += [inputs.position_query, jax.ShapeDtypeStruct(shape, jnp.float32)]
+            block = (None, None, columns, width)
+            out_specs += [queries, pl.BlockSpec(block, lambda h, b, r: (0, h, 0, 0))]
+        scratch = [pltpu.VMEM(inputs.key.shape[2:], jnp.float32)] * 2
+    else:
+        tiles, name, products = forward_tiles, "attention_forward", 2
+        shape = (batch_size, heads, 1, tiling.padded_queries)
+        shapes = [inputs.query, jax.ShapeDtypeStruct(shape, jnp.float32)]
+        out_specs, scratch = [queries, logsums], []
+    return pl.pallas_call(
+        functools.partial(tiles, kernel),
         out_shape=shapes,
+        in_specs=in_specs,
         out_specs=out_specs,
-        in_specs=(*in_specs, specs.queries, specs.queries, specs.sums),
-        cost_estimate=kernel.cost(inputs, products=5),
+        scratch_shapes=scratch,
+        grid=(heads, batch_size, tiling.query_tiles),
+        cost_estimate=kernel.cost(inputs, products),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary", "arbitrary"),
+            vmem_limit_bytes=VMEM_LIMIT_BYTES,
+        ),
         interpret=kernel.interpret,
-        name="attention_backward",
-        scratch_shapes=(sums, sums),
-        **specs.options,
+        name=name,
     )(*inputs, *constants, *outputs)
-    return KernelInputs(*gradients, *(None,) * (5 - len(gradients)))
-
-
-class Specs(NamedTuple):
-    """Part of each array that the program of one row of tiles gets.
-
-    Attributes:
-      queries, keys, sums: parts of arrays with an entry for each query or key.
-      relative_sums: part of the gradient of relative keys, summed over the batch.
-      inputs, constants: parts of all fields of KernelInputs and KernelConstants.
-      options: arguments of `pallas_call` that both passes share.
-    """
-
-    queries: pl.BlockSpec
-    keys: pl.BlockSpec
-    sums: pl.BlockSpec
-    relative_sums: pl.BlockSpec
-    inputs: tuple
-    constants: KernelConstants
-    options: dict
-
-    @classmethod
-    def create(
-        cls, kernel: Kernel, inputs: KernelInputs, constants: KernelConstants
-    ) -> "Specs":
-        """Returns the parts for arrays of these shapes."""
-        tiling, (batch_size, heads, _, width) = kernel.tiling, inputs.query.shape
-        size = tiling.tile_queries
-        columns = tiling.padded_queries + tiling.padded_keys
-        queries = pl.BlockSpec((None, None, size, width), lambda h, b, r: (b, h, r, 0))
-        keys = pl.BlockSpec(
-            (None, None, tiling.padded_keys, width), lambda h, b, r: (b, h, 0, 0)
-        )
-        relative_keys = pl.BlockSpec((None, columns, width), lambda h, b, r: (h, 0, 0))
-        by_example, by_query = (int(size > 1) for size in constants.mask.shape[:2])
-        mask = pl.BlockSpec(
-            (None, size if by_query else 1, tiling.padded_keys),
-            lambda h, b, r: (b * by_example, r * by_query, 0),
-        )
-        scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
-        bounds = pl.BlockSpec(
-            (None, 1, constants.bounds.shape[2]),
-            lambda h, b, r: (b * by_example, 0, 0),
-            memory_space=pltpu.SMEM,
-        )
-        relative = (queries, relative_keys) if kernel.is_relative else (None, None)
-        options = {
-            "grid": (heads, batch_size, tiling.query_tiles),
-            "compiler_params": pltpu.CompilerParams(
-                dimension_semantics=("parallel", "arbitrary", "arbitrary"),
-                vmem_limit_bytes=VMEM_LIMIT_BYTES,
-            ),
-        }
-        return cls(
-            queries,
-            keys,
-            pl.BlockSpec((None, None, 1, size), lambda h, b, r: (b, h, 0, r)),
-            pl.BlockSpec((None, None, columns, width), lambda h, b, r: (0, h, 0, 0)),
-            (queries, keys, keys, *relative),
-            KernelConstants(mask, bounds, scalars, scalars),
-            options,
-        )

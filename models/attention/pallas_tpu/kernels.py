@@ -1,28 +1,110 @@
-"""TPU kernels of attention for one row of tiles of one head.
+"""Tiling of queries and keys, and TPU kernels for one row of tiles of one head.
 
-Their arrays are references into VMEM; `attention.py` says which parts of a model's
-arrays these are.
+The kernels' arrays are references into VMEM; `attention.py` says which parts of a
+model's arrays these are.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float, Int, Int8, UInt32
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Bool, Float, Int, Int8, PyTree, UInt32
 
-from models.attention.pallas_tpu.tiling import (
-    LANES,
-    Tiling,
-    relative_shift_tile,
-    relative_shift_tile_transpose,
-)
 from models.common.dropout import hash32, linear_index, strides
 from models.common.dtypes import upcast_to_f32
 
+MAX_TILE_QUERIES, MAX_TILE_KEYS = 256, 512
+LANES = 128  # tile sizes are multiples of it
 LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """Tiles of T queries and S keys; queries are padded before the first one.
+
+    Relative position column c belongs to query i and key j if c = j + T - 1 - i. With
+    padding, T' queries, it is c = j + T' - 1 - i', the same column. So the columns of a
+    tile begin at a multiple of LANES.
+
+    Attributes:
+      num_queries, num_keys: numbers of queries (T) and keys (S).
+      tile_queries, tile_keys: sizes of a tile.
+      padded_queries, padded_keys: numbers with padding (T', S').
+    """
+
+    num_queries: int
+    num_keys: int
+    tile_queries: int
+    tile_keys: int
+    padded_queries: int
+    padded_keys: int
+
+    @classmethod
+    def from_lengths(cls, num_queries: int, num_keys: int) -> "Tiling":
+        """Returns a tiling with little padding and large tiles."""
+        tiles = (
+            choose_tile_size(num_queries, MAX_TILE_QUERIES),
+            choose_tile_size(num_keys, MAX_TILE_KEYS),
+        )
+        lengths = (num_queries, num_keys)
+        padded = (-(-n // tile) * tile for n, tile in zip(lengths, tiles, strict=True))
+        return cls(*lengths, *tiles, *padded)
+
+    @property
+    def query_tiles(self) -> int:
+        """Number of tiles along the queries."""
+        return self.padded_queries // self.tile_queries
+
+    @property
+    def query_padding(self) -> int:
+        """Number of padding queries, before the first query."""
+        return self.padded_queries - self.num_queries
+
+    def pad_queries(self, x: Float[Array, "B H T K"]) -> Float[Array, "B H _ K"]:
+        """Pads queries with zeros, before the first one."""
+        return jnp.pad(x, ((0, 0), (0, 0), (self.query_padding, 0), (0, 0)))
+
+    def pad_keys(self, x: Float[Array, "B H S K"]) -> Float[Array, "B H _ K"]:
+        """Pads keys or values with zeros, after the last one."""
+        padding = self.padded_keys - self.num_keys
+        return jnp.pad(x, ((0, 0), (0, 0), (0, padding), (0, 0)))
+
+    def pad_relative_keys(self, x: Float[Array, "C H K"]) -> Float[Array, "H _ K"]:
+        """Pads or cuts relative keys to the columns of all tiles, heads first."""
+        columns = self.padded_queries + self.padded_keys
+        padded = jnp.pad(x, ((0, columns), (0, 0), (0, 0)))[:columns]
+        return jnp.swapaxes(padded, 0, 1)
+
+    def pad_mask(self, mask: Bool[Array, "b 1 t S"]) -> Bool[Array, "b 1 _ _"]:
+        """Pads a mask so that padding keys are never attended; axes of 1 stay."""
+        before = self.query_padding if mask.shape[2] == self.num_queries else 0
+        after = self.padded_keys - self.num_keys
+        return jnp.pad(mask, ((0, 0), (0, 0), (before, 0), (0, after)))
+
+    def key_tile_bounds(self, mask: Bool[Array, "b 1 t _"]) -> Int[Array, "b _"]:
+        """Returns, for each row of tiles, the range of tiles with unmasked keys.
+
+        Two numbers a row: the first such tile, and the one after the last.
+        """
+        batch_size, key_tiles = len(mask), self.padded_keys // self.tile_keys
+        shape = (batch_size, -1, self.tile_queries, key_tiles, self.tile_keys)
+        whole = (batch_size, self.padded_queries, self.padded_keys)
+        used = jnp.broadcast_to(mask[:, 0], whole).reshape(shape).any((2, 4))
+        first = jnp.argmax(used, axis=2)
+        end = key_tiles - jnp.argmax(used[..., ::-1], axis=2)
+        end = jnp.where(used.any(axis=2), end, first)
+        bounds = jnp.stack([first, end], axis=2)
+        return bounds.reshape(batch_size, -1).astype(jnp.int32)
+
+
+def choose_tile_size(size: int, largest: int) -> int:
+    """Returns the largest of the tile sizes with the least padding."""
+    choices = range(LANES, largest + 1, LANES)
+    return min(choices, key=lambda tile: (-(-size // tile) * tile, -tile))
 
 
 class KernelInputs(NamedTuple):
@@ -59,8 +141,6 @@ class Kernel:
     Attributes:
       shape: batch size and number of heads, of all devices together.
       scale: factor of the logits.
-      is_relative: whether there are relative positions.
-      has_dropout: whether weights have dropout.
       interpret: whether the program is for a device that is not a TPU.
     """
 
@@ -114,11 +194,11 @@ class TileRow:
         inputs, constants = KernelInputs(*refs[:5]), KernelConstants(*refs[5:9])
         return cls(kernel, inputs, constants, (example, head, row))
 
-    @property
-    def bounds(self) -> tuple[Int[Array, ""], Int[Array, ""]]:
-        """Range of tiles with unmasked keys."""
+    def sum_over_tiles(self, add_tile: Callable, zeros: PyTree) -> PyTree:
+        """Applies `add_tile(column, sums)` to all tiles with unmasked keys."""
         first = 2 * self.index[2]
-        return self.constants.bounds[0, first], self.constants.bounds[0, first + 1]
+        bounds = [self.constants.bounds[0, first + i] for i in range(2)]
+        return jax.lax.fori_loop(*bounds, add_tile, zeros)
 
     def key_slice(self, column: Int[Array, ""]) -> pl.Slice:
         """Returns the keys of a tile."""
@@ -130,7 +210,9 @@ class TileRow:
         tiling = self.kernel.tiling
         end = (self.index[2] + 1) * tiling.tile_queries
         first = column * tiling.tile_keys + tiling.padded_queries - end
-        return pl.ds(pl.multiple_of(first, LANES), tiling.relative_columns)
+        return pl.ds(
+            pl.multiple_of(first, LANES), tiling.tile_queries + tiling.tile_keys
+        )
 
     def logits(self, column: Int[Array, ""]) -> Float[Array, "Q J"]:
         """Computes the scaled logits of a tile."""
@@ -154,11 +236,8 @@ class TileRow:
             return 1.0
         tiling = self.kernel.tiling
         seeds = [self.constants.seeds[0, i] for i in range(3)]
-        corner = (
-            *self.index[:2],
-            self.index[2] * tiling.tile_queries - tiling.query_padding,
-            column * tiling.tile_keys,
-        )
+        query = self.index[2] * tiling.tile_queries - tiling.query_padding
+        corner = (*self.index[:2], query, column * tiling.tile_keys)
         first = jnp.uint32(0)
         for count, stride in zip(corner, self.kernel.strides, strict=True):
             first += count.astype(jnp.uint32) * jnp.uint32(stride)
@@ -196,7 +275,7 @@ def forward_tiles(kernel: Kernel, *refs) -> None:
         jnp.zeros(shape, jnp.float32),
         jnp.zeros(output.shape, jnp.float32),
     )
-    largest, total, sums = jax.lax.fori_loop(*row.bounds, add_tile, state)
+    largest, total, sums = row.sum_over_tiles(add_tile, state)
     is_empty = total == 0
     output[...] = jnp.where(is_empty, 0, sums / total).astype(output.dtype)
     logsum[...] = jnp.where(is_empty, 0, largest + jnp.log(total)).reshape(1, -1)
@@ -242,8 +321,7 @@ def backward_tiles(kernel: Kernel, *refs) -> None:
         key_sums[keys] += matmul(rounded, inputs.query[...], (0, 0))
         new_sums = [sums[0] + matmul(rounded, inputs.key[keys], (1, 0))]
         if kernel.is_relative:
-            columns = kernel.tiling.relative_columns
-            d_shifted = relative_shift_tile_transpose(d_logits, columns).astype(dtype)
+            d_shifted = relative_shift_tile_transpose(d_logits).astype(dtype)
             d_relative[1][positions] += matmul(
                 d_shifted, inputs.position_query[...], (0, 0)
             )
@@ -252,7 +330,7 @@ def backward_tiles(kernel: Kernel, *refs) -> None:
         return new_sums
 
     zeros = [jnp.zeros(d_query.shape, jnp.float32)] * (1 + kernel.is_relative)
-    sums = jax.lax.fori_loop(*row.bounds, add_tile, zeros)
+    sums = row.sum_over_tiles(add_tile, zeros)
     for result, total in zip([d_query, *d_relative[:1]], sums, strict=True):
         result[...] = total.astype(dtype)
 
@@ -268,3 +346,37 @@ def matmul(
     """Multiplies two matrices over an axis of each, with sums in float32."""
     dimensions = (((axes[0],), (axes[1],)), ((), ()))
     return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+
+
+def relative_shift_tile(
+    by_position: Float[Array, "Q W"], num_keys: int
+) -> Float[Array, "Q _"]:
+    """Applies `relative_shift` to a tile: output[i, j] = input[i, j + Q - 1 - i].
+
+    It is a roll to the right by one more in each row, a single operation of a TPU.
+    """
+    queries, columns = by_position.shape
+    shifted = pltpu.roll(
+        by_position, columns - queries + 1, axis=1, stride=1, stride_axis=0
+    )
+    return shifted[:, :num_keys]
+
+
+def relative_shift_tile_transpose(
+    by_key: Float[Array, "Q J"],
+) -> Float[Array, "Q W"]:
+    """Transposes `relative_shift_tile`: output[i, j + Q - 1 - i] = input[i, j].
+
+    Other entries are 0. It is a roll by one less in each row; a TPU has no such
+    operation, so it rolls by powers of two.
+    """
+    queries = len(by_key)
+    zeros = jnp.zeros((queries, queries), by_key.dtype)
+    rolled = jnp.concatenate([by_key, zeros], axis=1)
+    row = jax.lax.broadcasted_iota(jnp.int32, rolled.shape, 0)
+    shift, step = queries - 1 - row, 1
+    while step < queries:
+        further = pltpu.roll(rolled, step, axis=1)
+        rolled = jnp.where((shift & step) != 0, further, rolled)
+        step *= 2
+    return rolled

@@ -18,6 +18,7 @@ from analysis.plan.step import StepSpec
 from helpers.entry_points import assert_refused, run
 from models.attention.dispatch import select_implementation
 from models.attention.dot_product import AttentionInputs
+from models.common.dropout import DropoutMask
 from tests.analysis.plan.test_plan import config
 from utils.errors import UserError
 
@@ -140,9 +141,10 @@ def test_a_tpus_kernel_is_lowered_without_an_array_of_all_scores():
     rows, heads, queries, keys, width = 2, 2, 256, 512, 64
 
     def number(kernel, content, keys, distances):
-        meeting = AttentionInputs(content, keys, content, distances)
+        meeting = AttentionInputs(content, keys, keys, content, distances)
         mask = jnp.ones((1, 1, queries, keys.shape[2]), bool)
-        found = kernel(meeting, keys, mask, jnp.zeros(2, jnp.uint32), 0.1)
+        dropout = DropoutMask.from_rate(jnp.zeros(2, jnp.uint32), 0.1)
+        found = kernel(meeting, mask, dropout)
         return found.astype(jnp.float32).sum()
 
     def array(*shape):
@@ -168,7 +170,7 @@ def test_a_tpus_kernel_is_lowered_for_a_population():
     def number(text, keys, rate):
         mask = jnp.ones((1, 1, 128, 128), bool)
         return select_implementation("pallas")(
-            AttentionInputs(text, text), text, mask, keys, rate
+            AttentionInputs(text, text, text), mask, DropoutMask.from_rate(keys, rate)
         ).sum()
 
     members = jax.jit(jax.vmap(jax.grad(number)))

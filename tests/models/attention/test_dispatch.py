@@ -18,9 +18,9 @@ from models.attention import blockwise, dispatch
 from models.attention.blockwise import blockwise_attention
 from models.attention.cudnn import cudnn_attention
 from models.attention.dot_product import AttentionInputs, xla_attention
-from models.attention.pallas_tpu import tiling
+from models.attention.pallas_tpu import kernels
 from models.attention.pallas_tpu.attention import flash_attention_tpu
-from models.common.devices import device_kind
+from models.common.dropout import DropoutMask
 from models.common.masks import causal_mask, sliding_window_mask
 from training.parallel.mesh import AXES, RULES, abstract_mesh_context
 
@@ -51,7 +51,7 @@ def make_mask(kind, batch_size, queries, keys):
 
 
 def make_inputs(name, dtype=jnp.float32):
-    """Inputs of attention, values, mask, and weights of the outputs in a sum."""
+    """Inputs of attention, mask, and weights of the outputs in a sum."""
     (batch_size, heads, queries, keys, width), kind, is_relative = CASES[name]
     random = np.random.default_rng(0)
 
@@ -65,24 +65,23 @@ def make_inputs(name, dtype=jnp.float32):
         columns = keys if kind != "source" else keys + queries - 1
         position_query = draw(*query_shape)
         relative_keys = draw(columns, heads, width)
-    inputs = AttentionInputs(
-        draw(*query_shape), draw(*key_shape), position_query, relative_keys
-    )
+    query, key, value = (draw(*query_shape), draw(*key_shape), draw(*key_shape))
+    inputs = AttentionInputs(query, key, value, position_query, relative_keys)
     mask = make_mask(kind, batch_size, queries, keys)
-    return inputs, draw(*key_shape), mask, draw(*query_shape)
+    return inputs, mask, draw(*query_shape)
 
 
 def run_with_gradients(attention, name, dropout, dtype=jnp.float32):
-    """Outputs, and gradients of their weighted sum by inputs and values."""
-    inputs, values, mask, weights = make_inputs(name, dtype)
-    keys = DROPOUT_KEYS if dropout else None
+    """Outputs, and gradients of their weighted sum by the inputs."""
+    inputs, mask, weights = make_inputs(name, dtype)
+    dropped = DropoutMask.from_rate(DROPOUT_KEYS, dropout) if dropout else None
 
-    def run(inputs, values):
-        output = attention(inputs, values, mask, keys, dropout)
+    def run(inputs):
+        output = attention(inputs, mask, dropped)
         return (output * weights).astype(jnp.float32).sum(), output
 
-    gradient = jax.value_and_grad(run, (0, 1), has_aux=True)
-    (_, output), gradients = jax.jit(gradient)(inputs, values)
+    gradient = jax.value_and_grad(run, has_aux=True)
+    (_, output), gradients = jax.jit(gradient)(inputs)
     return output, gradients
 
 
@@ -94,7 +93,7 @@ def attention(request, monkeypatch):
         return blockwise_attention
     sizes = {"LANES": 2, "MAX_TILE_QUERIES": 4, "MAX_TILE_KEYS": 6}
     for name, size in sizes.items():
-        monkeypatch.setattr(tiling, name, size)
+        monkeypatch.setattr(kernels, name, size)
     return flash_attention_tpu
 
 
@@ -123,13 +122,13 @@ def test_bfloat16_differs_from_float32_by_rounding_only(attention, name):
 
 def test_tiles_are_the_largest_with_the_least_padding():
     sizes = {128: 128, 129: 256, 256: 256, 384: 128, 512: 256, 1000: 256, 1: 128}
-    assert {n: tiling.choose_tile_size(n, 256) for n in sizes} == sizes
+    assert {n: kernels.choose_tile_size(n, 256) for n in sizes} == sizes
 
 
 def test_bounds_skip_tiles_that_are_masked_entirely(monkeypatch):
     for name in ("LANES", "MAX_TILE_QUERIES", "MAX_TILE_KEYS"):
-        monkeypatch.setattr(tiling, name, 2)
-    tiles = tiling.Tiling.from_lengths(4, 6)
+        monkeypatch.setattr(kernels, name, 2)
+    tiles = kernels.Tiling.from_lengths(4, 6)
     mask = tiles.pad_mask(causal_mask(4, 6)[:, None])
     np.testing.assert_array_equal(tiles.key_tile_bounds(mask), [[0, 2, 0, 3]])
     window = tiles.pad_mask((causal_mask(4, 6) & sliding_window_mask(4, 6, 2))[:, None])
@@ -139,16 +138,18 @@ def test_bounds_skip_tiles_that_are_masked_entirely(monkeypatch):
 
 
 def test_vmapped_trials_may_have_dropout_rates_of_their_own(attention):
-    inputs, values, mask, weights = make_inputs("after a memory")
+    inputs, mask, weights = make_inputs("after a memory")
     keys = jnp.arange(6, dtype=jnp.uint32).reshape(3, 2)
     rates = jnp.array([0.1, 0.4, 0.7])
 
     def run(attention):
         def weighted_sum(values, keys, rate):
-            return (attention(inputs, values, mask, keys, rate) * weights).sum()
+            dropout = DropoutMask.from_rate(keys, rate)
+            output = attention(inputs._replace(value=values), mask, dropout)
+            return (output * weights).sum()
 
         gradient = jax.vmap(jax.value_and_grad(weighted_sum), (None, 0, 0))
-        return jax.jit(gradient)(values, keys, rates)
+        return jax.jit(gradient)(inputs.value, keys, rates)
 
     for one, other in zip(run(attention), run(xla_attention), strict=True):
         assert len(np.unique(np.round(other, 4), axis=0)) == len(rates)
@@ -157,12 +158,13 @@ def test_vmapped_trials_may_have_dropout_rates_of_their_own(attention):
 
 def compiled_shapes(attention, name):
     """Shapes of all arrays in the compiled program of a gradient."""
-    inputs, values, mask, _ = make_inputs(name)
+    inputs, mask, _ = make_inputs(name)
 
-    def run(inputs, values):
-        return attention(inputs, values, mask, DROPOUT_KEYS, 0.4).sum()
+    def run(inputs):
+        dropout = DropoutMask.from_rate(DROPOUT_KEYS, 0.4)
+        return attention(inputs, mask, dropout).sum()
 
-    text = jax.jit(jax.grad(run, (0, 1))).lower(inputs, values).compile().as_text()
+    text = jax.jit(jax.grad(run)).lower(inputs).compile().as_text()
     return set(re.findall(r"f32\[([\d,]+)\]", text))
 
 
@@ -250,7 +252,7 @@ def test_gradients_do_not_depend_on_remat_or_scan_layers(monkeypatch, kind, opti
 
 
 def test_unsupported_devices_fall_back_to_xla():
-    assert device_kind() == "cpu"
+    assert dispatch.device_kind() == "cpu"
     for name in ("pallas", "cudnn"):
         assert dispatch.select_implementation(name) is xla_attention
     assert dispatch.select_implementation("blockwise") is blockwise_attention
@@ -277,13 +279,14 @@ def test_the_devices_of_the_mesh_decide_what_is_supported():
 
 
 def test_the_tpu_kernel_gets_the_shard_of_its_device():
-    inputs, values, mask, _ = make_inputs("within a window")  # 2 examples, 2 heads
+    inputs, mask, _ = make_inputs("within a window")  # 2 examples, 2 heads
+    dropout = DropoutMask.from_rate(DROPOUT_KEYS, 0.4)
     sizes, kinds = (2, 1, 2), (jax.sharding.AxisType.Auto,) * 3
     mesh = jax.sharding.AbstractMesh(sizes, AXES, axis_types=kinds)
 
     def kernel_shapes():
         trace = jax.make_jaxpr(flash_attention_tpu)
-        jaxpr = trace(inputs, values, mask, DROPOUT_KEYS, 0.4)
+        jaxpr = trace(inputs, mask, dropout)
         return set(re.findall(r"f32\[(\d,\d),128,4\]", str(jaxpr)))
 
     with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(RULES):

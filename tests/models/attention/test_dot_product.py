@@ -8,11 +8,11 @@ import pytest
 from models.attention.dot_product import (
     AttentionInputs,
     dot_product_attention,
-    make_dropout_mask,
     xla_attention,
 )
 from models.attention.multi_head import SelfAttention
 from models.attention.positions import sinusoidal_encoding
+from models.common.dropout import DropoutMask
 from models.common.masks import causal_mask
 
 B, T, M, D, H, K = 2, 5, 3, 12, 3, 4
@@ -25,19 +25,19 @@ def random(*shape, seed):
 
 
 def example():
-    """Inputs of relative attention, values, and a mask with an empty row."""
+    """Inputs of relative attention, and a mask with an empty row."""
     query, position_query = random(2, B, H, T, K, seed=0)
     key, value = random(2, B, H, S, K, seed=1)
     relative_keys = random(S, H, K, seed=2)
     mask = jnp.repeat(causal_mask(T, S), B, axis=0)[:, None].at[1, 0, 2].set(False)
-    inputs = AttentionInputs(query, key, position_query, relative_keys)
-    return inputs, value, mask
+    inputs = AttentionInputs(query, key, value, position_query, relative_keys)
+    return inputs, mask
 
 
 def test_plain_attention_is_the_formula_of_the_papers():
-    inputs, value, mask = example()
-    output, weights = dot_product_attention(inputs, value, mask)
-    q, k, p, r = map(np.asarray, inputs)
+    inputs, mask = example()
+    output, weights = dot_product_attention(inputs, mask)
+    q, k, v, p, r = map(np.asarray, inputs)
     for b, h, t in np.ndindex(B, H, T):
         logits = [q[b, h, t] @ k[b, h, s] for s in range(S)]
         # Column c of the relative keys is the position S - 1 - c of a query to a key.
@@ -46,25 +46,22 @@ def test_plain_attention_is_the_formula_of_the_papers():
         exps = np.where(mask[b, 0, t], np.exp(np.asarray(logits) / np.sqrt(K)), 0)
         expected = exps / exps.sum() if exps.any() else exps
         np.testing.assert_allclose(weights[b, h, t], expected, atol=1e-6)
-        np.testing.assert_allclose(output[b, h, t], expected @ value[b, h], atol=1e-5)
+        np.testing.assert_allclose(output[b, h, t], expected @ v[b, h], atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_xla_attention_and_its_gradients_equal_those_of_plain_attention(rate):
-    inputs, value, mask = example()
-    keys = DROPOUT_KEYS if rate else None
+    inputs, mask = example()
+    dropout = DropoutMask.from_rate(DROPOUT_KEYS, rate) if rate else None
     weights = random(B, H, T, K, seed=3)
 
-    def plain(inputs, value):
-        dropout = make_dropout_mask(keys, rate)
-        return (dot_product_attention(inputs, value, mask, dropout)[0] * weights).sum()
+    def plain(inputs):
+        return (dot_product_attention(inputs, mask, dropout)[0] * weights).sum()
 
-    def custom(inputs, value):
-        return (xla_attention(inputs, value, mask, keys, rate) * weights).sum()
+    def custom(inputs):
+        return (xla_attention(inputs, mask, dropout) * weights).sum()
 
-    found, expected = (
-        jax.value_and_grad(run, (0, 1))(inputs, value) for run in (custom, plain)
-    )
+    found, expected = (jax.value_and_grad(run)(inputs) for run in (custom, plain))
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     for one, other in pairs:
         assert np.abs(other).max() > 0
@@ -133,11 +130,12 @@ def test_a_layer_that_sows_its_weights_has_the_same_outputs_and_gradients(dropou
 
 
 def test_one_array_of_the_size_of_the_logits_is_stored():
-    inputs, value, mask = example()
+    inputs, mask = example()
+    dropout = DropoutMask.from_rate(DROPOUT_KEYS, 0.5)
 
     def run(query, key):
-        inputs = AttentionInputs(query, key)
-        return xla_attention(inputs, value, mask, DROPOUT_KEYS, 0.5)
+        partial = AttentionInputs(query, key, inputs.value)
+        return xla_attention(partial, mask, dropout)
 
     _, pull = jax.vjp(run, inputs.query, inputs.key)
     large = [leaf for leaf in jax.tree.leaves(pull) if leaf.size >= B * H * T * S]

@@ -16,7 +16,6 @@ from models.attention.kv_cache import (
     block_sizes,
     init_blocks,
     merge_groups,
-    num_slots,
     split_groups,
     tile_beams,
     update_cache,
@@ -124,7 +123,7 @@ def test_slots_of_a_step_are_adjacent_in_the_cache(related):
     prefix = jnp.zeros((B, heads, head_dim, 0)), jnp.zeros((B, heads, 0, head_dim))
     blocks = tile_beams(init_blocks(prefix, STEPS), N, related=related)
     beams_per_group, num_groups = (N, B) if related else (1, B * N)
-    assert num_slots(blocks) == STEPS * beams_per_group
+    assert sum(values.shape[2] for _, values in blocks) == STEPS * beams_per_group
     new = jax.random.normal(jax.random.key(0), (2, STEPS, B, heads, N, head_dim))
     for step in range(STEPS):
         blocks = update_cache(blocks, (new[0, step], new[1, step]), jnp.asarray(step))

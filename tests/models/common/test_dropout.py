@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from helpers.architectures import LanguageModelCase, tokens
-from models.common.dropout import Dropout, apply_dropout, keep_mask, random_bits
+from models.common.dropout import (
+    Dropout,
+    DropoutMask,
+    apply_dropout_mask,
+    hash32,
+    keep_threshold,
+    linear_index,
+)
 
 SHAPE = (64, 128, 64)
 SIZE = int(np.prod(SHAPE))
@@ -16,6 +23,18 @@ SIZE = int(np.prod(SHAPE))
 
 def keys(seed):
     return jax.random.bits(jax.random.key(seed), (2,), jnp.uint32)
+
+
+def random_bits(keys, shape):
+    return hash32(keys, linear_index(shape, shape))
+
+
+def keep_mask(keys, shape, rate):
+    return random_bits(keys, shape) >= keep_threshold(rate)
+
+
+def apply_dropout(x, keys, rate):
+    return apply_dropout_mask(x, DropoutMask.from_rate(keys, rate), x.shape, x.shape)
 
 
 def normalized_mask(seed, rate=0.1, shape=SHAPE):
@@ -74,7 +93,7 @@ def test_every_bit_is_0_as_often_as_1():
 
 def test_kept_entries_and_their_gradients_are_scaled():
     x = jnp.arange(1.0, 257.0).reshape(2, 128)
-    pull = jax.vjp(lambda x: apply_dropout(x, keys(0), x.shape, 0.25), x)
+    pull = jax.vjp(lambda x: apply_dropout(x, keys(0), 0.25), x)
     y, (gradient,) = pull[0], pull[1](jnp.ones_like(x))
     kept = np.asarray(y) != 0
     np.testing.assert_allclose(np.asarray(y)[kept], np.asarray(x)[kept] / 0.75, 1e-6)
@@ -99,7 +118,7 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero():
 
 def test_no_mask_is_stored_for_the_backward_pass():
     x = jnp.ones((16, 16))
-    _, pull = jax.vjp(lambda x: apply_dropout(x, keys(0), x.shape, 0.1), x)
+    _, pull = jax.vjp(lambda x: apply_dropout(x, keys(0), 0.1), x)
     assert sum(leaf.size for leaf in jax.tree.leaves(pull)) < 16
 
 

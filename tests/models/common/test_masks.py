@@ -9,7 +9,6 @@ from models.common.masks import (
     masked_softmax,
     pad_left,
     pad_right,
-    segment_mask,
     sliding_window_mask,
     valid_memory_mask,
 )
@@ -35,10 +34,6 @@ def test_masks_are_true_where_a_query_attends_to_a_key():
     np.testing.assert_array_equal(
         causal_mask(2, 4)[0] & sliding_window_mask(2, 4, 2)[0],
         [[False, True, True, False], [False, False, True, True]],
-    )
-    one, two = jnp.asarray([[1, 2]]), jnp.asarray([[1, 2, 2]])
-    np.testing.assert_array_equal(
-        segment_mask(one, two)[0], [[True, False, False], [False, True, True]]
     )
     valid = valid_memory_mask(jnp.asarray([0, 2]), 3)[:, 0]
     np.testing.assert_array_equal(valid, [[False] * 3, [False, True, True]])
