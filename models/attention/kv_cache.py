@@ -50,8 +50,8 @@ class PrefixCache(NamedTuple):
         """Number of slots (C)."""
         return self.valid.shape[1]
 
-    def transpose_keys(self) -> "PrefixCache":
-        """Returns the cache with keys transposed."""
+    def to_decode_layout(self) -> "PrefixCache":
+        """Returns the cache with keys transposed, as decoding reads it."""
         return self._replace(kv=tuple(map(transpose_keys, self.kv)))
 
 

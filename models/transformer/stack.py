@@ -113,7 +113,7 @@ class Stack(nn.Module):
         source_mask: Bool[Array, "B 1 E"] | None = None,
     ) -> tuple[DecodeContext, kv_cache.DecodeState]:
         """Returns the constants of a generation and the state of one beam."""
-        prefix, source = prefix.transpose_keys(), ()
+        prefix, source = prefix.to_decode_layout(), ()
         num_positions = prefix.num_slots + max_steps
         relative_keys = self.project_relative_positions(num_positions - 1)
         if self.cross:
