@@ -136,77 +136,61 @@ class TrainStep(TrainingStep, Ours):
 
 
 class Decoding(Ours):
-    """Translation of a batch with random parameters, as by `eval.py`.
+    """Translation of batches with random parameters, as by `eval.py`.
 
     With `beam` 1 it is greedy search. Targets have exactly as many tokens as sources.
-    """
-
-    def __init__(self, work: Work, beam: int, dtype: str = "float32"):
-        self.dtype = dtype
-        self.products = decoding_products(work, beam)
-        self.found = found = experiment(work, dtype)
-        self.model = found.evaluation_model
-        dataset = Sentences(work.rows, work.length, work.vocabulary)
-        batch = dataset.train_batches()[0]
-        self.variables = random_variables(found, batch)
-        self.batch = {name: batch[name] for name in SEARCHED}
-        self.carry = found.task.initial_carry(self.model, 1, train=False)
-        cfg = found.cfg
-        method = "beam" if beam > 1 else "greedy"
-        cfg.decode.update({"method": method, "beam_size": beam})
-        # The end symbol is the last token of every hypothesis.
-        cfg.decode.update({"max_length": work.length, "min_length": work.length - 1})
-        self.search = DecodingConfig.from_config(cfg.decode).single_best
-        self.parameters = num_parameters(self.variables)
-        self.compiled = found.task._search
-
-    def step(self) -> None:
-        """Runs one search over the batch."""
-        task, cfg = self.found.task, self.found.cfg
-        inputs = self.variables, self.carry, self.batch
-        found, _ = task.search(self.model, *inputs, cfg, self.search)
-        self.lengths = np.asarray(found.lengths)
-
-    def compilations(self) -> int:
-        """Returns the number of compilations of the search."""
-        return self.compiled._cache_size()
-
-    def facts(self) -> dict:
-        """Returns the facts and the numbers of generated tokens."""
-        return super().facts() | {"new_tokens": np.unique(self.lengths).tolist()}
-
-
-class VariedDecoding(Decoding):
-    """Translation of sentences of many lengths, in the batches of an evaluation.
-
-    The largest length of a translation depends on its source, so rows finish at
+    With `varied` sentences have many lengths, in the batches of an evaluation. The
+    largest length of a translation then depends on its source, so rows finish at
     different steps.
     """
 
-    def __init__(self, work: Work, beam: int, dtype: str = "float32"):
-        super().__init__(work, beam, dtype)
-        self.products = []
-        dataset = VariedSentences(BATCHES * work.rows, work.length, work.vocabulary)
-        self.found.cfg.decode.max_length_ratio = dataset.factor
-        batches = dataset.make_batches(work.rows * work.length)
-        self.all = [
+    def __init__(
+        self, work: Work, beam: int, dtype: str = "float32", varied: bool = False
+    ):
+        self.dtype = dtype
+        self.products = [] if varied else decoding_products(work, beam)
+        self.found = found = experiment(work, dtype)
+        self.model, decode = found.evaluation_model, found.cfg.decode
+        method = "beam" if beam > 1 else "greedy"
+        decode.update({"method": method, "beam_size": beam})
+        # The end symbol is the last token of every hypothesis.
+        decode.update({"max_length": work.length, "min_length": work.length - 1})
+        self.search = DecodingConfig.from_config(decode).single_best
+        if varied:
+            dataset = VariedSentences(BATCHES * work.rows, work.length, work.vocabulary)
+            decode.max_length_ratio = dataset.factor
+            batches = dataset.make_batches(work.rows * work.length)
+            self.counts = {
+                "tokens": int(dataset.limits.sum()),
+                "needed": int((dataset.lengths + dataset.limits).sum()),
+                "places": 2 * dataset.rows * dataset.length,
+            }
+        else:
+            dataset = Sentences(work.rows, work.length, work.vocabulary)
+            batches, self.counts = [dataset.train_batches()[0]], {}
+        self.batches = [
             {name: batches[k][name] for name in SEARCHED} for k in range(len(batches))
         ]
-        self.counts = {
-            "tokens": int(dataset.limits.sum()),
-            "needed": int((dataset.lengths + dataset.limits).sum()),
-            "places": 2 * dataset.rows * dataset.length,
-        }
+        self.variables = random_variables(found, batches[0])
+        self.carry = found.task.initial_carry(self.model, 1, train=False)
+        self.parameters = num_parameters(self.variables)
 
     def step(self) -> None:
-        """Runs a search over every batch."""
-        for batch in self.all:
-            self.batch = batch
-            super().step()
+        """Runs one search over every batch."""
+        task, cfg = self.found.task, self.found.cfg
+        for batch in self.batches:
+            inputs = self.variables, self.carry, batch
+            found, _ = task.search(self.model, *inputs, cfg, self.search)
+            self.lengths = np.asarray(found.lengths)
+
+    def compilations(self) -> int:
+        """Returns the number of compilations of the search."""
+        return self.found.task._search._cache_size()
 
     def facts(self) -> dict:
-        """Returns the facts and token counts with and without padding."""
-        return super().facts() | self.counts
+        """Returns the facts, generated lengths, and tokens with and without padding."""
+        lengths = np.unique(self.lengths).tolist()
+        return super().facts() | {"new_tokens": lengths} | self.counts
 
 
 def main() -> None:
@@ -223,8 +207,7 @@ def main() -> None:
     if options.kind == "train":
         serve(lambda: TrainStep(work, options.dtype))
     else:
-        kind = VariedDecoding if options.varied else Decoding
-        serve(lambda: kind(work, options.beam, options.dtype))
+        serve(lambda: Decoding(work, options.beam, options.dtype, options.varied))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from analysis.plan.step import StepSpec, dummy_tokenizers
+from data.batching.base import Batch, TrainBatches
 from data.tokenizers.base import SPECIAL
 from experiment.setup import TrainingSetup
 from training.optim.optimizers import make_optimizer
@@ -12,12 +13,8 @@ from training.parallel.mesh import Devices
 from training.parallel.partitioner import make_partitioner
 
 
-class RandomBatches:
-    """Random tokens without padding in the shapes of a `StepSpec`, in every batch.
-
-    Attributes:
-      shapes: the batch shape, for `compiled_step`.
-    """
+class RandomBatches(TrainBatches):
+    """Random tokens without padding in the shapes of a `StepSpec`, in every batch."""
 
     def __init__(self, step: StepSpec):
         self.batch_size, self.shapes = step.batch_size, [(step.batch_size, step.length)]
@@ -31,17 +28,10 @@ class RandomBatches:
             for name, leaf in shapes.items()
         }
 
-    def num_examples(self, k: int) -> int:
-        """Returns the batch size."""
-        del k
-        return self.batch_size
-
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        return self.batch
-
-    def partial_batch(self, k: int, rows: slice) -> dict[str, np.ndarray]:
+    def partial_batch(self, k: int, rows: slice) -> Batch:
         """Returns some rows of the batch."""
-        return {name: leaf[rows] for name, leaf in self[k].items()}
+        del k
+        return {name: leaf[rows] for name, leaf in self.batch.items()}
 
 
 def random_training(
