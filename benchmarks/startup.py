@@ -8,6 +8,7 @@ JSON line per system.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -40,23 +41,16 @@ def seconds(name: str, command: list[str], threads: int, folder: str) -> float:
     """Times a process up to the end of its first step. Raises Missing."""
     settings = CACHE_ALL | {"JAX_COMPILATION_CACHE_DIR": folder}
     begin = time.perf_counter()
-    process = Process(name, command, threads, settings)
-    try:
+    with contextlib.closing(Process(name, command, threads, settings)) as process:
         process.begin().ask("warm", 1)
         return time.perf_counter() - begin
-    finally:
-        process.close()
 
 
-def measure(
-    name: str, command: list[str], options: argparse.Namespace
-) -> dict[str, float]:
+def measure(name: str, command: list[str], threads: int) -> dict[str, float]:
     """Returns the seconds by state of the compilation cache. Raises Missing."""
+    states = ("cold", "cached") if name == OURS else ("",)
     with tempfile.TemporaryDirectory() as folder:
-        return {
-            state: seconds(name, command, options.threads, folder)
-            for state in (("cold", "cached") if name == OURS else ("",))
-        }
+        return {state: seconds(name, command, threads, folder) for state in states}
 
 
 def main() -> int:
@@ -70,7 +64,7 @@ def main() -> int:
         for _ in range(options.rounds):  # in turn, so that load affects all alike
             for name in [name for name in systems if name not in missing]:
                 try:
-                    times[name].append(measure(name, systems[name], options))
+                    times[name].append(measure(name, systems[name], options.threads))
                 except Missing as error:
                     missing[name] = str(error)
         for name, rounds in times.items():

@@ -1,6 +1,7 @@
 """Comparison of measured systems: JSON lines and ratios with ranges."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -45,7 +46,9 @@ def compare(
             processes.append(Process(name, command, options.threads).begin())
         except Missing as error:
             missing[name] = str(error)
-    try:
+    with contextlib.ExitStack() as stack:
+        for process in processes:
+            stack.callback(process.close)
         found = measure(processes, plan_of(options))
         lines = {}
         for process in processes:
@@ -59,14 +62,9 @@ def compare(
                 continue
             lines[process.name] = line
             print(json.dumps(about | {"subject": process.name} | line), flush=True)
-    finally:
-        for process in processes:
-            process.close()
-    for name, reason in missing.items():
-        line = {"subject": name, "missing": reason}
-        print(json.dumps(about | line), flush=True)
     summary = about | summary_of(lines, goals) | {"missing": sorted(missing)}
-    print(json.dumps(summary), flush=True)
+    reasons = [{"subject": name, "missing": missing[name]} for name in missing]
+    cli.print_lines([*(about | reason for reason in reasons), summary])
     return summary | {"lines": lines}
 
 
