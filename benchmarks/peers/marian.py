@@ -22,7 +22,8 @@ def model_of(work: Work) -> MarianMTModel:
         MarianConfig(
             vocab_size=work.vocabulary,
             d_model=work.width,
-            **dict.fromkeys(("encoder_layers", "decoder_layers"), work.layers),
+            encoder_layers=work.layers,
+            decoder_layers=work.layers,
             encoder_attention_heads=work.heads,
             decoder_attention_heads=work.heads,
             encoder_ffn_dim=work.feed_forward,
