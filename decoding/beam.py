@@ -19,38 +19,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from decoding.beam_axis import (
+from decoding.config import DecodingConfig
+from decoding.hypotheses import (
+    DecodingConstraints,
     Hypotheses,
     StepFn,
     blockwise_top_k,
     expand_beams,
     gather_beams,
 )
-from decoding.constraints import DecodingConstraints
-
-
-class Scoring(NamedTuple):
-    """Penalties in the score of finished hypotheses.
-
-    Attributes:
-      length_penalty: alpha; 0 ranks by log P, 1 roughly by its mean per token.
-      coverage_penalty: beta; 0 needs no attention from the model.
-    """
-
-    length_penalty: float = 0.0
-    coverage_penalty: float = 0.0
-
-    def length_divisor(self, length: Int[Array, "*#B"]) -> Float[Array, "*#B"]:
-        """Returns the length penalty lp of hypotheses with `length` tokens."""
-        return ((5.0 + length) / 6.0) ** self.length_penalty
-
-    def coverage(
-        self, attention: Float[Array, "B N S"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "B N"]:
-        """Returns the coverage penalty cp of attention summed over the target."""
-        clipped = jnp.clip(attention, jnp.finfo(jnp.float32).tiny, 1.0)
-        log_coverage = jnp.log(clipped).sum(axis=-1, where=mask[:, None])
-        return self.coverage_penalty * log_coverage
 
 
 class LiveBeams(NamedTuple):
@@ -90,11 +67,8 @@ def beam_search(
     state: PyTree,
     first_token: Int[Array, "B"],
     constraints: DecodingConstraints,
+    config: DecodingConfig,
     *,
-    beam_size: int,
-    n_best: int = 1,
-    scoring: Scoring = Scoring(),  # noqa: B008, it is immutable
-    early_stopping: bool = False,
     source_mask: Bool[Array, "B S"] | None = None,
 ) -> Hypotheses:
     """Returns the `n_best` distinct continuations of `first_token`, best first.
@@ -106,18 +80,18 @@ def beam_search(
     Args:
       step_fn: step of a model; returns attention too for a coverage penalty.
       state: decoding state with one hypothesis an example.
-      beam_size: number of live hypotheses an example (N).
       source_mask: source tokens to cover; required for a coverage penalty.
 
     Raises:
       ValueError: `n_best` is not in 1 to `beam_size`, or `source_mask` is missing.
     """
+    n_best, beam_size, eos_id = config.n_best, config.beam_size, constraints.eos_id
     if not 1 <= n_best <= beam_size:
         raise ValueError(f"{n_best=} is not in 1 to {beam_size=}")
-    if scoring.coverage_penalty and source_mask is None:
+    if config.coverage_penalty and source_mask is None:
         raise ValueError("a coverage penalty needs source_mask")
-    if not scoring.coverage_penalty:
-        source_mask = jnp.zeros((len(first_token), 0), bool)
+    shape = len(first_token), beam_size
+    num_attended = source_mask.shape[1] if config.coverage_penalty else 0
 
     def is_unfinished(loop: BeamState):
         return (loop.step < constraints.max_steps) & ~loop.done.all()
@@ -125,47 +99,41 @@ def beam_search(
     def advance(loop: BeamState) -> BeamState:
         step, state, live, finished, done = loop
         state, logits, *attention = step_fn(context, state, live.last_token)
-        if scoring.coverage_penalty:
+        if config.coverage_penalty:
             live = live._replace(attention=live.attention + attention[0])
         allowed = constraints.allowed(step, logits.shape[-1])
         candidates = top_continuations(live.log_prob, logits, allowed)
-        ended = finish_beams(
-            candidates, live, step, constraints.eos_id, scoring, source_mask
+        finished = update_finished(
+            finished, done, candidates, live, step, eos_id, config, source_mask
         )
-        finished = merge_finished(finished, ended, done)
-        live, parents = advance_live(candidates, live, step, constraints.eos_id)
-        done |= is_done(
-            live, finished, step, constraints, scoring, n_best, early_stopping
-        )
+        live, parents = advance_live(candidates, live, step, eos_id)
+        best = live.log_prob.max(axis=1)
+        if config.early_stopping:
+            done |= (finished.scores[:, -1] > -jnp.inf) | (best == -jnp.inf)
+        else:
+            # The best log P over the lp of the length that favours it most: the next
+            # for alpha < 0, the longest for alpha > 0. Coverage can only lower it.
+            lengths = (step + 2, constraints.max_length)
+            alpha = config.length_penalty
+            bounds = [best / length_penalty(length, alpha) for length in lengths]
+            done |= jnp.maximum(*bounds) <= finished.scores[:, n_best - 1]
         return BeamState(step + 1, gather_beams(state, parents), live, finished, done)
 
-    loop = init_beams(state, first_token, constraints, beam_size, source_mask)
-    finished = jax.lax.while_loop(is_unfinished, advance, loop).finished
-    tokens, scores, lengths = (leaf[:, :n_best] for leaf in finished)
-    tokens = jnp.where(lengths[..., None] > 0, tokens, constraints.eos_id)
-    return Hypotheses(tokens, scores, lengths)
-
-
-def init_beams(
-    state: PyTree,
-    first_token: Int[Array, "B"],
-    constraints: DecodingConstraints,
-    beam_size: int,
-    source_mask: Bool[Array, "B S"],
-) -> BeamState:
-    """Returns the loop state with one live hypothesis an example, none finished."""
-    shape = (len(first_token), beam_size)
     missing = jnp.full(shape, -jnp.inf)
-    tokens = jnp.full((*shape, constraints.max_steps), constraints.eos_id, jnp.int32)
+    tokens = jnp.full((*shape, constraints.max_steps), eos_id, jnp.int32)
     last_token = jnp.repeat(first_token.astype(jnp.int32)[:, None], beam_size, axis=1)
-    attention = jnp.zeros((*shape, source_mask.shape[1]))
-    return BeamState(
+    attention = jnp.zeros((*shape, num_attended))
+    loop = BeamState(
         step=jnp.zeros((), jnp.int32),
         state=expand_beams(state, beam_size, related=True),
         live=LiveBeams(tokens, missing.at[:, 0].set(0.0), last_token, attention),
         finished=Hypotheses(tokens, missing, jnp.zeros(shape, jnp.int32)),
         done=jnp.zeros(shape[0], bool),
     )
+    finished = jax.lax.while_loop(is_unfinished, advance, loop).finished
+    tokens, scores, lengths = (leaf[:, :n_best] for leaf in finished)
+    tokens = jnp.where(lengths[..., None] > 0, tokens, eos_id)
+    return Hypotheses(tokens, scores, lengths)
 
 
 def top_continuations(
@@ -188,36 +156,47 @@ def top_continuations(
     return Candidates(scores, indices // best.shape[-1], token)
 
 
-def finish_beams(
+def update_finished(
+    finished: Hypotheses,
+    done: Bool[Array, "B"],
     candidates: Candidates,
     live: LiveBeams,
     step: Int[Array, ""],
     eos_id: int,
-    scoring: Scoring,
-    source_mask: Bool[Array, "B S"],
+    config: DecodingConfig,
+    source_mask: Bool[Array, "B S"] | None,
 ) -> Hypotheses:
-    """Returns the scored N best continuations; those that do not end have -inf."""
+    """Returns the N best finished hypotheses, best first.
+
+    New ones are those of the N best continuations that end; examples that are done
+    get none.
+    """
     beam_size = live.last_token.shape[1]
     log_prob, parent, token = (leaf[:, :beam_size] for leaf in candidates)
-    score = log_prob / scoring.length_divisor(step + 1)
-    if scoring.coverage_penalty:
-        coverage = scoring.coverage(live.attention, source_mask)
+    score = log_prob / length_penalty(step + 1, config.length_penalty)
+    if config.coverage_penalty:
+        coverage = config.coverage_penalty * log_coverage(live.attention, source_mask)
         score += jnp.take_along_axis(coverage, parent, axis=1)
     ends = (token == eos_id) & (log_prob > -jnp.inf)
-    score = jnp.where(ends, score, -jnp.inf)
     tokens = gather_beams(live.tokens, parent)  # from `step` on all are end symbols
-    return Hypotheses(tokens, score, jnp.where(ends, step + 1, 0))
-
-
-def merge_finished(
-    finished: Hypotheses, ended: Hypotheses, done: Bool[Array, "B"]
-) -> Hypotheses:
-    """Returns the N best of both, best first; examples that are done do not change."""
-    beam_size = finished.scores.shape[1]
-    ended = ended._replace(scores=jnp.where(done[:, None], -jnp.inf, ended.scores))
+    scores = jnp.where(ends & ~done[:, None], score, -jnp.inf)
+    ended = Hypotheses(tokens, scores, jnp.where(ends, step + 1, 0))
     both = jax.tree.map(lambda *two: jnp.concatenate(two, axis=1), finished, ended)
     _, indices = jax.lax.top_k(both.scores, beam_size)
     return gather_beams(both, indices)
+
+
+def length_penalty(length: Int[Array, "*#B"], alpha: float) -> Float[Array, "*#B"]:
+    """Returns the length penalty lp: 1 for alpha = 0, about the length for 1."""
+    return ((5.0 + length) / 6.0) ** alpha
+
+
+def log_coverage(
+    attention: Float[Array, "B N S"], mask: Bool[Array, "B S"]
+) -> Float[Array, "B N"]:
+    """Returns the coverage cp / beta of attention summed over the target."""
+    clipped = jnp.clip(attention, jnp.finfo(jnp.float32).tiny, 1.0)
+    return jnp.log(clipped).sum(axis=-1, where=mask[:, None])
 
 
 def advance_live(
@@ -232,26 +211,3 @@ def advance_live(
     tokens, attention = gather_beams((live.tokens, live.attention), parents)
     tokens = tokens.at[:, :, step].set(token)
     return LiveBeams(tokens, scores, token, attention), parents
-
-
-def is_done(
-    live: LiveBeams,
-    finished: Hypotheses,
-    step: Int[Array, ""],
-    constraints: DecodingConstraints,
-    scoring: Scoring,
-    n_best: int,
-    early_stopping: bool,
-) -> Bool[Array, "B"]:
-    """Returns whether the search of each example has ended.
-
-    The score of a live hypothesis is bounded by its log P so far over the lp of the
-    length that favours it most: the longest for alpha > 0, the next for alpha < 0.
-    Coverage can only lower it.
-    """
-    best = live.log_prob.max(axis=1)
-    if early_stopping:
-        return (finished.scores[:, -1] > -jnp.inf) | (best == -jnp.inf)
-    next_length = best / scoring.length_divisor(step + 2)
-    max_length = best / scoring.length_divisor(constraints.max_length)
-    return jnp.maximum(next_length, max_length) <= finished.scores[:, n_best - 1]

@@ -1,4 +1,4 @@
-"""Configuration of decoding (`cfg.decode`) and its application to a model."""
+"""Configuration of decoding (`cfg.decode`), and the search that it describes."""
 
 import dataclasses
 import functools
@@ -11,11 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 from ml_collections import ConfigDict
 
-from decoding.beam import Scoring, beam_search
-from decoding.beam_axis import Hypotheses, StepFn, sequence_lengths
-from decoding.constraints import DecodingConstraints
-from decoding.greedy import greedy
-from decoding.sampling import SamplingConfig, sample
+from decoding.hypotheses import DecodingConstraints, Hypotheses
 from utils.errors import UserError
 
 METHODS = {  # method: keys that only it reads
@@ -38,21 +34,21 @@ RANGES = {  # allowed values of numeric keys
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """A search with the keys of `cfg.decode`; calling it runs the search.
+    """Keys of `cfg.decode` on which a compiled search depends.
 
-    The seed is an argument of the search, which is compiled once for all seeds.
+    The seed is none of them: a search is compiled once for all seeds.
     """
 
-    method: str
-    n_best: int
-    min_length: int
-    beam_size: int
-    length_penalty: float
-    coverage_penalty: float
-    early_stopping: bool
-    temperature: float
-    top_k: int
-    top_p: float
+    method: str = "greedy"
+    n_best: int = 1
+    min_length: int = 0
+    beam_size: int = 1
+    length_penalty: float = 0.0
+    coverage_penalty: float = 0.0
+    early_stopping: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
     @classmethod
     def from_config(cls, options: ConfigDict) -> "DecodingConfig":
@@ -63,11 +59,8 @@ class DecodingConfig:
         """
         check_decode(options)
         keys = active_keys(options)
-        values = {}
-        for field in dataclasses.fields(cls):
-            value = field.type(options[field.name])
-            values[field.name] = value if field.name in keys else field.type()
-        return cls(**values)
+        fields = dataclasses.fields(cls)
+        return cls(*(field.type(keys.get(field.name, 0)) for field in fields))
 
     @property
     def single_best(self) -> "DecodingConfig":
@@ -82,41 +75,6 @@ class DecodingConfig:
         return dataclasses.replace(
             self, method="beam", beam_size=1, early_stopping=True
         )
-
-    def __call__(
-        self,
-        step_fn: StepFn,
-        context: PyTree,
-        state: PyTree,
-        first_token: Int[Array, "B"],
-        constraints: DecodingConstraints,
-        *,
-        keys: Key[Array, "B"],
-        source_mask: Bool[Array, "B S"] | None = None,
-    ) -> Hypotheses:
-        """Returns `n_best` hypotheses an example; greedy ones have scores of NaN.
-
-        Args:
-          keys: random key of each example, for sampling.
-          source_mask: source tokens to cover, for a coverage penalty.
-        """
-        inputs = (step_fn, context, state, first_token, constraints)
-        if self.method == "sample":
-            config = SamplingConfig(self.temperature, self.top_k, self.top_p)
-            return sample(*inputs, keys=keys, num_samples=self.n_best, config=config)
-        if self.method == "beam":
-            return beam_search(
-                *inputs,
-                beam_size=self.beam_size,
-                n_best=self.n_best,
-                scoring=Scoring(self.length_penalty, self.coverage_penalty),
-                early_stopping=self.early_stopping,
-                source_mask=source_mask,
-            )
-        tokens = greedy(*inputs)[:, None]
-        scores = jnp.full(tokens.shape[:2], jnp.nan)
-        lengths = sequence_lengths(tokens, constraints.eos_id)
-        return Hypotheses(tokens, scores, lengths)
 
 
 def active_keys(options: ConfigDict) -> dict:
@@ -184,20 +142,42 @@ def example_keys(
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), ids)
 
 
-def make_step_fn(
-    model: nn.Module, variables: PyTree, *, attention: bool = False
-) -> StepFn:
-    """Binds the decoding step of a model to its variables.
+def search(
+    decoding: DecodingConfig,
+    model: nn.Module,
+    variables: PyTree,
+    inputs: tuple,
+    first_token: Int[Array, "B"],
+    constraints: DecodingConstraints,
+    *,
+    keys: Key[Array, "B"],
+    source_mask: Bool[Array, "B S"] | None = None,
+) -> Hypotheses:
+    """Returns `n_best` hypotheses an example; greedy ones have scores of NaN.
 
     Args:
-      attention: whether the step also returns the attention to the source.
+      inputs: arguments of the model's method `start`.
+      keys: random key of each example, for sampling.
+      source_mask: source tokens to cover, for a coverage penalty.
     """
-    step_fn = functools.partial(model.apply, variables, method="step")
-    if not attention:
-        return step_fn
+    context, state = model.apply(
+        variables, *inputs, max_steps=constraints.max_steps, method="start"
+    )
+    step = functools.partial(model.apply, variables, method="step")
 
     def step_with_attention(context, state, token):
-        outputs, sown = step_fn(context, state, token, mutable=["intermediates"])
+        outputs, sown = step(context, state, token, mutable=["intermediates"])
         return *outputs, model.alignment(sown["intermediates"])
 
-    return step_with_attention
+    step_fn = step_with_attention if decoding.coverage_penalty else step
+    arguments = (step_fn, context, state, first_token, constraints, decoding)
+    if decoding.method == "beam":
+        from decoding.beam import beam_search
+
+        return beam_search(*arguments, source_mask=source_mask)
+    from decoding.sampling import sample
+
+    hypotheses = sample(*arguments, keys=keys)
+    if decoding.method == "sample":
+        return hypotheses
+    return hypotheses._replace(scores=jnp.full_like(hypotheses.scores, jnp.nan))

@@ -1,7 +1,9 @@
 """The contract of a task, the registry of tasks, and their common losses."""
 
+import abc
+import functools
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -10,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Num, PyTree
 from ml_collections import ConfigDict
 
+from decoding.config import DecodingConfig
 from utils.errors import UserError
 
 # From `cfg.task` to a module with a class `Task`; only the chosen one is imported.
@@ -25,13 +28,15 @@ WeightedMetrics = dict[str, tuple[jax.Array, jax.Array]]  # name: (sum, weight)
 ScoredText = tuple[str, float]  # an output and the score that the search ranked it by
 
 
-class Task(Protocol):
+class Task(abc.ABC):
     """Contract of a task: how to train, evaluate and use a model.
 
     A task is created from the tokenizers by side and the keyword arguments
     `label_smoothing`, `z_loss`, `loss_fraction`, `document_order` and, for parallel
     text, `languages`. It holds no parameters: each method takes the model, its
     variables and its carry (state between consecutive batches) as arguments.
+
+    Concrete methods suit every model of token likelihoods.
 
     Attributes:
       model_class: name of the class that an architecture's module defines for it.
@@ -45,16 +50,38 @@ class Task(Protocol):
     metric_directions: ClassVar[dict[str, Literal["min", "max"]]]
     selection_metric: ClassVar[str]
 
+    def __init__(self, label_smoothing: float, z_loss: float):
+        self.label_smoothing = label_smoothing
+        self.z_loss = z_loss
+
+    @abc.abstractmethod
     def make_model(self, module, config) -> nn.Module:
         """Creates the model of an architecture for the vocabularies of the task."""
+
+    @abc.abstractmethod
+    def model_inputs(self, batch: dict) -> tuple:
+        """Returns the arguments of the model before the carry."""
 
     def initial_carry(
         self, model, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> PyTree:
         """Returns the carry before the first batch; empty for a model without one."""
+        return model.initial_carry(batch_size, train=train, memory_length=memory_length)
+
+    def reset(self, model, carry: PyTree, reset, *, train: bool) -> PyTree:
+        """Resets the carry of the examples that start a new text."""
+        initial = self.initial_carry(model, len(reset), train=train)
+        return reset_carry(carry, initial, reset)
 
     def init(self, model, rng: jax.Array, batch: dict) -> PyTree:
         """Initialises the variables, boxed with the names of their logical axes."""
+
+        def call_all(model, batch, carry):
+            hidden, _ = model(*self.model_inputs(batch), carry, train=False)
+            return model.log_prob(hidden, batch["labels"])
+
+        carry = self.initial_carry(model, len(batch["labels"]), train=True)
+        return nn.init(call_all, model)(rng, batch, carry)
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
@@ -63,7 +90,19 @@ class Task(Protocol):
 
         The training objective is the sum of the means of "loss" and "auxiliary/...".
         """
+        carry = self.reset(model, carry, batch["reset"], train=train)
+        return likelihood_loss(
+            model,
+            variables,
+            (*self.model_inputs(batch), carry),
+            batch,
+            rng,
+            smoothing=self.label_smoothing if train else 0.0,
+            z_loss=self.z_loss if train else 0.0,
+            train=train,
+        )
 
+    @abc.abstractmethod
     def evaluate(
         self, model, variables: PyTree, batches, options: ConfigDict, **inputs
     ) -> dict:
@@ -73,20 +112,26 @@ class Task(Protocol):
         "low" and "high" of its 95% interval; its "protocol" records all settings that
         scores depend on; its "blocks" are the losses as `BootstrapBlocks`. A task
         that generates adds "samples" and "references".
+
+        Args:
+          options: the config, of which `decode` is used.
+          inputs: `intervals` and, for parallel text, `texts`: all pairs of the split.
         """
 
-    def predict(
+    @abc.abstractmethod
+    def generate(
         self,
         model,
         variables: PyTree,
         lines: Iterable[str],
         options: ConfigDict,
+        decoding: DecodingConfig,
         *,
         prefix: bool = False,
         document_order: bool = False,
-        chunk_size: int,
-    ) -> Iterator[str]:
-        """Yields an output for each line, in order; a blank line stays blank.
+        chunk_size: int | None = None,
+    ) -> Iterator[list[ScoredText]]:
+        """Yields scored outputs for each line, in order; none for a blank line.
 
         Args:
           options: the whole config, of which `decode` matters most.
@@ -95,18 +140,45 @@ class Task(Protocol):
           chunk_size: number of lines to read ahead.
         """
 
-    def predict_n_best(self, *args, **keywords) -> Iterator[list[ScoredText]]:
-        """Yields `decode.n_best` scored outputs for each line; none for a blank line.
+    def predict(self, model, variables, lines, options, **keywords) -> Iterator[str]:
+        """Yields the best output of each line; see `generate`. A blank stays blank."""
+        decoding = DecodingConfig.from_config(options.decode).single_best
+        outputs = self.generate(model, variables, lines, options, decoding, **keywords)
+        return (texts[0][0] if texts else "" for texts in outputs)
 
-        It takes the arguments of `predict`. A beam's outputs come best first.
-        """
+    def predict_n_best(
+        self, model, variables, lines, options, **keywords
+    ) -> Iterator[list[ScoredText]]:
+        """Yields `decode.n_best` outputs of each line; a beam's come best first."""
+        decoding = DecodingConfig.from_config(options.decode).with_scores
+        return self.generate(model, variables, lines, options, decoding, **keywords)
 
-    def score_targets(self, *args, **keywords) -> Iterator[tuple[float, int] | None]:
+    @abc.abstractmethod
+    def score_targets(
+        self,
+        model,
+        variables: PyTree,
+        lines: Iterable[str],
+        options: ConfigDict,
+        *,
+        document_order: bool = False,
+        chunk_size: int | None = None,
+    ) -> Iterator[tuple[float, int] | None]:
         """Yields log probability (nats) and number of tokens of given targets.
 
-        It takes the arguments of `predict` but `prefix`. The end symbol counts. None
-        stands for a blank line.
+        The end symbol counts. None stands for a blank line.
         """
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def target_losses(
+        self, model, variables: PyTree, carry: PyTree, batch: dict
+    ) -> tuple[Float[Array, "B"], PyTree]:
+        """Returns the loss of each example, summed over its tokens, and the carry."""
+        if "reset" in batch:
+            carry = self.reset(model, carry, batch["reset"], train=False)
+        inputs = (*self.model_inputs(batch), carry)
+        losses, carry = token_losses(model, variables, inputs, batch)
+        return losses.sum(axis=1), carry
 
 
 def reset_carry(carry: PyTree, initial: PyTree, reset: Bool[Array, "B"]) -> PyTree:
@@ -136,11 +208,7 @@ def cast_params(model, variables: PyTree) -> PyTree:
 
 
 def check_windows(model, batches) -> None:
-    """Checks that batches of sliding windows come with a model without a carry.
-
-    Raises:
-      UserError: the model has a carry.
-    """
+    """Raises UserError for sliding windows and a model with a carry."""
     if not getattr(batches, "stride", None):
         return
     carry = jax.eval_shape(
@@ -166,15 +234,11 @@ def likelihood_loss(
 ) -> tuple[WeightedMetrics, PyTree]:
     """Returns metrics as (sum, weight), and the next carry.
 
-    "loss" is the negative log likelihood of the labels in nats, with label smoothing.
-    Losses that the model sows in "losses" while it trains follow as
-    "auxiliary/<name>". "auxiliary/z_loss" is z log^2 Z of each token (Chowdhery et al.
-    2022, section 5), which keeps the normaliser Z of the softmax near 1.
-
-    Args:
-      inputs: arguments of the model.
-      smoothing: probability mass of label smoothing.
-      z_loss: coefficient z; 0 leaves the z-loss out.
+    "loss" is the negative log likelihood of the labels in nats, with a probability
+    mass `smoothing` of label smoothing. Losses that the model sows in "losses" while it
+    trains follow as "auxiliary/<name>". "auxiliary/z_loss" is z log^2 Z of each token
+    (Chowdhery et al. 2022, section 5), which keeps the normaliser Z of the softmax
+    near 1; `z_loss` is the coefficient z.
     """
 
     def predict(model):
@@ -198,11 +262,7 @@ def likelihood_loss(
 def token_losses(
     model: nn.Module, variables: PyTree, inputs: tuple, batch: dict
 ) -> tuple[Float[Array, "B T"], PyTree]:
-    """Returns the negative log likelihood of each label, 0 for padding, and the carry.
-
-    Args:
-      inputs: arguments of the model.
-    """
+    """Returns the negative log likelihood of each label (0: padding), and the carry."""
 
     def predict(model):
         hidden, carry = model(*inputs, train=False)

@@ -26,26 +26,32 @@ def score_text(
       intervals: adds a 95% bootstrap interval, "low" to "high", to each score, and
         the score "bleu_moses_lowercase", which older papers report.
     """
-    metrics = make_metrics(language)
-    if not intervals:
-        metrics.pop("bleu_moses_lowercase", None)
+    metrics = {
+        "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(language, "13a")),
+        "chrf": ChrF(),
+    }
+    if intervals and language not in TOKENIZERS:
+        # Forced, so that sacrebleu does not warn of tokenized texts.
+        metrics["bleu_moses_lowercase"] = sacrebleu.BLEU(
+            tokenize="none", lowercase=True, force=True
+        )
     scores, signatures = {}, {}
-    num_samples = NUM_SAMPLES if intervals else 1
     for name, metric in metrics.items():
-        texts = [
-            tokenize_for(name, side, language) for side in (hypotheses, references)
-        ]
+        texts = [hypotheses, references]
+        if name == "bleu_moses_lowercase":
+            moses = sacremoses.MosesTokenizer(language or "en")
+            tokenize = functools.partial(moses.tokenize, return_str=True, escape=False)
+            texts = [[tokenize(text) for text in side] for side in texts]
+        num_samples = NUM_SAMPLES if intervals else 1
         result = metric.corpus_score(texts[0], [texts[1]], n_bootstrap=num_samples)
         scores[name] = {"value": result.score}
         if intervals:
             scores[name]["low"] = float(result._mean - result._ci)
             scores[name]["high"] = float(result._mean + result._ci)
         signatures[f"{name}_signature"] = str(metric.get_signature())
-        if name == "bleu_moses_lowercase":
-            version = metadata.version("sacremoses")
-            signatures[f"{name}_tokenizer"] = (
-                f"sacremoses {version}, {language or 'en'}"
-            )
+    if "bleu_moses_lowercase" in metrics:
+        version = f"sacremoses {metadata.version('sacremoses')}, {language or 'en'}"
+        signatures["bleu_moses_lowercase_tokenizer"] = version
     return scores, signatures
 
 
@@ -58,33 +64,6 @@ class ChrF(sacrebleu.CHRF):
 
     def _compute_f_score(self, statistics) -> float:
         return float(super()._compute_f_score(statistics))
-
-
-def make_metrics(language: str) -> dict:
-    """Creates the metrics by name, each for texts from `tokenize_for`."""
-    metrics = {
-        "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(language, "13a")),
-        "chrf": ChrF(),
-    }
-    if language not in TOKENIZERS:
-        # Forced, so that sacrebleu does not warn of tokenized texts.
-        moses = sacrebleu.BLEU(tokenize="none", lowercase=True, force=True)
-        metrics["bleu_moses_lowercase"] = moses
-    return metrics
-
-
-def tokenize_for(metric: str, texts: list[str], language: str) -> list[str]:
-    """Tokenizes texts with Moses for "bleu_moses_lowercase", else returns them."""
-    if metric != "bleu_moses_lowercase":
-        return texts
-    tokenize = moses_tokenizer(language)
-    return [tokenize(text, return_str=True, escape=False) for text in texts]
-
-
-@functools.cache
-def moses_tokenizer(language: str):
-    """Returns the Moses tokenizer of a language (Koehn et al. 2007), by sacremoses."""
-    return sacremoses.MosesTokenizer(language or "en").tokenize
 
 
 def one_line(text: str) -> str:

@@ -52,16 +52,11 @@ class BootstrapBlocks:
         return float(low), float(high)
 
 
-def resampled_means(
-    total: np.ndarray,
-    weight: np.ndarray,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = 0,
-) -> np.ndarray:
-    """Returns the means of samples of all blocks, drawn with replacement."""
-    random = np.random.default_rng(seed)
-    means = np.empty(num_samples)
-    for index in range(num_samples):
+def resampled_means(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns the means of NUM_SAMPLES samples of blocks, drawn with replacement."""
+    random = np.random.default_rng(0)
+    means = np.empty(NUM_SAMPLES)
+    for index in range(NUM_SAMPLES):
         drawn = random.integers(len(total), size=len(total))
         means[index] = total[drawn].sum() / weight[drawn].sum()
     return means

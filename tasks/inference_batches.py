@@ -27,13 +27,11 @@ class Line:
     Attributes:
       index: position in the input, from 0.
       text: source as it was read.
-      source: token ids of the source with the end symbol.
-      columns: token ids of the column after the tab, by its name in a batch.
+      columns: token ids by name in a batch; the source has an end symbol.
     """
 
     index: int
     text: str
-    source: list[int]
     columns: dict[str, list[int]]
 
     @property
@@ -43,21 +41,19 @@ class Line:
 
     @property
     def length(self) -> int:
-        """Number of tokens of the longest side."""
-        return max(len(self.source), *map(len, self.columns.values()), 0)
+        """Number of tokens of the longest column."""
+        return max(map(len, self.columns.values()))
 
 
 def read_lines(
-    lines: Iterable[str], source, target, *, max_length: int, column: str = ""
+    lines: Iterable[str], source, target, max_length: int, column: str
 ) -> Iterator[Line]:
     """Tokenizes lines; truncates sources beyond `max_length` with a warning.
 
     Args:
-      source: tokenizer of the source.
-      target: tokenizer of the target.
+      source, target: tokenizers.
       max_length: maximum number of tokens of a source, with the end symbol.
-      column: "target" or "prefix" where a tab and that text follow the source; ""
-        where lines are sources alone.
+      column: "target" or "prefix" where a tab and that text follow the source, or "".
 
     Raises:
       UserError: a line lacks the tab.
@@ -76,29 +72,29 @@ def read_lines(
                 f"tokens (data.max_length={max_length} with the end symbol)",
                 file=sys.stderr,
             )
-        columns = {column: target.encode(rest)} if column else {}
-        if column == "target":
-            columns["target"].append(target.eos)
-        yield Line(index, text, [*ids[: max_length - 1], source.eos], columns)
+        columns = {"source": [*ids[: max_length - 1], source.eos]}
+        if column == "prefix":
+            columns["prefix"] = target.encode(rest)
+        elif column == "target":
+            ids = target.encode(rest)
+            columns |= {"target_in": [target.bos, *ids], "labels": [*ids, target.eos]}
+        yield Line(index, text, columns)
 
 
 def map_sorted_by_length(
     lines: Iterator[Line],
     function: Callable[[dict, list[str]], list],
-    *,
     blank: Any,
-    chunk_size: int,
+    chunk_size: int | None,
 ) -> Iterator:
     """Applies a function to batches of lines of similar lengths.
 
     Args:
       function: maps a batch and its source texts to one result an example.
       blank: result of a blank line.
-      chunk_size: number of lines to read ahead and sort.
-
-    Yields:
-      the results in the order of the lines.
+      chunk_size: number of lines to read ahead and sort; None: CHUNK_SIZE.
     """
+    chunk_size = chunk_size or CHUNK_SIZE
     while chunk := list(itertools.islice(lines, chunk_size)):
         pending = [i for i, line in enumerate(chunk) if not line.is_blank]
         pending.sort(key=lambda i: -chunk[i].length)
@@ -119,16 +115,12 @@ def map_in_document_order(
     lines: Iterator[Line],
     function: Callable[[PyTree, dict, list[str]], tuple[list, PyTree]],
     carry: PyTree,
-    *,
     blank: Any,
 ) -> Iterator:
     """Applies a function to line after line; a blank line ends a document.
 
     Args:
-      function: maps a carry, a batch of one line and its text to results and the
-        next carry.
-      carry: initial carry of one example.
-      blank: result of a blank line.
+      function: maps a carry, a batch and its texts to results and the next carry.
     """
     is_first = True
     for line in lines:
@@ -147,31 +139,23 @@ def make_batch(lines: list[Line], batch_size: int) -> dict[str, np.ndarray]:
     """Pads lines to a batch whose examples are independent of one another.
 
     Returns:
-      "source", "reset" (start of a document), "ids" (line indices, -1 for padding)
-      and the columns of the lines; "<name>_mask" marks the tokens of each text.
+      "reset" (start of a document), "ids" (line indices, -1 for padding) and the
+      columns of the lines; "<name>_mask" marks the tokens of each column.
     """
-    ids = np.full(batch_size, -1, np.int32)
-    ids[: len(lines)] = [line.index for line in lines]
-    batch = {"reset": np.ones(batch_size, bool), "ids": ids}
-    batch |= pad_tokens("source", [line.source for line in lines], batch_size)
+    indices = np.full(batch_size, -1, np.int32)
+    indices[: len(lines)] = [line.index for line in lines]
+    batch = {"reset": np.ones(batch_size, bool), "ids": indices}
     for name in lines[0].columns:
-        batch |= pad_tokens(name, [line.columns[name] for line in lines], batch_size)
+        length = bucket_length(max(len(line.columns[name]) for line in lines))
+        tokens = np.zeros((batch_size, length), np.int32)
+        mask = np.zeros((batch_size, length), bool)
+        for example, line in enumerate(lines):
+            ids = line.columns[name]
+            tokens[example, : len(ids)], mask[example, : len(ids)] = ids, True
+        batch |= {name: tokens, f"{name}_mask": mask}
     return batch
-
-
-def pad_tokens(
-    name: str, sequences: list[list[int]], batch_size: int
-) -> dict[str, np.ndarray]:
-    """Pads token ids to an array under `name`, and their mask under "<name>_mask"."""
-    length = bucket_length(max(1, *map(len, sequences)))
-    tokens = np.zeros((batch_size, length), np.int32)
-    mask = np.zeros((batch_size, length), bool)
-    for example, ids in enumerate(sequences):
-        tokens[example, : len(ids)] = ids
-        mask[example, : len(ids)] = True
-    return {name: tokens, f"{name}_mask": mask}
 
 
 def bucket_length(length: int) -> int:
     """Rounds a length up to a power of 2, at least 8, to limit compilations."""
-    return max(8, 2 ** math.ceil(math.log2(length)))
+    return max(8, 2 ** math.ceil(math.log2(max(length, 1))))

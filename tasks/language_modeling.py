@@ -5,7 +5,9 @@ next in training and in evaluation.
 """
 
 import functools
+import itertools
 import math
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import flax.linen as nn
@@ -15,20 +17,35 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from decoding.config import DecodingConfig, example_keys, search
+from decoding.hypotheses import DecodingConstraints, Hypotheses
+from tasks import base
 from tasks.base import (
     MEMORY_KEYS,
+    ScoredText,
     WeightedMetrics,
+    cast_params,
     check_windows,
-    likelihood_loss,
-    reset_carry,
     token_losses,
 )
 from tasks.bootstrap import BLOCK_SIZE, BootstrapBlocks
-from tasks.generation import TextGenerator
+from utils.errors import UserError
+
+# Line breaks within a continuation are printed as escapes.
+LINE_BREAKS = {
+    ord(character): repr(character)[1:-1] for character in "\n\r\v\f\x85\u2028\u2029"
+}
+SCORING_BATCH_SIZE = 16  # lines
 
 
-class Task(TextGenerator):
-    """Training and evaluation of language models; contract in tasks/base.py."""
+class Task(base.Task):
+    """Training, evaluation and inference of language models.
+
+    Attributes:
+      tokenizer: tokenizer of the text.
+      loss_fraction: fraction of each segment, counted from its end, that training
+        minimises the loss of.
+    """
 
     model_class = "LanguageModel"
     corpus_kind = "text"
@@ -54,63 +71,28 @@ class Task(TextGenerator):
         loss_fraction: float = 1.0,
         **_,
     ):
-        """Creates the task from the tokenizer of the side "text".
-
-        Args:
-          loss_fraction: fraction of each segment, counted from its end, that training
-            minimises the loss of.
-        """
-        super().__init__(tokenizers["text"])
-        self.label_smoothing = label_smoothing
-        self.z_loss = z_loss
+        super().__init__(label_smoothing, z_loss)
+        self.tokenizer = tokenizers["text"]
         self.loss_fraction = loss_fraction
 
     def make_model(self, module, config) -> nn.Module:
-        """Creates the LanguageModel of an architecture for the vocabulary."""
         return module.LanguageModel(config, self.tokenizer.vocab_size)
 
-    def initial_carry(
-        self, model, batch_size: int, *, train: bool, memory_length: int | None = None
-    ) -> PyTree:
-        """Returns the carry before the first segment."""
-        return model.initial_carry(batch_size, train=train, memory_length=memory_length)
-
-    def init(self, model, rng: jax.Array, batch: dict) -> PyTree:
-        """Initialises the variables, boxed with the names of their logical axes."""
-
-        def call_all(model, tokens, labels, carry):
-            hidden, _ = model(tokens, carry, train=False)
-            return model.log_prob(hidden, labels)
-
-        carry = model.initial_carry(len(batch["tokens"]), train=True)
-        init = nn.init(call_all, model)
-        return init(rng, batch["tokens"], batch["labels"], carry)
+    def model_inputs(self, batch: dict) -> tuple:
+        return (batch["tokens"],)
 
     def loss(
         self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
     ) -> tuple[WeightedMetrics, PyTree]:
-        """Returns metrics as (sum, weight), and the next carry; see tasks/base.py."""
-        initial = model.initial_carry(len(batch["tokens"]), train=train)
-        carry = reset_carry(carry, initial, batch["reset"])
-        return likelihood_loss(
-            model,
-            variables,
-            (batch["tokens"], carry),
-            batch | {"weights": self._mask_start(batch["weights"])},
-            rng,
-            smoothing=self.label_smoothing if train else 0.0,
-            z_loss=self.z_loss if train else 0.0,
-            train=train,
-        )
-
-    def _mask_start(self, weights):
-        """Sets the weights before the last `loss_fraction` of a segment to 0.
+        """Returns metrics of the last `loss_fraction` of each segment, and the carry.
 
         This is the half loss of Dai et al. (2019), table 6.
         """
-        length = weights.shape[1]
+        length = batch["weights"].shape[1]
         start = length - math.ceil(self.loss_fraction * length)
-        return weights * (jnp.arange(length) >= start)
+        weights = batch["weights"] * (jnp.arange(length) >= start)
+        batch = batch | {"weights": weights}
+        return super().loss(model, variables, carry, batch, rng, train)
 
     def evaluate(
         self,
@@ -125,38 +107,30 @@ class Task(TextGenerator):
 
         Args:
           batches: consecutive segments, or sliding windows for a model without carry.
-          options: the config; nothing of it is used.
-          intervals: whether to add bootstrap intervals.
-
-        Raises:
-          UserError: the batches are windows, and the model has a carry.
         """
         check_windows(model, batches)
         carry = model.initial_eval_carry(batches.batch_size, batches.length)
-        blocks = self._evaluate_losses(model, variables, carry, batches)
+        variables = variables | self._precompute(model, variables, carry)
+        carry = jax.tree.map(jnp.copy, carry)  # distinct buffers, since it is donated
+        blocks = BootstrapBlocks.zeros(-(-len(batches.text.tokens) // BLOCK_SIZE))
+        for k in range(len(batches)):
+            batch = batches[k]
+            losses, carry = self._token_losses(model, variables, carry, batch)
+            indices = batches.label_positions(k) // BLOCK_SIZE
+            blocks.add(indices, np.asarray(losses), batch["weights"])
         text, num_tokens = batches.text, float(blocks.weight.sum())
-        low_high = blocks.interval() if intervals else ()
-        metrics = [
-            metrics_from_loss(loss, num_tokens, text)
-            for loss in (blocks.mean, *low_high)
-        ]
-        stride = getattr(batches, "stride", None)
-        context = (
-            {"window": batches.length, "stride": stride}
-            if stride
-            else {"segment_length": batches.length}
-        )
+        scores, means = {}, {"value": blocks.mean}
+        if intervals:
+            means |= zip(("low", "high"), blocks.interval(), strict=True)
+        for key, loss in means.items():
+            for name, value in metrics_from_loss(loss, num_tokens, text).items():
+                scores.setdefault(name, {})[key] = value
+        context = {"segment_length": batches.length}
+        if stride := getattr(batches, "stride", None):
+            context = {"window": batches.length, "stride": stride}
         memory_keys = ("attention_window", *MEMORY_KEYS)
         return {
-            "scores": {
-                name: {
-                    key: values[name]
-                    for key, values in zip(
-                        ("value", "low", "high"), metrics, strict=False
-                    )
-                }
-                for name in metrics[0]
-            },
+            "scores": scores,
             "protocol": {
                 "tokens": int(num_tokens),
                 "words": text.words,
@@ -171,18 +145,6 @@ class Task(TextGenerator):
             "blocks": blocks,
         }
 
-    def _evaluate_losses(self, model, variables, carry, batches) -> BootstrapBlocks:
-        """Returns the losses of all tokens, summed by block of the text."""
-        variables = variables | self._precompute(model, variables, carry)
-        carry = jax.tree.map(jnp.copy, carry)  # distinct buffers, since it is donated
-        blocks = BootstrapBlocks.zeros(-(-len(batches.text.tokens) // BLOCK_SIZE))
-        for k in range(len(batches)):
-            batch = batches[k]
-            losses, carry = self._token_losses(model, variables, carry, batch)
-            indices = batches.label_positions(k) // BLOCK_SIZE
-            blocks.add(indices, np.asarray(losses), batch["weights"])
-        return blocks
-
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _precompute(self, model, variables, carry):
         return model.apply(variables, carry, method="precompute")
@@ -190,6 +152,135 @@ class Task(TextGenerator):
     @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
     def _token_losses(self, model, variables, carry, batch):
         return token_losses(model, variables, (batch["tokens"], carry), batch)
+
+    def generate(
+        self,
+        model,
+        variables: PyTree,
+        lines: Iterable[str],
+        options: ConfigDict,
+        decoding: DecodingConfig,
+        *,
+        prefix: bool = False,
+        document_order: bool = False,
+        chunk_size: int | None = None,
+    ) -> Iterator[list[ScoredText]]:
+        """Yields continuations of each line of at most `decode.max_length` tokens.
+
+        A line is read after an end symbol, as in training. A continuation is one line:
+        breaks within it are escaped, such as \\n. Lines are read one by one, whatever
+        `chunk_size` is.
+
+        Raises:
+          UserError: an option needs a source.
+        """
+        refuse_translation_options(prefix, document_order)
+        decode = options.decode
+        if decoding.coverage_penalty or decode.replace_unknown:
+            key = "coverage_penalty" if decoding.coverage_penalty else "replace_unknown"
+            raise UserError(
+                f"decode.{key}={decode[key]} needs a source; language models have none"
+            )
+        for index, line in enumerate(lines):
+            if not line.strip():
+                yield []
+                continue
+            prompt = [self.tokenizer.eos, *self.tokenizer.encode(line)]
+            length = len(prompt) - 1
+            padded_length = 2 ** math.ceil(math.log2(max(length, 16)))
+            tokens = np.zeros((1, padded_length), np.int32)
+            tokens[0, :length] = prompt[:-1]
+            hypotheses = self._search(
+                model,
+                variables,
+                tokens,
+                np.asarray([length], np.int32),
+                np.asarray(prompt[-1:], np.int32),
+                decode.max_length + 1,  # with the end symbol
+                decoding,
+                example_keys(decode.seed, np.asarray([index])),
+            )
+            start, outputs = len(self.tokenizer.decode(prompt)), []
+            for ids, score in hypotheses.to_lists()[0]:
+                text = self.tokenizer.decode(prompt + ids)[start:]
+                outputs.append((text.translate(LINE_BREAKS), score))
+            yield outputs
+
+    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+    def _search(
+        self, model, variables, tokens, lengths, last_token, max_steps, decoding, keys
+    ) -> Hypotheses:
+        batch_size, padded_length = tokens.shape
+        mask = jnp.arange(padded_length) < lengths[:, None]
+        carry = model.initial_carry(batch_size, train=False)
+        constraints = DecodingConstraints(
+            jnp.full(batch_size, max_steps),
+            max_steps,
+            self.tokenizer.eos,
+            decoding.min_length,
+            forbidden=(self.tokenizer.pad, self.tokenizer.bos),
+        )
+        variables = cast_params(model, variables)
+        inputs = (tokens, mask, carry)
+        return search(
+            decoding, model, variables, inputs, last_token, constraints, keys=keys
+        )
+
+    def score_targets(
+        self,
+        model,
+        variables: PyTree,
+        lines: Iterable[str],
+        options: ConfigDict,
+        *,
+        document_order: bool = False,
+        chunk_size: int | None = None,
+    ) -> Iterator[tuple[float, int] | None]:
+        """Scores each line as a target, read in segments as in an evaluation.
+
+        Args:
+          chunk_size: number of lines to read ahead, at most SCORING_BATCH_SIZE.
+        """
+        refuse_translation_options(False, document_order)
+        length = options.eval.segment_length or options.data.segment_length
+        size = min(chunk_size or SCORING_BATCH_SIZE, SCORING_BATCH_SIZE)
+        lines = iter(lines)
+        while chunk := list(itertools.islice(lines, size)):
+            ids = [
+                self.tokenizer.encode(line) if line.strip() else [] for line in chunk
+            ]
+            total = np.zeros(SCORING_BATCH_SIZE)
+            carry = model.initial_carry(SCORING_BATCH_SIZE, train=False)
+            for batch in self._segments(ids, length):
+                losses, carry = self.target_losses(model, variables, carry, batch)
+                total -= np.asarray(losses, float)
+            for example, line in enumerate(chunk):
+                score = float(total[example]), len(ids[example]) + 1
+                yield score if line.strip() else None
+
+    def _segments(
+        self, texts: list[list[int]], length: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields batches of consecutive segments; an example is a padded text."""
+        eos, longest = self.tokenizer.eos, max(map(len, texts)) + 1
+        shape = SCORING_BATCH_SIZE, -(-longest // length) * length
+        dtypes = {"tokens": np.int32, "labels": np.int32, "weights": np.float32}
+        arrays = {name: np.zeros(shape, dtype) for name, dtype in dtypes.items()}
+        for example, ids in enumerate(texts):
+            row = np.s_[example, : len(ids) + 1]
+            arrays["tokens"][row] = [eos, *ids]
+            arrays["labels"][row] = [*ids, eos]
+            arrays["weights"][row] = 1
+        for start in range(0, shape[1], length):
+            segment = np.s_[:, start : start + length]
+            yield {name: array[segment] for name, array in arrays.items()}
+
+
+def refuse_translation_options(prefix: bool, document_order: bool) -> None:
+    """Refuses the options of inference that only translation supports."""
+    if prefix or document_order:
+        flag = "prefix" if prefix else "documents"
+        raise UserError(f"--{flag} is for translation; this run is a language model")
 
 
 def metrics_from_loss(loss: float, num_tokens: float, text) -> dict[str, float]:

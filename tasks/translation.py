@@ -1,27 +1,41 @@
 """Translation task: a target sentence from a source sentence.
 
 Sentences are independent, or those of a document follow in order with a carry.
+
+Batches have "source", "source_mask", "reset" (start of a document) and "ids", which
+seed samples; "target_in", "target_mask", "labels" and "weights" where targets are
+scored; "prefix" and "prefix_mask" where translations must begin with given tokens.
 """
 
 import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 from ml_collections import ConfigDict
 
-from decoding.config import decoding_protocol
-from tasks.base import MEMORY_KEYS, WeightedMetrics, likelihood_loss, token_losses
+from decoding.config import DecodingConfig, decoding_protocol, example_keys, search
+from decoding.hypotheses import DecodingConstraints, Hypotheses
+from tasks import base
+from tasks.base import MEMORY_KEYS, ScoredText, cast_params, token_losses
 from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
-from tasks.translation_inference import Translator
 from utils.errors import UserError
 
 
-class Task(Translator):
-    """Training and evaluation of translation models; contract in tasks/base.py."""
+class Task(base.Task):
+    """Training, evaluation and inference of translation models.
+
+    Attributes:
+      source, target: tokenizers.
+      languages: language codes of source and target.
+      document_order: whether a batch continues the documents of the one before.
+    """
 
     model_class = "Seq2Seq"
     corpus_kind = "parallel"
@@ -41,26 +55,16 @@ class Task(Translator):
         languages: tuple[str, ...] = ("", ""),
         document_order: bool = False,
     ):
-        """Creates the task from tokenizers by side.
-
-        Args:
-          languages: language codes of source and target.
-          document_order: whether a batch continues the documents of the one before.
-
-        Raises:
-          UserError: `loss_fraction` is not 1.
-        """
         if loss_fraction != 1:
             raise UserError(
                 f"loss_fraction={loss_fraction} must be 1.0 for task='translation'"
             )
-        super().__init__(tokenizers, document_order=document_order)
-        self.label_smoothing = label_smoothing
-        self.z_loss = z_loss
+        super().__init__(label_smoothing, z_loss)
+        self.source, self.target = tokenizers["source"], tokenizers["target"]
         self.languages = languages
+        self.document_order = document_order
 
     def make_model(self, module, config) -> nn.Module:
-        """Creates the Seq2Seq model of an architecture for both vocabularies."""
         return module.Seq2Seq(
             config,
             self.source.vocab_size,
@@ -68,31 +72,16 @@ class Task(Translator):
             shared_vocab=self.source.shares_vocabulary(self.target),
         )
 
-    def init(self, model, rng: jax.Array, batch: dict) -> PyTree:
-        """Initialises the variables, boxed with the names of their logical axes."""
+    def model_inputs(self, batch: dict) -> tuple:
+        names = ("source", "source_mask", "target_in", "target_mask")
+        return tuple(batch[name] for name in names)
 
-        def call_all(model, carry):
-            hidden, _ = model(*model_inputs(batch), carry, train=False)
-            return model.log_prob(hidden, batch["labels"])
-
-        carry = self.initial_carry(model, len(batch["source"]), train=True)
-        return nn.init(call_all, model)(rng, carry)
-
-    def loss(
-        self, model, variables: PyTree, carry: PyTree, batch: dict, rng, train: bool
-    ) -> tuple[WeightedMetrics, PyTree]:
-        """Returns metrics as (sum, weight), and the next carry; see tasks/base.py."""
-        carry = self.reset(model, carry, batch["reset"], train=train)
-        return likelihood_loss(
-            model,
-            variables,
-            (*model_inputs(batch), carry),
-            batch,
-            rng,
-            smoothing=self.label_smoothing if train else 0.0,
-            z_loss=self.z_loss if train else 0.0,
-            train=train,
-        )
+    def initial_carry(
+        self, model, batch_size: int, *, train: bool, memory_length: int | None = None
+    ) -> PyTree:
+        """Returns the initial carry; without document order it has no memory."""
+        length = memory_length if self.document_order else 0
+        return model.initial_carry(batch_size, train=train, memory_length=length)
 
     def evaluate(
         self,
@@ -108,13 +97,11 @@ class Task(Translator):
 
         Args:
           batches: batches of sentences or of documents with each example once.
-          options: the config, of which `decode` is used.
           texts: all pairs of the split; their targets are the references.
-          intervals: whether to add bootstrap intervals, which takes seconds.
         """
-        blocks = self._evaluate_losses(model, variables, batches, len(texts))
-        sources = [source for source, _ in texts]
-        hypotheses = self._translate_all(model, variables, batches, options, sources)
+        blocks, hypotheses = self._evaluate_batches(
+            model, variables, batches, options, [source for source, _ in texts]
+        )
         references = [self.normalize_reference(target) for _, target in texts]
         scores, signatures = score_text(
             hypotheses, references, self.languages[1], intervals=intervals
@@ -133,11 +120,8 @@ class Task(Translator):
         }
         if self.document_order:
             memory = {key: getattr(model.config, key, 0) for key in MEMORY_KEYS}
-            protocol |= {
-                "document_order": True,
-                "batch_size": batches.batch_size,
-                **memory,
-            }
+            sizes = {"document_order": True, "batch_size": batches.batch_size}
+            protocol |= sizes | memory
         samples = [
             {"source": source, "reference": target, "hypothesis": hypothesis}
             for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
@@ -150,43 +134,38 @@ class Task(Translator):
             "blocks": blocks,
         }
 
-    def _evaluate_losses(
-        self, model, variables, batches, num_sentences: int
-    ) -> BootstrapBlocks:
-        """Returns the loss of every sentence after the references before it."""
-        blocks = BootstrapBlocks.zeros(num_sentences)
-        carry = self._initial_eval_carry(model, batches)
+    def _evaluate_batches(
+        self, model, variables, batches, options, sources: list[str]
+    ) -> tuple[BootstrapBlocks, list[str]]:
+        """Returns losses by sentence, and the translation of every sentence.
+
+        Losses are those after the references of the sentences before, translations
+        those after the translations before.
+        """
+        blocks, hypotheses = BootstrapBlocks.zeros(len(sources)), {}
+        decoding = DecodingConfig.from_config(options.decode).single_best
+        # Batches of independent sentences have no fixed size, and need no carry.
+        size = getattr(batches, "batch_size", 1)
+        carry = after = self.initial_carry(model, size, train=False)
         for k in range(len(batches)):
             batch = batches[k]
             losses, carry = self._token_losses(model, variables, carry, batch)
-            ids = np.broadcast_to(batch["ids"][:, None], batch["weights"].shape)
-            blocks.add(ids, np.asarray(losses), batch["weights"])
-        return blocks
-
-    def _translate_all(
-        self, model, variables, batches, options, sources: list[str]
-    ) -> list[str]:
-        """Translates every sentence after the translations before it."""
-        hypotheses = {}
-        carry = self._initial_eval_carry(model, batches)
-        for k in range(len(batches)):
-            batch = batches[k]
+            indices = np.broadcast_to(batch["ids"][:, None], losses.shape)
+            blocks.add(indices, np.asarray(losses), batch["weights"])
             ids = batch["ids"].tolist()
             lines = [sources[i] if i >= 0 else "" for i in ids]  # -1: padding
-            texts, carry = self.translate(
-                model, variables, carry, batch, options, lines
+            outputs, after = self.translate(
+                model, variables, after, batch, options, lines, decoding
             )
-            hypotheses |= zip(ids, texts, strict=True)
-        return [hypotheses[i] for i in range(len(sources))]
-
-    def _initial_eval_carry(self, model, batches) -> PyTree:
-        # Batches of independent sentences have no fixed size, and need no carry.
-        return self.initial_carry(model, getattr(batches, "batch_size", 1), train=False)
+            for i, texts in zip(ids, outputs, strict=True):
+                hypotheses[i] = texts[0][0] if texts else ""
+        return blocks, [hypotheses[i] for i in range(len(sources))]
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _token_losses(self, model, variables, carry, batch):
         carry = self.reset(model, carry, batch["reset"], train=False)
-        return token_losses(model, variables, (*model_inputs(batch), carry), batch)
+        inputs = (*self.model_inputs(batch), carry)
+        return token_losses(model, variables, inputs, batch)
 
     def normalize_source(self, source: str) -> str:
         """Normalizes a source like the references, for baselines that copy it."""
@@ -196,8 +175,158 @@ class Task(Translator):
         """Normalizes a reference to what a perfect model would output."""
         return one_line(self.target.normalizer.normalize_reference(target))
 
+    def generate(
+        self,
+        model,
+        variables: PyTree,
+        lines: Iterable[str],
+        options: ConfigDict,
+        decoding: DecodingConfig,
+        *,
+        prefix: bool = False,
+        **keywords,
+    ) -> Iterator[list[ScoredText]]:
+        """Yields translations of each line, samples in the order of their keys."""
 
-def model_inputs(batch: dict) -> tuple:
-    """Returns the arguments of a Seq2Seq model before the carry."""
-    names = ("source", "source_mask", "target_in", "target_mask")
-    return tuple(batch[name] for name in names)
+        def translate(carry, batch, texts):
+            return self.translate(
+                model, variables, carry, batch, options, texts, decoding
+            )
+
+        column = "prefix" if prefix else ""
+        return self._map_lines(translate, model, lines, options, column, [], **keywords)
+
+    def score_targets(
+        self, model, variables: PyTree, lines: Iterable[str], options, **keywords
+    ) -> Iterator[tuple[float, int] | None]:
+        """Scores lines of a source, a tab and its target; see tasks/base.py."""
+
+        def score(carry, batch, texts):
+            mask = batch["labels_mask"]
+            batch = batch | {"target_mask": mask, "weights": mask}
+            losses, carry = self.target_losses(model, variables, carry, batch)
+            scores, lengths = -np.asarray(losses), mask.sum(axis=1)
+            return list(zip(scores.tolist(), lengths.tolist(), strict=True)), carry
+
+        return self._map_lines(score, model, lines, options, "target", None, **keywords)
+
+    def _map_lines(
+        self,
+        function: Callable,
+        model,
+        lines,
+        options: ConfigDict,
+        column,
+        blank,
+        *,
+        document_order: bool = False,
+        chunk_size: int | None = None,
+    ) -> Iterator:
+        """Applies a function of (carry, batch, texts) to batches of lines."""
+        from tasks import inference_batches as batches
+
+        max_length = options.data.max_length
+        lines = batches.read_lines(lines, self.source, self.target, max_length, column)
+        carry = self.initial_carry(model, 1, train=False)
+        if document_order and jax.tree.leaves(carry):
+            return batches.map_in_document_order(lines, function, carry, blank)
+        if document_order:
+            print(
+                "this model has no memory; each sentence is translated independently",
+                file=sys.stderr,
+            )
+
+        def independent(batch, texts):
+            carry = self.initial_carry(model, len(texts), train=False)
+            return function(carry, batch, texts)[0]
+
+        return batches.map_sorted_by_length(lines, independent, blank, chunk_size)
+
+    def translate(
+        self, model, variables, carry, batch, options: ConfigDict, texts, decoding
+    ) -> tuple[list[list[ScoredText]], PyTree]:
+        """Returns scored translations of each example, and the next carry.
+
+        Args:
+          texts: the sources, from which unknown words are copied.
+        """
+        hypotheses, after = self.search(
+            model, variables, carry, batch, options, decoding
+        )
+        if options.decode.replace_unknown:
+            from tasks.unknown_words import copy_unknown_words
+
+            names = ("source", "source_mask", "reset")
+            inputs = {name: batch[name] for name in names}
+            outputs = copy_unknown_words(
+                self, model, variables, carry, inputs, hypotheses, texts
+            )
+        else:
+            outputs = [
+                [(self.target.decode(ids), score) for ids, score in row]
+                for row in hypotheses.to_lists()
+            ]
+        outputs = [[(one_line(text), score) for text, score in row] for row in outputs]
+        return outputs, after
+
+    def search(
+        self, model, variables, carry, batch, options: ConfigDict, decoding
+    ) -> tuple[Hypotheses, PyTree]:
+        """Returns hypotheses of each example, and the carry after the best ones.
+
+        A target may have `decode.max_length_ratio` times the tokens of its source and
+        10 more, at most `decode.max_length`.
+        """
+        ratio, width = options.decode.max_length_ratio, batch["source"].shape[1]
+        max_steps = min(options.decode.max_length, int(ratio * width) + 10)
+        limits = ratio * batch["source_mask"].sum(axis=1) + 10
+        limits = np.minimum(limits, max_steps).astype(np.int32)
+        if "prefix" in batch:
+            max_steps = max(max_steps, batch["prefix"].shape[1] + 1)
+        names = ("source", "source_mask", "reset", "prefix", "prefix_mask")
+        inputs = {name: batch[name] for name in names if name in batch}
+        keys = example_keys(options.decode.seed, batch["ids"])
+        return self._search(
+            model, variables, carry, inputs, limits, max_steps, decoding, keys
+        )
+
+    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+    def _search(
+        self, model, variables, carry, batch, limits, max_steps: int, decoding, keys
+    ):
+        variables = cast_params(model, variables)
+        source, has_prefix = (batch["source"], batch["source_mask"]), "prefix" in batch
+        carry = self.reset(model, carry, batch["reset"], train=False)
+        constraints = DecodingConstraints(
+            limits,
+            max_steps,
+            self.target.eos,
+            decoding.min_length,
+            forbidden=(self.target.pad, self.target.bos, *self.target.tags.values()),
+            prefix=(batch["prefix"], batch["prefix_mask"]) if has_prefix else None,
+        )
+        hypotheses = search(
+            decoding,
+            model,
+            variables,
+            (*source, carry),
+            jnp.full(len(limits), self.target.bos),
+            constraints,
+            keys=keys,
+            source_mask=batch["source_mask"],
+        )
+        if jax.tree.leaves(carry):  # else there is nothing to carry on
+            target = decoder_inputs(hypotheses.tokens[:, 0], self.target)
+            _, carry = model.apply(variables, *source, *target, carry, train=False)
+        return hypotheses, carry
+
+
+def decoder_inputs(
+    tokens: Int[Array, "B T"], tokenizer
+) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
+    """Shifts target tokens right by one, and masks them up to the end symbol."""
+    is_end = tokens == tokenizer.eos
+    mask = jnp.cumsum(is_end, axis=1) - is_end == 0
+    first = jnp.full((len(tokens), 1), tokenizer.bos, tokens.dtype)
+    shifted = jnp.concatenate([first, tokens[:, :-1]], axis=1)
+    return jnp.where(mask, shifted, tokenizer.pad), mask

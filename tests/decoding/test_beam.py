@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.beam import Scoring, beam_search
-from decoding.beam_axis import blockwise_top_k
-from decoding.constraints import DecodingConstraints
-from decoding.greedy import greedy
+from decoding.beam import beam_search
+from decoding.config import DecodingConfig
+from decoding.hypotheses import DecodingConstraints, blockwise_top_k
+from decoding.sampling import sample
 from helpers.prefix_tables import (
     END,
     FIRST,
@@ -46,8 +46,8 @@ def find(context, limits=LIMITS, prefix=None, **options):
     return jax.device_get(found)
 
 
-def with_mask(*call, **options):
-    return beam_search(*call, **options, source_mask=jnp.asarray(MASK))
+def with_mask(*call):
+    return beam_search(*call, source_mask=jnp.asarray(MASK))
 
 
 def hypotheses(found, row):
@@ -79,8 +79,8 @@ def score(context, row, tokens, alpha=0.0, beta=0.0):
 def test_a_beam_that_holds_everything_is_exhaustive_search(alpha, beta):
     context = tables(ROWS)
     options = {"source_mask": MASK} if beta else {}
-    scoring = Scoring(alpha, beta)
-    found = find(context, beam_size=ALL, n_best=ALL, scoring=scoring, **options)
+    penalties = {"length_penalty": alpha, "coverage_penalty": beta}
+    found = find(context, beam_size=ALL, n_best=ALL, **penalties, **options)
     for row in range(ROWS):
         expected = {t: score(context, row, t, alpha, beta) for t in everything()}
         assert len(expected) == ALL
@@ -97,8 +97,8 @@ def test_length_and_coverage_penalties_change_what_is_best():
     context = tables(ROWS)
     for alpha, beta in [(0.0, 0.0), (4.0, 0.0), (0.8, 0.7)]:
         options = {"source_mask": MASK} if beta else {}
-        scoring = Scoring(alpha, beta)
-        found = find(context, beam_size=ALL, n_best=ALL, scoring=scoring, **options)
+        penalties = {"length_penalty": alpha, "coverage_penalty": beta}
+        found = find(context, beam_size=ALL, n_best=ALL, **penalties, **options)
         best.add(tuple(hypotheses(found, row)[0][0] for row in range(ROWS)))
     assert len(best) == 3
 
@@ -119,7 +119,7 @@ def test_the_search_continues_while_a_live_hypothesis_could_win(
         logits[0, node(words[:number]), words[number]] = 0.0
     limits = np.asarray([LENGTH])
     found = find(
-        (logits, attention), limits, beam_size=2, n_best=1, scoring=Scoring(alpha)
+        (logits, attention), limits, beam_size=2, n_best=1, length_penalty=alpha
     )
     ((tokens, value),) = hypotheses(found, 0)
     assert tokens == words
@@ -162,7 +162,7 @@ def test_a_narrow_beam_equals_a_plain_python_beam(alpha, early):
             np.full(rows, LENGTH),
             beam_size=beam,
             n_best=n_best,
-            scoring=Scoring(alpha),
+            length_penalty=alpha,
             early_stopping=early,
         )
         for row in range(rows):
@@ -181,7 +181,7 @@ def test_early_stopping_may_return_worse_hypotheses():
             np.full(24, LENGTH),
             beam_size=2,
             n_best=2,
-            scoring=Scoring(3.0),
+            length_penalty=3.0,
             early_stopping=early,
         )
         for early in (True, False)
@@ -196,14 +196,16 @@ def test_a_beam_of_one_is_greedy(early):
     context = tables(rows, seed=2)
     limits = np.arange(rows) % LENGTH + 1
     found = find(context, limits, beam_size=1, n_best=1, early_stopping=early)
-    expected = greedy(
+    expected = sample(
         without_attention,
         context,
         start(rows),
         jnp.full(rows, FIRST),
         DecodingConstraints(jnp.asarray(limits), LENGTH, END),
+        DecodingConfig(temperature=0.0),
+        keys=jax.random.split(jax.random.key(0), rows),
     )
-    np.testing.assert_array_equal(found.tokens[:, 0], expected)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
 
 
 def calls_of(limits, context, early):
@@ -221,8 +223,7 @@ def calls_of(limits, context, early):
         start(rows),
         jnp.full(rows, FIRST),
         rules,
-        beam_size=1,
-        early_stopping=early,
+        DecodingConfig(beam_size=1, early_stopping=early),
     )
     jax.block_until_ready(found)
     jax.effects_barrier()
@@ -244,7 +245,7 @@ def test_it_stops_when_every_row_has_ended():
 def test_tokens_do_not_depend_on_the_batch(early):
     logits, attention = tables(ROWS, seed=3, spread=1.0)
     limits = np.asarray([4, 2, 3])
-    options = {"scoring": Scoring(1.0), "early_stopping": early}
+    options = {"length_penalty": 1.0, "early_stopping": early}
     found = find((logits, attention), limits, **options)
     order = np.asarray([2, 0, 1, 1])
     permuted = find((logits[order], attention[order]), limits[order], **options)
@@ -324,7 +325,7 @@ def test_a_prefix_may_be_longer_than_the_limit_but_not_than_the_room():
     ("options", "message"),
     [
         ({"n_best": 5}, "n_best=5 is not in 1 to beam_size=4"),
-        ({"scoring": Scoring(0.0, 1.0)}, "needs source_mask"),
+        ({"coverage_penalty": 1.0}, "needs source_mask"),
     ],
 )
 def test_invalid_options_are_refused(options, message):

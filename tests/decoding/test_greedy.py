@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decoding.constraints import DecodingConstraints
-from decoding.greedy import greedy
+from decoding.config import DecodingConfig
+from decoding.hypotheses import DecodingConstraints
+from decoding.sampling import sample
 
 END, V = 1, 6
 
@@ -17,18 +18,19 @@ def chain(context, state, token):
     return state + 1, logits + 0.5 * jax.nn.one_hot(0, V) * context
 
 
+def greedy(step, context, first, constraints):
+    """Returns the tokens that sampling with a temperature of 0 finds."""
+    rows = len(first)
+    keys = jax.random.split(jax.random.key(0), rows)
+    inputs = (context, jnp.zeros((rows, 1)), jnp.asarray(first), constraints)
+    config = DecodingConfig(temperature=0.0)
+    return sample(step, *inputs, config, keys=keys).tokens[:, 0]
+
+
 def run(first, limits, max_steps=5, forbidden=(), context=0.0):
-    return np.asarray(
-        greedy(
-            chain,
-            context,
-            jnp.zeros((len(first), 1)),
-            jnp.asarray(first),
-            DecodingConstraints(
-                jnp.asarray(limits), max_steps, END, forbidden=forbidden
-            ),
-        )
-    ).tolist()
+    limits = jnp.asarray(limits)
+    rules = DecodingConstraints(limits, max_steps, END, forbidden=forbidden)
+    return np.asarray(greedy(chain, context, first, rules)).tolist()
 
 
 def test_it_follows_the_likeliest_token_up_to_the_end():
@@ -52,9 +54,7 @@ def test_it_stops_when_all_rows_have_ended():
         return chain(context, state, token)
 
     first, limits = jnp.asarray([4, 5]), jnp.asarray([50, 50])
-    found = greedy(
-        counted, 0.0, jnp.zeros((2, 1)), first, DecodingConstraints(limits, 50, END)
-    )
+    found = greedy(counted, 0.0, first, DecodingConstraints(limits, 50, END))
     jax.block_until_ready(found)
     jax.effects_barrier()
     assert len(calls) == 2

@@ -5,20 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.constraints import DecodingConstraints
-from decoding.greedy import greedy
-from decoding.sampling import SamplingConfig, sample
+from decoding.config import DecodingConfig
+from decoding.sampling import filter_logits, sample
 from helpers.prefix_tables import (
     END,
-    FIRST,
     LENGTH,
     V,
     everything,
     log_prob,
+    node,
     search,
-    start,
     tables,
-    without_attention,
 )
 
 SIZE = 150  # of a vocabulary with several blocks
@@ -38,9 +35,9 @@ def draw(context, seed=0, ids=None, limits=None, prefix=None, **options):
     return jax.device_get(found)
 
 
-def by_keys(step, context, *call, **options):
+def by_keys(step, context, *call):
     *tables, keys = context
-    return sample(step, tuple(tables), *call, keys=keys, **options)
+    return sample(step, tuple(tables), *call, keys=keys)
 
 
 def filtered_probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
@@ -71,7 +68,7 @@ def filtered_probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
 )
 def test_filters_keep_exactly_the_right_tokens(options):
     logits = 3 * jax.random.normal(jax.random.key(0), (2, 3, SIZE))
-    left, tokens = jax.device_get(SamplingConfig(**options).filter_logits(logits))
+    left, tokens = jax.device_get(filter_logits(DecodingConfig(**options), logits))
     for at in np.ndindex(2, 3):
         expected = filtered_probabilities(np.asarray(logits[at]), **options)
         ours = np.zeros(SIZE)
@@ -81,7 +78,7 @@ def test_filters_keep_exactly_the_right_tokens(options):
 
 
 def test_ties_are_broken_by_token_id():
-    left, tokens = SamplingConfig(top_p=0.5).filter_logits(jnp.zeros(8))
+    left, tokens = filter_logits(DecodingConfig(top_p=0.5), jnp.zeros(8))
     assert tokens[left > -np.inf].tolist() == [0, 1, 2, 3]
 
 
@@ -90,7 +87,7 @@ def test_ties_are_broken_by_token_id():
 )
 def test_token_frequencies_agree_with_probabilities(options):
     context = tables(1, spread=1.0)
-    found = draw(context, num_samples=MANY, config=SamplingConfig(**options))
+    found = draw(context, n_best=MANY, **options)
     expected = MANY * filtered_probabilities(context[0][0, 0], **options)
     counts = np.bincount(found.tokens[0, :, 0], minlength=V)
     assert not counts[expected == 0].any()
@@ -110,35 +107,34 @@ def test_token_frequencies_agree_with_probabilities(options):
 def test_a_temperature_of_zero_is_greedy():
     rows = 24
     context, limits = tables(rows), np.arange(rows) % LENGTH + 1
-    config = SamplingConfig(temperature=0.0)
-    found = draw(context, limits=limits, num_samples=2, config=config)
-    expected = greedy(
-        without_attention,
-        context,
-        start(rows),
-        jnp.full(rows, FIRST),
-        DecodingConstraints(jnp.asarray(limits), LENGTH, END),
-    )
-    for one in range(2):
-        np.testing.assert_array_equal(found.tokens[:, one], expected)
+    found = draw(context, limits=limits, n_best=2, temperature=0.0)
+    for row, limit in enumerate(limits):
+        expected = []
+        while expected[-1:] != [END]:
+            logits = context[0][row][node(tokens=expected)]
+            is_last = len(expected) == limit - 1
+            expected.append(END if is_last else int(logits.argmax()))
+        for one in range(2):
+            length = found.lengths[row, one]
+            assert found.tokens[row, one, :length].tolist() == expected
 
 
 def test_a_seed_gives_the_same_tokens_and_another_others():
     context = tables(8)
-    one, again, other = (draw(context, seed, num_samples=3) for seed in (1, 1, 2))
+    one, again, other = (draw(context, seed, n_best=3) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.tokens, again.tokens)
     assert (one.tokens != other.tokens).any(axis=(1, 2)).mean() > 0.5
 
 
 def test_tokens_do_not_depend_on_the_batch():
     logits, attention = tables(3)
-    found = draw((logits, attention), limits=[4, 2, 3], num_samples=3)
+    found = draw((logits, attention), limits=[4, 2, 3], n_best=3)
     order = np.asarray([2, 0, 1, 1])
     permuted = draw(
         (logits[order], attention[order]),
         ids=order,
         limits=np.asarray([4, 2, 3])[order],
-        num_samples=3,
+        n_best=3,
     )
     for ours, theirs in zip(permuted, found, strict=True):
         np.testing.assert_array_equal(ours, theirs[order])
@@ -146,15 +142,14 @@ def test_tokens_do_not_depend_on_the_batch():
 
 def test_examples_and_samples_are_independent():
     logits, attention = (np.repeat(table, 50, axis=0) for table in tables(1))
-    found = draw((logits, attention), num_samples=50)
+    found = draw((logits, attention), n_best=50)
     for axis in (0, 1):
         assert len(np.unique(found.tokens.take(0, axis=axis), axis=0)) > 10
 
 
 def test_scores_are_log_probabilities_of_the_unfiltered_model():
     context = tables(4)
-    config = SamplingConfig(temperature=2.0, top_k=4)
-    found = draw(context, num_samples=5, config=config)
+    found = draw(context, n_best=5, temperature=2.0, top_k=4)
     for row, one in np.ndindex(4, 5):
         words = found.tokens[row, one, : found.lengths[row, one]]
         assert words.tolist().index(END) == len(words) - 1
@@ -167,9 +162,7 @@ def test_samples_satisfy_the_constraints():
     prefix = (jnp.asarray([[2], [0]]), jnp.asarray([[True], [False]]))
     limits = np.asarray([4, 3])
     constraints = {"min_length": 2, "forbidden": (0, 3)}
-    found = draw(
-        tables(2), num_samples=200, limits=limits, prefix=prefix, **constraints
-    )
+    found = draw(tables(2), n_best=200, limits=limits, prefix=prefix, **constraints)
     for row, begin in enumerate([(2,), ()]):
         allowed = set(everything(limits[row], prefix=begin, **constraints))
         words = {

@@ -10,16 +10,15 @@ import pytest
 
 from data.tokenizers.base import BOS, EOS, PAD
 from data.tokenizers.symbols import WordTokenizer
-from decoding.beam import Scoring, beam_search
 from decoding.config import (
     METHODS,
     DecodingConfig,
     check_decode,
     decoding_protocol,
-    make_step_fn,
+    search,
 )
-from decoding.constraints import DecodingConstraints
-from decoding.ensemble import MEANS, Ensemble, ensemble_variables
+from decoding.ensemble import Ensemble, ensemble_variables
+from decoding.hypotheses import DecodingConstraints
 from helpers.architectures import (
     B,
     LanguageModelCase,
@@ -38,7 +37,7 @@ from helpers.task_cases import (
     translation_case,
 )
 from tasks import translation
-from tasks.translation_inference import decoder_inputs
+from tasks.translation import decoder_inputs
 from utils.errors import UserError
 
 STEPS, BEAM = MAX_LENGTH, 3
@@ -52,22 +51,22 @@ def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name):
     constraints = DecodingConstraints(
         jnp.asarray([STEPS, STEPS - 2]), STEPS, EOS, forbidden=(PAD, BOS)
     )
+    options = {"beam_size": BEAM, "n_best": BEAM}
+    penalties = {"length_penalty": ALPHA, "coverage_penalty": BETA}
+    decode = decode_options(method="beam", **options, **penalties).decode
+    decoding = DecodingConfig.from_config(decode)
 
     @jax.jit
     def find(variables):
         inputs = case.source, case.source_mask, case.carry(B, memory_length=0)
-        context, state = case.model.apply(
-            variables, *inputs, max_steps=STEPS, method="start"
-        )
-        return beam_search(
-            make_step_fn(case.model, variables, attention=True),
-            context,
-            state,
+        return search(
+            decoding,
+            case.model,
+            variables,
+            inputs,
             jnp.full(B, BOS),
             constraints,
-            beam_size=BEAM,
-            n_best=BEAM,
-            scoring=Scoring(ALPHA, BETA),
+            keys=jax.random.split(jax.random.key(0), B),
             source_mask=case.source_mask,
         )
 
@@ -106,11 +105,10 @@ def test_scores_of_a_language_model_equal_those_of_one_pass(name):
 
     @functools.partial(jax.jit, static_argnums=0)
     def find(decoding, variables):
-        context, state = case.model.apply(
-            variables, text, mask, case.carry(B), max_steps=STEPS, method="start"
+        inputs = (text, mask, case.carry(B))
+        return search(
+            decoding, case.model, variables, inputs, last, constraints, keys=keys
         )
-        step = make_step_fn(case.model, variables)
-        return decoding(step, context, state, last, constraints, keys=keys)
 
     for method in ("beam", "sample"):
         decode = decode_options(
@@ -141,34 +139,34 @@ def batch_of(case, order=(0, 1)):
     }
 
 
-def translated(method_name, order=(0, 1), **changes):
-    """Returns what `translate` or `translate_n_best` finds for examples in an order."""
+def translated(order=(0, 1), scored=True, **changes):
+    """Returns scored translations of examples in an order."""
     case, task = translation_case()
     batch, cfg = batch_of(case, order), decode_options(**changes)
     lines = [""] * len(order)
-    return getattr(task, method_name)(
-        case.model, case.variables, (), batch, cfg, lines
-    )[0]
+    decoding = DecodingConfig.from_config(cfg.decode)
+    decoding = decoding.with_scores if scored else decoding.single_best
+    return task.translate(case.model, case.variables, (), batch, cfg, lines, decoding)[
+        0
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_translations_do_not_depend_on_the_batch_and_the_best_comes_first(method):
     n_best = 1 if method == "greedy" else BEAM
-    found = translated("translate_n_best", method=method, n_best=n_best)
+    found = translated(method=method, n_best=n_best)
     assert [len(row) for row in found] == [n_best, n_best]
-    turned = translated("translate_n_best", (1, 0, 0), method=method, n_best=n_best)
+    turned = translated((1, 0, 0), method=method, n_best=n_best)
     for ours, theirs in zip(turned, [found[1], found[0], found[0]], strict=True):
         assert [text for text, _ in ours] == [text for text, _ in theirs]
         scores = [[score for _, score in row] for row in (ours, theirs)]
         np.testing.assert_allclose(*scores, atol=1e-5)
-    best = translated("translate", method=method, n_best=n_best)
-    assert best == [row[0][0] for row in found]
+    best = translated(method=method, n_best=n_best, scored=False)
+    assert [[text for text, _ in row] for row in best] == [[row[0][0]] for row in found]
 
 
 def test_another_seed_gives_other_samples_and_the_same_gives_the_same():
-    one, again, other = (
-        translated("translate", method="sample", seed=seed) for seed in (1, 1, 2)
-    )
+    one, again, other = (translated(method="sample", seed=seed) for seed in (1, 1, 2))
     assert one == again
     assert one != other
 
@@ -180,16 +178,13 @@ def test_translations_begin_with_a_given_prefix():
         "prefix_mask": np.asarray([[True, True], [True, False]]),
     }
     for method in METHODS:
-        found, _ = task.translate(
-            case.model,
-            case.variables,
-            (),
-            batch_of(case) | prefix,
-            decode_options(method=method),
-            ["", ""],
-        )
-        assert found[0].startswith("7 9")
-        assert found[1].startswith("8")
+        cfg = decode_options(method=method)
+        decoding = DecodingConfig.from_config(cfg.decode)
+        batch = batch_of(case) | prefix
+        call = (case.model, case.variables, (), batch, cfg, ["", ""], decoding)
+        ([(one, _)], [(other, _)]), _ = task.translate(*call)
+        assert one.startswith("7 9")
+        assert other.startswith("8")
 
 
 def test_lines_are_translated_in_order_and_blank_ones_stay_blank():
@@ -282,18 +277,17 @@ def test_the_protocol_names_the_search_and_only_its_active_keys():
     assert described["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
 
 
-@pytest.mark.parametrize("mean", MEANS)
-def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
+def test_an_ensemble_is_a_model_whose_steps_equal_one_pass():
     """Two architectures; a beam's scores are those of the mean of distributions."""
     cases = [Seq2SeqCase(name, layers=1) for name in ("rnn", "transformer")]
-    model = Ensemble(tuple(case.model for case in cases), mean)
+    model = Ensemble(tuple(case.model for case in cases))
     variables = ensemble_variables([case.variables for case in cases])
     task = translation.Task({"source": IdTokenizer(W), "target": IdTokenizer(V)})
     cfg = decode_options(method="beam", beam_size=BEAM, n_best=BEAM, length_penalty=0.0)
     batch = batch_of(cases[0])
     carry = task.initial_carry(model, B, train=False)
-    search = DecodingConfig.from_config(cfg.decode)
-    found, _ = task.search(model, variables, carry, batch, cfg, search)
+    decoding = DecodingConfig.from_config(cfg.decode)
+    found, _ = task.search(model, variables, carry, batch, cfg, decoding)
 
     def score(model, found):
         target_in, mask = decoder_inputs(found, IdTokenizer(V))
@@ -310,11 +304,7 @@ def test_an_ensemble_is_a_model_whose_steps_equal_one_pass(mean):
         words = found.tokens[:, number]
         log_prob, logits, mask = scored(variables, words)
         likely = [jax.nn.softmax(one) for one in logits]
-        if mean == "probabilities":
-            by_hand = (likely[0] + likely[1]) / 2
-        else:
-            by_hand = jnp.sqrt(likely[0] * likely[1])
-            by_hand /= by_hand.sum(axis=-1, keepdims=True)
+        by_hand = (likely[0] + likely[1]) / 2
         expected = jnp.take_along_axis(jnp.log(by_hand), words[..., None], axis=-1)
         np.testing.assert_allclose(log_prob, expected[..., 0], atol=1e-5)
         total = (log_prob * mask).sum(axis=1)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from decoding.constraints import DecodingConstraints
+from decoding.config import DecodingConfig
+from decoding.hypotheses import DecodingConstraints
 
 END, V, LENGTH, SOURCE = 1, 5, 4, 3
 FIRST = 3  # token before the hypotheses
@@ -52,7 +53,7 @@ def search(method, context, limits, prefix, options):
     """Searches the tables; compiled once for equal options.
 
     Args:
-      options: keywords of `DecodingConstraints` and of the method, as pairs.
+      options: keywords of `DecodingConstraints` and of `DecodingConfig`, as pairs.
     """
     keys = ("min_length", "forbidden")
     options = dict(options)
@@ -64,8 +65,8 @@ def search(method, context, limits, prefix, options):
         context,
         start(rows),
         jnp.full(rows, FIRST),
-        constraints=constraints,
-        **options,
+        constraints,
+        DecodingConfig(**options),
     )
 
 

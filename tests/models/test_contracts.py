@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.beam_axis import expand_beams, gather_beams
+from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import (
     B,
     LanguageModelCase,

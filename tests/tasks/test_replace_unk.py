@@ -6,7 +6,7 @@ from data.tokenizers.symbols import WordTokenizer
 from helpers.architectures import V, W
 from helpers.task_cases import decode_options, translation_case
 from tasks import translation
-from tasks.translation_inference import replace_unknown
+from tasks.unknown_words import replace_unknown
 
 
 def test_unknown_words_are_copied_from_the_attended_source_words():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.beam_axis import expand_beams, gather_beams
+from decoding.hypotheses import expand_beams, gather_beams
 from helpers.architectures import LanguageModelCase, Seq2SeqCase, tokens
 from models.attention.kv_cache import (
     FIRST_BLOCK_STEPS,

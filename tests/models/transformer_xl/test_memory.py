@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.beam_axis import expand_beams
+from decoding.hypotheses import expand_beams
 from helpers.architectures import LanguageModelCase, V, tokens
 from helpers.xla_options import known_options
 from models.transformer_xl.model import KVMemory
