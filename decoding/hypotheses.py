@@ -32,10 +32,7 @@ class Hypotheses(NamedTuple):
     lengths: Int[Array, "B K"]
 
     def to_lists(self) -> list[list[tuple[list[int], float]]]:
-        """Returns token ids without the end symbol, and scores, by example.
-
-        Missing hypotheses are left out.
-        """
+        """Returns ids without the end symbol and scores of those not missing."""
         tokens, scores, lengths = jax.device_get(self)
         outputs = [[] for _ in tokens]
         for index in zip(*np.nonzero(scores != -np.inf), strict=True):
@@ -93,11 +90,9 @@ class DecodingConstraints:
         final = jnp.where(at_limit, self.eos_id, NOT_FORCED)
         if self.prefix is None:
             return final
-        tokens, mask = self.prefix
-        padding = ((0, 0), (0, self.max_steps - tokens.shape[1]))
-        forced = jnp.pad(
-            jnp.where(mask, tokens, NOT_FORCED), padding, constant_values=NOT_FORCED
-        )[:, step]
+        forced = jnp.where(self.prefix[1], self.prefix[0], NOT_FORCED)
+        padding = ((0, 0), (0, self.max_steps - forced.shape[1]))
+        forced = jnp.pad(forced, padding, constant_values=NOT_FORCED)[:, step]
         return jnp.where(forced == NOT_FORCED, final, forced)
 
     def allowed(self, step: Int[Array, ""], vocab_size: int) -> Bool[Array, "B V"]:
@@ -150,11 +145,7 @@ def gather_beams(tree: PyTree, parents: Int[Array, "B K"]) -> PyTree:
 
 
 def has_custom_gather(node: PyTree) -> bool:
-    """Returns whether a node of a decoding state implements its own beam gather.
-
-    Such a node has the methods `expand_to_beams(count, *, related)` and
-    `gather_beams(parents)`.
-    """
+    """Returns whether a node has its own `expand_to_beams` and `gather_beams`."""
     return hasattr(node, "gather_beams")
 
 

@@ -29,9 +29,7 @@ def trivial_baselines(
 
     Args:
       train: training pairs to search for neighbours; if empty, only "copy" is scored.
-      split: pairs to score.
       language: code of the target language.
-      normalize_source: normalizes a source that is copied.
       normalize_target: normalizes a reference as in the evaluation of models.
     """
     sources = [source for source, _ in split]
