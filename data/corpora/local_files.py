@@ -62,10 +62,7 @@ def list_names(folder: Path) -> list[str]:
 
 
 def find_documents(folder: Path) -> list[FoundSplit]:
-    """Returns the splits that are folders of texts, a document each.
-
-    Raises UserError if such a folder holds no text.
-    """
+    """Returns the splits that are folders of documents; UserError if one is empty."""
     splits = []
     for stem, split in STEMS.items():
         if (path := folder / stem).is_dir():
@@ -92,10 +89,7 @@ def group_splits(splits: list[FoundSplit], folder: Path) -> Layout:
 
 
 def hash_and_count(path: Path) -> tuple[str, int]:
-    """Returns the SHA-256 of a text and its number of lines.
-
-    Raises UserError if the file is damaged, not UTF-8, or blank.
-    """
+    """Returns a text's SHA-256 and number of lines; UserError if it is damaged."""
     digest, breaks, blank, last = hashlib.sha256(), 0, True, b""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -210,12 +204,7 @@ class PreparedVersions:
 
 
 class Config(tfds.core.BuilderConfig):
-    """TFDS config of one version.
-
-    Attributes:
-      layout: the files to prepare it from; None if it is prepared.
-      fingerprint: the files' fingerprint when the version was named.
-    """
+    """TFDS config of one version, with its files unless it is prepared."""
 
     def __init__(self, name: str, layout: Layout | None = None, fingerprint=()):
         super().__init__(name=name)

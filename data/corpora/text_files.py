@@ -36,16 +36,12 @@ def explain_damage(path: Path) -> Iterator[None]:
     except DAMAGED as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
-        raise UserError(
-            f"{path} is damaged or cut short ({error}): fetch it again"
-        ) from error
+        message = f"{path} is damaged or cut short ({error}): fetch it again"
+        raise UserError(message) from error
 
 
 def decode(name: str, text: bytes, line: int = 1) -> str:
-    """Decodes text of a file that starts in line number `line`.
-
-    Raises UserError if it is not UTF-8.
-    """
+    """Decodes text that starts in line number `line`; UserError if it is no UTF-8."""
     try:
         return text.decode()
     except UnicodeDecodeError as error:
@@ -77,8 +73,7 @@ def split_lines(text: str) -> list[str]:
 def read_lines(path: Path) -> Iterator[str]:
     r"""Yields the lines of a text, split at "\n" only.
 
-    Raises:
-      UserError: the file is damaged, empty or not UTF-8.
+    Raises UserError if the file is damaged, empty or not UTF-8.
     """
     number = 0
     with explain_damage(path), open_unpacked(path) as file:
@@ -91,10 +86,8 @@ def read_lines(path: Path) -> Iterator[str]:
 def read_segments(path: Path) -> Iterator[str]:
     """Yields the sentences of a test set in NIST's mark-up, as plain text.
 
-    These files are neither valid XML nor SGML, so no parser is used.
-
-    Raises:
-      UserError: as in `read_lines`, or if there is no sentence.
+    These files are neither valid XML nor SGML, so no parser is used. Raises UserError
+    as `read_lines`, or if there is no sentence.
     """
     is_empty = True
     for line in read_lines(path):

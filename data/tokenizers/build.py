@@ -90,7 +90,6 @@ def learn(
     tags: Sequence[str] = (),
 ) -> dict[str, Tokenizer]:
     """Learns a tokenizer for each side, or a joint one, with room left for tags."""
-
     most = getattr(KINDS.get(cfg.tokenizer), "learns_from", 0)
 
     def normalize(column: int, text: str) -> str:
@@ -131,10 +130,7 @@ def open_tokenizers(
 def train_tokenizer(
     kind: str, texts: Iterable[str], vocab_size: int, min_count: int
 ) -> Tokenizer:
-    """Learns a tokenizer from normalized texts.
-
-    Raises UserError if `kind` is unknown, or `vocab_size` is too small or too large.
-    """
+    """Learns a tokenizer of normalized texts; UserError for a setting out of range."""
     if kind not in KINDS:
         known = ", ".join(KINDS)
         raise UserError(f"Unknown data.tokenizer={kind!r}; choose one of {known}")

@@ -16,9 +16,7 @@ LONGEST = 1000  # characters: SentencePiece skips sentences above 4192 bytes
 def learnable(text: str) -> Iterator[str]:
     """Splits a text into parts short enough for SentencePiece to learn from."""
     for part in chunk_text(text, at_spaces=True, size=LONGEST):
-        for short in chunk_text(part, at_spaces=False, size=LONGEST):
-            if short:
-                yield short
+        yield from filter(None, chunk_text(part, at_spaces=False, size=LONGEST))
 
 
 class SentencePieceTokenizer(Tokenizer):

@@ -95,10 +95,7 @@ def find_books(folder: Path) -> list[Path]:
 
 
 def list_books(split: str) -> list[str]:
-    """Returns the names of the published books, sorted.
-
-    Raises UserError if they cannot be listed.
-    """
+    """Returns the sorted names of the books; UserError if they cannot be listed."""
     names, query = [], {"prefix": f"{split}/", "fields": "items/name,nextPageToken"}
     try:
         while True:
