@@ -144,28 +144,23 @@ class KVMemory:
 
     def unroll(self) -> PyTree:
         """Returns the keys and values of the last M slots, oldest first."""
+        start = self.next_position % self.num_slots
 
         def in_order(slots):
-            oldest_first = jnp.roll(
-                slots, -(self.next_position % self.num_slots), axis=2
-            )
-            return oldest_first[:, :, self.num_slots - self.length :]
+            return jnp.roll(slots, -start, axis=2)[:, :, self.num_slots - self.length :]
 
         return jax.tree.map(in_order, self.kv)
 
 
-def init_kv_memory(
-    config: Config, batch_size: int, length: int, segment_length: int
-) -> KVMemory:
+def init_kv_memory(config: Config, batch_size: int, segment_length: int) -> KVMemory:
     """Returns an empty ring buffer for segments of at most `segment_length` tokens."""
-    slots = length + segment_length
+    slots, dtype = config.memory_length + segment_length, config.compute_dtype
     shape = (batch_size, config.heads, slots, config.resolved_head_dim)
-    dtype = config.compute_dtype
     kv = tuple(
         (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.layers)
     )
     valid_length = jnp.zeros(batch_size, jnp.int32)
-    return KVMemory(kv, valid_length, jnp.zeros((), jnp.int32), length)
+    return KVMemory(kv, valid_length, jnp.zeros((), jnp.int32), config.memory_length)
 
 
 # --- Models --------------------------------------------------------------------------
@@ -183,33 +178,22 @@ class LanguageModel(transformer.LanguageModel):
     config: Config
 
     def initial_carry(
-        self,
-        batch_size: int,
-        *,
-        train: bool,
-        memory_length: int | None = None,
-        segment_length: int | None = None,
+        self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> Carry:
-        """Returns an empty memory; () if it has no slots.
-
-        Args:
-          segment_length: maximum length of the segments of an evaluation, which
-            gives a `KVMemory`; None: a `Memory`.
-        """
-        config = self.config
-        length = config.memory_length if memory_length is None else memory_length
-        if not length:
-            return ()
-        # Keys of an empty memory are those of LayerNorm(0), which parameters define.
-        has_initial_keys = config.attend_empty_memory and config.norm == "pre"
-        if train or segment_length is None or has_initial_keys:
-            return init_memory(config, batch_size, length)
-        return init_kv_memory(config, batch_size, length, segment_length)
+        length = self.config.memory_length if memory_length is None else memory_length
+        return init_memory(self.config, batch_size, length) if length else ()
 
     def initial_eval_carry(self, batch_size: int, segment_length: int) -> Carry:
-        return self.initial_carry(
-            batch_size, train=False, segment_length=segment_length
-        )
+        """Returns an empty ring buffer for segments of at most this length.
+
+        It is a `Memory` where keys of the empty memory depend on the parameters: those
+        of LayerNorm(0).
+        """
+        config = self.config
+        has_initial_keys = config.attend_empty_memory and config.norm == "pre"
+        if not config.memory_length or has_initial_keys:
+            return self.initial_carry(batch_size, train=False)
+        return init_kv_memory(config, batch_size, segment_length)
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: Carry, *, train: bool
@@ -233,7 +217,7 @@ class LanguageModel(transformer.LanguageModel):
         if slots < memory.length + length:
             raise ValueError(
                 f"a segment of {length} tokens exceeds segment_length="
-                f"{slots - memory.length} of initial_carry"
+                f"{slots - memory.length} of initial_eval_carry"
             )
         mask, position = (
             self._attention_mask(memory, length, slots),
@@ -309,9 +293,8 @@ class Seq2Seq(transformer.Seq2Seq):
     def initial_carry(
         self, batch_size: int, *, train: bool, memory_length: int | None = None
     ) -> Seq2SeqMemory | tuple:
-        config = self.config
-        length = config.memory_length if memory_length is None else memory_length
+        length = self.config.memory_length if memory_length is None else memory_length
         if not length:
             return ()
-        empty = init_memory(config, batch_size, length)
+        empty = init_memory(self.config, batch_size, length)
         return Seq2SeqMemory(empty, empty)

@@ -107,12 +107,7 @@ class Case:
     def stream(self):
         """Yields hidden states and carry of all segments of an evaluation."""
         sizes = self.sizes
-        carry = self.model.initial_carry(
-            sizes["batch"],
-            train=False,
-            memory_length=sizes["mem_len"],
-            segment_length=sizes["length"],
-        )
+        carry = self.model.initial_eval_carry(sizes["batch"], sizes["length"])
         call = jax.jit(functools.partial(self.model.apply, train=False))
         for tokens in self.tokens:
             hidden, carry = call({"params": self.params}, tokens, carry)
