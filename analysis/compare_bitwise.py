@@ -36,18 +36,16 @@ def differences(first: Path, second: Path) -> list[str]:
         pairs = (read_checkpoint(folder, step) for folder in (first, second))
         found += differing_names(f"checkpoint {step}", *pairs)
     found += differing_names("metrics.jsonl", read_log(first), read_log(second))
-    return found + differing_names(
-        "tensorboard", read_tensorboard(first), read_tensorboard(second)
-    )
+    events = read_tensorboard(first), read_tensorboard(second)
+    return found + differing_names("tensorboard", *events)
 
 
 def differing_names(source: str, first: dict, second: dict) -> list[str]:
     """Lists the names that only one dict has, or whose values differ."""
     return [
         f"{source}: {name} differs"
-        for name in [*first, *(name for name in second if name not in first)]
-        if name not in first
-        or name not in second
+        for name in first | second
+        if not (name in first and name in second)
         or not np.array_equal(first[name], second[name], equal_nan=False)
     ]
 
@@ -86,8 +84,8 @@ def read_tensorboard(folder: Path) -> dict[tuple, list]:
         for _, event in read_events(path.read_bytes()):
             for value in event.summary.value:
                 if value.tag.partition("/")[2] not in MACHINE_FIELDS:
-                    key = event.step, value.tag
-                    values.setdefault(key, []).append(value.simple_value)
+                    known = values.setdefault((event.step, value.tag), [])
+                    known.append(value.simple_value)
     return values
 
 

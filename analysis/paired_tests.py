@@ -29,28 +29,18 @@ Score = Callable[[Sums], float]  # of statistics summed over blocks
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
-    """The results of both tests for one score.
+    """The results of both tests for one score."""
 
-    Attributes:
-      difference: the second system's score minus the first's.
-      bootstrap, randomisation: two-sided p values; the former None for too few blocks.
-      interval: 95% bootstrap interval of the difference; () for too few blocks.
-    """
-
-    difference: float
-    bootstrap: float | None
-    randomisation: float
-    interval: tuple[float, ...] = ()
+    difference: float  # the second system's score minus the first's
+    bootstrap: float | None  # two-sided p value; None for too few blocks
+    randomisation: float  # two-sided p value
+    interval: tuple[float, ...] = ()  # 95% bootstrap; () for too few blocks
 
 
 def compare_texts(
     first: list[str], second: list[str], references: list[str], *, tokenize: str
 ) -> dict[str, PairedTest]:
-    """Tests BLEU and chrF of two systems' translations.
-
-    Args:
-      tokenize: sacrebleu's name of the tokenizer for BLEU.
-    """
+    """Tests BLEU, with a tokenizer of sacrebleu, and chrF of two systems."""
     metrics = {"bleu": sacrebleu.BLEU(tokenize=tokenize), "chrf": sacrebleu.CHRF()}
     tests = {}
     for name, metric in metrics.items():
@@ -72,12 +62,7 @@ def compare_losses(
     second: Float[np.ndarray, "N"],
     weight: Float[np.ndarray, "N"],
 ) -> PairedTest:
-    """Tests the mean losses of two systems over the same tokens.
-
-    Args:
-      first, second: sums of the losses of each block.
-      weight: number of tokens of each block.
-    """
+    """Tests mean losses, given each block's sum of losses and number of tokens."""
     statistics = [
         np.stack([losses, weight], 1).astype(float) for losses in (first, second)
     ]
@@ -87,11 +72,7 @@ def compare_losses(
 def compare(
     first: Float[np.ndarray, "N K"], second: Float[np.ndarray, "N K"], score: Score
 ) -> PairedTest:
-    """Tests a score that is a function of sums over sentences or other blocks.
-
-    Args:
-      first, second: statistics of each block, the unit of swapping and resampling.
-    """
+    """Tests a score that is a function of sums over blocks, such as sentences."""
 
     def change(one: Sums, other: Sums) -> float:
         return score(other) - score(one)
@@ -107,7 +88,10 @@ def compare(
     randomisation = (sum(swaps) + observed) / (len(swaps) + observed)
     if len(first) < MIN_BLOCKS:
         return PairedTest(difference, None, randomisation)
-    changes = np.asarray([change(*sums) for sums in resampled(first, second)])
+    random, changes = np.random.default_rng(0), np.zeros(SAMPLES)
+    for sample in range(SAMPLES):
+        drawn = random.integers(len(first), size=len(first))
+        changes[sample] = change(first[drawn].sum(0), second[drawn].sum(0))
     extreme = (np.abs(changes - difference) >= threshold).sum()
     low, high = np.percentile(changes, [2.5, 97.5])
     bootstrap = float((extreme + 1) / (SAMPLES + 1))
@@ -133,13 +117,3 @@ def _signs(count):
     for start in range(0, TRIALS, CHUNK):
         size = (min(CHUNK, TRIALS - start), count)
         yield 2.0 * random.integers(2, size=size, dtype=np.int8) - 1
-
-
-def resampled(
-    first: Float[np.ndarray, "N K"], second: Float[np.ndarray, "N K"]
-) -> Iterator[tuple[Sums, Sums]]:
-    """Yields the sums over N blocks drawn with replacement."""
-    random, count = np.random.default_rng(0), len(first)
-    for _ in range(SAMPLES):
-        drawn = random.integers(count, size=count)
-        yield first[drawn].sum(0), second[drawn].sum(0)

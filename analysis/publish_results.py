@@ -28,11 +28,9 @@ INTO = flags.DEFINE_string("into", None, "Their folder: docs/results/NAME.")
 FILE = flags.DEFINE_string("file", "docs/results.md", "The text with the tables.")
 CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit code 2 for a change.")
 
-KEPT_FILES = ("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz")
-HYPOTHESES = "samples/*.hypotheses.txt"
-PATH_KEYS = (
-    *(key for key in MACHINE_SPECIFIC_KEYS if key.startswith("data.")),
-    "data.vocabulary",
+KEPT_FILES = (
+    *("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz"),
+    "samples/*.hypotheses.txt",
 )
 MARKED_TABLES = re.compile(
     r"(<!-- (results/[\w./-]+) -->\n).*?(<!-- end -->)", re.DOTALL
@@ -70,8 +68,6 @@ def main() -> None:
 def keep(path: str, folder: Path) -> Path:
     """Copies the files of a run that its tables need; returns the copy's path.
 
-    It replaces an earlier copy of the same name once it is complete.
-
     Raises UserError for a path that is no run directory with a score card, and for a
     run that is the kept copy itself.
     """
@@ -83,14 +79,16 @@ def keep(path: str, folder: Path) -> Path:
         raise UserError(f"{path} is the kept copy itself: name the original run")
     draft = kept.with_name(f".{kept.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
-    patterns = (*KEPT_FILES, HYPOTHESES)
-    for file in [file for pattern in patterns for file in run.path.glob(pattern)]:
-        copy = draft / file.relative_to(run.path)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+    for pattern in KEPT_FILES:
+        for file in run.path.glob(pattern):
+            copy = draft / file.relative_to(run.path)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
     config = run.read_config()
-    for key in PATH_KEYS:
-        config["data"][key.removeprefix("data.")] = None
+    for key in (*MACHINE_SPECIFIC_KEYS, "data.vocabulary"):
+        section, _, name = key.partition(".")
+        if section == "data":
+            config["data"][name] = None
     config["init_from"] = None
     (draft / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     shutil.rmtree(kept, ignore_errors=True)
@@ -114,14 +112,13 @@ def result_tables(folder: Path) -> str:
     if not paths:
         raise UserError(f"{folder} contains no runs")
     content = Content.from_paths(paths, is_tested=False)
-    origins = [
-        {title: text for title, text in row.items() if title != "directory"}
-        for row in content.origins
-    ]
+    origins = content.origins
+    for origin in origins:
+        del origin["directory"]
+    tables = content.scores, content.costs
     parts = [
         *(f"**Warning:** {text}." for text in content.warnings()),
-        markdown_table([{"model": row.label, **row.cells} for row in content.scores]),
-        markdown_table([{"model": row.label, **row.cells} for row in content.costs]),
+        *(markdown_table([row.named_cells for row in rows]) for rows in tables),
         section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
         markdown_table(origins),
         markdown_table([row for run in content.runs for row in curve_rows(run)]),

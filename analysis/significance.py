@@ -39,11 +39,9 @@ def main() -> None:
     systems = open_systems(CARDS.value, SPLIT.value)
     for line in check_protocols(systems, force=FORCE.value):
         print(f"warning: protocols differ: {line}", file=sys.stderr)
-    for line in seeds_table(systems):
-        print(line)
+    print("\n".join(seeds_table(systems)))
     for other in systems[1:]:
-        for line in tests_table(systems[0][0], other[0]):
-            print(line)
+        print("\n".join(tests_table(systems[0][0], other[0])))
 
 
 def open_systems(locations: Sequence[str], split: str) -> list[Seeds]:
@@ -51,9 +49,8 @@ def open_systems(locations: Sequence[str], split: str) -> list[Seeds]:
 
     Raises UserError for fewer than two cards, or a location without a card.
     """
-    parts = [location.split("+") for location in locations]
-    systems = [[open_card(one, split) for one in part if one] for part in parts]
-    systems = [system for system in systems if system]
+    parts = [list(filter(None, location.split("+"))) for location in locations]
+    systems = [[open_card(one, split) for one in part] for part in parts if part]
     if sum(map(len, systems)) < 2:
         raise UserError(
             "--cards names fewer than two cards: A,B compares systems, A+B are seeds"
@@ -62,10 +59,7 @@ def open_systems(locations: Sequence[str], split: str) -> list[Seeds]:
 
 
 def check_protocols(systems: list[Seeds], *, force: bool) -> list[str]:
-    """Lists the differences of the cards' protocols.
-
-    Raises UserError if there are any, unless `force` is set.
-    """
+    """Lists protocol differences. Raises UserError if there are any, unless forced."""
     differences = protocol_differences([card for system in systems for card in system])
     if differences and not force:
         raise UserError(
@@ -95,11 +89,13 @@ def tests_table(first: ScoreCard, second: ScoreCard) -> list[str]:
     tests, untested = compare_cards(first, second)
     for name, test in tests.items():
         p = "too few" if test.bootstrap is None else f"{test.bootstrap:.4f}"
-        line = f"  {name:21} {test.difference:+10.4f} {p:>12}"
-        line += f" {test.randomisation:16.4f}"
-        if test.interval:
-            line += "  [{:+.4f}, {:+.4f}]".format(*test.interval)
-        lines.append(line)
+        interval = (
+            "  [{:+.4f}, {:+.4f}]".format(*test.interval) if test.interval else ""
+        )
+        line = (
+            f"  {name:21} {test.difference:+10.4f} {p:>12} {test.randomisation:16.4f}"
+        )
+        lines.append(line + interval)
     return lines + [f"  not tested: {reason}" for reason in untested]
 
 

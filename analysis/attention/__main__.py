@@ -32,7 +32,9 @@ TEXT = flags.DEFINE_string(
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder of the page and files.", required=True
 )
-MOST = flags.DEFINE_integer("most", 8, "Largest number of lines that are read.")
+MOST = flags.DEFINE_integer(
+    "most", 8, "Largest number of lines that are read.", lower_bound=1
+)
 PICTURES = flags.DEFINE_bool("pictures", True, "Whether PNG files are written.")
 DECODE = cli.config_section("decode", DEFAULTS.decode)
 EVAL = cli.config_section("eval", DEFAULTS.eval)
@@ -44,8 +46,6 @@ def main() -> None:
     from analysis.attention.extract import extract_attention
     from experiment.restore import open_run
 
-    if MOST.value < 1:
-        raise UserError(f"--most={MOST.value} must be at least 1")
     lines = list(itertools.islice(input_lines(), MOST.value))
     if not lines:
         raise UserError("The input has no text: provide at least one line")
@@ -56,10 +56,10 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     title = f"{run.experiment.cfg.model.name} at step {run.step}"
     content = render.page_content(title, texts)
-    document = json.dumps(content, ensure_ascii=False)
-    (output / "attention.json").write_text(document + "\n", encoding="utf8")
-    document = render.render_page(content)
-    (output / "attention.html").write_text(document, encoding="utf8")
+    document = json.dumps(content, ensure_ascii=False) + "\n"
+    (output / "attention.json").write_text(document, encoding="utf8")
+    page = render.render_page(content)
+    (output / "attention.html").write_text(page, encoding="utf8")
     if PICTURES.value:
         print(f"{len(render.write_plots(texts, output))} pictures")
     print(output / "attention.html")
@@ -67,10 +67,7 @@ def main() -> None:
 
 def input_lines() -> Iterator[str]:
     """Yields the lines that are not blank."""
-    if TEXT.value is None:
-        yield from filter(str.strip, cli.read_lines(sys.stdin.buffer))
-        return
-    with open(TEXT.value, "rb") as file:
+    with open(TEXT.value, "rb") if TEXT.value is not None else sys.stdin.buffer as file:
         yield from filter(str.strip, cli.read_lines(file))
 
 

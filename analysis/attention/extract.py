@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
+from jax.tree_util import DictKey
 from jaxtyping import Float, PyTree
 
 from experiment.inference import predict
@@ -21,23 +22,14 @@ NUM_DIGITS = 4  # of a weight in the file of a sample
 
 @dataclasses.dataclass(frozen=True)
 class AttentionMap:
-    """The attention weights of one layer for one text.
+    """The attention weights of one layer for one text."""
 
-    Attributes:
-      layer: path of its module.
-      kind: "cross" attention to a source, or "self" attention to the text and memory.
-      rows: T labels of the tokens being predicted or, in an encoder, encoded.
-      columns: S labels of the tokens attended to.
-      weights: [H, T, S].
-      offset: distance from column 0 to the last row's token; None where distances have
-        no meaning.
-    """
-
-    layer: str
-    kind: str
-    rows: list[str]
-    columns: list[str]
-    weights: np.ndarray
+    layer: str  # path of its module
+    kind: str  # "cross": to a source; "self": to the text and memory
+    rows: list[str]  # T labels of the tokens being predicted or, in an encoder, encoded
+    columns: list[str]  # S labels of the tokens attended to
+    weights: np.ndarray  # [H, T, S]
+    # Distance from column 0 to the last row's token; None: distances have no meaning.
     offset: int | None = None
 
     @property
@@ -66,47 +58,32 @@ class AttentionMap:
 
 @dataclasses.dataclass(frozen=True)
 class TextAttention:
-    """The attention maps of one text, of all layers.
-
-    Attributes:
-      num_past: number of tokens read before the text, which may be in the memory.
-    """
+    """The attention maps of one text, of all layers."""
 
     title: str
     maps: list[AttentionMap]
-    num_past: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleMap:
-    """Cross-attention for one sample of an evaluation, averaged over heads.
-
-    Attributes:
-      weights: a row for each target token, a column for each source token.
-      layer: path of its module; the layer of lowest entropy among all.
-      layers: number of layers with cross-attention.
-      heads: number of heads that were averaged.
-    """
+    """Cross-attention for one sample of an evaluation, averaged over heads."""
 
     source: list[str]
     target: list[str]
-    weights: list[list[float]]
-    layer: str
-    layers: int
-    heads: int
+    weights: list[list[float]]  # of target tokens, each of source tokens
+    layer: str  # path of its module; the layer of lowest entropy among all
+    layers: int  # number of layers with cross-attention
+    heads: int  # number of heads that were averaged
 
 
 def extract_attention(run: TrainedRun, lines: Sequence[str]) -> list[TextAttention]:
-    """Extracts attention for each line of text.
-
-    A line of translation may have its target after a tab.
+    """Extracts attention for each line of text; a target may follow a source and a tab.
 
     Raises UserError for a model without attention.
     """
-    if run.experiment.task.model_class == "Seq2Seq":
-        texts = _translation_attention(run, lines)
-    else:
-        texts = list(_text_attention(run, lines))
+    is_translation = run.experiment.task.model_class == "Seq2Seq"
+    extract = _translation_attention if is_translation else _text_attention
+    texts = list(extract(run, lines))
     if not any(text.maps for text in texts):
         name = run.experiment.cfg.model.name
         raise UserError(f"{run.directory.path}: this {name} has no attention")
@@ -124,34 +101,47 @@ def _translation_attention(run, lines) -> list[TextAttention]:
     ]
     sources = [_encode(task.source, source) for source, _ in texts]
     targets = [_encode(task.target, target) for _, target in texts]
-    target_in = [[task.target.bos, *target[:-1]] for target in targets]
     # Without a memory, whose positions a single sentence would not fill.
     carry = model.initial_carry(len(texts), train=False, memory_length=0)
-    inputs = (*_pad(sources), *_pad(target_in), carry)
-    _, layers = capture_intermediates(model, run.variables, *inputs)
+    layers = translation_weights(run, model, sources, targets, carry)
     result = []
-    for row, (source_text, target_text) in enumerate(texts):
+    for row, text in enumerate(texts):
         source = token_labels(task.source, sources[row])
         target = token_labels(task.target, targets[row])
-        maps = [
-            _translation_map(name, weights[row], source, target)
-            for name, weights in layers.items()
-        ]
-        result.append(TextAttention(f"{source_text} → {target_text}", maps))
+        maps = []
+        for name, weights in layers.items():
+            kind, rows, columns = "cross", target, source
+            if name.startswith("encoder"):
+                kind, rows = "self", source
+            elif not is_cross_attention(name):
+                kind, columns = "self", [START, *target[:-1]]
+            weights = weights[row, :, : len(rows), : len(columns)]  # without padding
+            maps.append(AttentionMap(name, kind, rows, columns, weights))
+        result.append(TextAttention(" → ".join(text), maps))
     return result
 
 
-def _translation_map(name, weights, source, target) -> AttentionMap:
-    """Removes padding; the name of a layer says what it attends to."""
-    rows, columns, kind = target, source, "cross"
-    if name.startswith("encoder"):
-        rows, kind = source, "self"
-    elif name.endswith("self_attention"):
-        columns, kind = [START, *target[:-1]], "self"
-    heads = weights.reshape(-1, *weights.shape[-2:])
-    return AttentionMap(
-        name, kind, rows, columns, heads[:, : len(rows), : len(columns)]
-    )
+def translation_weights(
+    run: TrainedRun,
+    model,
+    sources: list[list[int]],
+    targets: list[list[int]],
+    carry: PyTree,
+) -> dict[str, Float[np.ndarray, "B H T S"]]:
+    """Returns weights by layer; row t of sentence b predicts targets[b][t]."""
+    bos = run.experiment.task.target.bos
+    target_in = [[bos, *target[:-1]] for target in targets]
+    inputs = (*_pad(sources), *_pad(target_in), carry)
+    _, layers = capture_intermediates(model, run.variables, *inputs)
+    return {
+        name: weights.reshape(len(sources), -1, *weights.shape[-2:])
+        for name, weights in layers.items()
+    }
+
+
+def is_cross_attention(layer: str) -> bool:
+    """Whether a layer of a translation model attends to the source."""
+    return not (layer.startswith("encoder") or layer.endswith("self_attention"))
 
 
 def _text_attention(run, lines: Iterable[str]) -> Iterator[TextAttention]:
@@ -171,18 +161,15 @@ def _text_attention(run, lines: Iterable[str]) -> Iterator[TextAttention]:
                 _text_map(tokenizer, name, weights[0], read, labels)
                 for name, weights in layers.items()
             ]
-            title = tokenizer.decode(labels) or END
-            yield TextAttention(title, maps, len(history) - 1)
+            yield TextAttention(tokenizer.decode(labels) or END, maps)
             history += labels
 
 
 def _text_map(tokenizer, name, weights, read, labels) -> AttentionMap:
     """Removes the columns of a memory that is not full yet.
 
-    Args:
-      weights: [H, T, S], or [T, N] of a recurrent model's last N outputs.
-      read: ids of all tokens read so far.
-      labels: ids of the tokens being predicted.
+    Weights are [H, T, S], or [T, N] of a recurrent model's last N outputs; `read` are
+    ids of all tokens read so far, `labels` those of the tokens being predicted.
     """
     newest = 1  # distance from a row's token to the newest column
     if weights.ndim == 2:
@@ -190,15 +177,11 @@ def _text_map(tokenizer, name, weights, read, labels) -> AttentionMap:
         newest = 2  # a recurrent model's newest output is the query
     end = len(read) - newest + 1
     num_columns = min(weights.shape[-1], end)
+    rows = token_labels(tokenizer, labels)
     columns = token_labels(tokenizer, read[end - num_columns : end])
-    return AttentionMap(
-        name,
-        "self",
-        token_labels(tokenizer, labels),
-        columns,
-        weights[..., weights.shape[-1] - num_columns :],
-        num_columns + newest - 1,
-    )
+    weights = weights[..., weights.shape[-1] - num_columns :]
+    offset = num_columns + newest - 1
+    return AttentionMap(name, "self", rows, columns, weights, offset)
 
 
 def to_banded(weights: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T T+N-1"]:
@@ -211,10 +194,7 @@ def to_banded(weights: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T T+N-1"]
 
 
 def sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
-    """Extracts cross-attention of a source and the model's own hypothesis.
-
-    Returns None for a model without cross-attention.
-    """
+    """Extracts cross-attention of a source and the model's own hypothesis, if any."""
     task = run.experiment.task
     source = [*task.source.encode(sample["source"]), task.source.eos]
     target = [*task.target.encode(sample["hypothesis"]), task.target.eos]
@@ -237,22 +217,15 @@ def cross_attention(
     run: TrainedRun, source: list[int], target: list[int]
 ) -> dict[str, np.ndarray]:
     """Returns weights [H, T, S] by layer; row t belongs to target[t]."""
-    task, model = run.experiment.task, run.experiment.model
-    carry = task.initial_carry(model, 1, train=False)
-    inputs = (*_pad([source]), *_pad([[task.target.bos, *target[:-1]]]), carry)
-    _, layers = capture_intermediates(model, run.variables, *inputs)
-    return {
-        name: weights.reshape(-1, *weights.shape[-2:])
-        for name, weights in layers.items()
-        if not (name.startswith("encoder") or name.endswith("self_attention"))
-    }
+    model = run.experiment.model
+    carry = run.experiment.task.initial_carry(model, 1, train=False)
+    layers = translation_weights(run, model, [source], [target], carry)
+    return {name: x[0] for name, x in layers.items() if is_cross_attention(name)}
 
 
 def choose_sample(run: TrainedRun, samples: list[dict]) -> dict:
-    """Returns the first sample of moderate reference length, or else the nearest to it.
-
-    References, not hypotheses, so that all models show the same sentence.
-    """
+    """Returns the first sample of moderate length, or else the nearest to it."""
+    # Of the reference, not the hypothesis, so that all models show the same sentence.
     encode = run.experiment.task.target.encode
 
     def excess(sample: dict) -> int:
@@ -267,15 +240,14 @@ def capture_intermediates(
 ) -> tuple[PyTree, dict[str, np.ndarray]]:
     """Applies a model; returns its next carry and each layer's attention weights.
 
-    The weights are [B, H, T, S] or [B, T, S]. They are computed by a program of their
-    own, so that training does not pay for them.
+    The weights are [B, H, T, S] or [B, T, S]. Training does not pay for this program.
     """
     carry, intermediates = _apply(model, variables, *inputs)
     layers = {}
     for path, weights in jax.tree_util.tree_leaves_with_path(intermediates):
-        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-        if names[-1] == "attention":
-            layers["/".join(names[:-1])] = np.asarray(weights, np.float32)
+        *names, last = [key.key for key in path if isinstance(key, DictKey)]
+        if last == "attention":
+            layers["/".join(names)] = np.asarray(weights, np.float32)
     return carry, layers
 
 

@@ -12,8 +12,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import jinja2
+import matplotlib
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
 
 from analysis.attention.extract import (
     AttentionMap,
@@ -22,9 +24,10 @@ from analysis.attention.extract import (
     choose_sample,
     sample_map,
 )
+from analysis.formatting import render_template
 from experiment.restore import TrainedRun
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 UNIT = 1000  # weights of the page are integers, in thousandths, which keeps it small
 PAGE_COLUMNS = 64  # shown on the page; of a longer memory, the nearest
 PLOT_COLUMNS = 48  # shown in a picture
@@ -62,25 +65,14 @@ def map_content(attention: AttentionMap) -> dict:
 
 def render_page(data: dict) -> str:
     """Renders the page; its JSON cannot close the script element."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     document = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     document = document.replace("<", "\\u003c")
-    template = environment.get_template(TEMPLATE)
-    return template.render(title=data["title"], document=document)
+    return render_template(TEMPLATE, title=data["title"], document=document)
 
 
 @contextlib.contextmanager
 def fallback_fonts() -> Iterator[None]:
     """Context in which matplotlib falls back to the installed FONTS."""
-    import matplotlib
-    from matplotlib import font_manager
-
     installed = set(font_manager.get_font_names())
     settings = {
         "font.family": ["DejaVu Sans", *(font for font in FONTS if font in installed)],
@@ -117,20 +109,26 @@ def write_sample_map(run: TrainedRun, split: str) -> Path | None:
 
 def plot_sample(attention: SampleMap, model: str, path: Path) -> None:
     """Plots a sample's map. Characters that no font has appear as boxes."""
-    from matplotlib.figure import Figure
-
-    rows, columns = len(attention.target), len(attention.source)
+    size = (1.5 + 0.36 * len(attention.source), 1.2 + 0.32 * len(attention.target))
     with fallback_fonts():
-        figure = Figure(figsize=(1.5 + 0.36 * columns, 1.2 + 0.32 * rows))
+        figure = Figure(figsize=size)
         axes = figure.add_subplot()
-        image = axes.imshow(attention.weights, cmap="Blues", vmin=0.0, vmax=1.0)
-        axes.set_xticks(range(columns), attention.source, rotation=90)
-        axes.set_yticks(range(rows), attention.target)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
+        labels = attention.target, attention.source
+        image = show_weights(axes, attention.weights, *labels)
         axes.set_title(sample_title(attention, model), fontsize=9)
         figure.colorbar(image, ax=axes, fraction=0.04, pad=0.03)
         figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def show_weights(axes, weights, rows, columns, *, ticks=None, aspect="equal", **text):
+    """Shows weights in shades of blue, with labels of rows and, above, of columns."""
+    image = axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect=aspect)
+    ticks = range(len(columns)) if ticks is None else ticks
+    axes.set_xticks(ticks, columns, rotation=90, **text)
+    axes.set_yticks(range(len(rows)), rows, **text)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    return image
 
 
 def sample_title(attention: SampleMap, model: str) -> str:
@@ -162,8 +160,6 @@ def write_plots(texts: list[TextAttention], output: Path) -> list[Path]:
 
 def plot_heads(attention: AttentionMap, path: Path) -> None:
     """Plots the maps of all heads side by side, as one image, which is much faster."""
-    from matplotlib.figure import Figure
-
     weights = attention.weights[..., -PLOT_COLUMNS:]
     columns = attention.columns[-PLOT_COLUMNS:]
     heads, num_rows, num_columns = weights.shape
@@ -172,13 +168,10 @@ def plot_heads(attention: AttentionMap, path: Path) -> None:
     image = image.reshape(num_rows, -1)[:, :-1]  # gaps between maps, none at the end
     figure = Figure(figsize=(CELL * image.shape[1], CELL * num_rows))
     axes = figure.add_axes((0, 0, 1, 1), frame_on=False)
-    axes.imshow(image, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     firsts = np.arange(heads) * (num_columns + 1)
-    ticks = firsts[:, None] + np.arange(num_columns)
-    axes.set_xticks(ticks.flatten(), columns * heads, rotation=90, fontsize=8)
-    axes.set_yticks(range(num_rows), attention.rows, fontsize=8)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
+    ticks = (firsts[:, None] + np.arange(num_columns)).flatten()
+    style = {"ticks": ticks, "aspect": "auto", "fontsize": 8}
+    show_weights(axes, image, attention.rows, columns * heads, **style)
     entropies = attention.entropies
     for head, (first, entropy) in enumerate(zip(firsts, entropies, strict=True)):
         text = f"head {head + 1}, entropy {entropy:.2f}"
@@ -190,8 +183,6 @@ def plot_heads(attention: AttentionMap, path: Path) -> None:
 
 def plot_distances(maps: list[AttentionMap], path: Path) -> None:
     """Plots each head's mean weight against the distance in tokens."""
-    from matplotlib.figure import Figure
-
     maps = [attention for attention in maps if attention.offset]
     figure = Figure(figsize=(4.2 * len(maps), 3.4), layout="constrained")
     subplots = figure.subplots(1, len(maps), squeeze=False)[0]
@@ -211,8 +202,6 @@ def plot_distances(maps: list[AttentionMap], path: Path) -> None:
 
 def plot_entropies(texts: list[TextAttention], path: Path) -> None:
     """Plots each head's entropy, averaged over texts, with a row for each layer."""
-    from matplotlib.figure import Figure
-
     names = [attention.layer for attention in texts[0].maps]
     values = np.stack([[one.entropies for one in text.maps] for text in texts])
     values = values.mean(axis=0)  # [layers, H]

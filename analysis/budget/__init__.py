@@ -71,27 +71,19 @@ COSTS: dict[str, tuple[Cost, FormatCost]] = {
 
 @dataclasses.dataclass(frozen=True)
 class MatchedModel:
-    """A model with the settings at which its cost is nearest to the budget.
+    """A model with the settings at which its cost is nearest to the budget."""
 
-    Attributes:
-      model: the argument of the config file, after the colon of --config.
-      settings: keys of the config and their values, as in a search space.
-      cost, target: in the unit of the budget.
-    """
-
-    model: str
-    settings: dict[str, int]
+    model: str  # the argument of the config file, after the colon of --config
+    settings: dict[str, int]  # values of config keys, as in a search space
     cost: float
     target: float
 
     @property
     def relative_error(self) -> float:
-        """The difference from the budget, relative to it; negative: cheaper."""
-        return self.cost / self.target - 1
+        return self.cost / self.target - 1  # negative: cheaper
 
     @property
     def is_near(self) -> bool:
-        """Whether the model may be called equal to others of its budget."""
         return abs(self.relative_error) <= NEAR
 
 
@@ -106,10 +98,9 @@ def match_models(
     """Finds the settings at which several models of a config have the same cost.
 
     Args:
-      models: the first one's own cost is the budget where `target` is None.
       equal: a key of COSTS.
+      target: None: the cost of the first model.
       vary: "width" or "steps".
-      overrides: config keys set for all models.
 
     Raises UserError for an unknown argument, and for a budget that is too small.
     """
@@ -126,9 +117,14 @@ def match_models(
     experiments = [
         TrialConfigs.from_flag(f"{config}:{model}", overrides or {}) for model in models
     ]
-    if equal != "parameters":
-        for experiment in experiments:
-            check_steps(experiment, equal)
+    for experiment in experiments:
+        epochs = experiment.config({}).epochs
+        if epochs and equal != "parameters":
+            raise UserError(
+                f"--equal={equal}: {experiment.model} trains for epochs={epochs:g}, so "
+                "its number of steps depends on the corpus: set --config.epochs=0 "
+                "--config.steps=N, here and for sweep.py (make compare: CONFIGFLAGS=)"
+            )
     if target is None:
         target = cost(experiments[0].config({}))
     if vary == "steps":
@@ -136,33 +132,18 @@ def match_models(
     return [match_width(one, cost, target, format_cost) for one in experiments]
 
 
-def check_steps(experiment: TrialConfigs, equal: str) -> None:
-    """Raises UserError where the number of steps depends on the corpus."""
-    if epochs := experiment.config({}).epochs:
-        raise UserError(
-            f"--equal={equal}: {experiment.model} trains for epochs={epochs:g}, so its "
-            "number of steps depends on the corpus: set --config.epochs=0 "
-            "--config.steps=N, here and for sweep.py (make compare: CONFIGFLAGS=)"
-        )
-
-
 def match_steps(experiment: TrialConfigs, cost: Cost, target: float) -> MatchedModel:
     """Finds the number of steps at which a model of unchanged sizes costs `target`."""
     cfg = experiment.config({})
-    cost_per_step = cost(cfg) / cfg.steps
-    steps = max(1, round(target / cost_per_step))
-    return MatchedModel(
-        experiment.model, {"steps": steps}, steps * cost_per_step, target
-    )
+    step_cost = cost(cfg) / cfg.steps
+    steps = max(1, round(target / step_cost))
+    return MatchedModel(experiment.model, {"steps": steps}, steps * step_cost, target)
 
 
 def match_width(
     experiment: TrialConfigs, cost: Cost, target: float, format_cost: FormatCost
 ) -> MatchedModel:
-    """Finds the width at which a model costs nearest to `target`.
-
-    Raises UserError for a budget that the narrowest model exceeds.
-    """
+    """Finds the width of cost nearest to `target`. Raises UserError if that is 0."""
     model = experiment.config({}).model
     unit = width_multiple(model)
 
@@ -185,24 +166,23 @@ def bisect_int(function: Callable[[int], float], target: float, *, start: int) -
 
     Returns 0 where the function exceeds the target at 1 already.
     """
+
+    def growth(number: int) -> float:  # matrices grow with the square of the width
+        return max(0.25, min(4.0, math.sqrt(target / function(number))))
+
     low = high = start
     while function(high) < target:  # ends: costs rise at least linearly with the width
         low = high
-        high = max(high + 1, round(high * _growth(function(high), target)))
+        high = max(high + 1, round(high * growth(high)))
     while low > 1 and function(low) > target:
         high = low
-        low = max(1, min(low - 1, round(low * _growth(function(low), target))))
+        low = max(1, min(low - 1, round(low * growth(low))))
     if function(low) > target:
         return 0
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if function(middle) <= target else (low, middle)
     return min((low, high), key=lambda number: abs(function(number) - target))
-
-
-def _growth(cost: float, target: float) -> float:
-    """Guesses the factor for the width: matrices grow with its square."""
-    return max(0.25, min(4.0, math.sqrt(target / cost)))
 
 
 def width_multiple(model) -> int:
@@ -221,8 +201,7 @@ def scaled_sizes(model, width: int) -> dict[str, int]:
     for key in SCALED_SIZES:
         if (size := model.get(key, 0)) and key not in unused:
             scaled = max(1, round(size * width / model.width))
-            is_odd_head = key == "head_dim" and scaled % 2
-            sizes[f"model.{key}"] = scaled + bool(is_odd_head)
+            sizes[f"model.{key}"] = scaled + (key == "head_dim" and scaled % 2)
     return sizes
 
 
@@ -239,8 +218,8 @@ def format_table(matches: Sequence[MatchedModel], format_cost: FormatCost) -> st
     lines = []
     for match in matches:
         flags = " ".join(f"--config.{k}={v}" for k, v in match.settings.items())
-        lines += [f"{match.model:15} {format_match(match, format_cost)}"]
-        lines += [f"{'':15} {flags}"]
+        lines.append(f"{match.model:15} {format_match(match, format_cost)}")
+        lines.append(f"{'':15} {flags}")
     return "\n".join(lines)
 
 
@@ -248,10 +227,13 @@ def space_source(
     config: str, matches: Sequence[MatchedModel], format_cost: FormatCost, seeds: int
 ) -> str:
     """Returns the source of a search space for sweep.py with the matched models."""
-    points = "".join(
-        f"    # {format_match(match, format_cost)}\n    {_literal(match)},\n"
-        for match in matches
-    )
+    points = ""
+    for match in matches:
+        settings = {"model": match.model, **match.settings}.items()
+        rows = "".join(
+            f"        {json.dumps(k)}: {json.dumps(v)},\n" for k, v in settings
+        )
+        points += f"    # {format_match(match, format_cost)}\n    {{\n{rows}    }},\n"
     target = format_cost(matches[0].target)
     return f'''"""The architectures of {config}, each with {target}.
 
@@ -272,20 +254,12 @@ def get_space() -> Space:
 '''
 
 
-def _literal(match: MatchedModel) -> str:
-    items = {"model": match.model, **match.settings}.items()
-    rows = "".join(f"        {json.dumps(k)}: {json.dumps(v)},\n" for k, v in items)
-    return "{\n" + rows + "    }"
-
-
 def parse_target(text: str | None) -> float | None:
     """Parses --to. Raises UserError for anything but a finite number above 0."""
-    if text is None:
-        return None
     try:
-        target = float(text)
+        target = None if text is None else float(text)
     except ValueError as error:
         raise UserError(f"--to={text} must be a number, such as 3e6 or 1e15") from error
-    if not 0 < target < float("inf"):
+    if target is not None and not 0 < target < math.inf:
         raise UserError(f"--to={text} must be finite and greater than 0")
     return target

@@ -22,15 +22,19 @@ from utils.errors import UserError
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="configs/DATA.py, without a model.", lock_config=True
 )
-EQUAL = flags.DEFINE_string(
-    "equal", "parameters", "What is equal: parameters, flops or seconds of training."
+EQUAL = flags.DEFINE_enum(
+    "equal", "parameters", list(budget.COSTS), "Cost of training that is equal."
 )
 TO = flags.DEFINE_string("to", None, "Budget; default: that of the first model.")
 MODELS = flags.DEFINE_list(
     "models", ["transformer", "rnn", "transformer_xl"], "Arguments of the config file."
 )
-VARY = flags.DEFINE_string("vary", "width", "width, or steps with the sizes kept.")
-SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each model in the search space.")
+VARY = flags.DEFINE_enum(
+    "vary", "width", ("width", "steps"), "The width, or steps with the sizes kept."
+)
+SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "Runs of each model in the search space.", lower_bound=1
+)
 OUTPUT = flags.DEFINE_string("output", None, "Search space to write, for sweep.py.")
 
 
@@ -39,8 +43,6 @@ def main() -> None:
     models = [name.strip() for name in MODELS.value if name.strip()]
     if not models:
         raise UserError("--models is empty: name models, --models=rnn,transformer")
-    if SEEDS.value < 1:
-        raise UserError(f"--seeds={SEEDS.value} must be at least 1")
     if EQUAL.value == "seconds":
         print(
             "warning: measured times vary; under other load, or on another machine, "

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from analysis.formatting import align_columns
 from utils.errors import UserError
 
 RATIOS = (0.1, 0.5, 1.0)  # r, as in the paper's table 8
@@ -91,17 +92,11 @@ def _last_losses(model, variables, tokens, labels, carry):
 
 @dataclasses.dataclass(frozen=True)
 class RECL:
-    """The effective context length of a model for one ratio of hardest positions.
+    """The effective context length of a model for one ratio of hardest positions."""
 
-    Attributes:
-      length: in tokens.
-      is_longest: whether contexts longer than the longest one tried may still help.
-      gains: relative, from each length to the next.
-    """
-
-    length: int
-    is_longest: bool
-    gains: list[float]
+    length: int  # in tokens
+    is_longest: bool  # contexts longer than the longest one tried may still help
+    gains: list[float]  # relative, from each length to the next
 
 
 def relative_gains(losses: np.ndarray, ratio: float) -> np.ndarray:
@@ -172,19 +167,16 @@ def summarize(names: Sequence[str], lengths: Sequence[int], losses: np.ndarray) 
 
 def format_table(summary: dict) -> str:
     """Formats a line per run: RECL by ratio, loss with least and most context."""
-    lengths, runs = summary["lengths"], summary["runs"]
-    width = max(len("run"), *map(len, runs))
-    titles = [f"r={ratio}" for ratio in RATIOS]
-    titles += [f"loss@{lengths[0]}", f"loss@{lengths[-1]}"]
-    lines = ["  ".join([f"{'run':{width}}", *(f"{title:>10}" for title in titles)])]
-    for name, run in runs.items():
+    lengths = summary["lengths"]
+    rows = [["run", *(f"r={ratio}" for ratio in RATIOS)]]
+    rows[0] += [f"loss@{lengths[i]}" for i in (0, -1)]
+    for name, run in summary["runs"].items():
         cells = [
             f"{'>=' if result['is_longest'] else ''}{result['length']}"
             for result in run["recl"].values()
         ]
-        cells += [f"{run['loss'][index]:.4f}" for index in (0, -1)]
-        lines.append("  ".join([f"{name:{width}}", *(f"{cell:>10}" for cell in cells)]))
-    return "\n".join(lines)
+        rows.append([name, *cells, *(f"{run['loss'][i]:.4f}" for i in (0, -1))])
+    return "\n".join(align_columns(rows, "<" + ">" * (len(RATIOS) + 2)))
 
 
 def plot(summary: dict, path: Path) -> None:

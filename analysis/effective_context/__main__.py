@@ -27,55 +27,22 @@ LENGTHS = flags.DEFINE_list(
     [str(32 * i) for i in range(1, 11)],
     "Context lengths in tokens, in equal steps.",
 )
-PLACES = flags.DEFINE_integer("places", 1024, "Predicted tokens, all over the split.")
-ROWS = flags.DEFINE_integer("rows", 64, "Windows read in parallel.")
+PLACES = flags.DEFINE_integer(
+    "places", 1024, "Predicted tokens, all over the split.", lower_bound=1
+)
+ROWS = flags.DEFINE_integer("rows", 64, "Windows read in parallel.", lower_bound=1)
 MEMORY = flags.DEFINE_integer(
     "memory_length", None, "Memory length of Transformer-XL; default: the run's own."
 )
 OUTPUT = flags.DEFINE_string("output", ".", "Folder of the files.")
 
 
-def measure(
-    runs: Sequence[tuple[TrainedRun, Dataset]],
-    lengths: Sequence[int],
-    *,
-    split: str,
-    num_positions: int,
-    batch_size: int,
-) -> np.ndarray:
-    """Computes l_i(c, t) of each run, [runs, lengths, positions].
-
-    Raises UserError for a split that is shorter than the longest context.
-    """
-    losses = []
-    for run, dataset in runs:
-        cfg = run.experiment.cfg
-        text = dataset.evaluation_batches(split, batch_size=1).text.tokens
-        if len(text) <= lengths[-1]:
-            raise UserError(
-                f"--lengths up to {lengths[-1]} are too long: {split} has {len(text)} "
-                "tokens"
-            )
-        values = effective_context.context_losses(
-            run.experiment.evaluation_model,
-            run.variables,
-            text,
-            effective_context.evenly_spaced(len(text), lengths[-1], num_positions),
-            lengths,
-            batch_size=batch_size,
-            segment_length=cfg.eval.segment_length or cfg.data.segment_length,
-        )
-        losses.append(values)
-    return np.stack(losses)
-
-
 def open_group(
     workdirs: Sequence[str], checkpoint: str, memory_length: int | None
 ) -> list[tuple[TrainedRun, Dataset]]:
-    """Opens runs of language models with their text, which they must share.
+    """Opens runs of language models with their text.
 
-    Raises UserError for a run of another task, or of other data or vocabulary than
-    the first.
+    Raises UserError for another task, or other data or vocabulary than the first's.
     """
     group = []
     for workdir in workdirs:
@@ -100,22 +67,30 @@ def open_group(
 def main() -> None:
     """Prints the table and the paths of the files."""
     lengths = effective_context.parse_lengths(LENGTHS.value)
-    for flag in (PLACES, ROWS):
-        if flag.value < 1:
-            raise UserError(f"--{flag.name}={flag.value} must be at least 1")
-    names = list(dict.fromkeys(RUNS.value))
-    runs = open_group(names, CHECKPOINT.value, MEMORY.value)
-    losses = measure(
-        runs,
-        lengths,
-        split=SPLIT.value,
-        num_positions=PLACES.value,
-        batch_size=ROWS.value,
-    )
-    summary = effective_context.summarize(names, lengths, losses)
+    names, split = list(dict.fromkeys(RUNS.value)), SPLIT.value
+    losses = []
+    for run, dataset in open_group(names, CHECKPOINT.value, MEMORY.value):
+        cfg = run.experiment.cfg
+        text = dataset.evaluation_batches(split, batch_size=1).text.tokens
+        if len(text) <= lengths[-1]:
+            raise UserError(
+                f"--lengths up to {lengths[-1]} are too long: {split} has {len(text)} "
+                "tokens"
+            )
+        values = effective_context.context_losses(
+            run.experiment.evaluation_model,
+            run.variables,
+            text,
+            effective_context.evenly_spaced(len(text), lengths[-1], PLACES.value),
+            lengths,
+            batch_size=ROWS.value,
+            segment_length=cfg.eval.segment_length or cfg.data.segment_length,
+        )
+        losses.append(values)
+    summary = effective_context.summarize(names, lengths, np.stack(losses))
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    protocol = {"split": SPLIT.value, "memory_length": MEMORY.value}
+    protocol = {"split": split, "memory_length": MEMORY.value}
     numbers, picture = (output / f"effective-context{end}" for end in (".json", ".png"))
     document = json.dumps({**protocol, **summary}, indent=1)
     numbers.write_text(document + "\n", encoding="utf8")

@@ -10,7 +10,6 @@ which is tokenized with its vocabulary.
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from configs import base
 from utils import cli
@@ -70,49 +69,32 @@ DATA = {
 
 def main() -> None:
     """Converts the weights and prints the model's size and the run directory."""
+    from analysis.import_transformer_xl import run
     from analysis.import_transformer_xl.convert import convert
-    from analysis.import_transformer_xl.run import (
-        check_is_new,
-        read_words,
-        special_first,
-        write_run,
-    )
     from analysis.import_transformer_xl.weights import read_weights
 
-    check_is_new(WORKDIR.value)
+    run.check_is_new(WORKDIR.value)
     options = {flag.name: flag.value for flag in MODEL}
     options["tail_columns"] = TAIL_COLUMNS.value
-    options["cutoffs"] = parse_cutoffs(CUTOFFS.value)
-    words = read_words(Path(VOCAB.value))
+    try:
+        options["cutoffs"] = tuple(map(int, CUTOFFS.value))
+    except ValueError as error:
+        cutoffs = ",".join(CUTOFFS.value)
+        raise UserError(f"--cutoffs={cutoffs} must be integers") from error
+    words = run.read_words(Path(VOCAB.value))
     model, params = convert(read_weights(Path(FROM.value)), **options)
-    model, params, words = special_first(
+    model, params, words = run.special_first(
         model, params, words, end=END.value, unknown=UNKNOWN.value
     )
-    origin = {"from": FROM.value, **options}
-    cfg = make_config(model, len(words))
-    about = write_run(WORKDIR.value, cfg, params, words, origin)
-    print(f"{about['parameters']:,} parameters, {len(words):,} words")
-    print(WORKDIR.value)
-
-
-def parse_cutoffs(texts: list[str]) -> tuple[int, ...]:
-    """Parses --cutoffs. Raises UserError for a cutoff that is no integer."""
-    try:
-        return tuple(map(int, texts))
-    except ValueError as error:
-        raise UserError(f"--cutoffs={','.join(texts)} must be integers") from error
-
-
-def make_config(model: dict, vocab_size: int) -> ConfigDict:
-    """Returns the config of an experiment that could have trained the weights."""
     cfg = base.get_config("transformer_xl")
     cfg.task = "language_modeling"
     cfg.model.update(model)
-    for key, flag in DATA.items():
-        cfg.data[key] = flag.value
-    cfg.data.tokenizer = TOKENIZER.value
-    cfg.data.vocab_size = vocab_size
-    return cfg
+    cfg.data.update({key: flag.value for key, flag in DATA.items()})
+    cfg.data.update(tokenizer=TOKENIZER.value, vocab_size=len(words))
+    origin = {"from": FROM.value, **options}
+    about = run.write_run(WORKDIR.value, cfg, params, words, origin)
+    print(f"{about['parameters']:,} parameters, {len(words):,} words")
+    print(WORKDIR.value)
 
 
 if __name__ == "__main__":

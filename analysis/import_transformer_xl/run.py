@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.dataset import open_dataset
-from data.tokenizers.base import EOS, SPECIAL, Tokenizer
+from data.tokenizers.base import EOS, SPECIAL
 from data.tokenizers.build import KINDS, dump_tokenizer
 from experiment import train, validate
 from experiment.setup import num_parameters
@@ -29,15 +29,12 @@ NEVER = -1e9  # a bias whose probability is 0 next to any other
 
 
 def read_words(path: Path) -> list[str]:
-    """Reads a vocabulary: one word a line, in the order of token ids.
-
-    Raises UserError for a file that is not UTF-8 or has a word twice.
-    """
+    """Reads words by id. Raises UserError for text not UTF-8, or a repeated word."""
     try:
         words = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"--vocab={path} is not UTF-8: {error}") from error
-    first = {}
+    first: dict[str, int] = {}
     for number, word in enumerate(words, start=1):
         before = first.setdefault(word, number)
         if before != number:
@@ -50,11 +47,6 @@ def special_first(
 ) -> tuple[dict, dict, list[str]]:
     """Reorders config, parameters and words to the order of our tokenizers.
 
-    Args:
-      model: values of the model's config, and `params`, both from `convert`.
-      end: the word that ends a line.
-      unknown: the word for unknown words.
-
     Raises UserError if the words do not fit the tables, if `end` is missing, or if a
     special word is in a tail cluster, whose vectors may be narrower.
     """
@@ -63,25 +55,9 @@ def special_first(
     if rows != len(words):
         raise UserError(f"--vocab has {len(words)} words; the weights have {rows}")
     shortlist = (*model["cutoffs"], len(words))[0]
-    special = special_ids(words, end, unknown, shortlist)
-    rest = [i for i in range(shortlist) if i not in special]
-    order = np.array([*special, *rest])
-    reordered = {
-        "embedding": reorder_rows(params["embedding"], order),
-        "head": reorder_rows(params["head"], order),
-    }
-    vocabulary = [*SPECIAL, *(words[i] for i in rest), *words[shortlist:]]
-    num_added = len(vocabulary) - len(words)
-    cutoffs = tuple(cutoff + num_added for cutoff in model["cutoffs"])
-    return {**model, "cutoffs": cutoffs}, {**params, **reordered}, vocabulary
-
-
-def special_ids(words: list[str], end: str, unknown: str, shortlist: int) -> list[int]:
-    """Returns the id of each special word in a vocabulary; -1 if it has none."""
-    ids = {word: i for i, word in enumerate(words)}
     pad, _, _, begin = SPECIAL
     names = (pad, end, unknown, begin)
-    special = [ids.get(name, -1) for name in names]
+    special = [words.index(name) if name in words else -1 for name in names]
     if special[EOS] < 0:
         raise UserError(
             f"--end={end} is not in --vocab; give the word that ends a line"
@@ -92,10 +68,19 @@ def special_ids(words: list[str], end: str, unknown: str, shortlist: int) -> lis
                 f"{name!r} is word {number} of --vocab; it must be one of the "
                 f"{shortlist} of the first cluster"
             )
-    return special
+    rest = [i for i in range(shortlist) if i not in special]
+    order = np.array([*special, *rest])
+    reordered = {
+        part: params[part] | _reorder_rows(params[part], order)
+        for part in ("embedding", "head")
+    }
+    vocabulary = [*SPECIAL, *(words[i] for i in rest), *words[shortlist:]]
+    num_added = len(vocabulary) - len(words)
+    cutoffs = tuple(cutoff + num_added for cutoff in model["cutoffs"])
+    return {**model, "cutoffs": cutoffs}, {**params, **reordered}, vocabulary
 
 
-def reorder_rows(params: dict, order: np.ndarray) -> dict:
+def _reorder_rows(params: dict, order: np.ndarray) -> dict:
     """Reorders tables and biases of the first cluster; -1 stands for a new row."""
     new_row = {"table": 0.0, "bias": NEVER}
     changed = {}
@@ -104,7 +89,7 @@ def reorder_rows(params: dict, order: np.ndarray) -> dict:
         if kind in new_row:
             is_new = (order < 0).reshape(-1, *(1,) * (rows.ndim - 1))
             changed[name] = np.where(is_new, np.float32(new_row[kind]), rows[order])
-    return {**params, **changed}
+    return changed
 
 
 def check_is_new(workdir: str) -> RunDirectory:
@@ -118,21 +103,27 @@ def check_is_new(workdir: str) -> RunDirectory:
 def write_run(
     workdir: str, cfg: ConfigDict, params: PyTree, words: list[str], origin: dict
 ) -> dict:
-    """Writes a run directory as training does, without optimiser state and carry.
+    """Writes a run directory as training does; returns the content of about.json.
 
     Args:
       words: vocabulary of `cfg.data.tokenizer`, special words first.
       origin: source of the weights, for about.json.
 
-    Returns the content of about.json. Raises UserError for a directory that is not
-    empty, or an invalid config or corpus.
+    Raises UserError for a directory that is not empty, an invalid config or corpus.
     """
     directory = check_is_new(workdir)
     validate.validate_config(cfg)
     tokenizer = KINDS[cfg.data.tokenizer](words)
     params = jax.tree.map(jnp.asarray, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, {})
-    about = {**run_metadata(cfg, state, tokenizer), "imported": origin}
+    if cfg.data.name:  # eval.py scores a run only on the corpus of these hashes
+        dataset = open_dataset(cfg.data, {"text": tokenizer})
+        validate.check_corpus(cfg, dataset)
+        about = train.run_metadata(state, dataset, None)
+    else:
+        about = {**environment_info(), "parameters": num_parameters(params)}
+        about |= {"hashes": {}, "languages": []}
+    about["imported"] = origin
     directory.write_tokenizers({"text": dump_tokenizer(tokenizer)})
     directory.write_about(about)
     checkpoints = Checkpoints(directory.checkpoints)
@@ -141,17 +132,3 @@ def write_run(
     # Written last, because it marks the directory as a run.
     directory.write_json("config.json", json.loads(cfg.to_json_best_effort()))
     return about
-
-
-def run_metadata(cfg: ConfigDict, state: TrainState, tokenizer: Tokenizer) -> dict:
-    """Returns about.json's content, with the hashes of the corpus if one is named.
-
-    eval.py scores a run only on the corpus of these hashes.
-    """
-    if not cfg.data.name:
-        count = num_parameters(state.params)
-        metadata = {"parameters": count, "hashes": {}, "languages": []}
-        return {**environment_info(), **metadata}
-    dataset = open_dataset(cfg.data, {"text": tokenizer})
-    validate.check_corpus(cfg, dataset)
-    return train.run_metadata(state, dataset, None)

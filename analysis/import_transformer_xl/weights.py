@@ -17,10 +17,7 @@ BUFFER = "pos_emb.inv_freq"  # a constant that is stored with the parameters
 
 
 def read_weights(path: Path) -> Weights:
-    """Reads arrays by name, as float32.
-
-    Raises UserError for an unknown suffix or a damaged file.
-    """
+    """Reads float32 arrays by name. Raises UserError for another or a damaged file."""
     if path.suffix not in READERS:
         known = ", ".join(READERS)
         raise UserError(f"--from={path}: its name must end in one of {known}")
@@ -38,15 +35,14 @@ def read_safetensors(path: Path) -> Weights:
         header = json.loads(str(content[8:start], "utf8"))
         header.pop("__metadata__", None)
         data = content[start:]
-        return {name: read_tensor(data, entry) for name, entry in header.items()}
+        return {name: _read_tensor(data, entry) for name, entry in header.items()}
     except KeyError as error:
         raise UserError(f"{path}: unsupported type {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def read_tensor(data: memoryview, entry: dict) -> np.ndarray:
-    """Reads one array of a safetensors file, given its entry of the header."""
+def _read_tensor(data, entry):
     first, end = entry["data_offsets"]
     array = np.frombuffer(data[first:end], DTYPES[entry["dtype"]])
     if entry["dtype"] == "BF16":  # the upper half of a float32
@@ -86,13 +82,8 @@ def read_torch(path: Path) -> Weights:
         ) from error
 
 
-READERS = {
-    ".safetensors": read_safetensors,
-    ".npz": read_npz,
-    ".pt": read_torch,
-    ".pth": read_torch,
-    ".bin": read_torch,
-}
+READERS = {".safetensors": read_safetensors, ".npz": read_npz}
+READERS |= dict.fromkeys((".pt", ".pth", ".bin"), read_torch)
 
 
 class StrictWeights:
@@ -133,9 +124,7 @@ class StrictWeights:
 
     def take_or(self, name: str, default: np.ndarray) -> np.ndarray:
         """Returns an array, or the one it is tied to if the file leaves it out."""
-        if name not in self.arrays:
-            return default
-        return self.take(name, *default.shape)
+        return self.take(name, *default.shape) if name in self.arrays else default
 
     def check_all_used(self) -> None:
         """Raises UserError for names that no part of the model has."""

@@ -20,11 +20,8 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
-from analysis.plan.step import StepSpec, batch_shapes
-from experiment.setup import TrainingSetup
-from training.optim.optimizers import make_optimizer
+from analysis.plan.step import StepSpec
 from training.parallel.partitioner import JitPartitioner
-from training.step import make_state
 from utils.errors import UserError
 
 TPU_SLICE = re.compile(r"v\d+\w*:\d+x\d+(x\d+)?")
@@ -42,26 +39,16 @@ CUDA_PLUGINS = ("xla_cuda13", "xla_cuda12")
 
 @dataclasses.dataclass(frozen=True)
 class GPUSpec:
-    """Properties of a GPU, from NVIDIA's data sheets and compute capabilities.
-
-    Attributes:
-      major: of the compute capability, whose minor version is 0.
-      multiprocessors: number of streaming multiprocessors.
-      shared_bytes: shared memory of one of them; a block may use all but 1,024.
-      l2_bytes: size of the L2 cache.
-      clock_ghz: the highest clock rate.
-      memory_mib: size of the device memory.
-      bandwidth: of the device memory, in bytes/s.
-    """
+    """Properties of a GPU, from NVIDIA's data sheets and compute capabilities."""
 
     name: str
-    major: int
-    multiprocessors: int
-    shared_bytes: int
-    l2_bytes: int
-    clock_ghz: float
-    memory_mib: int
-    bandwidth: float
+    major: int  # of the compute capability, whose minor version is 0
+    multiprocessors: int  # number of streaming multiprocessors
+    shared_bytes: int  # shared memory of one of them; a block may use all but 1,024
+    l2_bytes: int  # size of the L2 cache
+    clock_ghz: float  # the highest clock rate
+    memory_mib: int  # size of the device memory
+    bandwidth: float  # of the device memory, in bytes/s
 
 
 GPUS = {
@@ -103,25 +90,29 @@ def topology_devices(target: str) -> Sequence[jax.Device]:
     if target == "cpu":
         return jax.devices()
     if name in GPUS and re.fullmatch(r"([1-9]\d*)?", count):
-        return _gpu_devices(target, GPUS[name], int(count or 1))
-    if TPU_SLICE.fullmatch(target):
-        return _tpu_devices(target)
-    raise UserError(
-        f"Unknown --target={target}; choose a TPU slice such as v5e:4x4, "
-        f"{', '.join(GPUS)} (several: h100:8) or cpu"
-    )
+        topology = f"1x1x{int(count or 1)}"
+        options = _gpu_options(target, GPUS[name]) | {"topology": topology}
+    elif TPU_SLICE.fullmatch(target):
+        topology, options = target, _tpu_options(target)
+    else:
+        raise UserError(
+            f"Unknown --target={target}; choose a TPU slice such as v5e:4x4, "
+            f"{', '.join(GPUS)} (several: h100:8) or cpu"
+        )
+    try:
+        return topologies.get_topology_desc(topology, **options).devices
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--target={target}: {reason}") from error
 
 
 def target_memory_gb(target: str) -> float | None:
-    """Returns the memory of a GPU in GB; None for others.
-
-    The compiler for TPUs itself refuses a program that does not fit.
-    """
+    """Returns the memory of a GPU in GB; None: a TPU, whose compiler checks the fit."""
     gpu = GPUS.get(target.partition(":")[0])
     return None if gpu is None else gpu.memory_mib * 2**20 / 1e9
 
 
-def _tpu_devices(target):
+def _tpu_options(target):
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"--target={target} needs the TPU compiler: pip install libtpu, in the "
@@ -134,12 +125,12 @@ def _tpu_devices(target):
         options["chip_config_name"] = "megacore"
     if set(target.partition(":")[2].split("x")) == {"1"}:
         options["chips_per_host_bounds"] = (1, 1, 1)
-    return _topology(target, target, **options)
+    return options
 
 
-def _gpu_devices(target, gpu, count):
+def _gpu_options(target, gpu):
     installed = [
-        name
+        name.removeprefix("xla_cuda")
         for name in CUDA_PLUGINS
         if importlib.util.find_spec("jax_plugins")
         and importlib.util.find_spec(f"jax_plugins.{name}")
@@ -149,9 +140,8 @@ def _gpu_devices(target, gpu, count):
             f"--target={target} needs JAX's CUDA plugin, but no GPU: pip install "
             "-r requirements/cuda.txt"
         )
-    shape, cuda = f"1x1x{count}", installed[0].removeprefix("xla_cuda")
-    options = {"topology": shape, "target_config": gpu_target_config(gpu, int(cuda))}
-    return _topology(target, shape, platform="cuda", **options)
+    config = gpu_target_config(gpu, int(installed[0]))
+    return {"platform": "cuda", "target_config": config}
 
 
 def gpu_target_config(gpu: GPUSpec, cuda: int) -> str:
@@ -166,32 +156,17 @@ def gpu_target_config(gpu: GPUSpec, cuda: int) -> str:
     )
 
 
-def _topology(target, name, **options):
-    try:
-        return topologies.get_topology_desc(name, **options).devices
-    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--target={target}: {reason}") from error
-
-
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A compiled training step and the bytes it needs on each device.
-
-    Attributes:
-      state_bytes: of parameters, optimizer state, carry and batch.
-      working_bytes: of what exists only during a step.
-      seconds: spent on compilation.
-    """
+    """A compiled training step and the bytes it needs on each device."""
 
     program: jax.stages.Compiled
-    state_bytes: int
-    working_bytes: int
-    seconds: float
+    state_bytes: int  # of parameters, optimizer state, carry and batch
+    working_bytes: int  # of what exists only during a step
+    seconds: float  # spent on compilation
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of the state and of the working memory together."""
         return self.state_bytes + self.working_bytes
 
     @classmethod
@@ -240,17 +215,9 @@ def out_of_memory_reason(error: str) -> str:
 
 def lower(step: StepSpec, partitioner: JitPartitioner) -> jax.stages.Lowered:
     """Lowers a step on the largest batch for the partitioner's devices."""
-    cfg = step.cfg
-    optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-    train_step = TrainingSetup(
-        step.experiment, partitioner, None, optimizer, schedule, cfg.steps
-    ).step
-    state = jax.eval_shape(
-        lambda params: make_state(params, optimizer, ema_decay=cfg.optim.ema_decay),
-        step.params,
-    )
+    setup = dataclasses.replace(step.setup, partitioner=partitioner)
     batch_size = partitioner.pad_batch_size(step.batch_size)
-    carry = jax.eval_shape(lambda: step.carry(batch_size))
-    batch = batch_shapes(cfg, batch_size, step.length)
-    inputs = [partitioner.sharded_row_shapes(shapes) for shapes in (carry, batch)]
-    return partitioner.lower(train_step, partitioner.sharded_shapes(state), *inputs)
+    _, *rows = step.input_shapes(batch_size)
+    inputs = [partitioner.sharded_row_shapes(shapes) for shapes in rows]
+    state = partitioner.sharded_shapes(step.state_shapes())
+    return partitioner.lower(setup.step, state, *inputs)

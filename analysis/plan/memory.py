@@ -20,11 +20,8 @@ from ml_collections import ConfigDict
 
 from analysis.plan.step import StepSpec
 from models.attention.dispatch import SUPPORTED_DEVICES
-from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
 from training.parallel.partitioner import JitPartitioner, make_partitioner
-from training.step import make_state
-from utils.errors import UserError
 
 ALIASES = (  # operations that compilers fuse into those that read their results
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
@@ -46,28 +43,11 @@ class DeviceMemory:
 
     @property
     def total(self) -> int:
-        """Bytes of parameters, optimizer state and carry together."""
         return self.parameters + self.optimizer + self.carry
 
 
-def num_devices(cfg: ConfigDict, requested: int | None) -> int:
-    """Returns the requested number, or the fewest devices that `cfg.parallel` needs.
-
-    Raises UserError for less than one.
-    """
-    if requested is None:
-        axes = (cfg.parallel.data, cfg.parallel.fsdp, cfg.parallel.tensor)
-        return math.prod(max(1, size) for size in axes)
-    if requested < 1:
-        raise UserError(f"--devices={requested} must be at least 1")
-    return requested
-
-
 def partitioner_for(cfg: ConfigDict, devices: Devices) -> JitPartitioner:
-    """Returns the partitioner of a config over some devices, or a number of them.
-
-    Raises UserError where `cfg.parallel` does not match their number.
-    """
+    """Returns a config's partitioner. Raises UserError for devices that do not fit."""
     return make_partitioner(
         cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices
     )
@@ -75,14 +55,8 @@ def partitioner_for(cfg: ConfigDict, devices: Devices) -> JitPartitioner:
 
 def device_memory(step: StepSpec, partitioner: JitPartitioner) -> DeviceMemory:
     """Computes the memory that each device holds from step to step."""
-    cfg, params = step.cfg, step.params
-    optimizer, _ = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
-
-    def make(params):
-        return make_state(params, optimizer, ema_decay=cfg.optim.ema_decay)
-
-    parameters = partitioner.bytes_per_device(params)
-    state = partitioner.bytes_per_device(jax.eval_shape(make, params))
+    parameters = partitioner.bytes_per_device(step.params)
+    state = partitioner.bytes_per_device(step.state_shapes())
     batch_size = step.batch_size if step.has_carry else 1
     carry = partitioner.carry_bytes_per_device(step.carry, batch_size)
     return DeviceMemory(parameters, state - parameters, carry)
@@ -109,27 +83,21 @@ def working_bytes(step: StepSpec, partitioner: JitPartitioner) -> int:
     )
     _, *others = jax.eval_shape(step.gradient, *inputs)
     other_bytes = jax.tree.map(lambda leaf: leaf.size * leaf.dtype.itemsize, others)
-    result_bytes = (gradient_bytes(step.params, partitioner), *other_bytes)
-    return peak_bytes(step.gradient, *inputs, result_bytes=result_bytes)
-
-
-def gradient_bytes(params: PyTree, partitioner: JitPartitioner) -> PyTree:
-    """Computes the bytes of each parameter's gradient on a device."""
-    return jax.tree.map(
+    gradient_bytes = jax.tree.map(
         lambda leaf, sharding: (
             leaf.dtype.itemsize * math.prod(sharding.shard_shape(leaf.shape))
         ),
-        nn.meta.unbox(params),
-        partitioner.shardings_of(params),
+        nn.meta.unbox(step.params),
+        partitioner.shardings_of(step.params),
     )
+    result_bytes = (gradient_bytes, *other_bytes)
+    return peak_bytes(step.gradient, *inputs, result_bytes=result_bytes)
 
 
 def peak_bytes(function: Callable, *inputs: PyTree, result_bytes: PyTree = None) -> int:
     """Estimates the peak memory of the arrays a function makes, without its inputs.
 
-    Args:
-      inputs: arrays, or their shapes.
-      result_bytes: bytes of each of its results; None: as their shapes say.
+    `result_bytes` replaces the bytes of its results that their shapes say.
     """
     jaxpr = jax.make_jaxpr(function)(*inputs).jaxpr
     overrides: Sizes = {}
@@ -180,19 +148,16 @@ def _alias_bases(jaxpr) -> dict[int, tuple[int, ...]]:
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         for v in eqn.outvars:
-            if name in ALIASES:
-                bases[id(v)] = bases.get(id(eqn.invars[0]), ())
-            else:
-                bases[id(v)] = () if name in FREE_OPS else (id(v),)
+            own = () if name in FREE_OPS else (id(v),)
+            is_alias = name in ALIASES
+            bases[id(v)] = bases.get(id(eqn.invars[0]), ()) if is_alias else own
     return bases
 
 
 def _inner_jaxprs(eqn) -> list:
     """Returns the jaxprs among the parameters of an operation."""
-    values = [
-        item
-        for value in eqn.params.values()
-        for item in (value if isinstance(value, tuple | list) else (value,))
-    ]
-    opened = [getattr(item, "jaxpr", item) for item in values]
+    items = []
+    for value in eqn.params.values():
+        items += value if isinstance(value, tuple | list) else (value,)
+    opened = [getattr(item, "jaxpr", item) for item in items]
     return [item for item in opened if hasattr(item, "eqns")]

@@ -4,24 +4,18 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from analysis.formatting import align_columns
 from analysis.plan.aot_compile import CompiledStep, target_memory_gb, topology_devices
-from analysis.plan.memory import (
-    device_memory,
-    num_devices,
-    partitioner_for,
-    working_bytes,
-)
+from analysis.plan.memory import device_memory, partitioner_for, working_bytes
 from analysis.plan.step import StepSpec, dummy_tokenizers
 from experiment import setup
 from experiment.build import is_language_modeling
-from training.parallel.mesh import AXES
+from training.parallel.mesh import AXES, Devices
 from training.parallel.partitioner import JitPartitioner
 from utils.errors import UserError
 
@@ -41,16 +35,13 @@ def report(
     Args:
       devices: None: as few as `cfg.parallel` needs, or all of the target's.
       capacity: memory of a device in GB; None: unknown.
-      target: devices that a step is compiled for (see aot_compile.py); None: it is
-        not compiled.
+      target: devices that a step is compiled for (see aot_compile.py).
 
     Raises UserError for arguments or a config that are invalid.
     """
     if capacity is not None and not 0 < capacity < math.inf:
         raise UserError(f"--device_memory={capacity:g} must be in GB, greater than 0")
-    targets = None if target is None else target_devices(target, devices)
-    count = num_devices(cfg, devices) if targets is None else len(targets)
-    partitioner = partitioner_for(cfg, targets or count)
+    partitioner = partitioner_for(cfg, choose_devices(cfg, devices, target))
     step = StepSpec.from_config(cfg)
     parts = [
         parameter_table(cfg, step.params),
@@ -60,20 +51,27 @@ def report(
     if target is not None:
         available = capacity or target_memory_gb(target)
         parts.append(compiled_table(step, partitioner, available))
-    if count > 1:
+    if partitioner.mesh.size > 1:
         parts.append(sharding_table(step, partitioner))
     return "\n\n".join(parts)
 
 
-def target_devices(target: str, count: int | None) -> Sequence[jax.Device]:
-    """Returns the first `count` devices of a target; None: all.
+def choose_devices(cfg: ConfigDict, count: int | None, target: str | None) -> Devices:
+    """Returns the devices of a target, or a number, at least what `cfg.parallel` needs.
 
-    Raises UserError where it has fewer.
+    Raises UserError for a number below one, or above that of the target's devices.
     """
-    devices = topology_devices(target)
-    if count is not None and not 1 <= count <= len(devices):
-        raise UserError(f"--devices={count}: --target={target} has {len(devices)}")
-    return devices[:count]
+    if target is not None:
+        devices = topology_devices(target)
+        if count is not None and not 1 <= count <= len(devices):
+            raise UserError(f"--devices={count}: --target={target} has {len(devices)}")
+        return devices[:count]
+    if count is None:
+        axes = (cfg.parallel.data, cfg.parallel.fsdp, cfg.parallel.tensor)
+        return math.prod(max(1, size) for size in axes)
+    if count < 1:
+        raise UserError(f"--devices={count} must be at least 1")
+    return count
 
 
 def named_shapes(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
@@ -87,100 +85,90 @@ def named_shapes(params: PyTree) -> list[tuple[str, tuple[int, ...]]]:
 
 def parameter_table(cfg: ConfigDict, params: PyTree) -> str:
     """Formats a config's parameters, a line for equal ones, and their sum."""
-    lines = [
-        (name, " x ".join(map(str, shape)), f"x{count}", f"{count * size:,}")
-        for (name, shape), count in collections.Counter(named_shapes(params)).items()
-        for size in [math.prod(shape)]
-    ]
     total = setup.num_parameters(params)
-    lines.append(("parameters", "", "", f"{total:,}"))
-    first, second, third, fourth = (max(map(len, c)) for c in zip(*lines, strict=True))
-    text = [
-        f"{name:{first}}  {shape:>{second}}  {count:>{third}}  {size:>{fourth}}"
-        for name, shape, count, size in lines
+    rows = [
+        (name, " x ".join(map(str, shape)), f"x{n}", f"{n * math.prod(shape):,}")
+        for (name, shape), n in collections.Counter(named_shapes(params)).items()
     ]
-    gib = ADAM * total * 4 / 2**30
-    text.append(f"{gib:.2f} GiB with Adam's two moments, in float32")
+    rows.append(("parameters", "", "", f"{total:,}"))
     vocab_size = dummy_tokenizers(cfg)["text"].vocab_size
-    text.append(f"vocabulary of {vocab_size:,} tokens, the largest that it may have")
-    return "\n".join(text)
+    lines = [
+        *align_columns(rows, "<>>>"),
+        f"{ADAM * total * 4 / 2**30:.2f} GiB with Adam's two moments, in float32",
+        f"vocabulary of {vocab_size:,} tokens, the largest that it may have",
+    ]
+    return "\n".join(lines)
 
 
 def step_table(step: StepSpec) -> str:
     """Formats the batch shapes, tokens and FLOPs of a step."""
     flops = step.flops()
-    shape = f"{step.batch_size:,} examples of {step.length:,} tokens"
-    if is_language_modeling(step.cfg):
-        shapes, tokens = f"1 batch shape, 1 compiled program: {shape}", ""
-    else:
-        shapes = f"at most {step.num_programs} batch shapes, each compiled once"
-        shapes += f"; the longest: {shape} on each side"
-        tokens = " in the longest batch, without padding"
-    lines = {
-        "shapes": shapes,
-        "tokens": f"{step.tokens:,} predicted per step{tokens}",
-        "FLOPs": f"{flops:.4g} per step, {flops / step.tokens:.4g} per token, forward "
-        "and backward",
-    }
-    return "\n".join(f"{name:11} {text}" for name, text in lines.items())
+    shapes, sides, tokens = "1 batch shape, 1 compiled program: ", "", ""
+    if not is_language_modeling(step.cfg):
+        shapes = f"at most {step.num_programs} batch shapes, each compiled once; "
+        shapes += "the longest: "
+        sides, tokens = " on each side", " in the longest batch, without padding"
+    return (
+        f"shapes      {shapes}{step.batch_size:,} examples of {step.length:,} tokens"
+        f"{sides}\n"
+        f"tokens      {step.tokens:,} predicted per step{tokens}\n"
+        f"FLOPs       {flops:.4g} per step, {flops / step.tokens:.4g} per token, "
+        "forward and backward"
+    )
 
 
 def memory_table(
     step: StepSpec, partitioner: JitPartitioner, capacity: float | None
 ) -> str:
     """Formats the memory of a device and whether it is expected to fit."""
-    exact = device_memory(step, partitioner)
+    exact, sizes = device_memory(step, partitioner), partitioner.mesh.shape
     working = working_bytes(step, partitioner)
     total = exact.total + working
-    sizes = partitioner.mesh.shape
     mesh = " x ".join(f"{axis}={sizes[axis]}" for axis in AXES)
-    mode = step.cfg.parallel.mode
-    lines = [f"on each of {partitioner.mesh.size} devices ({mode}, {mesh}), in GB"]
-    for name, size in dataclasses.asdict(exact).items():
-        lines.append(f"{name:11} {size / 1e9:10.4f}")
-    lines.append(
-        f"{'working':11} {working / 1e9:10.4f}  estimate: gradients and activations, "
-        "without fusion"
-    )
-    lines.append(f"{'total':11} {total / 1e9:10.4f}")
+    remark = "estimate: gradients and activations, without fusion"
+    lines = [
+        f"on each of {partitioner.mesh.size} devices ({step.cfg.parallel.mode}, {mesh})"
+        ", in GB",
+        *(format_gb(*item) for item in dataclasses.asdict(exact).items()),
+        format_gb("working", working, remark),
+        format_gb("total", total),
+    ]
     if capacity is not None:
         lines.append(format_fit(exact.total / 1e9, total / 1e9, capacity))
     return "\n".join(lines)
+
+
+def format_gb(name: str, size: int, remark: str = "") -> str:
+    """Formats a line of a table of memory, given bytes."""
+    return f"{name:11} {size / 1e9:10.4f}" + (f"  {remark}" if remark else "")
 
 
 def compiled_table(
     step: StepSpec, partitioner: JitPartitioner, capacity: float | None
 ) -> str:
     """Formats the memory that the compiler reports, and whether the step fits."""
-    kind = partitioner.mesh.devices.flat[0].device_kind
-    head = f"compiled for {partitioner.mesh.size} x {kind}, in GB on each"
+    device = partitioner.mesh.devices.flat[0]
+    head = f"compiled for {partitioner.mesh.size} x {device.device_kind}, in GB on each"
     try:
         compiled = CompiledStep.compile(step, partitioner)
     except MemoryError as error:
         return f"{head}\ndoes not fit: {error}"
-    state, working, total = (
-        f"{size / 1e9:10.4f}"
-        for size in (
-            compiled.state_bytes,
-            compiled.working_bytes,
-            compiled.total_bytes,
-        )
-    )
+    seconds = f"compiled in {compiled.seconds:.1f} s"
+    state = "parameters, optimizer, carry and batch"
     lines = [
         head,
-        f"{'state':11} {state}  parameters, optimizer, carry and batch",
-        f"{'working':11} {working}",
-        f"{'total':11} {total}  compiled in {compiled.seconds:.1f} s",
+        format_gb("state", compiled.state_bytes, state),
+        format_gb("working", compiled.working_bytes),
+        format_gb("total", compiled.total_bytes, seconds),
     ]
     if capacity is not None:
         free = capacity - compiled.total_bytes / 1e9
-        if free < 0:
-            lines.append(
-                f"does not fit into {capacity:.4g} GB: {-free:.4f} GB too much"
-            )
-        else:
-            lines.append(f"fits into {capacity:.4g} GB: {free:.4f} GB are free")
-        if partitioner.mesh.devices.flat[0].platform in ("cuda", "gpu"):
+        lines.append(
+            f"fits into {capacity:.4g} GB: {free:.4f} GB are free"
+            if free >= 0
+            else f"does not fit into {capacity:.4g} GB: {-free:.4f} GB too much"
+        )
+        if device.platform in ("cuda", "gpu"):
             lines.append(
                 "JAX takes 0.75 of a GPU's memory, or XLA_PYTHON_CLIENT_MEM_FRACTION"
             )
@@ -191,39 +179,31 @@ def format_fit(exact: float, total: float, capacity: float) -> str:
     """Says whether a plan fits into a memory, and how certain that is (all in GB)."""
     if exact > capacity:
         return f"does not fit into {capacity:g} GB: {exact:.4f} GB are always allocated"
-    if total > capacity:
-        return (
-            f"is not expected to fit into {capacity:g} GB: "
-            f"{total - capacity:.4f} GB too much"
-        )
-    return (
-        f"is expected to fit into {capacity:g} GB: {capacity - total:.4f} GB are free"
-    )
+    free = capacity - total
+    if free < 0:
+        return f"is not expected to fit into {capacity:g} GB: {-free:.4f} GB too much"
+    return f"is expected to fit into {capacity:g} GB: {free:.4f} GB are free"
 
 
 def sharding_table(step: StepSpec, partitioner: JitPartitioner) -> str:
     """Formats the mesh axes that shard each large parameter, equal ones as one."""
+    mesh, shards = partitioner.mesh.shape, collections.Counter()
     shardings = jax.tree.leaves(partitioner.shardings_of(step.params))
-    mesh = partitioner.mesh.shape
-    rows = named_shapes(step.params)
-    total = sum(int(np.prod(shape)) for _, shape in rows)
-    sizes: dict[tuple, int] = {}
-    for (name, shape), sharding in zip(rows, shardings, strict=True):
+    for (name, shape), sharding in zip(
+        named_shapes(step.params), shardings, strict=True
+    ):
         axes = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
         spec = tuple(axis if mesh.get(axis, 1) > 1 else None for axis in axes)
-        kind = name, shape, spec, math.prod(sharding.shard_shape(shape))
-        sizes[kind] = sizes.get(kind, 0) + math.prod(shape)
-    lines = []
-    for (name, shape, spec, shard_size), size in sizes.items():
-        if size >= LARGE * total:
+        num_shards = math.prod(shape) // math.prod(sharding.shard_shape(shape))
+        shards[name, shape, spec, num_shards] += math.prod(shape)
+    rows = []
+    for (name, shape, spec, num_shards), size in shards.items():
+        if size >= LARGE * shards.total():
             sides = [
                 f"{length:,}" + (f" over {axis}" if axis else "")
                 for length, axis in zip(shape, spec, strict=True)
             ]
-            num_shards = math.prod(shape) // shard_size
             share = f"1/{num_shards} of it on each" if num_shards > 1 else "replicated"
-            lines.append((name, " x ".join(sides), share))
-    first, second = (max(len(line[i]) for line in lines) for i in (0, 1))
+            rows.append((name, " x ".join(sides), share))
     head = f"shardings of parameters that are {LARGE:.0%} of all or more"
-    text = [f"{a:{first}}  {b:{second}}  {c}" for a, b, c in lines]
-    return "\n".join([head, *text])
+    return "\n".join([head, *align_columns(rows, "<<<")])

@@ -11,9 +11,12 @@ from ml_collections import ConfigDict
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.symbols import ByteTokenizer
 from experiment import build
+from experiment.setup import TrainingSetup
 from experiment.validate import check_values
 from training.gradients import gradients
+from training.optim.optimizers import make_optimizer
 from training.profiling.flops import flops_of_step
+from training.step import make_state
 
 Batch = dict[str, jax.ShapeDtypeStruct]
 
@@ -25,58 +28,52 @@ class DummyTokenizer(Tokenizer):
         self.vocab_size = vocab_size
 
     def shares_vocabulary(self, other: Tokenizer) -> bool:
-        """Treats two vocabularies as different unless they are one object."""
         return self is other
 
 
 def dummy_tokenizers(cfg: ConfigDict) -> dict[str, Tokenizer]:
     """Returns tokenizers of the size `data.vocab_size`, by side."""
-    tokenizer = ByteTokenizer()
-    if cfg.data.tokenizer != "byte":
-        tokenizer = DummyTokenizer(cfg.data.vocab_size)
-    target = tokenizer
-    if not cfg.data.joint_vocab:
-        target = DummyTokenizer(tokenizer.vocab_size)
+    is_byte, size = cfg.data.tokenizer == "byte", cfg.data.vocab_size
+    tokenizer = ByteTokenizer() if is_byte else DummyTokenizer(size)
+    is_joint = cfg.data.joint_vocab
+    target = tokenizer if is_joint else DummyTokenizer(tokenizer.vocab_size)
     return {"text": tokenizer, "source": tokenizer, "target": target}
 
 
 def parameter_shapes(cfg: ConfigDict) -> PyTree:
-    """Returns the shapes of all parameters of a config's model.
-
-    Raises UserError for a config that cannot be built.
-    """
+    """Returns the shapes of a model's parameters. Raises UserError for a bad config."""
     return build.build_experiment(cfg, dummy_tokenizers(cfg)).parameters()
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """A model and the largest batch it would be trained on.
+    """A training step and the largest batch it would be trained on."""
 
-    Attributes:
-      params: shapes, with the names of their axes.
-      batch_size, length: of the largest batch; a source is as long as its target.
-      num_programs: the largest number of batch shapes, each compiled once.
-    """
-
-    cfg: ConfigDict
-    experiment: build.Experiment
-    params: PyTree
+    setup: TrainingSetup  # of the training, without partitioner and batches
+    params: PyTree  # shapes, with the names of their axes
     batch_size: int
-    length: int
-    num_programs: int
+    length: int  # of the target, and of the source
+    num_programs: int  # the largest number of batch shapes, each compiled once
 
     @classmethod
     def from_config(cls, cfg: ConfigDict) -> "StepSpec":
         """Builds the model's shapes. Raises UserError for an invalid config."""
         check_values(cfg)
-        experiment = build.build_experiment(cfg, dummy_tokenizers(cfg))
-        model, data = (cfg, experiment, experiment.parameters()), cfg.data
+        experiment, data = build.build_experiment(cfg, dummy_tokenizers(cfg)), cfg.data
+        optimizer, schedule = make_optimizer(
+            cfg.optim, cfg.steps, width=cfg.model.width
+        )
+        setup = TrainingSetup(experiment, None, None, optimizer, schedule, cfg.steps)
+        model, batch_size = (setup, experiment.parameters()), data.batch_size
         if build.is_language_modeling(cfg):
-            return cls(*model, data.batch_size, data.segment_length, 1)
-        batch_size = data.batch_size
+            return cls(*model, batch_size, data.segment_length, 1)
         if not data.document_order:
             batch_size = max(1, data.tokens_per_batch // data.max_length)
         return cls(*model, batch_size, data.max_length, data.buckets)
+
+    @property
+    def cfg(self) -> ConfigDict:
+        return self.setup.experiment.cfg
 
     @property
     def has_carry(self) -> bool:
@@ -90,13 +87,16 @@ class StepSpec:
 
     def carry(self, batch_size: int) -> PyTree:
         """Returns the initial carry of a batch size."""
-        task, model = self.experiment.task, self.experiment.model
-        return task.initial_carry(model, batch_size, train=True)
+        return self.setup.initial_carry(batch_size)
 
-    def loss(self, variables: PyTree, carry: PyTree, batch: PyTree, rng):
-        """Returns the metrics as pairs (sum, weight), and the next carry."""
-        task, model = self.experiment.task, self.experiment.model
-        return task.loss(model, variables, carry, batch, rng, train=True)
+    def state_shapes(self) -> PyTree:
+        """Returns the shapes of the training state, with the names of their axes."""
+        make = functools.partial(
+            make_state,
+            optimizer=self.setup.optimizer,
+            ema_decay=self.cfg.optim.ema_decay,
+        )
+        return jax.eval_shape(make, self.params)
 
     def input_shapes(self, batch_size: int) -> tuple[PyTree, PyTree, Batch]:
         """Returns the shapes of parameters, carry and batch."""
@@ -106,13 +106,17 @@ class StepSpec:
 
     def flops(self) -> int:
         """Counts the FLOPs of a step on all devices (training/profiling/flops.py)."""
-        return flops_of_step(self.loss, *self.input_shapes(self.batch_size)).total
+        return flops_of_step(self.setup.loss, *self.input_shapes(self.batch_size)).total
 
     def gradient(self, params: PyTree, carry: PyTree, batch: PyTree, seed):
         """Computes the gradient of a step, with the config's gradient accumulation."""
-        rng, microbatches = jax.random.key(seed), self.cfg.grad_accum_steps
         return gradients(
-            self.loss, params, carry, batch, rng, num_microbatches=microbatches
+            self.setup.loss,
+            params,
+            carry,
+            batch,
+            jax.random.key(seed),
+            num_microbatches=self.cfg.grad_accum_steps,
         )
 
 

@@ -81,29 +81,18 @@ class Comparison:
 
     def warnings(self) -> list[str]:
         """Lists the reasons why some of the numbers are not comparable."""
-        warnings = []
         data = group_labels(self.runs, self._data_hash)
-        if len(data) > 1:
-            warnings.append(
-                f"different data ({format_groups(data)}): the texts or tokens of these "
-                "runs differ, so their scores are not comparable"
-            )
-        keys = [
-            key.removeprefix(PROTOCOL_PREFIX)
-            for key, _ in self.differences
-            if key.startswith(PROTOCOL_PREFIX)
-        ]
-        if keys:
-            warnings.append(
-                f"protocols differ ({', '.join(keys)}): do not compare scores"
-            )
         devices = group_labels(self.runs, device)
-        if len(devices) > 1:
-            warnings.append(
-                f"different devices ({format_groups(devices)}): "
-                "tokens/s and training time are not comparable"
-            )
-        return warnings + [
+        prefix = PROTOCOL_PREFIX
+        keys = [k.removeprefix(prefix) for k, _ in self.differences if prefix in k]
+        warnings = {
+            f"different data ({format_groups(data)}): the texts or tokens of these "
+            "runs differ, so their scores are not comparable": len(data) > 1,
+            f"protocols differ ({', '.join(keys)}): do not compare scores": bool(keys),
+            f"different devices ({format_groups(devices)}): "
+            "tokens/s and training time are not comparable": len(devices) > 1,
+        }
+        return [text for text, is_true in warnings.items() if is_true] + [
             f"training of {run.label} is incomplete: "
             f"step {run.steps:,} of {run.planned_steps:,}"
             for run in self.runs
@@ -117,7 +106,7 @@ class Comparison:
 
     @functools.cached_property
     def differences(self) -> list[tuple[str, list[str]]]:
-        """Lists keys of config and protocol that differ, with the value of each run."""
+        """Lists keys of config and protocol that differ, and each run's value."""
         settings = [
             _comparable_config(run)
             | {
@@ -128,7 +117,7 @@ class Comparison:
             for run, card in zip(self.runs, self.cards, strict=True)
         ]
         table = {
-            key: [_format_setting(values, key) for values in settings]
+            key: [_format_setting(values.get(key, "")) for values in settings]
             for key in dict.fromkeys(itertools.chain(*settings))
         }
         differing = [item for item in table.items() if len(set(item[1])) > 1]
@@ -137,19 +126,19 @@ class Comparison:
 
     @functools.cached_property
     def samples(self) -> list[Sample]:
-        """Selects sentences that all runs translated, most of them disputed.
-
-        The disputed ones are those with the largest differences of chrF.
-        """
+        """Selects sentences that all runs translated, most of them disputed in chrF."""
         translations = [_translations(card.samples) for card in self.cards]
         common = [
             Sample(*pair, tuple(hypotheses[pair] for hypotheses in translations))
             for pair in translations[0]
             if all(pair in hypotheses for hypotheses in translations)
         ]
+        disputed = sorted(
+            (sample for sample in common if len(set(sample.hypotheses)) > 1),
+            key=disagreement,
+            reverse=True,
+        )
         agreed = [sample for sample in common if len(set(sample.hypotheses)) == 1]
-        disputed = [sample for sample in common if len(set(sample.hypotheses)) > 1]
-        disputed = sorted(disputed, key=disagreement, reverse=True)
         chosen = disputed[: max(NUM_DISPUTED, NUM_SAMPLES - len(agreed))]
         chosen += take_evenly(agreed, NUM_SAMPLES - len(chosen))
         return [sample for sample in common if sample in chosen]
@@ -178,9 +167,7 @@ def group_labels(
 
 def format_groups(groups: dict[Hashable, list[str]]) -> str:
     """Formats groups, such as `1a2b: rnn, transformer; 3c4d: transformer_xl`."""
-    return "; ".join(
-        f"{value}: {', '.join(labels)}" for value, labels in groups.items()
-    )
+    return "; ".join(f"{value}: {', '.join(runs)}" for value, runs in groups.items())
 
 
 def disagreement(sample: Sample) -> float:
@@ -213,11 +200,8 @@ def _comparable_config(run: Run) -> dict:
     return {key: x for key, x in config.items() if key not in MACHINE_SPECIFIC_KEYS}
 
 
-def _format_setting(values: dict, key: str) -> str:
-    """Formats a setting as in a config file, empty where a run has no such key."""
-    if key not in values:
-        return ""
-    value = values[key]
+def _format_setting(value) -> str:
+    """Formats a setting as in a config file."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -246,17 +230,12 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class SystemPair:
-    """Paired tests of two systems, each represented by its first run.
-
-    Attributes:
-      tested: by score; a difference is the second's score minus the first's.
-      left_out: reasons why other scores were not tested.
-    """
+    """Paired tests of two systems, each represented by its first run."""
 
     first: str
     second: str
-    tested: dict[str, PairedTest]
-    left_out: tuple[str, ...]
+    tested: dict[str, PairedTest]  # by score, of the second minus the first
+    left_out: tuple[str, ...]  # reasons why other scores were not tested
 
 
 def group_by_seed(comparison: Comparison) -> list[System]:

@@ -26,34 +26,22 @@ CONTEXT_FILE = "effective-context.json"  # of analysis/effective_context
 
 @dataclasses.dataclass(frozen=True)
 class EffectiveContext:
-    """Effective context lengths of a run, in tokens.
+    """Effective context lengths of a run, in tokens."""
 
-    Attributes:
-      run: its index in the report.
-      lengths: by ratio r of hardest positions; "at least" where more may still help.
-      first, last: shortest and longest context, in tokens, and the losses with them.
-    """
-
-    run: int
-    lengths: dict[str, str]
-    first: tuple[int, float]
-    last: tuple[int, float]
+    run: int  # its index in the report
+    lengths: dict[str, str]  # by ratio r; "at least" where more may still help
+    first: tuple[int, float]  # shortest context in tokens, and the loss with it
+    last: tuple[int, float]  # the same for the longest
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """Everything that a report shows.
-
-    Attributes:
-      sweeps: those whose trials are among the runs.
-      contexts: effective context lengths, where they were measured.
-      is_tested: whether pairs of systems are tested.
-    """
+    """Everything that a report shows."""
 
     comparison: Comparison
-    sweeps: tuple[SweepResults, ...] = ()
+    sweeps: tuple[SweepResults, ...] = ()  # those whose trials are among the runs
     contexts: tuple[EffectiveContext, ...] = ()
-    is_tested: bool = True
+    is_tested: bool = True  # whether pairs of systems are tested
 
     @classmethod
     def from_paths(
@@ -153,7 +141,7 @@ def run_origin(run: Run) -> dict[str, str]:
 def read_contexts(
     runs: Sequence[Run], files: Sequence[str] = ()
 ) -> list[EffectiveContext]:
-    """Reads the effective context lengths of those runs for which they were measured.
+    """Reads the effective context lengths of runs, in the order of the runs.
 
     Args:
       files: effective-context.json files or their folders; files in the directory of

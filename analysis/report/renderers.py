@@ -9,9 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
-from analysis.report.comparison import Comparison
+from analysis.formatting import render_template
 from analysis.report.content import CURVES, Content, run_origin
 from analysis.report.runs import AXES, Run
 from analysis.report.score_cards import ScoreCard
@@ -26,7 +24,7 @@ from analysis.report.tables import (
     untested_lines,
 )
 
-TEMPLATE = "page.html.jinja"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # Markdown's special characters; an underscore within a word is none.
 MARKDOWN_SPECIAL = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")
 MAX_COLUMNS = 4  # runs that are columns of the table of differences
@@ -34,45 +32,14 @@ MAX_COLUMNS = 4  # runs that are columns of the table of differences
 
 def render_html(content: Content) -> str:
     """Renders the report as one self-contained HTML page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return render_template(
+        TEMPLATE,
         content=content,
-        maps=attention_maps(content.comparison),
         pairs=pair_rows(content.pairs),
         untested=untested_lines(content.pairs),
         seeds=seed_rows(content.systems) if content.has_seeds else [],
         importances=[importance_rows(sweep) for sweep in content.sweeps],
     )
-
-
-def attention_maps(comparison: Comparison) -> list[dict]:
-    """Returns the attention map of each run that has one, for the template."""
-    maps = []
-    for number, (run, card) in enumerate(
-        zip(comparison.runs, comparison.cards, strict=True)
-    ):
-        if attention := card.attention:
-            weights = [[f"{x:.2f}" for x in row] for row in attention["weights"]]
-            layers, heads = attention["layers"], attention["heads"]
-            caption = attention["layer"]
-            caption += f", sharpest of {layers} layers" if layers > 1 else ""
-            caption += f", mean of {heads} heads" if heads > 1 else ""
-            maps.append(
-                {
-                    "run": number,
-                    "label": run.label,
-                    "caption": caption,
-                    "source": attention["source"],
-                    "rows": list(zip(attention["target"], weights, strict=True)),
-                }
-            )
-    return maps
 
 
 def render_json(content: Content) -> str:
@@ -138,7 +105,7 @@ def _run_document(run: Run, card: ScoreCard) -> dict:
         "tokens_per_second": run.median("tokens_per_second"),
         "mfu": run.median("mfu"),
         "peak_memory_bytes": run.peak_memory,
-        "trained": {axis: run.total_cost(axis) for axis in AXES},
+        "trained": {axis: run.cost_at(run.steps, axis) for axis in AXES},
         "curves": {
             metric: {axis: curve_points(run, metric, axis) for axis in AXES}
             for metric in CURVES
@@ -161,7 +128,7 @@ def render_markdown(content: Content) -> str:
     parts = [
         f"# {escape_markdown(comparison.title)}",
         *(f"**Warning:** {escape_markdown(text)}." for text in content.warnings()),
-        markdown_table([{"model": row.label, **row.cells} for row in content.rows]),
+        markdown_table([row.named_cells for row in content.rows]),
         section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
         "## Significance" if tested or untested else "",
         markdown_table(tested),

@@ -36,15 +36,12 @@ class TrainingCost:
     A line of the log has tokens/s, FLOP/s and the seconds of training so far. Counts
     are those rates times the seconds since the previous line, summed; between two
     lines they are interpolated.
-
-    Attributes:
-      flops: None where the log has no rate, as on devices of unknown peak FLOP/s.
     """
 
     step: tuple[float, ...]
     tokens: tuple[float, ...]
     seconds: tuple[float, ...]
-    flops: tuple[float, ...] | None
+    flops: tuple[float, ...] | None  # None: the log has no rate, as on unknown devices
 
     @classmethod
     def from_log(cls, lines: Sequence[dict]) -> "TrainingCost | None":
@@ -68,8 +65,6 @@ class TrainingCost:
 
     def at(self, step: float, axis: str) -> float | None:
         """Returns the cost up to a step on one of AXES; None where it is unknown."""
-        if axis == "step":
-            return step
         values = getattr(self, axis)
         if values is None or step > self.step[-1]:
             return None
@@ -78,20 +73,14 @@ class TrainingCost:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The content of a run directory.
-
-    Attributes:
-      label: a name that is unique among the runs of a report.
-      metrics: the lines of metrics.jsonl by split, in order.
-      results: by split, of the latest step that was scored.
-    """
+    """The content of a run directory."""
 
     path: Path
-    label: str
+    label: str  # a name that is unique among the runs of a report
     config: dict
     about: dict
-    metrics: dict[str, list[dict]]
-    results: dict[str, ScoreCard]
+    metrics: dict[str, list[dict]]  # the lines of metrics.jsonl by split, in order
+    results: dict[str, ScoreCard]  # by split, of the latest step that was scored
 
     @property
     def model(self) -> str:
@@ -130,9 +119,11 @@ class Run:
     def cost(self) -> TrainingCost | None:
         return TrainingCost.from_log(self._train_lines)
 
-    def total_cost(self, axis: str) -> float | None:
-        """Returns the cost of the whole training on one of AXES."""
-        return self.cost.at(self.steps, axis) if self.cost else None
+    def cost_at(self, step: int | None, axis: str) -> float | None:
+        """Returns the cost up to a step on one of AXES; None where it is unknown."""
+        if axis == "step":
+            return step
+        return self.cost.at(step, axis) if self.cost else None
 
     @property
     def _train_lines(self) -> list[dict]:
@@ -140,12 +131,10 @@ class Run:
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:
-    """Reads run directories, and gives each run a unique label.
+    """Reads runs, and the finished trials of sweeps; gives each a unique label.
 
-    The directory of a sweep yields the runs of its finished trials, in their order.
-
-    Raises UserError for a path that is neither a scored run nor a sweep, or that is
-    given twice, and for a sweep without a finished trial.
+    Raises UserError for a path that is neither, or that is given twice, and for a sweep
+    without a finished trial.
     """
     runs = []
     for path in paths:
@@ -177,11 +166,10 @@ def read_run(path: str, *, validation_step: int | None = None) -> Run:
     """Reads one run, labelled by its model.
 
     Args:
-      validation_step: uses this step's line of the log as the score card of the
-        validation split, where there is no such card.
+      validation_step: uses this step's line of the log, or the last one, as the
+        score card of the validation split, where there is no such card.
 
-    Raises UserError for a path that is not a run, or a run of another format, or one
-    without a score card.
+    Raises UserError for what is not a run of this format with a score card.
     """
     directory = RunDirectory(path)
     if not directory.path.is_dir():
@@ -198,26 +186,22 @@ def read_run(path: str, *, validation_step: int | None = None) -> Run:
     results = {split: read_card(file) for split, file in cards.items()}
     lines = metrics.get("validation")
     if validation_step is not None and lines and "validation" not in results:
-        results["validation"] = validation_card(directory.path, lines, validation_step)
+        steps = [line["step"] for line in lines]
+        line = lines[steps.index(validation_step) if validation_step in steps else -1]
+        scores = {
+            name: {"value": value}
+            for name, value in line.items()
+            if name not in ("step", "split") and value is not None
+        }
+        content = {"split": "validation", "step": line["step"], "scores": scores}
+        results["validation"] = ScoreCard(directory.path, content)
     if not results:
         raise UserError(f"{path} has no score card: run eval.py --workdir={path} first")
     return Run(
-        path=directory.path,
+        directory.path,
         label=config["model"]["name"],
         config=config,
         about=read_object(about) if about.exists() else {},
         metrics=metrics,
         results=results,
     )
-
-
-def validation_card(path: Path, lines: Sequence[dict], step: int) -> ScoreCard:
-    """Converts the logged validation of a step, or the last one, to a score card."""
-    line = next((one for one in lines if one["step"] == step), lines[-1])
-    scores = {
-        name: {"value": value}
-        for name, value in line.items()
-        if name not in ("step", "split") and value is not None
-    }
-    content = {"split": "validation", "step": line["step"], "scores": scores}
-    return ScoreCard(path, content)

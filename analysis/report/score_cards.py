@@ -24,19 +24,16 @@ class ScoreCard:
 
     Attributes:
       path: of the card's file; of the run, where a line of its log replaces the card.
-      content: the JSON object.
       samples: sentences with their hypotheses; empty for a language model.
-      references: of a translation.
       blocks: sums of losses and their weights; None where they are missing.
-      attention: the attention map of a sample, if there is one.
     """
 
     path: Path
-    content: dict
+    content: dict  # the JSON object
     samples: Sequence[dict] = ()
-    references: Sequence[str] = ()
+    references: Sequence[str] = ()  # of a translation
     blocks: tuple[np.ndarray, np.ndarray] | None = None
-    attention: dict | None = None
+    attention: dict | None = None  # the attention map of a sample, if there is one
 
     @property
     def hypotheses(self) -> list[str]:

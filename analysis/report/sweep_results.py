@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,19 +19,13 @@ LOG_RATIO = 100  # of the largest to the smallest value, from which on the scale
 
 @dataclasses.dataclass(frozen=True)
 class SweepResults:
-    """The content of a sweep's directory.
-
-    Attributes:
-      trials: lines of trials.jsonl.
-      metric: name of the objective.
-      direction: "min" or "max", whichever is better.
-    """
+    """The content of a sweep's directory."""
 
     path: Path
     config: dict
-    trials: tuple[dict, ...]
-    metric: str
-    direction: str
+    trials: tuple[dict, ...]  # lines of trials.jsonl
+    metric: str  # name of the objective
+    direction: str  # "min" or "max", whichever is better
 
     @property
     def done(self) -> list[dict]:
@@ -41,26 +36,19 @@ class SweepResults:
 
     @property
     def best(self) -> dict | None:
-        """The trial with the best value; None where none has finished."""
         return self.done[0] if self.done else None
 
     @functools.cached_property
     def importances(self) -> dict[str, float | None]:
-        """Importance of each key that the trials vary (see `importances`)."""
-        points, values = (
-            [trial[name] for trial in self.done] for name in ("point", "value")
-        )
+        points = [trial["point"] for trial in self.done]
+        values = [trial["value"] for trial in self.done]
         return importances(points, values, self.direction)
 
     def run(self, trial: dict) -> Path:
-        """Returns the run directory of a trial."""
         return self.path / "trials" / f"{trial['trial']:04}"
 
     def best_config(self) -> str:
-        """Returns the best trial's config as a file that train.py --config= takes.
-
-        Raises UserError where no trial has finished.
-        """
+        """Returns the best trial's config as a file that train.py --config= takes."""
         if self.best is None:
             raise UserError(f"{self.path}: no trial of the sweep has finished yet")
         config = json.loads((self.run(self.best) / "config.json").read_text("utf8"))
@@ -78,62 +66,51 @@ def importances(
 
     PED-ANOVA (Watanabe et al. 2023) measures how far the distribution of a key among
     the best tenth of the trials is from its distribution among all. Importances sum
-    to 1.
-
-    Args:
-      values: of the objective, one for each point.
-
-    Returns:
-      Importances by key, the largest first; None where too few trials have the key,
-      or where it does not vary.
+    to 1; the largest comes first; None: too few trials have the key, or it is constant.
     """
-    settings: dict[str, list] = {}
-    for point in points:
-        for key, value in point.items():
-            settings.setdefault(key, []).append(value)
-    varying = [
-        key
+    settings = {
+        key: [_optuna_value(point[key]) for point in points if key in point]
+        for key in dict.fromkeys(itertools.chain(*points))
+    }
+    distributions = {
+        key: _distribution(used)
         for key, used in settings.items()
         if len(used) >= MIN_TRIALS and len(set(map(repr, used))) > 1
-    ]
-    shares = _ped_anova(points, values, direction, varying) if varying else {}
+    }
+    shares = _ped_anova(points, values, direction, distributions)
     return {**shares, **{key: None for key in settings if key not in shares}}
 
 
-def _ped_anova(points, values, direction, keys) -> dict[str, float]:
+def _ped_anova(points, values, direction, distributions) -> dict[str, float]:
+    if not distributions:
+        return {}
     import optuna
 
-    distributions = {key: _distribution(key, points) for key in keys}
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction={"min": "minimize"}.get(direction, "maximize")
-    )
+    is_min = direction == "min"
+    study = optuna.create_study(direction="minimize" if is_min else "maximize")
     optuna.logging.set_verbosity(verbosity)
     for point, value in zip(points, values, strict=True):
-        params = {key: _optuna_value(point[key]) for key in keys if key in point}
-        study.add_trial(
-            optuna.create_trial(
-                params=params,
-                distributions={key: distributions[key] for key in params},
-                value=value,
-            )
-        )
+        used = {key: x for key, x in distributions.items() if key in point}
+        params = {key: _optuna_value(point[key]) for key in used}
+        trial = optuna.create_trial(params=params, distributions=used, value=value)
+        study.add_trial(trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return optuna.importance.get_param_importances(study)
 
 
-def _distribution(key, points):
+def _distribution(used: list):
     """Returns Optuna's distribution over the values that the trials have of a key."""
     from optuna import distributions
 
-    used = [_optuna_value(point[key]) for point in points if key in point]
-    if not all(type(value) in (int, float) for value in used):
+    kinds = set(map(type, used))
+    if not kinds <= {int, float}:
         return distributions.CategoricalDistribution(list(dict.fromkeys(used)))
     low, high = min(used), max(used)
     is_log = low > 0 and high / low >= LOG_RATIO
-    if all(type(value) is int for value in used):
+    if kinds == {int}:
         return distributions.IntDistribution(low, high, log=is_log)
     return distributions.FloatDistribution(low, high, log=is_log)
 
@@ -160,9 +137,8 @@ def open_sweep(path: str | Path) -> SweepResults:
         config, space = description["config"], description["space"]
         task = get_task_class(config["task"])
         metric = space["metric"] or config["keep"]["metric"] or task.selection_metric
-        direction = (
-            space["direction"] or task.metric_directions[metric.rpartition("/")[2]]
-        )
+        name = metric.rpartition("/")[2]
+        direction = space["direction"] or task.metric_directions[name]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is a damaged sweep: {error}") from error
     return SweepResults(folder, config, trials, metric, direction)
@@ -174,12 +150,9 @@ def config_source(config: dict, title: str) -> str:
 
     name = config["model"]["name"]
     defaults = flatten_config(base.get_config(name).to_dict())
-    changes = {
-        key: _as_tuples(value)
-        for key, value in flatten_config(config).items()
-        if _as_tuples(value) != defaults.get(key)
-    }
-    rows = "".join(f"    {key!r}: {value!r},\n" for key, value in changes.items())
+    values = {key: _as_tuples(x) for key, x in flatten_config(config).items()}
+    changes = [item for item in values.items() if item[1] != defaults.get(item[0])]
+    rows = "".join(f"    {key!r}: {value!r},\n" for key, value in changes)
     return f'''"""{title}
 
     python train.py --config=THIS_FILE --workdir=DIR

@@ -1,10 +1,12 @@
 """Tables of a report as text, and its learning curves as coordinates of SVG charts."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
-from analysis.report.comparison import Comparison, System, SystemPair, group_labels
+from analysis.formatting import align_columns
+from analysis.report.comparison import Comparison, System, SystemPair
 from analysis.report.runs import AXES, Run
 from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
@@ -51,16 +53,15 @@ Point = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of the table of scores.
-
-    Attributes:
-      run: its index; None for a baseline.
-      cells: text by title, the same titles in every row.
-    """
+    """A row of the table of scores."""
 
     label: str
-    run: int | None
-    cells: TableRow
+    run: int | None  # its index; None for a baseline
+    cells: TableRow  # text by title, the same titles in every row
+
+    @property
+    def named_cells(self) -> TableRow:
+        return {"model": self.label, **self.cells}
 
     def select(self, is_wanted: Callable[[str], bool]) -> "Row":
         """Returns the row with some of its columns."""
@@ -92,7 +93,7 @@ def run_cells(run: Run, card: ScoreCard, names: Sequence[str]) -> TableRow:
         "tokens/s": (run.median("tokens_per_second"), "{:,.0f}".format),
         "mfu": (run.median("mfu"), "{:.0%}".format),
         "peak memory, MiB": (memory, "{:,.0f}".format),
-        "training FLOPs": (run.total_cost("flops"), "{:.2e}".format),
+        "training FLOPs": (run.cost_at(run.steps, "flops"), "{:.2e}".format),
         "training time": (run.seconds, format_duration),
         "steps": (run.steps, "{:,}".format),
         "scored step": (card.content["step"], "{:,}".format),
@@ -106,56 +107,40 @@ def run_cells(run: Run, card: ScoreCard, names: Sequence[str]) -> TableRow:
 def score_cells(
     scores: dict[str, float], names: Sequence[str], intervals: dict | None = None
 ) -> TableRow:
-    """Formats scores by title, blank where one is missing.
-
-    Args:
-      intervals: by score; each may have `low` and `high`.
-    """
+    """Formats scores by title, blank where one is missing; `intervals` are by score."""
     cells = {}
     for name in names:
-        cells[title_of(name)] = (
-            format_score(scores[name], name) if name in scores else ""
-        )
+        cells[title_of(name)] = format_score(scores.get(name), name)
         if name in INTERVALS:
             interval = (intervals or {}).get(name, {})
-            ends = [interval.get(end) for end in ("low", "high")]
-            cells[INTERVALS[name]] = (
-                "" if None in ends else " to ".join(format_score(x, name) for x in ends)
-            )
+            ends = [format_score(interval.get(end), name) for end in ("low", "high")]
+            cells[INTERVALS[name]] = " to ".join(ends) if all(ends) else ""
     return cells
 
 
 def baselines(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
     """Returns labels and scores; a baseline that differs between runs names them."""
-
-    def values(run: Run, name: str) -> tuple[tuple[str, float], ...]:
-        scores = run.results[comparison.split].baselines
-        return tuple(sorted(scores.get(name, {}).items()))
-
     names = {name for card in comparison.cards for name in card.baselines}
     rows = []
     for name in [*BASELINES, *sorted(names - set(BASELINES))]:
-        groups = group_labels(comparison.runs, lambda run, name=name: values(run, name))
-        for scores, labels in groups.items():
+        by_run = [
+            tuple(sorted(card.baselines.get(name, {}).items()))
+            for card in comparison.cards
+        ]
+        for scores in filter(None, dict.fromkeys(by_run)):
             label = BASELINES.get(name, name.replace("_", " "))
-            if len(groups) > 1:
-                label += f" ({', '.join(labels)})"
-            if scores:
-                rows.append((label, dict(scores)))
+            if len(set(by_run)) > 1:
+                runs = zip(comparison.runs, by_run, strict=True)
+                label += f" ({', '.join(run.label for run, x in runs if x == scores)})"
+            rows.append((label, dict(scores)))
     return rows
 
 
 def format_console_table(rows: Sequence[Row]) -> str:
     """Formats the rows for a console: labels aligned left, numbers right."""
-    head = ["model", *rows[0].cells]
-    table = [head, *([row.label, *row.cells.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for label, *cells in table:
-        parts = [label.ljust(widths[0])]
-        parts += [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
+    head = list(rows[0].named_cells)
+    table = [head, *(list(row.named_cells.values()) for row in rows)]
+    return "\n".join(align_columns(table, "<" + ">" * (len(head) - 1)))
 
 
 def seed_rows(systems: Sequence[System]) -> list[TableRow]:
@@ -166,8 +151,8 @@ def seed_rows(systems: Sequence[System]) -> list[TableRow]:
     for system in systems:
         row = {"system": system.label, "seeds": ", ".join(map(str, system.seeds))}
         for name in names:
-            values = [x for x in system.scores.get(name, ()) if x is not None]
-            row[title_of(name)] = " ± ".join(format_score(x, name) for x in values)
+            cells = [format_score(x, name) for x in system.scores.get(name, ())]
+            row[title_of(name)] = " ± ".join(filter(None, cells))
         rows.append(row)
     return rows
 
@@ -178,11 +163,11 @@ def pair_rows(pairs: Sequence[SystemPair]) -> list[TableRow]:
     for pair in pairs:
         systems = f"{pair.first} and {pair.second}"
         for name, test in pair.tested.items():
-            digits = num_decimals(name) + 1
-            bootstrap = test.bootstrap
+            title, digits = title_and_decimals(name)
+            digits, bootstrap = digits + 1, test.bootstrap
             row = {
                 "systems": systems,
-                "score": title_of(name),
+                "score": title,
                 "difference": f"{test.difference:+.{digits}f}",
                 "bootstrap p": "too few" if bootstrap is None else f"{bootstrap:.4f}",
                 "randomisation p": f"{test.randomisation:.4f}",
@@ -227,30 +212,28 @@ def curve_rows(run: Run) -> list[TableRow]:
     for line in chosen:
         row = {"run": run.label, "step": f"{line['step']:,}"}
         for axis in list(AXES)[1:]:
-            cost = run.cost.at(line["step"], axis) if run.cost else None
+            cost = run.cost_at(line["step"], axis)
             row[AXES[axis]] = "" if cost is None else format_cost(cost, axis)
         for name in filter(line.__contains__, SCORES):
-            value = line[name]
-            row[title_of(name)] = (
-                "not finite" if value is None else format_score(value, name)
-            )
+            row[title_of(name)] = format_score(line[name], name) or "not finite"
         rows.append(row)
     return rows
 
 
-def title_of(name: str) -> str:
+def title_and_decimals(score: str) -> tuple[str, int]:
+    """Returns the column title of a score and its number of decimals."""
+    return SCORES.get(score, (score.replace("_", " "), 3))
+
+
+def title_of(score: str) -> str:
     """Returns the column title of a score."""
-    return SCORES[name][0] if name in SCORES else name.replace("_", " ")
+    return title_and_decimals(score)[0]
 
 
-def num_decimals(name: str) -> int:
-    """Returns the number of decimals of a score."""
-    return SCORES[name][1] if name in SCORES else 3
-
-
-def format_score(value: float, name: str) -> str:
+def format_score(value: float | None, score: str) -> str:
     """Formats a score with its number of decimals."""
-    return format_number(value, num_decimals(name))
+    digits = title_and_decimals(score)[1]
+    return "" if value is None else format_number(value, digits)
 
 
 def format_number(value: float, digits: int) -> str:
@@ -298,15 +281,10 @@ class Chart:
 def curve_points(run: Run, metric: str, axis: str) -> list[Point]:
     """Returns a metric of the validation split against one of AXES."""
     points = [
-        (line["step"], line[metric])
+        (run.cost_at(line["step"], axis), line[metric])
         for line in run.metrics.get("validation", [])
         if line.get(metric) is not None
     ]
-    if axis == "step":
-        return points
-    if run.cost is None:
-        return []
-    points = [(run.cost.at(step, axis), value) for step, value in points]
     return [(x, value) for x, value in points if x is not None]
 
 
@@ -321,15 +299,8 @@ def learning_curves(
     steps, values = zip(*all_points, strict=True)
     x_ticks, y_ticks = round_ticks(0, max(steps)), round_ticks(min(values), max(values))
     size, x_title = axis_unit(x_ticks[-1], axis)
-
-    def x(step: float) -> float:
-        share = (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(value: float) -> float:
-        share = (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
-
+    x = functools.partial(scale, ticks=x_ticks, start=LEFT, end=WIDTH - RIGHT)
+    y = functools.partial(scale, ticks=y_ticks, start=HEIGHT - BOTTOM, end=TOP)
     return Chart(
         title=title,
         x_title=x_title,
@@ -341,6 +312,12 @@ def learning_curves(
             if curve
         ),
     )
+
+
+def scale(value: float, ticks: Sequence[float], start: float, end: float) -> float:
+    """Maps the range of the ticks to coordinates from `start` to `end`."""
+    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+    return round(start + share * (end - start), 1)
 
 
 def axis_unit(largest: float, axis: str) -> tuple[float, str]:

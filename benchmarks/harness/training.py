@@ -1,5 +1,7 @@
 """Training steps that are timed, on random batches."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -8,7 +10,6 @@ from analysis.plan.step import StepSpec, dummy_tokenizers
 from data.batching.base import Batch, TrainBatches
 from data.tokenizers.base import SPECIAL
 from experiment.setup import TrainingSetup
-from training.optim.optimizers import make_optimizer
 from training.parallel.mesh import Devices
 from training.parallel.partitioner import make_partitioner
 
@@ -39,10 +40,11 @@ def random_training(
 ) -> tuple[StepSpec, TrainingSetup]:
     """Sets up training on random batches of the largest shape of a config."""
     step = StepSpec.from_config(cfg)
-    optimizer, schedule = make_optimizer(cfg.optim, cfg.steps, width=cfg.model.width)
     partitioner = make_partitioner(cfg.parallel, devices=devices)
-    parts = step.experiment, partitioner, RandomBatches(step), optimizer, schedule
-    return step, TrainingSetup(*parts, cfg.steps)
+    batches = RandomBatches(step)
+    return step, dataclasses.replace(
+        step.setup, partitioner=partitioner, batches=batches
+    )
 
 
 class TrainingStep:
