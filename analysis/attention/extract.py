@@ -44,12 +44,11 @@ class AttentionMap:
         Only rows with a token at that distance count. Empty where `offset` is None.
         """
         heads, num_rows, num_columns = self.weights.shape
-        if self.offset is None:
-            return np.zeros((heads, 0))
+        offset = self.offset or 0
         row_shift = np.arange(num_rows)[:, None] - (num_rows - 1)
-        distance = self.offset + row_shift - np.arange(num_columns)  # [T, S]
-        means = np.zeros((heads, self.offset))
-        for d in range(1, self.offset + 1):
+        distance = offset + row_shift - np.arange(num_columns)  # [T, S]
+        means = np.zeros((heads, offset))
+        for d in range(1, offset + 1):
             is_at = distance == d
             if is_at.any():
                 means[:, d - 1] = self.weights[:, is_at].mean(axis=-1)
@@ -203,14 +202,9 @@ def sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
         return None
     means = {name: weights.mean(axis=0) for name, weights in layers.items()}
     layer = min(means, key=lambda name: entropy(means[name]))
-    return SampleMap(
-        source=token_labels(task.source, source),
-        target=token_labels(task.target, target),
-        weights=means[layer].astype(float).round(NUM_DIGITS).tolist(),
-        layer=layer,
-        layers=len(layers),
-        heads=len(layers[layer]),
-    )
+    labels = token_labels(task.source, source), token_labels(task.target, target)
+    weights = means[layer].astype(float).round(NUM_DIGITS).tolist()
+    return SampleMap(*labels, weights, layer, len(layers), len(layers[layer]))
 
 
 def cross_attention(

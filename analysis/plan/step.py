@@ -1,7 +1,6 @@
 """Shapes, tokens and FLOPs of a config's training step, before any data is prepared."""
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
@@ -91,12 +90,11 @@ class StepSpec:
 
     def state_shapes(self) -> PyTree:
         """Returns the shapes of the training state, with the names of their axes."""
-        make = functools.partial(
-            make_state,
-            optimizer=self.setup.optimizer,
-            ema_decay=self.cfg.optim.ema_decay,
+        decay = self.cfg.optim.ema_decay
+        return jax.eval_shape(
+            lambda params: make_state(params, self.setup.optimizer, ema_decay=decay),
+            self.params,
         )
-        return jax.eval_shape(make, self.params)
 
     def input_shapes(self, batch_size: int) -> tuple[PyTree, PyTree, Batch]:
         """Returns the shapes of parameters, carry and batch."""
@@ -122,17 +120,10 @@ class StepSpec:
 
 def batch_shapes(cfg: ConfigDict, batch_size: int, length: int) -> Batch:
     """Returns the shapes of a batch's arrays."""
-
-    def array(*shape, dtype="int32"):
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    tokens = functools.partial(array, batch_size, length)
-    shapes = {
-        "labels": tokens(),
-        "weights": tokens(dtype="float32"),
-        "reset": array(batch_size, dtype="bool"),
+    whole, array = (batch_size, length), jax.ShapeDtypeStruct
+    tokens = build.example_batch(cfg).items()
+    return {
+        **{name: array(whole, example.dtype) for name, example in tokens},
+        "weights": array(whole, "float32"),
+        "reset": array((batch_size,), "bool"),
     }
-    if build.is_language_modeling(cfg):
-        return shapes | {"tokens": tokens()}
-    masks = dict.fromkeys(("source_mask", "target_mask"), tokens(dtype="bool"))
-    return shapes | masks | dict.fromkeys(("source", "target_in"), tokens())

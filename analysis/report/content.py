@@ -45,20 +45,15 @@ class Content:
 
     @classmethod
     def from_paths(
-        cls,
-        paths: Sequence[str],
-        context_files: Sequence[str] = (),
-        *,
-        is_tested: bool = True,
+        cls, paths: Sequence[str], files: Sequence[str] = (), *, is_tested: bool = True
     ) -> "Content":
-        """Reads run directories and directories of sweeps.
+        """Reads directories of runs and sweeps, and files of effective contexts.
 
-        Raises UserError for a path that is neither, and for runs that cannot be
-        compared.
+        Raises UserError for another path, and for runs that cannot be compared.
         """
         comparison = Comparison.from_runs(read_runs(paths))
         sweeps = tuple(open_sweep(path) for path in paths if is_sweep(path))
-        contexts = read_contexts(comparison.runs, context_files)
+        contexts = read_contexts(comparison.runs, files)
         return cls(comparison, sweeps, tuple(contexts), is_tested)
 
     @property

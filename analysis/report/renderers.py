@@ -43,23 +43,15 @@ def render_html(content: Content) -> str:
 
 
 def render_json(content: Content) -> str:
-    """Renders the numbers of the report as JSON, without rounding."""
-    return json.dumps(json_document(content), indent=1, ensure_ascii=False) + "\n"
-
-
-def json_document(content: Content) -> dict:
-    """Returns the content of the page except for attention maps."""
-    comparison = content.comparison
-    return {
+    """Renders the page, without attention maps, as JSON with unrounded numbers."""
+    comparison, labels = content.comparison, [run.label for run in content.runs]
+    document = {
         "title": comparison.title,
         "split": comparison.split,
         "warnings": content.warnings(),
-        "runs": [
-            _run_document(run, card)
-            for run, card in zip(content.runs, comparison.cards, strict=True)
-        ],
+        "runs": list(map(_run_document, content.runs, comparison.cards)),
         "differences": {
-            key: dict(zip((run.label for run in content.runs), values, strict=True))
+            key: dict(zip(labels, values, strict=True))
             for key, values in comparison.differences
         },
         "systems": [
@@ -86,11 +78,12 @@ def json_document(content: Content) -> dict:
             for sweep in content.sweeps
         ],
         "effective_context": [
-            dataclasses.asdict(context) | {"run": content.runs[context.run].label}
+            dataclasses.asdict(context) | {"run": labels[context.run]}
             for context in content.contexts
         ],
         "samples": [dataclasses.asdict(sample) for sample in comparison.samples],
     }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _run_document(run: Run, card: ScoreCard) -> dict:
@@ -115,7 +108,8 @@ def _run_document(run: Run, card: ScoreCard) -> dict:
 
 def render_markdown(content: Content) -> str:
     """Renders the report as Markdown."""
-    comparison, labels = content.comparison, [run.label for run in content.runs]
+    comparison, runs = content.comparison, content.runs
+    labels = [run.label for run in runs]
     tested, untested = pair_rows(content.pairs), untested_lines(content.pairs)
     samples = [
         {
@@ -136,9 +130,7 @@ def render_markdown(content: Content) -> str:
         *(sweep_section(sweep) for sweep in content.sweeps if sweep.best),
         section("Runs", content.origins),
         section("What differs", _difference_rows(labels, comparison.differences)),
-        section(
-            "Learning curves", [r for run in content.runs for r in curve_rows(run)]
-        ),
+        section("Learning curves", [row for run in runs for row in curve_rows(run)]),
         section("Effective context", _context_rows(content)),
         section("Samples", samples),
     ]

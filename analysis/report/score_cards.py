@@ -20,19 +20,13 @@ NOT_COMPARED = ("checkpoint", "commit", "config")
 
 @dataclasses.dataclass(frozen=True)
 class ScoreCard:
-    """The evaluation of a run on a split.
+    """The evaluation of a run on a split."""
 
-    Attributes:
-      path: of the card's file; of the run, where a line of its log replaces the card.
-      samples: sentences with their hypotheses; empty for a language model.
-      blocks: sums of losses and their weights; None where they are missing.
-    """
-
-    path: Path
+    path: Path  # of the card; of the run, where a line of its log replaces the card
     content: dict  # the JSON object
-    samples: Sequence[dict] = ()
+    samples: Sequence[dict] = ()  # sentences with their hypotheses, of a translation
     references: Sequence[str] = ()  # of a translation
-    blocks: tuple[np.ndarray, np.ndarray] | None = None
+    blocks: tuple[np.ndarray, np.ndarray] | None = None  # sums of losses, and weights
     attention: dict | None = None  # the attention map of a sample, if there is one
 
     @property
@@ -162,13 +156,12 @@ def seed_statistics(
     cards: Sequence[ScoreCard],
 ) -> dict[str, tuple[float, float | None]]:
     """Computes mean and sample standard deviation of each score that all seeds have."""
-    statistics_of = {}
-    for name in cards[0].values:
-        values = [card.values[name] for card in cards if name in card.values]
-        if len(values) == len(cards):
-            deviation = statistics.stdev(values) if len(values) > 1 else None
-            statistics_of[name] = statistics.fmean(values), deviation
-    return statistics_of
+    shared = [name for name in cards[0].values if all(name in x.values for x in cards)]
+    values = {name: [card.values[name] for card in cards] for name in shared}
+    return {
+        name: (statistics.fmean(x), statistics.stdev(x) if len(x) > 1 else None)
+        for name, x in values.items()
+    }
 
 
 def compare_cards(
