@@ -38,16 +38,24 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.common.dtypes import DTYPES, DType
-from models.common.layers import check_field_ranges
-from models.common.output_head import SequenceModel
+from models.common.blockwise_cross_entropy import LogProbAndLogZ
+from models.common.dtypes import DTYPES, DType, Scalar
+
+MAY_BE_ZERO = (
+    "attention_window",
+    "memory_length",
+    "clamp_length",
+    "head_dim",
+    "embedding_width",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Keys of `cfg.model` of all architectures; `configs/base.py` explains each.
 
-    Raises ValueError for unknown names and values out of range.
+    Raises ValueError for an unknown name; a size (`int`) below 1, or below 0 if it is
+    in MAY_BE_ZERO; or a rate (`float`, possibly None) that is not in [0, 1).
     """
 
     name: str
@@ -62,7 +70,16 @@ class ModelConfig:
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}  # allowed values, by key
 
     def __post_init__(self):
-        check_field_ranges(self)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            smallest = 0 if field.name in MAY_BE_ZERO else 1
+            if field.type is int and value < smallest:
+                raise ValueError(
+                    f"model.{field.name}={value}: it must be {smallest} or more"
+                )
+            is_rate = field.type in (float, float | None) and value is not None
+            if is_rate and not 0 <= value < 1:
+                raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
         for key, known in {**self.choices, "dtype": tuple(DTYPES)}.items():
             value = getattr(self, key)
             if value not in known:
@@ -76,8 +93,8 @@ class ModelConfig:
         return DTYPES[self.dtype]
 
 
-class Model(SequenceModel):
-    """Base class of `LanguageModel` and `Seq2Seq`."""
+class Model(nn.Module):
+    """Base class of models with an output head, `self.head`, that `setup` creates."""
 
     config: Any
 
@@ -90,6 +107,41 @@ class Model(SequenceModel):
           memory_length: slots of the memory; None: as configured.
         """
         return ()
+
+    def initial_eval_carry(self, batch_size: int, segment_length: int) -> PyTree:
+        """Returns the initial carry of an evaluation by segments of this length.
+
+        It may be valid for one set of parameters only (keys and values).
+        """
+        return self.initial_carry(batch_size, train=False)
+
+    def precompute(self, carry: PyTree) -> PyTree:
+        """Returns collections of what an evaluation needs of the parameters alone."""
+        return {}
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Computes unnormalised log probabilities of the next token, in float32."""
+        return self.head.logits(hidden)
+
+    def log_prob(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: Scalar = 0.0,
+    ) -> Float[Array, "B T"]:
+        """Computes the log probability of labels, see `OutputHead.log_prob`."""
+        return self.head.log_prob(hidden, labels, smoothing=smoothing)
+
+    def log_prob_and_log_z(
+        self,
+        hidden: Float[Array, "B T D"],
+        labels: Int[Array, "B T"],
+        *,
+        smoothing: Scalar = 0.0,
+    ) -> LogProbAndLogZ:
+        """Computes `log_prob` and log Z, see `OutputHead.log_prob_and_log_z`."""
+        return self.head.log_prob_and_log_z(hidden, labels, smoothing=smoothing)
 
     def step(
         self, context: PyTree, state: PyTree, token: Int[Array, "B N"]

@@ -4,7 +4,6 @@ Kernels name their logical axes (embed, mlp, heads, kv, vocab); models know noth
 about the sharding of their parameters.
 """
 
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -20,33 +19,6 @@ Initializer = jax.nn.initializers.Initializer
 
 zeros = nn.initializers.zeros
 normal = nn.initializers.normal
-
-MAY_BE_ZERO = (
-    "attention_window",
-    "memory_length",
-    "clamp_length",
-    "head_dim",
-    "embedding_width",
-)
-
-
-def check_field_ranges(config) -> None:
-    """Checks the sizes and rates of a model's config.
-
-    Raises:
-      ValueError: a size (`int`) is below 1, or below 0 if it is in MAY_BE_ZERO; or a
-        rate (`float`, possibly None) is not in [0, 1).
-    """
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        smallest = 0 if field.name in MAY_BE_ZERO else 1
-        if field.type is int and value < smallest:
-            raise ValueError(
-                f"model.{field.name}={value}: it must be {smallest} or more"
-            )
-        is_rate = field.type in (float, float | None) and value is not None
-        if is_rate and not 0 <= value < 1:
-            raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
 
 
 class Dense(nn.Module):

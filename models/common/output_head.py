@@ -1,7 +1,7 @@
 """Output distribution of a model: from hidden states to probabilities of tokens."""
 
 import flax.linen as nn
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from models.common.blockwise_cross_entropy import LogProbAndLogZ, blockwise_log_prob
 from models.common.dtypes import Scalar, make_logits
@@ -60,42 +60,3 @@ class OutputHead(nn.Module):
     ) -> LogProbAndLogZ:
         """Computes `log_prob` and log Z = log sum_v exp(logit_v) in one pass."""
         return blockwise_log_prob(hidden, labels, self.table, self.bias, smoothing)
-
-
-class SequenceModel(nn.Module):
-    """Base class of models with an output head, `self.head`, that `setup` creates."""
-
-    def initial_eval_carry(self, batch_size: int, segment_length: int) -> PyTree:
-        """Returns the initial carry of an evaluation by segments of this length.
-
-        It may be valid for one set of parameters only (keys and values).
-        """
-        return self.initial_carry(batch_size, train=False)
-
-    def precompute(self, carry: PyTree) -> PyTree:
-        """Returns collections of what an evaluation needs of the parameters alone."""
-        return {}
-
-    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Computes unnormalised log probabilities of the next token, in float32."""
-        return self.head.logits(hidden)
-
-    def log_prob(
-        self,
-        hidden: Float[Array, "B T D"],
-        labels: Int[Array, "B T"],
-        *,
-        smoothing: Scalar = 0.0,
-    ) -> Float[Array, "B T"]:
-        """Computes the log probability of labels, see `OutputHead.log_prob`."""
-        return self.head.log_prob(hidden, labels, smoothing=smoothing)
-
-    def log_prob_and_log_z(
-        self,
-        hidden: Float[Array, "B T D"],
-        labels: Int[Array, "B T"],
-        *,
-        smoothing: Scalar = 0.0,
-    ) -> LogProbAndLogZ:
-        """Computes `log_prob` and log Z, see `OutputHead.log_prob_and_log_z`."""
-        return self.head.log_prob_and_log_z(hidden, labels, smoothing=smoothing)
