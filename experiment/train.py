@@ -118,21 +118,23 @@ def _train(
     record = setup.open_record(
         directory, progress, checkpoints, step=step, silent=not is_primary()
     )
+    statuses: list[ExitStatus] = []
     loop = TrainLoop(
         settings=setup.loop_settings,
-        record=record,
+        records=[record],
         step=profile.around(setup.compiled_step(state, carry), step),
         batch=setup.batch,
         checkpoint_state=setup.checkpoint_state,
         validate=validate,
         flops=setup.flops(state),
         sync_stop=None if is_single_process() else AnyProcessFlag(),
+        on_exit=lambda _, status: statuses.append(status),
     )
     with profile:
-        _, status = loop.train(state, carry)
+        loop.train(state, carry)
     if is_primary():
         dump_nonfinite(directory, setup, record)
-    return status
+    return statuses[0]
 
 
 def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
@@ -242,7 +244,7 @@ def restore_newest(
 
 def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:
     """Returns the progress of a checkpoint for another attempt."""
-    progress = TrainProgress.from_json(document)
+    progress = TrainProgress(**document)
     progress.reset_nonfinite(setup.loop_settings.max_nonfinite_steps)
     return progress
 

@@ -198,7 +198,7 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
         stop_requests=stop_requests,
         on_exit=on_exit,
     )
-    loop.train(state, carry, step)
+    loop.train(state, carry)
     for directory, record in zip(directories, records, strict=True):
         single_run.dump_nonfinite(directory, setup, record)
 

@@ -4,17 +4,19 @@ import contextlib
 import dataclasses
 import enum
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from training.checkpoint import Checkpoints
 from training.metric_writers import MetricWriters
-from training.metrics import MetricLogger, TrainProgress
+from training.metrics import MetricLogger, TrainProgress, WeightedMetrics
 from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
 from training.signals import StopRequested, graceful_stop
-from training.step import Step, TrainState
+from training.step import TrainState
 from utils.allocator import trim_heap
 
 
@@ -116,15 +118,19 @@ class RunRecord:
     def save(self, step: int, content: PyTree, selection_score: float | None) -> None:
         """Saves a checkpoint, after the log that it counts as written."""
         self.writers.flush()
-        self.checkpoints.save(step, content, self.progress.to_json(), selection_score)
+        progress = dataclasses.asdict(self.progress)
+        self.checkpoints.save(step, content, progress, selection_score)
 
 
 @dataclasses.dataclass
 class TrainLoop:
-    """Training of one run.
+    """Training of one run, or of several trials with their own records.
+
+    This class trains one run; training/vmapped_trials/loop.py overrides the methods
+    in which several trials differ. Trials may end at different steps.
 
     Attributes:
-      record: the run's log, checkpoints and progress.
+      records: log, checkpoints and progress of each trial.
       step: compiled, (state, carry, batch) -> (state, carry, metrics).
       batch: returns batch k on the devices.
       checkpoint_state: returns the content of a checkpoint for state and carry.
@@ -133,72 +139,144 @@ class TrainLoop:
       flops: returns the FLOPs of a step for the batch's number and the batch.
       sync_stop: of several processes, whether any was asked to stop, given whether
         this one was; None: there is only this process.
+      stop_requests: returns the trials that are to save and end.
+      on_exit: is called with a trial that ended, and why.
     """
 
     settings: LoopSettings
-    record: RunRecord
-    step: Step
+    records: Sequence[RunRecord]
+    step: Callable
     batch: Callable[[int], PyTree]
     checkpoint_state: Callable[[TrainState, PyTree], PyTree]
     validate: Callable[[TrainState, threading.Event], dict[str, float]]
-    flops: Callable[[int, PyTree], int] | None = None
+    flops: Callable[[int, PyTree], int]
     sync_stop: Callable[[bool], bool] | None = None
+    stop_requests: Callable[[], Iterable[int]] = tuple
+    on_exit: Callable[[int, ExitStatus], None] = lambda k, status: None
 
-    def train(self, state: TrainState, carry: PyTree) -> tuple[TrainState, ExitStatus]:
-        """Trains from the step of `state`.
+    def __post_init__(self):
+        self.active = list(range(len(self.records)))
+        self._pending: tuple | None = None
 
-        Returns the last state, which is on disk by then, and why training ended.
-        """
-        settings, record = self.settings, self.record
-        step = first = int(state.step)
+    def train(self, state: TrainState, carry: PyTree) -> TrainState:
+        """Trains from the step of `state`; returns the last state, which is saved."""
+        settings, step = self.settings, int(np.max(jax.device_get(state.step)))
+        first = step
         with (
             graceful_stop() as stopped,
             Prefetch(self.batch, first, settings.steps) as batches,
         ):
-            stop = self._is_stopped(stopped)
-            if step > record.progress.last_validated and settings.validates_at(step):
+            stopping = self._all_if_stopped(stopped)
+            unvalidated = [
+                k for k in self.active if self.records[k].progress.last_validated < step
+            ]
+            if unvalidated and settings.validates_at(step):
                 # A stop interrupted the validation of this step.
-                state = self._save(step, state, carry, stopped, stop)
-                stop |= self._is_stopped(stopped)
-            while not (record.is_complete(step) or stop):
+                state = self._save(step, state, carry, unvalidated, stopping, stopped)
+                stopping |= self._all_if_stopped(stopped)
+            self._end_trials(step, stopping)
+            while self.active:
                 batch = batches.next()
-                flops = self.flops(step, batch) if self.flops else 0
-                state, carry, metrics = self.step(state, carry, batch)
+                flops = self.flops(step, batch)
+                state, carry, metrics = self._call_step(state, carry, batch)
                 step += 1
-                record.logger.record(step, metrics, batches.take_wait_seconds(), flops)
+                self._read_metrics()
+                self._pending = step, metrics, batches.take_wait_seconds(), flops
                 trim_heap(step - first)
-                has_diverged = record.has_diverged()
-                stop = self._is_stopped(stopped)
-                if settings.saves_at(step) or stop or has_diverged:
-                    state = self._save(step, state, carry, stopped, stop)
-                    stop |= self._is_stopped(stopped)
-                if has_diverged:
-                    break
-            record.checkpoints.close()
-        return state, record.exit_status(step)
+                diverged = {k for k in self.active if self.records[k].has_diverged()}
+                stopping = self._stopping(stopped)
+                is_due = settings.saves_at(step)
+                saving = set(self.active) if is_due else stopping | diverged
+                if saving:
+                    state = self._save(
+                        step, state, carry, sorted(saving), stopping, stopped
+                    )
+                    stopping |= self._stopping(stopped) & saving
+                    self._end_trials(step, stopping | diverged)
+        return state
 
-    def _is_stopped(self, stopped: threading.Event) -> bool:
-        """Whether training is to stop, the same in all processes."""
+    def _call_step(self, state, carry, batch):
+        return self.step(state, carry, batch)
+
+    def _trial(self, tree: PyTree, k: int) -> PyTree:
+        """Returns the part of a state or carry that belongs to a trial."""
+        del k
+        return tree
+
+    def _trial_metrics(self, metrics: WeightedMetrics, k: int) -> WeightedMetrics:
+        """Returns the metrics of one trial, given those of all on the host."""
+        del k
+        return metrics
+
+    def _update_on_validation(self, opt_state: PyTree, losses: dict[int, float]):
+        """Returns the optimizer state after the validations of some trials."""
+        return on_validation(opt_state, losses[0])
+
+    def _all_if_stopped(self, stopped: threading.Event) -> set[int]:
+        """Returns all trials after a signal, the same in all processes."""
         is_set = stopped.is_set()
-        return is_set if self.sync_stop is None else self.sync_stop(is_set)
+        if self.sync_stop is not None:
+            is_set = self.sync_stop(is_set)
+        return set(self.active) if is_set else set()
 
-    def _save(self, step, state, carry, stopped, stop) -> TrainState:
-        """Saves a checkpoint, after a validation if one is due and no stop is asked.
+    def _stopping(self, stopped: threading.Event) -> set[int]:
+        """Returns the trials that are asked to stop."""
+        requested = set(self.active) & set(self.stop_requests())
+        return self._all_if_stopped(stopped) | requested
 
-        A signal interrupts the validation, except that of several processes, which
+    def _end_trials(self, step: int, ending: set[int]) -> None:
+        """Ends the given trials and those that are complete; all are saved."""
+        for k in self.active:
+            record = self.records[k]
+            if k in ending or record.is_complete(step):
+                record.checkpoints.close()
+                self.on_exit(k, record.exit_status(step))
+                self.active = [other for other in self.active if other != k]
+
+    def _read_metrics(self) -> None:
+        """Waits for the step dispatched last and adds its metrics to each record.
+
+        A step is read after the next one was dispatched, so that the device has work
+        while the host waits.
+        """
+        if self._pending is None:
+            return
+        (step, metrics, *cost), self._pending = self._pending, None
+        metrics, is_last = jax.device_get(metrics), step == self.settings.steps
+        for k in self.active:
+            trial_metrics = self._trial_metrics(metrics, k)
+            self.records[k].logger.add(step, trial_metrics, *cost, log=is_last)
+
+    def _save(self, step, state, carry, saving, stopping, stopped) -> TrainState:
+        """Saves trials, after a validation if one is due of those not in `stopping`."""
+        self._read_metrics()
+        with contextlib.ExitStack() as stack:
+            for k in self.active:
+                stack.enter_context(self.records[k].logger.paused())
+            scores = {}
+            if self.settings.validates_at(step):
+                validated = [k for k in saving if k not in stopping]
+                state, scores = self._validate(step, state, validated, stopped)
+            for k in saving:
+                content = self.checkpoint_state(*self._trial((state, carry), k))
+                self.records[k].save(step, content, scores.get(k))
+        return state
+
+    def _validate(self, step, state, trials, stopped):
+        """Returns the state after the validations, and the scores by trial.
+
+        A signal interrupts a validation, except that of several processes, which
         would be interrupted at different batches.
         """
         if self.sync_stop is not None:
             stopped = threading.Event()
-        logger = self.record.logger
-        logger.flush(log=step == self.settings.steps)
-        with logger.paused():
-            score = None
-            if self.settings.validates_at(step) and not stop:
-                with contextlib.suppress(StopRequested):
-                    metrics = self.validate(state, stopped)
-                    score = self.record.record_validation(step, metrics)
-                    opt_state = on_validation(state.opt_state, metrics["loss"])
-                    state = state.replace(opt_state=opt_state)
-            self.record.save(step, self.checkpoint_state(state, carry), score)
-        return state
+        scores, losses = {}, {}
+        with contextlib.suppress(StopRequested):
+            for k in trials:
+                metrics = self.validate(self._trial(state, k), stopped)
+                scores[k] = self.records[k].record_validation(step, metrics)
+                losses[k] = metrics["loss"]
+        if losses:
+            opt_state = self._update_on_validation(state.opt_state, losses)
+            state = state.replace(opt_state=opt_state)
+        return state, scores

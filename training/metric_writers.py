@@ -12,10 +12,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
@@ -28,39 +27,12 @@ UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
 RECORD_HEADER, RECORD_FOOTER = 12, 4
 
 
-class AppendOnlyFile:
-    """A file that grows at its end, in a folder or in a bucket.
-
-    An object of a bucket cannot grow: it is uploaded whole, at most twice a minute
-    and at every `flush`.
-    """
-
-    def __init__(self, path: Path | epath.Path):
-        self.path = path
-        self.remote = is_remote(path)
-        if self.remote:
-            self._content = path.read_bytes() if path.exists() else b""
-            self._uploaded = time.monotonic()
-
-    def append(self, content: bytes) -> None:
-        """Adds bytes at the end of the file."""
-        if not self.remote:
-            with self.path.open("ab") as file:
-                file.write(content)
-            return
-        self._content += content
-        if time.monotonic() - self._uploaded > UPLOAD_INTERVAL:
-            self.flush()
-
-    def flush(self) -> None:
-        """Returns when everything appended would outlive this process."""
-        if self.remote:
-            self.path.write_bytes(self._content)
-            self._uploaded = time.monotonic()
-
-
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, each step of a split once."""
+    """metrics.jsonl: one JSON object a line, each step of a split once.
+
+    An object of a bucket cannot grow: there the file is uploaded whole, at most twice
+    a minute and at every `flush`.
+    """
 
     def __init__(self, path: Path, last: dict[str, int]):
         """Drops lines after the newest checkpoint, and damaged lines.
@@ -86,7 +58,10 @@ class MetricsFile:
                 draft = path.with_suffix(".draft")
                 draft.write_text("".join(kept), encoding="utf8")
                 draft.replace(path)
-        self.file = AppendOnlyFile(path)
+        self.path, self._content = path, None
+        if is_remote(path):
+            self._content = path.read_bytes() if path.exists() else b""
+            self._uploaded = time.monotonic()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Adds a line; values that are not finite become null."""
@@ -94,12 +69,20 @@ class MetricsFile:
             name: value if math.isfinite(value) else None
             for name, value in metrics.items()
         }
-        line = json.dumps({"step": step, "split": split, **values})
-        self.file.append(f"{line}\n".encode())
+        line = json.dumps({"step": step, "split": split, **values}) + "\n"
+        if self._content is None:
+            with self.path.open("ab") as file:
+                file.write(line.encode())
+            return
+        self._content += line.encode()
+        if time.monotonic() - self._uploaded > UPLOAD_INTERVAL:
+            self.flush()
 
     def flush(self) -> None:
         """Returns when all lines would outlive this process."""
-        self.file.flush()
+        if self._content is not None:
+            self.path.write_bytes(self._content)
+            self._uploaded = time.monotonic()
 
 
 def parse_metrics_line(line: str) -> dict | None:
@@ -117,10 +100,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, last: dict[str, int]):
         """Drops events after the newest checkpoint; see `MetricsFile`."""
-        drop_events(
-            folder,
-            lambda step, tag: step > last.get(tag.partition("/")[0], -1),
-        )
+        drop_events(folder, last)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.local_folder = folder, folder
         if is_remote(folder):  # events are written locally and uploaded
@@ -133,9 +113,8 @@ class TensorBoard:
         """Writes one scalar for each metric."""
         for name, value in metrics.items():
             summary = scalar(f"{split}/{name}", value)
-            self.writer.write_event(
-                Event(step=step, wall_time=time.time(), summary=summary)
-            )
+            event = Event(step=step, wall_time=time.time(), summary=summary)
+            self.writer.write_event(event)
         self.writer.flush()
 
     def flush(self) -> None:
@@ -159,14 +138,18 @@ def read_events(content: bytes) -> Iterator[tuple[bytes, Event]]:
         start = end
 
 
-def drop_events(folder: Path, is_stale: Callable[[int, str], bool]) -> None:
-    """Removes scalars for which `is_stale(step, tag)` holds from all event files."""
+def drop_events(folder: Path, last: dict[str, int]) -> None:
+    """Removes scalars after the newest step of their split from all event files."""
+
+    def is_stale(event, tag):
+        return event.step > last.get(tag.partition("/")[0], -1)
+
     for path in sorted(folder.glob("events.out.tfevents.*")):
         content = path.read_bytes()
         kept = b"".join(
             record
             for record, event in read_events(content)
-            if not any(is_stale(event.step, value.tag) for value in event.summary.value)
+            if not any(is_stale(event, value.tag) for value in event.summary.value)
         )
         if kept != content:
             draft = path.with_name(f"draft.{path.name}")
@@ -207,8 +190,8 @@ class Console:
         seconds = (time.monotonic() - self.start) / done * (self.steps - step)
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
-        clock = f"{minutes}:{seconds:02}"
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else clock
+        clock = f"{minutes:02}:{seconds:02}"
+        return f"{hours}:{clock}" if hours else clock.removeprefix("0")
 
 
 class MetricWriters:
@@ -231,13 +214,15 @@ class MetricWriters:
           steps: the step at which training ends.
           silent: write nothing, since another process of the run does.
         """
-        self.all = ()
-        if not silent:
-            self.all = (
+        self.all = (
+            ()
+            if silent
+            else (
                 MetricsFile(workdir / "metrics.jsonl", last),
                 TensorBoard(workdir / "tensorboard", last),
                 Console(steps, step),
             )
+        )
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes the metrics of a split with every writer."""

@@ -63,15 +63,6 @@ class TrainProgress:
     best_score: float | None = None
     evals_since_best: int = 0
 
-    @classmethod
-    def from_json(cls, document: dict) -> "TrainProgress":
-        """Restores what `to_json` returned."""
-        return cls(**document)
-
-    def to_json(self) -> dict:
-        """Returns a copy for a checkpoint."""
-        return dataclasses.asdict(self)
-
     def reset_nonfinite(self, limit: int) -> None:
         """Lets a run that `limit` non-finite steps stopped try again."""
         if len(self.consecutive_nonfinite) >= limit:
@@ -88,11 +79,7 @@ class TrainProgress:
 
 
 class MetricLogger:
-    """Adds up the metrics of steps and writes a line every `log_every` steps.
-
-    The metrics of a step are read after the next one was dispatched, so that the
-    device has work while the host waits for them.
-    """
+    """Adds up the metrics of steps and writes a line every `log_every` steps."""
 
     def __init__(
         self,
@@ -110,31 +97,8 @@ class MetricLogger:
         """
         self.progress, self.write, self.log_every = progress, write, log_every
         self.peak_flops = peak_flops
-        self._pending: tuple[int, WeightedMetrics, float, int] | None = None
         self._data_wait = 0.0
         self._mark = time.monotonic()
-
-    def record(
-        self, step: int, metrics: WeightedMetrics, data_wait: float, flops: int = 0
-    ) -> None:
-        """Takes a step that was just dispatched, and adds the one before.
-
-        Args:
-          data_wait: seconds the step waited for its batch.
-          flops: FLOPs of the step.
-        """
-        self.flush()
-        self._pending = step, metrics, data_wait, flops
-
-    def flush(self, *, log: bool = False) -> None:
-        """Waits for the step dispatched last and adds it.
-
-        Args:
-          log: write a line whatever `log_every` says.
-        """
-        if self._pending is not None:
-            (step, metrics, *cost), self._pending = self._pending, None
-            self.add(step, jax.device_get(metrics), *cost, log=log)
 
     def add(
         self,
@@ -145,7 +109,13 @@ class MetricLogger:
         *,
         log: bool = False,
     ) -> None:
-        """Adds the metrics of a step, already on the host; may write a line."""
+        """Adds the metrics of a step, already on the host; may write a line.
+
+        Args:
+          data_wait: seconds the step waited for its batch.
+          flops: FLOPs of the step.
+          log: write a line whatever `log_every` says.
+        """
         progress = self.progress
         if float(metrics["nonfinite_steps"][0]):
             progress.nonfinite_steps += 1

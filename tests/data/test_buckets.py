@@ -15,7 +15,7 @@ from experiment import inference, restore, train
 from helpers import fake_bucket
 from helpers.small_runs import config
 from training.loop import ExitStatus
-from training.metric_writers import AppendOnlyFile
+from training.metric_writers import MetricsFile
 from utils.errors import UserError
 from utils.paths import resolve_path
 
@@ -133,17 +133,20 @@ def test_an_incomplete_upload_does_not_count_as_a_folder(bucket, tmp_path):
 
 
 def test_lines_are_appended_to_a_file_in_a_bucket(bucket):
-    path = epath.Path("gs://bucket/grows.txt")
-    file = AppendOnlyFile(path)
-    file.append(b"one\n")
+    def steps():
+        return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+    path = epath.Path("gs://bucket/grows.jsonl")
+    file = MetricsFile(path, {})
+    file.write(1, "train", {})
     file.flush()
-    file.append(b"two\n")
-    assert path.read_text() == "one\n"  # what is not flushed may wait
+    file.write(2, "train", {})
+    assert steps() == [1]  # what is not flushed may wait
     file.flush()
-    again = AppendOnlyFile(path)
-    again.append(b"three\n")
+    again = MetricsFile(path, {"train": 2})
+    again.write(3, "train", {})
     again.flush()
-    assert path.read_text() == "one\ntwo\nthree\n"
+    assert steps() == [1, 2, 3]
 
 
 def test_a_missing_package_for_a_bucket_is_named(monkeypatch):

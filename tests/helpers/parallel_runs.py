@@ -162,7 +162,9 @@ class Case:
         """The training on a layout, and where its state lies."""
         if layout not in self.places:
             training = self.training(layout)
-            places = training.partitioner.shardings(training.make_state)
+            places = training.partitioner.shardings_of(
+                jax.eval_shape(training.make_state)
+            )
             self.places[layout] = training, places
         return self.places[layout]
 

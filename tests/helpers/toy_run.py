@@ -74,7 +74,7 @@ class Toy:
         progress = TrainProgress()
         if found := checkpoints.restore_newest({"state": state, "carry": carry}):
             state, carry = found[0]["state"], found[0]["carry"]
-            progress = TrainProgress.from_json(found[1])
+            progress = TrainProgress(**found[1])
             progress.reset_nonfinite(self.max_nonfinite_steps)
 
         def moment(kind, k):
@@ -108,17 +108,20 @@ class Toy:
         )
         last = {"train": progress.last_logged, "validation": progress.last_validated}
         writers = MetricWriters(self.folder, last, step=0, steps=self.steps)
+        record = RunRecord(settings, progress, writers, checkpoints, 1e9)
+        statuses = []
         loop = TrainLoop(
             settings=settings,
-            record=RunRecord(settings, progress, writers, checkpoints, 1e9),
+            records=[record],
             step=stepping,
             batch=making,
             checkpoint_state=lambda state, carry: {"state": state, "carry": carry},
             validate=validate,
             flops=lambda k, batch: 1000 + k,
+            on_exit=lambda _, status: statuses.append(status),
         )
         try:
-            return loop.train(state, carry)
+            return loop.train(state, carry), *statuses
         finally:
             checkpoints.manager.wait_until_finished()
 

@@ -40,33 +40,25 @@ class Average(NamedTuple):
     recent: Float[Array, "N"]
     best: Float[Array, ""]
 
+    def after_step(self, params: PyTree) -> "Average":
+        """Adds the parameters after a step to the mean, once triggered."""
+        count = self.count + self.is_triggered
 
-def init_average(params: PyTree, interval: int) -> Average:
-    """Returns the state before the first step.
+        def move(mean, value):
+            moved = mean + (value - mean) / jnp.maximum(count, 1)
+            return jnp.where(self.is_triggered, moved, mean)
 
-    Args:
-      params: parameters to average.
-      interval: n, validations without improvement before the trigger.
-    """
-    return Average(
-        mean=jax.tree.map(jnp.zeros_like, params),
-        count=jnp.zeros((), jnp.int32),
-        is_triggered=jnp.zeros((), bool),
-        recent=jnp.full(interval, jnp.inf, jnp.float32),
-        best=jnp.full((), jnp.inf, jnp.float32),
-    )
+        mean = jax.tree.map(move, self.mean, params)
+        return self._replace(mean=mean, count=count)
 
-
-def update_average(average: Average, params: PyTree) -> Average:
-    """Adds the parameters after a step to the mean, once triggered."""
-    count = average.count + average.is_triggered
-
-    def move(mean, value):
-        moved = mean + (value - mean) / jnp.maximum(count, 1)
-        return jnp.where(average.is_triggered, moved, mean)
-
-    mean = jax.tree.map(move, average.mean, params)
-    return average._replace(mean=mean, count=count)
+    def after_validation(self, loss: Float[Array, ""]) -> "Average":
+        """Starts averaging if the loss meets the condition; NaN counts as inf."""
+        loss = jnp.where(jnp.isnan(loss), jnp.inf, loss)
+        return self._replace(
+            is_triggered=self.is_triggered | (loss > self.best),
+            recent=jnp.roll(self.recent, -1).at[-1].set(loss),
+            best=jnp.minimum(self.best, self.recent[0]),
+        )
 
 
 class AveragedState(NamedTuple):
@@ -79,27 +71,28 @@ class AveragedState(NamedTuple):
 def with_averaging(
     optimizer: optax.GradientTransformationExtraArgs, interval: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the parameters that an optimiser produces, frozen ones included."""
+    """Averages the parameters that an optimiser produces, frozen ones included.
+
+    Args:
+      interval: n, validations without improvement before the trigger.
+    """
 
     def init(params):
-        return AveragedState(optimizer.init(params), init_average(params, interval))
+        average = Average(
+            mean=jax.tree.map(jnp.zeros_like, params),
+            count=jnp.zeros((), jnp.int32),
+            is_triggered=jnp.zeros((), bool),
+            recent=jnp.full(interval, jnp.inf, jnp.float32),
+            best=jnp.full((), jnp.inf, jnp.float32),
+        )
+        return AveragedState(optimizer.init(params), average)
 
     def update(updates, state, params, **extra_args):
         updates, inner = optimizer.update(updates, state.inner, params, **extra_args)
         params = optax.apply_updates(params, updates)
-        return updates, AveragedState(inner, update_average(state.average, params))
+        return updates, AveragedState(inner, state.average.after_step(params))
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def maybe_trigger(average: Average, loss: Float[Array, ""]) -> Average:
-    """Starts averaging if a validation loss meets the condition; NaN counts as inf."""
-    loss = jnp.where(jnp.isnan(loss), jnp.inf, loss)
-    return average._replace(
-        is_triggered=average.is_triggered | (loss > average.best),
-        recent=jnp.roll(average.recent, -1).at[-1].set(loss),
-        best=jnp.minimum(average.best, average.recent[0]),
-    )
 
 
 class Plateau(NamedTuple):
@@ -121,57 +114,49 @@ class Plateau(NamedTuple):
     patience: Int[Array, ""]
     min_scale: Float[Array, ""]
 
+    @classmethod
+    def create(cls, factor: float, patience: int, min_scale: float) -> "Plateau":
+        """Returns the state before the first validation."""
+        return cls(
+            scale=jnp.ones(()),
+            best=jnp.full((), jnp.inf, jnp.float32),
+            num_bad_evals=jnp.zeros((), jnp.int32),
+            factor=jnp.asarray(factor, jnp.float32),
+            patience=jnp.asarray(patience, jnp.int32),
+            min_scale=jnp.asarray(min_scale, jnp.float32),
+        )
 
-def init_plateau(factor: float, patience: int, min_scale: float = 0.0) -> Plateau:
-    """Returns the state before the first validation."""
-    return Plateau(
-        scale=jnp.ones(()),
-        best=jnp.full((), jnp.inf, jnp.float32),
-        num_bad_evals=jnp.zeros((), jnp.int32),
-        factor=jnp.asarray(factor, jnp.float32),
-        patience=jnp.asarray(patience, jnp.int32),
-        min_scale=jnp.asarray(min_scale, jnp.float32),
-    )
-
-
-def update_plateau(plateau: Plateau, loss: Float[Array, ""]) -> Plateau:
-    """Returns the state after a validation; NaN and an equal loss do not improve."""
-    is_better = loss < plateau.best
-    num_bad_evals = jnp.where(is_better, 0, plateau.num_bad_evals + 1)
-    is_over = num_bad_evals >= plateau.patience
-    reduced = jnp.maximum(plateau.scale * plateau.factor, plateau.min_scale)
-    return plateau._replace(
-        scale=jnp.where(is_over, reduced, plateau.scale),
-        best=jnp.where(is_better, loss, plateau.best),
-        num_bad_evals=jnp.where(is_over, 0, num_bad_evals),
-    )
+    def after_validation(self, loss: Float[Array, ""]) -> "Plateau":
+        """Returns the next state; NaN and an equal loss do not improve."""
+        is_better = loss < self.best
+        num_bad_evals = jnp.where(is_better, 0, self.num_bad_evals + 1)
+        is_over = num_bad_evals >= self.patience
+        reduced = jnp.maximum(self.scale * self.factor, self.min_scale)
+        return self._replace(
+            scale=jnp.where(is_over, reduced, self.scale),
+            best=jnp.where(is_better, loss, self.best),
+            num_bad_evals=jnp.where(is_over, 0, num_bad_evals),
+        )
 
 
 def lr_scale(opt_state: PyTree) -> Float[Array, ""] | float:
     """Returns the factor of the learning rate in an optimiser state; 1 without one."""
-    nodes = jax.tree.leaves(opt_state, is_leaf=_is_plateau)
-    scales = [node.scale for node in nodes if _is_plateau(node)]
-    return scales[0] if scales else 1.0
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, Plateau))
+    return next((node.scale for node in nodes if isinstance(node, Plateau)), 1.0)
 
 
-def _is_plateau(node: PyTree) -> bool:
-    return isinstance(node, Plateau)
-
-
-# From the type of a node in an optimiser state to its update after a validation.
-VALIDATION_HOOKS = {Average: maybe_trigger, Plateau: update_plateau}
+def depends_on_validation(node: PyTree) -> bool:
+    """Whether a node of an optimiser state has the method `after_validation`."""
+    return isinstance(node, Average | Plateau)
 
 
 def update_on_validation(opt_state: PyTree, loss: Float[Array, ""]) -> PyTree:
-    """Applies `VALIDATION_HOOKS` to all nodes of an optimiser state."""
+    """Updates all nodes of an optimiser state that depend on validation losses."""
 
-    def has_hook(node):
-        return type(node) in VALIDATION_HOOKS
+    def update(node):
+        return node.after_validation(loss) if depends_on_validation(node) else node
 
-    def apply(node):
-        return VALIDATION_HOOKS[type(node)](node, loss) if has_hook(node) else node
-
-    return jax.tree.map(apply, opt_state, is_leaf=has_hook)
+    return jax.tree.map(update, opt_state, is_leaf=depends_on_validation)
 
 
 def on_validation(opt_state: PyTree, loss: float) -> PyTree:

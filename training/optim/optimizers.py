@@ -1,17 +1,17 @@
 """Optimisers by name: gradient transformations and the learning rate."""
 
 import math
+import operator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
-from training.optim.adafactor import scale_by_adafactor
-from training.optim.on_validation import Plateau, init_plateau, lr_scale, with_averaging
+from training.optim.on_validation import Plateau, lr_scale, with_averaging
 from training.optim.param_groups import (
-    Scales,
     check_pattern_syntax,
     freeze,
     hidden_matrix_mask,
@@ -19,11 +19,11 @@ from training.optim.param_groups import (
     map_named,
     name_mask,
     num_input_axes,
-    other_params_mask,
 )
 from training.optim.schedules import Schedule, make_schedule
 from utils.errors import UserError
 
+FRACTIONS = ("b1", "b2", "rho", "momentum", "muon_momentum", "ema_decay")  # below 1
 MUON_RMS = 0.2  # root mean square of a Muon update: about that of Adam
 
 
@@ -51,15 +51,10 @@ def make_optimizer(
         raise UserError(
             f"Unknown optim.name {cfg.name!r}; choose one of {', '.join(OPTIMIZERS)}"
         )
-    clip = []
+    parts = [*OPTIMIZERS[cfg.name](cfg), scale_by_learning_rate(schedule, cfg)]
     if not is_static_zero(cfg.clip_norm):
-        clip = [optax.clip_by_global_norm(cfg.clip_norm)]
-    plateau = None
-    if cfg.schedule == "plateau":
-        plateau = cfg.plateau_factor, cfg.plateau_patience, cfg.final_lr_ratio
-    rate = scale_by_learning_rate(schedule, cfg.lr_scales, plateau)
-    chain = optax.chain(*clip, *OPTIMIZERS[cfg.name](cfg), rate)
-    optimizer = freeze(chain, cfg.freeze)
+        parts.insert(0, optax.clip_by_global_norm(cfg.clip_norm))
+    optimizer = freeze(optax.chain(*parts), cfg.freeze)
     if cfg.name == "nt_asgd":
         optimizer = with_averaging(optimizer, cfg.non_monotone_interval)
     return optimizer, schedule
@@ -71,26 +66,14 @@ def check_ranges(cfg: ConfigDict) -> None:
     Raises:
       UserError: a number is out of range.
     """
-    decays = {  # fractions below 1
-        "b1": cfg.b1,
-        "b2": cfg.b2,
-        "rho": cfg.rho,
-        "momentum": cfg.momentum,
-        "muon_momentum": cfg.muon_momentum,
-        "ema_decay": cfg.ema_decay,
-        "plateau_factor": cfg.plateau_factor,
-    }
     ranges = {
-        "lr": (cfg.lr, 0, math.inf),
-        "eps": (cfg.eps, 0, math.inf),
-        "weight_decay": (cfg.weight_decay, 0, math.inf),
-        "plateau_patience": (cfg.plateau_patience, 1, math.inf),
-        "non_monotone_interval": (cfg.non_monotone_interval, 1, math.inf),
-        "final_lr_ratio": (cfg.final_lr_ratio, 0, 1),
-        "wsd_decay_fraction": (cfg.wsd_decay_fraction, 0, 1),
-        **{key: (value, 0, math.nextafter(1, 0)) for key, value in decays.items()},
+        **dict.fromkeys(("lr", "eps", "weight_decay"), (0, math.inf)),
+        **dict.fromkeys(("plateau_patience", "non_monotone_interval"), (1, math.inf)),
+        **dict.fromkeys(("final_lr_ratio", "wsd_decay_fraction"), (0, 1)),
+        **dict.fromkeys((*FRACTIONS, "plateau_factor"), (0, math.nextafter(1, 0))),
     }
-    for key, (value, low, high) in ranges.items():
+    for key, (low, high) in ranges.items():
+        value = cfg[key]
         if isinstance(value, int | float) and not (
             low <= value <= high and value < math.inf
         ):
@@ -104,26 +87,24 @@ def is_static_zero(value: Any) -> bool:
 
 
 def scale_by_learning_rate(
-    schedule: Schedule, scales: Scales, plateau: tuple[float, int, float] | None
+    schedule: Schedule, cfg: ConfigDict
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by minus the learning rate of their group.
-
-    Args:
-      schedule: from a step to the learning rate.
-      scales: pairs of a pattern and a factor of the rate.
-      plateau: arguments of `init_plateau`; None: validations do not change the rate.
-    """
+    """Multiplies updates by minus the learning rate of their group."""
 
     def init(params):
         del params
-        return init_plateau(*plateau) if plateau else optax.EmptyState()
+        if cfg.schedule != "plateau":  # validations do not change the rate
+            return optax.EmptyState()
+        return Plateau.create(
+            cfg.plateau_factor, cfg.plateau_patience, cfg.final_lr_ratio
+        )
 
     def update(updates, state, params=None, *, step, **extra_args):
         del params, extra_args
         rate = learning_rate(schedule, state, step)
 
         def scale(name, leaf):
-            return (-rate * lr_factor(name, scales)).astype(leaf.dtype) * leaf
+            return (-rate * lr_factor(name, cfg.lr_scales)).astype(leaf.dtype) * leaf
 
         return map_named(scale, updates), state
 
@@ -170,7 +151,10 @@ def muon(cfg: ConfigDict) -> list[optax.GradientTransformation]:
     )
     return [
         optax.masked(matrices, hidden_matrix_mask),
-        optax.masked(adam(cfg), other_params_mask),
+        optax.masked(
+            adam(cfg),
+            lambda params: jax.tree.map(operator.not_, hidden_matrix_mask(params)),
+        ),
     ]
 
 
@@ -190,10 +174,17 @@ def scale_to_adam(name: str, update: Float[Array, "..."]) -> Float[Array, "..."]
     return MUON_RMS * math.sqrt(max(sides)) * update
 
 
+def adafactor(cfg: ConfigDict) -> list[optax.GradientTransformation]:
+    """Adafactor (Shazeer and Stern 2018) with decoupled weight decay."""
+    from training.optim.adafactor import scale_by_adafactor  # most runs do without
+
+    return [scale_by_adafactor(), weight_decay(cfg)]
+
+
 OPTIMIZERS = {
     "adamw": lambda cfg: [adam(cfg), weight_decay(cfg)],
     "adam": lambda cfg: [adam(cfg)],
-    "adafactor": lambda cfg: [scale_by_adafactor(), weight_decay(cfg)],
+    "adafactor": adafactor,
     "adadelta": lambda cfg: [optax.scale_by_adadelta(cfg.rho, cfg.eps)],
     "sgd": sgd,
     "lion": lambda cfg: [optax.scale_by_lion(cfg.b1, cfg.b2), weight_decay(cfg)],

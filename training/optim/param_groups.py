@@ -44,14 +44,11 @@ def is_match(pattern: str, name: str) -> bool:
     return bool(pattern) and re.search(pattern, name) is not None
 
 
-def name_mask(pattern: str) -> Callable[[PyTree], PyTree]:
-    """Returns a function from parameters to a mask, True where it matches."""
-    return lambda params: map_named(lambda name, _: is_match(pattern, name), params)
-
-
-def inverse_mask(pattern: str) -> Callable[[PyTree], PyTree]:
-    """Returns a function from parameters to a mask, False where it matches."""
-    return lambda params: map_named(lambda name, _: not is_match(pattern, name), params)
+def name_mask(pattern: str, *, matched: bool = True) -> Callable[[PyTree], PyTree]:
+    """Returns a function from parameters to a mask: `matched` where names match."""
+    return lambda params: map_named(
+        lambda name, _: is_match(pattern, name) is matched, params
+    )
 
 
 def lr_factor(name: str, scales: Scales) -> float:
@@ -69,7 +66,7 @@ def freeze(
     if not pattern:
         return optimizer
     return optax.chain(
-        optax.masked(optimizer, inverse_mask(pattern)),
+        optax.masked(optimizer, name_mask(pattern, matched=False)),
         optax.masked(optax.set_to_zero(), name_mask(pattern)),
     )
 
@@ -84,7 +81,8 @@ def check_pattern_syntax(cfg: ConfigDict) -> list[tuple[str, str]]:
     found = [("freeze", cfg.freeze), ("weight_decay_params", cfg.weight_decay_params)]
     for pair in cfg.lr_scales:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-        if not (is_pair and isinstance(pair[0], str) and _is_factor(pair[1])):
+        is_pair = is_pair and isinstance(pair[0], str)
+        if not (is_pair and type(pair[1]) in (int, float) and pair[1] >= 0):
             raise UserError(
                 f"optim.lr_scales has {pair!r}: each entry must be a pair of a pattern "
                 "and a factor of 0 or more, such as ('embedding', 0.1)"
@@ -100,17 +98,8 @@ def check_pattern_syntax(cfg: ConfigDict) -> list[tuple[str, str]]:
     return found
 
 
-def _is_factor(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value >= 0
-
-
 def check_patterns(cfg: ConfigDict, params: PyTree) -> None:
     """Checks the patterns of `cfg.optim` against the parameters of a model.
-
-    Args:
-      cfg: the section `cfg.optim`.
-      params: parameters or their shapes.
 
     Raises:
       UserError: a pattern matches no parameter, or all parameters are frozen.
@@ -148,20 +137,14 @@ def num_input_axes(name: str, shape: tuple[int, ...]) -> int:
     return inputs if min(sides) > 1 else 0
 
 
-def is_hidden_matrix(name: str, leaf: PyTree) -> bool:
-    """Returns whether a parameter is a matrix of a hidden layer.
-
-    Embeddings and output layers, which are called tables, are not.
-    """
-    shape = np.shape(meta.unbox(leaf))
-    return name.split("/")[-1] in HIDDEN_MATRICES and num_input_axes(name, shape) > 0
-
-
 def hidden_matrix_mask(params: PyTree) -> PyTree:
-    """Returns a mask that is True for the matrices of hidden layers."""
-    return map_named(is_hidden_matrix, params)
+    """Returns a mask that is True for the matrices of hidden layers.
 
+    Embeddings and output layers, which are called tables, are none.
+    """
 
-def other_params_mask(params: PyTree) -> PyTree:
-    """Returns the inverse of `hidden_matrix_mask`."""
-    return jax.tree.map(lambda is_hidden: not is_hidden, hidden_matrix_mask(params))
+    def is_hidden(name, leaf):
+        inputs = num_input_axes(name, np.shape(meta.unbox(leaf)))
+        return name.split("/")[-1] in HIDDEN_MATRICES and inputs > 0
+
+    return map_named(is_hidden, params)

@@ -32,16 +32,15 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
     Raises:
       UserError: unknown schedule, or "noam" without warm-up.
     """
+    start, last = cfg.warmup, cfg.final_lr_ratio
     shapes = {
-        "constant": constant,
-        "linear": lambda: linear(cfg.warmup, steps, cfg.final_lr_ratio),
-        "cosine": lambda: cosine(cfg.warmup, steps, cfg.final_lr_ratio),
-        "rsqrt": lambda: rsqrt(cfg.warmup),
-        "noam": lambda: noam(cfg.warmup, width),
-        "wsd": lambda: wsd(
-            cfg.warmup, steps, cfg.final_lr_ratio, cfg.wsd_decay_fraction
-        ),
-        "plateau": constant,  # times `lr_scale` of on_validation.py
+        "constant": lambda: jnp.ones_like,
+        "linear": lambda: linear(start, steps, last),
+        "cosine": lambda: cosine(start, steps, last),
+        "rsqrt": lambda: rsqrt(start),
+        "noam": lambda: noam(start, width),
+        "wsd": lambda: wsd(start, steps, last, cfg.wsd_decay_fraction),
+        "plateau": lambda: jnp.ones_like,  # times `lr_scale` of on_validation.py
     }
     if cfg.schedule not in shapes:
         raise UserError(
@@ -57,11 +56,6 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
         return cfg.lr * shape(jnp.maximum(step, warmup - 1)) * rise
 
     return schedule
-
-
-def constant() -> Schedule:
-    """Returns a shape that is 1 at every step."""
-    return jnp.ones_like
 
 
 def linear(begin: int, end: int, last: float) -> Schedule:

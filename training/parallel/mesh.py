@@ -84,19 +84,17 @@ def param_shardings(boxed: PyTree, mesh: AnyMesh) -> PyTree:
 
     Args:
       boxed: shapes with the names of their logical axes.
-      mesh: the device mesh.
     """
+
+    def divisible(leaf, sharding):
+        axes = [
+            axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None
+            for i, axis in enumerate(sharding.spec)
+        ]
+        return NamedSharding(mesh, P(*axes))
+
     wanted = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
-    return jax.tree.map(_divisible, nn.meta.unbox(boxed), wanted)
-
-
-def _divisible(leaf, sharding: NamedSharding) -> NamedSharding:
-    mesh = sharding.mesh
-    axes = [
-        axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None
-        for i, axis in enumerate(sharding.spec)
-    ]
-    return NamedSharding(mesh, P(*axes))
+    return jax.tree.map(divisible, nn.meta.unbox(boxed), wanted)
 
 
 def fully_replicated(tree: PyTree) -> PyTree:

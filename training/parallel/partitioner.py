@@ -1,5 +1,6 @@
 """Partitioning under `jit`: one program, sharded over a device mesh by the compiler."""
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -48,13 +49,9 @@ class JitPartitioner:
 
     def init(self, make: Callable[[], PyTree]) -> PyTree:
         """Makes a state with its sharding; no device holds more than its shards."""
-        shardings = self.shardings(make)
+        shardings = self.shardings_of(jax.eval_shape(make))
         with jax.set_mesh(self.mesh):
             return jax.jit(lambda: nn.meta.unbox(make()), out_shardings=shardings)()
-
-    def shardings(self, make: Callable[[], PyTree]) -> PyTree:
-        """Returns the sharding of each leaf of the state that `make` returns."""
-        return self.shardings_of(jax.eval_shape(make))
 
     def shardings_of(self, boxed: PyTree) -> PyTree:
         """Returns the sharding of each leaf, from shapes with the names of axes."""
@@ -84,13 +81,10 @@ class JitPartitioner:
     def compile(self, step: Step, state: PyTree, carry: PyTree, *, shapes: int) -> Step:
         """Compiles a step under jit; it donates the state and the carry.
 
-        Outputs have the shardings of `state` and `carry`, so that a step's outputs are
-        inputs of the next without compiling again.
+        Outputs have the shardings of the examples `state` and `carry`, so that a
+        step's outputs are inputs of the next without compiling again.
 
         Args:
-          step: the step to compile.
-          state: example of the state, with its sharding.
-          carry: example of the carry, with its sharding.
           shapes: number of batch shapes. More compilations raise RuntimeError, since
             they would slow a run without notice.
         """
@@ -106,9 +100,7 @@ class JitPartitioner:
         call.cache_size = jitted._cache_size
         return call
 
-    def lower(
-        self, step: Step, state: PyTree, carry: PyTree, batch: PyTree
-    ) -> jax.stages.Lowered:
+    def lower(self, step: Step, state, carry, batch) -> jax.stages.Lowered:
         """Lowers the step for shapes with shardings; their devices need not exist."""
         with self._call_context():
             return self._jitted(step, state, carry).lower(state, carry, batch)
@@ -138,7 +130,6 @@ class JitPartitioner:
         return step
 
     def _call_context(self) -> AbstractContextManager:
-        """Returns the context of a call of the compiled step."""
         return mesh_context(self.mesh)
 
     def evaluation(self) -> AbstractContextManager:
@@ -153,7 +144,7 @@ class JitPartitioner:
         """Puts a batch on the devices, padded with rows of zeros (weight 0)."""
         rows = len(next(iter(batch.values())))
         return self.make_global_batch(
-            lambda rows: {k: v[rows] for k, v in batch.items()}, rows
+            lambda part: {name: leaf[part] for name, leaf in batch.items()}, rows
         )
 
     def make_global_batch(
@@ -166,13 +157,13 @@ class JitPartitioner:
           rows: size of the whole batch.
         """
         padded = self.pad_batch_size(rows)
-        places = self.rows.addressable_devices_indices_map((padded,)).values()
-        bounds = [place.indices(padded) for (place,) in places]
-        first, last = min(b[0] for b in bounds), max(b[1] for b in bounds)
+        slices = self.rows.addressable_devices_indices_map((padded,)).values()
+        starts, stops, _ = zip(*(one.indices(padded) for (one,) in slices), strict=True)
+        first, last = min(starts), max(stops)
 
-        def place(leaf):
-            spare = [(0, last - first - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
-            filled = np.pad(leaf, spare)
+        def put(leaf):
+            padding = [(0, last - first - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
+            filled = np.pad(leaf, padding)
 
             def shard(index):
                 start, stop, _ = index[0].indices(padded)
@@ -181,16 +172,11 @@ class JitPartitioner:
             shape = (padded, *leaf.shape[1:])
             return jax.make_array_from_callback(shape, self.rows, shard)
 
-        found = part(slice(min(first, rows), min(last, rows)))
-        return {name: place(leaf) for name, leaf in found.items()}
+        local = part(slice(min(first, rows), min(last, rows)))
+        return {name: put(leaf) for name, leaf in local.items()}
 
     def init_carry(self, make: Callable[[int], PyTree], rows: int) -> PyTree:
-        """Makes a carry of padded batch size with its sharding.
-
-        Args:
-          make: from a batch size to a carry.
-          rows: batch size before padding.
-        """
+        """Makes the carry `make(batch size)`, padded, with its sharding."""
         padded = self.pad_batch_size(rows)
         return self._jit(lambda: make(padded))()
 
@@ -199,7 +185,10 @@ class JitPartitioner:
         if self.pad_batch_size(rows) == rows:
             return carry
         if rows not in self._strip:  # compiled once, not at every save
-            self._strip[rows] = self._jit(lambda carry: first_rows(carry, rows))
+            first = functools.partial(
+                jax.tree.map, lambda leaf: leaf[:rows] if leaf.ndim else leaf
+            )
+            self._strip[rows] = self._jit(first)
         return self._strip[rows](carry)
 
     def carry_from_checkpoint(self, stored: PyTree, fresh: PyTree) -> PyTree:
@@ -213,10 +202,7 @@ class JitPartitioner:
         def fill(old, new):
             return jnp.concatenate([old, new[len(old) :]]) if old.ndim else old
 
-        def join(stored, fresh):
-            return jax.tree.map(fill, stored, fresh)
-
-        return self._jit(join)(stored, fresh)
+        return self._jit(functools.partial(jax.tree.map, fill))(stored, fresh)
 
     def _jit(self, make: Callable) -> Callable:
         """Compiles a function whose results are sharded by rows where rows divide."""
@@ -225,8 +211,9 @@ class JitPartitioner:
         def call(*inputs):
             nonlocal compiled
             if compiled is None:
-                places = jax.tree.map(self._row_sharding, jax.eval_shape(make, *inputs))
-                compiled = jax.jit(make, out_shardings=places)
+                shapes = jax.eval_shape(make, *inputs)
+                shardings = jax.tree.map(self._row_sharding, shapes)
+                compiled = jax.jit(make, out_shardings=shardings)
             return compiled(*inputs)
 
         return call
@@ -244,11 +231,6 @@ def _with_sharding(leaf, sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def first_rows(tree: PyTree, rows: int) -> PyTree:
-    """Returns the first rows of leaves [B, ...]; scalar leaves are unchanged."""
-    return jax.tree.map(lambda leaf: leaf[:rows] if leaf.ndim else leaf, tree)
-
-
 def make_partitioner(
     cfg: ConfigDict, *, num_microbatches: int = 1, devices: Devices = None
 ) -> JitPartitioner:
@@ -264,13 +246,11 @@ def make_partitioner(
     Raises:
       UserError: unknown mode, or a mesh that does not fit the devices.
     """
-    from training.parallel.pmap import PmapPartitioner  # a subclass of the above
+    options = {"num_microbatches": num_microbatches, "devices": devices}
+    if cfg.mode == "jit":
+        return JitPartitioner(cfg, **options)
+    if cfg.mode == "pmap":
+        from training.parallel.pmap import PmapPartitioner  # a subclass of the above
 
-    partitioners = {"jit": JitPartitioner, "pmap": PmapPartitioner}
-    if cfg.mode not in partitioners:
-        raise UserError(
-            f"Unknown parallel.mode {cfg.mode!r}; "
-            f"choose one of {', '.join(partitioners)}"
-        )
-    make = partitioners[cfg.mode]
-    return make(cfg, num_microbatches=num_microbatches, devices=devices)
+        return PmapPartitioner(cfg, **options)
+    raise UserError(f"Unknown parallel.mode {cfg.mode!r}; choose one of jit, pmap")

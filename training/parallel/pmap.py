@@ -46,15 +46,18 @@ class PmapPartitioner(JitPartitioner):
             out_axes=(None, axes, None),
             devices=self.mesh.devices.flat,
         )
-        count = self._num_row_shards
+
+        def split(leaf):  # [B, ...] to [N, B / N, ...] for N devices
+            shape = self._num_row_shards, -1, *leaf.shape[1:]
+            return leaf.reshape(shape) if leaf.ndim else leaf
+
+        def merge(leaf):
+            return leaf.reshape(-1, *leaf.shape[2:]) if leaf.ndim else leaf
 
         def call(state, carry, batch):
-            state, carry, pairs = mapped(
-                state,
-                split_over_devices(carry, count),
-                split_over_devices(batch, count),
-            )
-            return state, merge_from_devices(carry), pairs
+            split_inputs = jax.tree.map(split, (carry, batch))
+            state, carry, metrics = mapped(state, *split_inputs)
+            return state, jax.tree.map(merge, carry), metrics
 
         return call
 
@@ -67,18 +70,3 @@ class PmapPartitioner(JitPartitioner):
 
     def _call_context(self) -> AbstractContextManager:
         return nullcontext()  # pmap has a mesh of its own
-
-
-def split_over_devices(tree: PyTree, count: int) -> PyTree:
-    """Reshapes leaves [B, ...] to [count, B / count, ...]; scalars are unchanged."""
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]) if leaf.ndim else leaf,
-        tree,
-    )
-
-
-def merge_from_devices(tree: PyTree) -> PyTree:
-    """Merges the device axis: the inverse of `split_over_devices`."""
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]) if leaf.ndim else leaf, tree
-    )

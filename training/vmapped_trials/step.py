@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
-from training.metrics import WeightedMetrics
-from training.optim.on_validation import VALIDATION_HOOKS, update_on_validation
+from training.optim.on_validation import depends_on_validation, update_on_validation
 from training.run_dir import flatten_config
 from training.step import Step, tree_where
 from utils.errors import UserError
@@ -124,18 +123,8 @@ def update_trials_on_validation(
 
 def needs_validation_loss(opt_state: PyTree) -> bool:
     """Whether a part of an optimizer's state depends on validation losses."""
-
-    def depends(node):
-        return type(node) in VALIDATION_HOOKS
-
-    return any(map(depends, jax.tree.leaves(opt_state, is_leaf=depends)))
-
-
-def select_trial_metrics(metrics: WeightedMetrics, trial: int) -> WeightedMetrics:
-    """Returns the metrics of one trial, given those of all on the host."""
-    return {
-        name: (value[trial], weight[trial]) for name, (value, weight) in metrics.items()
-    }
+    nodes = jax.tree.leaves(opt_state, is_leaf=depends_on_validation)
+    return any(map(depends_on_validation, nodes))
 
 
 def trial_mask(trials: Sequence[int], count: int) -> Bool[Array, "K"]:

@@ -48,7 +48,12 @@ def first_state(name):
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), boxed_shapes())
         return make_state(ones, optimizer)
 
-    return partitioner, optimizer, partitioner.shardings(make), partitioner.init(make)
+    return (
+        partitioner,
+        optimizer,
+        partitioner.shardings_of(jax.eval_shape(make)),
+        partitioner.init(make),
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -86,8 +86,7 @@ def lines(tmp_path, peak, monkeypatch, flops=(1000, 3000, 5000)):
         "nonfinite_steps": (jnp.zeros(()), jnp.ones(())),
     }
     for step, count in enumerate(flops, start=1):
-        logger.record(step, pairs, 0.0, count)
-    logger.flush(log=True)
+        logger.add(step, pairs, 0.0, count, log=step == len(flops))
     text = (tmp_path / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 

@@ -72,7 +72,7 @@ def go(folder, skipped, asked=()):
         stop_requests=ask,
         on_exit=on_exit,
     )
-    loop.train(partitioner.put(state), (), 0)
+    loop.train(partitioner.put(state), ())
     return ends
 
 
