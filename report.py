@@ -34,10 +34,15 @@ def main() -> None:
     paths = [path.strip() for path in RUNS.value if path.strip()]
     if not paths:
         raise UserError("--runs is empty: name run directories, --runs=DIR1,DIR2")
-    outputs = [output_path(name.strip()) for name in OUTPUT.value]
+    outputs = [Path(name.strip()).expanduser() for name in OUTPUT.value]
     if not outputs:
         raise UserError("--output is empty: name a file, --output=report.html")
 
+    for path in outputs:
+        if path == Path() or path.is_dir():
+            raise UserError(f"--output={path} is a directory: name a file in it")
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"--output={path} must end in one of {', '.join(SUFFIXES)}")
     from analysis.report import renderers
     from analysis.report.content import Content
     from analysis.report.tables import format_console_table
@@ -53,7 +58,11 @@ def main() -> None:
     for name, sweep in zip(names, content.sweeps, strict=True):
         texts[outputs[0].parent / f"best-{name}.py"] = sweep.best_config()
     for path, text in texts.items():
-        write(path, text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"--output={path}: {error.filename} is a file") from error
+        path.write_text(text, encoding="utf8")
     print(content.comparison.title)
     print(format_console_table(content.rows))
     for warning in content.warnings():
@@ -69,25 +78,6 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     while len({part[-length:] for part in parts}) < len(set(parts)):
         length += 1
     return ["-".join(part[-length:]) for part in parts]
-
-
-def output_path(name: str) -> Path:
-    """Returns the path of an output. Raises UserError for an unsupported one."""
-    path = Path(name).expanduser()
-    if not name or path.is_dir():
-        raise UserError(f"--output={name} is a directory: name a file in it")
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"--output={name} must end in one of {', '.join(SUFFIXES)}")
-    return path
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file and its folders. Raises UserError where a folder is a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--output={path}: {error.filename} is a file") from error
-    path.write_text(text, encoding="utf8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from data.tokenizers.base import Tokenizer
 from decoding.config import check_decode
 from models.registry import ARCHITECTURES
-from tasks.base import TASKS
+from tasks.base import MEMORY_KEYS, TASKS, Task
 from utils.errors import UserError
 
 
@@ -22,7 +22,7 @@ class Experiment:
     """Task and model of a config, with the tokenizers by side."""
 
     cfg: ConfigDict
-    task: Any
+    task: Task
     model: Any
     tokenizers: dict[str, Tokenizer]
 
@@ -56,23 +56,21 @@ def build_experiment(
       UserError: a name is unknown, a key does not fit, or the vocabulary is too
         small for the search.
     """
-    options = {"languages": languages} if languages else {}
+    keys = ("label_smoothing", "z_loss", "loss_fraction")
     task = get_task_class(cfg.task)(
         tokenizers,
-        label_smoothing=cfg.label_smoothing,
-        z_loss=cfg.z_loss,
-        loss_fraction=cfg.loss_fraction,
         document_order=cfg.data.document_order,
-        **options,
+        **{key: cfg[key] for key in keys},
+        **({"languages": languages} if languages else {}),
     )
     module = get_architecture(cfg.model.name)
     model = task.make_model(module, model_config(module.Config, cfg.model))
-    output = tokenizers.get("target", tokenizers.get("text"))
-    check_decode(cfg.decode, output.vocab_size)
+    output = "target" if "target" in tokenizers else "text"
+    check_decode(cfg.decode, tokenizers[output].vocab_size)
     return Experiment(cfg, task, model, tokenizers)
 
 
-def get_task_class(name: str) -> type:
+def get_task_class(name: str) -> type[Task]:
     """Returns the class `Task` of a task in `tasks.base.TASKS`."""
     return _lookup(TASKS, name, "task").Task
 
@@ -103,13 +101,9 @@ def example_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     if is_language_modeling(cfg):
         length = cfg.data.segment_length
         return {"tokens": array(length), "labels": array(length)}
-    return {
-        "source": array(9),
-        "source_mask": array(9, "bool"),
-        "target_in": array(7),
-        "target_mask": array(7, "bool"),
-        "labels": array(7),
-    }
+    source = {"source": array(9), "source_mask": array(9, "bool")}
+    target = {"target_in": array(7), "target_mask": array(7, "bool")}
+    return source | target | {"labels": array(7)}
 
 
 def model_config(schema: type, cfg: ConfigDict):
@@ -151,13 +145,8 @@ def evaluation_config(config, options: ConfigDict):
     Raises:
       UserError: the model has no such key, or refuses its value.
     """
-    given = {
-        "attention_window": options.attention_window,
-        "memory_length": options.memory_length,
-        "same_length": options.same_length,
-        "clamp_length": options.clamp_length,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
+    keys = ("attention_window", *MEMORY_KEYS)
+    changes = {key: options[key] for key in keys if options[key] is not None}
     for key, value in changes.items():
         if not hasattr(config, key):
             raise UserError(f"eval.{key}={value}: a {config.name} has no such key")

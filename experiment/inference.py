@@ -1,6 +1,7 @@
 """Evaluation and prediction with trained runs, one or an ensemble of several."""
 
 import dataclasses
+import operator
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,27 +58,21 @@ def open_runs(
 def _check_compatible(one: TrainedRun, other: TrainedRun) -> None:
     """Raises UserError where two runs cannot be in one ensemble."""
     both = f"an ensemble of {one.directory.path} and {other.directory.path}"
-    settings = {
-        "task": lambda run: run.experiment.cfg.task,
-        "data.document_order": lambda run: run.experiment.cfg.data.document_order,
-        "model.dtype": lambda run: run.experiment.cfg.model.dtype,
-    }
-    for key, value in settings.items():
-        if value(one) != value(other):
+    experiments = one.experiment, other.experiment
+    for key in ("task", "data.document_order", "model.dtype"):
+        first, second = (operator.attrgetter(key)(each.cfg) for each in experiments)
+        if first != second:
             raise UserError(
-                f"{both}: {key} is {value(one)!r} in one and {value(other)!r} in the "
+                f"{both}: {key} is {first!r} in one and {second!r} in the "
                 "other, and must be the same"
             )
-    documents = [
-        {side: dump_tokenizer(it) for side, it in run.experiment.tokenizers.items()}
-        for run in (one, other)
-    ]
-    for side in documents[0]:
-        if documents[0][side] != documents[1][side]:
-            sizes = [r.experiment.tokenizers[side].vocab_size for r in (one, other)]
+    for side in one.experiment.tokenizers:
+        first, second = (each.tokenizers[side] for each in experiments)
+        if dump_tokenizer(first) != dump_tokenizer(second):
             raise UserError(
-                f"{both}: their {side} vocabularies differ ({sizes[0]} and {sizes[1]} "
-                "tokens): train both with one, data.vocabulary=FILE or init_from"
+                f"{both}: their {side} vocabularies differ ({first.vocab_size} and "
+                f"{second.vocab_size} tokens): train both with one, "
+                "data.vocabulary=FILE or init_from"
             )
 
 
@@ -139,7 +134,7 @@ def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None
     directory.write_lines(f"samples/{name}.jsonl", samples)
     if samples:
         hypotheses = [sample["hypothesis"] for sample in samples]
-        for side, lines in {"hypotheses": hypotheses, "references": references}.items():
+        for side, lines in (("hypotheses", hypotheses), ("references", references)):
             path = directory.path / "samples" / f"{name}.{side}.txt"
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
     blocks = card.pop("blocks")
@@ -153,25 +148,23 @@ def predict(run: TrainedRun, lines: Iterable[str], **keywords) -> Iterator[str]:
     Args:
       keywords: `prefix`, `document_order` and `chunk_size`; see tasks/base.py.
     """
-    return run.experiment.task.predict(*_inference_inputs(run, lines), **keywords)
+    return run.experiment.task.predict(*_inputs(run, lines), **keywords)
 
 
 def predict_n_best(
     run: TrainedRun, lines: Iterable[str], **keywords
 ) -> Iterator[list[tuple[str, float]]]:
     """Yields `decode.n_best` texts with scores for each line; none for a blank one."""
-    task = run.experiment.task
-    return task.predict_n_best(*_inference_inputs(run, lines), **keywords)
+    return run.experiment.task.predict_n_best(*_inputs(run, lines), **keywords)
 
 
 def score_targets(
     run: TrainedRun, lines: Iterable[str], **keywords
 ) -> Iterator[tuple[float, int] | None]:
     """Yields log probability (nats) and length of each target; None if blank."""
-    task = run.experiment.task
-    return task.score_targets(*_inference_inputs(run, lines), **keywords)
+    return run.experiment.task.score_targets(*_inputs(run, lines), **keywords)
 
 
-def _inference_inputs(run: TrainedRun, lines: Iterable[str]):
-    model, cfg = run.experiment.evaluation_model, run.experiment.cfg
-    return model, run.variables, lines, cfg
+def _inputs(run: TrainedRun, lines: Iterable[str]) -> tuple:
+    experiment = run.experiment
+    return experiment.evaluation_model, run.variables, lines, experiment.cfg

@@ -3,7 +3,6 @@
 import dataclasses
 
 import flax.linen as nn
-import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -15,7 +14,7 @@ from experiment.build import Experiment, build_experiment
 from experiment.validate import check_values
 from tasks.base import check_windows
 from training.checkpoint import Checkpoints
-from training.optim.param_groups import names_of
+from training.optim.param_groups import named_leaves
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
@@ -82,11 +81,7 @@ def _check_parameters(directory: RunDirectory, experiment: Experiment, params) -
     """Compares the names and shapes of a checkpoint with those of the model."""
 
     def shapes(params):
-        leaves = jax.tree.leaves(params)
-        return {
-            name: leaf.shape
-            for name, leaf in zip(names_of(params), leaves, strict=True)
-        }
+        return {name: leaf.shape for name, leaf in named_leaves(params).items()}
 
     there, here = shapes(params), shapes(nn.meta.unbox(experiment.parameters()))
     for name in sorted(there.keys() | here.keys()):

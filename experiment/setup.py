@@ -4,20 +4,21 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import PyTree
 
-from data.dataset import Dataset
+from data.dataset import Dataset, TrainBatches
 from experiment.build import Experiment
 from training.checkpoint import Checkpoints
 from training.loop import LoopSettings, RunRecord
 from training.metric_writers import MetricWriters
 from training.metrics import TrainProgress
 from training.optim.optimizers import make_optimizer
+from training.optim.schedules import Schedule
 from training.parallel.mesh import Devices
 from training.parallel.partitioner import JitPartitioner, make_partitioner
 from training.profiling.flops import StepFlops
@@ -37,9 +38,9 @@ class TrainingSetup:
 
     experiment: Experiment
     partitioner: JitPartitioner
-    batches: Any
-    optimizer: Any
-    schedule: Any
+    batches: TrainBatches
+    optimizer: optax.GradientTransformationExtraArgs
+    schedule: Schedule
     steps: int
 
     @classmethod
@@ -48,12 +49,10 @@ class TrainingSetup:
     ) -> "TrainingSetup":
         """Sets up training on the given devices, or on all."""
         cfg = experiment.cfg
-        batches = dataset.train_batches()
-        steps = cfg.steps
+        batches, steps = dataset.train_batches(), cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
-        width = cfg.model.width
-        optimizer, schedule = make_optimizer(cfg.optim, steps, width=width)
+        optimizer, schedule = make_optimizer(cfg.optim, steps, width=cfg.model.width)
         partitioner = make_partitioner(
             cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices
         )
@@ -91,12 +90,15 @@ class TrainingSetup:
     def step(self) -> Step:
         """The training step, not compiled."""
         cfg = self.experiment.cfg
-        options = {
-            "grad_accum_steps": cfg.grad_accum_steps,
-            "ema_decay": cfg.optim.ema_decay,
-            "axis_name": self.partitioner.axis_name,
-        }
-        return make_step(self.loss, self.optimizer, self.schedule, cfg.seed, **options)
+        return make_step(
+            self.loss,
+            self.optimizer,
+            self.schedule,
+            cfg.seed,
+            grad_accum_steps=cfg.grad_accum_steps,
+            ema_decay=cfg.optim.ema_decay,
+            axis_name=self.partitioner.axis_name,
+        )
 
     def compiled_step(self, state: TrainState, carry: PyTree) -> Step:
         """Returns the compiled step, for the shardings of `state` and `carry`."""
@@ -119,15 +121,11 @@ class TrainingSetup:
         return {"state": state, "carry": carry}
 
     def from_checkpoint(
-        self, content: dict, carry: PyTree
+        self, content: dict, fresh_carry: PyTree
     ) -> tuple[TrainState, PyTree]:
-        """Returns state and carry of a checkpoint on these devices.
-
-        Args:
-          carry: the result of `make_carry`.
-        """
-        carry = self.partitioner.carry_from_checkpoint(content["carry"], carry)
-        return content["state"], carry
+        """Returns state and carry of a checkpoint, given that of `make_carry`."""
+        stored, partitioner = content["carry"], self.partitioner
+        return content["state"], partitioner.carry_from_checkpoint(stored, fresh_carry)
 
     @property
     def loop_settings(self) -> LoopSettings:

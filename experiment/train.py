@@ -8,11 +8,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.dataset import SIDES, Dataset, open_dataset
-from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer
 from experiment.build import build_experiment, get_task_class
 from experiment.restore import (
@@ -24,7 +22,6 @@ from experiment.restore import (
 )
 from experiment.setup import TrainingSetup, num_parameters
 from experiment.validate import check_corpus, device_warnings, validate_config
-from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, RunRecord, TrainLoop
 from training.metrics import TrainProgress
 from training.optim.on_validation import eval_params
@@ -35,12 +32,10 @@ from training.parallel.distributed import (
     exit_on_peer_loss,
     initialize,
     is_primary,
-    is_single_process,
     primary_first,
 )
 from training.parallel.mesh import Devices, fully_replicated
 from training.profiling.environment import environment_info, make_deterministic
-from training.profiling.trace import Profile, parse_steps
 from training.run_dir import RunDirectory, describe_differences
 from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
 from training.step import TrainState, init_from_params
@@ -63,27 +58,28 @@ def train(
     Returns:
       Why training ended; everything is saved then.
     """
-    profile_steps = parse_steps(profile) if profile else None
     try:
         with raise_on_signal(), exit_on_peer_loss(), contextlib.ExitStack() as stack:
             if address is not None:
                 initialize(address)
-            return _train(cfg, workdir, profile_steps, stack)
+            return _train(cfg, RunDirectory(workdir), profile, stack)
     except StopRequested:  # before the first step
         return ExitStatus.STOPPED
 
 
 def _train(
     cfg: ConfigDict,
-    workdir: str,
-    profile_steps: tuple[int, int] | None,
+    directory: RunDirectory,
+    profile: str | None,
     stack: contextlib.ExitStack,
 ) -> ExitStatus:
     """Trains, and leaves the lock of the run directory to `stack`."""
     if cfg.deterministic:
         make_deterministic()
-    directory = RunDirectory(workdir)
-    profile = Profile(profile_steps, directory.path / "profile")
+    if profile:
+        from training.profiling.trace import Profile, parse_steps  # rarely needed
+
+        tracer = Profile(parse_steps(profile), directory.path / "profile")
     config = resolve_config(cfg, directory)
     with primary_first("data"):
         is_new = cfg.init_from and not directory.is_complete
@@ -105,33 +101,37 @@ def _train(
             print(line, file=sys.stderr)
 
     checkpoints = setup.open_checkpoints(directory)
-    restored = restore_newest(setup, checkpoints, state, carry)
+    restored = checkpoints.restore_newest(setup.checkpoint_state(state, carry))
     if restored:
-        state, carry, progress = restored
+        content, document = restored
+        state, carry = setup.from_checkpoint(content, carry)
+        progress = resumed_progress(setup, document)
         if is_primary():
             print(f"resuming at step {int(state.step)}")
     else:
         progress = TrainProgress()
         if cfg.init_from and not origin:  # killed before its first checkpoint
             state = init_from_run(open_run(cfg.init_from), state, cfg)
-    step = int(state.step)
+    first = int(state.step)
     record = setup.open_record(
-        directory, progress, checkpoints, step=step, silent=not is_primary()
+        directory, progress, checkpoints, step=first, silent=not is_primary()
     )
+    step = setup.compiled_step(state, carry)
+    if profile:
+        step = stack.enter_context(tracer).around(step, first)
     statuses: list[ExitStatus] = []
     loop = TrainLoop(
         settings=setup.loop_settings,
         records=[record],
-        step=profile.around(setup.compiled_step(state, carry), step),
+        step=step,
         batch=setup.batch,
         checkpoint_state=setup.checkpoint_state,
         validate=validate,
         flops=setup.flops(state),
-        sync_stop=None if is_single_process() else AnyProcessFlag(),
+        sync_stop=AnyProcessFlag() if jax.process_count() > 1 else None,
         on_exit=lambda _, status: statuses.append(status),
     )
-    with profile:
-        loop.train(state, carry)
+    loop.train(state, carry)
     if is_primary():
         dump_nonfinite(directory, setup, record)
     return statuses[0]
@@ -153,25 +153,18 @@ def prepare_dataset(
     cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None = None
 ) -> Dataset:
     """Opens the dataset with the tokenizers of a run that resumes, or of its origin."""
-    return open_dataset(cfg.data, _known_tokenizers(cfg, directory, origin))
-
-
-def _known_tokenizers(
-    cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None
-) -> dict[str, Tokenizer] | None:
-    """Returns the tokenizers that are not to be learned from the corpus, if any."""
     if directory.is_complete:
-        return read_tokenizers(directory)
+        return open_dataset(cfg.data, read_tokenizers(directory))
     if origin is None or cfg.data.vocabulary:
-        return None
-    sides = SIDES[get_task_class(cfg.task).corpus_kind]
-    if set(sides) != set(origin.experiment.tokenizers):
+        return open_dataset(cfg.data)
+    tokenizers = origin.experiment.tokenizers
+    if set(SIDES[get_task_class(cfg.task).corpus_kind]) != set(tokenizers):
         raise UserError(
             f"init_from={cfg.init_from!r} has vocabularies for "
-            f"{', '.join(origin.experiment.tokenizers)}, and task={cfg.task!r} needs "
-            f"others: set data.vocabulary"
+            f"{', '.join(tokenizers)}, and task={cfg.task!r} needs others: set "
+            "data.vocabulary"
         )
-    return origin.experiment.tokenizers
+    return open_dataset(cfg.data, tokenizers)
 
 
 def make_setup(
@@ -219,27 +212,14 @@ def init_run_dir(
         check_data(directory, dataset)
         before = directory.read_json("about.json")
         known = {key: metadata[key] for key in before if key in metadata}
+        prefix = "the environment differs from that of the original run:"
         for line in describe_differences(before, known):
-            print(
-                f"the environment differs from that of the original run: {line}",
-                file=sys.stderr,
-            )
+            print(prefix, line, file=sys.stderr)
         return
     directory.write_json("config.json", config)
     documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
     directory.write_tokenizers(documents)
     directory.write_about(metadata)  # the last: makes it complete
-
-
-def restore_newest(
-    setup: TrainingSetup, checkpoints: Checkpoints, state: TrainState, carry: PyTree
-) -> tuple[TrainState, PyTree, TrainProgress] | None:
-    """Returns state, carry and progress of the newest checkpoint, if any."""
-    restored = checkpoints.restore_newest(setup.checkpoint_state(state, carry))
-    if restored is None:
-        return None
-    content, document = restored
-    return *setup.from_checkpoint(content, carry), resumed_progress(setup, document)
 
 
 def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:
@@ -280,14 +260,9 @@ def dump_nonfinite(
     if not steps:
         return
     name = f"replay/steps-{steps[0]}-{steps[-1]}.npz"
-    directory.write_arrays(
-        name,
-        {
-            f"{step}/{key}": array
-            for step in steps
-            for key, array in setup.batches[step - 1].items()
-        },
-    )
+    batches = {step: setup.batches[step - 1] for step in steps}
+    arrays = {f"{k}/{key}": v for k, one in batches.items() for key, v in one.items()}
+    directory.write_arrays(name, arrays)
     print(
         f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; examine "
         f"their batches with: train.py --workdir={directory.path} "

@@ -6,6 +6,7 @@ keys of their own section.
 """
 
 import math
+import operator
 import re
 
 from ml_collections import ConfigDict
@@ -23,6 +24,20 @@ from models.attention.dispatch import is_supported
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioner import make_partitioner
 from utils.errors import UserError
+
+# Keys by the range of their numbers.
+FRACTIONS = ("label_smoothing", "loss_fraction", "optim.ema_decay")
+NOT_NEGATIVE = (
+    *("z_loss", "epochs", "keep.best", "keep.patience"),
+    *("optim.warmup", "optim.clip_norm", "decode.max_length_ratio"),
+    *("eval.attention_window", "eval.memory_length", "eval.clamp_length"),
+)
+POSITIVE = (
+    *("steps", "grad_accum_steps", "max_nonfinite_steps", "keep.last"),
+    *("data.batch_size", "data.tokens_per_batch", "data.segment_length"),
+    *("data.buckets", "data.max_length", "data.vocab_size"),
+    *("eval.batch_size", "eval.segment_length", "eval.window", "decode.max_length"),
+)
 
 
 def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
@@ -86,40 +101,14 @@ def check_values(cfg: ConfigDict) -> None:
 
 def _check_ranges(cfg: ConfigDict) -> None:
     """Checks numbers against their smallest and largest values; None is allowed."""
-    positive = {
-        "steps": cfg.steps,
-        "grad_accum_steps": cfg.grad_accum_steps,
-        "max_nonfinite_steps": cfg.max_nonfinite_steps,
-        "keep.last": cfg.keep.last,
-        "data.batch_size": cfg.data.batch_size,
-        "data.tokens_per_batch": cfg.data.tokens_per_batch,
-        "data.segment_length": cfg.data.segment_length,
-        "data.buckets": cfg.data.buckets,
-        "data.max_length": cfg.data.max_length,
-        "data.vocab_size": cfg.data.vocab_size,
-        "eval.batch_size": cfg.eval.batch_size,
-        "decode.max_length": cfg.decode.max_length,
-    }
     ranges = {
-        "label_smoothing": (cfg.label_smoothing, 0, 1),
-        "z_loss": (cfg.z_loss, 0, math.inf),
-        "loss_fraction": (cfg.loss_fraction, 0, 1),
-        "epochs": (cfg.epochs, 0, math.inf),
-        "keep.best": (cfg.keep.best, 0, math.inf),
-        "keep.patience": (cfg.keep.patience, 0, math.inf),
-        "optim.ema_decay": (cfg.optim.ema_decay, 0, 1),
-        "optim.warmup": (cfg.optim.warmup, 0, math.inf),
-        "optim.clip_norm": (cfg.optim.clip_norm, 0, math.inf),
-        "eval.segment_length": (cfg.eval.segment_length, 1, math.inf),
-        "eval.window": (cfg.eval.window, 1, math.inf),
-        "eval.stride": (cfg.eval.stride, 1, cfg.eval.window or math.inf),
-        "eval.attention_window": (cfg.eval.attention_window, 0, math.inf),
-        "eval.memory_length": (cfg.eval.memory_length, 0, math.inf),
-        "eval.clamp_length": (cfg.eval.clamp_length, 0, math.inf),
-        "decode.max_length_ratio": (cfg.decode.max_length_ratio, 0, math.inf),
-        **{key: (value, 1, math.inf) for key, value in positive.items()},
+        **dict.fromkeys(FRACTIONS, (0, 1)),
+        **dict.fromkeys(NOT_NEGATIVE, (0, math.inf)),
+        **dict.fromkeys(POSITIVE, (1, math.inf)),
+        "eval.stride": (1, cfg.eval.window or math.inf),
     }
-    for key, (value, low, high) in ranges.items():
+    for key, (low, high) in ranges.items():
+        value = operator.attrgetter(key)(cfg)
         if value is not None and not low <= value <= high:
             bounds = f"{low} or more" if high == math.inf else f"in {low} to {high}"
             raise UserError(f"{key}={value}: it must be {bounds}")
@@ -131,12 +120,11 @@ def validate_population(cfg: ConfigDict) -> None:
     Raises:
       UserError: a trial would need several devices or parameters of another run.
     """
-    parallel = cfg.parallel
-    if parallel.mode != "jit" or (parallel.fsdp, parallel.tensor) != (1, 1):
+    mode, fsdp, tensor = cfg.parallel.mode, cfg.parallel.fsdp, cfg.parallel.tensor
+    if (mode, fsdp, tensor) != ("jit", 1, 1):
         raise UserError(
-            f"parallel.mode={parallel.mode!r}, fsdp={parallel.fsdp}, tensor="
-            f"{parallel.tensor}: each trial of a population is on one device, with "
-            "mode='jit', fsdp=1 and tensor=1"
+            f"parallel.{mode=}, {fsdp=}, {tensor=}: each trial of a population is on "
+            "one device, with mode='jit', fsdp=1 and tensor=1"
         )
     if cfg.init_from:
         raise UserError(

@@ -87,7 +87,11 @@ class Checkpoints:
           progress: a JSON object.
           selection_score: larger is better; None without a validation.
         """
-        is_scored = selection_score is not None and math.isfinite(selection_score)
+        if selection_score is None or not math.isfinite(selection_score):
+            selection_score = NOT_VALIDATED
+        content_args = ocp.args.PyTreeSave(
+            content, ocdbt_target_data_file_size=FILE_BYTES
+        )
         with _explain_full_disk():
             self.manager.wait_until_finished()
             self._drop_replaced()
@@ -97,14 +101,9 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
-                    content=ocp.args.PyTreeSave(
-                        content, ocdbt_target_data_file_size=FILE_BYTES
-                    ),
-                    progress=ocp.args.JsonSave(progress),
+                    content=content_args, progress=ocp.args.JsonSave(progress)
                 ),
-                metrics={
-                    "selection_score": selection_score if is_scored else NOT_VALIDATED
-                },
+                metrics={"selection_score": selection_score},
                 force=True,
             )
 
@@ -134,10 +133,10 @@ class Checkpoints:
         """Adds checksums to a checkpoint, just before orbax gives it its name."""
         if jax.process_index():
             return
-        pattern = f"{self._saving}.orbax-checkpoint-tmp*"
-        drafts = list(self.folder.glob(pattern)) or [self.folder / str(self._saving)]
-        for draft in drafts:
-            write_checksums(draft)
+        name = str(self._saving)
+        drafts = list(self.folder.glob(f"{name}.orbax-checkpoint-tmp*"))
+        for folder in drafts or [self.folder / name]:
+            write_checksums(folder)
 
     def steps(self) -> list[int]:
         """Returns the steps that can be restored, in ascending order."""
@@ -195,7 +194,10 @@ class Checkpoints:
             return
         for folder in self.folder.iterdir():
             scores = folder / "metrics" / "metrics"
-            if folder.name.isdigit() and scores.exists() and not _is_json(scores):
+            try:
+                if folder.name.isdigit() and scores.exists():
+                    json.loads(scores.read_text())
+            except ValueError:
                 self._move_aside(int(folder.name), f"{scores} is no JSON")
 
     def _move_aside(self, step: int, corruption: str) -> None:
@@ -230,22 +232,11 @@ class Checkpoints:
         Raises:
           UserError: another version of this code wrote it.
         """
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-        def describe(leaf):
-            sharding = getattr(leaf, "sharding", None) or here
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-        abstract = jax.tree.map(describe, like)
-        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+        args = ocp.args.Composite(
+            content=_restore_args(like), progress=ocp.args.JsonRestore()
+        )
         try:
-            restored = self.manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    content=ocp.args.PyTreeRestore(abstract, restore_args=restore_args),
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
+            restored = self.manager.restore(step, args=args)
         except (ValueError, KeyError) as error:  # intact, but of another structure
             raise UserError(
                 f"checkpoint {step} is of another version of this code or its "
@@ -282,17 +273,22 @@ class Checkpoints:
         folder = self.folder / str(step) / CONTENT
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             stored = reader.metadata(folder).item_metadata["state"]
+
+            def read(wanted):
+                args = _restore_args({"state": wanted}, is_part=True)
+                return reader.restore(folder, args=args)["state"]
+
             if stored.get("ema"):
-                return _read(reader, folder, {"ema": stored["ema"]})["ema"]
+                return read({"ema": stored["ema"]})["ema"]
             optimizer = stored.get("opt_state")
             if isinstance(optimizer, dict) and "average" in optimizer:
                 names = ("mean", "count")
                 average = {name: optimizer["average"][name] for name in names}
-                wanted = {"opt_state": {"average": average}}
-                average = _read(reader, folder, wanted)["opt_state"]["average"]
+                average = read({"opt_state": {"average": average}})
+                average = average["opt_state"]["average"]
                 if int(average["count"]):
                     return average["mean"]
-            return _read(reader, folder, {"params": stored["params"]})["params"]
+            return read({"params": stored["params"]})["params"]
 
     def close(self) -> None:
         """Waits until everything saved is on disk."""
@@ -305,9 +301,8 @@ class Checkpoints:
 
 def write_checksums(folder: epath.Path) -> None:
     """Writes the SHA-256 of every file below a folder into `CHECKSUMS`."""
-    checksums = {
-        str(path.relative_to(folder)): _sha256(path) for path in checked_files(folder)
-    }
+    files = checked_files(folder)
+    checksums = {str(file.relative_to(folder)): _sha256(file) for file in files}
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
 
 
@@ -325,21 +320,15 @@ def find_corruption(folder: epath.Path) -> str | None:
     return None
 
 
-def checked_files(folder: epath.Path) -> Iterator[epath.Path]:
+def checked_files(folder: epath.Path, *, is_top: bool = True) -> Iterator[epath.Path]:
     """Yields every file in the subfolders of a folder, in a fixed order.
 
-    Files of the folder itself have no checksum: orbax changes them until the end.
+    Files of the top folder itself have no checksum: orbax changes them until the end.
     """
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            yield from _files_below(path)
-
-
-def _files_below(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _files_below(path)
-        else:
+            yield from checked_files(path, is_top=False)
+        elif not is_top:
             yield path
 
 
@@ -348,34 +337,28 @@ def _sha256(path: epath.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_json(path: epath.Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return False
-    return True
-
-
 def _selection_score(metrics: dict[str, float]) -> float:
     return metrics["selection_score"]
 
 
-def _read(reader: ocp.Checkpointer, folder: epath.Path, wanted: PyTree) -> PyTree:
-    """Reads a part of a state onto the first device."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def _restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeRestore:
+    """Returns what to restore, from shapes.
+
+    Args:
+      is_part: the tree is a part of the stored one, and goes to the first device
+        whatever its sharding; otherwise leaves without a sharding do.
+    """
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def describe(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+        own = None if is_part else getattr(leaf, "sharding", None)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own or first)
 
-    wanted = {"state": jax.tree.map(describe, wanted)}
-    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-    content = reader.restore(
-        folder,
-        args=ocp.args.PyTreeRestore(
-            item=wanted, restore_args=restore_args, partial_restore=True
-        ),
+    item = jax.tree.map(describe, tree)
+    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    return ocp.args.PyTreeRestore(
+        item, restore_args=restore_args, partial_restore=is_part
     )
-    return content["state"]
 
 
 @contextlib.contextmanager

@@ -48,19 +48,16 @@ def gradients(
       axis_name: mapped axis over which each device has its own rows of the batch;
         None: the program sees all rows.
     """
+    inputs = loss, params, carry, batch
     if axis_name is None:
-        return _gradients(
-            loss, params, carry, batch, rng, num_microbatches, lambda x: x
-        )
+        return _gradients(*inputs, rng, num_microbatches, lambda tree: tree)
     rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
     def psum(tree):
         return jax.lax.psum(tree, axis_name)
 
     # Sums of all devices by the weight of all rows, not a mean of their means.
-    grads, metrics, new_carry = _gradients(
-        loss, params, carry, batch, rng, num_microbatches, psum
-    )
+    grads, metrics, new_carry = _gradients(*inputs, rng, num_microbatches, psum)
     return psum(grads), psum(metrics), new_carry
 
 

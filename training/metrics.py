@@ -37,31 +37,20 @@ def compute(totals: Totals) -> dict[str, float]:
 
 @dataclasses.dataclass
 class TrainProgress:
-    """Progress of a run beside its parameters, saved as JSON in every checkpoint.
+    """Progress of a run beside its parameters, saved as JSON in every checkpoint."""
 
-    Attributes:
-      totals: (sum, weight) of each metric since the newest line of the log.
-      last_logged: step of that line.
-      last_validated: step of the newest validation.
-      seconds: training time without validation and saving.
-      window_seconds: training time since the newest line of the log.
-      window_flops: FLOPs since then (training/profiling/flops.py).
-      nonfinite_steps: number of steps whose loss or gradient was not finite.
-      consecutive_nonfinite: numbers of those steps since the last finite one.
-      best_score: the best validation score so far; larger is better.
-      evals_since_best: number of validations since then.
-    """
-
+    # Since the newest line of the log: (sum, weight) of each metric.
     totals: Totals = dataclasses.field(default_factory=dict)
-    last_logged: int = 0
-    last_validated: int = 0
-    seconds: float = 0.0
-    window_seconds: float = 0.0
-    window_flops: int = 0
-    nonfinite_steps: int = 0
+    last_logged: int = 0  # step of that line
+    last_validated: int = 0  # step of the newest validation
+    seconds: float = 0.0  # training time without validation and saving
+    window_seconds: float = 0.0  # training time since the newest line
+    window_flops: int = 0  # since that line (training/profiling/flops.py)
+    nonfinite_steps: int = 0  # steps whose loss or gradient was not finite
+    # Numbers of those steps since the last finite one.
     consecutive_nonfinite: list[int] = dataclasses.field(default_factory=list)
-    best_score: float | None = None
-    evals_since_best: int = 0
+    best_score: float | None = None  # of all validations; larger is better
+    evals_since_best: int = 0  # validations since then
 
     def reset_nonfinite(self, limit: int) -> None:
         """Lets a run that `limit` non-finite steps stopped try again."""

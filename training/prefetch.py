@@ -1,10 +1,10 @@
 """Prefetching of batches in a thread, so that devices do not wait for them."""
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from jaxtyping import PyTree
 
@@ -15,17 +15,10 @@ class Prefetch:
     """Iterator over batches `first`, `first` + 1, ..., made by a thread."""
 
     def __init__(self, batch: Callable[[int], PyTree], first: int, last: int):
-        """Starts the thread that makes batches.
-
-        Args:
-          batch: makes a batch of a number.
-          last: the number after the last batch.
-        """
+        """Starts the thread that makes batches `first` to `last` - 1."""
         self._wait_seconds = 0.0
         self._closed = threading.Event()
-        self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(
-            MAX_READY
-        )
+        self._ready: queue.Queue = queue.Queue(MAX_READY)  # of (batch, error)
         self._thread = threading.Thread(
             target=self._make, args=(batch, range(first, last)), daemon=True
         )
@@ -61,10 +54,8 @@ class Prefetch:
             except Exception as error:  # raised by `next`, in the other thread
                 item = None, error
             while not self._closed.is_set():
-                try:
+                with contextlib.suppress(queue.Full):
                     self._ready.put(item, timeout=0.1)
                     break
-                except queue.Full:
-                    continue
             if self._closed.is_set() or item[1] is not None:
                 return

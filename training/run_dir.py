@@ -22,13 +22,8 @@ FORMAT = 2
 # Paths and numbers of devices may differ when a run resumes on another machine; the
 # data and the computation may not.
 MACHINE_SPECIFIC_KEYS = (
-    "data.dir",
-    "data.cache_dir",
-    "data.source_dir",
-    "parallel.mode",
-    "parallel.data",
-    "parallel.fsdp",
-    "parallel.tensor",
+    *("data.dir", "data.cache_dir", "data.source_dir"),
+    *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
 )
 
 
@@ -53,7 +48,8 @@ class RunDirectory:
     def check_config(self, config: dict) -> None:
         """Raises UserError where there is another run, or something else."""
         if not self.exists:
-            if self._holds_anything():
+            files = self.path.iterdir() if self.path.exists() else ()
+            if any(not file.name.endswith(".draft") for file in files):
                 raise UserError(
                     f"{self.path} is not empty and not a run directory: "
                     "choose another --workdir"
@@ -65,11 +61,6 @@ class RunDirectory:
                 f"{self.path} holds a run of another config: {'; '.join(differences)}. "
                 "Choose another --workdir, or give the same config to resume"
             )
-
-    def _holds_anything(self) -> bool:
-        """Returns whether there are files other than unfinished drafts."""
-        files = self.path.iterdir() if self.path.exists() else ()
-        return any(not file.name.endswith(".draft") for file in files)
 
     def check_format(self) -> None:
         """Raises UserError for a run of another version of the layout."""
@@ -112,8 +103,7 @@ class RunDirectory:
 
     def write_json(self, name: str, content: dict) -> Path | epath.Path:
         """Writes a JSON file atomically."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._make_parent(name)
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         if is_remote(path):  # objects of buckets are written atomically
             path.write_text(text, encoding="utf8")
@@ -125,24 +115,25 @@ class RunDirectory:
 
     def write_lines(self, name: str, rows: list[dict]) -> None:
         """Writes a JSON object on each line."""
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_text("".join(lines), encoding="utf8")
+        self._make_parent(name).write_text("".join(lines), encoding="utf8")
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes a compressed .npz file."""
+        with self._make_parent(name).open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def _make_parent(self, name: str) -> Path | epath.Path:
+        """Returns the path of a file, whose folder is created if missing."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+        return path
 
     def write_tokenizers(self, documents: dict[str, str]) -> None:
         """Writes the tokenizers, so that the run can be used without its corpus."""
-        folder = self.path / "tokenizer"
-        folder.mkdir(parents=True, exist_ok=True)
         for side, document in documents.items():
-            (folder / f"{side}.json").write_text(document, encoding="utf8")
+            path = self._make_parent(f"tokenizer/{side}.json")
+            path.write_text(document, encoding="utf8")
 
     def read_tokenizers(self) -> dict[str, str]:
         """Reads the tokenizers, by side."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from training.gradients import Loss, gradients
 from training.metrics import WeightedMetrics
 from training.optim.optimizers import learning_rate
-from training.optim.param_groups import is_match, map_named, names_of
+from training.optim.param_groups import is_match, map_named, named_leaves
 from utils.errors import UserError
 
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, WeightedMetrics]]
@@ -37,11 +37,7 @@ class TrainState:
 def make_state(
     params: PyTree, optimizer: optax.GradientTransformation, *, ema_decay: float = 0.0
 ) -> TrainState:
-    """Returns the state before the first step.
-
-    Args:
-      ema_decay: decay of the average of the parameters; 0: there is none.
-    """
+    """Returns the state before the first step; without an average for decay 0."""
     ema = jax.tree.map(jnp.copy, params) if ema_decay else ()
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
@@ -80,28 +76,19 @@ def make_step(
             grads, state.opt_state, state.params, step=state.step
         )
         params = optax.apply_updates(state.params, updates)
-        new = state.replace(params=params, opt_state=opt_state)
-        if ema_decay:
-            new = new.replace(ema=ema_update(state.ema, params, ema_decay))
-        finite = is_finite(metrics) & jnp.isfinite(grad_norm)
+        ema = ema_update(state.ema, params, ema_decay) if ema_decay else state.ema
+        new = state.replace(params=params, opt_state=opt_state, ema=ema)
+        sums = jnp.stack([value for value, _ in metrics.values()])
+        finite = jnp.isfinite(sums).all() & jnp.isfinite(grad_norm)
         rate = learning_rate(schedule, state.opt_state, state.step)
         one = jnp.ones(())
-        metrics = {
-            **metrics,
-            "gradient_norm": (grad_norm, one),
-            "learning_rate": (rate, one),
-        }
+        metrics |= {"gradient_norm": (grad_norm, one), "learning_rate": (rate, one)}
         metrics = tree_where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
         metrics["nonfinite_steps"] = (1 - finite.astype(jnp.float32), one)
         new, new_carry = tree_where(finite, (new, new_carry), (state, carry))
         return new.replace(step=state.step + 1), new_carry, metrics
 
     return step
-
-
-def is_finite(metrics: WeightedMetrics) -> Bool[Array, ""]:
-    """Whether the sum of every metric is finite."""
-    return jnp.isfinite(jnp.stack([value for value, _ in metrics.values()])).all()
 
 
 def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
@@ -125,7 +112,7 @@ def init_from_params(params: PyTree, source: PyTree, pattern: str) -> PyTree:
       UserError: a matching parameter is missing in `source` or has another shape
         there, or no name matches.
     """
-    by_name = dict(zip(names_of(source), jax.tree.leaves(source), strict=True))
+    by_name = named_leaves(source)
     taken, wrong = [], []
 
     def choose(name, leaf):

@@ -43,7 +43,6 @@ def _run(main, argv) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses the flags, which reads config files and applies overrides."""
     _check_config_file(argv)
     try:
         return flags.FLAGS(argv)
@@ -61,9 +60,8 @@ def _describe_key_error(error: KeyError | AttributeError) -> str:
     if " " in key:
         return key
     key = key.strip("'")
-    if hint:
-        return f"{key}: {hint}"
-    return f"{key}: there is no such key or name here; configs/base.py has all keys"
+    hint = hint or "there is no such key or name here; configs/base.py has all keys"
+    return f"{key}: {hint}"
 
 
 def config_section(name: str, section: ConfigDict):
@@ -88,8 +86,7 @@ def _check_config_file(argv: list[str]) -> None:
 
 def overrides(holder) -> dict:
     """Returns the keys of a config flag that the command line sets."""
-    name = holder.name
-    return config_flags.get_override_values(flags.FLAGS[name])
+    return config_flags.get_override_values(flags.FLAGS[holder.name])
 
 
 def read_lines(stream: BinaryIO) -> Iterator[str]:

@@ -69,9 +69,7 @@ def exclusive_lock(folder: Path | epath.Path) -> Iterator[None]:
 
 
 def acquire(file: IO | int, *, wait: bool) -> bool:
-    """Locks an open file or directory until it is closed.
-
-    Returns False where its file system has no locks.
+    """Locks an open file or directory until it is closed; False without locks.
 
     Raises:
       portalocker.AlreadyLocked: another process holds it, and `wait` is False.
@@ -96,18 +94,14 @@ def _open_locked(path: Path, purpose: str) -> Iterator[IO]:
     """Opens and locks `path`, again if its holder removed it meanwhile."""
     while True:
         with path.open("a+") as file:
-            _acquire_and_report(file, purpose)
+            try:
+                acquire(file, wait=False)
+            except portalocker.AlreadyLocked:
+                file.seek(0)
+                holder = file.read() or "another process"
+                print(f"waiting for {holder}, which {purpose}", file=sys.stderr)
+                acquire(file, wait=True)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     yield file
                     return
-
-
-def _acquire_and_report(file: IO, purpose: str) -> None:
-    try:
-        acquire(file, wait=False)
-    except portalocker.AlreadyLocked:
-        file.seek(0)
-        holder = file.read() or "another process"
-        print(f"waiting for {holder}, which {purpose}", file=sys.stderr)
-        acquire(file, wait=True)

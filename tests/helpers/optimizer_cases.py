@@ -8,7 +8,7 @@ import optax
 
 from configs import base
 from training.optim.optimizers import make_optimizer
-from training.optim.param_groups import names_of
+from training.optim.param_groups import named_leaves
 
 SHAPES = {
     "embedding": {"table": (5, 4)},
@@ -49,7 +49,7 @@ GRADS = [random_tree(1 + k) for k in range(UPDATES)]
 
 
 def by_name(tree):
-    return dict(zip(names_of(tree), jax.tree.leaves(tree), strict=True))
+    return named_leaves(tree)
 
 
 @functools.cache

@@ -31,27 +31,17 @@ THRESHOLD = 1.0  # d, largest RMS of an update
 
 
 class Factors(NamedTuple):
-    """Factored second moment of a matrix.
+    """Factored second moment of a matrix."""
 
-    Attributes:
-      rows: R, over the input axes.
-      columns: C, over the output axes.
-    """
-
-    rows: PyTree
-    columns: PyTree
+    rows: PyTree  # R, over the input axes
+    columns: PyTree  # C, over the output axes
 
 
 class AdafactorState(NamedTuple):
-    """Optimiser state of Adafactor.
+    """Optimiser state of Adafactor."""
 
-    Attributes:
-      count: number of updates.
-      moments: tree like the parameters; `Factors` for matrices, arrays elsewhere.
-    """
-
-    count: Int[Array, ""]
-    moments: PyTree
+    count: Int[Array, ""]  # number of updates
+    moments: PyTree  # like the parameters; `Factors` for matrices, arrays elsewhere
 
 
 def scale_by_adafactor() -> optax.GradientTransformation:
@@ -65,17 +55,15 @@ def scale_by_adafactor() -> optax.GradientTransformation:
         count = state.count + 1
         weight = count.astype(jnp.float32) ** -EXPONENT  # 1 - beta
 
+        def mix(old, new):
+            return old + weight * (new - old)
+
         def update_moment(grad, moment):
-            return jax.tree.map(
-                lambda old, new: old + weight * (new - old),
-                moment,
-                mean_squares(grad, moment),
-            )
+            return jax.tree.map(mix, moment, mean_squares(grad, moment))
 
         moments = jax.tree.map(update_moment, grads, state.moments)
-        return jax.tree.map(scale_update, grads, moments), AdafactorState(
-            count, moments
-        )
+        updates = jax.tree.map(scale_update, grads, moments)
+        return updates, AdafactorState(count, moments)
 
     return optax.GradientTransformation(init, update)
 

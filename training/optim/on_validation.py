@@ -24,21 +24,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Average(NamedTuple):
-    """Average of the parameters since the trigger.
+    """Average of the parameters since the trigger."""
 
-    Attributes:
-      mean: tree like the parameters; zeros while `count` is 0.
-      count: number of steps in the mean.
-      is_triggered: whether steps are averaged.
-      recent: the last n validation losses, oldest first; inf before there are n.
-      best: lowest validation loss older than these.
-    """
-
-    mean: PyTree
-    count: Int[Array, ""]
+    mean: PyTree  # like the parameters; zeros while `count` is 0
+    count: Int[Array, ""]  # number of steps in the mean
     is_triggered: Bool[Array, ""]
-    recent: Float[Array, "N"]
-    best: Float[Array, ""]
+    recent: Float[Array, "N"]  # the last n losses, oldest first; inf before n
+    best: Float[Array, ""]  # lowest validation loss older than these
 
     def after_step(self, params: PyTree) -> "Average":
         """Adds the parameters after a step to the mean, once triggered."""
@@ -96,23 +88,14 @@ def with_averaging(
 
 
 class Plateau(NamedTuple):
-    """State of the reduction and its constants.
+    """State of the reduction and its constants."""
 
-    Attributes:
-      scale: current factor of the learning rate, 1 at first.
-      best: lowest validation loss; inf before the first validation.
-      num_bad_evals: validations since the best one or since the last reduction.
-      factor: factor of `scale` at a reduction.
-      patience: validations without improvement before a reduction.
-      min_scale: lower bound of `scale`.
-    """
-
-    scale: Float[Array, ""]
-    best: Float[Array, ""]
-    num_bad_evals: Int[Array, ""]
-    factor: Float[Array, ""]
-    patience: Int[Array, ""]
-    min_scale: Float[Array, ""]
+    scale: Float[Array, ""]  # current factor of the learning rate, 1 at first
+    best: Float[Array, ""]  # lowest validation loss; inf before the first
+    num_bad_evals: Int[Array, ""]  # validations since the best one or a reduction
+    factor: Float[Array, ""]  # of `scale` at a reduction
+    patience: Int[Array, ""]  # validations without improvement before a reduction
+    min_scale: Float[Array, ""]  # lower bound of `scale`
 
     @classmethod
     def create(cls, factor: float, patience: int, min_scale: float) -> "Plateau":

@@ -34,9 +34,10 @@ def map_named(function: Callable[..., Any], params: PyTree, *others: PyTree) -> 
     )
 
 
-def names_of(params: PyTree) -> list[str]:
-    """Returns the names of all parameters."""
-    return jax.tree.leaves(map_named(lambda name, _: name, params))
+def named_leaves(params: PyTree) -> dict[str, Any]:
+    """Returns all parameters by name."""
+    names = jax.tree.leaves(map_named(lambda name, _: name, params))
+    return dict(zip(names, jax.tree.leaves(params), strict=True))
 
 
 def is_match(pattern: str, name: str) -> bool:
@@ -104,7 +105,7 @@ def check_patterns(cfg: ConfigDict, params: PyTree) -> None:
     Raises:
       UserError: a pattern matches no parameter, or all parameters are frozen.
     """
-    names = names_of(params)
+    names = list(named_leaves(params))
     for key, pattern in check_pattern_syntax(cfg):
         is_set = bool(pattern) or key == "lr_scales"  # elsewhere "" means none
         if is_set and not any(is_match(pattern, name) for name in names):

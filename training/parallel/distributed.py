@@ -21,17 +21,11 @@ LOST = 2  # exit code of an error of the environment
 
 
 class DistributedConfig(NamedTuple):
-    """Address of the coordinator and rank of this process; all None: automatic.
+    """Address of the coordinator and rank of this process; all None: automatic."""
 
-    Attributes:
-      coordinator: HOST:PORT of process 0.
-      num_processes: number of processes.
-      process_id: rank of this process, from 0.
-    """
-
-    coordinator: str | None = None
+    coordinator: str | None = None  # HOST:PORT of process 0
     num_processes: int | None = None
-    process_id: int | None = None
+    process_id: int | None = None  # from 0
 
 
 def initialize(config: DistributedConfig) -> None:
@@ -54,10 +48,9 @@ def initialize(config: DistributedConfig) -> None:
         raise UserError(f"--process_id={number} must be in 0 to {count - 1}")
     try:
         jax.distributed.initialize(*config, heartbeat_timeout_seconds=HEARTBEAT)
-    except ValueError:
+    except ValueError:  # no cluster was found: there is one process
         if config != DistributedConfig():
             raise
-        # No cluster was found: there is one process.
 
 
 def is_primary() -> bool:
@@ -65,19 +58,13 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def is_single_process() -> bool:
-    """Returns whether the run has one process."""
-    return jax.process_count() == 1
-
-
-def barrier(name: str) -> None:
-    """Waits until all processes have reached the barrier of this name."""
-    multihost.get_barrier_sync_fn()(key=name, timeout_ms=DAY)
-
-
 @contextmanager
 def primary_first(name: str) -> Iterator[None]:
     """Runs the body in the primary process first, then in all others."""
+
+    def barrier(key):
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=DAY)
+
     if not is_primary():
         barrier(name)
     try:
@@ -97,7 +84,7 @@ def exit_on_peer_loss() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if is_single_process():
+        if jax.process_count() == 1:
             raise
         print(
             f"error: process {jax.process_index()} of {jax.process_count()} lost "
@@ -124,9 +111,8 @@ class AnyProcessFlag:
 
     def __call__(self, flag: bool) -> bool:
         """Passes the flag of this process; returns the result of the call before."""
-        shape = (self._sharding.mesh.size,)
         flags = jax.make_array_from_callback(
-            shape, self._sharding, lambda _: np.full(1, flag)
+            (self._sharding.mesh.size,), self._sharding, lambda _: np.full(1, flag)
         )
         result, self._previous = self._previous, self._any(flags)
         return result is not None and bool(result)

@@ -1,8 +1,8 @@
 """Environment of a run: versions, devices, flags, commit and peak memory."""
 
-import functools
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -48,16 +48,16 @@ def num_threads() -> int:
 
 def commit() -> str:
     """Returns the git commit, with a + if files differ; "" if unknown."""
-    here = Path(__file__).parent
-    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True)
+
+    def git(*words):
+        command = ("git", "-C", Path(__file__).parent, *words)
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
+
     try:
-        head = git(["git", "rev-parse", "HEAD"])
-        changes = git(["git", "status", "--porcelain", "--untracked-files=no"])
-    except OSError:
+        changes = git("status", "--porcelain", "--untracked-files=no").strip()
+        return git("rev-parse", "HEAD").strip() + ("+" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
         return ""
-    if head.returncode:
-        return ""
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 STATUS = Path("/proc/self/status")  # of Linux
@@ -70,20 +70,11 @@ def peak_memory_bytes() -> int | None:
     reports neither.
     """
     stats = (device.memory_stats() or {} for device in jax.local_devices())
-    found = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
-    return max(found) if found else _resident_bytes()
-
-
-def _resident_bytes() -> int | None:
-    """Returns the peak resident memory of this process.
-
-    psutil has no peak on Linux, and `resource.getrusage` counts what the parent
-    process held before it started this program.
-    """
-    if not STATUS.exists():
-        return None
-    for line in STATUS.read_text(encoding="utf8").splitlines():
-        name, _, size = line.partition(":")
-        if name == "VmHWM":
-            return 1024 * int(size.split()[0])
-    return None
+    peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
+    if peaks:
+        return max(peaks)
+    # psutil has no peak on Linux, and `resource.getrusage` counts what the parent
+    # process held before it started this program.
+    status = STATUS.read_text(encoding="utf8") if STATUS.exists() else ""
+    resident = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return 1024 * int(resident[1]) if resident else None

@@ -47,28 +47,21 @@ class Flops:
 def flops_of(function: Callable, params: PyTree, *inputs: PyTree) -> Flops:
     """Counts the FLOPs of `function(params, *inputs)` and its gradient by `params`.
 
-    Args:
-      function: function to trace.
-      params: parameters or their shapes (jax.ShapeDtypeStruct).
-      *inputs: other arguments or their shapes.
+    Arguments may be arrays or their shapes (jax.ShapeDtypeStruct).
 
     Raises:
       ValueError: a product in a while loop, whose number of iterations is unknown.
     """
     with abstract_mesh_context():
-        closed = jax.make_jaxpr(function)(params, *inputs)
-    jaxpr, used = partial_eval.dce_jaxpr(
-        closed.jaxpr, [True] * len(closed.jaxpr.outvars)
-    )
-    count = len(jax.tree.leaves(params))
-    active = [place < count for place in range(len(used))]
-    kept = [flag for flag, is_used in zip(active, used, strict=True) if is_used]
-    return _of_jaxpr(jaxpr, kept)[0]
+        jaxpr = jax.make_jaxpr(function)(params, *inputs).jaxpr
+    jaxpr, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    num_params = len(jax.tree.leaves(params))
+    active = [i < num_params for i, is_used in enumerate(used) if is_used]
+    return _of_jaxpr(jaxpr, active)[0]
 
 
 def flops_of_step(loss: Loss, params: PyTree, carry: PyTree, batch: PyTree) -> Flops:
-    """Counts the FLOPs of the training objective (training/gradients.py) and its
-    gradient.
+    """Counts the FLOPs of the training objective and its gradient.
 
     Metrics, and a carry that the loss does not depend on, are not counted.
     """
@@ -82,18 +75,15 @@ def flops_of_step(loss: Loss, params: PyTree, carry: PyTree, batch: PyTree) -> F
 
 
 class StepFlops:
-    """FLOPs of a step on a batch, counted once per batch shape.
-
-    Attributes:
-      loss: function (variables, carry, batch, rng) -> (metrics, carry).
-      params: shapes of the parameters.
-      carry: from a batch size to a carry; only its shapes are used.
-    """
+    """FLOPs of a step on a batch, counted once per batch shape."""
 
     def __init__(self, loss: Loss, params: PyTree, carry: Callable[[int], PyTree]):
+        """Takes a function from a batch size to a carry; only its shapes are used."""
         self.loss, self.carry = loss, carry
-        self.params = jax.tree.map(abstract_array, params)
-        self._found: dict[tuple, int] = {}
+        self.params = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params
+        )
+        self._counted: dict[tuple, int] = {}
 
     def __call__(self, batch: PyTree, rows: int) -> int:
         """Returns the FLOPs of a batch; `rows` is its size without padding."""
@@ -102,16 +92,11 @@ class StepFlops:
             for name, leaf in batch.items()
         }
         key = tuple((name, leaf.shape) for name, leaf in sorted(shapes.items()))
-        if key not in self._found:
+        if key not in self._counted:
             carry = jax.eval_shape(lambda: self.carry(rows))
-            found = flops_of_step(self.loss, self.params, carry, shapes)
-            self._found[key] = found.total
-        return self._found[key]
-
-
-def abstract_array(leaf) -> jax.ShapeDtypeStruct:
-    """Returns the shape and dtype of an array."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            flops = flops_of_step(self.loss, self.params, carry, shapes)
+            self._counted[key] = flops.total
+        return self._counted[key]
 
 
 def _of_jaxpr(jaxpr, active: Active) -> tuple[Flops, Active]:
@@ -137,9 +122,9 @@ def _of_equation(eqn, active: Active) -> tuple[Flops, Active]:
     inner = [jaxpr for value in eqn.params.values() for jaxpr in _jaxprs(value)]
     if len(inner) == 1 and len(inner[0].invars) == len(active):  # jit, remat, custom_*
         return _of_jaxpr(inner[0], active)
-    depends = [any(active)] * len(eqn.outvars)
-    parts = [_of_jaxpr(jaxpr, [any(active)] * len(jaxpr.invars))[0] for jaxpr in inner]
-    return sum(parts, Flops()), depends
+    depends = any(active)
+    parts = [_of_jaxpr(jaxpr, [depends] * len(jaxpr.invars))[0] for jaxpr in inner]
+    return sum(parts, Flops()), [depends] * len(eqn.outvars)
 
 
 def _jaxprs(value) -> list:
@@ -175,10 +160,14 @@ def _scan(eqn, active: Active) -> tuple[Flops, Active]:
     they are derived from ranks: a scanned value has one more axis outside of the body.
     """
     (jaxpr,) = _jaxprs(eqn.params["jaxpr"])
-    scanned = sum(map(_has_another_axis, eqn.invars, jaxpr.invars))
-    stacked = sum(map(_has_another_axis, eqn.outvars, jaxpr.outvars))
-    num_carry = len(jaxpr.outvars) - stacked
-    last = len(jaxpr.invars) - scanned
+
+    def num_unstacked(outer, inner):
+        return sum(
+            o.aval.ndim == i.aval.ndim for o, i in zip(outer, inner, strict=True)
+        )
+
+    num_carry = num_unstacked(eqn.outvars, jaxpr.outvars)
+    last = num_unstacked(eqn.invars, jaxpr.invars)
     first = last - num_carry
     while True:  # until the activity of the carry is a fixed point
         found, outputs = _of_jaxpr(jaxpr, active)
@@ -189,10 +178,6 @@ def _scan(eqn, active: Active) -> tuple[Flops, Active]:
         active = [*active[:first], *carry, *active[last:]]
 
 
-def _has_another_axis(outer, inner) -> bool:
-    return outer.aval.ndim > inner.aval.ndim
-
-
 def _branches(eqn, active: Active) -> tuple[Flops, Active]:
     """Returns the FLOPs of the most expensive branch."""
     parts = [_of_jaxpr(branch.jaxpr, active[1:]) for branch in eqn.params["branches"]]
@@ -201,7 +186,6 @@ def _branches(eqn, active: Active) -> tuple[Flops, Active]:
 
 
 def _unbounded(eqn, active: Active) -> tuple[Flops, Active]:
-    depends = [any(active)] * len(eqn.outvars)
     for name in ("cond_jaxpr", "body_jaxpr"):
         jaxpr = eqn.params[name].jaxpr
         if _of_jaxpr(jaxpr, [False] * len(jaxpr.invars))[0].total:
@@ -209,7 +193,7 @@ def _unbounded(eqn, active: Active) -> tuple[Flops, Active]:
                 "products in a while loop cannot be counted, since its number of "
                 "iterations is unknown; use a scan"
             )
-    return Flops(), depends
+    return Flops(), [any(active)] * len(eqn.outvars)
 
 
 def _on_each_device(eqn, active: Active) -> tuple[Flops, Active]:

@@ -29,13 +29,13 @@ class Profile:
     """Context manager that traces selected steps.
 
     Attributes:
-      steps: first and last step to trace, counted from 1; None: no step.
+      steps: first and last step to trace, counted from 1.
       folder: directory of the trace.
     """
 
-    def __init__(self, steps: tuple[int, int] | None, folder: Path):
+    def __init__(self, steps: tuple[int, int], folder: Path):
         """Raises UserError for a folder that is not on a local disk."""
-        if steps and is_remote(folder):
+        if is_remote(folder):
             raise UserError(f"--profile needs a local directory, not {folder}")
         self.steps, self.folder = steps, folder
         self._is_tracing = False
@@ -47,14 +47,11 @@ class Profile:
         self._stop()
 
     def around(self, step: Step, done: int) -> Step:
-        """Returns the step, traced while its number is in `steps`.
+        """Returns a compiled step, traced while its number is in `steps`.
 
         Args:
-          step: the compiled step.
           done: number of steps completed so far.
         """
-        if self.steps is None:
-            return step
 
         def traced(state, carry, batch):
             nonlocal done

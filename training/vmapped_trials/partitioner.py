@@ -22,11 +22,7 @@ class VmappedPartitioner:
     """Shards an axis [K] over devices; batches are replicated."""
 
     def __init__(self, count: int, devices: Sequence[jax.Device] | None = None):
-        """Makes the mesh of devices.
-
-        Args:
-          count: number of trials, K.
-          devices: None: all devices of this process.
+        """Makes the mesh for `count` trials; `devices` None: all of this process.
 
         Raises:
           UserError: there are several processes.
@@ -72,13 +68,9 @@ class VmappedPartitioner:
         """Calls a function on each device with its own trials."""
         if self.mesh.size == 1:
             return function
-        return jax.shard_map(
-            function,
-            mesh=self.mesh,
-            in_specs=(P(TRIAL),) * num_sharded + (P(),) * num_replicated,
-            out_specs=P(TRIAL),
-            check_vma=False,
-        )
+        in_specs = (P(TRIAL),) * num_sharded + (P(),) * num_replicated
+        specs = {"in_specs": in_specs, "out_specs": P(TRIAL)}
+        return jax.shard_map(function, mesh=self.mesh, check_vma=False, **specs)
 
     def put(self, tree: PyTree) -> PyTree:
         """Shards leaves [K, ...] over the devices."""

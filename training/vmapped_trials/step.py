@@ -19,6 +19,8 @@ from training.run_dir import flatten_config
 from training.step import Step, tree_where
 from utils.errors import UserError
 
+# 0 leaves out a part of the optimizer, so it must be 0 for all trials or for none.
+ON_OFF_KEYS = frozenset({"optim.clip_norm", "optim.momentum"})
 VMAPPABLE_KEYS = frozenset(
     {
         "seed",
@@ -29,12 +31,10 @@ VMAPPABLE_KEYS = frozenset(
         "model.weight_dropout",
         *(f"optim.{key}" for key in ("lr", "warmup", "final_lr_ratio", "weight_decay")),
         *(f"optim.{key}" for key in ("plateau_factor", "plateau_patience")),
-        *(f"optim.{key}" for key in ("b1", "b2", "eps", "rho", "clip_norm")),
-        "optim.momentum",
+        *(f"optim.{key}" for key in ("b1", "b2", "eps", "rho")),
+        *ON_OFF_KEYS,
     }
 )
-# 0 leaves out a part of the optimizer, so it must be 0 for all trials or for none.
-ON_OFF_KEYS = frozenset({"optim.clip_norm", "optim.momentum"})
 
 Values = dict[str, list[int] | list[float]]  # a value for each trial
 StackedValues = dict[str, Array]  # [K] each
@@ -72,12 +72,10 @@ def varying_values(configs: Sequence[ConfigDict]) -> Values:
 
 def stack_values(values: Values) -> StackedValues:
     """Returns weakly typed arrays [K]."""
-
-    def stack(column):
-        scalars = [jax.lax.full((1,), value) for value in column]
-        return jax.lax.concatenate(scalars, 0)
-
-    return {key: stack(column) for key, column in values.items()}
+    return {
+        key: jax.lax.concatenate([jax.lax.full((1,), value) for value in column], 0)
+        for key, column in values.items()
+    }
 
 
 def with_values(cfg: ConfigDict, values: dict[str, Array]) -> ConfigDict:
@@ -114,9 +112,8 @@ def update_trials_on_validation(
     """Passes validation losses to the optimizer states of the validated trials."""
 
     def update(opt_state, loss, is_validated):
-        return tree_where(
-            is_validated, update_on_validation(opt_state, loss), opt_state
-        )
+        updated = update_on_validation(opt_state, loss)
+        return tree_where(is_validated, updated, opt_state)
 
     return jax.vmap(update)(opt_state, losses, validated)
 

@@ -50,11 +50,6 @@ def test_a_run_that_ends_before_leaves_what_it_traced(tmp_path):
     assert traced_steps(trace) == [12, 13]
 
 
-def test_without_the_flag_nothing_is_written(tmp_path):
-    assert run(tmp_path, None, number=2) == []
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("text", ["", "5", "0:3", "4:2", "a:b", "1:2:3"])
 def test_other_words_are_refused(text):
     with pytest.raises(UserError, match="first and last step"):

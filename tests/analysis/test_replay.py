@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.replay import diagnose_batch, load_batches
+from analysis.replay import diagnose_batch, load_batches
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
