@@ -1,30 +1,25 @@
 """Optimisers by name: gradient transformations and the learning rate."""
 
 import math
-import operator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
-from training.optim.on_validation import Plateau, lr_scale, with_averaging
+from training.optim.on_validation import lr_scale
 from training.optim.param_groups import (
     check_pattern_syntax,
     freeze,
-    hidden_matrix_mask,
     lr_factor,
     map_named,
     name_mask,
-    num_input_axes,
 )
 from training.optim.schedules import Schedule, make_schedule
 from utils.errors import UserError
 
 FRACTIONS = ("b1", "b2", "rho", "momentum", "muon_momentum", "ema_decay")  # below 1
-MUON_RMS = 0.2  # root mean square of a Muon update: about that of Adam
 
 
 def make_optimizer(
@@ -56,6 +51,8 @@ def make_optimizer(
         parts.insert(0, optax.clip_by_global_norm(cfg.clip_norm))
     optimizer = freeze(optax.chain(*parts), cfg.freeze)
     if cfg.name == "nt_asgd":
+        from training.optim.nt_asgd import with_averaging
+
         optimizer = with_averaging(optimizer, cfg.non_monotone_interval)
     return optimizer, schedule
 
@@ -95,6 +92,8 @@ def scale_by_learning_rate(
         del params
         if cfg.schedule != "plateau":  # validations do not change the rate
             return optax.EmptyState()
+        from training.optim.plateau import Plateau
+
         return Plateau.create(
             cfg.plateau_factor, cfg.plateau_patience, cfg.final_lr_ratio
         )
@@ -112,7 +111,7 @@ def scale_by_learning_rate(
 
 
 def learning_rate(
-    schedule: Schedule, opt_state: PyTree | Plateau, step: Int[Array, ""]
+    schedule: Schedule, opt_state: PyTree, step: Int[Array, ""]
 ) -> Float[Array, ""]:
     """Returns the learning rate of a step, before the factors of `optim.lr_scales`."""
     return jnp.asarray(schedule(step)) * lr_scale(opt_state)
@@ -135,59 +134,21 @@ def sgd(cfg: ConfigDict) -> list[optax.GradientTransformation]:
     return [] if is_static_zero(cfg.momentum) else [optax.trace(cfg.momentum)]
 
 
-def muon(cfg: ConfigDict) -> list[optax.GradientTransformation]:
-    """Muon (Jordan et al. 2024) for hidden matrices, Adam for all other parameters.
+def matrix_optimizer(cfg: ConfigDict) -> list[optax.GradientTransformation]:
+    """Adafactor or Muon with decoupled weight decay; most runs do without both."""
+    from training.optim.matrix_optimizers import adafactor, muon
 
-    Updates of matrices are scaled by 0.2 sqrt(longer side) (Liu et al. 2025, eq. 4),
-    about the size of Adam's updates, so that one learning rate fits both. The heads of
-    an attention projection are one matrix, and so are the gates of a recurrent cell.
-    """
-    matrices = optax.chain(
-        optax.contrib.scale_by_muon(
-            beta=cfg.muon_momentum,
-            weight_dimension_numbers=lambda updates: map_named(matrix_axes, updates),
-        ),
-        optax.stateless(lambda updates, _: map_named(scale_to_adam, updates)),
-    )
-    return [
-        optax.masked(matrices, hidden_matrix_mask),
-        optax.masked(
-            adam(cfg),
-            lambda params: jax.tree.map(operator.not_, hidden_matrix_mask(params)),
-        ),
-    ]
-
-
-def matrix_axes(
-    name: str, update: Float[Array, "..."]
-) -> optax.contrib.MuonDimensionNumbers:
-    """Returns which axes of a parameter are the inputs and outputs of its matrix."""
-    inputs = num_input_axes(name, update.shape)
-    axes = tuple(range(update.ndim))
-    return optax.contrib.MuonDimensionNumbers(axes[:inputs], axes[inputs:])
-
-
-def scale_to_adam(name: str, update: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Scales an orthogonalised update to the size of Adam's updates."""
-    inputs = num_input_axes(name, update.shape)
-    sides = math.prod(update.shape[:inputs]), math.prod(update.shape[inputs:])
-    return MUON_RMS * math.sqrt(max(sides)) * update
-
-
-def adafactor(cfg: ConfigDict) -> list[optax.GradientTransformation]:
-    """Adafactor (Shazeer and Stern 2018) with decoupled weight decay."""
-    from training.optim.adafactor import scale_by_adafactor  # most runs do without
-
-    return [scale_by_adafactor(), weight_decay(cfg)]
+    make = {"adafactor": adafactor, "muon": muon}[cfg.name]
+    return [*make(cfg), weight_decay(cfg)]
 
 
 OPTIMIZERS = {
     "adamw": lambda cfg: [adam(cfg), weight_decay(cfg)],
     "adam": lambda cfg: [adam(cfg)],
-    "adafactor": adafactor,
+    "adafactor": matrix_optimizer,
     "adadelta": lambda cfg: [optax.scale_by_adadelta(cfg.rho, cfg.eps)],
     "sgd": sgd,
     "lion": lambda cfg: [optax.scale_by_lion(cfg.b1, cfg.b2), weight_decay(cfg)],
-    "muon": lambda cfg: [*muon(cfg), weight_decay(cfg)],
+    "muon": matrix_optimizer,
     "nt_asgd": lambda cfg: [optax.add_decayed_weights(cfg.weight_decay)],
 }

@@ -1,4 +1,4 @@
-"""Parameter groups: parameters selected by patterns of their names, and matrices.
+"""Parameter groups: parameters selected by patterns of their names.
 
 A name is the path of a parameter, such as "decoder/layers_0/query/kernel". A pattern is
 a regular expression that is searched for in the name; an empty pattern matches nothing.
@@ -6,13 +6,11 @@ Leaves may be arrays or boxes with the names of their axes (`flax.core.meta`), s
 group is the same when a state is sharded and when it is updated.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from flax.core import meta
 from jaxtyping import PyTree
@@ -118,34 +116,3 @@ def check_patterns(cfg: ConfigDict, params: PyTree) -> None:
         raise UserError(
             f"optim.freeze={cfg.freeze!r} matches all parameters: none is left to train"
         )
-
-
-# How the shape of a parameter is a matrix, for Adafactor and Muon.
-VECTORS = ("bias", "scale")  # names that end so are vectors, whatever their rank
-HIDDEN_MATRICES = ("kernel", "recurrent")  # last parts of the names of hidden layers
-
-
-def num_input_axes(name: str, shape: tuple[int, ...]) -> int:
-    """Returns the number of leading axes that are inputs; 0 for a vector.
-
-    The output projection of attention joins heads, [H, K, D], and has two. Other
-    kernels have one, [D, F] or [D, H, K]; embedding tables have one, the vocabulary.
-    """
-    if len(shape) < 2 or name.endswith(VECTORS):
-        return 0
-    inputs = 2 if len(shape) > 2 and name.endswith("output/kernel") else 1
-    sides = math.prod(shape[:inputs]), math.prod(shape[inputs:])
-    return inputs if min(sides) > 1 else 0
-
-
-def hidden_matrix_mask(params: PyTree) -> PyTree:
-    """Returns a mask that is True for the matrices of hidden layers.
-
-    Embeddings and output layers, which are called tables, are none.
-    """
-
-    def is_hidden(name, leaf):
-        inputs = num_input_axes(name, np.shape(meta.unbox(leaf)))
-        return name.split("/")[-1] in HIDDEN_MATRICES and inputs > 0
-
-    return map_named(is_hidden, params)

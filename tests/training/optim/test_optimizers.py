@@ -22,8 +22,8 @@ from helpers.optimizer_cases import (
     optim,
     updates_of,
 )
+from training.optim.matrix_optimizers import hidden_matrix_mask, num_input_axes
 from training.optim.optimizers import OPTIMIZERS, learning_rate, make_optimizer
-from training.optim.param_groups import hidden_matrix_mask, num_input_axes
 from utils.errors import UserError
 
 
