@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import enum
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -12,9 +13,10 @@ from jaxtyping import PyTree
 
 from training.checkpoint import Checkpoints
 from training.metric_writers import MetricWriters
-from training.metrics import MetricLogger, TrainProgress, WeightedMetrics
+from training.metrics import TrainProgress, WeightedMetrics, compute, merge
 from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
+from training.profiling.environment import peak_memory_bytes
 from training.signals import StopRequested, graceful_stop
 from training.step import TrainState
 from utils.allocator import trim_heap
@@ -30,24 +32,16 @@ class ExitStatus(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-    """Settings of the training loop, in steps; 0 means never.
+    """Settings of the training loop, in steps; 0 means never."""
 
-    Attributes:
-      steps: the last step.
-      patience: number of validations without a better score that end training.
-      max_nonfinite_steps: consecutive non-finite steps that end training.
-      metric: the validation score that selects checkpoints.
-      direction: "min" or "max", of that score.
-    """
-
-    steps: int
+    steps: int  # the last step
     log_every: int
     eval_every: int
     save_every: int
-    patience: int
-    max_nonfinite_steps: int
-    metric: str
-    direction: str
+    patience: int  # validations without a better score that end training
+    max_nonfinite_steps: int  # consecutive ones that end training
+    metric: str  # the validation score that selects checkpoints
+    direction: str  # "min" or "max", of that score
 
     def validates_at(self, step: int) -> bool:
         """Whether a validation follows a step."""
@@ -66,8 +60,8 @@ def is_every(step: int, every: int) -> bool:
 class RunRecord:
     """Log, checkpoints and progress of one run, and the decisions they lead to.
 
-    Attributes:
-      diverged_steps: the consecutive non-finite steps that end the run, if any.
+    A line of the log sums up the steps since the line before. `diverged_steps` are the
+    consecutive non-finite steps that end the run, if any.
     """
 
     def __init__(
@@ -78,12 +72,77 @@ class RunRecord:
         checkpoints: Checkpoints,
         peak_flops: float | None = None,
     ):
+        """Starts the clock of training.
+
+        Args:
+          peak_flops: FLOP/s of all devices together; None: no `mfu` is logged.
+        """
         self.settings, self.progress = settings, progress
         self.writers, self.checkpoints = writers, checkpoints
-        self.logger = MetricLogger(
-            progress, writers.write, settings.log_every, peak_flops
-        )
+        self.peak_flops = peak_flops
         self.diverged_steps: list[int] = []
+        self._data_wait = 0.0
+        self._mark = time.monotonic()
+
+    def add(
+        self,
+        step: int,
+        metrics: WeightedMetrics,
+        data_wait: float,
+        flops: int,
+        *,
+        log: bool = False,
+    ) -> None:
+        """Adds the metrics of a step, already on the host; may write a line.
+
+        Args:
+          data_wait: seconds the step waited for its batch.
+          flops: FLOPs of the step.
+          log: write a line whatever `settings.log_every` says.
+        """
+        progress = self.progress
+        if float(metrics["nonfinite_steps"][0]):
+            progress.nonfinite_steps += 1
+            progress.consecutive_nonfinite = [*progress.consecutive_nonfinite, step]
+        else:
+            progress.consecutive_nonfinite = []
+        progress.totals = merge(progress.totals, metrics)
+        progress.window_flops += flops
+        self._data_wait += data_wait
+        if log or is_every(step, self.settings.log_every):
+            self._write_line(step)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes validation and saving from the time of training."""
+        self._advance_clock()
+        yield
+        self._mark = time.monotonic()
+
+    def _advance_clock(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._mark
+        self.progress.window_seconds += now - self._mark
+        self._mark = now
+
+    def _write_line(self, step: int) -> None:
+        self._advance_clock()
+        progress = self.progress
+        metrics = compute(progress.totals)
+        seconds = max(progress.window_seconds, 1e-9)
+        metrics["nonfinite_steps"] = progress.nonfinite_steps
+        metrics["tokens_per_second"] = progress.totals["loss"][1] / seconds
+        metrics["data_wait_fraction"] = min(self._data_wait / seconds, 1.0)
+        if self.peak_flops is not None:
+            metrics["flops_per_second"] = progress.window_flops / seconds
+            metrics["mfu"] = metrics["flops_per_second"] / self.peak_flops
+        if (peak := peak_memory_bytes()) is not None:
+            metrics["peak_memory_bytes"] = peak
+        metrics["seconds"] = progress.seconds
+        self.writers.write(step, "train", metrics)
+        progress.totals, progress.last_logged = {}, step
+        progress.window_seconds, progress.window_flops = 0.0, 0
+        self._data_wait = 0.0
 
     def has_diverged(self) -> bool:
         """Whether too many consecutive steps were not finite; stays so."""
@@ -200,12 +259,10 @@ class TrainLoop:
 
     def _trial(self, tree: PyTree, k: int) -> PyTree:
         """Returns the part of a state or carry that belongs to a trial."""
-        del k
         return tree
 
     def _trial_metrics(self, metrics: WeightedMetrics, k: int) -> WeightedMetrics:
         """Returns the metrics of one trial, given those of all on the host."""
-        del k
         return metrics
 
     def _update_on_validation(self, opt_state: PyTree, losses: dict[int, float]):
@@ -245,14 +302,14 @@ class TrainLoop:
         metrics, is_last = jax.device_get(metrics), step == self.settings.steps
         for k in self.active:
             trial_metrics = self._trial_metrics(metrics, k)
-            self.records[k].logger.add(step, trial_metrics, *cost, log=is_last)
+            self.records[k].add(step, trial_metrics, *cost, log=is_last)
 
     def _save(self, step, state, carry, saving, stopping, stopped) -> TrainState:
         """Saves trials, after a validation if one is due of those not in `stopping`."""
         self._read_metrics()
         with contextlib.ExitStack() as stack:
             for k in self.active:
-                stack.enter_context(self.records[k].logger.paused())
+                stack.enter_context(self.records[k].paused())
             scores = {}
             if self.settings.validates_at(step):
                 validated = [k for k in saving if k not in stopping]

@@ -183,7 +183,7 @@ class Console:
         print(start + text, end="\n" if stays else "", flush=True)
 
     def flush(self) -> None:
-        """Does nothing, since every line is printed at once."""
+        pass  # every line is printed at once
 
     def _time_left(self, step: int) -> str:
         done = max(step - self.first_step, 1)
@@ -214,15 +214,11 @@ class MetricWriters:
           steps: the step at which training ends.
           silent: write nothing, since another process of the run does.
         """
-        self.all = (
-            ()
-            if silent
-            else (
-                MetricsFile(workdir / "metrics.jsonl", last),
-                TensorBoard(workdir / "tensorboard", last),
-                Console(steps, step),
-            )
-        )
+        self.all = []
+        if not silent:
+            self.all.append(MetricsFile(workdir / "metrics.jsonl", last))
+            self.all.append(TensorBoard(workdir / "tensorboard", last))
+            self.all.append(Console(steps, step))
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes the metrics of a split with every writer."""

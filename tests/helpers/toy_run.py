@@ -40,6 +40,12 @@ def batch(k, broken=()):
     return {"y": values, "w": random.uniform(0.5, 1, ROWS).astype(np.float32)}
 
 
+def settings(**changes):
+    numbers = dict.fromkeys(("steps", "log_every", "eval_every", "save_every"), 0)
+    options = {"patience": 0, "max_nonfinite_steps": 3, "metric": "loss"}
+    return LoopSettings(**{**numbers, **options, "direction": "min", **changes})
+
+
 @functools.cache
 def compiled(ema):
     schedule = optax.cosine_decay_schedule(0.1, 100)
@@ -96,22 +102,20 @@ class Toy:
             scores = dict(enumerate(self.scores, start=1))
             return {"loss": scores.get(int(state.step) // 3, value)}
 
-        settings = LoopSettings(
+        options = settings(
             steps=self.steps,
             log_every=2,
             eval_every=3,
             save_every=5,
             patience=self.patience,
             max_nonfinite_steps=self.max_nonfinite_steps,
-            metric="loss",
-            direction="min",
         )
         last = {"train": progress.last_logged, "validation": progress.last_validated}
         writers = MetricWriters(self.folder, last, step=0, steps=self.steps)
-        record = RunRecord(settings, progress, writers, checkpoints, 1e9)
+        record = RunRecord(options, progress, writers, checkpoints, 1e9)
         statuses = []
         loop = TrainLoop(
-            settings=settings,
+            settings=options,
             records=[record],
             step=stepping,
             batch=making,

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import math
+import types
 
 import jax.numpy as jnp
 import pytest
 
-from training.metrics import MetricLogger, TrainProgress, compute, merge
+from helpers.toy_run import settings
+from training.loop import RunRecord
+from training.metrics import TrainProgress, compute, merge
 
 
 def test_a_mean_is_weighted_by_the_steps_own_weights():
@@ -26,9 +29,10 @@ def step_metrics(loss, nonfinite=0.0):
 
 def test_waits_for_data_and_nonfinite_steps_are_in_the_line(monkeypatch):
     clock = iter([0.0, 10.0, 10.0, 12.0])
-    monkeypatch.setattr("training.metrics.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("training.loop.time.monotonic", lambda: next(clock))
     progress, lines = TrainProgress(), []
-    logger = MetricLogger(progress, lambda *line: lines.append(line), 2)
+    writers = types.SimpleNamespace(write=lambda *line: lines.append(line))
+    logger = RunRecord(settings(log_every=2), progress, writers, None)
     logger.add(1, step_metrics(8), 4.0, 0)
     logger.add(2, step_metrics(0, nonfinite=1.0), 1.0, 0)
     [(step, split, line)] = lines

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from training import metrics
+from helpers.toy_run import settings
+from training import loop
+from training.loop import RunRecord
 from training.metric_writers import MetricWriters
-from training.metrics import MetricLogger, TrainProgress
+from training.metrics import TrainProgress
 from training.profiling import peak_flops
 from training.profiling.peak_flops import (
     measure_matmul,
@@ -76,17 +78,17 @@ def test_all_devices_count(monkeypatch):
 
 def lines(tmp_path, peak, monkeypatch, flops=(1000, 3000, 5000)):
     clock = iter(range(100))
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     progress = TrainProgress()
     writers = MetricWriters(tmp_path, {}, step=0, steps=4)
     writers.all = writers.all[:1]
-    logger = MetricLogger(progress, writers.write, 2, peak)
+    record = RunRecord(settings(log_every=2), progress, writers, None, peak)
     pairs = {
         "loss": (jnp.float32(1), jnp.float32(2)),
         "nonfinite_steps": (jnp.zeros(()), jnp.ones(())),
     }
     for step, count in enumerate(flops, start=1):
-        logger.add(step, pairs, 0.0, count, log=step == len(flops))
+        record.add(step, pairs, 0.0, count, log=step == len(flops))
     text = (tmp_path / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
