@@ -50,17 +50,17 @@ def main() -> None:
     options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
         options["chunk_size"] = 1
-    lines = cli.read_lines(sys.stdin.buffer)
+    task, inputs = run.experiment.task, run.inputs(cli.read_lines(sys.stdin.buffer))
     if SCORE.value:
-        for scored in inference.score_targets(run, lines, **options):
+        for scored in task.score_targets(*inputs, **options):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)
         return
     options["prefix"] = PREFIX.value
     if not SCORES.value and run.experiment.cfg.decode.n_best == 1:
-        for text in inference.predict(run, lines, **options):
+        for text in task.predict(*inputs, **options):
             print(text, flush=True)
         return
-    for hypotheses in inference.predict_n_best(run, lines, **options):
+    for hypotheses in task.predict_n_best(*inputs, **options):
         print_n_best(hypotheses, run.experiment.cfg.decode.n_best, scores=SCORES.value)
 
 

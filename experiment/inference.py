@@ -1,9 +1,8 @@
-"""Evaluation and prediction with trained runs, one or an ensemble of several."""
+"""Evaluation of trained runs, one or an ensemble of several."""
 
 import dataclasses
 import operator
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -140,31 +139,3 @@ def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None
     blocks = card.pop("blocks")
     totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
     directory.write_arrays(f"eval/{name}.npz", {"total": totals, "weight": weights})
-
-
-def predict(run: TrainedRun, lines: Iterable[str], **keywords) -> Iterator[str]:
-    """Yields the translation or the continuation of each line, in order.
-
-    Args:
-      keywords: `prefix`, `document_order` and `chunk_size`; see tasks/base.py.
-    """
-    return run.experiment.task.predict(*_inputs(run, lines), **keywords)
-
-
-def predict_n_best(
-    run: TrainedRun, lines: Iterable[str], **keywords
-) -> Iterator[list[tuple[str, float]]]:
-    """Yields `decode.n_best` texts with scores for each line; none for a blank one."""
-    return run.experiment.task.predict_n_best(*_inputs(run, lines), **keywords)
-
-
-def score_targets(
-    run: TrainedRun, lines: Iterable[str], **keywords
-) -> Iterator[tuple[float, int] | None]:
-    """Yields log probability (nats) and length of each target; None if blank."""
-    return run.experiment.task.score_targets(*_inputs(run, lines), **keywords)
-
-
-def _inputs(run: TrainedRun, lines: Iterable[str]) -> tuple:
-    experiment = run.experiment
-    return experiment.evaluation_model, run.variables, lines, experiment.cfg

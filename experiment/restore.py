@@ -1,6 +1,7 @@
 """Opening of run directories: config, tokenizers, model and parameters."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import flax.linen as nn
 from jaxtyping import PyTree
@@ -36,6 +37,11 @@ class TrainedRun:
     def step(self) -> int:
         """The newest step of the parameters."""
         return self.steps[-1]
+
+    def inputs(self, lines: Iterable[str]) -> tuple:
+        """Returns the arguments of `predict` and its like (tasks/base.py)."""
+        model, cfg = self.experiment.evaluation_model, self.experiment.cfg
+        return model, self.variables, lines, cfg
 
     def name(self, split: str) -> str:
         """Returns the stem of the files that belong to a split."""

@@ -50,8 +50,7 @@ class Checkpoints:
         """Opens the folder, and cleans up after a process that was killed.
 
         Args:
-          last: number of the newest checkpoints to keep.
-          best: number of the best checkpoints to keep.
+          last, best: number of the newest and of the best checkpoints to keep.
           is_reader: nothing is saved, and another process may be saving, so its
             unfinished checkpoints are left alone.
         """
@@ -61,13 +60,17 @@ class Checkpoints:
         if not is_reader:
             self._restore_replaced()
         self._move_unreadable()
+
+        def score(metrics):
+            return metrics["selection_score"]
+
         policies = [preservation.LatestN(last)]
         if best:
-            policies.append(preservation.BestN(get_metric_fn=_selection_score, n=best))
+            policies.append(preservation.BestN(get_metric_fn=score, n=best))
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                best_fn=_selection_score,
+                best_fn=score,
                 best_mode="max",
                 cleanup_tmp_directories=not is_reader,
                 preservation_policy=preservation.AnyPreservationPolicy(policies),
@@ -143,9 +146,7 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def resolve(self, which: str) -> tuple[int, ...]:
-        """Returns the steps of "best", "last", a number, or "average:N".
-
-        "average:N" is the newest N.
+        """Returns the steps of "best", "last", a number, or "average:N", the newest N.
 
         Raises:
           UserError: there is no such checkpoint.
@@ -335,10 +336,6 @@ def checked_files(folder: epath.Path, *, is_top: bool = True) -> Iterator[epath.
 def _sha256(path: epath.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _selection_score(metrics: dict[str, float]) -> float:
-    return metrics["selection_score"]
 
 
 def _restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeRestore:

@@ -9,7 +9,6 @@ import numpy as np
 from jax.tree_util import DictKey
 from jaxtyping import Float, PyTree
 
-from experiment.inference import predict
 from experiment.restore import TrainedRun
 from utils.errors import UserError
 
@@ -94,7 +93,8 @@ def _translation_attention(run, lines) -> list[TextAttention]:
     task, model = run.experiment.task, run.experiment.evaluation_model
     pairs = [line.partition("\t") for line in lines]
     untranslated = [source for source, tab, _ in pairs if not tab]
-    predictions = iter(list(predict(run, untranslated)) if untranslated else [])
+    inputs = run.inputs(untranslated)
+    predictions = task.predict(*inputs) if untranslated else iter(())
     texts = [
         (source, target if tab else next(predictions)) for source, tab, target in pairs
     ]

@@ -56,7 +56,8 @@ def test_weights_become_a_run_that_predicts(name, prefix, write, tmp_path):
     table = run.variables["params"]["embedding"]["table"]
     theirs = weights[f"{prefix}word_emb.emb_layers.0.weight"]
     np.testing.assert_array_equal(table[1:3], theirs[[0, 2]])  # <eos> and <unk>
-    lines = list(inference.predict(run, ["the w3", "", "a word not known"]))
+    inputs = run.inputs(["the w3", "", "a word not known"])
+    lines = list(run.experiment.task.predict(*inputs))
     assert len(lines) == 3
     assert set(" ".join(lines).split()) <= {"the", "<unk>", *WORDS[3:]}
     assert run.experiment.model.config.memory_length == 6

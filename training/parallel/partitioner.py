@@ -31,8 +31,7 @@ class JitPartitioner:
     """Places state, carry and batches on a mesh and compiles steps under `jit`.
 
     Attributes:
-      axis_name: mapped axis over which a step sums; None: the step sees the whole
-        batch.
+      axis_name: mapped axis over which a step sums; None: it sees the whole batch.
     """
 
     axis_name: str | None = None
@@ -59,24 +58,12 @@ class JitPartitioner:
 
     def bytes_per_device(self, boxed: PyTree) -> int:
         """Returns the bytes per device of a state, from its shapes."""
-        return sum(
-            leaf.dtype.itemsize * math.prod(sharding.shard_shape(leaf.shape))
-            for leaf, sharding in zip(
-                jax.tree.leaves(nn.meta.unbox(boxed)),
-                jax.tree.leaves(self.shardings_of(boxed)),
-                strict=True,
-            )
-        )
+        return _bytes_per_device(self.sharded_shapes(boxed))
 
     def carry_bytes_per_device(self, make: Callable[[int], PyTree], rows: int) -> int:
         """Returns the bytes per device of the carry that `make(rows)` returns."""
-        found = jax.eval_shape(lambda: make(self.pad_batch_size(rows)))
-        return sum(
-            leaf.dtype.itemsize
-            * leaf.size
-            // (self._num_row_shards if leaf.ndim else 1)
-            for leaf in jax.tree.leaves(found)
-        )
+        carry = jax.eval_shape(lambda: make(self.pad_batch_size(rows)))
+        return _bytes_per_device(self.sharded_row_shapes(carry))
 
     def compile(self, step: Step, state: PyTree, carry: PyTree, *, shapes: int) -> Step:
         """Compiles a step under jit; it donates the state and the carry.
@@ -229,6 +216,13 @@ class JitPartitioner:
 
 def _with_sharding(leaf, sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _bytes_per_device(sharded_shapes: PyTree) -> int:
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(sharded_shapes)
+    )
 
 
 def make_partitioner(
