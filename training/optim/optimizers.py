@@ -70,7 +70,7 @@ def check_ranges(cfg: ConfigDict) -> None:
         **dict.fromkeys((*FRACTIONS, "plateau_factor"), (0, math.nextafter(1, 0))),
     }
     for key, (low, high) in ranges.items():
-        value = cfg[key]
+        value = getattr(cfg, key)
         if isinstance(value, int | float) and not (
             low <= value <= high and value < math.inf
         ):
