@@ -15,7 +15,7 @@ from data.dataset import Dataset, TrainBatches
 from experiment.build import Experiment
 from training.checkpoint import Checkpoints
 from training.loop import LoopSettings, RunRecord
-from training.metric_writers import MetricWriters
+from training.metric_writers import open_writers
 from training.metrics import TrainProgress
 from training.optim.optimizers import make_optimizer
 from training.optim.schedules import Schedule
@@ -162,13 +162,9 @@ class TrainingSetup:
         Args:
           silent: another process writes the log.
         """
-        writers = MetricWriters(
-            directory.path,
-            {"train": progress.last_logged, "validation": progress.last_validated},
-            step=step,
-            steps=self.steps,
-            silent=silent,
-        )
+        last = {"train": progress.last_logged, "validation": progress.last_validated}
+        options = {"step": step, "steps": self.steps}
+        writers = [] if silent else open_writers(directory.path, last, **options)
         peak_flops = peak_flops_per_second(self.experiment.cfg.model.dtype)
         return RunRecord(self.loop_settings, progress, writers, checkpoints, peak_flops)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from training.checkpoint import Checkpoints
-from training.metric_writers import MetricWriters
+from training.metric_writers import Console, MetricsFile, TensorBoard
 from training.metrics import TrainProgress, WeightedMetrics, compute, merge
 from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
@@ -68,7 +68,7 @@ class RunRecord:
         self,
         settings: LoopSettings,
         progress: TrainProgress,
-        writers: MetricWriters,
+        writers: Sequence[MetricsFile | TensorBoard | Console],
         checkpoints: Checkpoints,
         peak_flops: float | None = None,
     ):
@@ -139,10 +139,14 @@ class RunRecord:
         if (peak := peak_memory_bytes()) is not None:
             metrics["peak_memory_bytes"] = peak
         metrics["seconds"] = progress.seconds
-        self.writers.write(step, "train", metrics)
+        self._write(step, "train", metrics)
         progress.totals, progress.last_logged = {}, step
         progress.window_seconds, progress.window_flops = 0.0, 0
         self._data_wait = 0.0
+
+    def _write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(step, split, metrics)
 
     def has_diverged(self) -> bool:
         """Whether too many consecutive steps were not finite; stays so."""
@@ -168,7 +172,7 @@ class RunRecord:
 
     def record_validation(self, step: int, metrics: dict[str, float]) -> float:
         """Logs a validation; returns its selection score, larger is better."""
-        self.writers.write(step, "validation", metrics)
+        self._write(step, "validation", metrics)
         score = metrics[self.settings.metric]
         score = score if self.settings.direction == "max" else -score
         self.progress.record_validation(step, score)
@@ -176,7 +180,8 @@ class RunRecord:
 
     def save(self, step: int, content: PyTree, selection_score: float | None) -> None:
         """Saves a checkpoint, after the log that it counts as written."""
-        self.writers.flush()
+        for writer in self.writers:
+            writer.flush()
         progress = dataclasses.asdict(self.progress)
         self.checkpoints.save(step, content, progress, selection_score)
 

@@ -194,38 +194,18 @@ class Console:
         return f"{hours}:{clock}" if hours else clock.removeprefix("0")
 
 
-class MetricWriters:
-    """All writers of a run, used as one."""
+def open_writers(
+    workdir: Path, last: dict[str, int], *, step: int, steps: int
+) -> list[MetricsFile | TensorBoard | Console]:
+    """Opens all writers of a run directory.
 
-    def __init__(
-        self,
-        workdir: Path,
-        last: dict[str, int],
-        *,
-        step: int,
-        steps: int,
-        silent: bool = False,
-    ):
-        """Opens the files of a run directory.
-
-        Args:
-          last: newest step to keep, by split; see `MetricsFile`.
-          step: the step from which training continues.
-          steps: the step at which training ends.
-          silent: write nothing, since another process of the run does.
-        """
-        self.all = []
-        if not silent:
-            self.all.append(MetricsFile(workdir / "metrics.jsonl", last))
-            self.all.append(TensorBoard(workdir / "tensorboard", last))
-            self.all.append(Console(steps, step))
-
-    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Writes the metrics of a split with every writer."""
-        for writer in self.all:
-            writer.write(step, split, metrics)
-
-    def flush(self) -> None:
-        """Returns when everything written would outlive this process."""
-        for writer in self.all:
-            writer.flush()
+    Args:
+      last: newest step to keep, by split; see `MetricsFile`.
+      step: the step from which training continues.
+      steps: the step at which training ends.
+    """
+    return [
+        MetricsFile(workdir / "metrics.jsonl", last),
+        TensorBoard(workdir / "tensorboard", last),
+        Console(steps, step),
+    ]

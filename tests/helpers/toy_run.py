@@ -16,7 +16,7 @@ import optax
 
 from training.checkpoint import Checkpoints
 from training.loop import LoopSettings, RunRecord, TrainLoop
-from training.metric_writers import MetricWriters, read_events
+from training.metric_writers import open_writers, read_events
 from training.metrics import TrainProgress
 from training.signals import InterruptibleBatches
 from training.step import make_state, make_step
@@ -111,7 +111,7 @@ class Toy:
             max_nonfinite_steps=self.max_nonfinite_steps,
         )
         last = {"train": progress.last_logged, "validation": progress.last_validated}
-        writers = MetricWriters(self.folder, last, step=0, steps=self.steps)
+        writers = open_writers(self.folder, last, step=0, steps=self.steps)
         record = RunRecord(options, progress, writers, checkpoints, 1e9)
         statuses = []
         loop = TrainLoop(

@@ -31,7 +31,7 @@ def test_waits_for_data_and_nonfinite_steps_are_in_the_line(monkeypatch):
     clock = iter([0.0, 10.0, 10.0, 12.0])
     monkeypatch.setattr("training.loop.time.monotonic", lambda: next(clock))
     progress, lines = TrainProgress(), []
-    writers = types.SimpleNamespace(write=lambda *line: lines.append(line))
+    writers = [types.SimpleNamespace(write=lambda *line: lines.append(line))]
     logger = RunRecord(settings(log_every=2), progress, writers, None)
     logger.add(1, step_metrics(8), 4.0, 0)
     logger.add(2, step_metrics(0, nonfinite=1.0), 1.0, 0)

@@ -12,7 +12,7 @@ import pytest
 from helpers.toy_run import settings
 from training import loop
 from training.loop import RunRecord
-from training.metric_writers import MetricWriters
+from training.metric_writers import open_writers
 from training.metrics import TrainProgress
 from training.profiling import peak_flops
 from training.profiling.peak_flops import (
@@ -80,8 +80,7 @@ def lines(tmp_path, peak, monkeypatch, flops=(1000, 3000, 5000)):
     clock = iter(range(100))
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     progress = TrainProgress()
-    writers = MetricWriters(tmp_path, {}, step=0, steps=4)
-    writers.all = writers.all[:1]
+    writers = open_writers(tmp_path, {}, step=0, steps=4)[:1]
     record = RunRecord(settings(log_every=2), progress, writers, None, peak)
     pairs = {
         "loss": (jnp.float32(1), jnp.float32(2)),

@@ -6,7 +6,6 @@ import pytest
 
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, LoopSettings, RunRecord
-from training.metric_writers import MetricWriters
 from training.metrics import TrainProgress
 from training.step import TrainState
 from training.vmapped_trials.loop import VmappedTrainLoop
@@ -27,9 +26,8 @@ SETTINGS = LoopSettings(
 
 def make_record(folder):
     folder.mkdir()
-    writers = MetricWriters(folder, {}, step=0, steps=STEPS, silent=True)
     checkpoints = Checkpoints(folder / "checkpoints")
-    return RunRecord(SETTINGS, TrainProgress(), writers, checkpoints)
+    return RunRecord(SETTINGS, TrainProgress(), [], checkpoints)
 
 
 def step(active, state, carry, batch):
