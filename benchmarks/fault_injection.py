@@ -99,7 +99,7 @@ def report_phases(phase: Phase) -> None:
 
         def stepping(state, carry, batch):
             shape = tuple(leaf.shape for leaf in batch.values())
-            busy = self.record.checkpoints.manager.is_saving_in_progress()
+            busy = self.records[0].checkpoints.manager.is_saving_in_progress()
             phase.become("save" if busy else "step" if shape in shapes else "compile")
             shapes.add(shape)
             return step(state, carry, batch)
