@@ -1,12 +1,16 @@
 """Scores a run on a split and writes the score card eval/<split>-<step>.json.
 
 python eval.py --workdir=runs/rnn --split=test
+
+The data is taken from where the run read it last, or from --data.dir, --data.source_dir
+and --data.cache_dir.
 """
 
 from absl import flags
 
 from configs import base
 from utils import cli
+from utils.paths import DATA_PLACES
 
 DEFAULTS = base.get_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
@@ -14,6 +18,7 @@ SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
 )
+DATA = cli.config_section("data", DEFAULTS.data, DATA_PLACES)
 DECODE = cli.config_section("decode", DEFAULTS.decode)
 EVAL = cli.config_section("eval", DEFAULTS.eval)
 
@@ -23,7 +28,8 @@ def main() -> None:
     from analysis.attention import render
     from experiment import inference, restore
 
-    changes = {"decode": cli.overrides(DECODE), "eval": cli.overrides(EVAL)}
+    sections = {"data": DATA, "decode": DECODE, "eval": EVAL}
+    changes = {name: cli.overrides(section) for name, section in sections.items()}
     run = restore.open_run(WORKDIR.value, CHECKPOINT.value, changes)
     card, path = inference.evaluate(run, SPLIT.value)
     print(f"{card['split']} at step {card['step']}")

@@ -11,7 +11,7 @@ its own --process_id.
 from absl import flags
 from ml_collections import config_flags
 
-from utils.cli import fail, run_main
+from utils.cli import fail, overrides, run_main
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
@@ -41,7 +41,8 @@ def main() -> int:
     if REPLAY.value:
         from analysis import replay
 
-        print(replay.format_diagnosis(workdir(), REPLAY.value))
+        config = overrides(CONFIG) if CONFIG.value else {}
+        print(replay.format_diagnosis(workdir(), REPLAY.value, config))
         return 0
     if CONFIG.value is None:
         fail("flag --config=configs/DATA.py:MODEL is missing")

@@ -1,6 +1,9 @@
 """Diagnosis of training batches whose loss or gradient was not finite.
 
 python train.py --workdir=runs/rnn --replay=runs/rnn/replay/steps-12-21.npz
+
+Data that has moved is named as in training, by --config and --config.data.dir or
+--config.data.source_dir; other keys of the config are not used.
 """
 
 from pathlib import Path
@@ -10,26 +13,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from data.dataset import open_dataset
 from experiment import setup
 from experiment.restore import open_run
 from training.checkpoint import Checkpoints
 from training.gradients import Loss, gradients, total_loss
 from training.optim.param_groups import named_leaves
 from utils.errors import UserError
-from utils.paths import resolve_path
+from utils.paths import DATA_PLACES, resolve_path
 
 
-def format_diagnosis(workdir: str, path: str) -> str:
+def format_diagnosis(workdir: str, path: str, overrides: dict | None = None) -> str:
     """Formats a line for each batch: loss, gradient norm, and non-finite arrays.
 
     Parameters and carry are those of the newest checkpoint, which the run saved when
     it stopped. Raises UserError for the batches of another run.
+
+    Args:
+      overrides: keys of the config, of which the folders of the data are used.
     """
-    run = open_run(workdir, "last")
+    config, keys = overrides or {}, {f"data.{key}": key for key in DATA_PLACES}
+    places = {keys[key]: value for key, value in config.items() if key in keys}
+    run = open_run(workdir, "last", {"data": places})
     cfg = run.experiment.cfg
-    dataset = open_dataset(cfg.data, run.experiment.tokenizers)
-    training = setup.TrainingSetup.from_experiment(run.experiment, dataset)
+    training = setup.TrainingSetup.from_experiment(run.experiment, run.open_dataset())
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
     checkpoints = Checkpoints(run.directory.checkpoints, is_reader=True)
     restored = checkpoints.restore_newest(training.checkpoint_state(state, carry))

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.harness import cli
+from utils.paths import DATA_PLACES, absolute_address
 
 ROOT = Path(__file__).parents[1]
 STOPPED = 75  # exit code: the same command resumes
@@ -91,7 +92,8 @@ def main() -> int:
                 path = path.with_name(f"{name}-{seed}")
             paths.append(path)
             training = (*training_flags(rung, name, seed, options), *flags)
-            if code := run_entry(path, training, rung.scoring, end):
+            scoring = (*rung.scoring, *data_flags(training))
+            if code := run_entry(path, training, scoring, end):
                 return code
     report = options.runs.absolute() / options.rung / "report"
     outputs = ",".join(f"{report}.{kind}" for kind in ("html", "md", "json"))
@@ -173,7 +175,15 @@ def training_flags(
         source = options.corpora.absolute() / rung.folder
         yield f"--config.data.source_dir={source}"
     if options.data:
-        yield f"--config.data.dir={options.data}"
+        yield f"--config.data.dir={absolute_address(options.data)}"
+
+
+def data_flags(training: Sequence[str]) -> list[str]:
+    """Returns the flags of eval.py for the folders of the data that train.py reads."""
+    names = tuple(f"--config.data.{key}=" for key in DATA_PLACES)
+    return [
+        flag.replace("config.", "", 1) for flag in training if flag.startswith(names)
+    ]
 
 
 def run(program: str, *flags: str) -> int:

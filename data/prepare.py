@@ -30,8 +30,9 @@ def prepare(builder, source_dir: str | None) -> None:
     name = full_name(builder)
     if source_dir is not None and not Path(source_dir).expanduser().is_dir():
         raise UserError(
-            f"source_dir {source_dir} is no folder: give the one that holds the "
-            f"published files of {name}, or none to download them"
+            f"source_dir {source_dir} is no folder: give as --config.data.source_dir "
+            f"the one that holds the published files of {name}, or none to download "
+            "them, or as --config.data.dir one in which they were prepared"
         )
     if builder.data_path.exists() and not builder.is_prepared():
         raise UserError(f"{builder.data_path} is no prepared corpus: remove it")

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dataset import open_dataset
 from data.tokenizers.build import dump_tokenizer
 from decoding.ensemble import Ensemble, ensemble_variables
 from experiment.build import Experiment
-from experiment.restore import TrainedRun, check_data, evaluation_inputs, open_run
+from experiment.restore import TrainedRun, evaluation_inputs, open_run
 from tasks.baselines import MAX_TRAINING_PAIRS, trivial_baselines
 from training.profiling.environment import commit
 from training.run_dir import RunDirectory, describe_differences
@@ -82,8 +81,7 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     and, for translations, all hypotheses and references.
     """
     experiment = run.experiment
-    dataset = open_dataset(experiment.cfg.data, experiment.tokenizers)
-    check_data(run.directory, dataset)
+    dataset = run.open_dataset()
     batches, inputs = evaluation_inputs(experiment, dataset, split)
     model, cfg = experiment.evaluation_model, experiment.cfg
     card = experiment.task.evaluate(

@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from configs import base
-from data.dataset import SIDES, Dataset
+from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import parse_tokenizer
 from experiment.build import Experiment, build_experiment
@@ -37,6 +37,12 @@ class TrainedRun:
     def step(self) -> int:
         """The newest step of the parameters."""
         return self.steps[-1]
+
+    def open_dataset(self) -> Dataset:
+        """Opens the corpus; UserError unless the run was trained on it."""
+        dataset = open_dataset(self.experiment.cfg.data, self.experiment.tokenizers)
+        check_data(self.directory, dataset)
+        return dataset
 
     def inputs(self, lines: Iterable[str]) -> tuple:
         """Returns the arguments of `predict` and its like (tasks/base.py)."""
@@ -103,8 +109,8 @@ def _check_parameters(directory: RunDirectory, experiment: Experiment, params) -
 
 def read_config(directory: RunDirectory) -> ConfigDict:
     """Returns the config of a run, with defaults for keys it does not have."""
-    stored = directory.read_config()
     try:
+        stored = directory.read_config()
         cfg = base.get_config(stored["model"]["name"])
         cfg.update(stored)
     except (KeyError, TypeError, AttributeError) as error:

@@ -210,6 +210,7 @@ def init_run_dir(
     """Writes the first files of a run, or compares a run that resumes with them."""
     if directory.is_complete:
         check_data(directory, dataset)
+        directory.write_places(config["data"])
         before = directory.read_json("about.json")
         known = {key: metadata[key] for key in before if key in metadata}
         prefix = "the environment differs from that of the original run:"
@@ -217,6 +218,7 @@ def init_run_dir(
             print(prefix, line, file=sys.stderr)
         return
     directory.write_json("config.json", config)
+    directory.write_places(config["data"])
     documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
     directory.write_tokenizers(documents)
     directory.write_about(metadata)  # the last: makes it complete

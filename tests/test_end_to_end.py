@@ -243,6 +243,9 @@ def test_a_config_file_or_model_that_does_not_exist_is_refused(tmp_path):
     assert_refused(run("train.py", "--config=configs/cldrr.py", workdir), "cldrr")
     done = run("train.py", "--config=configs/cldr.py:lstm", workdir)
     assert_refused(done, "lstm", "transformer_xl")
+    latin = tmp_path / "latin.py"
+    latin.write_bytes(b"# \xe9\n")
+    assert_refused(run("train.py", f"--config={latin}", workdir), "utf-8", "latin.py")
     assert_refused(run("train.py", workdir), "--config")
     assert_refused(run("train.py", "--config=configs/cldr.py:rnn"), "workdir")
 
@@ -262,8 +265,8 @@ def test_a_misspelt_key_of_decode_is_one_line(script):
     assert_refused(done, "max_lenght", "max_length")
 
 
-def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
-    workdir, texts = tmp_path / "run", tmp_path / "texts"
+def test_a_language_model_goes_through_all_entry_points(tmp_path):
+    workdir, texts, prepared = (tmp_path / name for name in ("run", "texts", "data"))
     texts.mkdir()
     for split in ("train", "valid", "test"):
         shutil.copy(ROOT / "utils/cli.py", texts / f"{split}.txt")
@@ -271,7 +274,7 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
         "train.py",
         "--config=configs/python_stdlib.py:rnn",
         f"--workdir={workdir}",
-        f"--config.data.dir={data_dir}",
+        f"--config.data.dir={prepared}",
         "--config.data.name=plain_text",
         f"--config.data.source_dir={texts}",
         "--config.model.width=16",
@@ -283,7 +286,13 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
         "--config.decode.max_length=5",
     )
     assert done.returncode == 0, done.stderr.decode()
-    done = run("eval.py", f"--workdir={workdir}", "--eval.attention_window=3")
+    for folder in (texts, prepared):
+        folder.rename(tmp_path / f"moved-{folder.name}")
+    flags = (f"--workdir={workdir}", "--eval.attention_window=3")
+    done = run("eval.py", *flags)
+    assert_refused(done, "is no folder", " --data.source_dir", " --data.dir")
+    moved = f"--data.dir={tmp_path / 'moved-data'}"
+    done = run("eval.py", *flags, moved)
     assert done.returncode == 0, done.stderr.decode()
     card = json.loads((workdir / "eval" / "test-4.json").read_text())
     assert card["protocol"]["attention_window"] == 3
@@ -291,7 +300,7 @@ def test_a_language_model_goes_through_all_entry_points(data_dir, tmp_path):
     assert {"perplexity", "bits_per_byte"} <= card["scores"].keys()
     loss = card["scores"]["loss"]
     assert loss["low"] < loss["value"] < loss["high"]
-    done = run("eval.py", f"--workdir={workdir}", "--eval.window=8")
+    done = run("eval.py", f"--workdir={workdir}", "--eval.window=8", moved)
     assert_refused(done, "eval.window=8", "needs a model without a carry")
     done = run("predict.py", f"--workdir={workdir}", given=b"def f(x):\n\nimport")
     assert done.returncode == 0, done.stderr.decode()

@@ -4,17 +4,19 @@ config.json   the resolved config            metrics.jsonl   the log
 about.json    format, versions, data         tensorboard/    the log as events
 tokenizer/    <side>.json                    checkpoints/    <step>/
 eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
-plots/        pictures
+plots/        pictures                       places.json     folders of the data
 """
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from etils import epath
 
 from utils.errors import UserError
-from utils.paths import is_remote, resolve_path
+from utils.paths import DATA_PLACES, absolute_address, is_remote, resolve_path
 
 # Version of the layout: rises when config keys or names of parameters change.
 FORMAT = 2
@@ -22,7 +24,7 @@ FORMAT = 2
 # Paths and numbers of devices may differ when a run resumes on another machine; the
 # data and the computation may not.
 MACHINE_SPECIFIC_KEYS = (
-    *("data.dir", "data.cache_dir", "data.source_dir"),
+    *(f"data.{key}" for key in DATA_PLACES),
     *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
 )
 
@@ -76,7 +78,7 @@ class RunDirectory:
             )
 
     def read_config(self) -> dict:
-        """Reads the resolved config.
+        """Reads the resolved config, with the folders of the data of the last start.
 
         Raises:
           UserError: there is no run, or one of another version of the layout.
@@ -87,7 +89,38 @@ class RunDirectory:
                 "--workdir must name a directory that train.py made"
             )
         self.check_format()
-        return self.read_json("config.json")
+        config = self.read_json("config.json")
+        if (self.path / "places.json").exists():
+            places = self.read_json("places.json")
+            config["data"] |= {key: self._find(places[key]) for key in DATA_PLACES}
+        return config
+
+    def write_places(self, data: Mapping[str, str | None]) -> None:
+        """Records the folders that the section `data` of a config names."""
+        places = {key: self._addresses(data[key]) for key in DATA_PLACES}
+        self.write_json("places.json", places)
+
+    def _addresses(self, place: str | None) -> list[str]:
+        """Returns the paths of a folder: relative to this directory, and absolute.
+
+        The first finds it after both have moved together, the second after this
+        directory alone has. In a bucket or below "~", a folder has one address.
+        """
+        if place is None:
+            return []
+        address = absolute_address(place)
+        if is_remote(self.path) or not os.path.isabs(address):
+            return [address]
+        return [os.path.relpath(address, self.path), address]
+
+    def _find(self, addresses: list[str]) -> str | None:
+        """Returns the first of a folder's addresses that exists, or else the last."""
+        *relative, last = addresses or [None]
+        for address in relative:
+            path = os.path.normpath(os.path.join(os.path.abspath(self.path), address))
+            if os.path.exists(path):
+                return path
+        return last
 
     def write_about(self, facts: dict) -> None:
         """Writes about.json with the version of the layout, which completes a run."""

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from utils.allocator import tune_allocator
 from utils.errors import UserError
+from utils.text_files import decode_lines
 
 USER_ERROR = 2  # exit code
 
@@ -35,7 +36,8 @@ def _run(main, argv) -> None:
     try:
         sys.exit(main())
     except UserError as error:
-        fail(str(error))
+        has_config = "config" in flags.FLAGS
+        fail(str(error) if has_config else str(error).replace("--config.", "--"))
     except OSError as error:
         if error.errno is None:
             raise
@@ -48,7 +50,7 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:  # an unknown key or model
         fail(_describe_key_error(error))
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, TypeError, ValueError, SyntaxError) as error:
         fail(str(error).replace("=None: Flag --workdir", " is missing: it"))
 
 
@@ -64,8 +66,10 @@ def _describe_key_error(error: KeyError | AttributeError) -> str:
     return f"{key}: {hint}"
 
 
-def config_section(name: str, section: ConfigDict):
-    """Defines a flag --NAME.KEY=VALUE for every key of a section of the config."""
+def config_section(name: str, section: ConfigDict, keys: Iterable[str] = ()):
+    """Defines a flag --NAME.KEY=VALUE for `keys` of a section of the config, or all."""
+    if keys:
+        section = ConfigDict({key: section.get_ref(key) for key in keys})
     try:
         return config_flags.DEFINE_config_dict(name, section)
     except (KeyError, AttributeError) as error:  # it reads the command line at once
@@ -90,20 +94,9 @@ def overrides(holder) -> dict:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[str]:
-    r"""Yields lines of UTF-8 text without "\n", "\r\n" or a byte order mark.
-
-    A terminal shows a prompt.
-
-    Raises:
-      UserError: a line is not UTF-8.
-    """
+    """Yields the lines of standard input (`decode_lines`); a terminal has a prompt."""
     lines = _prompted_lines(stream) if stream.isatty() else stream
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"line {number} of the input is not UTF-8") from error
-        yield text.removesuffix("\n").removesuffix("\r")
+    return decode_lines("the input", lines)
 
 
 def _prompted_lines(terminal: BinaryIO) -> Iterator[bytes]:

@@ -12,6 +12,8 @@ from utils.errors import UserError
 # Scheme of a bucket -> the package through which epath reads it.
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 
+DATA_PLACES = ("dir", "cache_dir", "source_dir")  # folders, keys of `cfg.data`
+
 
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether a path is in a bucket."""
@@ -50,6 +52,11 @@ def resolve_path(path: str | os.PathLike) -> epath.Path | Path:
             "its name and your credentials right?"
         ) from error
     return remote
+
+
+def absolute_address(path: str) -> str:
+    """Returns the address of a path in any working directory."""
+    return path if is_remote(path) or path.startswith("~") else os.path.abspath(path)
 
 
 def canonical_path(path: epath.Path | Path) -> epath.Path | Path:

@@ -20,6 +20,7 @@ from absl import flags
 from configs import base
 from utils import cli
 from utils.errors import UserError
+from utils.text_files import read_lines
 
 DEFAULTS = base.get_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
@@ -66,9 +67,10 @@ def main() -> None:
 
 
 def input_lines() -> Iterator[str]:
-    """Yields the lines that are not blank."""
-    with open(TEXT.value, "rb") if TEXT.value is not None else sys.stdin.buffer as file:
-        yield from filter(str.strip, cli.read_lines(file))
+    """Returns the lines that are not blank."""
+    if TEXT.value is not None:
+        return filter(str.strip, read_lines("--text", TEXT.value))
+    return filter(str.strip, cli.read_lines(sys.stdin.buffer))
 
 
 if __name__ == "__main__":

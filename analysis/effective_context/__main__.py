@@ -14,10 +14,12 @@ import numpy as np
 from absl import flags
 
 from analysis import effective_context
-from data.dataset import Dataset, open_dataset
-from experiment.restore import TrainedRun, check_data, open_run
+from configs import base
+from data.dataset import Dataset
+from experiment.restore import TrainedRun, open_run
 from utils import cli
 from utils.errors import UserError
+from utils.paths import DATA_PLACES
 
 RUNS = flags.DEFINE_list("runs", None, "Run directories of a group.", required=True)
 SPLIT = flags.DEFINE_string("split", "validation", "Split whose tokens are predicted.")
@@ -35,10 +37,14 @@ MEMORY = flags.DEFINE_integer(
     "memory_length", None, "Memory length of Transformer-XL; default: the run's own."
 )
 OUTPUT = flags.DEFINE_string("output", ".", "Folder of the files.")
+DATA = cli.config_section("data", base.get_config().data, DATA_PLACES)
 
 
 def open_group(
-    workdirs: Sequence[str], checkpoint: str, memory_length: int | None
+    workdirs: Sequence[str],
+    checkpoint: str,
+    memory_length: int | None,
+    changes: dict | None = None,
 ) -> list[tuple[TrainedRun, Dataset]]:
     """Opens runs of language models with their text.
 
@@ -46,14 +52,13 @@ def open_group(
     """
     group = []
     for workdir in workdirs:
-        run = open_run(workdir, checkpoint)
+        run = open_run(workdir, checkpoint, changes)
         cfg = run.experiment.cfg
         if run.experiment.task.model_class != "LanguageModel":
             raise UserError(f"{workdir} has task {cfg.task}: language models only")
         if memory_length is not None and cfg.model.name == "transformer_xl":
             cfg.eval.memory_length = memory_length
-        dataset = open_dataset(cfg.data, run.experiment.tokenizers)
-        check_data(run.directory, dataset)
+        dataset = run.open_dataset()
         group.append((run, dataset))
         first = group[0][1].hashes
         if dataset.hashes != first:
@@ -69,7 +74,8 @@ def main() -> None:
     lengths = effective_context.parse_lengths(LENGTHS.value)
     names, split = list(dict.fromkeys(RUNS.value)), SPLIT.value
     losses = []
-    for run, dataset in open_group(names, CHECKPOINT.value, MEMORY.value):
+    changes = {"data": cli.overrides(DATA)}
+    for run, dataset in open_group(names, CHECKPOINT.value, MEMORY.value, changes):
         cfg = run.experiment.cfg
         text = dataset.evaluation_batches(split, batch_size=1).text.tokens
         if len(text) <= lengths[-1]:

@@ -3,7 +3,7 @@
 python -m analysis.import_transformer_xl --from=model.safetensors --vocab=vocab.txt \\
     --memory_length=640 --clamp_length=400 --same_length --workdir=runs/published
 
-predict.py then continues texts with it; eval.py scores it on the corpus --data_name,
+predict.py then continues texts with it; eval.py scores it on the corpus --data.name,
 which is tokenized with its vocabulary.
 """
 
@@ -14,6 +14,7 @@ from absl import flags
 from configs import base
 from utils import cli
 from utils.errors import UserError
+from utils.paths import DATA_PLACES
 
 DEFAULTS = base.get_config("transformer_xl")
 FROM = flags.DEFINE_string(
@@ -56,15 +57,7 @@ MODEL = (
         "Attend to the empty memory, as Hugging Face does.",
     ),
 )
-DATA = {
-    "name": flags.DEFINE_string("data_name", None, "Corpus for eval.py."),
-    "dir": flags.DEFINE_string(
-        "data_dir", DEFAULTS.data.dir, "Folder of prepared corpora."
-    ),
-    "source_dir": flags.DEFINE_string(
-        "data_source_dir", None, "Folder of the corpus's files."
-    ),
-}
+DATA = cli.config_section("data", DEFAULTS.data, ("name", *DATA_PLACES))
 
 
 def main() -> None:
@@ -89,7 +82,7 @@ def main() -> None:
     cfg = base.get_config("transformer_xl")
     cfg.task = "language_modeling"
     cfg.model.update(model)
-    cfg.data.update({key: flag.value for key, flag in DATA.items()})
+    cfg.data.update(cli.overrides(DATA))
     cfg.data.update(tokenizer=TOKENIZER.value, vocab_size=len(words))
     origin = {"from": FROM.value, **options}
     about = run.write_run(WORKDIR.value, cfg, params, words, origin)

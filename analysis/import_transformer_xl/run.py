@@ -24,16 +24,14 @@ from training.profiling.environment import environment_info
 from training.run_dir import RunDirectory
 from training.step import TrainState
 from utils.errors import UserError
+from utils.text_files import read_lines
 
 NEVER = -1e9  # a bias whose probability is 0 next to any other
 
 
 def read_words(path: Path) -> list[str]:
     """Reads words by id. Raises UserError for text not UTF-8, or a repeated word."""
-    try:
-        words = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"--vocab={path} is not UTF-8: {error}") from error
+    words = read_lines("--vocab", path)
     first: dict[str, int] = {}
     for number, word in enumerate(words, start=1):
         before = first.setdefault(word, number)
@@ -125,6 +123,7 @@ def write_run(
         about |= {"hashes": {}, "languages": []}
     about["imported"] = origin
     directory.write_tokenizers({"text": dump_tokenizer(tokenizer)})
+    directory.write_places(cfg.data)
     directory.write_about(about)
     checkpoints = Checkpoints(directory.checkpoints)
     checkpoints.save(0, {"state": state}, {}, None)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.run_dir import flatten_config
+from training.run_dir import RunDirectory, flatten_config
 from utils.errors import UserError
 
 DONE = "done"
@@ -51,7 +51,7 @@ class SweepResults:
         """Returns the best trial's config as a file that train.py --config= takes."""
         if self.best is None:
             raise UserError(f"{self.path}: no trial of the sweep has finished yet")
-        config = json.loads((self.run(self.best) / "config.json").read_text("utf8"))
+        config = RunDirectory(self.run(self.best)).read_config()
         title = (
             f"Trial {self.best['trial']} of {self.path.name}: {self.metric} "
             f"{self.best['value']:.6g} at step {self.best['step']}."

@@ -246,7 +246,7 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         cls.check_name(config)
         if source_dir is None:
             return Config(cls._only_version(versions))
-        source = Path(source_dir).expanduser().absolute()
+        source = Path(os.path.abspath(Path(source_dir).expanduser()))
         if source.is_dir() and any(source.iterdir()):
             splits = cls.find_splits(config, source)
             if "train" not in [split for split, *_ in splits]:
@@ -261,8 +261,9 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if versions.has(name):
             return Config(name)
         raise UserError(
-            f"source_dir {source_dir} is no folder, or empty: give one that holds "
-            f"{cls.expected_files(config)}"
+            f"source_dir {source_dir} is no folder, or empty: give as "
+            f"--config.data.source_dir one that holds {cls.expected_files(config)}, or "
+            "as --config.data.dir one in which they were prepared"
         )
 
     @classmethod

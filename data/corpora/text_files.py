@@ -15,6 +15,7 @@ from typing import BinaryIO
 from xml.sax.saxutils import unescape
 
 from utils.errors import UserError
+from utils.text_files import decode
 
 OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open}
 DAMAGED = (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
@@ -38,17 +39,6 @@ def explain_damage(path: Path) -> Iterator[None]:
             raise
         message = f"{path} is damaged or cut short ({error}): fetch it again"
         raise UserError(message) from error
-
-
-def decode(name: str, text: bytes, line: int = 1) -> str:
-    """Decodes text that starts in line number `line`; UserError if it is no UTF-8."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        line += text.count(b"\n", 0, error.start)
-        raise UserError(
-            f"{name} is not UTF-8 in line {line} ({error.reason}): give a copy in UTF-8"
-        ) from error
 
 
 def read_bytes(path: Path) -> bytes:

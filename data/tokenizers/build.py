@@ -20,6 +20,7 @@ from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
 from data.tokenizers.normalization import IDENTITY, TAG, Normalizer, language_tag
 from data.tokenizers.sentencepiece import SentencePieceTokenizer, UnigramTokenizer
 from utils.errors import UserError
+from utils.text_files import read_lines
 
 FORMAT = 3  # increment it when a setting changes its meaning
 JOINT = "joint"  # the side of a vocabulary shared by source and target
@@ -162,8 +163,8 @@ def read_vocabulary(kind: str, path: Path) -> Tokenizer:
     if kind in ("sentencepiece", "unigram"):
         return _read_sentencepiece(kind, path)
     if issubclass(KINDS.get(kind, Tokenizer), symbols.ListTokenizer):
-        tokens = path.read_text(encoding="utf8").removesuffix("\n").split("\n")
-        words = [token for token in tokens if token not in SPECIAL]
+        tokens = dict.fromkeys(read_lines("data.vocabulary", path))
+        words = [token for token in tokens if token and token not in SPECIAL]
         return KINDS[kind]([*SPECIAL, *words])
     raise UserError(f"data.vocabulary={path}: data.tokenizer={kind!r} takes no file")
 

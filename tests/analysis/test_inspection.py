@@ -43,7 +43,7 @@ def test_the_effective_context_of_a_run_is_printed_written_and_plotted(
     workdir, tmp_path
 ):
     flags = (f"--runs={workdir}", "--rows=16", f"--output={tmp_path}")
-    sizes = ("--lengths=4,8,12", "--places=20")
+    sizes = ("--lengths=4,8,12", "--places=20", f"--data.dir={tmp_path / 'other'}")
     done = run("analysis/effective_context/__main__.py", *flags, *sizes)
     assert done.returncode == 0, done.stderr.decode()
     assert "r=0.1" in done.stdout.decode()
@@ -53,6 +53,7 @@ def test_the_effective_context_of_a_run_is_printed_written_and_plotted(
     assert len(result["loss"]) == 3
     assert result["recl"]["1.0"]["length"] in (4, 8, 12)
     assert (tmp_path / "effective-context.png").exists()
+    assert (tmp_path / "other" / "plain_text").exists()
 
     done = run("analysis/effective_context/__main__.py", *flags, "--lengths=1000,2000")
     assert_refused(done, "2000", "validation", "380 tokens")
@@ -76,5 +77,7 @@ def test_the_attention_of_a_run_becomes_a_page_and_pictures(workdir, tmp_path):
     assert_refused(done, "has no text")
     done = run("analysis/attention/__main__.py", *flags, "--text=nowhere.txt")
     assert_refused(done, "nowhere.txt")
+    done = run("analysis/attention/__main__.py", *flags, f"--text={tmp_path}")
+    assert_refused(done, f"--text={tmp_path}", "Is a directory")
     done = run("analysis/attention/__main__.py", *flags, given=b"\xff\n")
     assert_refused(done, "not UTF-8")

@@ -112,7 +112,16 @@ def test_a_rung_of_a_corpus_is_told_where_it_lies(call, tmp_path):
     source = f"--config.data.source_dir={tmp_path / 'multi30k'}"
     assert source in (run / "flags").read_text()
     scoring = (run / "eval" / "test-20.json").read_text()
-    assert scoring.endswith("--split=test --decode.method=beam --decode.beam_size=5")
+    flags = "--split=test --decode.method=beam --decode.beam_size=5"
+    assert scoring.endswith(f"{flags} --data.source_dir={tmp_path / 'multi30k'}")
+
+
+def test_folders_of_the_data_are_those_of_the_caller(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options, _ = reproduce.parse(["cldr", "--data=prepared"])
+    flags = [*reproduce.training_flags(RUNGS["cldr"], "rnn", 0, options)]
+    assert flags[-1] == f"--config.data.dir={tmp_path / 'prepared'}"
+    assert reproduce.data_flags(flags) == [f"--data.dir={tmp_path / 'prepared'}"]
 
 
 @pytest.mark.parametrize(

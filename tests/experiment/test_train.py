@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,10 +22,11 @@ from helpers.small_runs import config, small_corpora
 from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioner import make_partitioner
-from training.run_dir import FORMAT
+from training.run_dir import FORMAT, RunDirectory
 from training.step import make_state
 from utils.errors import UserError
 from utils.locks import exclusive_lock
+from utils.paths import DATA_PLACES
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
 
@@ -74,6 +76,32 @@ def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
     assert train.train(cfg, tmp_path / "run") is ExitStatus.FINISHED
     assert open_run(tmp_path / "run", "last").step == 2
+
+
+def test_a_run_resumes_without_its_vocabulary_file_and_remembers_moved_data(
+    data_dir, origin, tmp_path, monkeypatch
+):
+    shutil.copytree(data_dir, tmp_path / "first" / "data")
+    monkeypatch.chdir(tmp_path / "first")
+    words = Path("words.txt")
+    words.write_text("Tag\nMonat\n")
+    changes = {"data.tokenizer": "word", "data.vocabulary": str(words)}
+    cfg = config("cldr", "rnn", "data", steps=1, **SMALL, **changes)
+    train.train(cfg, "run")
+    words.unlink()
+    (tmp_path / "first").rename(tmp_path / "second")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        open_run("second/run")
+        .open_dataset()
+        .folder.is_relative_to(tmp_path / "second" / "data")
+    )
+    (tmp_path / "second" / "data").rename(tmp_path / "moved")
+    cfg.data.dir = "moved"
+    assert train.train(cfg, "second/run") is ExitStatus.FINISHED
+    monkeypatch.chdir(data_dir)
+    data = open_run(tmp_path / "second" / "run").open_dataset()
+    assert data.folder.is_relative_to(tmp_path / "moved")
 
 
 def test_an_ensemble_of_unlike_vocabularies_is_refused(data_dir, tmp_path, origin):
@@ -137,7 +165,10 @@ def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
     assert train.train(cfg, tmp_path / "run") is ExitStatus.NOT_FINITE
     [file] = (tmp_path / "run" / "replay").iterdir()
     assert f"--replay={file}" in capsys.readouterr().err
-    told = replay.format_diagnosis(str(tmp_path / "run"), str(file)).splitlines()
+    moved = {"data.dir": str(data_dir), "steps": 30}
+    run = RunDirectory(tmp_path / "run")
+    run.write_places(dict.fromkeys(DATA_PLACES, str(tmp_path / "nowhere")))
+    told = replay.format_diagnosis(str(run.path), str(file), moved).splitlines()
     assert sum(line.startswith("step ") for line in told) >= 3
     assert all("nan" in line or "inf" in line for line in told if "step" in line)
 

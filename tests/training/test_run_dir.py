@@ -1,5 +1,8 @@
 """A run directory is only ever that of one run."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from training.run_dir import RunDirectory
@@ -22,6 +25,32 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path):
         RunDirectory(tmp_path).check_config({})
     with pytest.raises(UserError, match="no run in"):
         RunDirectory(tmp_path).read_config()
+
+
+def test_folders_of_the_data_are_found_after_a_move(tmp_path, monkeypatch):
+    def folders(path):
+        return RunDirectory(path).read_config()["data"]
+
+    monkeypatch.chdir(tmp_path)
+    given = {"dir": "project/D", "cache_dir": "~/cache", "source_dir": None}
+    directory = RunDirectory("project/runs/a")
+    directory.write_json("config.json", {"data": {**given, "seed": 0}})
+    assert folders("project/runs/a") == {**given, "seed": 0}
+    directory.write_places(given)
+    known = {**given, "dir": f"{tmp_path}/project/D", "seed": 0}
+    monkeypatch.chdir("project/runs")
+    assert folders("a") == known  # though it is not there
+    Path(tmp_path, "project/D").mkdir()
+    assert folders("a") == known
+    Path("a").rename(tmp_path / "alone")
+    monkeypatch.chdir("/")
+    assert folders(tmp_path / "alone") == known
+    (tmp_path / "alone").rename(tmp_path / "project" / "runs" / "a")
+    (tmp_path / "project").rename(tmp_path / "moved")
+    known["dir"] = f"{tmp_path}/moved/D"
+    assert folders(tmp_path / "moved" / "runs" / "a") == known
+    places = json.loads((tmp_path / "moved/runs/a/places.json").read_text())
+    assert places["dir"] == ["../../D", f"{tmp_path}/project/D"]
 
 
 def test_a_damaged_file_is_named(tmp_path):

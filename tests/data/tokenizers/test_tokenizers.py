@@ -95,6 +95,16 @@ class TestVocabularyFiles:
         tokenizer = read_vocabulary("word", path)
         assert tokenizer.symbols == [*SPECIAL, "the", "cat"]
 
+    def test_a_list_is_read_whatever_editor_wrote_it(self, tmp_path):
+        path = tmp_path / "words.txt"
+        path.write_bytes(b"\xef\xbb\xbfthe\r\n\r\ncat\r\nthe\r\n\r\n")
+        assert read_vocabulary("word", path).symbols == [*SPECIAL, "the", "cat"]
+        path.write_bytes(b"a\n \n\xe9\n")
+        with pytest.raises(UserError, match=r"words\.txt is not UTF-8 in line 3"):
+            read_vocabulary("char", path)
+        path.write_text("a\n \n")
+        assert read_vocabulary("char", path).symbols == [*SPECIAL, "a", " "]
+
     def test_a_sentencepiece_model_is_read_unchanged(self, tmp_path):
         path = tmp_path / "pieces.model"
         trained = train_tokenizer("sentencepiece", TEXTS, 74, 1)
