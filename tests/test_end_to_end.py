@@ -244,7 +244,7 @@ def test_a_config_file_or_model_that_does_not_exist_is_refused(tmp_path):
     done = run("train.py", "--config=configs/cldr.py:lstm", workdir)
     assert_refused(done, "lstm", "transformer_xl")
     latin = tmp_path / "latin.py"
-    latin.write_bytes(b"# \xe9\n")
+    latin.write_bytes(b"x = '\xe9'\n")
     assert_refused(run("train.py", f"--config={latin}", workdir), "utf-8", "latin.py")
     assert_refused(run("train.py", workdir), "--config")
     assert_refused(run("train.py", "--config=configs/cldr.py:rnn"), "workdir")
