@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from training.checkpoint import CONTENT, PROGRESS
 from training.metric_writers import read_events
+from utils.cli import exit_with
 from utils.errors import UserError
 from utils.paths import canonical_path, resolve_path
 
@@ -95,18 +96,13 @@ def without_machine_fields(row: dict) -> dict:
 
 
 def main() -> int:
-    """Prints the differences. Returns exit code 1 where there are any."""
+    """Prints the differences; returns exit code 1 if there are any."""
     if len(sys.argv) != 3:
-        print("usage: python -m analysis.compare_bitwise RUN RUN", file=sys.stderr)
-        return 2
-    try:
-        found = differences(*map(resolve_path, sys.argv[1:]))
-    except (OSError, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise UserError("name two runs: python -m analysis.compare_bitwise RUN RUN")
+    found = differences(*map(resolve_path, sys.argv[1:]))
     print("\n".join(found) or "equal to the bit")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -13,6 +13,7 @@ import sys
 from benchmarks.harness import cli, comparison
 from benchmarks.harness.comparison import OURS, compare
 from benchmarks.harness.workloads import CORPORA, select
+from utils.cli import exit_with
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -40,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -19,6 +19,7 @@ from benchmarks.harness import cli, comparison
 from benchmarks.harness.comparison import FASTEST, OURS, compare
 from benchmarks.harness.random_corpora import BATCHES
 from benchmarks.harness.workloads import WORKS, decoding_products, select
+from utils.cli import exit_with
 
 GOALS = {1: {FASTEST: 1.7}, 4: {FASTEST: 2.2}}
 WORK = "small"
@@ -80,4 +81,4 @@ def compare_lengths(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

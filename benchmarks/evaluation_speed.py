@@ -36,6 +36,7 @@ from tasks.base import likelihood_loss
 from training.profiling.environment import environment_info
 from training.profiling.flops import flops_of
 from utils.allocator import tune_allocator
+from utils.cli import exit_with
 
 SIZES = {"layers": 4, "width": 256, "heads": 8, "feed_forward": 1024}
 TOKEN = dict.fromkeys(("tokens", "labels"), np.zeros((1, 1), np.int32))
@@ -209,4 +210,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     tune_allocator()
-    sys.exit(main())
+    exit_with(main)

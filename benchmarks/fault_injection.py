@@ -336,4 +336,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    sys.exit(main())
+    cli.exit_with(main)

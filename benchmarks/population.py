@@ -28,6 +28,7 @@ from training.profiling.environment import environment_info
 from training.vmapped_trials.partitioner import VmappedPartitioner
 from training.vmapped_trials.step import trial_mask, varying_values
 from utils.allocator import tune_allocator
+from utils.cli import exit_with
 
 GOAL = 5.0  # times as many trials an hour, on a GPU
 
@@ -121,4 +122,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     tune_allocator()
-    sys.exit(main())
+    exit_with(main)

@@ -26,6 +26,7 @@ from models.attention.dispatch import IMPLEMENTATIONS, is_supported
 from training.profiling.environment import environment_info
 from training.profiling.peak_flops import measure_matmul
 from utils.allocator import tune_allocator
+from utils.cli import exit_with
 from utils.errors import UserError
 
 SHARE, TOKENS = "fraction_of_peak", "tokens_per_second"
@@ -171,4 +172,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     tune_allocator()
-    sys.exit(main())
+    exit_with(main)

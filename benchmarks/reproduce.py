@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.harness import cli
+from utils.cli import exit_with
 from utils.paths import DATA_PLACES, absolute_address
 
 ROOT = Path(__file__).parents[1]
@@ -226,4 +227,4 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 if __name__ == "__main__":
     for kind in (signal.SIGTERM, signal.SIGINT):  # the run in hand saves itself first
         signal.signal(kind, lambda *_: sys.exit(STOPPED))
-    sys.exit(main())
+    exit_with(main)

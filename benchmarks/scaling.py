@@ -38,6 +38,7 @@ from experiment.build import is_language_modeling
 from experiment.setup import num_parameters
 from training.profiling.environment import environment_info
 from utils.allocator import tune_allocator
+from utils.cli import exit_with
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -180,4 +181,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     tune_allocator()
-    sys.exit(main())
+    exit_with(main)

@@ -20,6 +20,7 @@ from benchmarks.harness.comparison import OURS
 from benchmarks.harness.protocol import Missing, Process, spread
 from benchmarks.harness.workloads import WORKS, select
 from benchmarks.train_step import commands
+from utils.cli import exit_with
 
 CACHE_ALL = {  # caches every compiled program
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -82,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

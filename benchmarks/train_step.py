@@ -15,6 +15,7 @@ import sys
 from benchmarks.harness import cli, comparison
 from benchmarks.harness.comparison import FASTEST, OURS, compare
 from benchmarks.harness.workloads import WORKS, Work, select, training_products
+from utils.cli import exit_with
 
 ORIGINAL = "original"  # the authors' Transformer-XL
 PEERS = {  # by model: names, modules of benchmarks/peers and their flags
@@ -73,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

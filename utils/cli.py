@@ -1,6 +1,8 @@
 """Command-line code of all entry points: flags, errors and exit codes."""
 
 import itertools
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,24 +19,36 @@ USER_ERROR = 2  # exit code
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Parses the flags and exits with the result of `main`.
+    """Parses the flags and exits with the result of `main`, as `exit_with` does.
 
-    Errors that the user can fix (a flag, a key, UserError, a full disk) are printed
-    in one line, with exit code 2; any other exception keeps its traceback. On CPUs
-    the program restarts itself once (utils/allocator.py).
+    On CPUs the program restarts itself once (utils/allocator.py).
     """
     if "jax" not in sys.modules:  # otherwise another program called this one
         tune_allocator()
-    app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+    exit_with(lambda: app.run(lambda argv: _run(main, argv), flags_parser=_parse))
 
 
-def _run(main, argv) -> None:
+def _run(main, argv) -> int | None:
     logging.set_verbosity(logging.FATAL)  # libraries raise what they log, too
     sys.stdout.reconfigure(encoding="utf8")  # whatever the locale says
     if len(argv) > 1:
         fail(f"Unexpected argument {argv[1]!r}: options are written --name=value")
+    return main()
+
+
+def exit_with(main: Callable[[], int | None]) -> None:
+    """Exits with the result of `main`.
+
+    Errors that the user can fix (a flag, a key, UserError, a full disk, no device) are
+    printed in one line, with exit code 2; any other exception keeps its traceback. If
+    the reader of standard output ends first, SIGPIPE ends this program silently.
+    """
+    _open_closed_streams()
     try:
-        sys.exit(main())
+        try:
+            sys.exit(main())
+        finally:
+            _flush_output()
     except UserError as error:
         has_config = "config" in flags.FLAGS
         fail(str(error) if has_config else str(error).replace("--config.", "--"))
@@ -42,6 +56,43 @@ def _run(main, argv) -> None:
         if error.errno is None:
             raise
         fail(str(error))
+    except (RuntimeError, AssertionError):
+        _check_devices()
+        raise
+
+
+def _open_closed_streams() -> None:
+    """Opens the null device in place of closed standard streams.
+
+    Otherwise the next file would get the number of such a stream, and its output.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "w" if number else "r")  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+    except OSError:
+        # Python flushes again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _check_devices() -> None:
+    """Fails if JAX, which has raised an error, cannot start any device."""
+    try:
+        "jax" in sys.modules and sys.modules["jax"].devices()
+    except (RuntimeError, AssertionError) as error:
+        names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")
+        values = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+        chosen = ", ".join(values) or "JAX_PLATFORMS not set"
+        fail(f"JAX has no device with {chosen}: {error or 'none of these is visible'}")
 
 
 def _parse(argv: list[str]) -> list[str]:

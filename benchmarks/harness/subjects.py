@@ -38,6 +38,7 @@ from experiment.build import Experiment, build_experiment
 from experiment.setup import TrainingSetup, num_parameters
 from training.profiling.environment import commit, num_threads
 from utils.allocator import trim_heap, tune_allocator
+from utils.cli import exit_with
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
 SEARCHED = ("source", "source_mask", "reset", "ids")  # what a search reads of a batch
@@ -212,4 +213,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     tune_allocator()
-    main()
+    exit_with(main)
