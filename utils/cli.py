@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -53,6 +54,9 @@ def exit_with(main: Callable[[], int | None]) -> None:
         has_config = "config" in flags.FLAGS
         fail(str(error) if has_config else str(error).replace("--config.", "--"))
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _has_lost_reader():
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGPIPE)
         if error.errno is None:
             raise
         fail(str(error))
@@ -76,12 +80,18 @@ def _flush_output() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGPIPE)
+        raise
     except OSError:
         # Python flushes again at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+
+
+def _has_lost_reader() -> bool:
+    """Returns whether standard output is a pipe that nobody reads."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _check_devices() -> None:
