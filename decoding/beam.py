@@ -91,7 +91,7 @@ def beam_search(
     if config.coverage_penalty and source_mask is None:
         raise ValueError("a coverage penalty needs source_mask")
     shape = len(first_token), beam_size
-    num_attended = source_mask.shape[1] if config.coverage_penalty else 0
+    covered = source_mask.shape[1] if config.coverage_penalty else 0
 
     def is_unfinished(loop: BeamState):
         return (loop.step < constraints.max_steps) & ~loop.done.all()
@@ -107,22 +107,13 @@ def beam_search(
             finished, done, candidates, live, step, eos_id, config, source_mask
         )
         live, parents = advance_live(candidates, live, step, eos_id)
-        best = live.log_prob.max(axis=1)
-        if config.early_stopping:
-            done |= (finished.scores[:, -1] > -jnp.inf) | (best == -jnp.inf)
-        else:
-            # The best log P over the lp of the length that favours it most: the next
-            # for alpha < 0, the longest for alpha > 0. Coverage can only lower it.
-            lengths = (step + 2, constraints.max_length)
-            alpha = config.length_penalty
-            bounds = [best / length_penalty(length, alpha) for length in lengths]
-            done |= jnp.maximum(*bounds) <= finished.scores[:, n_best - 1]
+        done |= is_final(finished, live, step, constraints, config)
         return BeamState(step + 1, gather_beams(state, parents), live, finished, done)
 
     missing = jnp.full(shape, -jnp.inf)
     tokens = jnp.full((*shape, constraints.max_steps), eos_id, jnp.int32)
     last_token = jnp.repeat(first_token.astype(jnp.int32)[:, None], beam_size, axis=1)
-    attention = jnp.zeros((*shape, num_attended))
+    attention = jnp.zeros((*shape, covered))
     loop = BeamState(
         step=jnp.zeros((), jnp.int32),
         state=expand_beams(state, beam_size, related=True),
@@ -134,6 +125,26 @@ def beam_search(
     tokens, scores, lengths = (leaf[:, :n_best] for leaf in finished)
     tokens = jnp.where(lengths[..., None] > 0, tokens, eos_id)
     return Hypotheses(tokens, scores, lengths)
+
+
+def is_final(
+    finished: Hypotheses,
+    live: LiveBeams,
+    step: Int[Array, ""],
+    constraints: DecodingConstraints,
+    config: DecodingConfig,
+) -> Bool[Array, "B"]:
+    """Returns which examples are done after a step; see `beam_search`."""
+    best = live.log_prob.max(axis=1)
+    if config.early_stopping:
+        return (finished.scores[:, -1] > -jnp.inf) | (best == -jnp.inf)
+    # The best log P over the lp of the length that favours it most: the next for
+    # alpha < 0, the longest for alpha > 0. Coverage can only lower it.
+    lengths = (step + 2, constraints.max_length)
+    bounds = [
+        best / length_penalty(length, config.length_penalty) for length in lengths
+    ]
+    return jnp.maximum(*bounds) <= finished.scores[:, config.n_best - 1]
 
 
 def top_continuations(

@@ -32,8 +32,8 @@ def copy_unknown_words(
         ]
         texts = []
         for (ids, score), alignment in zip(beams, alignments, strict=False):
-            attended = alignment[example, : len(ids)]
-            texts.append((replace_unknown(task.target, ids, attended, words), score))
+            positions = alignment[example, : len(ids)]
+            texts.append((replace_unknown(task.target, ids, positions, words), score))
         outputs.append(texts)
     return outputs
 
@@ -57,7 +57,7 @@ def _align(task: Task, model, variables, carry, batch, tokens):
 def replace_unknown(
     tokenizer,
     ids: Sequence[int],
-    attended_positions: Sequence[int],
+    source_positions: Sequence[int],
     words: Sequence[str | None],
 ) -> str:
     """Detokenizes a translation with unknown words copied from the source.
@@ -67,13 +67,13 @@ def replace_unknown(
     Args:
       tokenizer: tokenizer of the target.
       ids: token ids of the translation without its end symbol.
-      attended_positions: source position with most attention for each token.
+      source_positions: source position with most attention for each token.
       words: word of each source token without the end symbol; None for a tag.
     """
     tags = tokenizer.tags.values()
     pairs = [
         (token, position)
-        for token, position in zip(ids, attended_positions, strict=True)
+        for token, position in zip(ids, source_positions, strict=True)
         if token not in tags
     ]
     text = tokenizer.detokenize([token for token, _ in pairs])

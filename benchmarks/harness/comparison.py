@@ -109,13 +109,13 @@ def summary_of(lines: dict[str, dict], goals: Goals) -> dict:
     own = per_token(lines[OURS])
     ratios = {name: ratio(own, per_token(line)) for name, line in peers.items()}
     fastest = min(ratios, key=lambda name: ratios[name]["ratio"], default=None)
-    reached = {}
+    outcomes = {}
     for name, goal in goals.items():
         found = ratios.get(fastest if name == FASTEST else name, {})
         is_met = found["ratio"] >= goal if found else None
-        reached[name] = {"goal": goal, "is_met": is_met} | found
+        outcomes[name] = {"goal": goal, "is_met": is_met} | found
     seconds, ours = lines[OURS]["seconds"]["median"], lines[OURS]["peak_megabytes"]
-    summary = {"summary": True, "ours": seconds, "goals": reached}
+    summary = {"summary": True, "ours": seconds, "goals": outcomes}
     if not peers:
         return summary
     memory = statistics.median(line["peak_megabytes"] for line in peers.values())

@@ -15,10 +15,15 @@ from ml_collections import ConfigDict
 
 from data.corpus import TRAIN, Corpus, sample_evenly
 from data.storage import atomic_directory, ensure_local, short_hash
-from data.tokenizers import symbols
 from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
 from data.tokenizers.normalization import IDENTITY, TAG, Normalizer, language_tag
 from data.tokenizers.sentencepiece import SentencePieceTokenizer, UnigramTokenizer
+from data.tokenizers.symbols import (
+    ByteTokenizer,
+    CharTokenizer,
+    ListTokenizer,
+    WordTokenizer,
+)
 from utils.errors import UserError
 from utils.text_files import read_lines
 
@@ -27,9 +32,9 @@ JOINT = "joint"  # the side of a vocabulary shared by source and target
 
 # From the value of `data.tokenizer` to the class.
 KINDS = {
-    "byte": symbols.ByteTokenizer,
-    "word": symbols.WordTokenizer,
-    "char": symbols.CharTokenizer,
+    "byte": ByteTokenizer,
+    "word": WordTokenizer,
+    "char": CharTokenizer,
     "sentencepiece": SentencePieceTokenizer,
     "unigram": UnigramTokenizer,
 }
@@ -162,7 +167,7 @@ def read_vocabulary(kind: str, path: Path) -> Tokenizer:
         raise UserError(f"data.vocabulary={path}: there is no such file")
     if kind in ("sentencepiece", "unigram"):
         return _read_sentencepiece(kind, path)
-    if issubclass(KINDS.get(kind, Tokenizer), symbols.ListTokenizer):
+    if issubclass(KINDS.get(kind, Tokenizer), ListTokenizer):
         tokens = dict.fromkeys(read_lines("data.vocabulary", path))
         words = [token for token in tokens if token and token not in SPECIAL]
         return KINDS[kind]([*SPECIAL, *words])

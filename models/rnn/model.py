@@ -203,7 +203,7 @@ class Decoder(nn.Module):
         *,
         train: bool,
     ) -> tuple[DecoderState, Float[Array, "B N O"] | tuple, Float[Array, "B N S"]]:
-        """Computes one step.
+        """Computes one decoding step.
 
         Args:
           projected: W y of the first layer, the part of a step without the state.

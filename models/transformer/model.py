@@ -19,8 +19,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from models import api
 from models.attention.kv_cache import DecodeState, PrefixCache
 from models.attention.positions import AbsolutePositionEmbedding
-from models.common import masks
 from models.common.layers import Embedding, normal
+from models.common.masks import (
+    NO_WINDOW,
+    causal_mask,
+    pad_right,
+    sliding_window_mask,
+    valid_memory_mask,
+)
 from models.common.output_head import OutputHead
 from models.transformer.config import Config
 from models.transformer.stack import DecodeContext, Stack
@@ -92,7 +98,7 @@ class LanguageModel(api.LanguageModel):
         self, tokens: Int[Array, "B T"], carry: PyTree, *, train: bool
     ) -> tuple[Float[Array, "B T D"], PyTree]:
         length = tokens.shape[1]
-        mask = masks.causal_mask(length, length)
+        mask = causal_mask(length, length)
         context = self.stack.attention_context(mask, length, train=train)
         x = self.embed(tokens, context.positions)
         return self.stack(x, context, train=train)[0], carry
@@ -110,7 +116,7 @@ class LanguageModel(api.LanguageModel):
 
     def window(self, carry: PyTree) -> int:
         """Returns the number of keys that a query attends to, itself included."""
-        return masks.NO_WINDOW
+        return NO_WINDOW
 
     def start(
         self,
@@ -125,12 +131,12 @@ class LanguageModel(api.LanguageModel):
         The prompt is read aligned to the left, next to the memory. Its keys and
         values are then aligned to the right, so that all rows end in the same slot.
         """
-        prompt, mask = masks.pad_right(prompt, prompt_mask)
+        prompt, mask = pad_right(prompt, prompt_mask)
         batch_size, length = prompt.shape
         memory, window = self.prefix_cache(carry, batch_size), self.window(carry)
         valid = jnp.concatenate([memory.valid, mask], axis=1)
-        attention_mask = valid[:, None] & masks.causal_mask(length, valid.shape[1])
-        attention_mask &= masks.sliding_window_mask(length, valid.shape[1], window)
+        attention_mask = valid[:, None] & causal_mask(length, valid.shape[1])
+        attention_mask &= sliding_window_mask(length, valid.shape[1], window)
         context = self.stack.attention_context(
             attention_mask, length, first_position=memory.next_position[0], train=False
         )
@@ -186,7 +192,7 @@ class Seq2Seq(api.Seq2Seq):
             source, source_mask, source_memory, train=train
         )
         length = target_in.shape[1]
-        mask = masks.causal_mask(length, length) & target_mask[:, None]
+        mask = causal_mask(length, length) & target_mask[:, None]
         context = self.decoder.attention_context(
             prepend_memory_mask(target_memory, mask), length, train=train
         )
@@ -269,5 +275,5 @@ def prepend_memory_mask(memory: PyTree, mask: Bool[Array, "B #T S"]) -> Array:
     if not memory:
         return mask
     shape = (*mask.shape[:2], memory.length)
-    valid = masks.valid_memory_mask(memory.valid_length, memory.length)
+    valid = valid_memory_mask(memory.valid_length, memory.length)
     return jnp.concatenate([jnp.broadcast_to(valid, shape), mask], axis=-1)

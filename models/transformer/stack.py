@@ -9,7 +9,15 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from models.attention import kv_cache
+from models.attention.kv_cache import (
+    DecodeState,
+    PrefixCache,
+    TransposedKV,
+    empty_prefix,
+    init_decode_state,
+    step_masks,
+    transpose_keys,
+)
 from models.attention.multi_head import make_relative_biases
 from models.attention.positions import sinusoidal_encoding
 from models.common.dropout import Dropout
@@ -30,10 +38,10 @@ class DecodeContext(NamedTuple):
       source_mask: True at source tokens, False at padding.
     """
 
-    prefix: kv_cache.PrefixCache
+    prefix: PrefixCache
     relative_keys: tuple
     window: Int[Array, ""]
-    source: tuple[kv_cache.TransposedKV, ...] = ()
+    source: tuple[TransposedKV, ...] = ()
     source_mask: Bool[Array, "B 1 E"] | None = None
 
 
@@ -105,41 +113,39 @@ class Stack(nn.Module):
 
     def init_decoding(
         self,
-        prefix: kv_cache.PrefixCache,
+        prefix: PrefixCache,
         max_steps: int,
         *,
         window: int = NO_WINDOW,
         encoded: Float[Array, "B E D"] | None = None,
         source_mask: Bool[Array, "B 1 E"] | None = None,
-    ) -> tuple[DecodeContext, kv_cache.DecodeState]:
+    ) -> tuple[DecodeContext, DecodeState]:
         """Returns the constants of a generation and the state of one beam."""
         prefix, source = prefix.to_decode_layout(), ()
         num_positions = prefix.num_slots + max_steps
         relative_keys = self.project_relative_positions(num_positions - 1)
         if self.cross:
             source = tuple(
-                kv_cache.transpose_keys(layer.cross_attention.project_kv(encoded))
+                transpose_keys(layer.cross_attention.project_kv(encoded))
                 for layer in self.layers
             )
         window = jnp.asarray(window)
         context = DecodeContext(prefix, relative_keys, window, source, source_mask)
-        return context, kv_cache.init_decode_state(prefix, max_steps)
+        return context, init_decode_state(prefix, max_steps)
 
     def step(
         self,
         context: DecodeContext,
-        state: kv_cache.DecodeState,
+        state: DecodeState,
         embed: Callable[[Int[Array, "B 1"]], Float[Array, "B N D"]],
-    ) -> tuple[kv_cache.DecodeState, Float[Array, "B N D"]]:
+    ) -> tuple[DecodeState, Float[Array, "B N D"]]:
         """Reads one token of each beam; returns the next state and the output.
 
         Args:
           embed: function of the tokens' positions to their embeddings.
         """
         prefix, state = context.prefix, state.begin_step()
-        masks = kv_cache.step_masks(
-            prefix, state, context.relative_keys, context.window
-        )
+        masks = step_masks(prefix, state, context.relative_keys, context.window)
         x, caches = embed(masks[0].positions), []
         for layer, layer_prefix, cache, mask, source in self._per_layer(
             prefix.kv, state.kv, masks, context.source
@@ -153,21 +159,19 @@ class Stack(nn.Module):
         x = self._final_norm_and_dropout(x, train=False)
         return state.end_step(tuple(caches)), x
 
-    def prefix_cache(self, memory: PyTree, batch_size: int) -> kv_cache.PrefixCache:
+    def prefix_cache(self, memory: PyTree, batch_size: int) -> PrefixCache:
         """Returns keys and values of a memory of layer inputs; no slots without one."""
         if not memory:
             config = self.config
             head = (config.heads, config.resolved_head_dim)
-            return kv_cache.empty_prefix(
-                batch_size, config.layers, *head, config.compute_dtype
-            )
+            return empty_prefix(batch_size, config.layers, *head, config.compute_dtype)
         positions = jnp.arange(memory.length)[None]
         kv = tuple(
             layer.project_memory(hidden, positions)
             for layer, hidden in zip(self.layers, memory.hidden, strict=True)
         )
         valid = valid_memory_mask(memory.valid_length, memory.length)[:, 0]
-        return kv_cache.PrefixCache(kv, valid, jnp.full(batch_size, memory.length))
+        return PrefixCache(kv, valid, jnp.full(batch_size, memory.length))
 
     def attention_context(
         self,

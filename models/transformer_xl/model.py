@@ -22,8 +22,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from models.attention.kv_cache import PrefixCache
 from models.attention.positions import ABSOLUTE_SCHEMES
-from models.common import masks
 from models.common.layers import Initializer, normal
+from models.common.masks import (
+    NO_WINDOW,
+    causal_mask,
+    sliding_window_mask,
+    valid_memory_mask,
+)
 from models.transformer import model as transformer
 from utils.errors import UserError
 
@@ -245,22 +250,22 @@ class LanguageModel(transformer.LanguageModel):
 
     def _attention_mask(self, carry, length, slots):
         """Returns the mask of T queries over memory and segment."""
-        mask = masks.causal_mask(length, slots)
-        mask &= masks.sliding_window_mask(length, slots, self.window(carry))
+        mask = causal_mask(length, slots)
+        mask &= sliding_window_mask(length, slots, self.window(carry))
         if not carry:
             return mask
         valid_length = carry.valid_length
         if self.config.attend_empty_memory:
             valid_length = jnp.full_like(valid_length, carry.length)
-        return mask & masks.valid_memory_mask(valid_length + length, slots)
+        return mask & valid_memory_mask(valid_length + length, slots)
 
     def window(self, carry: Carry) -> int:
         """Returns M with `same_length`: all queries attend to as many keys."""
-        return carry.length if self.config.same_length and carry else masks.NO_WINDOW
+        return carry.length if self.config.same_length and carry else NO_WINDOW
 
     def prefix_cache(self, carry: Carry, batch_size: int) -> PrefixCache:
         if isinstance(carry, KVMemory):
-            valid = masks.valid_memory_mask(carry.valid_length, carry.length)[:, 0]
+            valid = valid_memory_mask(carry.valid_length, carry.length)[:, 0]
             next_position = jnp.broadcast_to(carry.next_position, (batch_size,))
             prefix = PrefixCache(carry.unroll(), valid, next_position)
         else:
