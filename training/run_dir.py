@@ -86,7 +86,7 @@ class RunDirectory:
         if not self.exists:
             raise UserError(
                 f"no run in {self.path} (no config.json there): "
-                "--workdir must name a directory that train.py made"
+                "name a directory that train.py made"
             )
         self.check_format()
         config = self.read_json("config.json")
