@@ -6,10 +6,15 @@ from importlib import metadata
 import sacrebleu
 import sacremoses
 
+from utils.languages import primary_language
+
 NUM_SAMPLES = 1000  # bootstrap samples of the sentences for an interval
 
 # Tokenizers of sacrebleu for languages without spaces between words.
-TOKENIZERS = {"zh": "zh", "ja": "char"}
+TOKENIZERS = {
+    **dict.fromkeys(("zh", "yue", "wuu", "hak", "nan", "gan", "hsn", "lzh"), "zh"),
+    **dict.fromkeys(("ja", "th", "lo", "km", "my", "bo", "dz"), "char"),
+}
 
 
 def score_text(
@@ -22,15 +27,17 @@ def score_text(
     """Returns BLEU (Papineni et al. 2002), chrF (Popovic 2015), and their signatures.
 
     Args:
-      language: code of the target language.
+      language: code of the target language. The signatures say if it is unknown; the
+        text is then tokenized like English.
       intervals: adds a 95% bootstrap interval, "low" to "high", to each score, and
         the score "bleu_moses_lowercase", which older papers report.
     """
+    primary = primary_language(language) or "en"
     metrics = {
-        "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(language, "13a")),
+        "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(primary, "13a")),
         "chrf": ChrF(),
     }
-    if intervals and language not in TOKENIZERS:
+    if intervals and primary not in TOKENIZERS:
         # Forced, so that sacrebleu does not warn of tokenized texts.
         metrics["bleu_moses_lowercase"] = sacrebleu.BLEU(
             tokenize="none", lowercase=True, force=True
@@ -39,7 +46,7 @@ def score_text(
     for name, metric in metrics.items():
         texts = [hypotheses, references]
         if name == "bleu_moses_lowercase":
-            moses = sacremoses.MosesTokenizer(language or "en")
+            moses = sacremoses.MosesTokenizer(primary)
             tokenize = functools.partial(moses.tokenize, return_str=True, escape=False)
             texts = [[tokenize(text) for text in side] for side in texts]
         num_samples = NUM_SAMPLES if intervals else 1
@@ -50,8 +57,10 @@ def score_text(
             scores[name]["high"] = float(result._mean + result._ci)
         signatures[f"{name}_signature"] = str(metric.get_signature())
     if "bleu_moses_lowercase" in metrics:
-        version = f"sacremoses {metadata.version('sacremoses')}, {language or 'en'}"
+        version = f"sacremoses {metadata.version('sacremoses')}, {primary}"
         signatures["bleu_moses_lowercase_tokenizer"] = version
+    if primary_language(language) is None:
+        signatures["unknown_language"] = language
     return scores, signatures
 
 

@@ -36,6 +36,8 @@ class Tokenizer:
       splits_at_spaces: whether long texts may be split between words only.
       vocab_size: number of ids, tags included.
       normalizer: applied to a text before it is tokenized, and undone after decoding.
+      lossy: matches each character that decoding does not restore, even if it is in
+        the text that the vocabulary was learned from; None: it restores all.
       unknown: text for which `detokenize` writes an unknown token.
       tags: ids of target language tags.
     """
@@ -47,6 +49,7 @@ class Tokenizer:
     pad, eos, unk, bos = PAD, EOS, UNK, BOS
     vocab_size: int
     normalizer: Normalizer = IDENTITY
+    lossy: ClassVar[re.Pattern | None] = None
     unknown: ClassVar[str] = SPECIAL[UNK]
     tags: dict[str, int] = {}  # noqa: RUF012
 

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import re
 
-TAG = re.compile(r"(<2\w+>) ?")  # at the beginning of a text
+from utils.languages import primary_language
+
+TAG = re.compile(r"(<2[\w-]+>) ?")  # at the beginning of a text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +14,8 @@ class Normalizer:
     """Moses tokenization (Koehn et al. 2007), lowercasing and a target language tag.
 
     Attributes:
-      language: language of Moses' rules, such as "de".
+      language: code of the language of Moses' rules, such as "de" or "pt_BR"; rules of
+        English are used for those that Moses does not have.
       moses: normalize punctuation and separate it from words; `undo` reverts it.
       lowercase: convert to lower case, which `undo` cannot revert.
       tag: the tag put before texts that have none.
@@ -61,6 +64,7 @@ def load_moses(language: str) -> tuple:
     """Returns sacremoses' punctuation normalizer, tokenizer and detokenizer."""
     import sacremoses
 
+    language = primary_language(language) or "en"
     return (
         sacremoses.MosesPunctNormalizer(language).normalize,
         sacremoses.MosesTokenizer(language).tokenize,

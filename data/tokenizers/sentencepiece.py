@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -22,8 +23,9 @@ def learnable(text: str) -> Iterator[str]:
 class SentencePieceTokenizer(Tokenizer):
     """Byte-pair encoding (Sennrich et al. 2016) by SentencePiece.
 
-    SentencePiece does not normalize the text, so decoding restores it exactly. Each
-    digit is a piece, so that a model can copy and change numbers digit by digit.
+    SentencePiece does not normalize the text, so decoding restores it exactly, but for
+    four characters that SentencePiece reserves (`lossy`). Each digit is a piece, so
+    that a model can copy and change numbers digit by digit.
 
     Attributes:
       model: the serialized SentencePiece model.
@@ -43,6 +45,8 @@ class SentencePieceTokenizer(Tokenizer):
         **{f"{name[1:-1]}_piece": name for name in SPECIAL},
     }
 
+    # The space's own symbol becomes a space; the others never are in a piece.
+    lossy: ClassVar = re.compile("[\u2581\0\x1f\u2585]")
     unknown: ClassVar = " \N{DOUBLE QUESTION MARK} "
 
     def __init__(self, model: bytes):

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -103,6 +104,7 @@ class WordTokenizer(ListTokenizer):
     """
 
     kind: ClassVar = "word"
+    lossy: ClassVar = re.compile(r"[^\S ]|^ |(?<=\s) | \Z")  # all but single spaces
     joiner = " "
 
     @staticmethod

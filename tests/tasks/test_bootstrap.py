@@ -93,5 +93,29 @@ def test_bleu_moses_lowercase_needs_intervals_and_a_spaced_language():
     assert found.keys() == {"bleu", "chrf"}
 
 
+@pytest.mark.parametrize(
+    ("codes", "tokenizer"),
+    [
+        ("zh zh_CN zh_TW zh-Hans cmn zho chi yue", "zh"),
+        ("ja ja_JP jpn th tha my_MM", "char"),
+        ("ko kor de_DE deu eng", "13a"),
+    ],
+)
+def test_the_tokenizer_of_bleu_follows_the_language_of_any_code(codes, tokenizer):
+    for code in codes.split():
+        scores, signatures = score_text(["我 是 学生 。"], ["我是学生。"], code)
+        assert f"tok:{tokenizer}" in signatures["bleu_signature"], code
+        assert (scores["bleu"]["value"] > 99) == (tokenizer != "13a"), code
+        assert "unknown_language" not in signatures
+
+
+def test_the_signatures_say_that_a_language_is_unknown():
+    texts = ["a b c d e"]
+    _, signatures = score_text(texts, texts, "xx", intervals=True)
+    assert signatures["unknown_language"] == "xx"
+    assert "tok:13a" in signatures["bleu_signature"]
+    assert signatures["bleu_moses_lowercase_tokenizer"].endswith(", en")
+
+
 def test_a_text_of_several_lines_becomes_one():
     assert one_line("a\r\nb\u2028c\n") == "a  b\u2028c "

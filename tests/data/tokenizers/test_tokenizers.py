@@ -86,6 +86,18 @@ def test_a_tag_names_the_target_language_and_is_not_shown():
     assert tagged.apply("a cat") == "<2de> a cat"
     assert tagged.undo("<2de> a cat") == "a cat"
     assert tagged.apply("<2fr> a cat") == "<2fr> a cat"  # asked for in the text
+    region = Normalizer(tag="<2zh-cn>")
+    assert region.apply(region.apply("a cat")) == "<2zh-cn> a cat"
+    assert region.undo("<2zh-cn> a cat") == "a cat"
+
+
+@pytest.mark.parametrize("code", ["deu", "ger", "de_DE", "de-AT"])
+def test_moses_rules_follow_the_language_of_any_code(code):
+    text = "bzw. Das"
+    assert Normalizer(code, moses=True).apply(text) == text
+    assert (
+        Normalizer("xx", moses=True).apply(text) == "bzw . Das"
+    )  # the rules of English
 
 
 class TestVocabularyFiles:

@@ -1,0 +1,21 @@
+"""Language codes of any standard: ISO 639-1, -2 and -3, BCP 47 and POSIX locales."""
+
+import functools
+
+from babel import Locale
+from babel.core import get_global, parse_locale
+
+
+@functools.cache
+def primary_language(code: str) -> str | None:
+    """Returns the language of a code, "zh" for zh_TW, zh-Hans, cmn, zho and chi.
+
+    Returns None for a code that Unicode CLDR does not know.
+    """
+    try:
+        language, *_ = parse_locale(code.replace("-", "_"))
+    except ValueError:
+        return None
+    language = get_global("language_aliases").get(language, language)
+    language = language.partition("_")[0]  # of "sr_Latn", for example
+    return language if language in Locale("en").languages else None
