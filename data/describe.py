@@ -3,7 +3,6 @@
 python -m data.describe --config=configs/multi30k.py:rnn
 """
 
-import collections
 import resource
 import time
 from collections.abc import Iterator
@@ -11,17 +10,16 @@ from collections.abc import Iterator
 import numpy as np
 from ml_collections import config_flags
 
-from data.corpus import sample_evenly
 from data.dataset import Dataset, open_dataset
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import UNK
+from data.tokenizers.build import count_lossy_characters
 from utils import cli
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
 NUM_EXAMPLES = 3
-MAX_SEARCHED = 2**26  # characters of a split that are searched for what tokens lose
 MAX_CHARACTERS = 500  # of an example that is printed
 
 
@@ -37,7 +35,10 @@ def describe(dataset: Dataset) -> Iterator[str]:
     yield from format_table(rows)
     for side, tokenizer in dataset.tokenizers.items():
         yield f"vocabulary, {side}: {tokenizer.vocab_size:,} ({tokenizer.kind})"
-    yield from describe_losses(dataset)
+    lossy = count_lossy_characters(corpus, dataset.tokenized, dataset.tokenizers)
+    for side, counts in lossy.items():
+        named = ", ".join(f"{n:,} of U+{ord(c):04X}" for c, n in counts.most_common())
+        yield f"not restored by decoding, {side}: {named or 'no character'}"
     batches = dataset.train_batches()
     shapes = " ".join("x".join(map(str, shape)) for shape in batches.shapes)
     yield f"training: {batches.epoch_length:,} batches an epoch, shapes {shapes}"
@@ -73,21 +74,6 @@ def format_table(rows: list[tuple[str, ...]]) -> Iterator[str]:
             cell.ljust(width) if column < 2 else cell.rjust(width)
             for column, (cell, width) in enumerate(cells)
         )
-
-
-def describe_losses(dataset: Dataset) -> Iterator[str]:
-    """Yields the characters of each side that decoding does not restore, counted."""
-    for column, (side, tokenizer) in enumerate(dataset.tokenizers.items()):
-        if tokenizer.lossy is None:
-            continue
-        counts = collections.Counter(
-            character
-            for split in dataset.tokenized
-            for texts in sample_evenly(dataset.corpus, split, MAX_SEARCHED)
-            for character in tokenizer.lossy.findall(texts[column])
-        )
-        lost = ", ".join(f"{n:,} of U+{ord(c):04X}" for c, n in counts.most_common())
-        yield f"not restored by decoding, {side}: {lost or 'no character'}"
 
 
 def describe_examples(dataset: Dataset) -> Iterator[str]:

@@ -5,6 +5,7 @@
 `<key>` is a hash of the settings and the corpus.
 """
 
+import collections
 import dataclasses
 import functools
 import json
@@ -28,6 +29,7 @@ from utils.errors import UserError
 from utils.text_files import read_lines
 
 FORMAT = 3  # increment it when a setting changes its meaning
+MAX_SEARCHED = 2**26  # characters of a split in which lossy ones are counted
 JOINT = "joint"  # the side of a vocabulary shared by source and target
 
 # From the value of `data.tokenizer` to the class.
@@ -114,6 +116,25 @@ def learn(
     if len(sides) > 1 and cfg.joint_vocab:
         return {JOINT: train(range(len(sides)))}
     return {side: train([i]) for i, side in enumerate(sides)}
+
+
+def count_lossy_characters(
+    corpus: Corpus, splits: Iterable[str], tokenizers: dict[str, Tokenizer]
+) -> dict[str, collections.Counter]:
+    """Returns how often each character occurs that decoding does not restore, by side.
+
+    Sides without such characters are left out; of a large split a sample is read.
+    """
+    counts = {
+        (column, side): collections.Counter()
+        for column, (side, tokenizer) in enumerate(tokenizers.items())
+        if tokenizer.lossy
+    }
+    for split in splits if counts else ():
+        for texts in sample_evenly(corpus, split, MAX_SEARCHED):
+            for (column, side), count in counts.items():
+                count.update(tokenizers[side].lossy.findall(texts[column]))
+    return {side: count for (_, side), count in counts.items()}
 
 
 def open_tokenizers(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.tokenizers.bpe_dropout import encode_with_dropout
-from data.tokenizers.build import KINDS, train_tokenizer
+from data.tokenizers.build import KINDS, count_lossy_characters, train_tokenizer
 
 SPECIAL = (
     "\0\t\n\v\f\r\x1c\x1d\x1e\x1f\x7f\x85\xa0\xad"  # controls and odd spaces
@@ -66,3 +66,23 @@ def test_segmentations_with_dropout_restore_the_same_characters():
     ids, lengths = encode_with_dropout(tokenizer, kept, 0.5, random)
     for text, row in zip(kept, np.split(ids, np.cumsum(lengths)[:-1]), strict=True):
         assert_loses_what_it_names(tokenizer, text, row.tolist())
+
+
+class MadeUp:
+    splits = {"train": 3, "test": 1}  # noqa: RUF012
+
+    def read(self, split, start=0, stop=None):
+        train = [("a\u2581b c", "x  y"), ("b\0", " x"), ("c a", "y\u3000x")]
+        return (train if split == "train" else [("c\u2581", "x y")])[start:stop]
+
+
+def test_characters_that_decoding_loses_are_counted_by_name():
+    pieces = train_tokenizer("sentencepiece", ["a b c"], 9, 1)
+    words = train_tokenizer("word", ["x y"], 9, 1)
+    sides = {"source": pieces, "target": words}
+    assert count_lossy_characters(MadeUp(), MadeUp.splits, sides) == {
+        "source": {"\u2581": 2, "\0": 1},
+        "target": {" ": 2, "\u3000": 1},
+    }
+    byte = {"source": train_tokenizer("byte", [], 9, 1)}
+    assert count_lossy_characters(MadeUp(), MadeUp.splits, byte) == {}
