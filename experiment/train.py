@@ -211,10 +211,11 @@ def init_run_dir(
     if directory.is_complete:
         check_data(directory, dataset)
         directory.write_places(config["data"])
-        before = directory.read_json("about.json")
-        known = {key: metadata[key] for key in before if key in metadata}
+        about = directory.read_json("about.json")
+        before = {key: value for key, value in about.items() if key in metadata}
+        now = {key: metadata[key] for key in before}
         prefix = "the environment differs from that of the original run:"
-        for line in describe_differences(before, known):
+        for line in describe_differences(before, now):
             print(prefix, line, file=sys.stderr)
         return
     directory.write_json("config.json", config)

@@ -79,7 +79,7 @@ def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin)
 
 
 def test_a_run_resumes_without_its_vocabulary_file_and_remembers_moved_data(
-    data_dir, origin, tmp_path, monkeypatch
+    data_dir, tmp_path, monkeypatch, capsys
 ):
     shutil.copytree(data_dir, tmp_path / "first" / "data")
     monkeypatch.chdir(tmp_path / "first")
@@ -99,6 +99,7 @@ def test_a_run_resumes_without_its_vocabulary_file_and_remembers_moved_data(
     (tmp_path / "second" / "data").rename(tmp_path / "moved")
     cfg.data.dir = "moved"
     assert train.train(cfg, "second/run") is ExitStatus.FINISHED
+    assert "differs" not in capsys.readouterr().err
     monkeypatch.chdir(data_dir)
     data = open_run(tmp_path / "second" / "run").open_dataset()
     assert data.folder.is_relative_to(tmp_path / "moved")
