@@ -227,7 +227,7 @@ def _explain_access_errors(name: str, data_dir: epath.Path) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
-        reason = registry.one_line(error.__cause__ or error)
+        reason = registry.error_line(error.__cause__ or error)
         raise UserError(f"cannot open {name} in {data_dir}: {reason}") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from etils import epy
 
-from data.registry import full_name, one_line
+from data.registry import error_line, full_name
 from utils.errors import UserError
 from utils.locks import file_lock
 
@@ -68,7 +68,7 @@ def _prepare_locked(builder, source_dir: str | None) -> None:
 
 def _explain_failure(builder, error: Exception) -> str | None:
     """Returns the message of a failed preparation, or None if it is a bug."""
-    name, reason = full_name(builder), one_line(error)
+    name, reason = full_name(builder), error_line(error)
     where = f"{name} in {builder.data_dir_root}"
     if NO_SPACE in reason:
         return (

@@ -84,7 +84,7 @@ def explain_name(name: str, data_dir: epath.Path, error: Exception) -> UserError
             "give another --config.data.dir, to prepare it there as array_record"
         )
     if "version" in options and isinstance(error, AssertionError):
-        return UserError(one_line(error).rpartition('": ')[2])  # lists the versions
+        return UserError(error_line(error).rpartition('": ')[2])  # lists the versions
     return None
 
 
@@ -96,6 +96,6 @@ def list_choices(config: str, configs: list[str]) -> str:
     return f"it has {', '.join(shown)}" + (f" and {others} others" if others else "")
 
 
-def one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Returns the message of an error without line breaks."""
     return " ".join(str(error).split())

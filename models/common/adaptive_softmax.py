@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from models.common.blockwise_cross_entropy import LogProbAndLogZ, blockwise_log_prob
-from models.common.dtypes import DType, Scalar, make_logits
+from models.common.dtypes import DType, Scalar
 from models.common.layers import Initializer, zeros
+from models.common.matmul import make_logits
 from utils.errors import UserError
 
 

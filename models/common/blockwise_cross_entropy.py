@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from models.common.dropout import is_zero_rate
-from models.common.dtypes import Scalar, make_logits
+from models.common.dtypes import Scalar
+from models.common.matmul import make_logits
 
 CHUNK_LOGITS = 2**24  # maximum; 64 MiB of float32
 

@@ -4,8 +4,9 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from models.common.blockwise_cross_entropy import LogProbAndLogZ, blockwise_log_prob
-from models.common.dtypes import Scalar, make_logits
+from models.common.dtypes import Scalar
 from models.common.layers import Embedding, Initializer, zeros
+from models.common.matmul import make_logits
 
 
 class OutputHead(nn.Module):
