@@ -1,6 +1,7 @@
 """Sweeps of toy trials: killed and resumed, shared, and with failures of all kinds."""
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -151,23 +152,48 @@ class Database:
     def release(self):
         self.holder.rollback()
         self.holder.close()
+        self.holder = None
+
+
+class HeldStorage(RetryingStorage):
+    """Calls to a storage whose database is held from one of them on."""
+
+    def hold(self, database, *, before_call=20):
+        calls = itertools.count()
+        self.before = lambda: database.hold() if next(calls) == before_call else None
+        return self
+
+    def __call__(self, function, *arguments, **options):
+        self.before()
+        return super().__call__(function, *arguments, **options)
+
+
+class FirstPause(threading.Event):
+    """Event that releases a database when somebody waits for the event."""
+
+    def __init__(self, database):
+        super().__init__()
+        self.database = database
+
+    def wait(self, timeout=None):
+        if self.database.holder:
+            self.database.release()
+        return super().wait(min(timeout, 0.01))
 
 
 def test_a_database_may_be_unreachable_for_a_while(tmp_path, whole, capsys):
     database = Database(tmp_path)
-    sweep = toy_sweep(tmp_path, url=database.url, retrying=RetryingStorage("toy"))
-    threading.Timer(0.8, database.hold).start()
-    threading.Timer(1.8, database.release).start()
+    retrying = HeldStorage("toy", FirstPause(database)).hold(database)
+    sweep = toy_sweep(tmp_path, url=database.url, retrying=retrying)
     assert sweep.run() == 0
-    assert "is unreachable, retrying" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("is unreachable, retrying") == 1
     assert_equals_whole(tmp_path, whole)
 
 
 def test_a_database_that_stays_unreachable_ends_the_sweep_without_loss(tmp_path, whole):
     database = Database(tmp_path)
-    retrying = RetryingStorage("toy", timeout=0.5)
+    retrying = HeldStorage("toy", timeout=0.5).hold(database)
     sweep = toy_sweep(tmp_path, url=database.url, retrying=retrying)
-    threading.Timer(0.8, database.hold).start()
     with pytest.raises(UserError, match="no trial is lost"):
         sweep.run()
     assert sweep.running == [[], []]
