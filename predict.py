@@ -9,6 +9,7 @@ gets each answer at once.
 --scores         output: the score of the search, a tab, the text
 --score          score given targets: source, tab, target in; log probability in nats,
                  tab, number of tokens with the end out. Language models: a text a line
+--tokens         token ids instead of text: targets, and all text of language models
 --prefix         input: source, tab, beginning of the translation
 --documents      the model's memory carries over from line to line; a blank line ends it
 --workdir=A,B    ensemble: the mean of the runs' distributions
@@ -32,6 +33,7 @@ N_BEST = flags.DEFINE_integer(
 )
 SCORES = flags.DEFINE_bool("scores", False, "Write scores before texts.")
 SCORE = flags.DEFINE_bool("score", False, "Score given targets.")
+TOKENS = flags.DEFINE_bool("tokens", False, "Token ids instead of target text.")
 PREFIX = flags.DEFINE_bool("prefix", False, "Continue given beginnings.")
 DOCUMENTS = flags.DEFINE_bool("documents", False, "Carry memory from line to line.")
 DECODE = cli.config_section("decode", base.get_config().decode)
@@ -46,11 +48,15 @@ def main() -> None:
     decode = cli.overrides(DECODE)
     if N_BEST.value is not None:
         decode["n_best"] = N_BEST.value
+    if TOKENS.value:
+        decode["replace_unknown"] = False  # its words are no tokens
     run = inference.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
     options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
         options["chunk_size"] = 1
     task, inputs = run.experiment.task, run.inputs(cli.read_lines(sys.stdin.buffer))
+    if TOKENS.value:
+        task = task.with_token_ids()
     if SCORE.value:
         for scored in task.score_targets(*inputs, **options):
             print("{:.4f}\t{}".format(*scored) if scored else "", flush=True)

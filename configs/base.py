@@ -240,6 +240,8 @@ def _add_decode(cfg: ConfigDict) -> None:
     # translation: at most this times the source length + 10
     cfg.decode.max_length_ratio = 2.0
     cfg.decode.min_length = 0  # fewest tokens before the end symbol
+    # translation: longer sources are cut; None: data.max_length
+    cfg.decode.max_source_length = placeholder(int)
     cfg.decode.method = "greedy"  # "greedy", "beam" or "sample"
     cfg.decode.n_best = 1  # hypotheses per line: best of the beam, or samples
     cfg.decode.beam_size = 4  # beam: N, beams per sentence

@@ -52,6 +52,7 @@ def rnnsearch50() -> ConfigDict:
     cfg.data.joint_vocab = False
     cfg.data.max_length = 51  # 50 words and <eos>
     cfg.data.tokens_per_batch = 80 * 51  # as 80 pairs of the largest length
+    cfg.decode.max_source_length = 256  # table 1 has test sentences of any length
     cfg.optim.update({"name": "adadelta", "lr": 1.0, "schedule": "constant"})
     cfg.optim.update({"rho": 0.95, "eps": 1e-6, "clip_norm": 1.0})
     return cfg

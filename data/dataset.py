@@ -114,7 +114,9 @@ class Dataset:
             print(f"{count} training pairs left out: {reason}", file=sys.stderr)
         if cfg.document_order:
             options = {"indices": self._selected[0], "seed": cfg.seed}
-            return self._document_batches(TRAIN, batch_size=cfg.batch_size, **options)
+            pair = train["source"], train["target"]
+            options["batch_size"] = cfg.batch_size
+            return self._document_batches(TRAIN, pair, **options)
         batches = [
             BucketedBatches(*sides, plan, cfg.seed)
             for sides, plan in zip(self._train_pairs, self._train_plans, strict=True)
@@ -177,6 +179,7 @@ class Dataset:
         length: int | None = None,
         window: int | None = None,
         stride: int | None = None,
+        max_length: int | None = None,
     ) -> Sequence[Batch]:
         """Returns batches with every example, or every token, exactly once.
 
@@ -185,6 +188,7 @@ class Dataset:
           length: tokens by which a batch advances a stream; None: as in training.
           window: length of sliding windows of a text, instead of streams.
           stride: tokens by which windows advance; None: `window`.
+          max_length: number of tokens to which pairs are cut; None: `data.max_length`.
         """
         cfg, sides = self.cfg, self._read_split(split)
         if not self.is_parallel:
@@ -195,21 +199,34 @@ class Dataset:
             length = length or cfg.segment_length
             batch_size = min(batch_size, max(1, len(text.tokens) // 2))
             return LMEvalBatches(text, batch_size=batch_size, length=length)
+        limit = max_length or cfg.max_length
+        for side, count in self.truncated(split, limit).items():
+            print(f"{split}: {count} {side} cut to {limit} tokens", file=sys.stderr)
+        source = sides["source"].truncate(limit, ends=True)
+        pair = source, sides["target"].truncate(limit, ends=False)
         if cfg.document_order:
-            return self._document_batches(split, batch_size=batch_size)
-        pair = sides["source"], sides["target"]
+            return self._document_batches(split, pair, batch_size=batch_size)
         plan = plan_batches(*pair, cfg.buckets, cfg.tokens_per_batch)
         return BucketedBatches(*pair, plan)
 
-    def _document_batches(self, split: str, **options) -> TrainBatches:
-        sides, names = self._read_split(split), self.corpus.documents(split)
+    def truncated(self, split: str, max_length: int) -> dict[str, int]:
+        """Returns the number of sources and of references longer than `max_length`."""
+        sides = self._read_split(split)
+        names = {"sources": "source", "references": "target"}
+        counts = {
+            name: int((sides[side].lengths > max_length).sum())
+            for name, side in names.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def _document_batches(self, split: str, pair, **options) -> TrainBatches:
+        names = self.corpus.documents(split)
         if names is None:
             raise UserError(
                 f"data.document_order=True: {self.corpus.name} does not record the "
                 f"documents of its split {split!r}"
             )
         make = importlib.import_module(DOCUMENTS).DocumentBatches
-        pair = sides["source"], sides["target"]
         return make(*pair, names, buckets=self.cfg.buckets, **options)
 
     def texts(self, split: str) -> list[tuple[str, ...]]:

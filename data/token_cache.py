@@ -73,6 +73,22 @@ class TokenizedSplit:
         """Number of tokens of each example, EOS included."""
         return np.diff(self.offsets).astype(np.int32)
 
+    def truncate(self, max_length: int, *, ends: bool) -> "TokenizedSplit":
+        """Returns the examples cut to `max_length` tokens, in memory if any is longer.
+
+        Args:
+          ends: whether an example that is cut ends with EOS.
+        """
+        lengths = np.minimum(self.lengths, max_length)
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        if offsets[-1] == self.offsets[-1]:
+            return self
+        starts = np.repeat(self.offsets[:-1] - offsets[:-1], lengths)
+        tokens = self.tokens[starts + np.arange(offsets[-1])]
+        if ends:
+            tokens[offsets[1:] - 1] = EOS
+        return dataclasses.replace(self, tokens=tokens, offsets=offsets)
+
 
 def open_token_cache(
     corpus: Corpus, folder: Path, tokenizers: Tokenizers

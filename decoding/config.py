@@ -135,6 +135,14 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
         )
 
 
+def max_source_length(cfg: ConfigDict) -> int:
+    """Returns the number of tokens to which sources are cut, the end symbol included.
+
+    It is the same in evaluations and for lines of input.
+    """
+    return cfg.decode.max_source_length or cfg.data.max_length
+
+
 def example_keys(
     seed: Int[Array, ""] | int, ids: Int[Array | np.ndarray, "B"]
 ) -> Key[Array, "B"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.tokenizers.build import dump_tokenizer
+from decoding.config import max_source_length
 from decoding.ensemble import Ensemble, ensemble_variables
 from experiment.build import Experiment
 from experiment.restore import TrainedRun, evaluation_inputs, open_run
@@ -96,6 +97,9 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     }
     baselines = {"unigram": {"loss": dataset.unigram_loss(split)}}
     if dataset.is_parallel:
+        limit = max_source_length(cfg)
+        if truncated := dataset.truncated(split, limit):
+            card["protocol"]["truncated"] = {**truncated, "max_length": limit}
         is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
         train_texts = dataset.texts("train") if is_small else []
         baselines |= trivial_baselines(

@@ -11,6 +11,7 @@ from configs import base
 from data.dataset import SIDES, Dataset, open_dataset
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import parse_tokenizer
+from decoding.config import max_source_length
 from experiment.build import Experiment, build_experiment
 from experiment.validate import check_values
 from tasks.base import check_windows
@@ -150,7 +151,8 @@ def evaluation_inputs(experiment: Experiment, dataset: Dataset, split: str):
     """Returns the batches of a split, and the task's other inputs as keywords.
 
     Raises:
-      UserError: windows are asked for, and the model has a carry.
+      UserError: windows are asked for, and the model has a carry, or segments longer
+        than those of training need too much memory.
     """
     cfg = experiment.cfg.eval
     batches = dataset.evaluation_batches(
@@ -159,7 +161,12 @@ def evaluation_inputs(experiment: Experiment, dataset: Dataset, split: str):
         length=cfg.segment_length,
         window=cfg.window,
         stride=cfg.stride,
+        max_length=max_source_length(experiment.cfg),
     )
     if not dataset.is_parallel:
-        check_windows(experiment.evaluation_model, batches)
+        model = experiment.evaluation_model
+        check_windows(model, batches)
+        if (cfg.segment_length or cfg.window or 0) > experiment.cfg.data.segment_length:
+            params = nn.meta.unbox(experiment.parameters())
+            experiment.task.check_memory(model, {"params": params}, batches)
     return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}

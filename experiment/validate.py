@@ -37,6 +37,7 @@ POSITIVE = (
     *("data.batch_size", "data.tokens_per_batch", "data.segment_length"),
     *("data.buckets", "data.max_length", "data.vocab_size"),
     *("eval.batch_size", "eval.segment_length", "eval.window", "decode.max_length"),
+    "decode.max_source_length",
 )
 
 

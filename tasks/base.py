@@ -1,6 +1,7 @@
 """The contract of a task, the registry of tasks, and their common losses."""
 
 import abc
+import copy
 import functools
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from decoding.config import DecodingConfig
 from utils.errors import UserError
+from utils.memory import bounded_jit
 
 # From `cfg.task` to a module with a class `Task`; only the chosen one is imported.
 TASKS = {
@@ -40,12 +42,14 @@ class Task(abc.ABC):
 
     Attributes:
       model_class: name of the class that an architecture's module defines for it.
+      output_tokenizer: name of the attribute with the tokenizer of its outputs.
       corpus_kind: kind of corpus that it reads.
       metric_directions: "min" or "max" for each metric of an evaluation.
       selection_metric: validation metric that selects checkpoints by default.
     """
 
     model_class: ClassVar[Literal["LanguageModel", "Seq2Seq"]]
+    output_tokenizer: ClassVar[Literal["tokenizer", "target"]]
     corpus_kind: ClassVar[Literal["text", "parallel"]]
     metric_directions: ClassVar[dict[str, Literal["min", "max"]]]
     selection_metric: ClassVar[str]
@@ -53,6 +57,13 @@ class Task(abc.ABC):
     def __init__(self, label_smoothing: float, z_loss: float):
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
+
+    def with_token_ids(self) -> "Task":
+        """Returns this task with token ids in place of the text of its outputs."""
+        task = copy.copy(self)
+        tokenizer = getattr(self, self.output_tokenizer)
+        setattr(task, self.output_tokenizer, tokenizer.with_token_ids())
+        return task
 
     @abc.abstractmethod
     def make_model(self, module, config) -> nn.Module:
@@ -169,7 +180,7 @@ class Task(abc.ABC):
         The end symbol counts. None stands for a blank line.
         """
 
-    @functools.partial(jax.jit, static_argnums=(0, 1))
+    @functools.partial(bounded_jit, static_argnums=(0, 1))
     def target_losses(
         self, model, variables: PyTree, carry: PyTree, batch: dict
     ) -> tuple[Float[Array, "B"], PyTree]:

@@ -69,7 +69,8 @@ def read_lines(
         if len(ids) >= max_length:
             print(
                 f"line {index + 1}: truncated from {len(ids)} to {max_length - 1} "
-                f"tokens (data.max_length={max_length} with the end symbol)",
+                f"tokens (decode.max_source_length or data.max_length is {max_length}, "
+                "with the end symbol)",
                 file=sys.stderr,
             )
         columns = {"source": [*ids[: max_length - 1], source.eos]}

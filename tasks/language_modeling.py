@@ -30,6 +30,7 @@ from tasks.base import (
 )
 from tasks.bootstrap import BLOCK_SIZE, BootstrapBlocks
 from utils.errors import UserError
+from utils.memory import bounded_jit
 
 # Line breaks within a continuation are printed as escapes.
 LINE_BREAKS = {
@@ -48,6 +49,7 @@ class Task(base.Task):
     """
 
     model_class = "LanguageModel"
+    output_tokenizer = "tokenizer"
     corpus_kind = "text"
     selection_metric = "loss"
     metric_directions: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -145,11 +147,18 @@ class Task(base.Task):
             "blocks": blocks,
         }
 
+    def check_memory(self, model, variables: PyTree, batches) -> None:
+        """Raises UserError where an evaluation needs more memory than is free."""
+        carry = jax.eval_shape(
+            lambda: model.initial_eval_carry(batches.batch_size, batches.length)
+        )
+        self._token_losses.check(self, model, variables, carry, batches[0])
+
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _precompute(self, model, variables, carry):
         return model.apply(variables, carry, method="precompute")
 
-    @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+    @functools.partial(bounded_jit, static_argnums=(0, 1), donate_argnums=3)
     def _token_losses(self, model, variables, carry, batch):
         return token_losses(model, variables, (batch["tokens"], carry), batch)
 
@@ -200,13 +209,12 @@ class Task(base.Task):
                 decoding,
                 example_keys(decode.seed, np.asarray([index])),
             )
-            start, outputs = len(self.tokenizer.decode(prompt)), []
-            for ids, score in hypotheses.to_lists()[0]:
-                text = self.tokenizer.decode(prompt + ids)[start:]
-                outputs.append((text.translate(LINE_BREAKS), score))
-            yield outputs
+            yield [
+                (self.tokenizer.decode_after(prompt, ids).translate(LINE_BREAKS), score)
+                for ids, score in hypotheses.to_lists()[0]
+            ]
 
-    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+    @functools.partial(bounded_jit, static_argnums=(0, 1, 6, 7))
     def _search(
         self, model, variables, tokens, lengths, last_token, max_steps, decoding, keys
     ) -> Hypotheses:

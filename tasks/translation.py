@@ -19,13 +19,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 from ml_collections import ConfigDict
 
-from decoding.config import DecodingConfig, decoding_protocol, example_keys, search
+from decoding.config import (
+    DecodingConfig,
+    decoding_protocol,
+    example_keys,
+    max_source_length,
+    search,
+)
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from tasks import base
 from tasks.base import MEMORY_KEYS, ScoredText, cast_params, token_losses
 from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
 from utils.errors import UserError
+from utils.memory import bounded_jit
 
 
 class Task(base.Task):
@@ -38,6 +45,7 @@ class Task(base.Task):
     """
 
     model_class = "Seq2Seq"
+    output_tokenizer = "target"
     corpus_kind = "parallel"
     selection_metric = "bleu"
     metric_directions: ClassVar[dict[str, str]] = {
@@ -140,7 +148,7 @@ class Task(base.Task):
         """Returns losses by sentence, and the translation of every sentence.
 
         Losses are those after the references of the sentences before, translations
-        those after the translations before.
+        those after the translations before. A blank source has a blank translation.
         """
         blocks, hypotheses = BootstrapBlocks.zeros(len(sources)), {}
         decoding = DecodingConfig.from_config(options.decode).single_best
@@ -157,11 +165,11 @@ class Task(base.Task):
             outputs, after = self.translate(
                 model, variables, after, batch, options, lines, decoding
             )
-            for i, texts in zip(ids, outputs, strict=True):
-                hypotheses[i] = texts[0][0] if texts else ""
+            for i, line, texts in zip(ids, lines, outputs, strict=True):
+                hypotheses[i] = texts[0][0] if texts and line.strip() else ""
         return blocks, [hypotheses[i] for i in range(len(sources))]
 
-    @functools.partial(jax.jit, static_argnums=(0, 1))
+    @functools.partial(bounded_jit, static_argnums=(0, 1))
     def _token_losses(self, model, variables, carry, batch):
         carry = self.reset(model, carry, batch["reset"], train=False)
         inputs = (*self.model_inputs(batch), carry)
@@ -225,8 +233,8 @@ class Task(base.Task):
         """Applies a function of (carry, batch, texts) to batches of lines."""
         from tasks import inference_batches as batches
 
-        max_length = options.data.max_length
-        lines = batches.read_lines(lines, self.source, self.target, max_length, column)
+        limit = max_source_length(options)
+        lines = batches.read_lines(lines, self.source, self.target, limit, column)
         carry = self.initial_carry(model, 1, train=False)
         if document_order and jax.tree.leaves(carry):
             return batches.map_in_document_order(lines, function, carry, blank)
@@ -290,7 +298,7 @@ class Task(base.Task):
             model, variables, carry, inputs, limits, max_steps, decoding, keys
         )
 
-    @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+    @functools.partial(bounded_jit, static_argnums=(0, 1, 6, 7))
     def _search(
         self, model, variables, carry, batch, limits, max_steps: int, decoding, keys
     ):

@@ -25,10 +25,11 @@ def copy_unknown_words(
         for tokens in np.swapaxes(jax.device_get(hypotheses.tokens), 0, 1)
     ]
     outputs = []
+    num_words = np.asarray(batch["source_mask"]).sum(axis=1) - 1  # a source may be cut
     for example, beams in enumerate(hypotheses.to_lists()):
         words = [
             None if word in task.source.tags else word
-            for word in task.source.words(sources[example])
+            for word in task.source.words(sources[example])[: num_words[example]]
         ]
         texts = []
         for (ids, score), alignment in zip(beams, alignments, strict=False):

@@ -9,8 +9,10 @@ import numpy as np
 from jax.tree_util import DictKey
 from jaxtyping import Float, PyTree
 
+from decoding.config import max_source_length
 from experiment.restore import TrainedRun
 from utils.errors import UserError
+from utils.memory import bounded_jit
 
 START, END = "<bos>", "<eos>"  # labels, whatever a tokenizer calls the tokens
 SPACE = "\N{OPEN BOX}"
@@ -195,7 +197,8 @@ def to_banded(weights: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T T+N-1"]
 def sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
     """Extracts cross-attention of a source and the model's own hypothesis, if any."""
     task = run.experiment.task
-    source = [*task.source.encode(sample["source"]), task.source.eos]
+    limit = max_source_length(run.experiment.cfg)
+    source = [*task.source.encode(sample["source"])[: limit - 1], task.source.eos]
     target = [*task.target.encode(sample["hypothesis"]), task.target.eos]
     layers = cross_attention(run, source, target)
     if not layers:
@@ -245,7 +248,7 @@ def capture_intermediates(
     return carry, layers
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(bounded_jit, static_argnums=0)
 def _apply(model, variables, *inputs):
     (_, carry), state = model.apply(
         variables, *inputs, train=False, mutable=["intermediates"]

@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 
 from analysis.formatting import align_columns
 from utils.errors import UserError
+from utils.memory import bounded_jit
 
 RATIOS = (0.1, 0.5, 1.0)  # r, as in the paper's table 8
 THRESHOLD = 0.01  # of the relative gain
@@ -74,12 +75,12 @@ def segment_starts(length: int, segment_length: int) -> list[int]:
     return list(range(first, length, segment_length))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(bounded_jit, static_argnums=0)
 def _next_carry(model, variables, tokens, carry):
     return model.apply(variables, tokens, carry, train=False)[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(bounded_jit, static_argnums=0)
 def _last_losses(model, variables, tokens, labels, carry):
     """Returns the loss of the token after each row of a segment."""
 

@@ -82,6 +82,10 @@ class Tokenizer:
         """Returns the id of a token, or None if the vocabulary lacks it."""
         return None
 
+    def with_token_ids(self) -> "TokenIds":
+        """Returns this vocabulary with token ids in place of text."""
+        return TokenIds(self)
+
     def shares_vocabulary(self, other: "Tokenizer") -> bool:
         """Returns whether ids mean the same tokens in both tokenizers."""
         return self is other or (
@@ -132,6 +136,10 @@ class Tokenizer:
         tags = self.tags.values()
         return self.normalizer.undo(self.detokenize([i for i in ids if i not in tags]))
 
+    def decode_after(self, prompt: list[int], ids: list[int]) -> str:
+        """Returns the text that token ids add to that of a prompt."""
+        return self.decode(prompt + ids)[len(self.decode(prompt)) :]
+
     def words(self, text: str) -> list[str]:
         """Returns the piece of text behind each id of `encode`, unknown or not."""
         first, text = self.split_tag(text)
@@ -141,6 +149,29 @@ class Tokenizer:
         """Returns the printable name of each id."""
         tags = {number: tag for tag, number in self.tags.items()}
         return [tags.get(i) or self.id_to_token(i) for i in map(int, ids)]
+
+
+class TokenIds(Tokenizer):
+    """A vocabulary whose text is token ids with spaces between them."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.vocab_size, self.tags = tokenizer.vocab_size, tokenizer.tags
+
+    def encode(self, text: str) -> list[int]:
+        words = text.split()
+        if not all(word.isdecimal() and int(word) < self.vocab_size for word in words):
+            raise UserError(
+                f"{text[:40]!r} must be token ids, numbers of 0 to "
+                f"{self.vocab_size - 1} with spaces between them"
+            )
+        return [int(word) for word in words]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+    def decode_after(self, prompt: list[int], ids: list[int]) -> str:
+        del prompt
+        return self.decode(ids)
 
 
 def prepend_ids(

@@ -11,7 +11,7 @@ from data.storage import atomic_directory
 from data.token_cache import open_token_cache
 from data.tokenizers.base import EOS
 from data.tokenizers.build import open_tokenizers, train_tokenizer
-from helpers.fake_corpora import FakeCorpus
+from helpers.fake_corpora import FakeCorpus, encoded
 
 
 def test_every_token_is_stored_and_tokenization_is_done_once(tmp_path):
@@ -37,6 +37,21 @@ def test_every_token_is_stored_and_tokenization_is_done_once(tmp_path):
     corpus.version = "2.0.0"
     open_tokenizers(corpus, tmp_path, {"tokenizer": "byte"}, train)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_long_examples_are_cut_and_short_ones_are_not(ends):
+    whole = encoded([2, 9, 1, 5])
+    cut = whole.truncate(4, ends=ends)
+    assert cut.lengths.tolist() == [2, 4, 1, 4]
+    for start, new, length in zip(
+        whole.offsets, cut.offsets, cut.lengths, strict=False
+    ):
+        expected = whole.tokens[start : start + length].tolist()
+        if ends:
+            expected[-1] = EOS
+        assert cut.tokens[new : new + length].tolist() == expected
+    assert whole.truncate(9, ends=ends) is whole
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

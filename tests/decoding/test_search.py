@@ -263,6 +263,7 @@ def test_the_protocol_names_the_search_and_only_its_active_keys():
         "method",
         "max_length",
         "max_length_ratio",
+        "max_source_length",
         "min_length",
         "replace_unknown",
     }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.tokenizers.base import BOS, EOS
-from helpers.architectures import LanguageModelCase, V
+from helpers.architectures import LanguageModelCase, Seq2SeqCase, V, W
 from helpers.task_cases import (
     IdTokenizer,
     decode_options,
@@ -27,7 +27,7 @@ from tests.tasks.test_document_translation import (
     side_of,
     texts_in_order,
 )
-from utils import cli
+from utils import cli, memory
 from utils.errors import UserError
 
 LINES = ["5 6 7", " ", "9", "5 6 7 11 12"]
@@ -77,6 +77,76 @@ def test_scoring_a_translation_gives_the_score_of_its_search():
         np.testing.assert_allclose(given, ours, rtol=1e-4)
 
 
+class PairedIds(IdTokenizer):
+    """Writes the tokens 2 n and 2 n + 1 alike, as subwords may join to one text."""
+
+    def decode(self, ids):
+        return super().decode([i - i % 2 for i in ids])
+
+
+def test_scoring_tokens_gives_the_score_of_their_search_where_text_may_not():
+    case, _ = translation_case()
+    task = translation.Task({"source": IdTokenizer(W), "target": PairedIds(V)})
+    cfg = decode_options(method="beam", beam_size=4, n_best=4, length_penalty=0.0)
+    cfg.decode.max_length_ratio, cfg.decode.max_length = 10.0, 40
+    sources = [line for line in LINES if line.strip()]
+
+    def found(task):
+        call = case.model, case.variables, sources, cfg
+        per_source = zip(sources, task.predict_n_best(*call), strict=True)
+        return [(source, *one) for source, many in per_source for one in many]
+
+    def scores(task, rows):
+        lines = [f"{source}\t{text}" for source, text, _ in rows]
+        scored = task.score_targets(case.model, case.variables, lines, cfg)
+        return [score for score, _ in scored]
+
+    with_ids = task.with_token_ids()
+    rows, rows_of_ids = found(task), found(with_ids)
+    of_search = [score for *_, score in rows]
+    assert of_search == [score for *_, score in rows_of_ids]
+    np.testing.assert_allclose(scores(with_ids, rows_of_ids), of_search, rtol=1e-4)
+    is_exact = [row == ids for row, ids in zip(rows, rows_of_ids, strict=True)]
+    assert any(is_exact)
+    assert not all(is_exact)
+    is_equal = np.isclose(scores(task, rows), of_search, rtol=1e-4)
+    assert is_equal.tolist() == is_exact
+
+
+@pytest.mark.parametrize("text", ["5 x", "-1", "5 99999"])
+def test_tokens_that_are_no_ids_of_the_vocabulary_are_refused(text):
+    with pytest.raises(UserError, match="must be token ids, numbers of 0 to 6 "):
+        IdTokenizer(7).with_token_ids().encode(text)
+
+
+def test_token_ids_of_a_language_model_are_read_and_written():
+    case, task = LanguageModelCase("rnn", layers=1), language_modeling_task()
+    words, ids = (
+        list(one.predict(case.model, case.variables, ["5 6"], decode_options()))
+        for one in (task, task.with_token_ids())
+    )
+    assert words[0].split() == ids[0].split()
+    assert ids[0] == ids[0].strip() != ""
+
+
+@pytest.mark.parametrize("call", ["predict", "score_targets"])
+def test_lines_too_long_for_the_memory_are_refused(call, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**7)
+    refusal = pytest.raises(UserError, match=r"^\d+ x \d+ tokens at once need .* GB")
+    cfg, long = decode_options(), "5 " * 2000
+    cfg.data.segment_length = 2**12
+    case = LanguageModelCase("transformer", layers=2)
+    lines = getattr(language_modeling_task(), call)
+    with refusal:
+        next(lines(case.model, case.variables, [long], cfg))
+    case = Seq2SeqCase("transformer", layers=2)
+    task = translation.Task({"source": IdTokenizer(W), "target": IdTokenizer(V)})
+    cfg.data.max_length = 4000
+    line = f"5\t{long}" if call == "score_targets" else long
+    with refusal:
+        next(getattr(task, call)(case.model, case.variables, [line], cfg))
+
+
 def test_translations_begin_with_the_prefix_after_the_tab():
     lines = [f"{line}\t{begin}" for line, begin in zip(LINES, "4789", strict=True)]
     found = list(predicted("predict", lines, prefix=True))
@@ -107,7 +177,8 @@ def test_too_long_a_line_is_truncated_with_a_warning(capsys):
     cfg.data.max_length = 6
     found = list(predicted("predict", ["5 6", "5 6 7 11 12 9 8"], cfg))
     assert capsys.readouterr().err == (
-        "line 2: truncated from 7 to 5 tokens (data.max_length=6 with the end symbol)\n"
+        "line 2: truncated from 7 to 5 tokens (decode.max_source_length or "
+        "data.max_length is 6, with the end symbol)\n"
     )
     assert found[1] == next(predicted("predict", ["5 6 7 11 12"], cfg))
     next(predicted("predict", ["5 6 7 11 12"], cfg))

@@ -4,14 +4,12 @@ import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from analysis.plan.memory import (
     device_memory,
     partitioner_for,
-    peak_bytes,
     working_bytes,
 )
 from analysis.plan.report import format_fit, report
@@ -22,6 +20,7 @@ from tasks.base import TASKS
 from tests.training.profiling.test_flops import SMALL, Case
 from training.gradients import gradients
 from utils.errors import UserError
+from utils.memory import peak_bytes
 
 
 def array(*shape, dtype="float32"):
@@ -42,58 +41,6 @@ def config(task="language_modeling", model="transformer_xl", **changes):
 @functools.cache
 def planned(task="language_modeling", model="transformer_xl"):
     return StepSpec.from_config(config(task, model))
-
-
-def test_an_array_lives_from_where_it_is_made_to_where_it_is_last_used():
-    def chain(x):  # at most two at once, and what is returned
-        for _ in range(5):
-            x = jnp.sin(x)
-        return x
-
-    def fan(x):  # all five at once
-        parts = [jnp.sin(x + i) for i in range(5)]
-        return functools.reduce(jnp.minimum, parts)
-
-    assert peak_bytes(chain, array(100)) == 2 * 400
-    assert peak_bytes(fan, array(100)) == 6 * 400  # and the sum that is read last
-
-
-def test_an_alias_takes_no_memory_but_keeps_its_array_alive():
-    def views(x):
-        y = jnp.sin(x)
-        wide = jnp.broadcast_to(y[:, None], (100, 50)).astype(jnp.int32)
-        other = jnp.cos(x)
-        return wide.max(), other
-
-    assert peak_bytes(views, array(100)) == 400 + 400 + 4
-    bare = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100))
-    own = peak_bytes(lambda x: jnp.cos(jnp.sin(x)), array(100), result_bytes=50)
-    assert (bare, own) == (800, 450)
-
-
-def test_an_iteration_of_a_loop_adds_to_its_results():
-    def loop(xs):
-        return jax.lax.map(lambda x: jnp.cos(jnp.sin(x)), xs)
-
-    assert peak_bytes(loop, array(10, 100)) == 10 * 400 + 2 * 400
-
-
-def test_rematerialised_arrays_are_not_kept():
-    def deep(x, *, again):
-        def layer(x):
-            return jnp.sin(jnp.exp(jnp.sin(x)))
-
-        layer = jax.checkpoint(layer) if again else layer
-        for _ in range(8):
-            x = layer(x)
-        return x.sum()
-
-    kept, again = (
-        peak_bytes(jax.grad(functools.partial(deep, again=again)), array(1000))
-        for again in (False, True)
-    )
-    assert kept >= 8 * 3 * 4000
-    assert 8 * 4000 <= again < kept / 1.5
 
 
 @pytest.mark.parametrize(
