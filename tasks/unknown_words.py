@@ -14,6 +14,7 @@ import numpy as np
 from decoding.hypotheses import Hypotheses
 from tasks.base import ScoredText, cast_params
 from tasks.translation import Task, decoder_inputs
+from utils.memory import bounded_jit
 
 
 def copy_unknown_words(
@@ -39,7 +40,7 @@ def copy_unknown_words(
     return outputs
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(bounded_jit, static_argnums=(0, 1))
 def _align(task: Task, model, variables, carry, batch, tokens):
     """Returns the source position with most attention for each target token."""
     carry = task.reset(model, carry, batch["reset"], train=False)
