@@ -76,6 +76,9 @@ def test_a_translation_copies_unknown_words_from_its_source():
     (found,) = task.predict(case.model, variables, [line], cfg)
     assert found
     assert set(found.split()) <= {*line.split(), "<unk>"}
+    cfg.data.max_length = 3  # with the end symbol
+    (of_two,) = task.predict(case.model, variables, [line], cfg)
+    assert set(of_two.split()) <= {"Ada", "5", "<unk>"}
     cfg = decode_options(replace_unknown=False)
     (shown,) = task.predict(case.model, variables, [line], cfg)
     assert set(shown.split()) == {"<unk>"}
