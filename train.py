@@ -28,7 +28,7 @@ DEVICE_MEMORY = flags.DEFINE_float(
     "device_memory", None, "With --plan: GB of each device."
 )
 REPLAY = flags.DEFINE_string(
-    "replay", None, "Examine batches without a finite loss, which a run saved."
+    "replay", None, "Examine batches of non-finite steps, which a run saved."
 )
 PROFILE = flags.DEFINE_string("profile", None, "FROM:TO, steps to trace.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")

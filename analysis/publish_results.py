@@ -9,7 +9,6 @@ corpus, and without paths of the machine it ran on. In docs/results.md a table s
 between `<!-- results/NAME -->` and `<!-- end -->`.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -20,7 +19,7 @@ from analysis.report.content import Content
 from analysis.report.renderers import markdown_table, section
 from analysis.report.tables import curve_rows, seed_rows
 from training.run_dir import MACHINE_SPECIFIC_KEYS, RunDirectory
-from utils import cli
+from utils import cli, strict_json
 from utils.errors import UserError
 
 KEEP = flags.DEFINE_list("keep", [], "Run directories to keep.")
@@ -90,7 +89,7 @@ def keep(path: str, folder: Path) -> Path:
         if section == "data":
             config["data"][name] = None
     config["init_from"] = None
-    (draft / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (draft / "config.json").write_text(strict_json.dumps(config, indent=1) + "\n")
     shutil.rmtree(kept, ignore_errors=True)
     draft.rename(kept)
     return kept

@@ -1,4 +1,4 @@
-"""Diagnosis of training batches whose loss or gradient was not finite.
+"""Diagnosis of training batches whose loss, gradient or update was not finite.
 
 python train.py --workdir=runs/rnn --replay=runs/rnn/replay/steps-12-21.npz
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import PyTree
 
 from experiment import setup
@@ -18,14 +19,15 @@ from experiment.restore import open_run
 from training.checkpoint import Checkpoints
 from training.gradients import Loss, gradients, total_loss
 from training.optim.param_groups import named_leaves
+from training.step import TrainState, apply_gradients
 from utils.errors import UserError
 from utils.paths import DATA_PLACES, resolve_path
 
 
 def format_diagnosis(workdir: str, path: str, overrides: dict | None = None) -> str:
-    """Formats a line for each batch: loss, gradient norm, and non-finite arrays.
+    """Formats a line for each batch: loss and norms, and lines of non-finite arrays.
 
-    Parameters and carry are those of the newest checkpoint, which the run saved when
+    State and carry are those of the newest checkpoint, which the run saved when
     it stopped. Raises UserError for the batches of another run.
 
     Args:
@@ -47,14 +49,20 @@ def format_diagnosis(workdir: str, path: str, overrides: dict | None = None) -> 
     for step, batch in load_batches(path).items():
         key = jax.random.fold_in(jax.random.key(cfg.seed), jnp.int32(step - 1))
         batch = training.partitioner.put_batch(batch)
-        diagnosis = diagnose_batch(training.loss, state.params, carry, batch, key)
-        lines.append(
-            f"step {step}  loss {diagnosis['loss']:.6g}  "
-            f"gradient norm {diagnosis['gradient_norm']:.6g}"
+        norms, names = diagnose_batch(
+            training.loss,
+            training.optimizer,
+            state.replace(step=jnp.int32(step - 1)),
+            carry,
+            batch,
+            key,
+            ema_decay=cfg.optim.ema_decay,
         )
-        for kind in ("parameters", "gradients"):
-            if names := diagnosis[kind]:
-                lines.append(f"  non-finite {kind}: {', '.join(names)}")
+        values = (f"{name} {norm:.6g}" for name, norm in norms.items())
+        lines.append("  ".join([f"step {step}", *values]))
+        for kind, found in names.items():
+            if found:
+                lines.append(f"  non-finite {kind}: {', '.join(found)}")
     return "\n".join(lines)
 
 
@@ -79,18 +87,47 @@ def load_batches(path: str | Path) -> dict[int, dict[str, np.ndarray]]:
 
 
 def diagnose_batch(
-    loss: Loss, params: PyTree, carry: PyTree, batch: PyTree, rng
-) -> dict:
-    """Returns loss, gradient norm, and non-finite "parameters" and "gradients"."""
-    compiled = jax.jit(lambda *inputs: gradients(loss, *inputs))
-    grads, metrics, _ = compiled(params, carry, batch, rng)
-    squares = [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(grads)]
-    return {
-        "loss": float(total_loss(metrics)),
-        "gradient_norm": float(jnp.sqrt(sum(squares))),
-        "parameters": nonfinite_names(params),
+    loss: Loss,
+    optimizer: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    carry: PyTree,
+    batch: PyTree,
+    rng,
+    *,
+    ema_decay: float = 0.0,
+) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Returns loss and norms by name, and the names of non-finite arrays by kind.
+
+    Arrays after the update are left out where they were not finite before it.
+    """
+
+    @jax.jit
+    def compute(state, carry, batch):
+        grads, metrics, new_carry = gradients(loss, state.params, carry, batch, rng)
+        new = apply_gradients(state, grads, optimizer, ema_decay)
+        update = jax.tree.map(jnp.subtract, new.params, state.params)
+        norms = {
+            "loss": total_loss(metrics),
+            "gradient norm": optax.global_norm(grads),
+            "update norm": optax.global_norm(update),
+        }
+        return norms, grads, new, new_carry
+
+    norms, grads, new, new_carry = compute(state, carry, batch)
+    names = {
+        "parameters": nonfinite_names(state.params),
         "gradients": nonfinite_names(grads),
     }
+    for kind, after, before in (
+        ("parameters", new.params, state.params),
+        ("optimizer state", new.opt_state, state.opt_state),
+        ("average", new.ema, state.ema),
+        ("carry", new_carry, carry),
+    ):
+        known = nonfinite_names(before)
+        found = [name for name in nonfinite_names(after) if name not in known]
+        names[f"{kind} after the update"] = found
+    return {name: float(norm) for name, norm in norms.items()}, names
 
 
 def nonfinite_names(tree: PyTree) -> list[str]:

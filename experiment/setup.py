@@ -138,7 +138,8 @@ class TrainingSetup:
             eval_every=cfg.every.eval,
             save_every=cfg.every.checkpoint,
             patience=cfg.keep.patience,
-            max_nonfinite_steps=cfg.max_nonfinite_steps,
+            # A run without any finite step ends as one with too many.
+            max_nonfinite_steps=min(cfg.max_nonfinite_steps, self.steps),
             metric=metric,
             direction=task.metric_directions[metric],
         )

@@ -228,7 +228,8 @@ def init_run_dir(
 def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:
     """Returns the progress of a checkpoint for another attempt."""
     progress = TrainProgress(**document)
-    progress.reset_nonfinite(setup.loop_settings.max_nonfinite_steps)
+    settings = setup.loop_settings
+    progress.reset_nonfinite(settings.max_nonfinite_steps, settings.steps)
     return progress
 
 
@@ -267,8 +268,8 @@ def dump_nonfinite(
     arrays = {f"{k}/{key}": v for k, one in batches.items() for key, v in one.items()}
     directory.write_arrays(name, arrays)
     print(
-        f"steps {steps[0]} to {steps[-1]} had no finite loss or gradient; examine "
-        f"their batches with: train.py --workdir={directory.path} "
+        f"steps {steps[0]} to {steps[-1]} had no finite loss, gradient or update; "
+        f"examine their batches with: train.py --workdir={directory.path} "
         f"--replay={directory.path / name}",
         file=sys.stderr,
     )

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 from training.run_dir import describe_differences
+from utils import strict_json
 from utils.errors import UserError
 from utils.paths import is_remote
 
@@ -49,7 +50,7 @@ class SweepDirectory:
             stored = json.loads(path.read_text(encoding="utf8"))
             check_description(stored, description, self.path)
         else:
-            self._write("sweep.json", json.dumps(description, indent=2) + "\n")
+            self._write("sweep.json", strict_json.dumps(description, indent=2) + "\n")
         for name in ("trials", "logs"):
             (self.path / name).mkdir(exist_ok=True)
 
@@ -63,7 +64,7 @@ class SweepDirectory:
 
     def write_results(self, rows: list[dict]) -> None:
         """Writes trials.jsonl with the results so far."""
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = (strict_json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._write("trials.jsonl", "".join(lines))
 
     def _write(self, name: str, text: str) -> None:
@@ -76,7 +77,7 @@ class SweepDirectory:
 
 def check_description(stored: dict, current: dict, where: object) -> None:
     """Raises UserError if a stored sweep has another config or search space."""
-    current = json.loads(json.dumps(current))  # tuples are stored as lists
+    current = json.loads(strict_json.dumps(current))  # tuples are stored as lists
     differences = describe_differences(stored["config"], current["config"])
     if differences:
         raise UserError(

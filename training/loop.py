@@ -18,7 +18,7 @@ from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
 from training.profiling.environment import peak_memory_bytes
 from training.signals import StopRequested, graceful_stop
-from training.step import TrainState
+from training.step import TrainState, is_finite
 from utils.allocator import trim_heap
 
 
@@ -26,7 +26,7 @@ class ExitStatus(enum.IntEnum):
     """Reason why training ended, as the exit code of the process."""
 
     FINISHED = 0  # all steps, or early stopping
-    NOT_FINITE = 3  # too many consecutive steps without a finite loss
+    NOT_FINITE = 3  # too many consecutive non-finite steps, or such parameters
     STOPPED = 75  # a signal; the same command resumes
 
 
@@ -238,7 +238,7 @@ class TrainLoop:
                 # A stop interrupted the validation of this step.
                 state = self._save(step, state, carry, unvalidated, stopping, stopped)
                 stopping |= self._all_if_stopped(stopped)
-            self._end_trials(step, stopping)
+            self._end_trials(step, state, stopping)
             while self.active:
                 batch = batches.next()
                 flops = self.flops(step, batch)
@@ -256,7 +256,7 @@ class TrainLoop:
                         step, state, carry, sorted(saving), stopping, stopped
                     )
                     stopping |= self._stopping(stopped) & saving
-                    self._end_trials(step, stopping | diverged)
+                    self._end_trials(step, state, stopping | diverged)
         return state
 
     def _call_step(self, state, carry, batch):
@@ -286,12 +286,16 @@ class TrainLoop:
         requested = set(self.active) & set(self.stop_requests())
         return self._all_if_stopped(stopped) | requested
 
-    def _end_trials(self, step: int, ending: set[int]) -> None:
+    def _end_trials(self, step: int, state: TrainState, ending: set[int]) -> None:
         """Ends the given trials and those that are complete; all are saved."""
         for k in self.active:
             record = self.records[k]
             if k in ending or record.is_complete(step):
                 record.checkpoints.close()
+                # No step from parameters that are not finite is a finite one.
+                steps = record.progress.consecutive_nonfinite
+                if steps and not is_finite(self._trial(state.params, k)):
+                    record.diverged_steps = steps
                 self.on_exit(k, record.exit_status(step))
                 self.active = [other for other in self.active if other != k]
 

@@ -6,7 +6,6 @@ event files too, so that an interrupted run leaves the log of an uninterrupted o
 """
 
 import json
-import math
 import struct
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
+from utils import strict_json
 from utils.paths import is_remote
 
 UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
@@ -65,11 +65,7 @@ class MetricsFile:
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Adds a line; values that are not finite become null."""
-        values = {
-            name: value if math.isfinite(value) else None
-            for name, value in metrics.items()
-        }
-        line = json.dumps({"step": step, "split": split, **values}) + "\n"
+        line = strict_json.dumps({"step": step, "split": split, **metrics}) + "\n"
         if self._content is None:
             with self.path.open("ab") as file:
                 file.write(line.encode())

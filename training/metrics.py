@@ -41,15 +41,16 @@ class TrainProgress:
     seconds: float = 0.0  # training time without validation and saving
     window_seconds: float = 0.0  # training time since the newest line
     window_flops: int = 0  # since that line (training/profiling/flops.py)
-    nonfinite_steps: int = 0  # steps whose loss or gradient was not finite
+    nonfinite_steps: int = 0  # steps without a finite loss, gradient and update
     # Numbers of those steps since the last finite one.
     consecutive_nonfinite: list[int] = dataclasses.field(default_factory=list)
     best_score: float | None = None  # of all validations; larger is better
     evals_since_best: int = 0  # validations since then
 
-    def reset_nonfinite(self, limit: int) -> None:
-        """Lets a run that `limit` non-finite steps stopped try again."""
-        if len(self.consecutive_nonfinite) >= limit:
+    def reset_nonfinite(self, limit: int, last_step: int) -> None:
+        """Lets a run that `limit` non-finite steps stopped try again, before its end."""
+        steps = self.consecutive_nonfinite
+        if len(steps) >= limit and steps[-1] < last_step:
             self.consecutive_nonfinite = []
 
     def record_validation(self, step: int, selection_score: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from etils import epath
 
+from utils import strict_json
 from utils.errors import UserError
 from utils.paths import DATA_PLACES, absolute_address, is_remote, resolve_path
 
@@ -135,9 +136,9 @@ class RunDirectory:
             raise UserError(f"{path} is damaged: {error}") from error
 
     def write_json(self, name: str, content: dict) -> Path | epath.Path:
-        """Writes a JSON file atomically."""
+        """Writes a JSON file atomically; numbers that are not finite become null."""
         path = self._make_parent(name)
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        text = strict_json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         if is_remote(path):  # objects of buckets are written atomically
             path.write_text(text, encoding="utf8")
             return path
@@ -148,7 +149,7 @@ class RunDirectory:
 
     def write_lines(self, name: str, rows: list[dict]) -> None:
         """Writes a JSON object on each line."""
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = (strict_json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._make_parent(name).write_text("".join(lines), encoding="utf8")
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:

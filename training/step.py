@@ -1,5 +1,7 @@
 """The training step, a pure function of state, carry and batch."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -54,8 +56,9 @@ def make_step(
 ) -> Step:
     """Returns a step that minimizes `total_loss` (training/gradients.py).
 
-    Where loss or gradient is not finite, parameters, optimizer state and carry stay
-    as they are, and every metric but `nonfinite_steps` has weight 0.
+    Where loss, gradient, or what it would make of the state or the carry is not
+    finite, parameters, optimizer state and carry stay as they are, and every metric
+    but `nonfinite_steps` has weight 0.
 
     Args:
       loss: (variables, carry, batch, rng) -> (metrics, carry).
@@ -72,14 +75,13 @@ def make_step(
             loss, state.params, carry, batch, rng, **options
         )
         grad_norm = optax.global_norm(grads)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, step=state.step
-        )
-        params = optax.apply_updates(state.params, updates)
-        ema = ema_update(state.ema, params, ema_decay) if ema_decay else state.ema
-        new = state.replace(params=params, opt_state=opt_state, ema=ema)
+        new = apply_gradients(state, grads, optimizer, ema_decay)
         sums = jnp.stack([value for value, _ in metrics.values()])
         finite = jnp.isfinite(sums).all() & jnp.isfinite(grad_norm)
+        # What a step leaves alone may be inf: a lowest validation loss, before any.
+        finite &= is_finite(changed_leaves((new, new_carry), (state, carry)))
+        if axis_name is not None:  # each device has its own rows of the carry
+            finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name) > 0
         rate = learning_rate(schedule, state.opt_state, state.step)
         one = jnp.ones(())
         metrics |= {"gradient_norm": (grad_norm, one), "learning_rate": (rate, one)}
@@ -89,6 +91,33 @@ def make_step(
         return new.replace(step=state.step + 1), new_carry, metrics
 
     return step
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: PyTree,
+    optimizer: optax.GradientTransformationExtraArgs,
+    ema_decay: float,
+) -> TrainState:
+    """Returns the state after an update, with the number of its step unchanged."""
+    updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.params, step=state.step
+    )
+    params = optax.apply_updates(state.params, updates)
+    ema = ema_update(state.ema, params, ema_decay) if ema_decay else state.ema
+    return state.replace(params=params, opt_state=opt_state, ema=ema)
+
+
+def is_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Returns whether every number of a tree is finite."""
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+    return functools.reduce(operator.and_, finite, jnp.ones((), bool))
+
+
+def changed_leaves(new: PyTree, old: PyTree) -> list[Array]:
+    """Returns the leaves of `new` that are not the same objects as in `old`."""
+    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
+    return [leaf for leaf, before in pairs if leaf is not before]
 
 
 def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:

@@ -10,7 +10,6 @@ that loads no other file, attention.json with its numbers, and PNG files.
 """
 
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import base
-from utils import cli
+from utils import cli, strict_json
 from utils.errors import UserError
 from utils.text_files import read_lines
 
@@ -57,7 +56,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     title = f"{run.experiment.cfg.model.name} at step {run.step}"
     content = render.page_content(title, texts)
-    document = json.dumps(content, ensure_ascii=False) + "\n"
+    document = strict_json.dumps(content, ensure_ascii=False) + "\n"
     (output / "attention.json").write_text(document, encoding="utf8")
     page = render.render_page(content)
     (output / "attention.html").write_text(page, encoding="utf8")

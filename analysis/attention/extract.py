@@ -79,7 +79,7 @@ class SampleMap:
 def extract_attention(run: TrainedRun, lines: Sequence[str]) -> list[TextAttention]:
     """Extracts attention for each line of text; a target may follow a source and a tab.
 
-    Raises UserError for a model without attention.
+    Raises UserError for a model without attention, or where it is not finite.
     """
     is_translation = run.experiment.task.model_class == "Seq2Seq"
     extract = _translation_attention if is_translation else _text_attention
@@ -87,6 +87,8 @@ def extract_attention(run: TrainedRun, lines: Sequence[str]) -> list[TextAttenti
     if not any(text.maps for text in texts):
         name = run.experiment.cfg.model.name
         raise UserError(f"{run.directory.path}: this {name} has no attention")
+    if not all(np.isfinite(one.weights).all() for text in texts for one in text.maps):
+        raise UserError(f"{run.directory.path}: attention weights are not finite")
     return texts
 
 
@@ -195,13 +197,13 @@ def to_banded(weights: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T T+N-1"]
 
 
 def sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
-    """Extracts cross-attention of a source and the model's own hypothesis, if any."""
+    """Extracts finite cross-attention of a source and the model's own hypothesis."""
     task = run.experiment.task
     limit = max_source_length(run.experiment.cfg)
     source = [*task.source.encode(sample["source"])[: limit - 1], task.source.eos]
     target = [*task.target.encode(sample["hypothesis"]), task.target.eos]
     layers = cross_attention(run, source, target)
-    if not layers:
+    if not layers or not all(np.isfinite(x).all() for x in layers.values()):
         return None
     means = {name: weights.mean(axis=0) for name, weights in layers.items()}
     layer = min(means, key=lambda name: entropy(means[name]))

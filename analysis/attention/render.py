@@ -26,6 +26,7 @@ from analysis.attention.extract import (
 )
 from analysis.formatting import render_template
 from experiment.restore import TrainedRun
+from utils import strict_json
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 UNIT = 1000  # weights of the page are integers, in thousandths, which keeps it small
@@ -65,7 +66,7 @@ def map_content(attention: AttentionMap) -> dict:
 
 def render_page(data: dict) -> str:
     """Renders the page; its JSON cannot close the script element."""
-    document = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    document = strict_json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     document = document.replace("<", "\\u003c")
     return render_template(TEMPLATE, title=data["title"], document=document)
 
@@ -86,7 +87,7 @@ def fallback_fonts() -> Iterator[None]:
 def write_sample_map(run: TrainedRun, split: str) -> Path | None:
     """Plots plots/attention-<split>-<step>.png, with the numbers in a JSON file.
 
-    Returns None where the run has no cross-attention or no samples of the split.
+    Returns None where the run has no finite cross-attention or no samples of the split.
     """
     name = run.name(split)
     samples = run.directory.path / "samples" / f"{name}.jsonl"

@@ -6,7 +6,6 @@ The runs must share text and vocabulary; the lengths of a group are relative to 
 other. Writes effective-context.json and effective-context.png to --output.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from analysis import effective_context
 from configs import base
 from data.dataset import Dataset
 from experiment.restore import TrainedRun, open_run
-from utils import cli
+from utils import cli, strict_json
 from utils.errors import UserError
 from utils.paths import DATA_PLACES
 
@@ -92,13 +91,15 @@ def main() -> None:
             batch_size=ROWS.value,
             segment_length=cfg.eval.segment_length or cfg.data.segment_length,
         )
+        if not np.isfinite(values).all():
+            raise UserError(f"{run.directory.path}: losses of {split} are not finite")
         losses.append(values)
     summary = effective_context.summarize(names, lengths, np.stack(losses))
     output = Path(OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     protocol = {"split": split, "memory_length": MEMORY.value}
     numbers, picture = (output / f"effective-context{end}" for end in (".json", ".png"))
-    document = json.dumps({**protocol, **summary}, indent=1)
+    document = strict_json.dumps({**protocol, **summary}, indent=1)
     numbers.write_text(document + "\n", encoding="utf8")
     effective_context.plot(summary, picture)
     print(effective_context.format_table(summary))

@@ -4,7 +4,6 @@ Equal runs give equal bytes: no format contains the time. The page loads no othe
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from analysis.report.tables import (
     seed_rows,
     untested_lines,
 )
+from utils import strict_json
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # Markdown's special characters; an underscore within a word is none.
@@ -83,7 +83,7 @@ def render_json(content: Content) -> str:
         ],
         "samples": [dataclasses.asdict(sample) for sample in comparison.samples],
     }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return strict_json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _run_document(run: Run, card: ScoreCard) -> dict:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import statistics
 import zipfile
 from collections.abc import Sequence
@@ -35,12 +36,16 @@ class ScoreCard:
 
     @property
     def values(self) -> dict[str, float]:
-        """Values of the scores by name."""
-        return {name: score["value"] for name, score in self.content["scores"].items()}
+        """Values of the scores by name; null stands for one that is not finite."""
+        scores = self.content["scores"]
+        return {name: _from_json(score["value"]) for name, score in scores.items()}
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
-        return self.content.get("baselines", {})
+        return {
+            name: {score: _from_json(value) for score, value in scores.items()}
+            for name, scores in self.content.get("baselines", {}).items()
+        }
 
     @property
     def settings(self) -> dict:
@@ -48,6 +53,10 @@ class ScoreCard:
         protocol = flatten_config(self.content.get("protocol", {}))
         shared = {key: x for key, x in protocol.items() if key not in NOT_COMPARED}
         return {"split": self.content["split"], **shared}
+
+
+def _from_json(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def open_card(location: str, split: str) -> ScoreCard:
@@ -159,9 +168,14 @@ def seed_statistics(
     shared = [name for name in cards[0].values if all(name in x.values for x in cards)]
     values = {name: [card.values[name] for card in cards] for name in shared}
     return {
-        name: (statistics.fmean(x), statistics.stdev(x) if len(x) > 1 else None)
+        name: (statistics.fmean(x), _deviation(x) if len(x) > 1 else None)
         for name, x in values.items()
     }
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Returns the sample standard deviation; `statistics.stdev` fails for nan."""
+    return statistics.stdev(values) if np.isfinite(values).all() else math.nan
 
 
 def compare_cards(
@@ -184,6 +198,8 @@ def compare_cards(
         reasons.append("loss: sums of losses are missing; run eval.py again")
     elif _tokens_of(first) != _tokens_of(second):
         reasons.append("loss: the cards are not of the same tokens")
+    elif not all(np.isfinite(card.blocks[0]).all() for card in (first, second)):
+        reasons.append("loss: sums of losses are not finite")
     else:
         (losses, weight), (other_losses, _) = first.blocks, second.blocks
         tests["loss"] = compare_losses(losses, other_losses, weight)

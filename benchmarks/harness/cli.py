@@ -1,10 +1,10 @@
 """Command-line options of the benchmarks, and the JSON lines that they print."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Collection, Iterable
 
+from utils import strict_json
 from utils.errors import UserError
 
 TINY = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 32}
@@ -70,7 +70,7 @@ def print_lines(lines: Iterable[dict]) -> int:
     """Prints JSON lines; returns 2 after a UserError, such as impossible sizes."""
     try:
         for line in lines:
-            print(json.dumps(line), flush=True)
+            print(strict_json.dumps(line), flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

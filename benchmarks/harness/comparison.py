@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import sys
@@ -14,6 +13,7 @@ from benchmarks.harness import cli
 from benchmarks.harness.interleaved import Plan, Times, measure
 from benchmarks.harness.protocol import Missing, Process, spread
 from benchmarks.harness.workloads import Product, flops
+from utils import strict_json
 
 OURS = "ours"
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def compare(
                 missing[process.name] = str(error)
                 continue
             lines[process.name] = line
-            print(json.dumps(about | {"subject": process.name} | line), flush=True)
+            print(strict_json.dumps(about | {"subject": process.name} | line), flush=True)
     summary = about | summary_of(lines, goals) | {"missing": sorted(missing)}
     reasons = [{"subject": name, "missing": missing[name]} for name in missing]
     cli.print_lines([*(about | reason for reason in reasons), summary])

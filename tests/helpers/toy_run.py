@@ -65,6 +65,7 @@ class Toy:
     max_nonfinite_steps: int = 3
     broken: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()  # of the validations; else those of x
+    start: float = 0.0  # x before the first step
 
     def go(self, at=None, act=None):
         """Trains from where the folder is.
@@ -74,14 +75,16 @@ class Toy:
           act: what happens then.
         """
         step, optimizer = compiled(self.ema)
-        state = make_state({"x": jnp.zeros(SIZE)}, optimizer, ema_decay=self.ema)
+        state = make_state(
+            {"x": jnp.full(SIZE, self.start)}, optimizer, ema_decay=self.ema
+        )
         carry = {"mean": jnp.zeros((ROWS, SIZE))}
         checkpoints = Checkpoints(self.folder / "checkpoints")
         progress = TrainProgress()
         if found := checkpoints.restore_newest({"state": state, "carry": carry}):
             state, carry = found[0]["state"], found[0]["carry"]
             progress = TrainProgress(**found[1])
-            progress.reset_nonfinite(self.max_nonfinite_steps)
+            progress.reset_nonfinite(self.max_nonfinite_steps, self.steps)
 
         def moment(kind, k):
             if (kind, k) == at:

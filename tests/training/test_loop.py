@@ -188,6 +188,20 @@ def test_so_many_end_the_run_also_if_the_step_under_way_is_finite(tmp_path, firs
     assert (int(state.step), ending) == (30, ExitStatus.FINISHED)
 
 
+def test_a_run_whose_parameters_are_not_finite_never_finishes(tmp_path):
+    toy = Toy(tmp_path, steps=2, start=np.nan)  # fewer steps than end a run
+    for _ in range(2):  # nor does the same command once more
+        assert toy.go()[1] is ExitStatus.NOT_FINITE
+
+
+def test_a_run_that_diverged_at_its_last_step_has_no_other_chance(tmp_path):
+    toy = Toy(tmp_path, steps=6, broken=(3, 4, 5))
+    for _ in range(2):
+        assert toy.go()[1] is ExitStatus.NOT_FINITE
+    left = Toy(tmp_path / "finite", steps=6, broken=(4, 5))
+    assert left.go()[1] is ExitStatus.FINISHED
+
+
 def test_a_stop_is_not_swallowed_by_what_catches_exceptions():
     def importing():
         with contextlib.suppress(Exception):

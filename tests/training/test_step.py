@@ -8,11 +8,13 @@ import numpy as np
 import optax
 import pytest
 
+from configs import base
 from helpers.architectures import LanguageModelCase, Seq2SeqCase
 from tasks.language_modeling import Task as LanguageModeling
 from tasks.translation import Task as Translation
 from training.gradients import gradients, total_loss
 from training.metrics import compute, merge
+from training.optim.optimizers import make_optimizer
 from training.step import make_state, make_step
 
 RATE = optax.constant_schedule(0.5)
@@ -69,19 +71,44 @@ def test_random_numbers_are_those_of_the_step_and_the_seed():
     assert float(step(again, (), None)[2]["loss"][0]) == drawn[2, 2]
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(where):
+def overflowing():
+    """SGD beside a number that overflows at once, though updates stay finite."""
+    overflow = optax.GradientTransformation(
+        lambda params: jnp.ones(()),
+        lambda updates, state, params=None: (updates, state * jnp.inf),
+    )
+    return optax.with_extra_args_support(optax.chain(overflow, optax.sgd(RATE)))
+
+
+ADAM = optax.with_extra_args_support(optax.adam(RATE, eps=0.0))
+
+
+@pytest.mark.parametrize(
+    ("where", "optimizer"),
+    [
+        ("loss", SGD),
+        ("gradient", SGD),
+        ("update", ADAM),  # the gradient of the word without weight is 0: 0 / 0
+        ("optimizer", overflowing()),
+        ("carry", SGD),
+    ],
+)
+def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(
+    where, optimizer
+):
     def loss(variables, carry, batch, rng):
         pairs, _ = quadratic(variables, carry, batch, rng)
         total, weight = pairs["loss"]
         if where == "gradient":  # that of a root is infinite at 0
             total = total + jnp.sqrt(variables["params"]["x"][0] * batch["bad"])
-        else:
+        elif where == "loss":
             total = total + jnp.where(batch["bad"], jnp.inf, 0)
+        elif where == "carry":
+            carry = carry / (1 - batch["bad"])
         return {"loss": (total, weight)}, carry + 1
 
-    step = make_step(loss, SGD, RATE, 0, ema_decay=0.9)
-    before = start(ema_decay=0.9)
+    step = make_step(loss, optimizer, RATE, 0, ema_decay=0.9)
+    before = make_state({"x": jnp.zeros(3)}, optimizer, ema_decay=0.9)
     bad, good = BATCH | {"bad": jnp.ones(())}, BATCH | {"bad": jnp.zeros(())}
     after, carry, pairs = step(before, jnp.zeros(2), bad)
     assert int(after.step) == 1
@@ -90,8 +117,33 @@ def test_what_is_not_finite_changes_nothing_but_the_number_of_the_step(where):
     metrics = merge({}, pairs)
     assert metrics.pop("nonfinite_steps") == (1, 1)
     assert set(metrics.values()) == {(0, 0)}
-    if where == "loss":
+    if where in ("loss", "carry"):
         assert merge({}, step(before, carry, good)[2])["nonfinite_steps"] == (0, 1)
+
+
+def test_what_a_step_leaves_alone_may_be_infinite():
+    cfg = base.get_config().optim
+    cfg.update(name="nt_asgd", schedule="plateau")  # lowest losses, before any: inf
+    optimizer, schedule = make_optimizer(cfg, steps=10)
+    state = make_state({"x": jnp.zeros(3)}, optimizer)
+    assert sum(np.isinf(leaf).any() for leaf in jax.tree.leaves(state)) == 3
+    _, _, pairs = make_step(quadratic, optimizer, schedule, 0)(state, (), BATCH)
+    assert merge({}, pairs)["nonfinite_steps"] == (0, 1)
+
+
+def test_a_carry_that_is_not_finite_on_one_device_stops_the_step_on_all():
+    def loss(variables, carry, batch, rng):
+        pairs, carry = quadratic(variables, carry, batch, rng)
+        return pairs, carry + batch["bad"]
+
+    step = make_step(loss, SGD, RATE, 0, axis_name="data")
+    mapped = jax.vmap(step, in_axes=(None, 0, 0), axis_name="data")
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), BATCH)
+    batch["bad"] = jnp.asarray([0.0, jnp.inf])
+    state, carry, pairs = mapped(start(), jnp.zeros((2, 3)), batch)
+    np.testing.assert_array_equal(state.params["x"], 0)
+    np.testing.assert_array_equal(carry, 0)
+    np.testing.assert_array_equal(pairs["nonfinite_steps"][0], 1)
 
 
 def test_the_mean_of_parameters_moves_as_its_decay_says():
