@@ -30,6 +30,10 @@ RANGES = {  # allowed values of numeric keys
     "top_p": (0, 1),
     "seed": (0, 2**32 - 1),
 }
+# Over larger ones, float32 loses the order of logits.
+MAX_TEMPERATURE = 1e6
+# Larger ratios of the length penalties of two lengths leave float32 no room for scores.
+MAX_LENGTH_PENALTY = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +121,22 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
             raise UserError(f"decode.{key}={options[key]} must be {allowed}")
     if not options.top_p:
         raise UserError("decode.top_p=0.0 must be above 0; 1 keeps all tokens")
+    if options.temperature > MAX_TEMPERATURE:
+        raise UserError(
+            f"decode.temperature={options.temperature} must be at most "
+            f"{MAX_TEMPERATURE:.0f}, which is about a uniform distribution"
+        )
     if options.min_length >= options.max_length:
         raise UserError(
             f"decode.min_length={options.min_length} must be below "
             f"decode.max_length={options.max_length}"
+        )
+    largest = math.log(MAX_LENGTH_PENALTY) / math.log((6 + options.max_length) / 6)
+    if abs(options.length_penalty) > largest:
+        rounded = math.floor(10 * largest) / 10
+        raise UserError(
+            f"decode.length_penalty={options.length_penalty} must be in "
+            f"{-rounded} to {rounded} for decode.max_length={options.max_length}"
         )
     if method == "greedy" and n_best > 1:
         raise UserError(f"decode.n_best={n_best} must be 1 for decode.method='greedy'")

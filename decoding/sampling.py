@@ -1,6 +1,7 @@
 """Sampling from a model's distribution: temperature, top-k and top-p.
 
-A temperature of 0 is greedy decoding.
+A temperature of 0, or so close to it that float32 tells no difference, is greedy
+decoding.
 """
 
 import jax
@@ -15,6 +16,10 @@ from decoding.hypotheses import (
     blockwise_top_k,
     expand_beams,
 )
+
+# At lower temperatures, the smallest difference of float32 between two logits about 1
+# is a ratio of probabilities of e^600, and large logits overflow.
+MIN_TEMPERATURE = 1e-10
 
 
 def sample(
@@ -84,7 +89,7 @@ def filter_logits(
     lower token id.
     """
     vocab_size = logits.shape[-1]
-    if config.temperature == 0:
+    if config.temperature < MIN_TEMPERATURE:
         return blockwise_top_k(logits, 1, allowed)
     if allowed is not None:
         logits = jnp.where(allowed, logits, -jnp.inf)

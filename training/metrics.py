@@ -48,7 +48,7 @@ class TrainProgress:
     evals_since_best: int = 0  # validations since then
 
     def reset_nonfinite(self, limit: int, last_step: int) -> None:
-        """Lets a run that `limit` non-finite steps stopped try again, before its end."""
+        """Lets a run that `limit` non-finite steps ended try again before its end."""
         steps = self.consecutive_nonfinite
         if len(steps) >= limit and steps[-1] < last_step:
             self.consecutive_nonfinite = []

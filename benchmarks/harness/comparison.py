@@ -61,7 +61,9 @@ def compare(
                 missing[process.name] = str(error)
                 continue
             lines[process.name] = line
-            print(strict_json.dumps(about | {"subject": process.name} | line), flush=True)
+            print(
+                strict_json.dumps(about | {"subject": process.name} | line), flush=True
+            )
     summary = about | summary_of(lines, goals) | {"missing": sorted(missing)}
     reasons = [{"subject": name, "missing": missing[name]} for name in missing]
     cli.print_lines([*(about | reason for reason in reasons), summary])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decoding.beam import beam_search
-from decoding.config import DecodingConfig
+from decoding.config import MAX_LENGTH_PENALTY, DecodingConfig
 from decoding.hypotheses import DecodingConstraints, blockwise_top_k
 from decoding.sampling import sample
 from helpers.prefix_tables import (
@@ -90,6 +90,16 @@ def test_a_beam_that_holds_everything_is_exhaustive_search(alpha, beta):
         np.testing.assert_allclose([s for _, s in ours], ranked, atol=1e-5)
         for tokens, value in ours:
             np.testing.assert_allclose(value, expected[tokens], atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_length_penalties_rank_as_exact_arithmetic(sign):
+    largest = math.log(MAX_LENGTH_PENALTY) / math.log((5 + LENGTH) / 6)
+    context, alpha = tables(ROWS), sign * largest
+    found = find(context, beam_size=ALL, n_best=1, length_penalty=alpha)
+    for row in range(ROWS):
+        scores = {t: score(context, row, t, alpha) for t in everything()}
+        assert hypotheses(found, row)[0][0] == max(scores, key=scores.get)
 
 
 def test_length_and_coverage_penalties_change_what_is_best():

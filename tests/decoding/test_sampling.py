@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decoding.config import DecodingConfig
+from decoding.config import MAX_TEMPERATURE, DecodingConfig
 from decoding.sampling import filter_logits, sample
 from helpers.prefix_tables import (
     END,
@@ -63,6 +63,9 @@ def filtered_probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
         {"top_p": 0.95},
         {"top_p": 1e-6},
         {"temperature": 1.3, "top_k": 20, "top_p": 0.8},
+        {"temperature": MAX_TEMPERATURE},
+        {"temperature": MAX_TEMPERATURE, "top_k": 3},
+        {"top_p": 1e-50},
     ],
     ids=str,
 )
@@ -104,10 +107,11 @@ def test_token_frequencies_agree_with_probabilities(options):
     assert excess.sum() < CHI_SQUARE
 
 
-def test_a_temperature_of_zero_is_greedy():
+@pytest.mark.parametrize("temperature", [0.0, 1e-50, 1e-38, 1e-12, 1e-9])
+def test_a_temperature_of_zero_or_about_zero_is_greedy(temperature):
     rows = 24
     context, limits = tables(rows), np.arange(rows) % LENGTH + 1
-    found = draw(context, limits=limits, n_best=2, temperature=0.0)
+    found = draw(context, limits=limits, n_best=2, temperature=temperature)
     for row, limit in enumerate(limits):
         expected = []
         while expected[-1:] != [END]:

@@ -247,6 +247,10 @@ def test_continuations_of_a_line_are_ranked_and_need_no_source():
         ({"top_p": 1.5}, "decode.top_p=1.5 must be in 0 to 1"),
         ({"top_p": 0.0}, "decode.top_p=0.0 must be above 0"),
         ({"seed": -1}, "decode.seed=-1 must be in 0"),
+        ({"temperature": float("inf")}, "decode.temperature=inf must be"),
+        ({"temperature": 1e7}, "temperature=10000000.0 must be at most 1000000"),
+        ({"length_penalty": 100.0}, "must be in -99.6 to 99.6 for decode.max_length=6"),
+        ({"length_penalty": float("inf")}, "must be in -100 to 100"),
     ],
     ids=str,
 )
