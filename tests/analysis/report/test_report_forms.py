@@ -64,6 +64,24 @@ def test_runs_equal_but_for_the_seed_are_one_system(seeds):
     assert other.scores["loss"] == (5.0, None)
 
 
+def test_a_score_that_is_not_finite_is_null_in_json_and_nan_in_tables(seeds):
+    path = Path(seeds[0]) / "eval" / "test-4.json"
+    none = {"loss": {"value": None, "low": None, "high": None}}
+    write_json(path, json.loads(path.read_text()) | {"scores": none})
+    weight = np.full(200, 100.0)
+    np.savez(path.with_suffix(".npz"), total=np.full(200, np.nan), weight=weight)
+    content = content_of(*seeds)
+    text = renderers.render_json(content)
+    system = json.loads(text, parse_constant=pytest.fail)["systems"][0]
+    assert system["scores"]["loss"] == {"mean": None, "deviation": None}
+    [pair] = content.pairs  # not a difference from chance at p = 0.0001
+    assert (pair.tested, pair.left_out) == (
+        {},
+        ("loss: sums of losses are not finite",),
+    )
+    assert "nan ± nan" in renderers.render_markdown(content)
+
+
 def test_runs_with_a_repeated_seed_or_another_protocol_are_separate_systems(seeds):
     path = Path(seeds[1]) / "eval" / "test-4.json"
     card = json.loads(path.read_text())
