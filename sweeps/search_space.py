@@ -38,6 +38,13 @@ __all__ = [
 ]  # fmt: skip
 
 
+def to_python(value: Any) -> Any:
+    """Returns a value with Python's own numbers and lists in place of numpy's."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(to_python, value))
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
 class Distribution:
     """Distribution of the values of a key, formatted as in `Uniform(0.1, 0.5)`."""
 
@@ -62,7 +69,9 @@ class Interval(Distribution):
     high: float
 
     def __post_init__(self):
-        low, high = self.low, self.high
+        low, high = to_python((self.low, self.high))
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
         if not (_is_number(low) and _is_number(high) and low < high):
             raise UserError(f"{self}: low must be a number below high")
 
@@ -129,6 +138,7 @@ class Choice(Distribution):
     values: tuple
 
     def __post_init__(self):
+        object.__setattr__(self, "values", to_python(self.values))
         if not self.values:
             raise UserError("choice() needs at least one value")
 
@@ -179,7 +189,9 @@ class Listed(PointSequence):
     """Sequence of just these points: [{"optim.lr": 1e-3, "seed": 1}, ...]."""
 
     def __init__(self, points: Sequence[Point]):
-        self.points = [dict(point) for point in points]
+        self.points = [
+            {key: to_python(value) for key, value in point.items()} for point in points
+        ]
         self.size = len(self.points)
 
     def point(self, number: int, seed: int) -> Point:
@@ -369,6 +381,7 @@ tpe = functools.partial(Sampled, "tpe")
 
 def grid(values: Mapping[str, Sequence]) -> PointSequence:
     """Returns all combinations of some keys' values; the last key changes fastest."""
+    values = {key: to_python(row) for key, row in values.items()}
     for key, row in values.items():
         if isinstance(row, str) or not isinstance(row, Sequence) or not row:
             raise UserError(f"grid: {key} needs a list of values, got {row!r}")

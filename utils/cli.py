@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -43,8 +44,12 @@ def exit_with(main: Callable[[], int | None]) -> None:
     Errors that the user can fix (a flag, a key, UserError, a full disk, no device) are
     printed in one line, with exit code 2; any other exception keeps its traceback. If
     the reader of standard output ends first, SIGPIPE ends this program silently.
+    Warnings of libraries are hidden unless python -W or PYTHONWARNINGS asks for them.
     """
     _open_closed_streams()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that this one starts
     try:
         try:
             sys.exit(main())

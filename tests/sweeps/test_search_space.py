@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import json
 import math
 
 import numpy as np
@@ -147,6 +148,22 @@ def test_high_dimensions_of_a_halton_sequence_are_not_correlated():
             abs(np.corrcoef(points.T)[6, 7])
         )  # 0.99 without permutations
     assert np.mean(correlations) < 0.6
+
+
+def test_values_of_numpy_become_numbers_of_python():
+    parts = [
+        grid({"a": np.arange(2)}),
+        listed([{"b": np.float32(0.5)}]),
+        random(
+            {"c": choice((np.int64(1), 2)), "d": integers(np.int32(1), np.int64(3))}
+        ),
+    ]
+    space = Space(product(*parts))
+    assert json.loads(json.dumps(space.to_dict())) is not None
+    point = space.point(1)
+    assert point == {"a": 1, "b": 0.5, "c": (1, 2), "d": point["d"]}
+    values = [point["a"], point["b"], point["c"][0], point["d"]]
+    assert list(map(type, values)) == [int, float, int, int]
 
 
 def test_points_of_tpe_hold_distributions():

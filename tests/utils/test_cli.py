@@ -105,3 +105,34 @@ def test_every_program_exits_so():
         _, program, block = path.read_text().partition('\nif __name__ == "__main__"')
         if program and path.parent.name != "peers" and path.name != "our_batches.py":
             assert "run_main(main)" in block or "exit_with(main)" in block, path
+
+
+NOISY = """
+import logging, subprocess, sys, warnings
+from utils import cli
+
+def main():
+    warnings.warn("noise of this process")
+    for name in ("absl", "jax._src.xla_bridge", "orbax", "sacrebleu"):
+        logging.getLogger(name).warning("noise of a logger")
+    noisy = [sys.executable, "-c", "import warnings; warnings.warn('noise of a child')"]
+    subprocess.run(noisy, check=True)
+    print("a line of ours", file=sys.stderr)
+
+cli.run_main(main)
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-W", "default"]])
+def test_libraries_warn_on_the_console_only_if_asked_to(flags, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONWARNINGS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "noisy.py").write_text(NOISY)
+    done = subprocess.run(
+        [sys.executable, *flags, tmp_path / "noisy.py"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    if flags:
+        assert "noise of this process" in done.stderr
+    else:
+        assert done.stderr == "a line of ours\n"
