@@ -154,9 +154,7 @@ def test_values_of_numpy_become_numbers_of_python():
     parts = [
         grid({"a": np.arange(2)}),
         listed([{"b": np.float32(0.5)}]),
-        random(
-            {"c": choice((np.int64(1), 2)), "d": integers(np.int32(1), np.int64(3))}
-        ),
+        random({"c": choice((np.int64(1), 2)), "d": integers(np.int32(1), 3)}, 1),
     ]
     space = Space(product(*parts))
     assert json.loads(json.dumps(space.to_dict())) is not None
