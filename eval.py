@@ -41,6 +41,8 @@ def main() -> None:
     for baseline, scores in card["baselines"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"  baseline: {baseline:17} {named}")
+    if path is None:  # a run directory that cannot be written
+        return
     if picture := render.write_sample_map(run, card["split"]):
         print(picture)
     print(path)

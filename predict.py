@@ -22,8 +22,12 @@ from absl import flags
 from configs import base
 from utils import cli
 
-WORKDIR = flags.DEFINE_list(
-    "workdir", None, "Run directory; several, with commas: an ensemble.", required=True
+WORKDIR = flags.DEFINE(
+    cli.PlacesParser(),
+    "workdir",
+    None,
+    "Run directory; several, with commas: an ensemble.",
+    required=True,
 )
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."

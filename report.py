@@ -15,14 +15,24 @@ from absl import flags
 from utils import cli
 from utils.errors import UserError
 
-RUNS = flags.DEFINE_list(
-    "runs", None, "Run or sweep directories, separated by commas.", required=True
+RUNS = flags.DEFINE(
+    cli.PlacesParser(),
+    "runs",
+    None,
+    "Run or sweep directories, separated by commas.",
+    required=True,
 )
-OUTPUT = flags.DEFINE_list(
-    "output", ["report.html"], "Files to write: .html, .md or .json."
+OUTPUT = flags.DEFINE(
+    cli.PlacesParser(),
+    "output",
+    ["report.html"],
+    "Files to write: .html, .md or .json.",
 )
-CONTEXT = flags.DEFINE_list(
-    "context", [], "effective-context.json of the runs, or folders with one."
+CONTEXT = flags.DEFINE(
+    cli.PlacesParser(),
+    "context",
+    [],
+    "effective-context.json of the runs, or folders with one.",
 )
 TESTS = flags.DEFINE_bool("significance", True, "Test systems in pairs.")
 

@@ -22,7 +22,7 @@ from training.run_dir import MACHINE_SPECIFIC_KEYS, RunDirectory
 from utils import cli, strict_json
 from utils.errors import UserError
 
-KEEP = flags.DEFINE_list("keep", [], "Run directories to keep.")
+KEEP = flags.DEFINE(cli.PlacesParser(), "keep", [], "Run directories to keep.")
 INTO = flags.DEFINE_string("into", None, "Their folder: docs/results/NAME.")
 FILE = flags.DEFINE_string("file", "docs/results.md", "The text with the tables.")
 CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit code 2 for a change.")
@@ -76,6 +76,12 @@ def keep(path: str, folder: Path) -> Path:
     kept = folder / run.path.resolve().name
     if kept.resolve() == run.path.resolve():
         raise UserError(f"{path} is the kept copy itself: name the original run")
+    names = (*KEPT_FILES, "config.json")
+    for file in filter(Path.is_file, kept.rglob("*")):
+        if not any(map(file.relative_to(kept).match, names)):
+            raise UserError(
+                f"{kept} is no kept run, it has {file}: choose another --into"
+            )
     draft = kept.with_name(f".{kept.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     for pattern in KEPT_FILES:

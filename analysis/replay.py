@@ -39,7 +39,9 @@ def format_diagnosis(workdir: str, path: str, overrides: dict | None = None) -> 
     cfg = run.experiment.cfg
     training = setup.TrainingSetup.from_experiment(run.experiment, run.open_dataset())
     state, carry = training.partitioner.init(training.make_state), training.make_carry()
-    checkpoints = Checkpoints(run.directory.checkpoints, is_reader=True)
+    checkpoints = Checkpoints(
+        run.directory.checkpoints, run.directory.run_id, is_reader=True
+    )
     restored = checkpoints.restore_newest(training.checkpoint_state(state, carry))
     checkpoints.close()
     if restored is None:

@@ -11,7 +11,6 @@ standard deviation.
 """
 
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -25,7 +24,7 @@ from analysis.report.score_cards import (
 from utils import cli
 from utils.errors import UserError
 
-CARDS = flags.DEFINE_list(
+CARDS = flags.DEFINE_string(
     "cards", None, "Score cards or run directories.", required=True
 )
 SPLIT = flags.DEFINE_string("split", "test", "The split of run directories' cards.")
@@ -44,13 +43,16 @@ def main() -> None:
         print("\n".join(tests_table(systems[0][0], other[0])))
 
 
-def open_systems(locations: Sequence[str], split: str) -> list[Seeds]:
+def open_systems(cards: str, split: str) -> list[Seeds]:
     """Reads the cards of each system.
 
     Raises UserError for fewer than two cards, or a location without a card.
     """
-    parts = [list(filter(None, location.split("+"))) for location in locations]
-    systems = [[open_card(one, split) for one in part] for part in parts if part]
+    systems: list[Seeds] = []
+    for separator, location in cli.split_places(cards, ",+"):
+        if separator != "+":
+            systems.append([])
+        systems[-1].append(open_card(location, split))
     if sum(map(len, systems)) < 2:
         raise UserError(
             "--cards names fewer than two cards: A,B compares systems, A+B are seeds"

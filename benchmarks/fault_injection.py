@@ -29,7 +29,8 @@ from ml_collections import config_flags
 
 from analysis.compare_bitwise import checkpoint_steps, differences
 from experiment import train
-from training.checkpoint import Checkpoints, checked_files
+from training.checkpoint import Checkpoints
+from training.checksums import checked_files
 from training.loop import TrainLoop
 from utils import cli
 

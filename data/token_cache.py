@@ -164,7 +164,10 @@ def write_token_cache(
             for split, (side, _) in product(splits, tokenizers):
                 folders = [drafts / shard.name for shard in shards[split]]
                 merge_shards(folders, side, draft / f"{split}.{side}")
-        shutil.rmtree(drafts, ignore_errors=True)
+        for shard in chain(*shards.values()):
+            shutil.rmtree(drafts / shard.name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            drafts.rmdir()  # unless somebody put something else there
 
 
 def make_shards(

@@ -16,6 +16,7 @@ from tasks.baselines import MAX_TRAINING_PAIRS, trivial_baselines
 from training.profiling.environment import commit
 from training.run_dir import RunDirectory, describe_differences
 from utils.errors import UserError
+from utils.paths import is_read_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +76,12 @@ def _check_compatible(one: TrainedRun, other: TrainedRun) -> None:
             )
 
 
-def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
+def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path | None]:
     """Scores a run on a split; returns the score card and its path.
 
     Files beside the card have what is needed to compare runs: the sums of losses,
-    and, for translations, all hypotheses and references.
+    and, for translations, all hypotheses and references. The path is None, with a
+    warning, where the run directory cannot be written.
     """
     experiment = run.experiment
     dataset = run.open_dataset()
@@ -88,7 +90,7 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
     card = experiment.task.evaluate(
         model, run.variables, batches, cfg, **inputs, intervals=True
     )
-    write_eval_artifacts(run.directory, run.name(split), card)
+    artifacts = {key: card.pop(key, []) for key in ("samples", "references", "blocks")}
     card["protocol"] |= {
         "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
         **dataset.hashes,
@@ -111,7 +113,14 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path]:
         )
     card = {"split": split, "step": run.step, **card, "baselines": baselines}
     warn_if_overwriting(run, split, card)
-    return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
+    try:
+        write_eval_artifacts(run.directory, run.name(split), **artifacts)
+        return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
+    except OSError as error:
+        if not is_read_only(error):
+            raise
+        print(f"warning: the score card is not saved: {error}", file=sys.stderr)
+        return card, None
 
 
 def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
@@ -129,15 +138,15 @@ def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
         )
 
 
-def write_eval_artifacts(directory: RunDirectory, name: str, card: dict) -> None:
-    """Moves what is too long for a score card to files beside it."""
-    samples, references = card.pop("samples", []), card.pop("references", [])
+def write_eval_artifacts(
+    directory: RunDirectory, name: str, samples: list, references: list, blocks
+) -> None:
+    """Writes what is too long for a score card to files beside it."""
     directory.write_lines(f"samples/{name}.jsonl", samples)
     if samples:
         hypotheses = [sample["hypothesis"] for sample in samples]
         for side, lines in (("hypotheses", hypotheses), ("references", references)):
             path = directory.path / "samples" / f"{name}.{side}.txt"
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
-    blocks = card.pop("blocks")
     totals, weights = blocks.total.astype(np.float32), blocks.weight.astype(np.uint32)
     directory.write_arrays(f"eval/{name}.npz", {"total": totals, "weight": weights})

@@ -82,7 +82,7 @@ def open_run(
         )
     languages = tuple(about["languages"])
     experiment = build_experiment(cfg, read_tokenizers(directory), languages)
-    checkpoints = Checkpoints(directory.checkpoints, is_reader=True)
+    checkpoints = Checkpoints(directory.checkpoints, directory.run_id, is_reader=True)
     steps = checkpoints.resolve(checkpoint)
     params = checkpoints.restore_params(*steps)
     checkpoints.close()

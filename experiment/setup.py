@@ -146,8 +146,9 @@ class TrainingSetup:
 
     def open_checkpoints(self, directory: RunDirectory) -> Checkpoints:
         """Opens the checkpoints of a run directory for training."""
-        keep = self.experiment.cfg.keep
-        return Checkpoints(directory.checkpoints, last=keep.last, best=keep.best)
+        options = {"last": self.experiment.cfg.keep.last}
+        options["best"] = self.experiment.cfg.keep.best
+        return Checkpoints(directory.checkpoints, directory.run_id, **options)
 
     def open_record(
         self,
@@ -164,7 +165,7 @@ class TrainingSetup:
           silent: another process writes the log.
         """
         last = {"train": progress.last_logged, "validation": progress.last_validated}
-        options = {"step": step, "steps": self.steps}
+        options = {"step": step, "steps": self.steps, "run_id": directory.run_id}
         writers = [] if silent else open_writers(directory.path, last, **options)
         peak_flops = peak_flops_per_second(self.experiment.cfg.model.dtype)
         return RunRecord(self.loop_settings, progress, writers, checkpoints, peak_flops)

@@ -15,6 +15,7 @@ from sweeps.study import Claim, Study
 from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_state import Trial
+from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 
@@ -48,7 +49,8 @@ class Scheduler:
     def next_trials(self) -> list[Claim]:
         """Claims the next trials of a worker; empty if there are none.
 
-        A trial whose config is invalid fails here, so that it does not end the others.
+        A trial whose config is invalid, or whose directory has a run of another
+        config, fails here, so that it does not end the others.
         """
         claims: list[Claim] = []
         while len(claims) < self.population and not self.stopped.is_set():
@@ -56,15 +58,18 @@ class Scheduler:
             if claim is None:
                 break
             try:
-                self._check_config(claim.point)
+                self._check_config(claim)
             except UserError as error:
                 self.study.finish(claim, trial_state.FAILED, error=str(error))
             else:
                 claims.append(claim)
         return claims
 
-    def _check_config(self, point: Point) -> None:
-        cfg = self.configs.config(point)  # the model may lack a key of the space
+    def _check_config(self, claim: Claim) -> None:
+        cfg = self.configs.config(claim.point)  # the model may lack a key of the space
+        run = RunDirectory(self.directory.run(claim.trial))
+        if run.exists:
+            run.check_config(json.loads(cfg.to_json_best_effort()))
         if self.population > 1:
             from experiment import validate  # takes seconds to import
 

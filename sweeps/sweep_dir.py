@@ -14,7 +14,7 @@ from pathlib import Path
 from training.run_dir import describe_differences
 from utils import strict_json
 from utils.errors import UserError
-from utils.paths import is_remote
+from utils.paths import is_remote, resolve_path
 
 
 class SweepDirectory:
@@ -27,7 +27,7 @@ class SweepDirectory:
                 f"--workdir={path}: a sweep needs a directory on a disk, which several "
                 "machines may share"
             )
-        self.path = Path(path).expanduser()
+        self.path = resolve_path(path)
         self.journal = self.path / "journal.log"
 
     def check(self) -> None:

@@ -172,7 +172,7 @@ def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
     assert_refused(done, "n_best=2", "greedy")
     done = run("predict.py", f"--workdir={workdir}", "--score", "--scores")
     assert_refused(done, "--score")
-    other = shutil.copytree(workdir, tmp_path / "other")
+    other = shutil.copytree(workdir, tmp_path / "lr=1e-3,seed=2")
     vocabulary = other / "tokenizer" / "target.json"
     vocabulary.write_text('{"kind": "byte"}')
     done = run("predict.py", f"--workdir={workdir},{other}")

@@ -3,12 +3,21 @@
 A checkpoint is one folder that appears at once. It holds state and carry as arrays,
 progress as JSON, and the SHA-256 of each file, since the storage layer misses some
 damage: a flipped bit in the bytes of an array reads as another number.
+
+    <step>/                        a checkpoint; its metadata have the id of its run
+    <step>.orbax-checkpoint-tmp/   one that is being written
+    <step>.replaced/               one whose step is being written again
+    <step>.damaged-<n>/            one that differs from its checksums
+
+Only what this run wrote under these names is moved or deleted.
 """
 
 import contextlib
-import hashlib
+import itertools
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +31,18 @@ from jax.experimental.multihost_utils import broadcast_one_to_all
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
+from training.checksums import find_corruption, write_checksums
 from training.parallel.distributed import is_primary, primary_first
 from utils.errors import UserError
-from utils.paths import canonical_path
+from utils.paths import canonical_path, is_remote
 
 NOT_VALIDATED = -1e30  # selection score of a checkpoint without a validation
 CONTENT, PROGRESS = "content", "progress"  # folders of a checkpoint
-CHECKSUMS = "checksums.json"
+METADATA = "_CHECKPOINT_METADATA"  # file of orbax
+COMPLETE = "commit_success.txt"  # file that orbax writes last
+# A checkpoint, complete or not, with the folders and files that it may have.
+NAMES = re.compile(r"(\d+)(|\.replaced|\.orbax-checkpoint-tmp.*)", re.ASCII)
+PARTS = {"content", "progress", "metrics", METADATA, "commit_success", "checksums"}
 # Approximate size of a file: many places take none above 16 MiB.
 FILE_BYTES = 8 * 2**20
 
@@ -42,6 +56,7 @@ class Checkpoints:
     def __init__(
         self,
         folder: epath.Path | Path,
+        run_id: str = "",
         *,
         last: int = 2,
         best: int = 1,
@@ -50,35 +65,79 @@ class Checkpoints:
         """Opens the folder, and cleans up after a process that was killed.
 
         Args:
+          run_id: id of the run (training/run_dir.py).
           last, best: number of the newest and of the best checkpoints to keep.
-          is_reader: nothing is saved, and another process may be saving, so its
-            unfinished checkpoints are left alone.
+          is_reader: nothing is changed; another process may be saving.
+
+        Raises:
+          UserError: another run wrote one of the checkpoints, and this one is to save.
         """
         self.folder = epath.Path(canonical_path(folder))
-        self.replaced = self.folder.parent / "replaced"
-        self._saving = 0
-        if not is_reader:
-            self._restore_replaced()
-        self._move_unreadable()
+        self.run_id, self.is_reader = run_id, is_reader
+        self._saving, self._replaced = 0, None
+        if is_reader:
+            options = ocp.CheckpointManagerOptions(create=False)
+        else:
+            if is_primary() and self.folder.exists():
+                self._recover()
+            options = self._saving_options(last, best)
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
 
+    def _saving_options(self, last: int, best: int) -> ocp.CheckpointManagerOptions:
         def score(metrics):
             return metrics["selection_score"]
 
         policies = [preservation.LatestN(last)]
         if best:
             policies.append(preservation.BestN(get_metric_fn=score, n=best))
-        self.manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                best_fn=score,
-                best_mode="max",
-                cleanup_tmp_directories=not is_reader,
-                preservation_policy=preservation.AnyPreservationPolicy(policies),
-                async_options=ocp.AsyncOptions(
-                    post_finalization_callback=self._write_checksums
-                ),
+        return ocp.CheckpointManagerOptions(
+            best_fn=score,
+            best_mode="max",
+            cleanup_tmp_directories=is_remote(self.folder),
+            preservation_policy=preservation.AnyPreservationPolicy(policies),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._write_checksums
             ),
         )
+
+    def _recover(self) -> None:
+        """Completes or undoes what a process of this run did when it was killed.
+
+        Raises:
+          UserError: the place of a checkpoint is taken by something else.
+        """
+        for path in sorted(self.folder.iterdir()):
+            if not (match := NAMES.fullmatch(path.name)):
+                continue
+            if not self._is_own(path):
+                raise UserError(
+                    f"{path} was not written by this run (run_id {self.run_id!r} in "
+                    "about.json): move it elsewhere; to start from another run's "
+                    "parameters, set init_from"
+                )
+            step, kind = match.groups()
+            target = self.folder / step
+            is_complete = (target / COMPLETE).exists()
+            if not kind:  # orbax reads all scores, which must be legible
+                if is_complete and self._score(int(step)) == -math.inf:
+                    self._move_aside(int(step), "its score cannot be read")
+            elif is_complete or kind != ".replaced":
+                path.rmtree()
+            else:  # the kill came before the replacement was complete
+                if target.exists():
+                    target.rmtree()
+                path.rename(target)
+
+    def _is_own(self, folder: epath.Path) -> bool:
+        """Whether this run wrote a checkpoint; no link is followed.
+
+        One that is incomplete has no id yet, but only parts of a checkpoint.
+        """
+        if os.path.islink(folder) or not folder.is_dir():
+            return False
+        if (folder / COMPLETE).exists():
+            return read_run_id(folder) == self.run_id
+        return {path.name.partition(".")[0] for path in folder.iterdir()} <= PARTS
 
     def save(
         self, step: int, content: PyTree, progress: dict, selection_score: float | None
@@ -107,6 +166,7 @@ class Checkpoints:
                     content=content_args, progress=ocp.args.JsonSave(progress)
                 ),
                 metrics={"selection_score": selection_score},
+                custom_metadata={"run_id": self.run_id},
                 force=True,
             )
 
@@ -114,23 +174,15 @@ class Checkpoints:
         """Moves a checkpoint aside until its step is saved again."""
         with primary_first(f"replace checkpoint {step}"):
             if is_primary():
-                self.replaced.mkdir(parents=True, exist_ok=True)
-                (self.folder / str(step)).rename(self.replaced / str(step))
+                self._replaced = self.folder / f"{step}.replaced"
+                (self.folder / str(step)).rename(self._replaced)
             self.manager.reload()
 
     def _drop_replaced(self) -> None:
-        if is_primary() and self.replaced.exists():
-            self.replaced.rmtree()
-
-    def _restore_replaced(self) -> None:
-        """Moves back a checkpoint whose replacement a kill interrupted."""
-        if not is_primary() or not self.replaced.exists():
-            return
-        for replaced in self.replaced.iterdir():
-            target = self.folder / replaced.name
-            if not target.exists():
-                replaced.rename(target)
-        self._drop_replaced()
+        """Deletes the checkpoint whose step was saved again."""
+        if self._replaced and self._is_own(self._replaced):
+            self._replaced.rmtree()
+        self._replaced = None
 
     def _write_checksums(self) -> None:
         """Adds checksums to a checkpoint, just before orbax gives it its name."""
@@ -159,7 +211,7 @@ class Checkpoints:
         if which == "last":
             return (steps[-1],)
         if which == "best":
-            return (self.manager.best_step(),)
+            return (max(steps, key=lambda step: (self._score(step), step)),)
         name, _, number = which.rpartition(":")
         if name == "average" and number.isdigit() and 0 < int(number) <= len(steps):
             return tuple(steps[-int(number) :])
@@ -189,28 +241,22 @@ class Checkpoints:
             self.manager.reload()
         return None if step is None else self.restore(step, like)
 
-    def _move_unreadable(self) -> None:
-        """Moves checkpoints with broken scores aside, since orbax reads all scores."""
-        if jax.process_index() or not self.folder.exists():
-            return
-        for folder in self.folder.iterdir():
-            scores = folder / "metrics" / "metrics"
-            try:
-                if folder.name.isdigit() and scores.exists():
-                    json.loads(scores.read_text())
-            except ValueError:
-                self._move_aside(int(folder.name), f"{scores} is no JSON")
+    def _score(self, step: int) -> float:
+        """Returns the selection score of a step; -inf where it cannot be read."""
+        path = self.folder / str(step) / "metrics" / "metrics"
+        try:
+            return float(json.loads(path.read_text())["selection_score"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return -math.inf
 
     def _move_aside(self, step: int, corruption: str) -> None:
-        aside = self.folder.parent / "damaged" / str(step)
+        names = (f"{step}.damaged-{n}" for n in itertools.count(1))
+        aside = next(p for p in map(self.folder.__truediv__, names) if not p.exists())
         print(
             f"warning: checkpoint {step} is damaged ({corruption}); resuming from the "
             f"one before, and moving it to {aside}",
             file=sys.stderr,
         )
-        if aside.exists():
-            aside.rmtree()
-        aside.parent.mkdir(parents=True, exist_ok=True)
         (self.folder / str(step)).rename(aside)
 
     def _newest_intact(self) -> int | None:
@@ -219,8 +265,9 @@ class Checkpoints:
             corruption = self.find_corruption(step)
             if corruption is None:
                 return step
-            self._move_aside(step, corruption)
-            self.manager.reload()
+            if not self.is_reader:
+                self._move_aside(step, corruption)
+                self.manager.reload()
         return None
 
     def find_corruption(self, step: int) -> str | None:
@@ -271,7 +318,13 @@ class Checkpoints:
                 f"checkpoint {step} is damaged ({corruption}): choose another with "
                 "--checkpoint, or resume training to write it again"
             )
-        folder = self.folder / str(step) / CONTENT
+        folder = self.folder / str(step)
+        if (run_id := read_run_id(folder)) != self.run_id:
+            raise UserError(
+                f"{folder} is of another run: its run_id is {run_id!r}, and that of "
+                f"about.json {self.run_id!r}"
+            )
+        folder /= CONTENT
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             stored = reader.metadata(folder).item_metadata["state"]
 
@@ -300,42 +353,13 @@ class Checkpoints:
             self._drop_replaced()
 
 
-def write_checksums(folder: epath.Path) -> None:
-    """Writes the SHA-256 of every file below a folder into `CHECKSUMS`."""
-    files = checked_files(folder)
-    checksums = {str(file.relative_to(folder)): _sha256(file) for file in files}
-    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
-
-
-def find_corruption(folder: epath.Path) -> str | None:
-    """Describes how a folder differs from its checksums; None where it does not."""
+def read_run_id(folder: epath.Path) -> str | None:
+    """Returns the id of the run that wrote a checkpoint; None where it is illegible."""
     try:
-        known = json.loads((folder / CHECKSUMS).read_text())
-        for name, checksum in known.items():
-            if not (folder / name).exists():
-                return f"{name} is missing"
-            if _sha256(folder / name) != checksum:
-                return f"{name} is not as it was written"
-    except (OSError, ValueError, AttributeError):
-        return f"{CHECKSUMS} cannot be read"
-    return None
-
-
-def checked_files(folder: epath.Path, *, is_top: bool = True) -> Iterator[epath.Path]:
-    """Yields every file in the subfolders of a folder, in a fixed order.
-
-    Files of the top folder itself have no checksum: orbax changes them until the end.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from checked_files(path, is_top=False)
-        elif not is_top:
-            yield path
-
-
-def _sha256(path: epath.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        metadata = json.loads((folder / METADATA).read_text())
+        return metadata["custom_metadata"].get("run_id", "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeRestore:

@@ -94,14 +94,20 @@ def parse_metrics_line(line: str) -> dict | None:
 class TensorBoard:
     """TensorBoard event files; tags are `split/metric`."""
 
-    def __init__(self, folder: Path, last: dict[str, int]):
-        """Drops events after the newest checkpoint; see `MetricsFile`."""
-        drop_events(folder, last)
+    def __init__(self, folder: Path, last: dict[str, int], run_id: str = ""):
+        """Drops events after the newest checkpoint; see `MetricsFile`.
+
+        Args:
+          run_id: part of the names of the run's files; others are left alone.
+        """
+        drop_events(folder, last, run_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.local_folder = folder, folder
         if is_remote(folder):  # events are written locally and uploaded
             self.local_folder = Path(tempfile.mkdtemp(prefix="events-"))
-        suffix = f".{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
+        suffix = (
+            f".{run_id}-{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
+        )
         # Not SummaryWriter: its `flush` does not wait for its queue.
         self.writer = EventsWriter(str(self.local_folder / "events"), suffix)
 
@@ -134,13 +140,13 @@ def read_events(content: bytes) -> Iterator[tuple[bytes, Event]]:
         start = end
 
 
-def drop_events(folder: Path, last: dict[str, int]) -> None:
-    """Removes scalars after the newest step of their split from all event files."""
+def drop_events(folder: Path, last: dict[str, int], run_id: str) -> None:
+    """Removes scalars after the newest step of their split from a run's event files."""
 
     def is_stale(event, tag):
         return event.step > last.get(tag.partition("/")[0], -1)
 
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(folder.glob(f"events.out.tfevents.*{run_id}*")):
         content = path.read_bytes()
         kept = b"".join(
             record
@@ -191,7 +197,7 @@ class Console:
 
 
 def open_writers(
-    workdir: Path, last: dict[str, int], *, step: int, steps: int
+    workdir: Path, last: dict[str, int], *, step: int, steps: int, run_id: str = ""
 ) -> list[MetricsFile | TensorBoard | Console]:
     """Opens all writers of a run directory.
 
@@ -199,9 +205,10 @@ def open_writers(
       last: newest step to keep, by split; see `MetricsFile`.
       step: the step from which training continues.
       steps: the step at which training ends.
+      run_id: id of the run (training/run_dir.py).
     """
     return [
         MetricsFile(workdir / "metrics.jsonl", last),
-        TensorBoard(workdir / "tensorboard", last),
+        TensorBoard(workdir / "tensorboard", last, run_id),
         Console(steps, step),
     ]

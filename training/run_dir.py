@@ -1,7 +1,7 @@
 """The run directory, the only interface between training and everything after it.
 
 config.json   the resolved config            metrics.jsonl   the log
-about.json    format, versions, data         tensorboard/    the log as events
+about.json    format, run_id, versions, data tensorboard/    the log as events
 tokenizer/    <side>.json                    checkpoints/    <step>/
 eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
 plots/        pictures                       places.json     folders of the data
@@ -9,6 +9,7 @@ plots/        pictures                       places.json     folders of the data
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,12 @@ class RunDirectory:
     def is_complete(self) -> bool:
         """Whether all files were written that training starts with."""
         return self.exists and (self.path / "about.json").exists()
+
+    @property
+    def run_id(self) -> str:
+        """Random id of the run, which its checkpoints and event files have, too."""
+        about = self.read_json("about.json") if self.is_complete else {}
+        return about.get("run_id", "")
 
     def check_config(self, config: dict) -> None:
         """Raises UserError where there is another run, or something else."""
@@ -124,8 +131,9 @@ class RunDirectory:
         return last
 
     def write_about(self, facts: dict) -> None:
-        """Writes about.json with the version of the layout, which completes a run."""
-        self.write_json("about.json", {"format": FORMAT, **facts})
+        """Writes about.json with the format and a new id, which completes a run."""
+        run_id = secrets.token_hex(8)
+        self.write_json("about.json", {"format": FORMAT, "run_id": run_id, **facts})
 
     def read_json(self, name: str) -> dict:
         """Reads a JSON object; raises UserError for a damaged file."""

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import select
 import signal
 import sys
@@ -152,6 +153,40 @@ def _check_config_file(argv: list[str]) -> None:
                 files = sorted(Path("configs").glob("[!_]*.py"))
                 known = ", ".join(str(file) for file in files if file.stem != "base")
                 fail(f"config file {path} does not exist; there are {known}")
+
+
+def split_places(text: str, separators: str = ",") -> Iterator[tuple[str, str]]:
+    """Yields the places in a list, each after its separator, the first after "".
+
+    The longest part that exists is one place, whatever separators it contains; so is a
+    file of a folder that exists. Other parts are cut at each separator and stripped.
+    """
+    parts = ["", *re.split(f"([{re.escape(separators)}])", text)]
+    while parts:
+        for end in range(len(parts), 1, -2):
+            place = "".join(parts[1:end])
+            if end == 2 or _exists(place, separators):
+                break
+        place = place if _exists(place, separators) else place.strip()
+        if place:
+            yield parts[0], place
+        parts = parts[end:]
+
+
+def _exists(place: str, separators: str) -> bool:
+    path = os.path.expanduser(place)
+    folder, name = os.path.split(path)
+    is_in_folder = os.path.isdir(folder) and not set(separators) & set(name)
+    return os.path.exists(path) or is_in_folder
+
+
+class PlacesParser(flags.ListParser):
+    """Parser of a flag that lists places with commas, see `split_places`."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        if isinstance(argument, str):
+            return [place for _, place in split_places(argument)]
+        return super().parse(argument)
 
 
 def overrides(holder) -> dict:

@@ -1,7 +1,9 @@
 """Paths of runs and data: local folders, or folders of a bucket such as gs://..."""
 
+import errno
 import importlib
 import os
+import re
 from pathlib import Path
 
 import fsspec
@@ -24,10 +26,13 @@ def resolve_path(path: str | os.PathLike) -> epath.Path | Path:
     """Returns a path that a user named, after a check that it can be reached.
 
     Raises:
-      UserError: an address is of another kind, or cannot be reached.
+      UserError: an address is of another kind or cannot be reached, or a name cannot
+        be given to the libraries that write there.
     """
     if not is_remote(path):
-        return Path(path).expanduser()
+        local = Path(os.path.expanduser(path))
+        _check_name(os.path.realpath(local))
+        return local
     scheme = str(path).partition("://")[0]
     if scheme not in PACKAGES:
         known = ", ".join(f"{name}://" for name in PACKAGES)
@@ -57,6 +62,32 @@ def resolve_path(path: str | os.PathLike) -> epath.Path | Path:
 def absolute_address(path: str) -> str:
     """Returns the address of a path in any working directory."""
     return path if is_remote(path) or path.startswith("~") else os.path.abspath(path)
+
+
+def _check_name(path: str) -> None:
+    """Raises UserError for a path that libraries in C++ take for another one.
+
+    They read names as UTF-8, and TensorStore takes a backslash for a slash.
+    """
+    if found := re.search(r"[\\\x00-\x1f\x7f]", path):
+        raise UserError(
+            f"{path!r} has the character {found[0]!r}: choose a path without "
+            "backslashes and control characters"
+        )
+    try:
+        is_utf8 = os.fsencode(path) == path.encode()
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if not is_utf8:
+        raise UserError(
+            f"{path} is no UTF-8, or Python is not in UTF-8 mode: choose a path of "
+            "ASCII letters, or set PYTHONUTF8=1 in the environment"
+        )
+
+
+def is_read_only(error: OSError) -> bool:
+    """Whether an error says that a place may not be written to."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def canonical_path(path: epath.Path | Path) -> epath.Path | Path:

@@ -20,7 +20,9 @@ from utils import cli, strict_json
 from utils.errors import UserError
 from utils.paths import DATA_PLACES
 
-RUNS = flags.DEFINE_list("runs", None, "Run directories of a group.", required=True)
+RUNS = flags.DEFINE(
+    cli.PlacesParser(), "runs", None, "Run directories of a group.", required=True
+)
 SPLIT = flags.DEFINE_string("split", "validation", "Split whose tokens are predicted.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
 LENGTHS = flags.DEFINE_list(
@@ -72,6 +74,8 @@ def main() -> None:
     """Prints the table and the paths of the files."""
     lengths = effective_context.parse_lengths(LENGTHS.value)
     names, split = list(dict.fromkeys(RUNS.value)), SPLIT.value
+    if not names:
+        raise UserError("--runs is empty: name run directories, --runs=DIR1,DIR2")
     losses = []
     changes = {"data": cli.overrides(DATA)}
     for run, dataset in open_group(names, CHECKPOINT.value, MEMORY.value, changes):

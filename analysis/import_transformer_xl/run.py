@@ -125,7 +125,7 @@ def write_run(
     directory.write_tokenizers({"text": dump_tokenizer(tokenizer)})
     directory.write_places(cfg.data)
     directory.write_about(about)
-    checkpoints = Checkpoints(directory.checkpoints)
+    checkpoints = Checkpoints(directory.checkpoints, directory.run_id)
     checkpoints.save(0, {"state": state}, {}, None)
     checkpoints.close()
     # Written last, because it marks the directory as a run.

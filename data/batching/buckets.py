@@ -15,6 +15,7 @@ import numpy as np
 
 from data.storage import atomic_directory
 from data.token_cache import TokenizedSplit
+from utils.paths import is_read_only
 
 MAX_COUNTED = 2**24  # values up to which counting needs no sorting
 MAX_CHANGE = 4  # tokens by which a side of a shape changes at once
@@ -163,7 +164,10 @@ def merge_partial_batches(buckets: list[Bucket], lengths: np.ndarray) -> list[Bu
 
 
 def open_plan(folder: Path, make: Callable[[], BatchPlan]) -> BatchPlan:
-    """Reads the plan stored in a folder, after making and storing it once."""
+    """Reads the plan stored in a folder, after making and storing it once.
+
+    Where the folder cannot be written, the plan is made for each run.
+    """
     if not folder.exists():
         plan = make()
         document = {
@@ -173,10 +177,15 @@ def open_plan(folder: Path, make: Callable[[], BatchPlan]) -> BatchPlan:
             "dropped": plan.dropped,
             "padding": plan.padding_fraction,
         }
-        with atomic_directory(folder) as draft:
-            members = np.concatenate([bucket.members for bucket in plan.buckets])
-            np.save(draft / "members.npy", members)
-            (draft / "plan.json").write_text(json.dumps(document), encoding="utf8")
+        members = np.concatenate([bucket.members for bucket in plan.buckets])
+        try:
+            with atomic_directory(folder) as draft:
+                np.save(draft / "members.npy", members)
+                (draft / "plan.json").write_text(json.dumps(document), encoding="utf8")
+        except OSError as error:
+            if not is_read_only(error):
+                raise
+            return plan
     document = json.loads((folder / "plan.json").read_text(encoding="utf8"))
     members = np.load(folder / "members.npy", mmap_mode="r")
     buckets, start = [], 0

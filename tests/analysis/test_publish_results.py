@@ -73,6 +73,14 @@ def test_a_kept_run_survives_a_failed_copy(kept):
     assert update_tables(TEXT.format(""), kept)  # what was begun is not taken for a run
 
 
+def test_a_folder_that_is_no_kept_run_is_not_replaced(kept):
+    file = kept / "results/toy/rnn/thesis.txt"
+    file.write_text("precious")
+    with pytest.raises(UserError, match=r"thesis\.txt is of no kept run"):
+        keep(str(kept / "runs" / "rnn"), kept / "results" / "toy")
+    assert file.read_text() == "precious"
+
+
 def test_runs_with_the_same_name_are_refused(kept):
     twice = f"--keep={kept / 'runs/rnn'},{kept / 'results/toy/rnn'}"
     done = run("analysis/publish_results.py", twice, f"--into={kept / 'results/new'}")

@@ -184,7 +184,7 @@ def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
 def test_different_protocols_are_refused_and_listed(tmp_path):
     one = make_card(tmp_path / "a")
     other = make_card(tmp_path / "b", decode={"beam_size": 5}, memory_length=3, step=9)
-    systems = open_systems([one, other], "test")
+    systems = open_systems(f"{one},{other}", "test")
     message = (
         "decode.beam_size is 4 in .*a/eval/test-7.json and 5 in .*b/eval/test-9.json"
     )
@@ -192,7 +192,7 @@ def test_different_protocols_are_refused_and_listed(tmp_path):
         check_protocols(systems, force=False)
     assert len(check_protocols(systems, force=True)) == 2
     again = make_card(tmp_path / "c", step=12)
-    assert not check_protocols(open_systems([one, again], "test"), force=False)
+    assert not check_protocols(open_systems(f"{one},{again}", "test"), force=False)
 
 
 def test_the_newest_card_of_a_directory_is_read_with_its_other_files(tmp_path):
@@ -248,10 +248,10 @@ def test_untestable_scores_are_left_out_with_a_reason(tmp_path):
 
 def test_seeds_have_a_mean_and_a_sample_standard_deviation(tmp_path):
     places = [
-        make_card(tmp_path / str(seed), bleu=bleu)
+        make_card(tmp_path / f"lr=1e+0,seed={seed}", bleu=bleu)
         for seed, bleu in enumerate((20.0, 21.0, 25.0))
     ]
-    [system] = open_systems(["+".join(places)], "test")
+    [system] = open_systems("+".join(places), "test")
     mean, deviation = seed_statistics(system)["bleu"]
     assert mean == 22.0
     assert deviation == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2

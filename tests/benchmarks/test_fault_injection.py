@@ -8,7 +8,7 @@ import sys
 from analysis.compare_bitwise import differences
 from benchmarks.fault_injection import damage
 from helpers.entry_points import ROOT
-from training.checkpoint import checked_files, write_checksums
+from training.checksums import checked_files, write_checksums
 
 CONFIG = (
     "--config=configs/plain_text.py:rnn",

@@ -1,6 +1,7 @@
 """What a config asks of training, done by the whole of it on a small corpus."""
 
 import dataclasses
+import errno
 import json
 import shutil
 import types
@@ -122,6 +123,17 @@ def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
             err = capsys.readouterr().err
             assert ("replacing eval/test-2.json" in err) == bool(told and not again)
             assert told in err or again
+
+
+def test_a_card_that_cannot_be_saved_is_returned(origin, monkeypatch, capsys):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(origin))
+
+    monkeypatch.setattr(RunDirectory, "_make_parent", refuse)
+    card, path = evaluate(open_run(origin), "test")
+    assert card["scores"]["loss"]["value"] > 0
+    assert path is None
+    assert "warning: the score card is not saved" in capsys.readouterr().err
 
 
 def test_what_a_first_state_cannot_be_leaves_no_directory(data_dir, tmp_path, origin):

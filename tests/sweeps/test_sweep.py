@@ -17,8 +17,9 @@ from helpers import toy_trial
 from helpers.toy_sweep import begin, results, toy_sweep
 from sweeps import trial_state
 from sweeps.scheduler import claim_next
-from sweeps.search_space import Space, asha, grid, listed, log_uniform, tpe
+from sweeps.search_space import Space, asha, grid, listed, log_uniform, seeds, tpe
 from sweeps.storage import RetryingStorage
+from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import outcome_from_exit_code
 from sweeps.worker import RunningTrial
 from utils.errors import UserError
@@ -315,3 +316,16 @@ def test_heartbeats_are_sent_while_a_trial_saves_after_a_signal(tmp_path, monkey
     assert worker.run() == 75
     assert heartbeats == [claim]
     assert worker.study.trials()[0].state == trial_state.OPEN
+
+
+def test_the_run_of_another_config_is_not_taken_for_a_trial(tmp_path):
+    other = tmp_path / "trials" / "0001"
+    other.mkdir(parents=True)
+    config = TrialConfigs("configs/cldr.py", "rnn", {}).config({"seed": 9})
+    (other / "config.json").write_text(config.to_json_best_effort())
+    (other / "exit_code").write_text("0\n")
+    row = {"step": 1, "split": "validation", "loss": 0.5}
+    (other / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert toy_sweep(tmp_path, Space(seeds(2))).run() == 0
+    assert [row["state"] for row in results(tmp_path)] == ["done", "failed"]
+    assert "seed is 9 there and 1 here" in results(tmp_path)[1]["error"]

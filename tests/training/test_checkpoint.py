@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.checkpoint import Checkpoints, checked_files, find_corruption
+from training.checkpoint import Checkpoints
+from training.checksums import checked_files, find_corruption
+from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 
@@ -85,6 +87,7 @@ def test_a_kill_while_a_step_is_saved_again_loses_nothing(tmp_path, monkeypatch,
     save(checkpoints, 2, 5.0)
     checkpoints.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+    assert sorted(path.name for path in folder.iterdir()) == list(map(str, before))
 
 
 def test_who_reads_leaves_alone_what_another_process_is_writing(tmp_path):
@@ -157,7 +160,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, tmp_path, c
     save(checkpoints, 2)
     checkpoints.manager.wait_until_finished()
     assert checkpoints.steps() == [1, 2]
-    assert (tmp_path / "damaged" / "2").exists()
+    assert (folder / "2.damaged-1").exists()
     checkpoints.close()
 
 
@@ -172,8 +175,98 @@ def test_scores_that_are_no_json_do_not_keep_a_run_from_going_on(
     assert checkpoints.steps() == [1]
     assert checkpoints.restore_newest(content(0.0))[1] == {"logged": 1}
     assert "warning: checkpoint 2 is damaged" in capsys.readouterr().err
-    assert (tmp_path / "damaged" / "2").exists()
+    assert (folder / "2.damaged-1").exists()
     checkpoints.close()
+
+
+def snapshot(folder):
+    """All files below a folder with their contents, and all folders."""
+    return {
+        path: path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def test_nothing_of_others_is_moved_or_deleted(tmp_path):
+    """Also where `checkpoints` is a link to a place with other things."""
+    there, folder = tmp_path / "there" / "ck", tmp_path / "run" / "checkpoints"
+    for name in ("replaced/2", "damaged/2", "ck/notes", "ck/a.orbax-checkpoint-tmp"):
+        path = there.parent / name / "thesis.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("precious")
+    folder.parent.mkdir()
+    folder.symlink_to(there)
+    before = snapshot(tmp_path)
+    for _ in range(2):  # the second replaces checkpoints
+        checkpoints = Checkpoints(folder, "ours", best=0)
+        for step in (1, 2, 3):
+            save(checkpoints, step)
+        checkpoints.close()
+        assert checkpoints.steps() == [2, 3]
+    after = snapshot(tmp_path)
+    assert before.items() <= after.items()
+    ours = [path.relative_to(there) for path in after.keys() - before.keys()]
+    assert {path.parts[0] for path in ours} == {"2", "3"}
+
+
+@pytest.mark.parametrize("name", ["2", "2.replaced", "2.orbax-checkpoint-tmp"])
+def test_something_else_in_the_place_of_a_checkpoint_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("precious")
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=f"/{name} was not written by this run"):
+        Checkpoints(tmp_path, "ours")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["2", "2.replaced"])
+def test_the_checkpoint_of_another_run_is_refused(two, tmp_path, name):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(two / "2", folder / name)
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=f"/{name} was not written by this run"):
+        Checkpoints(folder, "other")
+    if name == "2":
+        reader = Checkpoints(folder, "other", is_reader=True)
+        with pytest.raises(UserError, match="/2 is of another run: its run_id is ''"):
+            reader.restore_params(2)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_link_to_a_checkpoint_is_not_the_run_s(two, tmp_path):
+    (tmp_path / "2").symlink_to(two / "2")
+    with pytest.raises(UserError, match="/2 was not written by this run"):
+        Checkpoints(tmp_path)
+    reader = Checkpoints(tmp_path, is_reader=True)
+    np.testing.assert_array_equal(reader.restore_params(2)["w"], 2.0)
+
+
+def test_a_reader_changes_nothing(two, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(two, folder)
+    shutil.copytree(two / "2", folder / "3")
+    (folder / "3" / "metrics" / "metrics").write_text("{")
+    (folder / "4.orbax-checkpoint-tmp").mkdir()
+    before = snapshot(tmp_path)
+    reader = Checkpoints(folder, is_reader=True)
+    assert (reader.resolve("best"), reader.resolve("last")) == ((1,), (3,))
+    assert reader.restore_newest(content(0.0))[1] == {"logged": 2}
+    reader.close()
+    assert Checkpoints(tmp_path / "none", is_reader=True).steps() == []
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["a,b=c ", "[1]*?", "50%#:;'\"$&|<>~", "\u00e9\u3000"])
+def test_a_run_may_have_an_odd_name(tmp_path, name):
+    folder = RunDirectory(tmp_path / name).checkpoints
+    checkpoints = Checkpoints(folder)
+    save(checkpoints, 1)
+    checkpoints.close()
+    assert find_corruption(folder / "1") is None
+    [written] = {path for path in tmp_path.rglob("checksums.json")}
+    assert written == folder / "1" / "checksums.json"
+    reader = Checkpoints(folder, is_reader=True)
+    np.testing.assert_array_equal(reader.restore_params(1)["w"], 1.0)
 
 
 def test_where_all_are_damaged_a_run_begins_anew(two, tmp_path, capsys):

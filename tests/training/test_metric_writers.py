@@ -45,15 +45,22 @@ def written(folder):
 
 
 def test_event_files_hold_each_step_once_after_a_restart(tmp_path):
-    first = TensorBoard(tmp_path, {})
+    first = TensorBoard(tmp_path, {}, "ours")
     for step in (1, 2, 3):
         first.write(step, "train", {"loss": 1.0 / step})
         first.write(step, "validation", {"loss": 1.0})
     path = next(tmp_path.glob("*"))
     with path.open("ab") as file:
         file.write(b"\x18\0\0\0\0\0\0\0torn")
-    second = TensorBoard(tmp_path, {"train": 2, "validation": 1})
+    second = TensorBoard(tmp_path, {"train": 2, "validation": 1}, "ours")
     second.write(3, "train", {"loss": 0.5})
     train, validation = "train/loss", "validation/loss"
     kept = [(1, train), (1, validation), (2, train), (3, train)]
     assert sorted(written(tmp_path)) == sorted(kept)
+
+
+def test_event_files_of_another_run_stay(tmp_path):
+    TensorBoard(tmp_path, {}, "other").write(1, "train", {"loss": 1.0})
+    before = written(tmp_path)
+    TensorBoard(tmp_path, {}, "ours")
+    assert written(tmp_path) == before == [(1, "train/loss")]

@@ -1,10 +1,12 @@
 """A run directory is only ever that of one run."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from sweeps.sweep_dir import SweepDirectory
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
@@ -69,6 +71,39 @@ def test_a_run_that_was_killed_while_it_began_may_begin_again(tmp_path):
     assert directory.exists
     assert not directory.is_complete
     directory.check_config({"seed": 1})
+    assert not directory.run_id
     directory.write_about({})
     assert directory.is_complete
     directory.check_config({"seed": 1})
+
+
+def test_each_run_has_an_id_of_its_own(tmp_path):
+    directories = [RunDirectory(tmp_path / name) for name in "ab"]
+    for directory in directories:
+        directory.write_json("config.json", {})
+        directory.write_about({})
+    one, other = (directory.run_id for directory in directories)
+    assert one != other
+    assert RunDirectory(tmp_path / "a").run_id == one
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "\x7f", os.fsdecode(b"\xff")])
+def test_a_name_that_libraries_misread_is_refused(tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    for path in (tmp_path / name / "run", tmp_path / "link" / "run"):
+        with pytest.raises(UserError, match="choose a path"):
+            RunDirectory(path)
+    with pytest.raises(UserError, match="choose a path"):
+        SweepDirectory(tmp_path / name)
+
+
+def test_a_name_that_python_encodes_otherwise_is_refused(tmp_path, monkeypatch):
+    RunDirectory(tmp_path / "\u00e9")
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
+    with pytest.raises(UserError, match="set PYTHONUTF8=1"):
+        RunDirectory(tmp_path / "\u00e9")
+
+
+def test_a_user_without_a_home_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not RunDirectory("~nobody-of-this-name/run").exists

@@ -1,7 +1,8 @@
 """Bucketed batches of sentence pairs: shapes and order."""
 
-from collections import Counter
+from collections import errno
 
+import Counter
 import numpy as np
 import pytest
 
@@ -117,6 +118,14 @@ class TestSentences:
         assert made == [1]
         for name, value in batches[3].items():
             np.testing.assert_array_equal(value, again[3][name])
+
+    def test_a_plan_that_cannot_be_stored_is_used(self, tmp_path, monkeypatch):
+        def refuse(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("tempfile.mkdtemp", refuse)
+        plan = self.batches().plan
+        assert open_plan(tmp_path / "plan", lambda: plan) is plan
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 64, 1000])
