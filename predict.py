@@ -12,7 +12,8 @@ gets each answer at once.
 --tokens         token ids instead of text: targets, and all text of language models
 --prefix         input: source, tab, beginning of the translation
 --documents      the model's memory carries over from line to line; a blank line ends it
---workdir=A,B    ensemble: the mean of the runs' distributions
+--workdir=A,B    ensemble: the mean of the runs' distributions. A directory that exists
+                 is one, whatever commas its name has
 """
 
 import sys

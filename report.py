@@ -3,7 +3,7 @@
 python report.py --runs=runs/rnn,runs/transformer --output=report.html,report.md
 python report.py --runs=runs/sweep --output=sweep.html
 
-The directory of a sweep yields its trials; the config of the best trial is written
+A directory that exists is one, whatever commas its name has; that of a sweep yields its trials; the config of the best trial is written
 next to the report, as a file for train.py.
 """
 

@@ -1,8 +1,8 @@
 """Bucketed batches of sentence pairs: shapes and order."""
 
-from collections import errno
+import errno
+from collections import Counter
 
-import Counter
 import numpy as np
 import pytest
 
