@@ -3,8 +3,9 @@
 python report.py --runs=runs/rnn,runs/transformer --output=report.html,report.md
 python report.py --runs=runs/sweep --output=sweep.html
 
-A directory that exists is one, whatever commas its name has; that of a sweep yields its trials; the config of the best trial is written
-next to the report, as a file for train.py.
+A directory that exists is one, whatever commas its name has. That of a sweep yields
+its trials; the config of the best trial is written next to the report, as a file for
+train.py.
 """
 
 from collections.abc import Sequence
