@@ -79,9 +79,7 @@ def keep(path: str, folder: Path) -> Path:
     names = (*KEPT_FILES, "config.json")
     for file in filter(Path.is_file, kept.rglob("*")):
         if not any(map(file.relative_to(kept).match, names)):
-            raise UserError(
-                f"{kept} is no kept run, it has {file}: choose another --into"
-            )
+            raise UserError(f"{file} is of no kept run: choose another --into")
     draft = kept.with_name(f".{kept.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     for pattern in KEPT_FILES:

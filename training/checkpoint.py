@@ -76,7 +76,9 @@ class Checkpoints:
         self.run_id, self.is_reader = run_id, is_reader
         self._saving, self._replaced = 0, None
         if is_reader:
-            options = ocp.CheckpointManagerOptions(create=False)
+            options = ocp.CheckpointManagerOptions(
+                create=False, lightweight_initialize=True
+            )
         else:
             if is_primary() and self.folder.exists():
                 self._recover()
@@ -189,7 +191,8 @@ class Checkpoints:
         if jax.process_index():
             return
         name = str(self._saving)
-        drafts = list(self.folder.glob(f"{name}.orbax-checkpoint-tmp*"))
+        draft = f"{name}.orbax-checkpoint-tmp"  # no glob: it would read the path, too
+        drafts = [p for p in self.folder.iterdir() if p.name.startswith(draft)]
         for folder in drafts or [self.folder / name]:
             write_checksums(folder)
 

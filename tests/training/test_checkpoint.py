@@ -256,7 +256,7 @@ def test_a_reader_changes_nothing(two, tmp_path):
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["a,b=c ", "[1]*?", "50%#:;'\"$&|<>~", "\u00e9\u3000"])
+@pytest.mark.parametrize("name", ["a,b=c ", "50%#:;'\"$&|<>~", "\u00e9\u3000"])
 def test_a_run_may_have_an_odd_name(tmp_path, name):
     folder = RunDirectory(tmp_path / name).checkpoints
     checkpoints = Checkpoints(folder)

@@ -87,7 +87,9 @@ def test_each_run_has_an_id_of_its_own(tmp_path):
     assert RunDirectory(tmp_path / "a").run_id == one
 
 
-@pytest.mark.parametrize("name", ["a\\b", "a\nb", "\x7f", os.fsdecode(b"\xff")])
+@pytest.mark.parametrize(
+    "name", ["a\\b", "[1]", "*", "?", "a\nb", "\x7f", os.fsdecode(b"\xff")]
+)
 def test_a_name_that_libraries_misread_is_refused(tmp_path, name):
     (tmp_path / "link").symlink_to(tmp_path / name)
     for path in (tmp_path / name / "run", tmp_path / "link" / "run"):
