@@ -48,6 +48,16 @@ def source(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("name", ["[1] *?", "a,b=c@2-of-3 ", "{x}%d#\u00e9", "a\\b"])
+def test_folders_may_have_odd_names(tmp_path, source, name):
+    odd = tmp_path / name
+    odd.mkdir()
+    source.rename(odd / "source")
+    for _ in range(2):  # prepared, then opened
+        corpus = open_corpus("parallel_text/en-de", odd / "data", odd / "source")
+        assert [target for _, target in corpus.read("train")] == GERMAN
+
+
 def test_lines_and_files_of_windows_are_read_as_those_of_others(tmp_path, data):
     folder = tmp_path / "source"
     english, german = "Hello world\nGood day\n\nLong", "Hallo Welt\nGuten Tag\n\nLang"
