@@ -27,7 +27,7 @@ class SweepDirectory:
                 f"--workdir={path}: a sweep needs a directory on a disk, which several "
                 "machines may share"
             )
-        self.path = resolve_path(path, globbed=True)
+        self.path = resolve_path(path)
         self.journal = self.path / "journal.log"
 
     def check(self) -> None:

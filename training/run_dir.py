@@ -36,7 +36,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path | epath.Path):
         """Opens a path; raises UserError where it cannot be reached."""
-        self.path = resolve_path(path, globbed=True)
+        self.path = resolve_path(path)
         self.checkpoints = self.path / "checkpoints"
 
     @property

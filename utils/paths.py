@@ -22,13 +22,8 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in str(path)
 
 
-def resolve_path(
-    path: str | os.PathLike, *, globbed: bool = False
-) -> epath.Path | Path:
+def resolve_path(path: str | os.PathLike) -> epath.Path | Path:
     """Returns a path that a user named, after a check that it can be reached.
-
-    Args:
-      globbed: the path is for orbax, which takes it for a pattern.
 
     Raises:
       UserError: an address is of another kind or cannot be reached, or a name cannot
@@ -36,7 +31,7 @@ def resolve_path(
     """
     if not is_remote(path):
         local = Path(os.path.expanduser(path))
-        _check_name(os.path.realpath(local), "[*?" if globbed else "")
+        _check_name(os.path.realpath(local))
         return local
     scheme = str(path).partition("://")[0]
     if scheme not in PACKAGES:
@@ -69,15 +64,16 @@ def absolute_address(path: str) -> str:
     return path if is_remote(path) or path.startswith("~") else os.path.abspath(path)
 
 
-def _check_name(path: str, refused: str) -> None:
+def _check_name(path: str) -> None:
     """Raises UserError for a path that libraries take for another one.
 
-    Those in C++ read names as UTF-8, and TensorStore takes a backslash for a slash.
+    Orbax and TFDS take it for a pattern, TensorStore takes a backslash for a slash, and
+    libraries in C++ read names as UTF-8.
     """
-    if found := re.search(rf"[\\\x00-\x1f\x7f{re.escape(refused)}]", path):
+    if found := re.search(r"[\\\[*?\x00-\x1f\x7f]", path):
         raise UserError(
             f"{path!r} has the character {found[0]!r}: choose a path without control "
-            f"characters and {' '.join(chr(92) + refused)}"
+            "characters and \\ [ * ?"
         )
     try:
         is_utf8 = os.fsencode(path) == path.encode()

@@ -48,13 +48,18 @@ def source(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", ["[1] *?", "a,b=c@2-of-3 ", "{x}%d#\u00e9", "a\\b"])
-def test_folders_may_have_odd_names(tmp_path, source, name):
-    odd = tmp_path / name
-    odd.mkdir()
-    source.rename(odd / "source")
+@pytest.mark.parametrize(
+    ("sources", "prepared"),
+    [
+        ("[1] *?", "data"),
+        ("a\\b", "data"),
+        *[(name, name) for name in ("a,b=c@2-of-3 ", "{x}%d#\u00e9")],
+    ],
+)
+def test_folders_may_have_odd_names(tmp_path, source, sources, prepared):
+    odd = source.rename(tmp_path / sources)
     for _ in range(2):  # prepared, then opened
-        corpus = open_corpus("parallel_text/en-de", odd / "data", odd / "source")
+        corpus = open_corpus("parallel_text/en-de", tmp_path / prepared / "d", odd)
         assert [target for _, target in corpus.read("train")] == GERMAN
 
 
