@@ -1,5 +1,6 @@
 """Mixtures of parallel corpora: `wmt14/en-de+multi30k/en-de:3`."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
@@ -76,7 +77,7 @@ def parse_mixture(name: str) -> list[tuple[str, int]]:
         corpus, colon, times = part.partition(TIMES)
         if colon and "." in times:  # a version of TFDS
             corpus, colon = part, ""
-        if colon and (not times.isdigit() or int(times) < 1):
+        if colon and not re.fullmatch("0*[1-9][0-9]{0,8}", times):
             raise UserError(
                 f"data.name={name!r}: the weight {times!r} of {corpus} must be an "
                 "integer of at least 1, its number of occurrences in an epoch"

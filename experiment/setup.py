@@ -25,6 +25,7 @@ from training.profiling.flops import StepFlops
 from training.profiling.peak_flops import peak_flops_per_second
 from training.run_dir import RunDirectory
 from training.step import Step, TrainState, make_state, make_step
+from utils.ranges import check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ class TrainingSetup:
         batches, steps = dataset.train_batches(), cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
+            check_range(f"epochs={cfg.epochs}: steps", steps)
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=cfg.model.width)
         partitioner = make_partitioner(
             cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices

@@ -6,12 +6,13 @@ keys of their own section.
 """
 
 import math
-import operator
 import re
 
 from ml_collections import ConfigDict
 
 from data.dataset import Dataset
+from data.tokenizers.build import KINDS
+from decoding.config import RANGES as DECODE_RANGES
 from decoding.config import check_decode
 from experiment.build import (
     evaluation_config,
@@ -21,24 +22,46 @@ from experiment.build import (
     model_config,
 )
 from models.attention.dispatch import is_supported
+from training.optim.optimizers import RANGES as OPTIM_RANGES
 from training.optim.optimizers import make_optimizer
+from training.optim.param_groups import check_pattern
 from training.parallel.partitioner import make_partitioner
+from training.run_dir import flatten_config
 from utils.errors import UserError
+from utils.ranges import BELOW_ONE, check_range
 
-# Keys by the range of their numbers.
-FRACTIONS = ("label_smoothing", "loss_fraction", "optim.ema_decay")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 NOT_NEGATIVE = (
-    *("z_loss", "epochs", "keep.best", "keep.patience"),
-    *("optim.warmup", "optim.clip_norm", "decode.max_length_ratio"),
-    *("eval.attention_window", "eval.memory_length", "eval.clamp_length"),
+    *("z_loss", "epochs", "keep.best", "keep.patience", "decode.max_length_ratio"),
+    *("every.log", "every.eval", "every.checkpoint"),
+    *("data.min_count", "data.min_length", "data.max_ratio"),
 )
 POSITIVE = (
     *("steps", "grad_accum_steps", "max_nonfinite_steps", "keep.last"),
-    *("data.batch_size", "data.tokens_per_batch", "data.segment_length"),
-    *("data.buckets", "data.max_length", "data.vocab_size"),
-    *("eval.batch_size", "eval.segment_length", "eval.window", "decode.max_length"),
-    "decode.max_source_length",
+    *("data.max_length", "data.vocab_size", "data.buckets"),
+    *("decode.max_length", "decode.max_source_length"),
 )
+MAX_SIZE = 2**20  # of an axis of an array
+SIZES = (
+    *("data.batch_size", "data.segment_length", "data.bpe_dropout_copies"),
+    *("eval.batch_size", "eval.segment_length", "eval.window", "eval.stride"),
+)
+EVAL_LENGTHS = ("eval.attention_window", "eval.memory_length", "eval.clamp_length")
+MESH = ("parallel.data", "parallel.fsdp", "parallel.tensor")
+RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model keys
+    **dict.fromkeys(NOT_NEGATIVE, (0, math.inf)),
+    **dict.fromkeys(POSITIVE, (1, math.inf)),
+    **dict.fromkeys(SIZES, (1, MAX_SIZE)),
+    **dict.fromkeys(EVAL_LENGTHS, (0, MAX_SIZE)),
+    **dict.fromkeys(MESH, (-1, MAX_SIZE)),
+    **dict.fromkeys(("label_smoothing", "loss_fraction"), (0, 1)),
+    **dict.fromkeys(("seed", "data.seed"), (0, 2**32 - 1)),
+    "data.tokens_per_batch": (1, 2**24),
+    "data.bpe_dropout": (0, BELOW_ONE),
+    "model.layers": (1, 10_000),
+    **{f"optim.{key}": bounds for key, bounds in OPTIM_RANGES.items()},
+    **{f"decode.{key}": bounds for key, bounds in DECODE_RANGES.items()},
+}
 
 
 def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
@@ -51,6 +74,13 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
       UserError: a key has an impossible value, or keys do not fit each other.
     """
     check_values(cfg)
+    by_rows = is_language_modeling(cfg) or cfg.data.document_order
+    size = "batch_size" if by_rows else "tokens_per_batch"
+    if cfg.grad_accum_steps > cfg.data[size]:
+        raise UserError(
+            f"grad_accum_steps={cfg.grad_accum_steps} must be at most "
+            f"data.{size}={cfg.data[size]}"
+        )
     module = get_architecture(cfg.model.name)
     config = model_config(module.Config, cfg.model)
     evaluation_config(config, cfg.eval)
@@ -68,11 +98,16 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
 
 def check_values(cfg: ConfigDict) -> None:
     """Checks ranges, patterns and combinations, for which no model is needed."""
-    _check_ranges(cfg)
-    task = get_task_class(cfg.task)
+    check_keys(cfg)
+    task, is_text = get_task_class(cfg.task), is_language_modeling(cfg)
     if not cfg.loss_fraction:
         raise UserError("loss_fraction=0.0 leaves no token to train on; 1 trains all")
-    if cfg.eval.window and not is_language_modeling(cfg):
+    if cfg.data.tokenizer not in KINDS:
+        raise UserError(
+            f"Unknown data.tokenizer {cfg.data.tokenizer!r}; choose one of "
+            f"{', '.join(KINDS)}"
+        )
+    if cfg.eval.window and not is_text:
         raise UserError(
             f"eval.window={cfg.eval.window} is for task='language_modeling' only"
         )
@@ -80,39 +115,38 @@ def check_values(cfg: ConfigDict) -> None:
         raise UserError(
             f"eval.stride={cfg.eval.stride} needs eval.window, the window that it moves"
         )
-    if cfg.data.document_order and is_language_modeling(cfg):
+    check_range("eval.stride", cfg.eval.stride or 1, 1, cfg.eval.window or math.inf)
+    if cfg.data.document_order and is_text:
         raise UserError(
             "data.document_order=True is for translation; language models carry "
             "their memory from segment to segment anyway"
         )
-    try:
-        re.compile(cfg.init_params_pattern)
-    except re.error as error:
-        raise UserError(
-            f"init_params_pattern={cfg.init_params_pattern!r} is no regular "
-            f"expression: {error}"
-        ) from error
+    check_pattern("init_params_pattern", cfg.init_params_pattern)
     metrics = task.metric_directions
-    if cfg.keep.metric and cfg.keep.metric not in metrics:
+    if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
         raise UserError(
             f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "
             f"{', '.join(metrics)}"
         )
 
 
-def _check_ranges(cfg: ConfigDict) -> None:
-    """Checks numbers against their smallest and largest values; None is allowed."""
-    ranges = {
-        **dict.fromkeys(FRACTIONS, (0, 1)),
-        **dict.fromkeys(NOT_NEGATIVE, (0, math.inf)),
-        **dict.fromkeys(POSITIVE, (1, math.inf)),
-        "eval.stride": (1, cfg.eval.window or math.inf),
-    }
-    for key, (low, high) in ranges.items():
-        value = operator.attrgetter(key)(cfg)
-        if value is not None and not low <= value <= high:
-            bounds = f"{low} or more" if high == math.inf else f"in {low} to {high}"
-            raise UserError(f"{key}={value}: it must be {bounds}")
+def check_keys(cfg: ConfigDict) -> None:
+    """Checks the value of each key by itself.
+
+    Raises:
+      UserError: a number is out of range, a text cannot be encoded, or a key that must
+        have a value is None.
+    """
+    for key, value in flatten_config(cfg.to_dict()).items():
+        *section, name = key.split(".")
+        holder = cfg[section[0]] if section else cfg
+        if value is None and holder.get_type(name) is type(None):
+            raise UserError(f"{key}=None must have a value; see configs/base.py")
+        if isinstance(value, int | float):
+            default = (0, MAX_SIZE) if key.startswith("model.") else ()
+            check_range(key, value, *RANGES.get(key, default))
+        if isinstance(value, str) and NO_TEXT.search(value):
+            raise UserError(f"{key}={value!r} must be text that UTF-8 can encode")
 
 
 def validate_population(cfg: ConfigDict) -> None:

@@ -18,7 +18,8 @@ HEAD = """# Config keys
 
 A config file starts from `configs/base.py` and sets what differs. Any key can be set on
 the command line, for example `--config.model.width=512 --config.optim.lr=1e-3`. An
-unknown key is refused with the closest known one. `None` means not set.
+unknown key is refused with the closest known one. `None` means not set; a key with this
+default takes `--config.KEY=None`. Seeds are 0 to 2^32 - 1.
 """
 SECTIONS = {
     "": "Experiment",

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.ranges import check_range
 
+MOST_WORKERS = 1024  # each is a process
 GPU_MEMORY_FRACTION = 0.9  # of a GPU, for all workers that share it
 FIRST_TPU_PORT = 8476
 # Number of chips of a process -> their box in the grid of a host.
@@ -53,10 +55,9 @@ def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
     """Divides the devices of a machine equally among workers.
 
     Raises:
-      UserError: there are fewer TPU chips than workers.
+      UserError: there are fewer TPU chips than workers, or too many workers.
     """
-    if workers < 1:
-        raise UserError(f"--workers={workers} must be at least 1")
+    check_range("--workers", workers, 1, MOST_WORKERS)
     if workers == 1:
         return [DeviceAllocation({})]  # all devices, as in train.py
     if machine.kind == "tpu":

@@ -61,10 +61,12 @@ def run(
     if population < 1:
         raise UserError(f"--population={population} must be at least 1")
     cfg = plan.configs.config({})
-    if population > 1:
-        from experiment.validate import validate_population  # takes seconds to import
+    from experiment import validate  # takes seconds to import
 
-        validate_population(cfg)
+    validate.check_keys(cfg)
+    plan.configs.check(plan.space, validate.check_keys)
+    if population > 1:
+        validate.validate_population(cfg)
     with graceful_stop() as stopped:
         directory = SweepDirectory(workdir)
         directory.check()

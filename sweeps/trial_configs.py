@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ class TrialConfigs:
             _set_key(cfg, key, value)
         return cfg
 
-    def check(self, space: Space) -> None:
+    def check(
+        self, space: Space, check_keys: Callable[[ConfigDict], None] | None = None
+    ) -> None:
         """Checks the keys of a space and the types of their values.
+
+        Args:
+          check_keys: also checks the values.
 
         Raises:
           UserError: no model of the sweep has a key, or a value has the wrong type.
@@ -66,9 +72,11 @@ class TrialConfigs:
             having = [cfg for cfg in configs if _has_key(cfg, key)]
             if not having:
                 raise _unknown_key(configs[0], key)
-            is_choice = isinstance(domain, Choice)
-            for value in domain.values if is_choice else [domain.quantile(0)]:
+            is_choice, ends = isinstance(domain, Choice), (0, 1 - 2**-53)
+            for value in domain.values if is_choice else map(domain.quantile, ends):
                 _set_key(having[0], key, value)
+                if check_keys:
+                    check_keys(having[0])
 
     def to_dict(self) -> dict:
         """Returns the resolved config that trials start from, as JSON."""

@@ -216,9 +216,9 @@ class Checkpoints:
         if which == "best":
             return (max(steps, key=lambda step: (self._score(step), step)),)
         name, _, number = which.rpartition(":")
-        if name == "average" and number.isdigit() and 0 < int(number) <= len(steps):
+        if name == "average" and number in map(str, range(1, len(steps) + 1)):
             return tuple(steps[-int(number) :])
-        if not which.isdigit() or int(which) not in steps:
+        if which not in map(str, steps):
             raise UserError(
                 f"Unknown checkpoint {which!r}; choose 'best', 'last', one of the "
                 f"steps {', '.join(map(str, steps))}, or 'average:N' of the newest N "

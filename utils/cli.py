@@ -13,12 +13,35 @@ from typing import BinaryIO
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_path import get_type
 
 from utils.allocator import tune_allocator
 from utils.errors import UserError
 from utils.text_files import decode_lines
 
 USER_ERROR = 2  # exit code
+
+
+class OptionalParser(flags.ArgumentParser):
+    """Parser of a config key, which reads `None` where the key may be None."""
+
+    def __init__(self, parser: flags.ArgumentParser):
+        self.parser = parser
+
+    def parse(self, argument):
+        return None if argument == "None" else self.parser.parse(argument)
+
+    def flag_type(self):
+        return self.parser.flag_type()
+
+
+for kind, parser in {
+    bool: flags.BooleanParser(),
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+    str: flags.ArgumentParser(),
+}.items():
+    config_flags.register_flag_parser_for_type(kind, OptionalParser(parser))
 
 
 def run_main(main: Callable[[], int | None]) -> None:
@@ -42,10 +65,11 @@ def _run(main, argv) -> int | None:
 def exit_with(main: Callable[[], int | None]) -> None:
     """Exits with the result of `main`.
 
-    Errors that the user can fix (a flag, a key, UserError, a full disk, no device) are
-    printed in one line, with exit code 2; any other exception keeps its traceback. If
-    the reader of standard output ends first, SIGPIPE ends this program silently.
-    Warnings of libraries are hidden unless python -W or PYTHONWARNINGS asks for them.
+    Errors that the user can fix (a flag, a key, UserError, a full disk, no device or
+    memory) are printed in one line, with exit code 2; any other exception keeps its
+    traceback. If the reader of standard output ends first, SIGPIPE ends this program
+    silently. Warnings of libraries are hidden unless python -W or PYTHONWARNINGS asks
+    for them.
     """
     _open_closed_streams()
     if not sys.warnoptions:
@@ -66,7 +90,12 @@ def exit_with(main: Callable[[], int | None]) -> None:
         if error.errno is None:
             raise
         fail(str(error))
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            fail(
+                f"out of memory ({str(error)[:200]}): lower the sizes of model and "
+                "batch; train.py --plan estimates what they need"
+            )
         _check_devices()
         raise
 
@@ -117,8 +146,13 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:  # an unknown key or model
         fail(_describe_key_error(error))
-    except (flags.Error, TypeError, ValueError, SyntaxError) as error:
-        fail(str(error).replace("=None: Flag --workdir", " is missing: it"))
+    except (flags.Error, TypeError, ValueError) as error:
+        message = str(error).replace("=None: Flag --workdir", " is missing: it")
+        if "Traceback" in message:  # of a config file
+            message = f"the config file fails: {message.strip().splitlines()[-1]}"
+        fail(message)
+    except (SyntaxError, ImportError, NameError) as error:
+        fail(f"the config file fails: {type(error).__name__}: {error}")
 
 
 def _describe_key_error(error: KeyError | AttributeError) -> str:
@@ -190,8 +224,16 @@ class PlacesParser(flags.ListParser):
 
 
 def overrides(holder) -> dict:
-    """Returns the keys of a config flag that the command line sets."""
-    return config_flags.get_override_values(flags.FLAGS[holder.name])
+    """Returns the keys of a config flag that the command line sets.
+
+    Raises:
+      UserError: a key is None that must have a value.
+    """
+    values = config_flags.get_override_values(flags.FLAGS[holder.name])
+    for key, value in values.items():
+        if value is None and get_type(key, holder.value) is type(None):
+            raise UserError(f"--{holder.name}.{key}=None: the key must have a value")
+    return values
 
 
 def read_lines(stream: BinaryIO) -> Iterator[str]:

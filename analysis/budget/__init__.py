@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from sweeps.trial_configs import TrialConfigs
 from utils.errors import UserError
+from utils.ranges import check_range
 
 TIMED_STEPS = 5  # after the one that compiles
 NEAR = 0.01  # largest relative difference from the budget that counts as equal
@@ -137,6 +138,7 @@ def match_steps(experiment: TrialConfigs, cost: Cost, target: float) -> MatchedM
     cfg = experiment.config({})
     step_cost = cost(cfg) / cfg.steps
     steps = max(1, round(target / step_cost))
+    check_range(f"--to={target:g}: steps", steps)
     return MatchedModel(experiment.model, {"steps": steps}, steps * step_cost, target)
 
 

@@ -41,8 +41,8 @@ def report(
     """
     if capacity is not None and not 0 < capacity < math.inf:
         raise UserError(f"--device_memory={capacity:g} must be in GB, greater than 0")
-    partitioner = partitioner_for(cfg, choose_devices(cfg, devices, target))
     step = StepSpec.from_config(cfg)
+    partitioner = partitioner_for(cfg, choose_devices(cfg, devices, target))
     parts = [
         parameter_table(cfg, step.params),
         step_table(step),

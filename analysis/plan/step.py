@@ -41,6 +41,7 @@ def dummy_tokenizers(cfg: ConfigDict) -> dict[str, Tokenizer]:
 
 def parameter_shapes(cfg: ConfigDict) -> PyTree:
     """Returns the shapes of a model's parameters. Raises UserError for a bad config."""
+    check_values(cfg)
     return build.build_experiment(cfg, dummy_tokenizers(cfg)).parameters()
 
 

@@ -165,6 +165,8 @@ def test_invalid_arguments_are_refused():
         match_models(CLDR, MODELS, "money", 100.0)
     with pytest.raises(UserError, match="--vary=steps"):
         match_models(CLDR, MODELS, "parameters", 100.0, "steps")
+    with pytest.raises(UserError, match=r"model\.\w+=\d+ must be in 0"):
+        match_models(CLDR, MODELS, "parameters", 1e300)
 
 
 def test_flops_of_a_config_with_epochs_are_refused():

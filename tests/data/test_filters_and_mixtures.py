@@ -116,7 +116,8 @@ class TestMixtures:
     def test_names_give_the_weight_of_each_corpus(self):
         assert parse_mixture("a/en-de+b/en-de:3") == [("a/en-de", 1), ("b/en-de", 3)]
         assert parse_mixture("ted_hrlr/x:1.0.0") == [("ted_hrlr/x:1.0.0", 1)]
-        with pytest.raises(
-            UserError, match="the weight 'much' of b must be an integer"
-        ):
-            parse_mixture("a+b:much")
+        for weight in ("much", "²", "0", "-1", ""):
+            with pytest.raises(
+                UserError, match=f"the weight '{weight}' of b must be an integer"
+            ):
+                parse_mixture(f"a+b:{weight}")

@@ -200,8 +200,8 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
             "'blue'; choose one of bleu, chrf, exact_match, loss",
         ),
         ("init_params_pattern", "(", r"init_params_pattern='\('"),
-        ("data.vocab_size", -1, "data.vocab_size=-1: it must be 1 or more"),
-        ("grad_accum_steps", 0, "grad_accum_steps=0: it must be 1 or more"),
+        ("data.vocab_size", -1, "data.vocab_size=-1 must be 1 or more"),
+        ("grad_accum_steps", 0, "grad_accum_steps=0 must be 1 or more"),
         ("init_from", str(tmp_path), "no run in"),
     ]:
         cfg = config("cldr", "rnn", data_dir / "none", **{key: value})

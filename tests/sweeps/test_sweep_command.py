@@ -80,6 +80,25 @@ def test_a_value_of_a_wrong_type_is_refused_before_a_trial_begins(
     assert_refused(refused(tmp_path, space, "--dry_run"), *words)
 
 
+@pytest.mark.parametrize(
+    ("points", "word"),
+    [
+        ("grid({'data.seed': [0, -1]})", "data.seed=-1 must be in 0"),
+        ("random({'optim.b1': uniform(0.9, 1.1)}, 3)", "optim.b1=1."),
+        ("grid({'steps': [1, None]})", "steps=None must have a value"),
+    ],
+)
+def test_an_impossible_value_is_refused_before_anything_is_written(
+    tmp_path, points, word
+):
+    space, workdir = tmp_path / "space.py", tmp_path / "w"
+    space.write_text(
+        f"from sweeps.search_space import *\nget_space = lambda: Space({points})\n"
+    )
+    assert_refused(refused(tmp_path, space, f"--workdir={workdir}"), word)
+    assert not workdir.exists()
+
+
 def test_impossible_rungs_are_refused_before_anything_is_written(tmp_path):
     space, workdir = tmp_path / "space.py", f"--workdir={tmp_path / 'w'}"
     points = "Space(seeds(2), pruning=hyperband())"

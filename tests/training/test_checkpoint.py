@@ -34,8 +34,9 @@ def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
     assert checkpoints.resolve("average:2") == (4, 6)
     with pytest.raises(UserError, match="'average:N' of the newest N up to 3"):
         checkpoints.resolve("average:4")
-    with pytest.raises(UserError, match="2, 4, 6"):
-        checkpoints.resolve("3")
+    for which in ("3", "²", "average:²", "average:0", "04", ""):
+        with pytest.raises(UserError, match="2, 4, 6"):
+            checkpoints.resolve(which)
     found, progress = checkpoints.restore(4, content(0.0))
     np.testing.assert_array_equal(found["state"]["params"]["w"], 4.0)
     assert progress == {"logged": 4}

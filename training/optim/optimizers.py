@@ -18,8 +18,16 @@ from training.optim.param_groups import (
 )
 from training.optim.schedules import Schedule, make_schedule
 from utils.errors import UserError
+from utils.ranges import BELOW_ONE, check_range
 
-FRACTIONS = ("b1", "b2", "rho", "momentum", "muon_momentum", "ema_decay")  # below 1
+DECAYS = ("b1", "b2", "rho", "momentum", "muon_momentum", "ema_decay")
+RANGES = {  # of the numbers in `cfg.optim`
+    **dict.fromkeys(("lr", "eps", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("warmup", "clip_norm"), (0, math.inf)),
+    **dict.fromkeys(("plateau_patience", "non_monotone_interval"), (1, 2**20)),
+    **dict.fromkeys(("final_lr_ratio", "wsd_decay_fraction"), (0, 1)),
+    **dict.fromkeys((*DECAYS, "plateau_factor"), (0, BELOW_ONE)),
+}
 
 
 def make_optimizer(
@@ -39,7 +47,9 @@ def make_optimizer(
     Raises:
       UserError: unknown name, a number out of range, or an invalid pattern.
     """
-    check_ranges(cfg)
+    for key, bounds in RANGES.items():
+        if isinstance(value := cfg[key], int | float):  # not traced
+            check_range(f"optim.{key}", value, *bounds)
     check_pattern_syntax(cfg)
     schedule = make_schedule(cfg, steps, width)
     if cfg.name not in OPTIMIZERS:
@@ -55,27 +65,6 @@ def make_optimizer(
 
         optimizer = with_averaging(optimizer, cfg.non_monotone_interval)
     return optimizer, schedule
-
-
-def check_ranges(cfg: ConfigDict) -> None:
-    """Checks the numbers of `cfg.optim`; traced numbers are not checked.
-
-    Raises:
-      UserError: a number is out of range.
-    """
-    ranges = {
-        **dict.fromkeys(("lr", "eps", "weight_decay"), (0, math.inf)),
-        **dict.fromkeys(("plateau_patience", "non_monotone_interval"), (1, math.inf)),
-        **dict.fromkeys(("final_lr_ratio", "wsd_decay_fraction"), (0, 1)),
-        **dict.fromkeys((*FRACTIONS, "plateau_factor"), (0, math.nextafter(1, 0))),
-    }
-    for key, (low, high) in ranges.items():
-        value = getattr(cfg, key)
-        if isinstance(value, int | float) and not (
-            low <= value <= high and value < math.inf
-        ):
-            upper = {1: "at most 1", math.inf: "finite"}.get(high, "less than 1")
-            raise UserError(f"optim.{key}={value} must be at least {low} and {upper}")
 
 
 def is_static_zero(value: Any) -> bool:

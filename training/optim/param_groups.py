@@ -8,6 +8,7 @@ group is the same when a state is sharded and when it is updated.
 
 import re
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 import jax
@@ -81,20 +82,25 @@ def check_pattern_syntax(cfg: ConfigDict) -> list[tuple[str, str]]:
     for pair in cfg.lr_scales:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         is_pair = is_pair and isinstance(pair[0], str)
-        if not (is_pair and type(pair[1]) in (int, float) and pair[1] >= 0):
+        if not (is_pair and type(pair[1]) in (int, float) and 0 <= pair[1] < inf):
             raise UserError(
                 f"optim.lr_scales has {pair!r}: each entry must be a pair of a pattern "
                 "and a factor of 0 or more, such as ('embedding', 0.1)"
             )
         found.append(("lr_scales", pair[0]))
     for key, pattern in found:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError(
-                f"optim.{key}={pattern!r} is not a regular expression: {error}"
-            ) from error
+        check_pattern(f"optim.{key}", pattern)
     return found
+
+
+def check_pattern(key: str, pattern: str) -> None:
+    """Raises UserError where the value of a key is no regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"{key}={pattern!r} is not a regular expression: {error}"
+        ) from error
 
 
 def check_patterns(cfg: ConfigDict, params: PyTree) -> None:

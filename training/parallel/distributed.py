@@ -1,6 +1,7 @@
 """Runs of several processes: initialisation, barriers, and loss of a process."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import multihost
 
 from utils.errors import UserError
+from utils.ranges import check_range
 
 HEARTBEAT = 10  # seconds without a heartbeat after which a process counts as dead
 DAY = 24 * 60 * 60 * 1000  # milliseconds; a corpus may take hours to prepare
@@ -43,9 +45,13 @@ def initialize(config: DistributedConfig) -> None:
         raise UserError(
             "set --coordinator=HOST:PORT, --num_processes and --process_id, or none"
         )
-    number, count = config.process_id, config.num_processes
-    if number is not None and not 0 <= number < count:
-        raise UserError(f"--process_id={number} must be in 0 to {count - 1}")
+    address, count, number = config
+    if address is not None:
+        port = address.rpartition(":")[2]
+        if not re.fullmatch("[0-9]{1,5}", port) or ":" not in address:
+            raise UserError(f"--coordinator={address} must be HOST:PORT of process 0")
+        check_range("--num_processes", count, 1)
+        check_range("--process_id", number, 0, count - 1)
     try:
         jax.distributed.initialize(*config, heartbeat_timeout_seconds=HEARTBEAT)
     except ValueError:  # no cluster was found: there is one process

@@ -17,7 +17,7 @@ from utils.paths import is_remote
 
 def parse_steps(text: str) -> tuple[int, int]:
     """Parses "FROM:TO"; raises UserError for anything else."""
-    found = re.fullmatch(r"(\d+):(\d+)", text)
+    found = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(
             f"--profile={text} must be FROM:TO, the first and last step, such as 11:13"

@@ -1,6 +1,7 @@
 """Groups of parameters: what decays, what is frozen, and whose rate differs."""
 
 import json
+import math
 
 import flax.linen as nn
 import jax
@@ -171,6 +172,8 @@ def test_patterns_that_fit_are_accepted_for_arrays_and_for_shapes():
             r"optim\.weight_decay_params='\*' is not a regular",
         ),
         ({"lr_scales": (("[", 1.0),)}, r"optim\.lr_scales='\[' is not a"),
+        ({"freeze": "a{99999999999}"}, "the repetition number is too large"),
+        ({"lr_scales": (("bias", math.inf),)}, "a factor of 0 or more"),
         (
             {"lr_scales": ("bias", 2.0)},
             "'bias': each entry must be a pair",

@@ -13,6 +13,8 @@ import pytest
 
 from helpers.entry_points import ROOT, assert_refused, command, run
 from tests.benchmarks.test_fault_injection import CONFIG
+from training.parallel.distributed import DistributedConfig, initialize
+from utils.errors import UserError
 
 STEPS = 8
 
@@ -138,3 +140,18 @@ def test_half_an_address_is_refused(data, tmp_path):
     flags = flags_of(data, tmp_path / "run", STEPS)
     done = run("train.py", *flags, "--num_processes=2")
     assert_refused(done, "--coordinator=HOST:PORT", "--process_id")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (("host", 2, 0), "--coordinator=host must be HOST:PORT"),
+        (("host:²", 2, 0), "--coordinator=host:² must be HOST:PORT"),
+        (("host:1", 0, 0), "--num_processes=0 must be 1 or more"),
+        (("host:1", 2, 2), "--process_id=2 must be in 0 to 1"),
+        (("host:1", 2, -1), "--process_id=-1 must be in 0 to 1"),
+    ],
+)
+def test_an_impossible_address_is_refused(address, message):
+    with pytest.raises(UserError, match=message):
+        initialize(DistributedConfig(*address))
