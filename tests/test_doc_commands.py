@@ -1,12 +1,12 @@
 """The commands of README.md and docs/quickstart.md run as they are written there."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from helpers.entry_points import forked_python
 
 ROOT = Path(__file__).parents[1]
 SIZES = {
@@ -64,7 +64,7 @@ def tiny(command: str) -> str:
         command += " --config.data.vocab_size=60"
     command = re.sub(r"python (\w+\.py)", rf"python {ROOT}/\1", command)
     command = command.replace("=configs/", f"={ROOT}/configs/")
-    return re.sub(r"(^|\| )python ", rf"\1{sys.executable} ", command)
+    return re.sub(r"(^|\| )python ", rf"\1{forked_python()} ", command)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
@@ -78,7 +78,6 @@ def test_the_commands_of_a_page_run(page, tmp_path):
         done = subprocess.run(
             ["sh", "-c", tiny(command)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,

@@ -1,20 +1,24 @@
 """The entry points as a user runs them: a process a command, files, exit codes.
 
-Imports are most of the time of a short command. So `run` starts one process that
-imports what all need, and forks it for every command; `start` begins from nothing.
+Imports are most of the time of a short command. So `run` asks one process, which has
+imported what all need, for a fork of itself; `start` begins from nothing. For commands
+of a shell, this module is a program that does in a fork what Python does:
+
+    python -S tests/helpers/entry_points.py SOCKET SCRIPT|-m MODULE ARGUMENTS
 """
 
+import contextlib
 import functools
-import gc
 import json
 import os
-import runpy
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+MODES = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2)  # of the standard streams
 
 
 def command(script, *flags):
@@ -33,19 +37,23 @@ def start(script, *flags, given=None, **environment):
     )
 
 
-def run(script, *flags, given=b""):
+def run(script, *flags, given=b"", cwd=ROOT):
     """The same, but the process is a fork of one that has imported the libraries."""
+    argv = command(script, *flags)[1:]
     with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
-        streams[0].write_bytes(given)
-        argv = command(script, *flags)[1:]
-        order = {"argv": argv, "streams": [str(path) for path in streams]}
-        parent = _parent()
-        parent.stdin.write(json.dumps(order) + "\n")
-        parent.stdin.flush()
-        code = int(parent.stdout.readline())
-        _, out, err = (path.read_bytes() if path.exists() else b"" for path in streams)
+        paths = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
+        paths[0].write_bytes(given)
+        streams = [os.open(*how, 0o600) for how in zip(paths, MODES, strict=True)]
+        code = _run_in_fork(_socket_path(), argv, streams, str(cwd))
+        for stream in streams:
+            os.close(stream)
+        _, out, err = (path.read_bytes() for path in paths)
     return subprocess.CompletedProcess(argv, code, out, err)
+
+
+def forked_python():
+    """Arguments of a shell's command that does in a fork what `python` does."""
+    return f"{sys.executable} -S {__file__} {_socket_path()}"
 
 
 def assert_refused(done, *words):
@@ -61,42 +69,82 @@ def assert_refused(done, *words):
 
 
 @functools.cache
-def _parent():
-    """Ends with its input, that is with the tests."""
-    return subprocess.Popen(
-        [sys.executable, __file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-    )
+def _forking_process():
+    """The folder with the socket of a process that forks, which ends with its input."""
+    folder = tempfile.TemporaryDirectory()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder.name}/socket")
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    return folder, process
 
 
-def _serve():
+def _socket_path():
+    return f"{_forking_process()[0].name}/socket"
+
+
+def _run_in_fork(path, argv, streams, cwd):
+    """Exit code of a program with these arguments and standard streams."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        order = json.dumps({"argv": argv, "cwd": cwd}).encode()
+        socket.send_fds(connection, [order], streams)
+        return int(connection.recv(16))
+
+
+def _serve(listener):
+    import gc
+    import select
+
     from experiment import train  # noqa: F401
 
     gc.freeze()  # collecting what all share would copy it into every fork
     gc.set_threshold(100_000)
-    while line := sys.stdin.readline():
-        order = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            return _become(**order)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(code, flush=True)
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        connection = listener.accept()[0]
+        order, streams, _, _ = socket.recv_fds(connection, 2**16, len(MODES))
+        if os.fork() == 0:
+            pid = os.fork()
+            if pid == 0:
+                return _become(streams, **json.loads(order))
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            connection.sendall(str(code).encode())
+            os._exit(0)
+        for number in (connection.detach(), *streams):
+            os.close(number)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
     return None
 
 
-def _become(argv, streams):
-    """Ends as the script ends, by its own exit code or traceback."""
-    modes = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2)
-    for number, (path, mode) in enumerate(zip(streams, modes, strict=True)):
-        os.dup2(os.open(path, mode, 0o600), number)
-    sys.stdin = os.fdopen(0)
-    sys.argv, sys.path[0] = argv, str(ROOT)
-    runpy.run_path(argv[0], run_name="__main__")
+def _become(streams, argv, cwd):
+    """Ends as the program ends, by its own exit code or traceback."""
+    import runpy
+
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    os.chdir(cwd)
+    sys.path[0] = str(ROOT)
+    is_module = argv[0] == "-m"
+    sys.argv = argv[is_module:]
+    if is_module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
-    _serve()
+    if sys.argv[1].isdigit():
+        _serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        exit_code = _run_in_fork(sys.argv[1], sys.argv[2:], [0, 1, 2], os.getcwd())
+        sys.exit(exit_code if exit_code >= 0 else 128 - exit_code)

@@ -1,12 +1,12 @@
 """Tests of the command report.py, on small run directories."""
 
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
 
 from analysis.report.renderers import render_html
 from analysis.report.runs import read_run, read_runs
+from helpers.entry_points import run
 from helpers.small_reports import (
     ROOT,
     compare,
@@ -30,13 +30,13 @@ def message_of(call, *arguments):
     return str(caught.value)
 
 
-def report(*flags, cwd=None):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "report.py"), *flags],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
+def report(*flags, cwd=ROOT):
+    """The finished command, and the text of its standard output and error."""
+    done = run("report.py", *flags, cwd=cwd)
+    return SimpleNamespace(
+        returncode=done.returncode,
+        stdout=done.stdout.decode(),
+        stderr=done.stderr.decode(),
     )
 
 
