@@ -58,8 +58,8 @@ def repeating_text(length=6000):
 @functools.cache
 def copiers_losses():
     text = repeating_text()
-    places = evenly_spaced(len(text), LONGEST, 500)
-    options = {"batch_size": 250, "segment_length": 16}
+    places = evenly_spaced(len(text), LONGEST, 200)
+    options = {"batch_size": 200, "segment_length": 16}
     return np.stack(
         [
             context_losses(Copier(span), {}, text, places, LENGTHS, **options)

@@ -3,9 +3,6 @@
 import functools
 import hashlib
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -25,11 +22,10 @@ from data.corpora.builders import STEMS
 from data.corpora.text import ptb
 from data.tokenizers.base import SPECIAL
 from experiment import inference, restore
+from helpers.entry_points import run
 from helpers.golden_transformer_xl import case
 from helpers.original_weights import WORDS, config, original, refusal, safetensors
 from models.transformer_xl import model as transformer_xl
-
-ROOT = Path(__file__).parents[2]
 
 
 def imported(path, workdir, words=WORDS, **options):
@@ -135,16 +131,10 @@ def test_vocabularies_that_do_not_fit_give_an_error_of_one_line(tmp_path):
     )
 
 
-def run(*command, given=""):
-    done = subprocess.run(
-        [sys.executable, *command],
-        input=given,
-        capture_output=True,
-        cwd=ROOT,
-        timeout=300,
-        text=True,
-    )
-    return done.returncode, done.stdout, done.stderr
+def texts_of(*command, given=""):
+    """Exit code, standard output and standard error of a command."""
+    done = run(*command, given=given.encode())
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def test_the_entry_points_import_and_continue_text(tmp_path):
@@ -152,20 +142,20 @@ def test_the_entry_points_import_and_continue_text(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     workdir = f"--workdir={tmp_path / 'run'}"
     files = (f"--from={tmp_path / 'a.npz'}", f"--vocab={tmp_path / 'vocab.txt'}")
-    command = ("-m", "analysis.import_transformer_xl", *files, workdir)
-    code, output, error = run(*command, "--memory_length=4", "--same_length")
+    command = ("analysis/import_transformer_xl/__main__.py", *files, workdir)
+    code, output, error = texts_of(*command, "--memory_length=4", "--same_length")
     assert code == 0, error
     assert "32 words" in output
     stored = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
     assert (stored["memory_length"], stored["same_length"]) == (4, True)
 
-    code, output, error = run(
+    code, output, error = texts_of(
         "predict.py", workdir, "--decode.max_length=3", given="the\n"
     )
     assert code == 0, error
     assert output.count("\n") == 1
 
-    code, output, error = run(*command, "--tail_columns=reversed")
+    code, output, error = texts_of(*command, "--tail_columns=reversed")
     assert (code, output) == (2, "")
     assert error.startswith("error: ")
     assert "tensorflow|pytorch" in error

@@ -30,6 +30,8 @@ SMALL = {
     "norm": "pre",
 }
 
+SHARED = {}  # cases by kind and config
+
 
 def names() -> list[str]:
     """Every architecture of the registry."""
@@ -69,6 +71,14 @@ def tokens(shape, size=V, seed=1):
     draw = np.random.default_rng(seed)
     rows = [draw.permutation(size)[: shape[1]] for _ in range(shape[0])]
     return jnp.asarray(rows, jnp.int32)
+
+
+def shared_case(kind, name: str, **changes):
+    """The only case of a kind with a config, so that its programs are compiled once."""
+    key = kind, small_config(name, **changes)
+    if key not in SHARED:
+        SHARED[key] = kind(name, **changes)
+    return SHARED[key]
 
 
 class LanguageModelCase:

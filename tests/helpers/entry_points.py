@@ -18,6 +18,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PRELOADED = (  # takes seconds to import
+    *("experiment.train", "experiment.inference", "sweeps.study"),
+    *("matplotlib.pyplot", "optuna", "scipy.stats.qmc", "tensorflow_datasets"),
+)
 MODES = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2)  # of the standard streams
 
 
@@ -100,10 +104,11 @@ def _run_in_fork(path, argv, streams, cwd):
 
 def _serve(listener):
     import gc
+    import importlib
     import select
 
-    from experiment import train  # noqa: F401
-
+    for name in PRELOADED:
+        importlib.import_module(name)
     gc.freeze()  # collecting what all share would copy it into every fork
     gc.set_threshold(100_000)
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:

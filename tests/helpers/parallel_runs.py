@@ -47,6 +47,8 @@ LAYOUTS = {
     "data=2 x fsdp=2 x tensor=2": ("jit", 2, 2, 2),
     "pmap=8": ("pmap", 8, 1, 1),
 }
+# Of every architecture; the others mix no axes, and are for one of them.
+FEW = "one device", "data=2 x fsdp=2 x tensor=2", "pmap=8"
 OTHERS = {"data=4": ("jit", 4, 1, 1), "pmap=4": ("pmap", 4, 1, 1)}
 
 FAST = (
@@ -291,7 +293,9 @@ def main(which, folder):
     xl = FAST[1]
     float64, table = Case(*xl), {}
     for key in cases:
-        table[" ".join(key)] = compared(float64 if key == xl else Case(*key))
+        is_whole = key == xl or which == "all"
+        case = float64 if key == xl else Case(*key)
+        table[" ".join(key)] = compared(case, LAYOUTS if is_whole else FEW)
     found = {"equality": table, "resumed": resumed(float64, Path(folder, "float64"))}
     found["planned"] = [planned(float64, layout) for layout in LAYOUTS]
     dropout = Case(*xl, changes=(("dropout", 0.5),))

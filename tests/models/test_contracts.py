@@ -20,6 +20,7 @@ from helpers.architectures import (
     V,
     W,
     names,
+    shared_case,
     tokens,
 )
 from models import api
@@ -28,8 +29,8 @@ from models.registry import ARCHITECTURES
 CONTRACTS = (api.LanguageModel, api.Seq2Seq)
 NAMES = names()
 WITH_MEMORY = ("rnn", "transformer_xl")
-language_model = functools.cache(LanguageModelCase)
-seq2seq = functools.cache(Seq2SeqCase)
+language_model = functools.partial(shared_case, LanguageModelCase)
+seq2seq = functools.partial(shared_case, Seq2SeqCase)
 
 
 def shapes(tree):
@@ -217,7 +218,8 @@ class TestLanguageModel:
     @pytest.mark.parametrize("related", [True, False])
     def test_beams_are_independent_of_each_other(self, name, related):
         case, text = language_model(name), tokens((B, T))
-        context, state = case.start(text, jnp.ones((B, T), bool), case.carry(B))
+        carry = case.carry(B, memory_length=6)
+        context, state = case.start(text, jnp.ones((B, T), bool), carry, max_steps=4)
         wide = expand_beams(state, 3, related=related)
         choices = tokens((B, 6), seed=9).reshape(B, 2, 3)
         together = []
@@ -244,7 +246,7 @@ class TestLanguageModel:
         np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
     def test_evaluation_is_deterministic_and_training_is_not(self, name):
-        case = language_model(name, dropout=0.5)
+        case = language_model(name, dropout=0.5, layers=1)
         run = functools.partial(case.run, tokens((B, T)), case.carry(B))
         np.testing.assert_array_equal(run()[1], run()[1])
         one = run(train=True, dropout=jax.random.key(1))[1]
@@ -357,7 +359,7 @@ class TestSeq2Seq:
         check_reordered_beams(case, context, state)
 
     def test_training_applies_dropout_and_evaluation_does_not(self, name):
-        case = seq2seq(name, dropout=0.5)
+        case = seq2seq(name, dropout=0.5, layers=1)
         np.testing.assert_array_equal(case.run()[1], case.run()[1])
         one = case.run(train=True, rngs={"dropout": jax.random.key(1)})[1]
         two = case.run(train=True, rngs={"dropout": jax.random.key(2)})[1]

@@ -102,7 +102,7 @@ def objective(found):
 @functools.cache
 def training(key, dtype):
     """Loss with metrics and carry, and gradients."""
-    found = case(key, dtype)
+    found = case(key, dtype, layers=1)
     gradient = jax.jit(jax.value_and_grad(objective(found), has_aux=True))
     return gradient(found.variables)
 
@@ -145,12 +145,12 @@ def test_loss_and_gradients_are_close_to_those_in_float32(key):
         return np.sqrt(sum(float(jnp.vdot(x, x)) for x in jax.tree.leaves(tree)))
 
     assert length(difference) < 0.03 * length(exact)
-    assert types(after) == types(carry_of(case(key)))
+    assert types(after) == types(carry_of(case(key, layers=1)))
 
 
 @pytest.mark.parametrize("key", PLAIN)
 def test_generation_equals_one_pass_with_matrices_cast_once(key):
-    found = case(key)
+    found = case(key, layers=1)
     variables = cast_params(found.model, found.variables)
     if isinstance(found, Seq2SeqCase):
         carry, text = carry_of(found), found.target

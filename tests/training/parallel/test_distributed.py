@@ -6,12 +6,13 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from helpers.entry_points import ROOT, assert_refused, command, run
+from helpers.entry_points import ROOT, assert_refused, command, forked_python, run
 from tests.benchmarks.test_fault_injection import CONFIG
 from training.parallel.distributed import DistributedConfig, initialize
 from utils.errors import UserError
@@ -43,14 +44,15 @@ def flags_of(data, workdir, steps):
     )
 
 
-def begin(*flags):
+def begin(*flags, python=(sys.executable,)):
     """Two processes that are one run."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         meet = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
+    script = command("train.py", *flags)[1:]
     return [
         subprocess.Popen(
-            command("train.py", *flags, meet, "--num_processes=2", f"--process_id={i}"),
+            [*python, *script, meet, "--num_processes=2", f"--process_id={i}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
@@ -89,7 +91,8 @@ def assert_same(workdir, alone):
 
 def test_two_processes_are_one_run_that_the_first_tells_of(data, tmp_path, alone):
     flags = flags_of(data, tmp_path / "run", STEPS)
-    first, second = [end(process) for process in begin(*flags)]
+    forked = forked_python().split()
+    first, second = [end(process) for process in begin(*flags, python=forked)]
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert "step 8/8" in first[1]
     assert "step" not in second[1]

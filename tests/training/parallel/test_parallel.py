@@ -30,11 +30,14 @@ def found(tmp_path_factory):
     return runs("fast", tmp_path_factory.mktemp("runs"))
 
 
-def check_equality(table, cases):
-    """Loss, gradient norm, parameters and carry, each a share of its size."""
-    assert len(table) == cases
-    for case, layouts in table.items():
-        assert layouts.keys() == LAYOUTS
+def check_equality(table, *expected):
+    """Loss, gradient norm, parameters and carry, each a share of its size.
+
+    Args:
+      expected: layouts of every case.
+    """
+    for (case, layouts), names in zip(table.items(), expected, strict=True):
+        assert layouts.keys() == names
         for layout, quantities in layouts.items():
             assert quantities.keys() == {"loss", "norm", "parameters", "carry"}
             assert max(quantities.values()) < 1e-9, (case, layout, quantities)
@@ -42,12 +45,13 @@ def check_equality(table, cases):
 
 def test_ten_steps_are_the_same_on_every_mesh_and_under_pmap(found):
     # An architecture each, both tasks, both optimisers; all of them: below.
-    check_equality(found["equality"], 3)
+    few = {"data=2 x fsdp=2 x tensor=2", "pmap=8"}
+    check_equality(found["equality"], few, LAYOUTS, few)
 
 
 @pytest.mark.slow
 def test_they_are_for_every_architecture_task_and_optimizer(tmp_path):
-    check_equality(runs("all", tmp_path)["equality"], 12)
+    check_equality(runs("all", tmp_path)["equality"], *[LAYOUTS] * 12)
 
 
 def test_in_float32_they_are_close(found):
