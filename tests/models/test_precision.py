@@ -150,7 +150,7 @@ def test_loss_and_gradients_are_close_to_those_in_float32(key):
 
 @pytest.mark.parametrize("key", PLAIN)
 def test_generation_equals_one_pass_with_matrices_cast_once(key):
-    found = case(key, layers=1)
+    found = case(key)
     variables = cast_params(found.model, found.variables)
     if isinstance(found, Seq2SeqCase):
         carry, text = carry_of(found), found.target
