@@ -137,7 +137,8 @@ def _check_devices() -> None:
         names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")
         values = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
         chosen = ", ".join(values) or "JAX_PLATFORMS not set"
-        fail(f"JAX has no device with {chosen}: {error or 'none of these is visible'}")
+        reason = str(error) or "none of that kind is visible"
+        fail(f"JAX has no device with {chosen}: {reason}")
 
 
 def _parse(argv: list[str]) -> list[str]:

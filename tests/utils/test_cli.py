@@ -68,12 +68,16 @@ def test_output_to_a_full_disk_is_an_error_in_one_line():
     assert process.wait() == 2
 
 
-@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
-def test_jax_without_a_device_is_one_line_that_names_the_variable(platform):
+@pytest.mark.parametrize(
+    ("platform", "reason"),
+    [("cuda", "none of that kind is visible"), ("nonsense", "known backends")],
+)
+def test_jax_without_a_device_is_one_line_that_names_the_variable(platform, reason):
     choice = f"JAX_PLATFORMS={platform}"
     process = started(DEVICES, shell=f'{choice} exec "$@"')
     error = process.stderr.read().decode()
-    assert error.startswith(f"error: JAX has no device with {choice}")
+    assert error.startswith(f"error: JAX has no device with {choice}: ")
+    assert reason in error
     assert error.count("\n") == 1
     assert process.wait() == 2
 
