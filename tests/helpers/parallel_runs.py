@@ -276,12 +276,12 @@ def of_kernel():
     changes = ("dropout", 0.3), ("attention_dropout", 0.5)
     layouts = "one device", "data=2 x fsdp=2 x tensor=2"
 
-    def runs(kernel):
+    def runs(kernel, *layouts):
         keys = (*changes, ("attention_impl", kernel))
         case = Case(*FAST[1][:2], "sgd", dtype="float32", changes=keys)
         return [case.run(layout, 3) for layout in layouts]
 
-    (plain, _), found = runs("xla"), runs("pallas")
+    [plain], found = runs("xla", layouts[0]), runs("pallas", *layouts)
     return {
         layout: differences(run, plain)
         for layout, run in zip(layouts, found, strict=True)
