@@ -71,18 +71,26 @@ def test_loss_gradients_and_carry_equal_those_of_unrolled_layers(key):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", CASES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_program_does_not_grow_with_the_number_of_layers(key, dtype):
-    def count(**changes):
-        found = case(key, dtype=dtype, **changes)
-        gradient = jax.grad(objective(found), has_aux=True)
-        made = list(products(jax.make_jaxpr(gradient)(found.variables).jaxpr))
-        assert {v.aval.dtype for e in made for v in e.invars} == {jnp.dtype(dtype)}
-        return len(made)
+def num_products(key, dtype="float32", **changes):
+    """The number of matrix products of a gradient, all of them of a type."""
+    found = case(key, dtype=dtype, **changes)
+    gradient = jax.grad(objective(found), has_aux=True)
+    made = list(products(jax.make_jaxpr(gradient)(found.variables).jaxpr))
+    assert {v.aval.dtype for e in made for v in e.invars} == {jnp.dtype(dtype)}
+    return len(made)
 
-    two, three = (count(layers=layers, scan_layers=True) for layers in (2, 3))
-    assert two == three < count(layers=3, scan_layers=False)
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_program_does_not_grow_with_the_number_of_layers(key):
+    two, three = (
+        num_products(key, layers=layers, scan_layers=True) for layers in (2, 3)
+    )
+    assert two == three < num_products(key, layers=3, scan_layers=False)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_products_of_scanned_layers_are_in_bfloat16(key):
+    assert num_products(key, "bfloat16", scan_layers=True) > 5
 
 
 @pytest.mark.parametrize("key", ["memory", "translation"])
