@@ -85,6 +85,12 @@ def run_with_gradients(attention, name, dropout, dtype=jnp.float32):
     return output, gradients
 
 
+@functools.cache
+def expected_results(name, dropout, dtype=jnp.float32):
+    """Those of `xla_attention`."""
+    return run_with_gradients(xla_attention, name, dropout, dtype)
+
+
 @pytest.fixture(params=["blockwise", "pallas"])
 def attention(request, monkeypatch):
     """An implementation with tiles so small that the cases need several of them."""
@@ -101,7 +107,7 @@ def attention(request, monkeypatch):
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_and_gradients_equal_those_of_xla_attention(attention, name, dropout):
     ours = run_with_gradients(attention, name, dropout)
-    expected = run_with_gradients(xla_attention, name, dropout)
+    expected = expected_results(name, dropout)
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
     for one, other in pairs:
         assert np.abs(other).max() > 0
@@ -110,9 +116,9 @@ def test_outputs_and_gradients_equal_those_of_xla_attention(attention, name, dro
 
 @pytest.mark.parametrize("name", ["after a memory", "cross-attention"])
 def test_bfloat16_differs_from_float32_by_rounding_only(attention, name):
-    exact = run_with_gradients(xla_attention, name, 0.4)
-    for run in (attention, xla_attention):
-        ours = run_with_gradients(run, name, 0.4, jnp.bfloat16)
+    exact = expected_results(name, 0.4)
+    near = run_with_gradients(attention, name, 0.4, jnp.bfloat16)
+    for ours in (near, expected_results(name, 0.4, jnp.bfloat16)):
         pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True)
         for one, other in pairs:
             assert one.dtype == jnp.bfloat16
@@ -198,9 +204,8 @@ def test_a_model_calls_the_implementation_of_its_config(monkeypatch, name, kind)
             return original(*inputs)
 
         monkeypatch.setattr(module, function, recorded)
-        case = LanguageModelCase(
-            name, attention_impl=choice, dropout=0.2, attention_dropout=0.5
-        )
+        changes = {"attention_impl": choice, "layers": 1}
+        case = LanguageModelCase(name, **changes, dropout=0.2, attention_dropout=0.5)
         rng = jax.random.key(5)
         _, logits, _ = case.run(text, case.carry(2), train=True, dropout=rng)
         outputs.append(logits)
@@ -220,7 +225,7 @@ def test_cudnn_gets_padded_inputs_of_the_same_attention(monkeypatch, name):
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     ours = run_with_gradients(cudnn_attention, name, 0.0)
-    expected = run_with_gradients(xla_attention, name, 0.0)
+    expected = expected_results(name, 0.0)
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True)
     for one, other in pairs:
         np.testing.assert_allclose(one, other, atol=4e-6)
@@ -228,27 +233,30 @@ def test_cudnn_gets_padded_inputs_of_the_same_attention(monkeypatch, name):
         run_with_gradients(cudnn_attention, name, 0.5)
 
 
+@functools.cache
+def gradients_of_model(kind, option):
+    """Gradients of a Transformer-XL with dropout; layers are alike under remat."""
+    changes = {option: True, "layers": 1 if option == "remat" else 2}
+    rates = {"dropout": 0.2, "attention_dropout": 0.5}
+    case = LanguageModelCase("transformer_xl", attention_impl=kind, **changes, **rates)
+
+    def loss(variables):
+        inputs = tokens((2, T)), case.carry(2), variables
+        _, logits, _ = case.run(*inputs, train=True, dropout=jax.random.key(5))
+        return (logits**2).mean()
+
+    return jax.tree.leaves(jax.grad(loss)(case.variables))
+
+
 @pytest.mark.parametrize("option", ["remat", "scan_layers"])
 @pytest.mark.parametrize("kind", ["blockwise", "pallas"])
 def test_gradients_do_not_depend_on_remat_or_scan_layers(monkeypatch, kind, option):
     monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 2)
     monkeypatch.setitem(dispatch.SUPPORTED_DEVICES, "pallas", ("cpu",))
-    text, gradients = tokens((2, T)), []
-    for choice in ("xla", kind):
-        changes = {"attention_impl": choice, option: True, "attention_dropout": 0.5}
-        case = LanguageModelCase("transformer_xl", dropout=0.2, **changes)
-
-        def loss(variables, case=case):
-            rng = jax.random.key(5)
-            _, logits, _ = case.run(
-                text, case.carry(2), variables, train=True, dropout=rng
-            )
-            return (logits**2).mean()
-
-        gradients.append(jax.tree.leaves(jax.grad(loss)(case.variables)))
-    assert max(np.abs(leaf).max() for leaf in gradients[0]) > 0.1
-    for expected, found in zip(*gradients, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected = gradients_of_model("xla", option)
+    assert max(np.abs(leaf).max() for leaf in expected) > 0.1
+    for one, other in zip(gradients_of_model(kind, option), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_unsupported_devices_fall_back_to_xla():

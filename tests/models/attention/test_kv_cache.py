@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decoding.hypotheses import expand_beams, gather_beams
-from helpers.architectures import LanguageModelCase, Seq2SeqCase, tokens
+from helpers.architectures import LanguageModelCase, Seq2SeqCase, shared_case, tokens
 from models.attention.kv_cache import (
     FIRST_BLOCK_STEPS,
     active_block,
@@ -141,7 +141,7 @@ def test_slots_of_a_step_are_adjacent_in_the_cache(related):
 
 def start_after_memory(name, **changes):
     """A small language model, its carry, the context and the state of one beam."""
-    case = LanguageModelCase(name, **changes)
+    case = shared_case(LanguageModelCase, name, **changes)
     prompt = tokens((B, T))
     _, _, carry = case.run(prompt, case.carry(B))
     mask = jnp.ones((B, T), bool)
@@ -186,17 +186,17 @@ def test_reordered_beams_equal_one_pass_over_their_history(name, changes):
     case, carry, context, state = start_after_memory(name, **changes)
     state = expand_beams(state, N, related=True)
     rng = np.random.default_rng(0)
-    histories = jnp.zeros((B, N, 0), jnp.int32)
+    histories = jnp.zeros((B, N, STEPS), jnp.int32)  # later tokens do not matter
     first = FIRST_BLOCK_STEPS
     for step in range(STEPS):
         parents = jnp.asarray(rng.integers(N, size=(B, N)))
         token = tokens((B, N), seed=10 + step)
         state, histories = gather_beams((state, histories), parents)
-        histories = jnp.concatenate([histories, token[..., None]], axis=-1)
+        histories = histories.at[:, :, jnp.asarray(step)].set(token)
         state, logits = case.step(context, state, token)
         if step not in (first - 1, first, 2 * first, STEPS - 1):
             continue
         for beam in range(N):
             text = jnp.concatenate([tokens((B, T)), histories[:, beam]], axis=1)
             _, whole, _ = case.run(text, carry)
-            np.testing.assert_allclose(logits[:, beam], whole[:, -1], atol=1e-4)
+            np.testing.assert_allclose(logits[:, beam], whole[:, T + step], atol=1e-4)

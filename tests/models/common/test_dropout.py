@@ -127,7 +127,7 @@ def test_feed_forward_dropout_defaults_to_dropout(name):
     text, rng = tokens((2, 5)), jax.random.key(1)
 
     def trained(**rates):
-        case = LanguageModelCase(name, **rates)
+        case = LanguageModelCase(name, layers=1, **rates)
         return case.run(text, case.carry(2), train=True, dropout=rng)[1]
 
     default = trained(dropout=0.3)
@@ -140,7 +140,7 @@ def test_feed_forward_dropout_defaults_to_dropout(name):
 @pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
 def test_feed_forward_dropout_affects_inner_layers_only(name):
     rates = {"dropout": 1e-9, "feed_forward_dropout": 0.5}  # enabled, but drops nothing
-    case, text = LanguageModelCase(name, **rates), tokens((2, 5))
+    case, text = LanguageModelCase(name, layers=1, **rates), tokens((2, 5))
 
     def differs(variables):
         rng = jax.random.key(1)
