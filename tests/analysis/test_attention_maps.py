@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from analysis.attention import extract, render
 from analysis.attention.extract import (
@@ -18,6 +17,7 @@ from analysis.attention.extract import (
     cross_attention,
     sample_map,
 )
+from configs import base
 from data.tokenizers.symbols import ByteTokenizer, WordTokenizer
 from experiment.build import Experiment, get_architecture
 from experiment.restore import TrainedRun
@@ -68,12 +68,18 @@ def sample(source, hypothesis, reference="a"):
 
 def trained(path, name="rnn", samples=(), task=FakeTask):
     """A run that was just evaluated at step 7."""
-    cfg = ConfigDict({"model": {"name": name}})
+    cfg = base.get_config(name)
     model, variables = random_model(name)
     experiment = Experiment(cfg, task(), model, {})
     run = TrainedRun(RunDirectory(path), experiment, variables, (7,))
     run.directory.write_lines("samples/test-7.jsonl", list(samples))
     return run
+
+
+def test_a_long_source_is_cut_as_for_its_translation(tmp_path):
+    run = trained(tmp_path)
+    run.experiment.cfg.data.max_length = 3
+    assert sample_map(run, sample("a b c c", "a")).source == ["a", "b", "<eos>"]
 
 
 def num_layers(found):
