@@ -66,6 +66,7 @@ def trained(data_dir, tmp_path_factory):
     done = run("train.py", *flags)
     assert done.returncode == 0, done.stderr.decode()
     assert b"resuming at step" in done.stdout
+    assert b"warning" not in done.stderr.lower()  # of the libraries that restore
     return workdir, flags
 
 
@@ -104,6 +105,7 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     done = start("eval.py", f"--workdir={workdir}", "--split=test", "--checkpoint=last")
     assert done.returncode == 0, done.stderr.decode()
     assert b"nearest_neighbour" in done.stdout
+    assert b"warning" not in done.stderr.lower()
     card = json.loads((workdir / "eval" / "test-60.json").read_text())
     assert (card["split"], card["step"]) == ("test", 60)
     bleu = card["scores"]["bleu"]
