@@ -6,6 +6,7 @@ import re
 import select
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -97,6 +98,11 @@ def exit_with(main: Callable[[], int | None]) -> None:
                 "batch; train.py --plan estimates what they need"
             )
         _check_devices()
+        raise
+    except ValueError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"] == "jax._src.config":  # of a variable JAX_...
+            fail(str(error))
         raise
 
 

@@ -82,6 +82,15 @@ def test_jax_without_a_device_is_one_line_that_names_the_variable(platform, reas
     assert process.wait() == 2
 
 
+def test_a_variable_of_jax_with_an_invalid_value_is_named_in_one_line():
+    program = "def main():\n    import jax"
+    process = started(program, shell='JAX_ENABLE_X64=maybe exec "$@"')
+    error = process.stderr.read().decode()
+    assert error.startswith("error: ")
+    assert error.endswith("'maybe' for environment 'JAX_ENABLE_X64'\n")
+    assert process.wait() == 2
+
+
 def test_a_device_that_another_process_holds_is_told_in_its_words(monkeypatch, capsys):
     def devices():
         raise RuntimeError("The TPU is already in use by process 7")
