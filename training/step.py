@@ -1,6 +1,7 @@
 """The training step, a pure function of state, carry and batch."""
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -78,16 +79,14 @@ def make_step(
         new = apply_gradients(state, grads, optimizer, ema_decay)
         sums = jnp.stack([value for value, _ in metrics.values()])
         finite = jnp.isfinite(sums).all() & jnp.isfinite(grad_norm)
-        # What a step leaves alone may be inf: a lowest validation loss, before any.
-        finite &= is_finite(changed_leaves((new, new_carry), (state, carry)))
-        if axis_name is not None:  # each device has its own rows of the carry
-            finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name) > 0
+        finite, (new, new_carry) = select_finite(
+            finite, (new, new_carry), (state, carry), axis_name
+        )
         rate = learning_rate(schedule, state.opt_state, state.step)
         one = jnp.ones(())
         metrics |= {"gradient_norm": (grad_norm, one), "learning_rate": (rate, one)}
         metrics = tree_where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
         metrics["nonfinite_steps"] = (1 - finite.astype(jnp.float32), one)
-        new, new_carry = tree_where(finite, (new, new_carry), (state, carry))
         return new.replace(step=state.step + 1), new_carry, metrics
 
     return step
@@ -114,10 +113,30 @@ def is_finite(tree: PyTree) -> Bool[Array, ""]:
     return functools.reduce(operator.and_, finite, jnp.ones((), bool))
 
 
-def changed_leaves(new: PyTree, old: PyTree) -> list[Array]:
-    """Returns the leaves of `new` that are not the same objects as in `old`."""
-    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
-    return [leaf for leaf, before in pairs if leaf is not before]
+def select_finite(
+    condition: Bool[Array, ""], new: PyTree, old: PyTree, axis_name: str | None
+) -> tuple[Bool[Array, ""], PyTree]:
+    """Returns `new` where the condition holds and it is finite, otherwise `old`.
+
+    Leaves of `new` that are the same objects as in `old` need not be finite: a lowest
+    validation loss, which no step changes, is inf at first.
+
+    Args:
+      axis_name: mapped axis over which devices have different leaves.
+
+    Returns:
+      Whether it is `new`, on all devices, and the result.
+    """
+    leaves, structure = jax.tree.flatten(new)
+    before = jax.tree.leaves(old)
+    is_changed = [a is not b for a, b in zip(leaves, before, strict=True)]
+    # Without the barrier, the update would be compiled together with its check, and
+    # might be rounded in another way than without one.
+    leaves = jax.lax.optimization_barrier(tree_where(condition, leaves, before))
+    condition &= is_finite(list(itertools.compress(leaves, is_changed)))
+    if axis_name is not None:
+        condition = jax.lax.pmin(condition.astype(jnp.int32), axis_name) > 0
+    return condition, structure.unflatten(tree_where(condition, leaves, before))
 
 
 def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
