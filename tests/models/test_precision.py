@@ -124,9 +124,9 @@ def types(tree):
 def test_every_product_of_a_training_step_is_in_bfloat16(key):
     found = case(key, **({"dropout": 0.1} if key == "awd" else {}))
     gradient = jax.grad(objective(found), has_aux=True)
-    grads, (pairs, _) = jax.eval_shape(gradient, found.variables)
+    trace = jax.make_jaxpr(gradient, return_shape=True)
+    program, (grads, (pairs, _)) = trace(found.variables)
     assert {leaf.dtype for leaf in jax.tree.leaves((grads, pairs))} == {FLOAT32}
-    program = jax.make_jaxpr(gradient)(found.variables)
     made = list(products(program.jaxpr))
     assert len(made) > 5
     for product in made:

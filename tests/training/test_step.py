@@ -173,7 +173,7 @@ ROWS = 6
 
 def language_modeling(name):
     changes = {"activation_regularization": 0.5} if name == "rnn" else {}
-    case = LanguageModelCase(name, **changes)
+    case = LanguageModelCase(name, layers=1, **changes)
     random = np.random.default_rng(0)
     batch = {
         "tokens": random.integers(5, 20, (ROWS, 5)),
@@ -194,7 +194,7 @@ def language_modeling(name):
 
 
 def translation(name):
-    case = Seq2SeqCase(name)
+    case = Seq2SeqCase(name, layers=1)
     random = np.random.default_rng(0)
     lengths = random.integers(2, 6, ROWS)
     mask = np.arange(5) < lengths[:, None]
