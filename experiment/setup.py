@@ -53,7 +53,7 @@ class TrainingSetup:
         batches, steps = dataset.train_batches(), cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
-            check_range(f"epochs={cfg.epochs}: steps", steps)
+            check_range(f"epochs={cfg.epochs:g}: steps", steps)
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=cfg.model.width)
         partitioner = make_partitioner(
             cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices

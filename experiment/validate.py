@@ -8,6 +8,7 @@ keys of their own section.
 import math
 import re
 
+import jax
 from ml_collections import ConfigDict
 
 from data.dataset import Dataset
@@ -84,6 +85,8 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
     module = get_architecture(cfg.model.name)
     config = model_config(module.Config, cfg.model)
     evaluation_config(config, cfg.eval)
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise UserError("model.dtype='float64' needs JAX_ENABLE_X64=1 to be set")
     for key in ("label_smoothing", "z_loss"):
         if cfg[key] and getattr(config, "cutoffs", ()):
             raise UserError(

@@ -1,11 +1,13 @@
 """Odd values of every config key: refused in one line that names the key, or meant."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from configs import base
 from experiment import validate
+from experiment.setup import TrainingSetup
 from training.run_dir import flatten_config
 from utils.errors import UserError
 
@@ -65,3 +67,12 @@ def test_an_odd_value_is_refused_by_name_or_can_be_meant(model, key):
 def test_only_a_key_that_is_none_by_default_may_be_none(model, key):
     section, name = section_and_name(base.get_config(model), key)
     assert (refusal(model, key, None) is None) == (section[name] is None)
+
+
+def test_more_steps_than_devices_can_count_are_refused():
+    cfg = base.get_config()
+    cfg.epochs = 1e9
+    batches = SimpleNamespace(epoch_length=10)
+    dataset = SimpleNamespace(train_batches=lambda: batches)
+    with pytest.raises(UserError, match=r"epochs=1e\+09: steps=10000000000 must"):
+        TrainingSetup.from_experiment(SimpleNamespace(cfg=cfg), dataset)

@@ -173,6 +173,13 @@ def test_an_unknown_model_or_task_is_refused_with_the_known_ones():
             {"model.dtype": "half"},
             "Unknown model.dtype 'half'; choose one of",
         ),
+        ("rnn", {"model.dtype": "float64"}, "needs JAX_ENABLE_X64=1"),
+        (
+            "rnn",
+            {"grad_accum_steps": 33, "data.tokens_per_batch": 32},
+            "grad_accum_steps=33 must be at most data.tokens_per_batch=32",
+        ),
+        ("rnn", {"data.tokenizer": "words"}, "Unknown data.tokenizer 'words'; choose"),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(model, change, message):

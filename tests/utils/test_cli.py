@@ -103,6 +103,18 @@ def test_a_device_that_another_process_holds_is_told_in_its_words(monkeypatch, c
     assert "with JAX_PLATFORMS not set: The TPU is already in use" in error
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("9 bytes"), RuntimeError("RESOURCE_EXHAUSTED: 9 bytes")]
+)
+def test_a_lack_of_memory_is_one_line(error, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match="2"):
+        cli.exit_with(main)
+    assert capsys.readouterr().err.startswith("error: out of memory (")
+
+
 def test_an_error_of_a_program_that_has_devices_keeps_its_traceback():
     def main():
         raise RuntimeError("a mistake of ours")

@@ -73,3 +73,23 @@ def test_an_impossible_value_is_refused_before_anything_is_written(
         options.append("--space=configs/sweeps/seeds.py")
     assert_refused(run(script, *options), *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = (", "fails: SyntaxError: '(' was never closed (config.py"),
+        ("import no_such_module", "fails: ModuleNotFoundError: No module named"),
+        (
+            "from configs import base\n"
+            "def get_config():\n"
+            "    return base.get_config().update(steps='many')\n",
+            "fails: TypeError: Could not override field 'steps'",
+        ),
+        ("", "has no attribute 'get_config'"),
+    ],
+)
+def test_a_config_file_that_fails_is_told_in_one_line(source, message, tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text(source)
+    assert_refused(run("train.py", f"--config={file}", "--workdir=W"), message)
