@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.dataset import SIDES, Dataset, open_dataset
@@ -22,6 +23,7 @@ from experiment.restore import (
 )
 from experiment.setup import TrainingSetup, num_parameters
 from experiment.validate import check_corpus, device_warnings, validate_config
+from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, RunRecord, TrainLoop
 from training.metrics import TrainProgress
 from training.optim.on_validation import eval_params
@@ -101,20 +103,16 @@ def _train(
             print(line, file=sys.stderr)
 
     checkpoints = setup.open_checkpoints(directory)
-    restored = checkpoints.restore_newest(setup.checkpoint_state(state, carry))
-    if restored:
-        content, document = restored
-        state, carry = setup.from_checkpoint(content, carry)
-        progress = resumed_progress(setup, document)
-        if is_primary():
-            print(f"resuming at step {int(state.step)}")
-    else:
-        progress = TrainProgress()
-        if cfg.init_from and not origin:  # killed before its first checkpoint
-            state = init_from_run(open_run(cfg.init_from), state, cfg)
+    state, carry, progress = resume(setup, checkpoints, state, carry)
+    if not progress and cfg.init_from and not origin:  # killed before a checkpoint
+        state = init_from_run(open_run(cfg.init_from), state, cfg)
     first = int(state.step)
     record = setup.open_record(
-        directory, progress, checkpoints, step=first, silent=not is_primary()
+        directory,
+        progress or TrainProgress(),
+        checkpoints,
+        step=first,
+        silent=not is_primary(),
     )
     step = setup.compiled_step(state, carry)
     if profile:
@@ -223,6 +221,23 @@ def init_run_dir(
     documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
     directory.write_tokenizers(documents)
     directory.write_about(metadata)  # the last: makes it complete
+
+
+def resume(
+    setup: TrainingSetup, checkpoints: Checkpoints, state: TrainState, carry: PyTree
+) -> tuple[TrainState, PyTree, TrainProgress | None]:
+    """Returns state, carry and progress of the newest checkpoint.
+
+    Without a checkpoint state and carry are returned as they are, and no progress.
+    """
+    restored = checkpoints.restore_newest(setup.checkpoint_state(state, carry))
+    if restored is None:
+        return state, carry, None
+    content, document = restored
+    state, carry = setup.from_checkpoint(content, carry)
+    if is_primary():
+        print(f"resuming at step {int(state.step)}")
+    return state, carry, resumed_progress(setup, document)
 
 
 def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:
