@@ -1,7 +1,6 @@
 """The training step, a pure function of state, carry and batch."""
 
 import functools
-import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -79,9 +78,10 @@ def make_step(
         new = apply_gradients(state, grads, optimizer, ema_decay)
         sums = jnp.stack([value for value, _ in metrics.values()])
         finite = jnp.isfinite(sums).all() & jnp.isfinite(grad_norm)
-        finite, (new, new_carry) = select_finite(
-            finite, (new, new_carry), (state, carry), axis_name
-        )
+        finite &= is_finite(changed_leaves((new, new_carry), (state, carry)))
+        if axis_name is not None:  # devices have different rows of the carry
+            finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name) > 0
+        new, new_carry = tree_where(finite, (new, new_carry), (state, carry))
         rate = learning_rate(schedule, state.opt_state, state.step)
         one = jnp.ones(())
         metrics |= {"gradient_norm": (grad_norm, one), "learning_rate": (rate, one)}
@@ -103,6 +103,8 @@ def apply_gradients(
         grads, state.opt_state, state.params, step=state.step
     )
     params = optax.apply_updates(state.params, updates)
+    # Computed once, before what depends on them: whether they are finite.
+    params = jax.lax.optimization_barrier(params)
     ema = ema_update(state.ema, params, ema_decay) if ema_decay else state.ema
     return state.replace(params=params, opt_state=opt_state, ema=ema)
 
@@ -113,30 +115,13 @@ def is_finite(tree: PyTree) -> Bool[Array, ""]:
     return functools.reduce(operator.and_, finite, jnp.ones((), bool))
 
 
-def select_finite(
-    condition: Bool[Array, ""], new: PyTree, old: PyTree, axis_name: str | None
-) -> tuple[Bool[Array, ""], PyTree]:
-    """Returns `new` where the condition holds and it is finite, otherwise `old`.
+def changed_leaves(new: PyTree, old: PyTree) -> list[Array]:
+    """Returns the leaves of `new` that are not the same objects as in `old`.
 
-    Leaves of `new` that are the same objects as in `old` need not be finite: a lowest
-    validation loss, which no step changes, is inf at first.
-
-    Args:
-      axis_name: mapped axis over which devices have different leaves.
-
-    Returns:
-      Whether it is `new`, on all devices, and the result.
+    A leaf that no step changes may be inf: a lowest validation loss, before any.
     """
-    leaves, structure = jax.tree.flatten(new)
-    before = jax.tree.leaves(old)
-    is_changed = [a is not b for a, b in zip(leaves, before, strict=True)]
-    # Without the barrier, the update would be compiled together with its check, and
-    # might be rounded in another way than without one.
-    leaves = jax.lax.optimization_barrier(tree_where(condition, leaves, before))
-    condition &= is_finite(list(itertools.compress(leaves, is_changed)))
-    if axis_name is not None:
-        condition = jax.lax.pmin(condition.astype(jnp.int32), axis_name) > 0
-    return condition, structure.unflatten(tree_where(condition, leaves, before))
+    pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
+    return [leaf for leaf, before in pairs if leaf is not before]
 
 
 def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
