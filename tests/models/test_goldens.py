@@ -13,8 +13,8 @@ from helpers.golden_recurrent import compare_gru, compare_lstm
 from helpers.golden_transformer import compare_attention, compare_transformer
 from helpers.golden_transformer_xl import STARTS, case, compare_starts
 from models.attention import dot_product
-from models.common import masks
 from models.transformer import stack
+from models.transformer_xl import model as transformer_xl
 from models.transformer_xl.model import Memory
 
 COMPARISONS = {
@@ -55,8 +55,8 @@ def interleaved_waves(encoding, positions, width, *, interleaved):
 MISTAKES = {  # mistake: (golden file, module and name of the mistaken function)
     no_scale: ("transformer_xl", dot_product, "masked_exp"),
     shifted_by_one: ("transformer_xl", dot_product, "relative_shift"),
-    one_later_key: ("transformer_xl", masks, "causal_mask"),
-    one_earlier_key: ("transformer_xl_large", masks, "sliding_window_mask"),
+    one_later_key: ("transformer_xl", transformer_xl, "causal_mask"),
+    one_earlier_key: ("transformer_xl_large", transformer_xl, "sliding_window_mask"),
     interleaved_waves: ("transformer_xl", stack, "sinusoidal_encoding"),
 }
 

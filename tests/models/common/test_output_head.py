@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from models.common import blockwise_cross_entropy
 from models.common.blockwise_cross_entropy import blockwise_log_prob
@@ -84,7 +85,7 @@ def sizes(jaxpr):
     """Sizes of all arrays that a program computes, inner programs included."""
     for equation in jaxpr.eqns:
         yield from (int(np.prod(v.aval.shape)) for v in equation.outvars)
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from sizes(inner)
 
 

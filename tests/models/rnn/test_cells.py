@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from helpers.architectures import small_config
 from models.rnn.cells import CELLS, Readout, orthogonal_per_gate, zero_state
@@ -208,7 +209,7 @@ def decompositions(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "qr":
             yield equation.invars[0].aval.ndim
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from decompositions(inner)
 
 
