@@ -11,6 +11,7 @@ import re
 import jax
 from ml_collections import ConfigDict
 
+from configs import base
 from data.dataset import Dataset
 from data.tokenizers.build import KINDS
 from decoding.config import RANGES as DECODE_RANGES
@@ -140,10 +141,10 @@ def check_keys(cfg: ConfigDict) -> None:
       UserError: a number is out of range, a text cannot be encoded, or a key that must
         have a value is None.
     """
+    get_architecture(cfg.model.name)  # refuses an unknown name
+    defaults = flatten_config(base.get_config(cfg.model.name).to_dict())
     for key, value in flatten_config(cfg.to_dict()).items():
-        *section, name = key.split(".")
-        holder = cfg[section[0]] if section else cfg
-        if value is None and holder.get_type(name) is type(None):
+        if value is None and defaults.get(key) is not None:
             raise UserError(f"{key}=None must have a value; see configs/base.py")
         if isinstance(value, int | float):
             default = (0, MAX_SIZE) if key.startswith("model.") else ()

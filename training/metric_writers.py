@@ -146,7 +146,9 @@ def drop_events(folder: Path, last: dict[str, int], run_id: str) -> None:
     def is_stale(event, tag):
         return event.step > last.get(tag.partition("/")[0], -1)
 
-    for path in sorted(folder.glob(f"events.out.tfevents.*{run_id}*")):
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        if run_id not in path.name:
+            continue
         content = path.read_bytes()
         kept = b"".join(
             record

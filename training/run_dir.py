@@ -52,8 +52,8 @@ class RunDirectory:
     @property
     def run_id(self) -> str:
         """Random id of the run, which its checkpoints and event files have, too."""
-        about = self.read_json("about.json") if self.is_complete else {}
-        return about.get("run_id", "")
+        has_about = (self.path / "about.json").exists()
+        return self.read_json("about.json").get("run_id", "") if has_about else ""
 
     def check_config(self, config: dict) -> None:
         """Raises UserError where there is another run, or something else."""

@@ -123,7 +123,7 @@ def test_a_trial_logs_what_it_would_alone(whole, data_dir, tmp_path):
         assert list(alone) == list(together)
         np.testing.assert_allclose(*(list(r.values()) for r in (together, alone)), 1e-5)
     found = [
-        Checkpoints(w / "checkpoints").steps()
+        Checkpoints(w / "checkpoints", is_reader=True).steps()
         for w in (tmp_path / "alone", workdirs[0])
     ]
     assert found[0] == found[1]

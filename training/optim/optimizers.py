@@ -48,7 +48,7 @@ def make_optimizer(
       UserError: unknown name, a number out of range, or an invalid pattern.
     """
     for key, bounds in RANGES.items():
-        if isinstance(value := cfg[key], int | float):  # not traced
+        if isinstance(value := getattr(cfg, key), int | float):  # not traced
             check_range(f"optim.{key}", value, *bounds)
     check_pattern_syntax(cfg)
     schedule = make_schedule(cfg, steps, width)
