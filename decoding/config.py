@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from utils.errors import UserError
+from utils.ranges import check_range
 
 METHODS = {  # method: keys that only it reads
     "greedy": (),
@@ -116,9 +117,7 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
             f"Unknown decode.method {method!r}; choose one of {', '.join(METHODS)}"
         )
     for key, (low, high) in RANGES.items():
-        if not low <= options[key] <= high:
-            allowed = f"{low} or more" if high == math.inf else f"in {low} to {high}"
-            raise UserError(f"decode.{key}={options[key]} must be {allowed}")
+        check_range(f"decode.{key}", options[key], low, high)
     if not options.top_p:
         raise UserError("decode.top_p=0.0 must be above 0; 1 keeps all tokens")
     if options.temperature > MAX_TEMPERATURE:

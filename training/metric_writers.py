@@ -105,9 +105,8 @@ class TensorBoard:
         self.folder, self.local_folder = folder, folder
         if is_remote(folder):  # events are written locally and uploaded
             self.local_folder = Path(tempfile.mkdtemp(prefix="events-"))
-        suffix = (
-            f".{run_id}-{uuid.uuid4().hex[:8]}"  # names hold seconds, which may repeat
-        )
+        # Names of event files hold seconds, which may repeat.
+        suffix = f".{run_id}-{uuid.uuid4().hex[:8]}"
         # Not SummaryWriter: its `flush` does not wait for its queue.
         self.writer = EventsWriter(str(self.local_folder / "events"), suffix)
 

@@ -103,7 +103,7 @@ def apply_gradients(
         grads, state.opt_state, state.params, step=state.step
     )
     params = optax.apply_updates(state.params, updates)
-    # Computed once, before what depends on them: whether they are finite.
+    # So that XLA computes them once, both to check them and to keep them.
     params = jax.lax.optimization_barrier(params)
     ema = ema_update(state.ema, params, ema_decay) if ema_decay else state.ema
     return state.replace(params=params, opt_state=opt_state, ema=ema)
