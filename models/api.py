@@ -1,8 +1,9 @@
 """Base classes of the architectures, and the legend of array shapes.
 
 An architecture (`models/registry.py`) is a module with `Config`, `LanguageModel` and
-`Seq2Seq`, subclasses of those below, whose docstrings are the contract.
-`tests/models/test_contracts.py` checks each of them.
+`Seq2Seq`, subclasses of those below, whose docstrings are the contract, and a module
+with its `Encoder`. `tests/models/test_contracts.py` and `test_encoders.py` check each
+of them.
 
 Shapes, in annotations and in einsums:
 
@@ -173,6 +174,39 @@ class LanguageModel(Model):
 
         Args:
           max_steps: maximum number of generated tokens.
+        """
+        raise NotImplementedError
+
+
+class Encoder(Model):
+    """Model of a whole text that reads it in both directions, without an output head.
+
+    The heads of `models/heads` are for its hidden states. A carry, if there is one, is
+    a memory of the segments before, so that a document can be longer than a segment.
+    """
+
+    vocab_size: int
+
+    @property
+    def hidden_width(self) -> int:
+        """Width of the hidden states (D)."""
+        return self.config.width
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        carry: PyTree,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "B T D"], PyTree]:
+        """Returns the hidden states of a text and the next carry.
+
+        Args:
+          segment_ids: 0 in a text or the first of a pair of texts, 1 in the second.
+          mask: False at padding, which is on the right. The hidden states of padding
+            are finite and arbitrary; those of tokens do not depend on it.
         """
         raise NotImplementedError
 
