@@ -36,7 +36,7 @@ class Experiment:
         """Returns shapes of all parameters, with the names of their axes."""
         variables = jax.eval_shape(
             lambda batch: self.task.init(self.model, jax.random.key(0), batch),
-            example_batch(self.cfg),
+            self.task.example_batch(self.cfg),
         )
         return variables["params"]
 
@@ -56,17 +56,11 @@ def build_experiment(
       UserError: a name is unknown, a key does not fit, or the vocabulary is too
         small for the search.
     """
-    keys = ("label_smoothing", "z_loss", "loss_fraction")
-    task = get_task_class(cfg.task)(
-        tokenizers,
-        document_order=cfg.data.document_order,
-        **{key: cfg[key] for key in keys},
-        **({"languages": languages} if languages else {}),
-    )
+    task = get_task_class(cfg.task).from_config(cfg, tokenizers, languages)
     module = get_architecture(cfg.model.name)
     model = task.make_model(module, model_config(module.Config, cfg.model))
-    output = "target" if "target" in tokenizers else "text"
-    check_decode(cfg.decode, tokenizers[output].vocab_size)
+    if task.generates_text:
+        check_decode(cfg.decode, getattr(task, task.output_tokenizer).vocab_size)
     return Experiment(cfg, task, model, tokenizers)
 
 
@@ -87,23 +81,14 @@ def _lookup(registry: dict[str, str], name: str, key: str):
     return importlib.import_module(registry[name])
 
 
+def open_dataset(cfg: ConfigDict, tokenizers: dict[str, Tokenizer] | None = None):
+    """Opens the dataset of a config's task; see `tasks.base.Task.open_dataset`."""
+    return get_task_class(cfg.task).open_dataset(cfg, tokenizers)
+
+
 def is_language_modeling(cfg: ConfigDict) -> bool:
     """Whether batches are segments of running text rather than sentence pairs."""
-    return get_task_class(cfg.task).corpus_kind == "text"
-
-
-def example_batch(cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a small batch, from which parameters are initialized."""
-
-    def array(length, dtype="int32"):
-        return jax.ShapeDtypeStruct((2, length), dtype)
-
-    if is_language_modeling(cfg):
-        length = cfg.data.segment_length
-        return {"tokens": array(length), "labels": array(length)}
-    source = {"source": array(9), "source_mask": array(9, "bool")}
-    target = {"target_in": array(7), "target_mask": array(7, "bool")}
-    return source | target | {"labels": array(7)}
+    return get_task_class(cfg.task).model_class == "LanguageModel"
 
 
 def model_config(schema: type, cfg: ConfigDict):

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from data.tokenizers.build import dump_tokenizer
-from decoding.config import max_source_length
 from decoding.ensemble import Ensemble, ensemble_variables
 from experiment.build import Experiment
-from experiment.restore import TrainedRun, evaluation_inputs, open_run
-from tasks.baselines import MAX_TRAINING_PAIRS, trivial_baselines
+from experiment.restore import TrainedRun, open_run
 from training.profiling.environment import commit
 from training.run_dir import RunDirectory, describe_differences
 from utils.errors import UserError
@@ -84,12 +82,10 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path | None]:
     warning, where the run directory cannot be written.
     """
     experiment = run.experiment
+    task, model, cfg = experiment.task, experiment.evaluation_model, experiment.cfg
     dataset = run.open_dataset()
-    batches, inputs = evaluation_inputs(experiment, dataset, split)
-    model, cfg = experiment.evaluation_model, experiment.cfg
-    card = experiment.task.evaluate(
-        model, run.variables, batches, cfg, **inputs, intervals=True
-    )
+    batches, inputs = task.evaluation_inputs(experiment, dataset, split)
+    card = task.evaluate(model, run.variables, batches, cfg, **inputs, intervals=True)
     artifacts = {key: card.pop(key, []) for key in ("samples", "references", "blocks")}
     card["protocol"] |= {
         "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
@@ -97,20 +93,9 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path | None]:
         "commit": commit(),
         "config": f"{cfg.task}, {cfg.model.name} on {cfg.data.name}",
     }
-    baselines = {"unigram": {"loss": dataset.unigram_loss(split)}}
-    if dataset.is_parallel:
-        limit = max_source_length(cfg)
-        if truncated := dataset.truncated(split, limit):
-            card["protocol"]["truncated"] = {**truncated, "max_length": limit}
-        is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
-        train_texts = dataset.texts("train") if is_small else []
-        baselines |= trivial_baselines(
-            train_texts,
-            inputs["texts"],
-            experiment.task.languages[1],
-            experiment.task.normalize_source,
-            experiment.task.normalize_reference,
-        )
+    if truncated := task.truncated(dataset, split, cfg):
+        card["protocol"]["truncated"] = truncated
+    baselines = task.baselines(dataset, split, **inputs)
     card = {"split": split, "step": run.step, **card, "baselines": baselines}
     warn_if_overwriting(run, split, card)
     try:

@@ -8,17 +8,20 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from configs import base
-from data.dataset import SIDES, Dataset, open_dataset
+from data.dataset import Dataset
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import parse_tokenizer
-from decoding.config import max_source_length
-from experiment.build import Experiment, build_experiment
+from experiment.build import Experiment, build_experiment, open_dataset
 from experiment.validate import check_values
-from tasks.base import check_windows
 from training.checkpoint import Checkpoints
 from training.optim.param_groups import named_leaves
 from training.run_dir import RunDirectory
 from utils.errors import UserError
+
+SIDES = (  # of an example, each with a vocabulary
+    *({"text"}, {"source", "target"}),
+    *({"text", "label"}, {"text", "tag"}, {"text", "tag", "label"}),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class TrainedRun:
 
     def open_dataset(self) -> Dataset:
         """Opens the corpus; UserError unless the run was trained on it."""
-        dataset = open_dataset(self.experiment.cfg.data, self.experiment.tokenizers)
+        dataset = open_dataset(self.experiment.cfg, self.experiment.tokenizers)
         check_data(self.directory, dataset)
         return dataset
 
@@ -124,7 +127,7 @@ def read_config(directory: RunDirectory) -> ConfigDict:
 def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
     """Returns the tokenizers by side; a joint vocabulary is one object."""
     documents = directory.read_tokenizers()
-    if set(documents) not in map(set, SIDES.values()):
+    if set(documents) not in SIDES:
         raise UserError(
             f"{directory.path}/tokenizer is damaged: it has the vocabularies "
             f"{', '.join(documents) or '(none)'}, and not all that a run needs"
@@ -145,28 +148,3 @@ def check_data(directory: RunDirectory, dataset: Dataset) -> None:
             f"hashes {before['hashes']}, and here is version "
             f"{dataset.corpus.version} with hashes {dataset.hashes}"
         )
-
-
-def evaluation_inputs(experiment: Experiment, dataset: Dataset, split: str):
-    """Returns the batches of a split, and the task's other inputs as keywords.
-
-    Raises:
-      UserError: windows are asked for, and the model has a carry, or segments longer
-        than those of training need too much memory.
-    """
-    cfg = experiment.cfg.eval
-    batches = dataset.evaluation_batches(
-        split,
-        batch_size=cfg.batch_size,
-        length=cfg.segment_length,
-        window=cfg.window,
-        stride=cfg.stride,
-        max_length=max_source_length(experiment.cfg),
-    )
-    if not dataset.is_parallel:
-        model = experiment.evaluation_model
-        check_windows(model, batches)
-        if (cfg.segment_length or cfg.window or 0) > experiment.cfg.data.segment_length:
-            params = nn.meta.unbox(experiment.parameters())
-            experiment.task.check_memory(model, {"params": params}, batches)
-    return batches, {"texts": dataset.texts(split)} if dataset.is_parallel else {}

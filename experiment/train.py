@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from data.dataset import SIDES, Dataset, open_dataset
+from data.dataset import Dataset
 from data.tokenizers.build import dump_tokenizer
-from experiment.build import build_experiment, get_task_class
+from experiment.build import build_experiment, get_task_class, open_dataset
 from experiment.restore import (
     TrainedRun,
     check_data,
-    evaluation_inputs,
     open_run,
     read_tokenizers,
 )
@@ -152,17 +151,17 @@ def prepare_dataset(
 ) -> Dataset:
     """Opens the dataset with the tokenizers of a run that resumes, or of its origin."""
     if directory.is_complete:
-        return open_dataset(cfg.data, read_tokenizers(directory))
+        return open_dataset(cfg, read_tokenizers(directory))
     if origin is None or cfg.data.vocabulary:
-        return open_dataset(cfg.data)
-    tokenizers = origin.experiment.tokenizers
-    if set(SIDES[get_task_class(cfg.task).corpus_kind]) != set(tokenizers):
+        return open_dataset(cfg)
+    tokenizers, sides = origin.experiment.tokenizers, get_task_class(cfg.task).sides
+    if not set(sides) <= set(tokenizers):
         raise UserError(
             f"init_from={cfg.init_from!r} has vocabularies for "
             f"{', '.join(tokenizers)}, and task={cfg.task!r} needs others: set "
             "data.vocabulary"
         )
-    return open_dataset(cfg.data, tokenizers)
+    return open_dataset(cfg, {side: tokenizers[side] for side in sides})
 
 
 def make_setup(
@@ -253,13 +252,13 @@ def make_validate(
 ) -> Callable[[TrainState, threading.Event], dict[str, float]]:
     """Returns (state, stopped) -> scores of the validation split, by name."""
     experiment = setup.experiment
-    batches, inputs = evaluation_inputs(experiment, dataset, "validation")
-    model = experiment.evaluation_model
+    task, model = experiment.task, experiment.evaluation_model
+    batches, inputs = task.evaluation_inputs(experiment, dataset, "validation")
 
     def validate(state: TrainState, stopped: threading.Event) -> dict[str, float]:
         params = fully_replicated(eval_params(state))
         with setup.partitioner.evaluation():
-            card = experiment.task.evaluate(
+            card = task.evaluate(
                 model,
                 {"params": params},
                 InterruptibleBatches(batches, stopped),

@@ -20,7 +20,6 @@ from experiment.build import (
     evaluation_config,
     get_architecture,
     get_task_class,
-    is_language_modeling,
     model_config,
 )
 from models.attention.dispatch import is_supported
@@ -76,7 +75,8 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
       UserError: a key has an impossible value, or keys do not fit each other.
     """
     check_values(cfg)
-    by_rows = is_language_modeling(cfg) or cfg.data.document_order
+    task = get_task_class(cfg.task)
+    by_rows = task.model_class != "Seq2Seq" or cfg.data.document_order
     size = "batch_size" if by_rows else "tokens_per_batch"
     if cfg.grad_accum_steps > cfg.data[size]:
         raise UserError(
@@ -94,7 +94,8 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
                 f"{key}={cfg[key]}: an adaptive softmax (model.cutoffs) does not "
                 "support it; set it to 0"
             )
-    check_decode(cfg.decode)
+    if task.generates_text:
+        check_decode(cfg.decode)
     make_optimizer(cfg.optim, cfg.steps)
     if has_devices:
         make_partitioner(cfg.parallel)
@@ -103,7 +104,7 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
 def check_values(cfg: ConfigDict) -> None:
     """Checks ranges, patterns and combinations, for which no model is needed."""
     check_keys(cfg)
-    task, is_text = get_task_class(cfg.task), is_language_modeling(cfg)
+    task = get_task_class(cfg.task)
     if not cfg.loss_fraction:
         raise UserError("loss_fraction=0.0 leaves no token to train on; 1 trains all")
     if cfg.data.tokenizer not in KINDS:
@@ -111,7 +112,7 @@ def check_values(cfg: ConfigDict) -> None:
             f"Unknown data.tokenizer {cfg.data.tokenizer!r}; choose one of "
             f"{', '.join(KINDS)}"
         )
-    if cfg.eval.window and not is_text:
+    if cfg.eval.window and task.model_class != "LanguageModel":
         raise UserError(
             f"eval.window={cfg.eval.window} is for task='language_modeling' only"
         )
@@ -120,11 +121,7 @@ def check_values(cfg: ConfigDict) -> None:
             f"eval.stride={cfg.eval.stride} needs eval.window, the window that it moves"
         )
     check_range("eval.stride", cfg.eval.stride or 1, 1, cfg.eval.window or math.inf)
-    if cfg.data.document_order and is_text:
-        raise UserError(
-            "data.document_order=True is for translation; language models carry "
-            "their memory from segment to segment anyway"
-        )
+    task.check_config(cfg)
     check_pattern("init_params_pattern", cfg.init_params_pattern)
     metrics = task.metric_directions
     if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
@@ -179,7 +176,7 @@ def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
       UserError: it does not.
     """
     wanted = get_task_class(cfg.task).corpus_kind
-    if dataset.corpus.kind != wanted:
+    if wanted and dataset.corpus.kind != wanted:
         raise UserError(
             f"task={cfg.task!r} needs a corpus of kind {wanted!r}; "
             f"{cfg.data.name} is of kind {dataset.corpus.kind!r}"

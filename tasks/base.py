@@ -4,7 +4,7 @@ import abc
 import copy
 import functools
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Num, PyTree
 from ml_collections import ConfigDict
 
+from data.dataset import open_dataset
 from decoding.config import DecodingConfig
 from utils.errors import UserError
 from utils.memory import bounded_jit
@@ -21,6 +22,10 @@ from utils.memory import bounded_jit
 TASKS = {
     "language_modeling": "tasks.language_modeling",
     "translation": "tasks.translation",
+    "masked_language_modeling": "tasks.understanding.masked_language_modeling",
+    "classification": "tasks.understanding.classification",
+    "tagging": "tasks.understanding.tagging",
+    "relation_extraction": "tasks.understanding.relation_extraction",
 }
 
 # Keys of a model's config that a score card's protocol records.
@@ -33,30 +38,78 @@ ScoredText = tuple[str, float]  # an output and the score that the search ranked
 class Task(abc.ABC):
     """Contract of a task: how to train, evaluate and use a model.
 
-    A task is created from the tokenizers by side and the keyword arguments
-    `label_smoothing`, `z_loss`, `loss_fraction`, `document_order` and, for parallel
-    text, `languages`. It holds no parameters: each method takes the model, its
-    variables and its carry (state between consecutive batches) as arguments.
+    A task holds no parameters: each method takes the model, its variables and its
+    carry (state between consecutive batches) as arguments.
 
     Concrete methods suit every model of token likelihoods.
 
     Attributes:
-      model_class: name of the class that an architecture's module defines for it.
+      model_class: name of the class that an architecture defines for it.
       output_tokenizer: name of the attribute with the tokenizer of its outputs.
-      corpus_kind: kind of corpus that it reads.
+      generates_text: whether outputs are texts, found by the search of `cfg.decode`.
+      corpus_kind: kind of corpus that it reads; None: any with the named columns.
+      sides: sides of an example that have a vocabulary of text.
       metric_directions: "min" or "max" for each metric of an evaluation.
       selection_metric: validation metric that selects checkpoints by default.
     """
 
-    model_class: ClassVar[Literal["LanguageModel", "Seq2Seq"]]
+    model_class: ClassVar[Literal["LanguageModel", "Seq2Seq", "Encoder"]]
     output_tokenizer: ClassVar[Literal["tokenizer", "target"]]
-    corpus_kind: ClassVar[Literal["text", "parallel"]]
+    generates_text: ClassVar[bool] = True
+    corpus_kind: ClassVar[Literal["text", "parallel"] | None]
+    sides: ClassVar[tuple[str, ...]]
     metric_directions: ClassVar[dict[str, Literal["min", "max"]]]
     selection_metric: ClassVar[str]
 
     def __init__(self, label_smoothing: float, z_loss: float):
         self.label_smoothing = label_smoothing
         self.z_loss = z_loss
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(
+        cls, cfg: ConfigDict, tokenizers: dict, languages: tuple[str, ...] = ()
+    ) -> "Task":
+        """Creates the task of an experiment's config.
+
+        Args:
+          tokenizers: tokenizers and label vocabularies by side.
+          languages: languages of a parallel corpus, source first.
+        """
+
+    @classmethod
+    def check_config(cls, cfg: ConfigDict) -> None:
+        """Raises UserError for keys that do not fit the task or each other."""
+        del cfg
+
+    @classmethod
+    def open_dataset(cls, cfg: ConfigDict, tokenizers: dict | None = None):
+        """Opens the corpus `cfg.data.name` with its tokenizers, or those of a run."""
+        return open_dataset(cfg.data, tokenizers)
+
+    @classmethod
+    @abc.abstractmethod
+    def example_batch(cls, cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes of a small batch, from which parameters are made."""
+
+    @abc.abstractmethod
+    def evaluation_inputs(self, experiment, dataset, split: str) -> tuple[Any, dict]:
+        """Returns the batches of a split, and the other inputs of `evaluate`.
+
+        Args:
+          experiment: the `experiment.build.Experiment` that is evaluated.
+
+        Raises:
+          UserError: a key of `cfg.eval` does not fit the model or the split.
+        """
+
+    def baselines(self, dataset, split: str, **inputs) -> dict[str, dict]:
+        """Returns scores of trivial systems on a split, by the system's name."""
+        return {"unigram": {"loss": dataset.unigram_loss(split)}}
+
+    def truncated(self, dataset, split: str, cfg: ConfigDict) -> dict:
+        """Returns the number of texts of a split that are cut, and their limit."""
+        return {}
 
     def with_token_ids(self) -> "Task":
         """Returns this task with token ids in place of the text of its outputs."""

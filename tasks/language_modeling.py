@@ -51,6 +51,7 @@ class Task(base.Task):
     model_class = "LanguageModel"
     output_tokenizer = "tokenizer"
     corpus_kind = "text"
+    sides = ("text",)
     selection_metric = "loss"
     metric_directions: ClassVar[dict[str, str]] = dict.fromkeys(
         (
@@ -71,11 +72,47 @@ class Task(base.Task):
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         loss_fraction: float = 1.0,
-        **_,
     ):
         super().__init__(label_smoothing, z_loss)
         self.tokenizer = tokenizers["text"]
         self.loss_fraction = loss_fraction
+
+    @classmethod
+    def from_config(cls, cfg, tokenizers, languages=()):
+        del languages
+        keys = ("label_smoothing", "z_loss", "loss_fraction")
+        return cls(tokenizers, **{key: cfg[key] for key in keys})
+
+    @classmethod
+    def check_config(cls, cfg):
+        if cfg.data.document_order:
+            raise UserError(
+                "data.document_order=True is for translation and masked language "
+                "modeling; language models carry their memory from segment to segment "
+                "anyway"
+            )
+
+    @classmethod
+    def example_batch(cls, cfg):
+        tokens = jax.ShapeDtypeStruct((2, cfg.data.segment_length), "int32")
+        return {"tokens": tokens, "labels": tokens}
+
+    def evaluation_inputs(self, experiment, dataset, split):
+        cfg = experiment.cfg
+        batches = dataset.evaluation_batches(
+            split,
+            batch_size=cfg.eval.batch_size,
+            length=cfg.eval.segment_length,
+            window=cfg.eval.window,
+            stride=cfg.eval.stride,
+        )
+        model = experiment.evaluation_model
+        check_windows(model, batches)
+        length = cfg.eval.segment_length or cfg.eval.window or 0
+        if length > cfg.data.segment_length:
+            params = nn.meta.unbox(experiment.parameters())
+            self.check_memory(model, {"params": params}, batches)
+        return batches, {}
 
     def make_model(self, module, config) -> nn.Module:
         return module.LanguageModel(config, self.tokenizer.vocab_size)

@@ -29,6 +29,7 @@ from decoding.config import (
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from tasks import base
 from tasks.base import MEMORY_KEYS, ScoredText, cast_params, token_losses
+from tasks.baselines import MAX_TRAINING_PAIRS, trivial_baselines
 from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
 from utils.errors import UserError
@@ -47,6 +48,7 @@ class Task(base.Task):
     model_class = "Seq2Seq"
     output_tokenizer = "target"
     corpus_kind = "parallel"
+    sides = ("source", "target")
     selection_metric = "bleu"
     metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("bleu", "chrf", "exact_match"), "max"),
@@ -72,6 +74,28 @@ class Task(base.Task):
         self.languages = languages
         self.document_order = document_order
 
+    @classmethod
+    def from_config(cls, cfg, tokenizers, languages=()):
+        return cls(
+            tokenizers,
+            label_smoothing=cfg.label_smoothing,
+            z_loss=cfg.z_loss,
+            loss_fraction=cfg.loss_fraction,
+            document_order=cfg.data.document_order,
+            **({"languages": languages} if languages else {}),
+        )
+
+    @classmethod
+    def example_batch(cls, cfg):
+        source, target = (2, 9), (2, 7)
+        return {
+            "source": jax.ShapeDtypeStruct(source, "int32"),
+            "source_mask": jax.ShapeDtypeStruct(source, "bool"),
+            "target_in": jax.ShapeDtypeStruct(target, "int32"),
+            "target_mask": jax.ShapeDtypeStruct(target, "bool"),
+            "labels": jax.ShapeDtypeStruct(target, "int32"),
+        }
+
     def make_model(self, module, config) -> nn.Module:
         return module.Seq2Seq(
             config,
@@ -90,6 +114,29 @@ class Task(base.Task):
         """Returns the initial carry; without document order it has no memory."""
         length = memory_length if self.document_order else 0
         return model.initial_carry(batch_size, train=train, memory_length=length)
+
+    def evaluation_inputs(self, experiment, dataset, split):
+        cfg = experiment.cfg
+        batches = dataset.evaluation_batches(
+            split, batch_size=cfg.eval.batch_size, max_length=max_source_length(cfg)
+        )
+        return batches, {"texts": dataset.texts(split)}
+
+    def truncated(self, dataset, split, cfg):
+        limit = max_source_length(cfg)
+        counts = dataset.truncated(split, limit)
+        return {**counts, "max_length": limit} if counts else {}
+
+    def baselines(self, dataset, split, *, texts):
+        is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
+        trivial = trivial_baselines(
+            dataset.texts("train") if is_small else [],
+            texts,
+            self.languages[1],
+            self.normalize_source,
+            self.normalize_reference,
+        )
+        return super().baselines(dataset, split) | trivial
 
     def evaluate(
         self,

@@ -43,7 +43,7 @@ ALLOWED = {
     "decoding": (),
     "configs": (),
     "search spaces": ("sweeps",),
-    "tasks": ("decoding",),
+    "tasks": ("data", "decoding", "models"),
     "experiment": ("configs", "data", "decoding", "models", "tasks", "training"),
     "sweeps": ("experiment", "tasks", "training"),
     "analysis": PACKAGES,

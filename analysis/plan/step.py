@@ -122,7 +122,7 @@ class StepSpec:
 def batch_shapes(cfg: ConfigDict, batch_size: int, length: int) -> Batch:
     """Returns the shapes of a batch's arrays."""
     whole, array = (batch_size, length), jax.ShapeDtypeStruct
-    tokens = build.example_batch(cfg).items()
+    tokens = build.get_task_class(cfg.task).example_batch(cfg).items()
     return {
         **{name: array(whole, example.dtype) for name, example in tokens},
         "weights": array(whole, "float32"),

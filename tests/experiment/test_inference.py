@@ -9,7 +9,7 @@ import sacrebleu
 from configs import parallel_text, plain_text
 from experiment import train
 from experiment.inference import evaluate
-from experiment.restore import evaluation_inputs, open_run
+from experiment.restore import open_run
 from training.loop import ExitStatus
 from utils import cli, memory
 from utils.errors import UserError
@@ -79,7 +79,7 @@ def test_predicting_the_sources_of_a_split_gives_its_score(copier, limit, capsys
 def test_batches_of_an_evaluation_are_bounded(copier):
     run = open_run(copier / "run", "last")
     dataset = train.prepare_dataset(run.experiment.cfg, run.directory)
-    batches, _ = evaluation_inputs(run.experiment, dataset, "test")
+    batches, _ = run.experiment.task.evaluation_inputs(run.experiment, dataset, "test")
     tokens = [size * max(widths) for size, *widths in batches.shapes]
     assert max(tokens) <= run.experiment.cfg.data.tokens_per_batch
     assert max(max(widths) for _, *widths in batches.shapes) == MAX_LENGTH

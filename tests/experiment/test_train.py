@@ -315,14 +315,13 @@ def test_a_validation_knows_the_devices_that_the_state_lies_on():
         return {"scores": {"axes": {"value": axes}}}
 
     cfg = base.get_config("rnn")
-    task = types.SimpleNamespace(evaluate=evaluate)
+    task = types.SimpleNamespace(
+        evaluate=evaluate, evaluation_inputs=lambda *_: ([], {})
+    )
     made = build.build_experiment(cfg, dummy_tokenizers(cfg))
     made = dataclasses.replace(made, task=task)
-    dataset = types.SimpleNamespace(
-        evaluation_batches=lambda *_, **__: [], is_parallel=False
-    )
     partitioner = make_partitioner(cfg.parallel)
     training = setup.TrainingSetup(made, partitioner, None, None, None, 1)
     state = make_state({}, make_optimizer(cfg.optim, 1)[0])
-    found = train.make_validate(training, dataset)(state, lambda: False)
+    found = train.make_validate(training, None)(state, lambda: False)
     assert found == {"axes": ("data", "fsdp", "tensor")}

@@ -9,7 +9,7 @@ import numpy as np
 from data.corpora.text import python_stdlib
 from data.corpora.translation import cldr
 from data.dataset import open_dataset
-from experiment import build, restore, setup
+from experiment import build, setup
 
 WIDTH = {
     "rnn": {"width": 64, "embedding_width": 64, "attention_width": 32},
@@ -87,7 +87,7 @@ class ShortRun:
 
     def loss(self, change=lambda batch: batch, most=40):
         """Mean loss over batches of the validation split, each changed."""
-        batches, _ = restore.evaluation_inputs(
+        batches, _ = self.experiment.task.evaluation_inputs(
             self.experiment, self.dataset, "validation"
         )
         rows = getattr(batches, "batch_size", 1)
