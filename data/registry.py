@@ -34,6 +34,7 @@ CORPORA = {
     "text8": "data.corpora.text.enwik8",
     "wikitext103": "data.corpora.text.wikitext",
     "wikitext2": "data.corpora.text.wikitext",
+    "labeled_text": "data.corpora.understanding.labeled_text",
 }
 
 

@@ -302,6 +302,10 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         columns = [self.read(paths, files.whole) for paths in files.columns.values()]
         for key, texts in enumerate(zip(*columns, strict=False)):
             yield key, missing | dict(zip(files.columns, texts, strict=True))
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raises UserError if a file changed since its content was hashed."""
         if fingerprint(self.builder_config.layout) != self.builder_config.fingerprint:
             raise UserError(f"{self.name}'s files changed while they were read")
 

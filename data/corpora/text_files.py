@@ -15,7 +15,7 @@ from typing import BinaryIO
 from xml.sax.saxutils import unescape
 
 from utils.errors import UserError
-from utils.text_files import decode
+from utils.text_files import decode, decode_lines
 
 OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open}
 DAMAGED = (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
@@ -71,6 +71,12 @@ def read_lines(path: Path) -> Iterator[str]:
             yield decode(str(path), line, number).removesuffix("\n")
     if not number:
         raise UserError(f"{path} is empty: fetch it again")
+
+
+def read_numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    r"""Yields (number, line) of a text, without a BOM and "\n" or "\r\n" at ends."""
+    with explain_damage(path), open_unpacked(path) as file:
+        yield from enumerate(decode_lines(str(path), file), 1)
 
 
 def read_segments(path: Path) -> Iterator[str]:

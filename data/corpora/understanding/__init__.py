@@ -1,0 +1,1 @@
+"""Builders of labelled, tagged and segmented texts."""
