@@ -1,0 +1,1 @@
+"""Tasks of language understanding, with their scores and baselines."""
