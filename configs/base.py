@@ -129,6 +129,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     _add_run(cfg)
     _add_decode(cfg)
     _add_eval(cfg)
+    _add_understanding(cfg)
     return cfg.lock()
 
 
@@ -159,7 +160,8 @@ def _add_data(cfg: ConfigDict) -> None:
     cfg.data.vocab_size = 8000
     cfg.data.min_count = 1  # word tokenizer: rarer words become <unk>
     cfg.data.joint_vocab = True  # translation: one vocabulary for source and target
-    cfg.data.max_length = 128  # longer training pairs are dropped; in tokens
+    # in tokens: longer training pairs are dropped, longer labelled texts are cut
+    cfg.data.max_length = 128
     cfg.data.min_length = 1  # training pairs with a shorter side are dropped; in tokens
     # training pairs with a larger length ratio are dropped; 0: none
     cfg.data.max_ratio = 0.0
@@ -169,11 +171,19 @@ def _add_data(cfg: ConfigDict) -> None:
     cfg.data.bpe_dropout_copies = 4  # number of segmentations, used in turn by epochs
     # translation: batch size x longest side, over all devices
     cfg.data.tokens_per_batch = 4096
-    cfg.data.buckets = 8  # translation: number of batch shapes, hence of compilations
+    cfg.data.buckets = 8  # number of batch shapes, hence of compilations
     # translation: batch_size documents in parallel, in order
     cfg.data.document_order = False
-    cfg.data.batch_size = 32  # text, documents: parallel streams, over all devices
+    # text, documents: parallel streams; labelled texts: examples; over all devices
+    cfg.data.batch_size = 32
     cfg.data.segment_length = 128  # text: tokens per stream and step
+    # columns of a table of labelled texts; None: there is none
+    cfg.data.text_column = placeholder(str)  # the text, or the words of tagged text
+    cfg.data.pair_column = placeholder(str)  # second text of a pair
+    cfg.data.label_column = placeholder(str)  # class, grade or intent of a text
+    cfg.data.tag_column = placeholder(str)  # IOB2 tags of the words
+    # labels that only evaluation has: "error", or "count" each as a wrong answer
+    cfg.data.unseen_labels = "error"
 
 
 def _add_optim(cfg: ConfigDict) -> None:
@@ -273,3 +283,22 @@ def _add_eval(cfg: ConfigDict) -> None:
     cfg.eval.memory_length = placeholder(int)  # None: model.memory_length
     cfg.eval.same_length = placeholder(bool)  # None: model.same_length
     cfg.eval.clamp_length = placeholder(int)  # None: model.clamp_length
+
+
+def _add_understanding(cfg: ConfigDict) -> None:
+    """Adds the keys of language understanding: labels, tags and masked tokens."""
+    cfg.head = ConfigDict()
+    # vector of a text: "cls" (its first token), "mean", "max" or "attention"
+    cfg.head.pooling = "cls"
+    cfg.head.crf = False  # tagging: conditional random field over the tags
+    # loss of a class: "none" (all the same) or "balanced" (by inverse frequency)
+    cfg.head.class_weights = "none"
+    cfg.head.regression = False  # labels are grades, predicted by least squares
+    # rate before the output layer; None: model.dropout
+    cfg.head.dropout = placeholder(float)
+
+    cfg.mlm = ConfigDict()  # masked language modeling (Devlin et al. 2019, section 3.1)
+    cfg.mlm.probability = 0.15  # fraction of tokens that are predicted
+    cfg.mlm.whole_word = False  # choose all tokens of a word together
+    # pairs of texts, half of which are not consecutive, and their classification
+    cfg.mlm.next_sentence = False

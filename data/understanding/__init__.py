@@ -1,0 +1,1 @@
+"""Labelled texts and documents as batches for encoders."""

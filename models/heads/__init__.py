@@ -1,0 +1,1 @@
+"""Heads of encoders: what a task adds to the hidden states of a text."""
