@@ -16,6 +16,7 @@ STACK = {
     "activation": "relu",  # "relu", "gelu", or a gated "reglu", "geglu", "swiglu"
     "norm": "post",  # layer normalisation: "post" (as published) or "pre"
     "final_norm": True,  # with norm="pre": one more normalisation after the last layer
+    "norm_epsilon": 1e-5,  # added to the variance in layer normalisation; BERT: 1e-12
     # size of a learned position table; later positions share the last row
     "max_positions": 1024,
     "max_distance": 16,  # clipping distance of position_encoding="shaw"

@@ -100,13 +100,15 @@ class ResidualBlock(nn.Module):
 
     Attributes:
       norm: "pre" or "post".
+      epsilon: that of the normalisation.
     """
 
     norm: str
     dropout: Scalar
+    epsilon: float = 1e-5
 
     def setup(self):
-        self.layer_norm = LayerNorm()
+        self.layer_norm = LayerNorm(self.epsilon)
         self.drop = Dropout(self.dropout)
 
     def preprocess(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:

@@ -26,10 +26,12 @@ class SingleHeadAttention(nn.Module):
     Attributes:
       remat: whether the backward pass recomputes the score, so that the additive
         score's hidden layer [B, T, S, A] is not stored.
+      query_width: width of queries, for the bilinear score; None: model.width.
     """
 
     config: Config
     remat: bool = False
+    query_width: int | None = None
 
     def setup(self):
         config, axes = self.config, ("embed", "gates")
@@ -40,7 +42,7 @@ class SingleHeadAttention(nn.Module):
             options["kernel_init"] = config.init.score
             self.score = Dense((1,), ("gates", None), **options)
         elif config.score == "bilinear":
-            self.key = Dense((config.width,), axes, **options)
+            self.key = Dense((self.query_width or config.width,), axes, **options)
 
     def project_keys(self, states: Float[Array, "B S E"]) -> Float[Array, "B S A"]:
         """Projects the keys for all queries."""

@@ -72,10 +72,11 @@ class TransformerBlock(nn.Module):
             untie_biases=config.untie_biases and config.position_encoding == "relative",
             dtype=config.compute_dtype,
         )
-        self.self_attention_residual = ResidualBlock(config.norm, config.dropout)
+        residual = config.norm, config.dropout, config.norm_epsilon
+        self.self_attention_residual = ResidualBlock(*residual)
         if self.cross:
             self.cross_attention = MultiHeadAttention(**attention)
-            self.cross_attention_residual = ResidualBlock(config.norm, config.dropout)
+            self.cross_attention_residual = ResidualBlock(*residual)
         self.feed_forward = FeedForward(
             config.width,
             config.feed_forward,
@@ -83,7 +84,7 @@ class TransformerBlock(nn.Module):
             config.activation,
             config.kernel_init,
         )
-        self.feed_forward_residual = ResidualBlock(config.norm, config.dropout)
+        self.feed_forward_residual = ResidualBlock(*residual)
         if config.position_encoding == "learned_per_layer":
             self.position_embedding = Embedding(
                 config.max_positions, config.width, normal(0.02)

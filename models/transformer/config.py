@@ -21,6 +21,7 @@ class Config(ModelConfig):
     activation: str
     norm: str
     final_norm: bool
+    norm_epsilon: float
     position_encoding: str
     max_positions: int
     max_distance: int

@@ -67,7 +67,7 @@ class Stack(nn.Module):
             self.biases = make_relative_biases(self, init, shape)
         self.drop = Dropout(config.dropout)
         if config.norm == "pre" and config.final_norm:
-            self.final_norm = LayerNorm()
+            self.final_norm = LayerNorm(config.norm_epsilon)
 
     def __call__(
         self,

@@ -11,7 +11,7 @@ import numpy as np
 from analysis.plan.step import parameter_shapes
 from configs import base
 from experiment import build
-from models.registry import ARCHITECTURES
+from models.registry import ARCHITECTURES, ENCODERS
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, V, W = 2, 5, 7, 29, 31
@@ -180,3 +180,47 @@ class Seq2SeqCase:
     _apply, _compiled = LanguageModelCase._apply, LanguageModelCase._compiled
     step = LanguageModelCase.step
     _step = LanguageModelCase._step
+
+
+class EncoderCase:
+    """An encoder of texts, its variables, and calls as plain functions."""
+
+    def __init__(self, name: str, **changes):
+        module = importlib.import_module(ENCODERS[name])
+        self.model = module.Encoder(small_config(name, **changes), V)
+        self.carry = functools.partial(self.model.initial_carry, train=False)
+        self.text = tokens((B, S), V, seed=2)
+        self.segment_ids = jnp.asarray(jnp.arange(S) > 2, jnp.int32)[None].repeat(B, 0)
+        self.mask = jnp.arange(S) < jnp.asarray([[S], [S - 3]])
+        self.init = functools.partial(
+            nn.init(lambda model, *inputs: model(*inputs, train=False), self.model),
+            jax.random.key(0),
+        )
+        self.variables = random_parameters(self.init, *self.inputs(), self.carry(B))
+
+    def inputs(self, **changes):
+        """Returns the inputs of the model except for the carry."""
+        names = ("text", "segment_ids", "mask")
+        return tuple(changes.get(name, getattr(self, name)) for name in names)
+
+    def run(self, carry=None, variables=None, *, train=False, rngs=None, **changes):
+        """Hidden states and the next carry."""
+        carry = self.carry(B, memory_length=0) if carry is None else carry
+        inputs = self.inputs(**changes)
+        return self._run(variables or self.variables, inputs, carry, train, rngs)
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _run(self, variables, inputs, carry, train, rngs):
+        return self.model.apply(variables, *inputs, carry, train=train, rngs=rngs)
+
+    def loss(self, carry):
+        """Function of parameters whose gradient every state of a token enters."""
+        shape = B, S, self.model.hidden_width
+        weights = jnp.asarray(np.random.default_rng(3).normal(size=shape))
+        weights *= self.mask[..., None]
+
+        def loss(params):
+            hidden, _ = self.run(carry, {"params": params}, train=True)
+            return (hidden.astype(jnp.float32) * weights).sum()
+
+        return loss

@@ -1,0 +1,59 @@
+"""Tests of the attention of the recurrent encoder."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers.architectures import (
+    B,
+    EncoderCase,
+    S,
+    V,
+    random_parameters,
+    shared_case,
+    small_config,
+)
+from models.rnn import encoder as rnn
+
+encoder = functools.partial(shared_case, EncoderCase)
+
+
+@pytest.mark.parametrize("entries", [1, 3 * B * S * 14])  # one and three queries
+def test_blocks_of_queries_give_the_same_states_weights_and_gradients(
+    entries, monkeypatch
+):
+    found = encoder("rnn")
+    hidden, _ = found.run()
+    apply = functools.partial(found.model.apply, train=False, mutable="intermediates")
+    weights = apply(found.variables, *found.inputs(), ())[1]
+    gradients = jax.grad(found.loss(()))(found.variables["params"])
+    monkeypatch.setattr(rnn, "MAX_SCORE_ENTRIES", entries)
+    blocks = EncoderCase("rnn")
+    blocks.variables = found.variables
+    np.testing.assert_allclose(blocks.run()[0], hidden, atol=1e-6)
+    found_weights = apply(found.variables, *found.inputs(), ())[1]
+    theirs = jax.grad(blocks.loss(()))(found.variables["params"])
+    for ours, other in ((weights, found_weights), (gradients, theirs)):
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-5), ours, other
+        )
+
+
+def test_a_long_text_does_not_store_the_hidden_layer_of_the_score():
+    config = small_config("rnn", attention_width=256)
+    model = rnn.Encoder(config, V)
+    length, batch_size = 512, 16
+    text = jax.ShapeDtypeStruct((batch_size, length), jnp.int32)
+    mask = jax.ShapeDtypeStruct((batch_size, length), bool)
+    inputs = text, text, mask, ()
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    variables = random_parameters(init, *inputs)
+
+    def loss(variables, *inputs):
+        return model.apply(variables, *inputs, train=True)[0].sum()
+
+    program = jax.jit(jax.grad(loss)).lower(variables, *inputs).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2**29
