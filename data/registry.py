@@ -34,7 +34,9 @@ CORPORA = {
     "text8": "data.corpora.text.enwik8",
     "wikitext103": "data.corpora.text.wikitext",
     "wikitext2": "data.corpora.text.wikitext",
+    "document_text": "data.corpora.understanding.document_text",
     "labeled_text": "data.corpora.understanding.labeled_text",
+    "tagged_text": "data.corpora.understanding.tagged_text",
 }
 
 

@@ -73,8 +73,7 @@ class LocalTable(local_files.LocalText, skip_registration=True):
         for path in dict.fromkeys(paths):
             found: dict[str, bool] = {}
             for row in cls.read_rows(path, config):
-                if not found:
-                    found = {n: isinstance(value, list) for n, value in row.items()}
+                found |= {name: isinstance(row[name], list) for name in row}
             if not found:
                 raise UserError(f"{path} is empty: it holds no example")
             first = first or path
