@@ -150,14 +150,15 @@ def _add_data(cfg: ConfigDict) -> None:
     cfg.data.reverse = False
     # Moses normalisation and tokenisation, undone in output
     cfg.data.moses_tokenize = False
-    cfg.data.lowercase = False  # lower-case all text
+    # lower-case all text; wordpiece: without accents
+    cfg.data.lowercase = False
     # translation: start each source with a tag such as <2de>
     cfg.data.target_tag = False
-    # "sentencepiece" (BPE), "unigram", "word", "char" or "byte"
+    # "sentencepiece" (BPE), "unigram", "wordpiece" (BERT), "word", "char" or "byte"
     cfg.data.tokenizer = "sentencepiece"
     # vocabulary file, instead of learning a vocabulary
     cfg.data.vocabulary = placeholder(str)
-    # largest vocabulary; word and SentencePiece tokenizers only
+    # largest vocabulary; word, wordpiece and SentencePiece tokenizers only
     cfg.data.vocab_size = 8000
     cfg.data.min_count = 1  # word tokenizer: rarer words become <unk>
     cfg.data.joint_vocab = True  # translation: one vocabulary for source and target

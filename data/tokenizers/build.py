@@ -25,6 +25,7 @@ from data.tokenizers.symbols import (
     ListTokenizer,
     WordTokenizer,
 )
+from data.tokenizers.wordpiece import WordPieceTokenizer
 from utils.errors import UserError
 from utils.text_files import read_lines
 
@@ -39,6 +40,7 @@ KINDS = {
     "char": CharTokenizer,
     "sentencepiece": SentencePieceTokenizer,
     "unigram": UnigramTokenizer,
+    "wordpiece": WordPieceTokenizer,
 }
 
 
@@ -75,10 +77,15 @@ def make_normalizers(
     if cfg.target_tag and not corpus.languages:
         raise UserError(f"data.target_tag=True: {corpus.name} has no target language")
     tags = [language_tag(languages[-1]) if cfg.target_tag else "", ""]
+    strips = cfg.lowercase and cfg.tokenizer == WordPieceTokenizer.kind
     return [
-        Normalizer(language or "en", cfg.moses_tokenize, cfg.lowercase, tag)
-        if cfg.moses_tokenize
-        else Normalizer(lowercase=cfg.lowercase, tag=tag)
+        Normalizer(
+            (language or "en") if cfg.moses_tokenize else "",
+            cfg.moses_tokenize,
+            cfg.lowercase,
+            tag,
+            strip_accents=strips,
+        )
         for language, tag in zip(languages, tags, strict=False)
     ]
 
@@ -189,9 +196,9 @@ def read_vocabulary(kind: str, path: Path) -> Tokenizer:
     if kind in ("sentencepiece", "unigram"):
         return _read_sentencepiece(kind, path)
     if issubclass(KINDS.get(kind, Tokenizer), ListTokenizer):
-        tokens = dict.fromkeys(read_lines("data.vocabulary", path))
-        words = [token for token in tokens if token and token not in SPECIAL]
-        return KINDS[kind]([*SPECIAL, *words])
+        return KINDS[kind].from_tokens(
+            filter(None, read_lines("data.vocabulary", path))
+        )
     raise UserError(f"data.vocabulary={path}: data.tokenizer={kind!r} takes no file")
 
 
@@ -215,6 +222,8 @@ def dump_tokenizer(tokenizer: Tokenizer) -> str:
     content = {"kind": tokenizer.kind, **tokenizer.to_dict()}
     if tokenizer.normalizer != IDENTITY:
         content["normal"] = dataclasses.asdict(tokenizer.normalizer)
+        if not tokenizer.normalizer.strip_accents:
+            del content["normal"]["strip_accents"]
     if tokenizer.tags:
         content["tags"] = list(tokenizer.tags)
     return json.dumps(content, ensure_ascii=False)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import unicodedata
 
 from utils.languages import primary_language
 
@@ -19,12 +20,15 @@ class Normalizer:
       moses: normalize punctuation and separate it from words; `undo` reverts it.
       lowercase: convert to lower case, which `undo` cannot revert.
       tag: the tag put before texts that have none.
+      strip_accents: remove combining marks, which `undo` cannot revert.
     """
 
     language: str = ""
     moses: bool = False
     lowercase: bool = False
     tag: str = ""
+    # Not in the keys of stored vocabularies: the tokenizer's kind implies it.
+    strip_accents: bool = dataclasses.field(default=False, repr=False)
 
     def apply(self, text: str) -> str:
         """Returns the normalized text, which the tokenizer encodes."""
@@ -36,6 +40,8 @@ class Normalizer:
             text = tokenize(normalize(text), return_str=True, escape=False)
         if self.lowercase:
             text = text.lower()
+        if self.strip_accents and not text.isascii():
+            text = strip_accents(text)
         return f"{tag} {text}" if tag else text
 
     def undo(self, text: str) -> str:
@@ -52,6 +58,12 @@ class Normalizer:
 
 
 IDENTITY = Normalizer()
+
+
+def strip_accents(text: str) -> str:
+    """Decomposes characters (NFD) and removes combining marks, as BERT does."""
+    decomposed = unicodedata.normalize("NFD", text)
+    return "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
 
 
 def language_tag(language: str) -> str:

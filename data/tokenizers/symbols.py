@@ -76,6 +76,11 @@ class ListTokenizer(Tokenizer):
         return cls([*SPECIAL, *known[: vocab_size - len(SPECIAL)]])
 
     @classmethod
+    def from_tokens(cls, tokens: Iterable[str]):
+        """Makes a vocabulary of tokens, after the special ones and without repeats."""
+        return cls(list(dict.fromkeys([*SPECIAL, *tokens])))
+
+    @classmethod
     def load(cls, content: dict):
         return cls(content["symbols"])
 

@@ -20,6 +20,7 @@ LONG = "".join(
     )
 )
 SIZES = {"byte": 260, "char": 60, "word": 20, "sentencepiece": 60, "unigram": 43}
+SIZES["wordpiece"] = 60
 
 
 @functools.cache

@@ -72,7 +72,7 @@ def test_a_vocabulary_keeps_the_most_frequent():
 
 def test_an_unknown_kind_and_a_size_without_room_are_refused():
     with pytest.raises(UserError, match="byte, word, char, sentencepiece"):
-        train_tokenizer("wordpiece", TEXTS, 99, 1)
+        train_tokenizer("syllable", TEXTS, 99, 1)
     with pytest.raises(UserError, match="vocab_size=3"):
         train_tokenizer("word", TEXTS, 3, 1)
     with pytest.raises(UserError, match="vocab_size=9"):

@@ -43,7 +43,8 @@ def texts() -> tuple[str, ...]:
 def trained(kind: str, line_breaks: bool = True):
     kept = [text for text in texts() if line_breaks or "\n" not in text]
     alphabet = len(set("".join(kept)))
-    size = {"word": 10_000, "char": 10_000}.get(kind, alphabet + 8)
+    size = dict.fromkeys(("word", "char", "wordpiece"), 10_000)
+    size = size.get(kind, alphabet + 8)
     return train_tokenizer(kind, kept, size, 1)
 
 
