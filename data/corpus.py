@@ -43,7 +43,7 @@ class Corpus:
     Attributes:
       name: name with its config, such as "multi30k/en-de".
       version: version of the builder that prepared it.
-      kind: "parallel" or "text".
+      kind: "parallel", "text", or "table" of named columns.
       languages: languages of a parallel corpus, source first.
       splits: number of examples of each split.
       fields: fields of a stored example, in the order of `read`.
@@ -83,13 +83,60 @@ class Corpus:
         """Yields examples `start` to `stop`, as (source, target) or (text,)."""
         return self._read_fields(split, self.fields, start, stop)
 
-    def _read_fields(self, split: str, fields, start: int = 0, stop: int | None = None):
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns of an example."""
+        return tuple(self.builder.info.features)
+
+    def label_names(self, column: str) -> list[str] | None:
+        """Returns the classes that the corpus declares for a column, if it does."""
+        feature = self.builder.info.features[column]
+        feature = getattr(feature, "feature", feature)  # of a sequence
+        return getattr(feature, "names", None)
+
+    def read_columns(
+        self, split: str, columns: tuple[str, ...], start: int = 0, stop=None
+    ) -> Iterator[tuple[str | list[str], ...]]:
+        """Yields columns of examples: texts, or lists of texts for sequences.
+
+        Class labels are read as names, and numbers as text.
+        """
+        self.check_split(split)
+        source = self.builder.as_data_source(split)
+        names = [self.label_names(column) for column in columns]
+        indices = range(len(source))[start:stop]
+        for block in range(0, len(indices), BLOCK_EXAMPLES):
+            chosen = list(indices[block : block + BLOCK_EXAMPLES])
+            for example in source.__getitems__(chosen):
+                yield tuple(
+                    _as_text(example[column], known)
+                    for column, known in zip(columns, names, strict=True)
+                )
+
+    def check_split(self, split: str) -> None:
+        """Raises UserError for a split that the corpus lacks."""
         if split not in self.splits:
             raise UserError(
                 f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}"
             )
+
+    def _read_fields(self, split: str, fields, start: int = 0, stop: int | None = None):
+        self.check_split(split)
         source = self.builder.as_data_source(split)
         return _read_examples(source, fields, range(len(source))[start:stop])
+
+
+def _as_text(value, names: list[str] | None) -> str | list[str]:
+    """Returns a stored value as text; a sequence as a list of texts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode()
+    if np.ndim(value):
+        return [_as_text(one, names) for one in value]
+    if names is None:
+        return f"{value}"
+    return names[int(value)] if value >= 0 else ""  # -1: TFDS has no label
 
 
 def _read_examples(source, fields, indices: range) -> Iterator[tuple[str, ...]]:
@@ -129,7 +176,11 @@ def sample_evenly(
 
 
 def open_corpus(
-    name: str, data_dir: epath.PathLike, source_dir: str | None = None
+    name: str,
+    data_dir: epath.PathLike,
+    source_dir: str | None = None,
+    *,
+    tables: bool = False,
 ) -> Corpus:
     """Opens a corpus, after preparing it if needed.
 
@@ -138,6 +189,7 @@ def open_corpus(
       source_dir: folder with the published files, instead of a download; not used
         once the corpus is prepared. Corpora of a user's own files follow the content of
         this folder; without it, they are opened as last prepared.
+      tables: whether the corpus may be a table of any columns.
 
     Raises:
       UserError: the name is unknown, or the corpus cannot be prepared or read.
@@ -148,7 +200,13 @@ def open_corpus(
             config = _local_files_config(name, data_dir, source_dir)
         builder = _make_builder(name, data_dir, config)
         languages = _find_languages(builder)
-        fields = languages or (_find_text_field(builder),)
+        text = () if languages else _find_text_field(builder)
+        if not (languages or text or tables):
+            raise UserError(
+                f"{registry.full_name(builder)} is neither a parallel corpus nor a "
+                f"text: its examples have {', '.join(builder.info.features)}, which "
+                "task='classification' and others may read"
+            )
         prepared = Path(builder.data_path)
         if not builder.is_prepared():
             if prepared.exists() or not ensure_local(prepared):
@@ -159,10 +217,10 @@ def open_corpus(
     return Corpus(
         name=registry.full_name(builder),
         version=str(builder.version),
-        kind="parallel" if languages else "text",
+        kind="parallel" if languages else "text" if text else "table",
         languages=languages,
         splits={name: s.num_examples for name, s in builder.info.splits.items()},
-        fields=fields,
+        fields=languages or text or tuple(builder.info.features),
         builder=builder,
     )
 
@@ -245,15 +303,15 @@ def _find_languages(builder) -> tuple[str, ...]:
     return tuple(sorted(builder.info.features.languages, key=config.find))
 
 
-def _find_text_field(builder) -> str:
+def _find_text_field(builder) -> tuple[str, ...]:
+    """Returns the field of a text; () for a table of columns."""
     features = builder.info.features
     texts = [n for n in features if isinstance(features[n], tfds.features.Text)]
+    if getattr(builder, "kind", None) == "table":
+        return ()
     if "text" in texts or len(texts) == 1:
-        return "text" if "text" in texts else texts[0]
-    raise UserError(
-        f"{registry.full_name(builder)} is neither a parallel corpus nor a text: its "
-        f"examples have {', '.join(features)}"
-    )
+        return ("text",) if "text" in texts else (texts[0],)
+    return ()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.batching.base import Batch, TrainBatches
-from data.batching.buckets import BatchPlan
+from data.batching.buckets import BatchPlan, Bucket
 from data.batching.shuffle import Permutation
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import BOS, PAD
@@ -43,6 +43,13 @@ class BucketedBatches(TrainBatches):
         return self.plan.buckets[self._locate(k)[1]].batch_size
 
     def partial_batch(self, k, rows):
+        bucket, indices = self.select(k)
+        indices, widths = indices[rows], (bucket.source, bucket.target)
+        reset = np.ones(len(indices), bool)
+        return pair_batch(self.source, self.target, indices, widths, reset)
+
+    def select(self, k: int) -> tuple[Bucket, np.ndarray]:
+        """Returns the bucket of batch k and the indices of its rows; -1: padding."""
         epoch, number, first = self._locate(k)
         bucket = self.plan.buckets[number]
         start = first * bucket.batch_size
@@ -53,9 +60,7 @@ class BucketedBatches(TrainBatches):
             positions = order[positions]
         indices = np.full(bucket.batch_size, -1)
         indices[: len(positions)] = bucket.members[positions]
-        indices, widths = indices[rows], (bucket.source, bucket.target)
-        reset = np.ones(len(indices), bool)
-        return pair_batch(self.source, self.target, indices, widths, reset)
+        return bucket, indices
 
     def _locate(self, k: int) -> tuple[int, int, int]:
         """Returns the epoch of batch k, its bucket's number, and its index there."""

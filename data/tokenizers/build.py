@@ -31,6 +31,7 @@ from utils.text_files import read_lines
 
 FORMAT = 3  # increment it when a setting changes its meaning
 MAX_SEARCHED = 2**26  # characters of a split in which lossy ones are counted
+LABELS = "labels"  # kind of a label vocabulary
 JOINT = "joint"  # the side of a vocabulary shared by source and target
 
 # From the value of `data.tokenizer` to the class.
@@ -232,6 +233,10 @@ def dump_tokenizer(tokenizer: Tokenizer) -> str:
 def parse_tokenizer(document: str) -> Tokenizer:
     """Restores a tokenizer from `dump_tokenizer`."""
     content = json.loads(document)
+    if content["kind"] == LABELS:
+        from data.understanding.labels import Labels
+
+        return Labels.load(content)
     tokenizer = KINDS[content["kind"]].load(content)
     normalizer = Normalizer(**content.get("normal", {}))
     return tokenizer.with_tags(content.get("tags", ())).with_normalizer(normalizer)

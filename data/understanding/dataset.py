@@ -1,0 +1,200 @@
+"""A table of labelled texts ready for one experiment: tokens, labels and batches."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from data.corpus import TRAIN, Corpus, open_corpus
+from data.storage import local_root, short_hash
+from data.token_cache import TokenizedSplit, open_token_cache
+from data.tokenizers.base import Tokenizer
+from data.tokenizers.build import dump_tokenizer, find_tokenizers
+from data.understanding.batches import LabeledBatches, Texts
+from data.understanding.labels import Labels, parse_grades
+from data.understanding.markers import MARKERS
+from utils.errors import UserError
+
+
+class TextColumns(Corpus):
+    """Columns of a corpus read as texts; words of a sequence are joined by spaces."""
+
+    def read(
+        self, split: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[str, ...]]:
+        """Yields the texts of examples `start` to `stop`."""
+        for example in self.read_columns(split, self.fields, start, stop):
+            yield tuple(t if isinstance(t, str) else " ".join(t) for t in example)
+
+
+def open_columns(cfg: ConfigDict, columns: dict[str, str | None]) -> TextColumns:
+    """Opens the corpus `cfg.name` as a table.
+
+    Args:
+      cfg: the experiment's `cfg.data`.
+      columns: names of columns by the key of `cfg.data` that chooses them.
+
+    Raises:
+      UserError: the corpus cannot be opened, or lacks a column.
+    """
+    if not cfg.name:
+        raise UserError("data.name is not set: name a corpus, --config.data.name=...")
+    if "+" in cfg.name:
+        raise UserError(f"data.name={cfg.name!r}: labelled corpora cannot be mixed")
+    root = local_root(cfg.dir, cfg.cache_dir)
+    corpus = open_corpus(cfg.name, root, cfg.source_dir, tables=True)
+    for key, column in columns.items():
+        if column is not None and column not in corpus.columns:
+            raise UserError(
+                f"data.{key}={column!r}: {corpus.name} has the columns "
+                f"{', '.join(corpus.columns)}"
+            )
+    own = {f.name: getattr(corpus, f.name) for f in dataclasses.fields(corpus)}
+    return TextColumns(**own)
+
+
+def encoder_folder(cfg: ConfigDict) -> Path:
+    """Returns the folder of the token ids of a corpus."""
+    root = local_root(cfg.dir, cfg.cache_dir)
+    return root / "encoded" / cfg.name.replace("/", "-")
+
+
+def find_text_tokenizer(
+    corpus: Corpus, cfg: ConfigDict, tokenizers: dict | None
+) -> Tokenizer:
+    """Returns the tokenizer of a run, or one learned on all text, with MARKERS."""
+    if tokenizers is not None:
+        return tokenizers["text"]
+    names = ("text", "pair")[: len(corpus.fields)]
+    learned = find_tokenizers(corpus, encoder_folder(cfg), names, cfg)
+    return learned["text"].with_tags(MARKERS)
+
+
+def open_labeled(
+    cfg: ConfigDict, tokenizers: dict | None = None, *, regression: bool = False
+) -> "LabeledDataset":
+    """Prepares and tokenizes labelled texts, or opens them if that was done.
+
+    Args:
+      cfg: the experiment's `cfg.data`.
+      tokenizers: tokenizer and labels of a run, "text" and "label", or the tokenizer
+        alone of a run whose parameters training starts from.
+      regression: whether labels are grades.
+    """
+    keys = ("text_column", "pair_column", "label_column")
+    corpus = open_columns(cfg, {key: cfg[key] for key in keys})
+    columns = tuple(filter(None, (cfg.text_column, cfg.pair_column)))
+    corpus = dataclasses.replace(corpus, fields=columns)
+    tokenizer = find_text_tokenizer(corpus, cfg, tokenizers)
+    sides = [(side, tokenizer) for side in ("text", "pair")[: len(columns)]]
+    tokenized, _ = open_token_cache(corpus, encoder_folder(cfg), sides)
+    labels = (tokenizers or {}).get("label")
+    if labels is None and regression:
+        labels = Labels((), ())
+    elif labels is None:
+        names = read_column(corpus, TRAIN, cfg.label_column)
+        declared = corpus.label_names(cfg.label_column)
+        labels = Labels.learn(cfg.label_column, names, declared)
+    return LabeledDataset(
+        cfg, corpus, {"text": tokenizer, "label": labels}, tokenized, regression
+    )
+
+
+def read_column(corpus: Corpus, split: str, column: str) -> list[str]:
+    """Returns a column of a split as texts."""
+    return [text for (text,) in corpus.read_columns(split, (column,))]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabeledDataset:
+    """Labelled texts or pairs of texts, tokenized.
+
+    Attributes:
+      cfg: the experiment's `cfg.data`.
+      tokenizers: "text", and "label" with the classes.
+      tokenized: token ids, `[split][side]` with the sides "text" and perhaps "pair".
+      regression: whether labels are grades.
+    """
+
+    cfg: ConfigDict
+    corpus: TextColumns
+    tokenizers: dict
+    tokenized: dict[str, dict[str, TokenizedSplit]]
+    regression: bool = False
+
+    dropped: ClassVar[dict[str, int]] = {}  # no example is left out of training
+    is_parallel: ClassVar[bool] = False
+
+    @functools.cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Labels of the splits that were read, by split."""
+        return {}
+
+    def label_names(self, split: str) -> list[str]:
+        """Returns the label of each example as text."""
+        if split not in self._names:
+            column = self.cfg.label_column
+            self._names[split] = read_column(self.corpus, split, column)
+        return self._names[split]
+
+    def labels(self, split: str) -> np.ndarray:
+        """Returns the id of each label, -1 for unknown ones, or the grades.
+
+        Raises:
+          UserError: a label is missing, or training lacks it (`data.unseen_labels`).
+        """
+        names, labels = self.label_names(split), self.tokenizers["label"]
+        if "" in names:
+            raise UserError(
+                f"{self.corpus.name} has no label for example {names.index('') + 1} of "
+                f"its split {split!r}: score another split"
+            )
+        if self.regression:
+            return parse_grades(names, self.cfg.label_column, split)
+        labels.check_seen(names, split, self.cfg.unseen_labels)
+        return labels.numbers(names)
+
+    def examples(self, split: str) -> Texts:
+        """Returns the tokens of a split's examples, cut to `data.max_length`."""
+        return Texts(list(self.tokenized[split].values()), self.cfg.max_length)
+
+    def train_batches(self) -> LabeledBatches:
+        """Returns endless batches in another order in each epoch."""
+        return self._batches(TRAIN, self.cfg.batch_size, self.cfg.seed)
+
+    def evaluation_batches(self, split: str, *, batch_size: int) -> LabeledBatches:
+        """Returns batches with each example once."""
+        self.corpus.check_split(split)
+        return self._batches(split, batch_size, None)
+
+    def _batches(self, split, batch_size, seed):
+        texts = self.examples(split)
+        if not len(texts):
+            raise UserError(f"the split {split!r} of {self.corpus.name} is empty")
+        if texts.num_cut:
+            limit = self.cfg.max_length
+            print(
+                f"{split}: {texts.num_cut} texts cut to {limit} tokens", file=sys.stderr
+            )
+        sizes = batch_size, self.cfg.buckets, seed
+        return LabeledBatches(texts, self.labels(split), *sizes)
+
+    def texts(self, split: str) -> list[tuple[str, ...]]:
+        """Returns the text, or both texts, of each example."""
+        return list(self.corpus.read(split))
+
+    @functools.cached_property
+    def hashes(self) -> dict[str, str]:
+        """Hashes of all tokens and labels ("data") and of vocabularies."""
+        digests = [
+            [split, side, tokenized.digest]
+            for split, sides in sorted(self.tokenized.items())
+            for side, tokenized in sorted(sides.items())
+        ] + [[split, self.label_names(split)] for split in sorted(self.tokenized)]
+        documents = {k: dump_tokenizer(v) for k, v in self.tokenizers.items()}
+        return {"data": short_hash(digests), "vocabulary": short_hash(documents)}

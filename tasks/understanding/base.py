@@ -1,0 +1,210 @@
+"""Base class of the tasks of encoders: labels, tags and masked tokens."""
+
+import importlib
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from data.tokenizers.base import PAD
+from models.heads.base import EncoderModel, HeadConfig
+from models.registry import ENCODERS
+from tasks import base
+from tasks.base import ScoredText
+from utils.errors import UserError
+from utils.ranges import BELOW_ONE, check_range
+
+CHUNK_SIZE = 256  # lines of input that are read ahead
+CLASS_WEIGHTS = ("none", "balanced")
+UNSEEN_LABELS = ("error", "count")
+FIXED_KEYS = {  # keys of other tasks, with the only value that encoders have
+    "z_loss": 0.0,
+    "loss_fraction": 1.0,
+    "data.reverse": False,
+    "data.target_tag": False,
+    "data.bpe_dropout": 0.0,
+    "data.joint_vocab": True,
+}
+
+
+class EncoderTask(base.Task):
+    """Contract of the tasks of encoders, with what they have in common.
+
+    Attributes:
+      tokenizer: tokenizer of the text.
+      required: keys of `cfg.data` that name a column and must be set.
+      head_class: the model of the task.
+    """
+
+    model_class = "Encoder"
+    output_tokenizer = "tokenizer"
+    generates_text = False
+    corpus_kind = None
+    sides = ("text",)
+    required: ClassVar[tuple[str, ...]] = ()
+    head_class: ClassVar[type[EncoderModel]]
+
+    def __init__(self, cfg: ConfigDict, tokenizers: dict):
+        super().__init__(cfg.label_smoothing, z_loss=0.0)
+        self.tokenizer = tokenizers["text"]
+        self.max_length = cfg.data.max_length
+        self.segment_length = cfg.data.segment_length
+        head = cfg.head
+        self.head_config = HeadConfig(head.pooling, head.crf, head.dropout)
+
+    @classmethod
+    def from_config(cls, cfg, tokenizers, languages=()):
+        del languages
+        return cls(cfg, tokenizers)
+
+    @classmethod
+    def check_config(cls, cfg):
+        for key, value in FIXED_KEYS.items():
+            section, _, name = key.rpartition(".")
+            found = (cfg[section] if section else cfg)[name]
+            if found != value:
+                raise UserError(f"{key}={found} must be {value} for task={cfg.task!r}")
+        for key in cls.required:
+            if not cfg.data[key]:
+                raise UserError(
+                    f"data.{key} is not set: task={cfg.task!r} needs the name of a "
+                    "column of the corpus"
+                )
+        for key, known in (("class_weights", CLASS_WEIGHTS), ("pooling", None)):
+            if known and cfg.head[key] not in known:
+                raise UserError(
+                    f"Unknown head.{key} {cfg.head[key]!r}; choose one of "
+                    f"{', '.join(known)}"
+                )
+        if cfg.data.unseen_labels not in UNSEEN_LABELS:
+            raise UserError(
+                f"Unknown data.unseen_labels {cfg.data.unseen_labels!r}; choose one of "
+                f"{', '.join(UNSEEN_LABELS)}"
+            )
+        if cfg.head.dropout is not None:
+            check_range("head.dropout", cfg.head.dropout, 0, BELOW_ONE)
+        check_range("data.max_length", cfg.data.max_length, 8)
+        try:
+            HeadConfig(cfg.head.pooling)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def make_model(self, module, config) -> nn.Module:
+        """Creates the encoder of an architecture with the head of the task."""
+        del module
+        encoder = importlib.import_module(ENCODERS[config.name]).Encoder
+        return self.head_class(
+            config,
+            encoder,
+            self.tokenizer.vocab_size,
+            self.head_config,
+            self.segment_length,
+            **self.head_options,
+        )
+
+    @property
+    def head_options(self) -> dict:
+        """Further arguments of `head_class`."""
+        return {}
+
+    def model_inputs(self, batch: dict) -> tuple:
+        return batch["tokens"], batch["segment_ids"], batch["mask"]
+
+    def initial_carry(
+        self, model, batch_size: int, *, train: bool, memory_length: int | None = None
+    ) -> PyTree:
+        """Returns no carry: batches do not continue each other."""
+        return ()
+
+    def init(self, model, rng, batch):
+        inputs = self.model_inputs(batch)
+        carry = model.initial_carry(len(batch["tokens"]), train=True)
+        return nn.init(lambda model, *args: model(*args, train=False), model)(
+            rng, *inputs, carry
+        )
+
+    def apply(self, model, variables: PyTree, batch: dict, rng, *, train: bool):
+        """Returns the model's output for texts that are read from their beginning."""
+        carry = model.initial_carry(len(batch["tokens"]), train=train)
+        rngs = {"dropout": rng} if train else {}
+        output, _ = model.apply(
+            variables, *self.model_inputs(batch), carry, train=train, rngs=rngs
+        )
+        return output
+
+    def predict(self, model, variables, lines, options, **keywords) -> Iterator[str]:
+        outputs = self.generate(model, variables, lines, options, **keywords)
+        return (texts[0][0] if texts else "" for texts in outputs)
+
+    def predict_n_best(
+        self, model, variables, lines, options, **keywords
+    ) -> Iterator[list[ScoredText]]:
+        return self.generate(model, variables, lines, options, **keywords)
+
+    def score_targets(self, model, variables, lines, options, **keywords):
+        raise UserError(
+            "--score needs a model of texts, which this run is not: --scores writes "
+            "probabilities"
+        )
+
+    def baselines(self, dataset, split, **inputs):
+        return {}
+
+    def truncated(self, dataset, split, cfg):
+        count = dataset.examples(split).num_cut
+        return {"texts": count, "max_length": cfg.data.max_length} if count else {}
+
+
+def example_tokens(cfg: ConfigDict, *names_and_types: tuple[str, str]) -> dict:
+    """Returns the shapes of a small batch of texts, with further arrays [B].
+
+    Args:
+      names_and_types: name and type of each further array.
+    """
+    shape = (2, min(cfg.data.max_length, 16))
+    arrays = {
+        "tokens": jax.ShapeDtypeStruct(shape, "int32"),
+        "segment_ids": jax.ShapeDtypeStruct(shape, "int32"),
+        "mask": jax.ShapeDtypeStruct(shape, "bool"),
+    }
+    for name, dtype in names_and_types:
+        arrays[name] = jax.ShapeDtypeStruct(shape[:1], dtype)
+    return arrays
+
+
+def refuse_search_options(prefix: bool, document_order: bool) -> None:
+    """Raises UserError for options of predict.py that only translation has."""
+    for name, is_set in (("prefix", prefix), ("documents", document_order)):
+        if is_set:
+            raise UserError(f"--{name} is for translation, and this run is no such")
+
+
+def read_chunks(
+    lines: Iterable[str], chunk_size: int | None
+) -> Iterator[list[tuple[int, str]]]:
+    """Yields lists of numbered lines, of `chunk_size` lines each."""
+    numbered = enumerate(lines)
+    while chunk := list(itertools.islice(numbered, chunk_size or CHUNK_SIZE)):
+        yield chunk
+
+
+def pad_rows(rows: list[tuple[list[int], int]], batch_size: int) -> dict:
+    """Returns texts as the arrays of a batch, padded to a power of 2.
+
+    Args:
+      rows: the tokens of each text and the number of those in segment 0.
+      batch_size: number of rows, those of padding included.
+    """
+    longest = max((len(ids) for ids, _ in rows), default=1)
+    shape = (batch_size, max(8, 1 << (longest - 1).bit_length()))
+    tokens, segment_ids = np.full(shape, PAD, np.int32), np.zeros(shape, np.int32)
+    mask = np.zeros(shape, bool)
+    for row, (ids, first) in enumerate(rows):
+        tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
+        segment_ids[row, first : len(ids)] = 1
+    return {"tokens": tokens, "segment_ids": segment_ids, "mask": mask}
