@@ -6,8 +6,9 @@ python -m analysis.significance --cards=runs/a1+runs/a2,runs/b1+runs/b2
 A card is a file eval/<split>-<step>.json, or a run directory for its newest one. Commas
 separate systems, + separates the seeds of one; a place that exists is one, whatever its
 name. Each other system is tested against the first one, both by the first of their
-seeds: paired bootstrap and approximate randomisation of BLEU, chrF and the loss. Scores
-of several seeds are given as mean and standard deviation.
+seeds: paired bootstrap and approximate randomisation of BLEU, chrF, the loss, F1 and
+correlations; of accuracies McNemar's exact test, in place of randomisation. Scores of
+several seeds are given as mean and standard deviation.
 """
 
 import sys

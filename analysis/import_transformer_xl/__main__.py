@@ -62,11 +62,13 @@ DATA = cli.config_section("data", DEFAULTS.data, ("name", *DATA_PLACES))
 
 def main() -> None:
     """Converts the weights and prints the model's size and the run directory."""
-    from analysis.import_transformer_xl import run
     from analysis.import_transformer_xl.convert import convert
-    from analysis.import_transformer_xl.weights import read_weights
+    from analysis.import_transformer_xl.vocabulary import read_words, special_first
+    from analysis.imported_run import check_is_new, write_run
+    from analysis.weight_files import read_weights
+    from data.tokenizers.build import KINDS
 
-    run.check_is_new(WORKDIR.value)
+    check_is_new(WORKDIR.value)
     options = {flag.name: flag.value for flag in MODEL}
     options["tail_columns"] = TAIL_COLUMNS.value
     try:
@@ -74,9 +76,9 @@ def main() -> None:
     except ValueError as error:
         cutoffs = ",".join(CUTOFFS.value)
         raise UserError(f"--cutoffs={cutoffs} must be integers") from error
-    words = run.read_words(Path(VOCAB.value))
+    words = read_words(Path(VOCAB.value))
     model, params = convert(read_weights(Path(FROM.value)), **options)
-    model, params, words = run.special_first(
+    model, params, words = special_first(
         model, params, words, end=END.value, unknown=UNKNOWN.value
     )
     cfg = base.get_config("transformer_xl")
@@ -85,7 +87,8 @@ def main() -> None:
     cfg.data.update(cli.overrides(DATA))
     cfg.data.update(tokenizer=TOKENIZER.value, vocab_size=len(words))
     origin = {"from": FROM.value, **options}
-    about = run.write_run(WORKDIR.value, cfg, params, words, origin)
+    tokenizer = KINDS[TOKENIZER.value](words)
+    about = write_run(WORKDIR.value, cfg, params, tokenizer, origin)
     print(f"{about['parameters']:,} parameters, {len(words):,} words")
     print(WORKDIR.value)
 

@@ -1,5 +1,8 @@
 """Conversion of published Transformer-XL weights to parameters of our model.
 
+Names are those of the authors' PyTorch code (github.com/kimiyoung/transformer-xl);
+Hugging Face's TransfoXLLMHeadModel prefixes them with `transformer.`.
+
 The authors' linear maps are [outputs, inputs] with all heads side by side, their
 projections [D, E_i]; the first third of `qkv_net` are queries, then keys, values.
 
@@ -14,8 +17,10 @@ import types
 
 import numpy as np
 
-from analysis.import_transformer_xl.weights import StrictWeights
+from analysis.weight_files import StrictWeights
 from utils.errors import UserError
+
+BUFFERS = ("pos_emb.inv_freq",)
 
 
 def convert(
@@ -88,7 +93,7 @@ class Converter:
     """
 
     def __init__(self, weights: dict[str, np.ndarray], cutoffs: tuple[int, ...]):
-        self.weights = weights = StrictWeights(weights)
+        self.weights = weights = StrictWeights(weights, "transformer.", BUFFERS)
         layers = [re.match(r"layers\.(\d+)\.", name) for name in weights.arrays]
         untied = "r_w_bias" not in weights
         bias = "layers.0.dec_attn.r_w_bias" if untied else "r_w_bias"

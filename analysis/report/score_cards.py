@@ -1,6 +1,7 @@
 """Score cards, the other files of the same evaluation, and paired tests of cards."""
 
 import dataclasses
+import importlib
 import json
 import math
 import statistics
@@ -14,6 +15,9 @@ from analysis.paired_tests import PairedTest, compare_losses, compare_texts
 from training.run_dir import RunDirectory, flatten_config
 from utils.errors import UserError
 
+# Tests of language understanding, imported for its score cards only.
+LABEL_TESTS = "analysis.label_tests"
+LABEL_SCORES = {"accuracy", "f1", "pearson"}  # each such card has one of these
 HASHES = ("data", "vocabulary")  # of a score card's protocol
 # Fields of a protocol that are no choice of how to score.
 NOT_COMPARED = ("checkpoint", "commit", "config")
@@ -183,7 +187,11 @@ def compare_cards(
 ) -> tuple[dict[str, PairedTest], list[str]]:
     """Runs paired tests on two cards; also lists why other scores are not tested."""
     tests, reasons = {}, []
-    if first.samples or second.samples:
+    if LABEL_SCORES & first.values.keys() & second.values.keys():
+        labels_tests, labels_reasons = _compare_labels(first, second)
+        tests |= labels_tests
+        reasons += labels_reasons
+    elif first.samples or second.samples:
         if first.references and first.references == second.references:
             signature = first.content["protocol"]["bleu_signature"].split("|")
             tests |= compare_texts(
@@ -204,6 +212,18 @@ def compare_cards(
         (losses, weight), (other_losses, _) = first.blocks, second.blocks
         tests["loss"] = compare_losses(losses, other_losses, weight)
     return tests, reasons
+
+
+def _compare_labels(
+    first: ScoreCard, second: ScoreCard
+) -> tuple[dict[str, PairedTest], list[str]]:
+    """Tests labels, tags or grades; returns the tests, and why there are none."""
+    label_tests = importlib.import_module(LABEL_TESTS)
+    shared = [name for name in first.values if name in second.values]
+    try:
+        return label_tests.compare_samples(first.samples, second.samples, shared), []
+    except UserError as error:
+        return {}, [f"labels: {error}"]
 
 
 def _tokens_of(card: ScoreCard) -> list:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -212,9 +213,14 @@ class Config(tfds.core.BuilderConfig):
 
 
 class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base builder of local files; `find_config` makes the config to open it with."""
+    """Base builder of local files; `find_config` makes the config to open it with.
+
+    Attributes:
+      HOMEPAGE, LICENSE, CITATION: of a named corpus.
+    """
 
     VERSION = tfds.core.Version("1.1.0")  # 1.0.0 kept "\r" at ends of lines
+    HOMEPAGE = LICENSE = CITATION = ""
 
     @classmethod
     def expected_files(cls, config: str) -> str:
@@ -270,9 +276,10 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _only_version(cls, versions: PreparedVersions) -> str:
         names = versions.prepared()
         if not names:
+            origin = "not downloaded" if cls.HOMEPAGE else "not published anywhere"
             raise UserError(
-                f"{cls.name} is not published anywhere: give --config.data.source_dir="
-                f"DIR, a folder that holds {cls.expected_files(versions.config)}"
+                f"{cls.name} is {origin}: give --config.data.source_dir=DIR, a folder "
+                f"that holds {cls.expected_files(versions.config)}"
             )
         if len(names) > 1:
             known = ", ".join(f"{cls.name}/{name}" for name in names)
@@ -285,11 +292,18 @@ class LocalText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self):
         layout = self.builder_config.layout or {}
         fields = dict.fromkeys(f for files in layout.values() for f in files.columns)
-        features = {field: tfds.features.Text() for field in fields}
+        return self.describe({field: tfds.features.Text() for field in fields})
+
+    def describe(self, features: dict) -> tfds.core.DatasetInfo:
+        """Returns TFDS's information about a corpus with these features."""
         return tfds.core.DatasetInfo(
             builder=self,
+            description=inspect.getdoc(type(self)),
             # Without a layout, TFDS reads them from the prepared version.
             features=tfds.features.FeaturesDict(features) if features else None,
+            homepage=self.HOMEPAGE,
+            license=self.LICENSE or None,
+            citation=self.CITATION or None,
             disable_shuffling=True,
         )
 

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from analysis.import_transformer_xl.convert import convert
-from analysis.import_transformer_xl.run import (
-    check_is_new,
-    read_words,
-    special_first,
-    write_run,
-)
-from analysis.import_transformer_xl.weights import read_weights
+from analysis.import_transformer_xl.vocabulary import read_words, special_first
+from analysis.imported_run import check_is_new, write_run
+from analysis.weight_files import read_weights
 from data.corpora.builders import STEMS
 from data.corpora.text import ptb
 from data.tokenizers.base import SPECIAL
+from data.tokenizers.symbols import WordTokenizer
 from experiment import inference, restore
 from helpers.entry_points import run
 from helpers.golden_transformer_xl import case
@@ -34,7 +31,7 @@ def imported(path, workdir, words=WORDS, **options):
     model, params, words = special_first(
         model, params, words, end="<eos>", unknown="<unk>"
     )
-    write_run(str(workdir), config(model, len(words)), params, words, {})
+    write_run(str(workdir), config(model, len(words)), params, WordTokenizer(words), {})
     return restore.open_run(str(workdir), changes={"decode": {"max_length": 5}})
 
 
@@ -106,7 +103,7 @@ def test_an_imported_run_is_scored_on_the_corpus_it_names(tmp_path, monkeypatch)
     cfg = config(model, len(words))
     cfg.data.name, cfg.data.dir = "ptb", str(tmp_path / "data")
     cfg.data.source_dir = str(tmp_path)
-    write_run(str(tmp_path / "run"), cfg, params, words, {})
+    write_run(str(tmp_path / "run"), cfg, params, WordTokenizer(words), {})
     changes = {"eval": {"segment_length": 8, "batch_size": 2}}
     run = restore.open_run(str(tmp_path / "run"), changes=changes)
     card, _ = inference.evaluate(run, "test")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from analysis.import_transformer_xl.convert import convert
-from analysis.import_transformer_xl.weights import read_weights
+from analysis.weight_files import read_weights
 from data.tokenizers.symbols import WordTokenizer
 from experiment import build
 from helpers.golden_transformer_xl import case

@@ -93,16 +93,7 @@ class LocalTable(local_files.LocalText, skip_registration=True):
             name: tfds.features.Sequence(text) if is_sequence else text
             for name, is_sequence in getattr(self.builder_config, "columns", {}).items()
         }
-        return self.describe(tfds.features.FeaturesDict(features) if features else None)
-
-    def describe(self, features) -> tfds.core.DatasetInfo:
-        """Returns TFDS's information about a corpus with these features.
-
-        Without features, TFDS reads them from the prepared version.
-        """
-        return tfds.core.DatasetInfo(
-            builder=self, features=features, disable_shuffling=True
-        )
+        return self.describe(features)
 
     def _split_generators(self, dl_manager):
         layout = self.builder_config.layout

@@ -12,8 +12,7 @@ from utils.errors import UserError
 
 Weights = dict[str, np.ndarray]
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-BUFFER = "pos_emb.inv_freq"  # a constant that is stored with the parameters
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
 def read_weights(path: Path) -> Weights:
@@ -89,14 +88,14 @@ READERS |= dict.fromkeys((".pt", ".pth", ".bin"), read_torch)
 class StrictWeights:
     """Weights by name, of which each must be used once and have an expected shape.
 
-    Names are those of the authors' PyTorch code (Dai et al. 2019,
-    github.com/kimiyoung/transformer-xl). Hugging Face's TransfoXLLMHeadModel prefixes
-    them with `transformer.`, which is removed.
+    Args:
+      prefix: beginning of names that Hugging Face adds to the authors', removed.
+      buffers: names of constants that are stored with the parameters, ignored.
     """
 
-    def __init__(self, weights: Weights):
-        named = {name.removeprefix("transformer."): x for name, x in weights.items()}
-        self.arrays = {name: x for name, x in named.items() if name != BUFFER}
+    def __init__(self, weights: Weights, prefix: str, buffers: tuple[str, ...] = ()):
+        named = {name.removeprefix(prefix): x for name, x in weights.items()}
+        self.arrays = {name: x for name, x in named.items() if name not in buffers}
         self.used = set()
 
     def __contains__(self, name: str) -> bool:

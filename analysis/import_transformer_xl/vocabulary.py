@@ -1,32 +1,18 @@
-"""Run directory of an imported model, and the vocabulary of its tokenizer.
+"""Vocabulary of an imported model, in the order of our tokenizers.
 
 Our tokenizers begin with <pad>, <eos>, <unk>, <bos>; published vocabularies do not.
 `special_first` permutes the words, and with them the rows of the model's tables.
 Special words that the vocabulary lacks get probability 0.
 """
 
-import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
-from data.dataset import open_dataset
+from analysis.imported_run import NEVER
 from data.tokenizers.base import EOS, SPECIAL
-from data.tokenizers.build import KINDS, dump_tokenizer
-from experiment import train, validate
-from experiment.setup import num_parameters
-from training.checkpoint import Checkpoints
-from training.profiling.environment import environment_info
-from training.run_dir import RunDirectory
-from training.step import TrainState
 from utils.errors import UserError
 from utils.text_files import read_lines
-
-NEVER = -1e9  # a bias whose probability is 0 next to any other
 
 
 def read_words(path: Path) -> list[str]:
@@ -88,46 +74,3 @@ def _reorder_rows(params: dict, order: np.ndarray) -> dict:
             is_new = (order < 0).reshape(-1, *(1,) * (rows.ndim - 1))
             changed[name] = np.where(is_new, np.float32(new_row[kind]), rows[order])
     return changed
-
-
-def check_is_new(workdir: str) -> RunDirectory:
-    """Returns a new run directory. Raises UserError if it is not empty."""
-    directory = RunDirectory(workdir)
-    if directory.path.exists() and any(directory.path.iterdir()):
-        raise UserError(f"--workdir={directory.path} is not empty; choose another")
-    return directory
-
-
-def write_run(
-    workdir: str, cfg: ConfigDict, params: PyTree, words: list[str], origin: dict
-) -> dict:
-    """Writes a run directory as training does; returns the content of about.json.
-
-    Args:
-      words: vocabulary of `cfg.data.tokenizer`, special words first.
-      origin: source of the weights, for about.json.
-
-    Raises UserError for a directory that is not empty, an invalid config or corpus.
-    """
-    directory = check_is_new(workdir)
-    validate.validate_config(cfg)
-    tokenizer = KINDS[cfg.data.tokenizer](words)
-    params = jax.tree.map(jnp.asarray, params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, {})
-    if cfg.data.name:  # eval.py scores a run only on the corpus of these hashes
-        dataset = open_dataset(cfg.data, {"text": tokenizer})
-        validate.check_corpus(cfg, dataset)
-        about = train.run_metadata(state, dataset, None)
-    else:
-        about = {**environment_info(), "parameters": num_parameters(params)}
-        about |= {"hashes": {}, "languages": []}
-    about["imported"] = origin
-    directory.write_tokenizers({"text": dump_tokenizer(tokenizer)})
-    directory.write_places(cfg.data)
-    directory.write_about(about)
-    checkpoints = Checkpoints(directory.checkpoints, directory.run_id)
-    checkpoints.save(0, {"state": state}, {}, None)
-    checkpoints.close()
-    # Written last, because it marks the directory as a run.
-    directory.write_json("config.json", json.loads(cfg.to_json_best_effort()))
-    return about

@@ -1,0 +1,151 @@
+"""Paired tests of predicted labels, tags and grades, from the samples of two systems.
+
+Percentages of correct examples have McNemar's exact test (McNemar 1947): if two systems
+are equally good, the examples that one of them alone has right are as often the first's
+as the second's. That is approximate randomisation with all swaps, so
+`PairedTest.randomisation` holds its p value. Other scores have the tests of
+`analysis/paired_tests.py`, with examples as blocks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import binomtest
+
+from analysis.paired_tests import PairedTest, compare
+from tasks.understanding.semeval import DIRECTION, NEGATIVE
+from tasks.understanding.span_metrics import find_entities
+from utils.errors import UserError
+
+Samples = list[dict]  # of one system: "reference" and "hypothesis" of each example
+Group = Callable[[str], str | None]  # from a label to what its F1 is of, if anything
+
+
+def compare_samples(
+    first: Samples, second: Samples, scores: Collection[str]
+) -> dict[str, PairedTest]:
+    """Tests those of the named scores that have a test.
+
+    Raises UserError where the systems have other references.
+    """
+    kept = ("reference", "reference_intent")
+    rows = [[[row.get(k) for k in kept] for row in side] for side in (first, second)]
+    if rows[0] != rows[1]:
+        raise UserError("the references of the cards differ")
+    return {name: TESTS[name](first, second) for name in scores if name in TESTS}
+
+
+def compare_correct(
+    first: Bool[np.ndarray, "N"], second: Bool[np.ndarray, "N"]
+) -> PairedTest:
+    """Tests percentages of correct examples, by McNemar's exact test."""
+    sides = [np.stack([side, np.ones(len(side))], axis=1) for side in (first, second)]
+    test = compare(*sides, lambda sums: 100 * sums[0] / sums[1])
+    alone = [
+        int((one & ~other).sum()) for one, other in ((first, second), (second, first))
+    ]
+    p = binomtest(alone[0], sum(alone)).pvalue if sum(alone) else 1.0
+    return dataclasses.replace(test, randomisation=float(p))
+
+
+def _compare_right(kinds: tuple[str, ...], first: Samples, second: Samples):
+    """Tests how many examples have all fields of these kinds right."""
+    names = [(f"reference{kind}", f"hypothesis{kind}") for kind in kinds]
+    sides = [
+        [all(row.get(a) == row.get(b) for a, b in names) for row in side]
+        for side in (first, second)
+    ]
+    return compare_correct(*map(np.asarray, sides))
+
+
+def _compare_f1(group: Group, of_actual: bool, first: Samples, second: Samples):
+    """Tests the mean F1 of groups of labels.
+
+    Args:
+      of_actual: leaves out groups without a reference; else those that do not occur.
+    """
+    labels = {
+        row[key] for row in (*first, *second) for key in ("reference", "hypothesis")
+    }
+    groups = sorted({group(label) for label in labels} - {None})
+
+    def statistics(samples):
+        counts = np.zeros((len(samples), 3, len(groups)))
+        for row, sample in zip(counts, samples, strict=True):
+            actual, found = sample["reference"], sample["hypothesis"]
+            for column, label in enumerate((actual, found)):
+                if group(label) is not None:
+                    row[column, groups.index(group(label))] = 1
+            if actual == found:
+                row[2] = row[0]
+        return counts.reshape(len(samples), -1)
+
+    def score(sums):
+        actual, found, correct = sums.reshape(3, -1)
+        counted = (actual if of_actual else actual + found) > 0
+        f1 = 200 * correct[counted] / (actual + found)[counted]
+        return f1.mean() if f1.size else 0.0
+
+    return compare(statistics(first), statistics(second), score)
+
+
+def _compare_spans(mode: str, first: Samples, second: Samples) -> PairedTest:
+    """Tests the F1 of entities, with sentences as blocks."""
+
+    def statistics(samples):
+        rows = []
+        for row in samples:
+            actual, found = (
+                find_entities(row[key].split(" "), mode)
+                for key in ("reference", "hypothesis")
+            )
+            rows.append((len(actual & found), len(found) + len(actual)))
+        return np.asarray(rows, float)
+
+    def score(sums):
+        return 200 * sums[0] / sums[1] if sums[1] else 0.0
+
+    return compare(statistics(first), statistics(second), score)
+
+
+def _compare_correlations(first: Samples, second: Samples) -> PairedTest:
+    """Tests Pearson's correlation of grades."""
+
+    def statistics(samples) -> Float[np.ndarray, "N 6"]:
+        x, y = (
+            np.asarray([float(row[key]) for row in samples])
+            for key in ("reference", "hypothesis")
+        )
+        x, y = x - x.mean(), y - x.mean()  # sums of squares then lose fewer digits
+        return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
+
+    def score(sums):
+        number, x, y, xx, yy, xy = sums
+        spread = (number * xx - x * x) * (number * yy - y * y)
+        return 100 * (number * xy - x * y) / np.sqrt(spread) if spread > 0 else 0.0
+
+    return compare(statistics(first), statistics(second), score)
+
+
+def _relation(label: str) -> str | None:
+    return None if label in NEGATIVE else DIRECTION.sub("", label)
+
+
+def _any_relation(label: str) -> str | None:
+    return None if label in NEGATIVE else "all"
+
+
+TESTS = {
+    "accuracy": functools.partial(_compare_right, ("",)),
+    "intent_accuracy": functools.partial(_compare_right, ("_intent",)),
+    "sentence_accuracy": functools.partial(_compare_right, ("", "_intent")),
+    "macro_f1": functools.partial(_compare_f1, str, False),
+    "official_f1": functools.partial(_compare_f1, _relation, True),
+    "micro_f1": functools.partial(_compare_f1, _any_relation, False),
+    "f1": functools.partial(_compare_spans, "conlleval"),
+    "strict_f1": functools.partial(_compare_spans, "strict"),
+    "pearson": _compare_correlations,
+}
