@@ -39,6 +39,7 @@ CORPORA = {
     "cais_zh": "data.corpora.understanding.tagged_sentences",
     "chnsenticorp": "data.corpora.understanding.sentences",
     "classics_zh": "data.corpora.understanding.document_text",
+    "cldr_fields": "data.corpora.understanding.cldr_fields",
     "cola": "data.corpora.understanding.sentences",
     "conll2003_en": "data.corpora.understanding.tagged_sentences",
     "document_text": "data.corpora.understanding.document_text",
