@@ -37,7 +37,7 @@ KNOWN = [
     ("quantities", (Decimal("1.5"), "length-mile"), "long", "en",
      "1/B-number ./I-number 5/I-number miles/B-unit"),
     ("quantities", (5, "consumption-liter-per-100-kilometer"), "short", "de",
-     "5/B-number l/B-unit //I-unit 100/I-unit km/I-unit"),
+     "5/B-number L/B-unit //I-unit 100/I-unit km/I-unit"),
     ("amounts", (Decimal("1234.56"), "EUR"), "standard", "en",
      "€/B-currency 1/B-number ,/I-number 234/I-number ./I-number 56/I-number"),
     ("territories", ["US", "FR"], "or", "en",
