@@ -52,7 +52,12 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
-from transformers import TransfoXLConfig, TransfoXLLMHeadModel
+from transformers import (
+    BertConfig,
+    BertForPreTraining,
+    TransfoXLConfig,
+    TransfoXLLMHeadModel,
+)
 
 SCALE = 0.2  # of parameters and loss weights
 GRID = 256  # drawn numbers are multiples of 1/256: exact in float32, and they compress
@@ -73,7 +78,7 @@ class Draw:
         module.double()  # Hugging Face asks for FloatTensors by name
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                is_gain = "norm" in name and name.endswith("weight")
+                is_gain = "norm" in name.lower() and name.endswith("weight")
                 drawn = self.normal(*parameter.shape, scale=SCALE)
                 parameter.copy_(drawn + is_gain)
         return module
@@ -542,6 +547,110 @@ def make_transformer_xl_large(path):
     )
 
 
+BERT_SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("intermediate_size", "max_position_embeddings", "layer_norm_eps"),
+)
+
+
+def make_bert(path, *, seed, lengths, **config):
+    """Pairs of texts with masked tokens; the first label of `is_next` means other text.
+
+    hidden_states are the output of the embeddings, then of each layer.
+
+    loss = mean(-log p(label) over all labels that are not -100)
+         + mean(-log p(next_labels)), where class 0 is "next" and 1 is "other"
+    """
+    draw = Draw(seed)
+    B, T = len(lengths), max(lengths)
+    config = BertConfig(
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **config
+    )
+    model = draw.parameters(BertForPreTraining(config)).eval()
+    blocked = padding(lengths, T)
+    tokens = torch.tensor(draw.generator.integers(1, config.vocab_size, (B, T)))
+    tokens[blocked] = 0
+    segments = (torch.arange(T) >= torch.tensor(lengths)[:, None] // 2).long()
+    labels = torch.tensor(draw.generator.integers(0, config.vocab_size, (B, T)))
+    chosen = torch.tensor(draw.generator.random((B, T))) < 0.4
+    labels[blocked | ~chosen] = -100
+    next_labels = torch.arange(B) % 2
+    run = model(
+        tokens,
+        attention_mask=(~blocked).long(),
+        token_type_ids=segments,
+        labels=labels,
+        next_sentence_label=next_labels,
+        output_hidden_states=True,
+    )
+    save(
+        path,
+        parameters=state(model),
+        inputs={
+            "tokens": tokens,
+            "segment_ids": segments,
+            "padding": blocked,
+            "labels": labels,
+            "next_labels": next_labels,
+        },
+        outputs={
+            "hidden_states": torch.stack(run.hidden_states),
+            "logits": run.prediction_logits,
+            "next_logits": run.seq_relationship_logits,
+            "loss": run.loss,
+        },
+        gradients=gradients(run.loss, dict(model.named_parameters())),
+        sizes={name: getattr(config, name) for name in BERT_SIZES},
+    )
+
+
+def make_bert_base(path):
+    """As published, but small."""
+    make_bert(
+        path,
+        seed=9,
+        lengths=[9, 6, 8],
+        vocab_size=50,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
+        max_position_embeddings=12,
+    )
+
+
+def make_bert_deep(path):
+    """Four layers, and a text as long as the positions."""
+    make_bert(
+        path,
+        seed=10,
+        lengths=[5, 7],
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=7,
+    )
+
+
+def make_bert_wide(path):
+    """One wide layer with small heads, whose output weights are not the embeddings."""
+    make_bert(
+        path,
+        seed=11,
+        lengths=[4, 11, 7, 9],
+        vocab_size=60,
+        hidden_size=40,
+        num_hidden_layers=1,
+        num_attention_heads=10,
+        intermediate_size=48,
+        max_position_embeddings=16,
+        layer_norm_eps=1e-7,
+        tie_word_embeddings=False,
+    )
+
+
 MAKERS = {
     "multihead_attention": make_multihead_attention,
     "transformer_post": make_transformer_post,
@@ -550,6 +659,9 @@ MAKERS = {
     "lstm": make_lstm,
     "transformer_xl": make_transformer_xl,
     "transformer_xl_large": make_transformer_xl_large,
+    "bert": make_bert_base,
+    "bert_deep": make_bert_deep,
+    "bert_wide": make_bert_wide,
 }
 
 

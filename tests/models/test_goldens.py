@@ -5,14 +5,19 @@
 
 import functools
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import golden_bert
+from helpers.golden_bert import compare_bert
 from helpers.golden_recurrent import compare_gru, compare_lstm
 from helpers.golden_transformer import compare_attention, compare_transformer
 from helpers.golden_transformer_xl import STARTS, case, compare_starts
 from models.attention import dot_product
+from models.common.layers import ACTIVATIONS
 from models.transformer import stack
 from models.transformer_xl import model as transformer_xl
 from models.transformer_xl.model import Memory
@@ -25,6 +30,9 @@ COMPARISONS = {
     "lstm": compare_lstm,
     "transformer_xl": compare_starts,
     "transformer_xl_large": compare_starts,
+    "bert": compare_bert,
+    "bert_deep": compare_bert,
+    "bert_wide": compare_bert,
 }
 # Tolerances in float32, of outputs, losses and memories, and of gradients.
 OUTPUT, GRADIENT = 1e-5, 1e-4
@@ -119,6 +127,28 @@ def test_a_mistake_is_detected(mistake, monkeypatch):
     mistaken = functools.partial(mistake, getattr(module, function))
     monkeypatch.setattr(module, function, mistaken)
     assert min(distance(case(name, "fresh"), anew=True)) > DETECTED
+
+
+def bert_distance(params=None):
+    """Largest difference of the logits of masked tokens from those of BERT."""
+    ours = golden_bert.case("bert")
+    run = jax.jit(lambda params: ours.run(params)[1]["logits"])  # compiled anew
+    logits = run(params or ours.params)
+    return np.abs(logits - ours.golden.group("outputs")["logits"]).max()
+
+
+def test_swapped_segments_of_bert_are_detected():
+    assert bert_distance() <= OUTPUT
+    params = golden_bert.case("bert").params
+    encoder = dict(params["encoder"])
+    table = encoder["segment_embedding"]["table"]
+    encoder["segment_embedding"] = {"table": table[::-1]}
+    assert bert_distance({**params, "encoder": encoder}) > DETECTED
+
+
+def test_an_approximate_gelu_of_bert_is_detected(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "gelu", nn.gelu)
+    assert bert_distance() > DETECTED
 
 
 def test_the_largest_differences_of_each_file_are_printed():
