@@ -1,0 +1,66 @@
+"""Labelled and tagged corpora of TFDS, prepared without TensorFlow."""
+
+import sys
+
+import pytest
+import tensorflow_datasets as tfds
+
+from data.corpus import open_corpus
+from helpers.loopback import pack, serving, text
+
+GLUE = {
+    "SST-2/train.tsv": text("sentence\tlabel", "fine \t1", "bad “\t0"),
+    "SST-2/dev.tsv": text("sentence\tlabel", "good\t1"),
+    "SST-2/test.tsv": text("index\tsentence", "0\tnone"),
+}
+TAGGED = text("-DOCSTART- -X- -X- O", "", "EU NNP B-NP B-ORG", "says VBZ B-VP O", "")
+CONLL = {f"{stem}.txt": TAGGED for stem in ("train", "valid", "test")}
+FOLDERS = ("train/neg", "train/pos", "train/unsup", "test/neg", "test/pos")
+IMDB = {f"aclImdb/{folder}/0_1.txt": folder.encode() for folder in FOLDERS}
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch):
+    """Returns a function that prepares a corpus from files on loopback."""
+    assert "tensorflow" not in sys.modules
+    with serving() as server:
+
+        def open_served(name, files):
+            server.files |= {path: pack(path, files[path]) for path in files}
+            for method in ("download", "download_and_extract"):
+                served = redirect(method, server.address)
+                monkeypatch.setattr(tfds.download.DownloadManager, method, served)
+            return open_corpus(name, tmp_path, tables=True)
+
+        yield open_served
+    assert "tensorflow" not in sys.modules
+
+
+def redirect(method, address):
+    """Returns a method of TFDS that downloads files of other hosts from `address`."""
+    original = getattr(tfds.download.DownloadManager, method)
+    return lambda self, url: original(self, f"{address}/{url.rpartition('/')[2]}")
+
+
+def test_glue_is_prepared_without_tensorflow(prepare):
+    corpus = prepare("glue/sst2", {"SST-2.zip": GLUE})
+    columns = ("sentence", "label")
+    read = {split: set(corpus.read_columns(split, columns)) for split in corpus.splits}
+    assert read["train"] == {("fine ", "positive"), ("bad “", "negative")}
+    assert read["validation"] == {("good", "positive")}
+    assert read["test"] == {("none", "")}  # TFDS marks a missing label with -1
+
+
+def test_conll2003_of_tfds_is_prepared_without_tensorflow(prepare):
+    corpus = prepare("conll2003", {"conll2003.zip": CONLL})
+    assert [*corpus.splits] == ["train", "dev", "test"]
+    sentences = list(corpus.read_columns("dev", ("tokens", "ner")))
+    # TFDS ends each split with an empty sentence.
+    assert sentences == [(["EU", "says"], ["B-ORG", "O"]), ([], [])]
+
+
+def test_reviews_of_imdb_are_prepared_without_tensorflow(prepare):
+    corpus = prepare("imdb_reviews", {"aclImdb_v1.tar.gz": IMDB})
+    rows = set(corpus.read_columns("train", ("text", "label")))
+    assert rows == {("train/neg", "neg"), ("train/pos", "pos")}
+    assert corpus.splits["unsupervised"] == 1
