@@ -1,0 +1,189 @@
+"""Classifiers: losses, what evaluation and prediction give, and bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+
+from experiment import train
+from experiment.build import build_experiment, open_dataset
+from experiment.inference import evaluate
+from experiment.restore import open_run
+from experiment.validate import validate_config
+from helpers.labeled_runs import (
+    SIZES,
+    colored_pairs,
+    labeled_config,
+    write_colored,
+    write_table,
+)
+from training.loop import ExitStatus
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("colors")
+    write_colored(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(table):
+    """A classifier that has learned the colors."""
+    cfg = labeled_config(table)
+    assert train.train(cfg, table / "run") is ExitStatus.FINISHED
+    return open_run(table / "run", "last")
+
+
+def opened(cfg):
+    """Returns an experiment, its dataset, and its first variables."""
+    dataset = open_dataset(cfg)
+    experiment = build_experiment(cfg, dataset.tokenizers)
+    batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
+    variables = experiment.task.init(experiment.model, jax.random.key(1), batch)
+    return experiment, dataset, variables, batch
+
+
+def test_a_classifier_learns_and_beats_its_baselines(run):
+    card, path = evaluate(run, "test")
+    assert card["scores"]["accuracy"]["value"] > 90
+    assert card["baselines"]["majority"]["accuracy"] < 60
+    assert "naive_bayes" in card["baselines"]
+    assert {row["class"] for row in card["classes"]} == {"red", "green", "blue"}
+    assert np.sum(card["confusion"]["counts"]) == 40
+    assert path.exists()
+
+
+def test_predicting_the_texts_of_a_split_gives_its_hypotheses(run):
+    evaluate(run, "test")
+    folder = run.directory.path / "samples"
+    found = (folder / f"{run.name('test')}.hypotheses.txt").read_text().split()
+    texts = [text for (text,) in run.open_dataset().texts("test")]
+    assert list(run.experiment.task.predict(*run.inputs(texts))) == found
+
+
+def test_probabilities_of_a_line_are_ranked_and_blank_lines_stay_blank(run):
+    lines = ["a red b", "", "a blue"]
+    red, blank, blue = run.experiment.task.predict_n_best(*run.inputs(lines))
+    assert (red[0][0], blank, blue[0][0]) == ("red", [], "blue")
+    for ranked in (red, blue):
+        scores = [score for _, score in ranked]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_the_loss_is_the_cross_entropy_whatever_the_padding(table, model):
+    experiment, dataset, variables, _ = opened(labeled_config(table, model))
+    task, model = experiment.task, experiment.model
+    names = sorted(dataset.tokenizers["label"].names)
+    losses = {}
+    for size in (3, 8):
+        batches = dataset.evaluation_batches("validation", batch_size=size)
+        total, probabilities = np.zeros(2), {}
+        for k in range(len(batches)):
+            batch = jax.tree.map(jnp.asarray, batches[k])
+            metrics, _ = task.loss(model, variables, (), batch, None, train=False)
+            total += np.asarray(metrics["loss"])
+            logits, _ = task._forward(model, variables, batch)
+            for i, row in zip(
+                batch["ids"].tolist(), jax.nn.softmax(logits), strict=True
+            ):
+                probabilities[i] = np.asarray(row, np.float64)
+        labels = dataset.label_names("validation")
+        rows = [probabilities[i] / probabilities[i].sum() for i in range(len(labels))]
+        losses[size] = total[0] / total[1]
+        assert losses[size] == pytest.approx(log_loss(labels, rows, labels=names), 1e-4)
+    assert losses[3] == pytest.approx(losses[8], rel=1e-5)
+
+
+def test_balanced_classes_weigh_by_inverse_frequency(tmp_path):
+    rows = [("a", "x")] * 30 + [("b", "y")] * 10
+    write_table(tmp_path, {"train": rows, "dev": rows})
+    cfg = labeled_config(tmp_path, **{"head.class_weights": "balanced"})
+    experiment, _, variables, batch = opened(cfg)
+    inputs = experiment.model, variables, (), batch
+    plain, _ = experiment.task.loss(*inputs, None, train=False)
+    metrics, _ = experiment.task.loss(*inputs, jax.random.key(0), train=True)
+    labels, weights = batch["labels"], batch["weights"]
+    expected = np.where(labels == 0, 40 / 60, 40 / 20) * weights
+    assert float(metrics["loss"][1]) == pytest.approx(expected.sum())
+    assert float(plain["loss"][1]) == pytest.approx(weights.sum())
+
+
+def test_a_pair_is_read_together(tmp_path):
+    write_colored(tmp_path, colored_pairs)
+    cfg = labeled_config(tmp_path, "transformer", **{"data.pair_column": "pair"})
+    experiment, dataset, variables, _ = opened(cfg)
+    assert dataset.train_batches()[0]["segment_ids"].any()
+    inputs = experiment.model, variables
+    ranked = experiment.task.predict_n_best(*inputs, ["a red\tb red"], cfg)
+    assert {name for name, _ in next(ranked)} == {"same", "different"}
+    with pytest.raises(UserError, match="line 1 of the input has no tab"):
+        next(experiment.task.predict_n_best(*inputs, ["a red"], cfg))
+
+
+def test_grades_are_learned_by_least_squares(tmp_path):
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice([*"abc"], 6)) for _ in range(160)]
+    rows = [(text, f"{text.count('a') / 2}") for text in texts]
+    write_table(tmp_path, {"train": rows[:120], "dev": rows[120:]})
+    changes = {"head.regression": True, "head.pooling": "mean", "steps": 120}
+    cfg = labeled_config(tmp_path, **changes)
+    train.train(cfg, tmp_path / "run")
+    card, _ = evaluate(open_run(tmp_path / "run", "last"), "validation")
+    assert card["scores"]["pearson"]["value"] > 80
+    assert card["baselines"]["mean"]["pearson"] == 0
+
+
+def test_a_text_longer_than_a_segment_is_read_with_memory(table):
+    experiment, _, variables, batch = opened(labeled_config(table, "transformer_xl"))
+    names = ("tokens", "segment_ids", "mask")
+    long = {key: jnp.tile(batch[key], (1, 2)) for key in names}
+    long["mask"] = jnp.ones_like(long["mask"])
+    changed = dict(long, tokens=long["tokens"].at[:, 0].add(1))
+    outputs = [
+        experiment.task.apply(experiment.model, variables, inputs, None, train=False)
+        for inputs in (long, changed)
+    ]
+    assert (np.asarray(outputs[0]) != np.asarray(outputs[1])).any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.label_column": None}, "data.label_column is not set"),
+        ({"data.unseen_labels": "skip"}, "Unknown data.unseen_labels 'skip'"),
+        ({"head.pooling": "sum"}, "Unknown head.pooling 'sum'; choose one of cls"),
+        ({"head.class_weights": "log"}, "Unknown head.class_weights 'log'"),
+        ({"head.dropout": 1.0}, "head.dropout"),
+        ({"z_loss": 0.1}, "z_loss=0.1 must be 0.0"),
+        ({"data.target_tag": True}, "data.target_tag=True must be False"),
+        ({"keep.metric": "pearson"}, "keep.metric='pearson' is no score of classes"),
+        ({"data.max_length": 4}, "data.max_length"),
+    ],
+)
+def test_a_config_of_another_task_is_refused(table, changes, message):
+    with pytest.raises(UserError, match=message):
+        validate_config(labeled_config(table, **changes))
+
+
+def test_a_column_that_the_corpus_lacks_is_refused(table):
+    cfg = labeled_config(table, **{"data.label_column": "grade"})
+    with pytest.raises(UserError, match="has the columns text, label"):
+        open_dataset(cfg)
+
+
+def test_an_unseen_label_of_an_evaluation_is_refused_or_counted(tmp_path):
+    known, other = [("a", "x"), ("b", "y")] * 8, [("a", "x"), ("b", "z")] * 4
+    write_table(tmp_path, {"train": known, "dev": known, "test": other})
+    cfg = labeled_config(tmp_path, steps=1)
+    train.train(cfg, tmp_path / "run")
+    with pytest.raises(UserError, match=r"test, example 2: .* no label 'z'"):
+        evaluate(open_run(tmp_path / "run", "last"), "test")
+    changes = {"data": {"unseen_labels": "count"}}
+    card, _ = evaluate(open_run(tmp_path / "run", "last", changes), "test")
+    assert card["protocol"]["unseen_labels"] == 4
+    assert card["scores"]["accuracy"]["value"] <= 50
