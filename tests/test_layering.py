@@ -58,6 +58,7 @@ MODELS = {
     "rnn": ("api", "common"),
     "transformer": ("api", "common", "attention"),
     "transformer_xl": ("common", "attention", "transformer"),
+    "heads": ("api", "common"),
 }
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from configs import base
 from helpers.architectures import (
@@ -178,6 +179,25 @@ def test_bfloat16_is_close_to_float32(name):
     valid = np.asarray(found.mask)
     difference = (near.astype(jnp.float32) - theirs)[valid]
     assert np.linalg.norm(difference) < 0.03 * np.linalg.norm(theirs[valid])
+
+
+def products(jaxpr):
+    """All matrix products of a program, inner programs included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_every_product_of_a_training_step_is_in_bfloat16(key):
+    found = case_of(key, dtype="bfloat16")
+    gradient = jax.grad(found.loss(found.carry(B)))
+    made = list(products(jax.make_jaxpr(gradient)(found.variables["params"]).jaxpr))
+    assert len(made) > 5
+    for product in made:
+        assert {v.aval.dtype for v in product.invars} == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
