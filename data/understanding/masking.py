@@ -158,7 +158,7 @@ class MaskedBatches(TrainBatches):
             first, second, is_next = self.segments.divide(indices, uniform)
             batch = {"is_next": (is_next & is_valid).astype(np.int32)}
             ends = 1 + (first[:, 1] - first[:, 0])
-            totals = ends + 2 + (second[:, 1] - second[:, 0])
+            totals = ends + 1 + (second[:, 1] - second[:, 0])
         else:
             starts, stops = self.segments.starts[indices], self.segments.ends[indices]
             first, batch = np.stack([starts, stops], 1), {}
@@ -174,8 +174,8 @@ class MaskedBatches(TrainBatches):
         tokens = np.where(is_text, tokens, np.where(mask, EOS, PAD))
         tokens[:, 0] = np.where(is_valid, BOS, PAD)
         segment_ids = (mask & (places > ends)).astype(np.int32)
-        self_texts = {"tokens": tokens.astype(np.int32), "segment_ids": segment_ids}
-        return batch | self_texts | {"mask": mask, "is_text": is_text}
+        texts = {"tokens": tokens.astype(np.int32), "segment_ids": segment_ids}
+        return batch | texts | {"mask": mask, "is_text": is_text}
 
     def _choose(self, batch: Batch, uniform: np.ndarray) -> Batch:
         """Returns the tokens with masks, and those that are to be predicted.

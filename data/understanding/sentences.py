@@ -96,7 +96,7 @@ DIVISIONS: dict[str, tuple[Callable[[Iterable[str]], Iterator[Document]], str]] 
     "novels": (books, " "),
     "pg19": (books, " "),
 }
-OTHERS = (paragraphs, "\n")
+OTHERS = (paragraphs, " ")  # whose vocabularies may lack a line break
 
 
 def divide(corpus: str, texts: Iterable[str], *, keep_ends: bool) -> Iterator[Document]:
