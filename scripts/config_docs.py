@@ -30,6 +30,8 @@ SECTIONS = {
     "parallel": "Devices",
     "decode": "Decoding (may change after training)",
     "eval": "Evaluation (may change after training)",
+    "head": "Heads of language understanding",
+    "mlm": "Masked language modeling",
 }
 Row = tuple[str, str, str]
 
