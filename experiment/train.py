@@ -26,7 +26,7 @@ from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, RunRecord, TrainLoop
 from training.metrics import TrainProgress
 from training.optim.on_validation import eval_params
-from training.optim.param_groups import check_patterns
+from training.optim.param_groups import check_patterns, is_match, named_leaves
 from training.parallel.distributed import (
     AnyProcessFlag,
     DistributedConfig,
@@ -42,6 +42,8 @@ from training.signals import InterruptibleBatches, StopRequested, raise_on_signa
 from training.step import TrainState, init_from_params
 from utils.errors import UserError
 from utils.locks import exclusive_lock
+
+MAX_NAMES = 6  # new parameters that are named
 
 
 def train(
@@ -178,8 +180,23 @@ def init_from_run(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> Tra
     params = init_from_params(
         state.params, origin.variables["params"], cfg.init_params_pattern
     )
+    if is_primary():
+        print(describe_init(params, cfg), file=sys.stderr)
     ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema_decay else ()
     return state.replace(params=params, ema=ema)
+
+
+def describe_init(params: PyTree, cfg: ConfigDict) -> str:
+    """Returns a line on which parameters `init_from` provided and which are new."""
+    leaves = named_leaves(params)
+    taken = [name for name in leaves if is_match(cfg.init_params_pattern, name)]
+    new = [name for name in leaves if name not in taken]
+    numbers = sum(leaves[name].size for name in taken)
+    shown = ", ".join(new[:MAX_NAMES]) + (", ..." if len(new) > MAX_NAMES else "")
+    return (
+        f"init_from={cfg.init_from}: took {len(taken)} of {len(leaves)} parameters "
+        f"({numbers:,} of {num_parameters(params):,} numbers); new: {shown or 'none'}"
+    )
 
 
 def run_metadata(state: TrainState, dataset: Dataset, steps: int | None) -> dict:

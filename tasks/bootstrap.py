@@ -64,7 +64,7 @@ def resampled_means(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
     means = np.empty(NUM_SAMPLES)
     for index in range(NUM_SAMPLES):
         drawn = random.integers(len(total), size=len(total))
-        means[index] = total[drawn].sum() / weight[drawn].sum()
+        means[index] = total[drawn].sum() / (weight[drawn].sum() or 1)
     return means
 
 

@@ -17,7 +17,7 @@ from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer, find_tokenizers
 from data.understanding.batches import LabeledBatches, Texts
 from data.understanding.labels import Labels, parse_grades
-from data.understanding.markers import MARKERS
+from data.understanding.markers import MARKERS, MASK
 from utils.errors import UserError
 
 
@@ -69,6 +69,12 @@ def find_text_tokenizer(
 ) -> Tokenizer:
     """Returns the tokenizer of a run, or one learned on all text, with MARKERS."""
     if tokenizers is not None:
+        if MASK not in tokenizers["text"].tags:
+            raise UserError(
+                "the vocabulary of the run that training starts from has no special "
+                "tokens of encoders: start from a run of "
+                "task='masked_language_modeling' or set data.vocabulary"
+            )
         return tokenizers["text"]
     names = ("text", "pair")[: len(corpus.fields)]
     learned = find_tokenizers(corpus, encoder_folder(cfg), names, cfg)

@@ -187,3 +187,20 @@ def test_an_unseen_label_of_an_evaluation_is_refused_or_counted(tmp_path):
     card, _ = evaluate(open_run(tmp_path / "run", "last", changes), "test")
     assert card["protocol"]["unseen_labels"] == 4
     assert card["scores"]["accuracy"]["value"] <= 50
+
+
+def test_an_encoder_starts_from_another_run_with_its_vocabulary(run, tmp_path, capsys):
+    rows = [("a red zebra", "x"), ("b blue", "y")] * 8
+    write_table(tmp_path, {"train": rows, "dev": rows})
+    origin = str(run.directory.path)
+    changes = {"init_from": origin, "init_params_pattern": "^encoder/", "steps": 1}
+    cfg = labeled_config(tmp_path, **changes, **{"optim.freeze": "^encoder/"})
+    train.train(cfg, tmp_path / "run")
+    told = capsys.readouterr().err
+    assert f"init_from={origin}: took" in told
+    assert "new: head/bias, head/kernel" in told
+    tuned = open_run(tmp_path / "run", "last")
+    texts = [each.experiment.tokenizers["text"] for each in (run, tuned)]
+    assert texts[0].to_dict() == texts[1].to_dict()
+    params = [each.variables["params"]["encoder"] for each in (run, tuned)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *params))
