@@ -18,8 +18,8 @@ from utils.errors import UserError
 from utils.paths import canonical_path, resolve_path
 
 MACHINE_FIELDS = (  # that depend on the machine and its load
-    *("seconds", "window_seconds", "data_wait_fraction", "tokens_per_second"),
-    *("flops_per_second", "mfu", "peak_memory_bytes"),
+    *("seconds", "window_seconds", "data_wait_fraction", "mfu", "peak_memory_bytes"),
+    *(f"{unit}_per_second" for unit in ("tokens", "words", "examples", "flops")),
 )
 
 

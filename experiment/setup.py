@@ -144,6 +144,7 @@ class TrainingSetup:
             max_nonfinite_steps=min(cfg.max_nonfinite_steps, self.steps),
             metric=metric,
             direction=task.metric_directions[metric],
+            unit=task.unit,
         )
 
     def open_checkpoints(self, directory: RunDirectory) -> Checkpoints:
@@ -168,6 +169,7 @@ class TrainingSetup:
         """
         last = {"train": progress.last_logged, "validation": progress.last_validated}
         options = {"step": step, "steps": self.steps, "run_id": directory.run_id}
+        options["unit"] = self.experiment.task.unit
         writers = [] if silent else open_writers(directory.path, last, **options)
         peak_flops = peak_flops_per_second(self.experiment.cfg.model.dtype)
         return RunRecord(self.loop_settings, progress, writers, checkpoints, peak_flops)

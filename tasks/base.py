@@ -47,6 +47,7 @@ class Task(abc.ABC):
       model_class: name of the class that an architecture defines for it.
       output_tokenizer: name of the attribute with the tokenizer of its outputs.
       generates_text: whether outputs are texts, found by the search of `cfg.decode`.
+      unit: what the weights of its loss count, for speeds.
       corpus_kind: kind of corpus that it reads; None: any with the named columns.
       sides: sides of an example that have a vocabulary of text.
       metric_directions: "min" or "max" for each metric of an evaluation.
@@ -56,6 +57,7 @@ class Task(abc.ABC):
     model_class: ClassVar[Literal["LanguageModel", "Seq2Seq", "Encoder"]]
     output_tokenizer: ClassVar[Literal["tokenizer", "target"]]
     generates_text: ClassVar[bool] = True
+    unit: ClassVar[Literal["tokens", "words", "examples"]] = "tokens"
     corpus_kind: ClassVar[Literal["text", "parallel"] | None]
     sides: ClassVar[tuple[str, ...]]
     metric_directions: ClassVar[dict[str, Literal["min", "max"]]]

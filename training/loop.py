@@ -42,6 +42,7 @@ class LoopSettings:
     max_nonfinite_steps: int  # consecutive ones that end training
     metric: str  # the validation score that selects checkpoints
     direction: str  # "min" or "max", of that score
+    unit: str = "tokens"  # what the weights of the loss count
 
     def validates_at(self, step: int) -> bool:
         """Whether a validation follows a step."""
@@ -131,7 +132,8 @@ class RunRecord:
         metrics = compute(progress.totals)
         seconds = max(progress.window_seconds, 1e-9)
         metrics["nonfinite_steps"] = progress.nonfinite_steps
-        metrics["tokens_per_second"] = progress.totals["loss"][1] / seconds
+        rate = f"{self.settings.unit}_per_second"
+        metrics[rate] = progress.totals["loss"][1] / seconds
         metrics["data_wait_fraction"] = min(self._data_wait / seconds, 1.0)
         if self.peak_flops is not None:
             metrics["flops_per_second"] = progress.window_flops / seconds

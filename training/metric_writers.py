@@ -163,8 +163,8 @@ def drop_events(folder: Path, last: dict[str, int], run_id: str) -> None:
 class Console:
     """Metrics on standard output: one live line on a terminal, else plain lines."""
 
-    def __init__(self, steps: int, step: int):
-        self.steps, self.first_step = steps, step
+    def __init__(self, steps: int, step: int, unit: str = "tokens"):
+        self.steps, self.first_step, self.unit = steps, step, unit
         self.start = time.monotonic()
         self.live = sys.stdout.isatty()
 
@@ -174,7 +174,7 @@ class Console:
             mfu = metrics.get("mfu")
             text = (
                 f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
-                f"{metrics['tokens_per_second']:,.0f} tokens/s  "
+                f"{metrics[f'{self.unit}_per_second']:,.0f} {self.unit}/s  "
                 f"{'' if mfu is None else f'{mfu:.0%} of peak  '}"
                 f"{self._time_left(step)} left"
             )
@@ -198,7 +198,13 @@ class Console:
 
 
 def open_writers(
-    workdir: Path, last: dict[str, int], *, step: int, steps: int, run_id: str = ""
+    workdir: Path,
+    last: dict[str, int],
+    *,
+    step: int,
+    steps: int,
+    run_id: str = "",
+    unit: str = "tokens",
 ) -> list[MetricsFile | TensorBoard | Console]:
     """Opens all writers of a run directory.
 
@@ -207,9 +213,10 @@ def open_writers(
       step: the step from which training continues.
       steps: the step at which training ends.
       run_id: id of the run (training/run_dir.py).
+      unit: what `<unit>_per_second` counts.
     """
     return [
         MetricsFile(workdir / "metrics.jsonl", last),
         TensorBoard(workdir / "tensorboard", last, run_id),
-        Console(steps, step),
+        Console(steps, step, unit),
     ]

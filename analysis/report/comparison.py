@@ -90,7 +90,9 @@ class Comparison:
             "runs differ, so their scores are not comparable": len(data) > 1,
             f"protocols differ ({', '.join(keys)}): do not compare scores": bool(keys),
             f"different devices ({format_groups(devices)}): "
-            "tokens/s and training time are not comparable": len(devices) > 1,
+            f"{self.runs[0].unit}/s and training time are not comparable": (
+                len(devices) > 1
+            ),
         }
         return [text for text, is_true in warnings.items() if is_true] + [
             f"training of {run.label} is incomplete: "

@@ -13,14 +13,14 @@ from analysis.report.comparison import (
     device,
     group_by_seed,
 )
-from analysis.report.runs import AXES, Run, read_runs
+from analysis.report.runs import Run, axes, read_runs
 from analysis.report.score_cards import read_object
 from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
 from analysis.report.tables import COSTS, Chart, Row, learning_curves, score_rows
 from utils.errors import UserError
 from utils.paths import canonical_path
 
-CURVES = {"loss": "validation loss, nats per token", "bleu": "validation BLEU"}
+CURVES = ("loss", "bleu", "accuracy", "f1", "official_f1", "micro_f1", "pearson")
 CONTEXT_FILE = "effective-context.json"  # of analysis/effective_context
 
 
@@ -60,6 +60,11 @@ class Content:
     def runs(self) -> tuple[Run, ...]:
         return self.comparison.runs
 
+    @property
+    def unit(self) -> str:
+        """What the logs of the runs count: tokens, or examples."""
+        return self.runs[0].unit
+
     @functools.cached_property
     def rows(self) -> list[Row]:
         return score_rows(self.comparison)
@@ -86,12 +91,12 @@ class Content:
 
     @functools.cached_property
     def charts(self) -> list[Chart]:
-        """Learning curves against each of AXES."""
+        """Learning curves against each of `axes`."""
         return [
             chart
-            for name, title in CURVES.items()
-            for axis in AXES
-            if (chart := learning_curves(self.runs, name, title, axis))
+            for name in CURVES
+            for axis in axes(self.unit)
+            if (chart := learning_curves(self.runs, name, axis))
         ]
 
     def warnings(self) -> list[str]:

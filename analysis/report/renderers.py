@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analysis.formatting import render_template
 from analysis.report.content import CURVES, Content, run_origin
-from analysis.report.runs import AXES, Run
+from analysis.report.runs import Run, axes
 from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
 from analysis.report.tables import (
@@ -95,12 +95,12 @@ def _run_document(run: Run, card: ScoreCard) -> dict:
         "scored_step": card.content["step"],
         "protocol": card.content.get("protocol", {}),
         "parameters": run.about.get("parameters"),
-        "tokens_per_second": run.median("tokens_per_second"),
+        f"{run.unit}_per_second": run.median(f"{run.unit}_per_second"),
         "mfu": run.median("mfu"),
         "peak_memory_bytes": run.peak_memory,
-        "trained": {axis: run.cost_at(run.steps, axis) for axis in AXES},
+        "trained": {axis: run.cost_at(run.steps, axis) for axis in axes(run.unit)},
         "curves": {
-            metric: {axis: curve_points(run, metric, axis) for axis in AXES}
+            metric: {axis: curve_points(run, metric, axis) for axis in axes(run.unit)}
             for metric in CURVES
         },
     }

@@ -21,25 +21,34 @@ from training.run_dir import RunDirectory
 from utils.errors import UserError
 from utils.paths import canonical_path
 
-AXES = {  # x axes of learning curves, each with its title; fields of TrainingCost
-    "step": "steps",
-    "tokens": "training tokens",
-    "seconds": "seconds of training",
-    "flops": "training FLOPs",
-}
+UNITS = ("tokens", "words", "examples")  # what the log of a task counts
+
+
+def axes(unit: str) -> dict[str, str]:
+    """Returns the x axes of learning curves, each with its title.
+
+    Args:
+      unit: what the log counts, one of UNITS.
+    """
+    return {
+        "step": "steps",
+        unit: f"training {unit}",
+        "seconds": "seconds of training",
+        "flops": "training FLOPs",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCost:
     """Cumulative cost of a run by step, from 0 on.
 
-    A line of the log has tokens/s, FLOP/s and the seconds of training so far. Counts
-    are those rates times the seconds since the previous line, summed; between two
-    lines they are interpolated.
+    A line of the log has tokens/s or another of UNITS, FLOP/s and the seconds of
+    training so far. Counts are those rates times the seconds since the previous line,
+    summed; between two lines they are interpolated.
     """
 
     step: tuple[float, ...]
-    tokens: tuple[float, ...]
+    counts: tuple[float, ...]  # of the unit
     seconds: tuple[float, ...]
     flops: tuple[float, ...] | None  # None: the log has no rate, as on unknown devices
 
@@ -58,17 +67,23 @@ class TrainingCost:
         has_flops = all(line.get("flops_per_second") is not None for line in lines)
         return cls(
             (0.0, *(float(line["step"]) for line in lines)),
-            cumulative("tokens_per_second"),
+            cumulative(f"{find_unit(lines)}_per_second"),
             tuple(seconds.tolist()),
             cumulative("flops_per_second") if has_flops else None,
         )
 
     def at(self, step: float, axis: str) -> float | None:
-        """Returns the cost up to a step on one of AXES; None where it is unknown."""
-        values = getattr(self, axis)
+        """Returns the cost up to a step on one of `axes`; None where it is unknown."""
+        values = self.counts if axis in UNITS else getattr(self, axis)
         if values is None or step > self.step[-1]:
             return None
         return float(np.interp(step, self.step, values))
+
+
+def find_unit(lines: Sequence[dict]) -> str:
+    """Returns which of UNITS the lines of a training log count."""
+    found = (unit for unit in UNITS if lines and f"{unit}_per_second" in lines[0])
+    return next(found, UNITS[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +118,11 @@ class Run:
         """Seconds of training, those before interruptions included."""
         return self._train_lines[-1]["seconds"] if self._train_lines else None
 
+    @property
+    def unit(self) -> str:
+        """One of UNITS: what the log counts."""
+        return find_unit(self._train_lines)
+
     def median(self, name: str) -> float | None:
         """Returns the median without the first line, which includes compilation."""
         values = [line.get(name) for line in self._train_lines[1:]]
@@ -120,7 +140,7 @@ class Run:
         return TrainingCost.from_log(self._train_lines)
 
     def cost_at(self, step: int | None, axis: str) -> float | None:
-        """Returns the cost up to a step on one of AXES; None where it is unknown."""
+        """Returns the cost up to a step on one of `axes`; None where it is unknown."""
         if axis == "step":
             return step
         return self.cost.at(step, axis) if self.cost else None

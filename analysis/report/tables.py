@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from analysis.formatting import align_columns
 from analysis.report.comparison import Comparison, System, SystemPair
-from analysis.report.runs import AXES, Run
+from analysis.report.runs import UNITS, Run, axes
 from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
 
@@ -18,6 +18,20 @@ SCORES = {  # title and number of decimals by name
     "bleu_moses_lowercase": ("BLEU, Moses, lower case", 1),
     "chrf": ("chrF", 1),
     "exact_match": ("exact match, %", 1),
+    "f1": ("F1", 2),
+    "strict_f1": ("F1, strict", 2),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+    "official_f1": ("macro-F1, official", 2),
+    "micro_f1": ("micro-F1", 2),
+    "accuracy": ("accuracy, %", 2),
+    "macro_f1": ("macro-F1", 2),
+    "matthews": ("Matthews", 2),
+    "intent_accuracy": ("intent accuracy, %", 2),
+    "sentence_accuracy": ("sentence accuracy, %", 2),
+    "pearson": ("Pearson", 2),
+    "spearman": ("Spearman", 2),
+    "mean_squared_error": ("mean squared error", 3),
     "loss": ("loss", 3),
     "perplexity": ("perplexity", 2),
     "bits_per_token": ("bits/token", 3),
@@ -25,9 +39,16 @@ SCORES = {  # title and number of decimals by name
     "bits_per_character": ("bits/character", 3),
     "bits_per_byte": ("bits/byte", 3),
 }
-INTERVALS = {"bleu": "95% interval", "loss": "95% interval of the loss"}  # titles
+INTERVALS = {  # titles
+    "bleu": "95% interval",
+    "loss": "95% interval of the loss",
+    **{
+        name: f"95% interval of {SCORES[name][0].removesuffix(', %')}"
+        for name in ("f1", "official_f1", "micro_f1", "accuracy", "pearson")
+    },
+}
 COSTS = (  # titles
-    *("parameters", "tokens/s", "mfu", "peak memory, MiB"),
+    *("parameters", *(f"{unit}/s" for unit in UNITS), "mfu", "peak memory, MiB"),
     *("training FLOPs", "training time", "steps", "scored step"),
 )
 BASELINES = {
@@ -40,10 +61,11 @@ MAX_CURVE_ROWS = 8  # validations listed of a learning curve
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
 
-UNITS = {  # titles of an axis in powers of 1000
-    "tokens": [
-        f"training tokens, {unit}" for unit in ("thousands", "millions", "billions")
-    ],
+POWERS = {  # titles of an axis in powers of 1000
+    **{
+        unit: [f"training {unit}, {n}" for n in ("thousands", "millions", "billions")]
+        for unit in UNITS
+    },
     "flops": [f"training {prefix}FLOPs" for prefix in "KMGTPEZ"],
 }
 
@@ -90,7 +112,7 @@ def run_cells(run: Run, card: ScoreCard, names: Sequence[str]) -> TableRow:
     memory = None if run.peak_memory is None else run.peak_memory / 2**20
     costs = {
         "parameters": (run.about.get("parameters"), "{:,}".format),
-        "tokens/s": (run.median("tokens_per_second"), "{:,.0f}".format),
+        f"{run.unit}/s": (run.median(f"{run.unit}_per_second"), "{:,.0f}".format),
         "mfu": (run.median("mfu"), "{:.0%}".format),
         "peak memory, MiB": (memory, "{:,.0f}".format),
         "training FLOPs": (run.cost_at(run.steps, "flops"), "{:.2e}".format),
@@ -211,9 +233,9 @@ def curve_rows(run: Run) -> list[TableRow]:
     rows = []
     for line in chosen:
         row = {"run": run.label, "step": f"{line['step']:,}"}
-        for axis in list(AXES)[1:]:
+        for axis, title in list(axes(run.unit).items())[1:]:
             cost = run.cost_at(line["step"], axis)
-            row[AXES[axis]] = "" if cost is None else format_cost(cost, axis)
+            row[title] = "" if cost is None else format_cost(cost, axis)
         for name in filter(line.__contains__, SCORES):
             row[title_of(name)] = format_score(line[name], name) or "not finite"
         rows.append(row)
@@ -279,7 +301,7 @@ class Chart:
 
 
 def curve_points(run: Run, metric: str, axis: str) -> list[Point]:
-    """Returns a metric of the validation split against one of AXES."""
+    """Returns a metric of the validation split against one of `axes`."""
     points = [
         (run.cost_at(line["step"], axis), line[metric])
         for line in run.metrics.get("validation", [])
@@ -289,7 +311,7 @@ def curve_points(run: Run, metric: str, axis: str) -> list[Point]:
 
 
 def learning_curves(
-    runs: Sequence[Run], metric: str, title: str, axis: str = "step"
+    runs: Sequence[Run], metric: str, axis: str = "step"
 ) -> Chart | None:
     """Charts a metric of the validation split; None where no run has it."""
     points = {n: curve_points(run, metric, axis) for n, run in enumerate(runs)}
@@ -302,7 +324,7 @@ def learning_curves(
     x = functools.partial(scale, ticks=x_ticks, start=LEFT, end=WIDTH - RIGHT)
     y = functools.partial(scale, ticks=y_ticks, start=HEIGHT - BOTTOM, end=TOP)
     return Chart(
-        title=title,
+        title=curve_title(metric, runs[0].unit),
         x_title=x_title,
         x_ticks=tuple((x(step), f"{step / size:,.10g}") for step in x_ticks),
         y_ticks=tuple((y(value), f"{value:,.10g}") for value in y_ticks),
@@ -314,6 +336,14 @@ def learning_curves(
     )
 
 
+def curve_title(metric: str, unit: str) -> str:
+    """Returns the title of a chart; a loss may be of classes or of grades."""
+    if metric != "loss":
+        return f"validation {title_of(metric)}"
+    is_tokens = unit == "tokens"
+    return f"validation loss{', nats' * is_tokens} per {unit.removesuffix('s')}"
+
+
 def scale(value: float, ticks: Sequence[float], start: float, end: float) -> float:
     """Maps the range of the ticks to coordinates from `start` to `end`."""
     share = (value - ticks[0]) / (ticks[-1] - ticks[0])
@@ -322,9 +352,9 @@ def scale(value: float, ticks: Sequence[float], start: float, end: float) -> flo
 
 def axis_unit(largest: float, axis: str) -> tuple[float, str]:
     """Returns the unit that keeps an axis's labels short, and the axis's title."""
-    titles = UNITS.get(axis)
+    titles = POWERS.get(axis)
     if titles is None or largest < 1000:
-        return 1.0, AXES[axis]
+        return 1.0, axes(axis if axis in UNITS else UNITS[0])[axis]
     power = min(int(math.log10(largest * (1 + 1e-9)) // 3), len(titles))
     return 1000.0**power, titles[power - 1]
 

@@ -44,6 +44,7 @@ class EncoderTask(base.Task):
     model_class = "Encoder"
     output_tokenizer = "tokenizer"
     generates_text = False
+    unit = "examples"
     corpus_kind = None
     sides = ("text",)
     required: ClassVar[tuple[str, ...]] = ()

@@ -20,7 +20,7 @@ def with_rates(**changes):
 def test_counts_are_rates_times_seconds():
     lines = [line for line in METRICS if line["split"] == "train"]
     cost = TrainingCost.from_log(lines)
-    assert cost.tokens == pytest.approx(
+    assert cost.counts == pytest.approx(
         (0, 9 * 10, 9 * 10 + 50 * 10, 590 + 70 * 10, 1290 + 60 * 45)
     )
     assert cost.at(2, "tokens") == pytest.approx(590)
@@ -40,8 +40,25 @@ def test_tokens_of_uneven_intervals_sum_up_exactly(tmp_path):
         for i, lap in enumerate(laps)
     ]
     cost = TrainingCost.from_log(lines)
-    assert cost.tokens == pytest.approx([0, 70, 140, 210, 280])
+    assert cost.counts == pytest.approx([0, 70, 140, 210, 280])
     assert cost.at(25, "tokens") == pytest.approx(175)
+
+
+def test_a_log_of_examples_is_counted_and_titled_in_examples(tmp_path):
+    metrics = [
+        {key.replace("tokens", "examples"): value for key, value in line.items()}
+        for line in METRICS
+    ]
+    path = make_run(tmp_path / "a", task="classification", metrics=metrics)
+    [run] = compare(path).runs
+    assert run.unit == "examples"
+    assert run.cost_at(2, "examples") == pytest.approx(590)
+    chart = learning_curves([run], "loss", "examples")
+    assert chart.title == "validation loss per example"
+    assert chart.x_title == "training examples, thousands"
+    [row, *_] = score_rows(compare(path))
+    assert row.cells["examples/s"] == "60"
+    assert "tokens/s" not in row.cells
 
 
 def test_curves_against_flops_need_the_rates(tmp_path):
@@ -49,11 +66,11 @@ def test_curves_against_flops_need_the_rates(tmp_path):
     rated = read_run(make_run(tmp_path / "b", metrics=with_rates()))
     assert curve_points(plain, "loss", "flops") == []
     assert curve_points(rated, "loss", "flops") == [(20e9, 5.5), (75e9, 4.5)]
-    chart = learning_curves([plain, rated], "loss", "loss", "flops")
+    chart = learning_curves([plain, rated], "loss", "flops")
     assert [curve.run for curve in chart.curves] == [1]
     assert chart.x_title == "training GFLOPs"
     assert chart.x_ticks[-1][1] == "80"
-    assert learning_curves([plain], "loss", "loss", "flops") is None
+    assert learning_curves([plain], "loss", "flops") is None
 
 
 @pytest.mark.parametrize(

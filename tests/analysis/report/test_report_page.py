@@ -129,12 +129,12 @@ def test_a_heat_map_has_a_cell_for_each_weight(two):
 
 def test_curves_leave_out_values_that_are_not_finite(two):
     runs = read_runs(two)
-    chart = learning_curves(runs, "bleu", "BLEU")
+    chart = learning_curves(runs, "bleu")
     assert [len(curve.points) for curve in chart.curves] == [1, 1]
-    loss = learning_curves(runs, "loss", "loss").curves[0].points
+    loss = learning_curves(runs, "loss").curves[0].points
     assert loss[0][0] < loss[1][0]
     assert loss[0][1] < loss[1][1]  # falls: y grows downwards
-    assert learning_curves(runs, "perplexity", "perplexity") is None
+    assert learning_curves(runs, "perplexity") is None
 
 
 @pytest.mark.parametrize(
