@@ -1,0 +1,21 @@
+r"""Masked language modeling of WikiText-2, 2 million words (Merity et al. 2017).
+
+    python train.py --config=configs/pretraining/wikitext2.py:transformer \
+        --workdir=runs/wikitext2 --config.data.source_dir=DIR
+
+--config.mlm.next_sentence=True adds the prediction of the next sentence, and
+--config.mlm.whole_word=True masks whole words. Without a network, DIR has the published
+files; without DIR they are downloaded. --config.init_from=runs/wikitext2 starts a
+classifier or tagger from the run, with its vocabulary.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.recipes.understanding import masked_texts
+
+
+def get_config(model: str = "transformer") -> ConfigDict:
+    """Returns the experiment for one of the architectures."""
+    return masked_texts(
+        model, "wikitext2", tokenizer="wordpiece", vocab_size=8000, lowercase=True
+    )

@@ -1,0 +1,88 @@
+"""Small encoders of labelled texts, trained from scratch on a CPU."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+STACK = {
+    "layers": 2,
+    "width": 128,
+    "heads": 4,
+    "feed_forward": 512,
+    "activation": "gelu",
+    "norm": "pre",
+    "dropout": 0.2,
+}
+MODELS = {
+    # Width of each direction; attention of every position to all (Liu and Lane 2016).
+    "rnn": {
+        "cell": "lstm",
+        "width": 200,
+        "embedding_width": 200,
+        "attention_width": 100,
+        "dropout": 0.4,
+    },
+    "transformer": STACK,
+    "transformer_xl": {**STACK, "memory_length": 0},  # a text is one segment
+}
+LEARNING_RATES = {"rnn": 1e-3, "transformer": 5e-4, "transformer_xl": 5e-4}
+
+
+def labeled_texts(
+    model: str, task: str, corpus: str, *, epoch: int, epochs: int, **data
+) -> ConfigDict:
+    """Returns the experiment of a small encoder on labelled texts.
+
+    Args:
+      model: one of MODELS.
+      epoch: steps of an epoch, about; each ends with a validation.
+      epochs: number of epochs.
+      data: keys of `cfg.data`.
+    """
+    cfg = base.get_config(model)
+    cfg.task = task
+    cfg.model.update(MODELS[model])
+    cfg.steps = epochs * epoch
+    cfg.data.name = corpus
+    cfg.data.buckets = 4
+    cfg.data.update(data)
+    cfg.head.pooling = "attention"
+    cfg.optim.lr = LEARNING_RATES[model]
+    cfg.optim.schedule = "linear"
+    cfg.optim.warmup = cfg.steps // 10
+    cfg.optim.weight_decay = 0.0 if model == "rnn" else 0.01
+    cfg.every.log = max(1, epoch // 2)
+    cfg.every.eval = cfg.every.checkpoint = epoch
+    cfg.eval.batch_size = 64
+    return cfg
+
+
+def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
+    """Returns the experiment of pre-training a small encoder on documents.
+
+    The Transformer is BERT's (Devlin et al. 2019) but for the order of normalisation,
+    which lets it start without a long warm-up.
+
+    Args:
+      data: keys of `cfg.data`.
+    """
+    cfg = base.get_config(model)
+    cfg.task = "masked_language_modeling"
+    cfg.model.update(MODELS[model])
+    if model == "rnn":
+        cfg.model.update(width=256, embedding_width=256, dropout=0.1)
+    else:
+        cfg.model.update(layers=4, width=256, feed_forward=1024, dropout=0.1)
+    if model == "transformer":
+        cfg.model.update(position_encoding="learned", max_positions=512)
+    cfg.steps = 10_000
+    cfg.data.name = corpus
+    cfg.data.buckets = 4
+    cfg.data.batch_size = 32
+    cfg.data.update(data)
+    cfg.optim.lr = 1e-3 if model == "rnn" else 5e-4
+    cfg.optim.schedule = "linear"
+    cfg.optim.warmup = 500
+    cfg.optim.weight_decay = 0.01
+    cfg.every.eval = cfg.every.checkpoint = 1000
+    return cfg

@@ -1,0 +1,1 @@
+"""Relations between two marked entities of a sentence."""

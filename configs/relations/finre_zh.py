@@ -1,0 +1,28 @@
+r"""FinRE, relations of companies in Chinese financial news (Li et al. 2019).
+
+    python train.py --config=configs/relations/finre_zh.py:rnn \
+        --workdir=runs/finre_zh --config.data.source_dir=DIR
+
+DIR has train.tsv, dev.tsv and test.tsv, columns `label`, `entity_1`, `entity_2` and
+`sentence`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.recipes.understanding import labeled_texts
+
+
+def get_config(model: str = "rnn") -> ConfigDict:
+    """Returns the experiment for one of the architectures."""
+    return labeled_texts(
+        model,
+        "relation_extraction",
+        "finre_zh",
+        epoch=421,
+        epochs=10,
+        batch_size=32,
+        tokenizer="char",
+        max_length=192,
+        text_column="sentence",
+        label_column="label",
+    )

@@ -1,0 +1,29 @@
+r"""SemEval-2010 task 8, relations of two nominals (Hendrickx et al. 2010).
+
+    python train.py --config=configs/relations/semeval2010_task8.py:rnn \
+        --workdir=runs/semeval2010_task8 --config.data.source_dir=DIR
+
+DIR has train.tsv and test.tsv, columns `label` and `sentence`; the last 800 training
+sentences are the validation split.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.recipes.understanding import labeled_texts
+
+
+def get_config(model: str = "rnn") -> ConfigDict:
+    """Returns the experiment for one of the architectures."""
+    return labeled_texts(
+        model,
+        "relation_extraction",
+        "semeval2010_task8",
+        epoch=225,
+        epochs=15,
+        batch_size=32,
+        tokenizer="wordpiece",
+        lowercase=True,
+        vocab_size=8000,
+        text_column="sentence",
+        label_column="label",
+    )

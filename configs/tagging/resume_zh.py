@@ -1,0 +1,29 @@
+r"""Chinese resumes, eight types of entities by character (Zhang and Yang 2018).
+
+    python train.py --config=configs/tagging/resume_zh.py:rnn \
+        --workdir=runs/resume_zh --config.data.source_dir=DIR
+
+DIR has train.conll, dev.conll and test.conll.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.recipes.understanding import labeled_texts
+
+
+def get_config(model: str = "rnn") -> ConfigDict:
+    """Returns the experiment for one of the architectures."""
+    cfg = labeled_texts(
+        model,
+        "tagging",
+        "resume_zh",
+        epoch=239,
+        epochs=15,
+        batch_size=16,
+        tokenizer="char",
+        max_length=180,
+        text_column="tokens",
+        tag_column="tags",
+    )
+    cfg.head.crf = True
+    return cfg
