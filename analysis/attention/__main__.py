@@ -5,8 +5,10 @@ echo 'two days ago' | python -m analysis.attention --workdir=runs/rnn --output=a
 
 A line of translation is a source, which the run translates, or a source, a tab and a
 target. Lines of a language model are one text: each is read after those before it, and
-`--eval.memory_length` sets the length of its memory. Writes attention.html, a page
-that loads no other file, attention.json with its numbers, and PNG files.
+`--eval.memory_length` sets the length of its memory. A line of another task is an input
+of predict.py, whose best output and its probability title the line's maps. Writes
+attention.html, a page that loads no other file, attention.json with its numbers, and
+PNG files.
 """
 
 import itertools

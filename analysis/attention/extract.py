@@ -26,8 +26,10 @@ class AttentionMap:
     """The attention weights of one layer for one text."""
 
     layer: str  # path of its module
-    kind: str  # "cross": to a source; "self": to the text and memory
-    rows: list[str]  # T labels of the tokens being predicted or, in an encoder, encoded
+    kind: str  # "cross": to a source; "self": to the text and memory; "pooling"
+    # T labels of the tokens being predicted or, in an encoder, encoded; of a pooling,
+    # the predicted label.
+    rows: list[str]
     columns: list[str]  # S labels of the tokens attended to
     weights: np.ndarray  # [H, T, S]
     # Distance from column 0 to the last row's token; None: distances have no meaning.
@@ -77,19 +79,28 @@ class SampleMap:
 
 
 def extract_attention(run: TrainedRun, lines: Sequence[str]) -> list[TextAttention]:
-    """Extracts attention for each line of text; a target may follow a source and a tab.
+    """Extracts attention for each line of input, as the task reads it.
+
+    A line of translation may have a target after a tab.
 
     Raises UserError for a model without attention, or where it is not finite.
     """
-    is_translation = run.experiment.task.model_class == "Seq2Seq"
-    extract = _translation_attention if is_translation else _text_attention
-    texts = list(extract(run, lines))
+    texts = list(_extractor(run.experiment.task.model_class)(run, lines))
     if not any(text.maps for text in texts):
         name = run.experiment.cfg.model.name
         raise UserError(f"{run.directory.path}: this {name} has no attention")
     if not all(np.isfinite(one.weights).all() for text in texts for one in text.maps):
         raise UserError(f"{run.directory.path}: attention weights are not finite")
     return texts
+
+
+def _extractor(model_class: str):
+    """Returns the function that extracts the attention of a class of models."""
+    if model_class == "Encoder":
+        from analysis.attention.encoders import encoder_attention
+
+        return encoder_attention
+    return _translation_attention if model_class == "Seq2Seq" else _text_attention
 
 
 def _translation_attention(run, lines) -> list[TextAttention]:

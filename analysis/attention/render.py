@@ -204,7 +204,11 @@ def plot_distances(maps: list[AttentionMap], path: Path) -> None:
 def plot_entropies(texts: list[TextAttention], path: Path) -> None:
     """Plots each head's entropy, averaged over texts, with a row for each layer."""
     names = [attention.layer for attention in texts[0].maps]
-    values = np.stack([[one.entropies for one in text.maps] for text in texts])
+    heads = max(len(attention.weights) for attention in texts[0].maps)
+    values = np.full((len(texts), len(names), heads), np.nan)  # a layer may have fewer
+    for text, rows in zip(texts, values, strict=True):
+        for attention, row in zip(text.maps, rows, strict=True):
+            row[: len(attention.weights)] = attention.entropies
     values = values.mean(axis=0)  # [layers, H]
     size = (1.2 + 0.6 * values.shape[1] + 2.5, 1.2 + 0.35 * len(names))
     figure = Figure(figsize=size, layout="constrained")
@@ -214,6 +218,8 @@ def plot_entropies(texts: list[TextAttention], path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="head", title="entropy, nats")
     for (row, column), value in np.ndenumerate(values):
-        color = "white" if value > 0.6 * values.max() else "black"
+        if np.isnan(value):
+            continue
+        color = "white" if value > 0.6 * np.nanmax(values) else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
     figure.savefig(path, dpi=100)

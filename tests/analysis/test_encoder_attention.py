@@ -1,0 +1,90 @@
+"""Attention maps of small untrained classifiers of texts."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from analysis.attention.extract import MAX_TOKENS, extract_attention
+from analysis.attention.render import write_plots
+from configs import base
+from data.tokenizers.symbols import WordTokenizer
+from data.understanding.labels import Labels
+from data.understanding.markers import MARKERS
+from experiment.build import build_experiment
+from experiment.restore import TrainedRun
+from training.run_dir import RunDirectory
+
+WORDS = ["<pad>", "<eos>", "<unk>", "<bos>", "rain", "sun", "goal"]
+TOKENIZERS = {
+    "text": WordTokenizer(WORDS).with_tags(MARKERS),
+    "label": Labels(["sport", "weather"], [1, 2]),
+}
+HEADS = {"rnn": 1, "transformer": 2, "transformer_xl": 2}
+
+
+@functools.cache
+def classifier(name, pair_column=None):
+    cfg = base.get_config(name)
+    cfg.task = "classification"
+    cfg.data.update({"text_column": "text", "label_column": "label"})
+    cfg.data.update({"pair_column": pair_column, "segment_length": 48})
+    cfg.head.pooling = "attention"
+    sizes = {"layers": 1, "width": 8, "embedding_width": 8, "attention_width": 8}
+    sizes |= {"heads": 2, "feed_forward": 8, "memory_length": 4}
+    cfg.model.update({k: v for k, v in sizes.items() if k in cfg.model})
+    experiment = build_experiment(cfg, TOKENIZERS)
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: noise.normal(0, 0.1, leaf.shape).astype(np.float32),
+        nn.meta.unbox(experiment.parameters()),
+    )
+    return TrainedRun(RunDirectory("run"), experiment, {"params": params}, (7,))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_maps_are_of_all_layers_and_titled_with_the_prediction(name):
+    run = classifier(name)
+    [(label, score), _] = next(run.experiment.task.predict_n_best(*run.inputs(["sun"])))
+    [text] = extract_attention(run, ["sun"])
+    assert text.title == f"sun → {label} ({score:.2f})"
+    kinds = {one.kind: one for one in text.maps}
+    assert kinds["self"].rows == kinds["self"].columns == ["[CLS]", "sun", "[SEP]"]
+    assert kinds["self"].weights.shape == (HEADS[name], 3, 3)
+    assert (kinds["pooling"].rows, kinds["pooling"].columns) == (
+        [label],
+        kinds["self"].columns,
+    )
+    for one in text.maps:
+        np.testing.assert_allclose(one.weights.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_a_long_line_is_read_whole_and_shown_from_its_beginning():
+    run = classifier("transformer_xl")
+    [text] = extract_attention(run, ["sun rain " * 40])
+    for one in text.maps:
+        assert one.weights.shape[-1] == len(one.columns) == MAX_TOKENS
+        assert (one.weights.sum(axis=-1) < 0.95).all()  # the rest is not shown
+
+
+def test_pooling_weights_do_not_depend_on_the_line_before():
+    run = classifier("transformer")
+    both, [alone] = (
+        extract_attention(run, lines) for lines in (["goal", "sun"], ["sun"])
+    )
+    pairs = zip(both[1].maps, alone.maps, strict=True)
+    for one, other in pairs:
+        np.testing.assert_array_equal(one.weights, other.weights)
+
+
+def test_a_pair_is_one_text_of_two_segments():
+    run = classifier("transformer", "pair")
+    [text] = extract_attention(run, ["sun\train"])
+    assert text.maps[0].columns == ["[CLS]", "sun", "[SEP]", "rain", "[SEP]"]
+
+
+def test_layers_with_unequal_numbers_of_heads_are_plotted(tmp_path):
+    texts = extract_attention(classifier("transformer"), ["sun", "rain goal"])
+    assert (tmp_path / "entropies.png") in write_plots(texts, tmp_path)
