@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2
 from seqeval.scheme import Tokens as SchemeTokens
@@ -18,11 +18,15 @@ from seqeval.scheme import Tokens as SchemeTokens
 from tasks.bootstrap import Scores, score_examples
 
 MODES = ("conlleval", "strict")
-OUTSIDE = "O"
 
 Tags = Sequence[str]  # of the words of a sentence
 Entity = tuple[str, int, int]  # type, first word, last word
 Statistics = Float[np.ndarray, "N K"]  # counts of each sentence
+
+
+def mark_entities(tags: Iterable[str]) -> bool:
+    """Returns whether tags are of IOB2, rather than parts of speech."""
+    return any(tag.startswith(("B-", "I-")) for tag in tags)
 
 
 def find_entities(tags: Tags, mode: str) -> set[Entity]:
@@ -38,6 +42,7 @@ def score_tags(
     predictions: Sequence[Tags],
     intents: tuple[Sequence[str], Sequence[str]] | None = None,
     *,
+    entities: bool = True,
     intervals: bool = False,
 ) -> Scores:
     """Returns precision, recall and F1 of entities, and accuracies.
@@ -48,26 +53,27 @@ def score_tags(
 
     Args:
       intents: references and predictions of the intent of each sentence, if any.
+      entities: whether tags mark entities; else there are accuracies only.
     """
-    columns = [
-        *_entity_counts(references, predictions, "conlleval"),
-        *_entity_counts(references, predictions, "strict"),
-        *_token_counts(references, predictions, intents),
-    ]
+    columns = list(_token_counts(references, predictions, intents))
+    for mode in MODES if entities else ():
+        columns += _entity_counts(references, predictions, mode)
     statistics = np.stack(columns, axis=1).astype(float)
 
     def score(indices):
         drawn = np.bincount(indices, minlength=len(statistics))
         sums = drawn @ statistics
-        correct, tokens, sentences, right_intents, number = sums[6:]
+        correct, tokens, sentences, right_intents, number = sums[:5]
         accuracies = {
             "token_accuracy": _percentage(correct, tokens),
             "sentence_accuracy": _percentage(sentences, number),
         }
         if intents:
             accuracies["intent_accuracy"] = _percentage(right_intents, number)
-        strict = {f"strict_{k}": x for k, x in f1_scores(*sums[3:6]).items()}
-        return f1_scores(*sums[:3]) | strict | accuracies
+        if not entities:
+            return accuracies
+        strict = {f"strict_{k}": x for k, x in f1_scores(*sums[8:]).items()}
+        return f1_scores(*sums[5:8]) | strict | accuracies
 
     return score_examples(len(statistics), score, intervals=intervals)
 
@@ -104,6 +110,20 @@ def entity_table(
         row = {"class": kind, **{name: scores[name] for name in names}}
         rows.append(row | {"support": int(counts[kind][2])})
     return rows
+
+
+def forbidden_transitions(names: Sequence[str]) -> Bool[np.ndarray, "L1 L"]:
+    """Returns which tags cannot follow which in IOB2; last row: begin a sentence.
+
+    I-X follows B-X and I-X only.
+    """
+    forbidden = np.zeros((len(names) + 1, len(names)), bool)
+    for column, name in enumerate(names):
+        if name.startswith("I-"):
+            allowed = (f"B-{name[2:]}", name)
+            forbidden[:-1, column] = [other not in allowed for other in names]
+            forbidden[-1, column] = True
+    return forbidden
 
 
 def span_protocol() -> dict[str, str]:
