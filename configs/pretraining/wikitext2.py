@@ -4,9 +4,11 @@ r"""Masked language modeling of WikiText-2, 2 million words (Merity et al. 2017)
         --workdir=runs/wikitext2 --config.data.source_dir=DIR
 
 --config.mlm.next_sentence=True adds the prediction of the next sentence, and
---config.mlm.whole_word=True masks whole words. Without a network, DIR has the published
-files; without DIR they are downloaded. --config.init_from=runs/wikitext2 starts a
-classifier or tagger from the run, with its vocabulary.
+--config.mlm.whole_word=True masks whole words. With --config.data.document_order=True
+the segments of a document follow each other, for which :transformer_xl has a memory:
+--config.model.memory_length=128. Without DIR the corpus is downloaded.
+--config.init_from=runs/wikitext2 starts a classifier or tagger from the run, with its
+vocabulary.
 """
 
 from ml_collections import ConfigDict

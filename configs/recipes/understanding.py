@@ -85,4 +85,5 @@ def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
     cfg.optim.warmup = 500
     cfg.optim.weight_decay = 0.01
     cfg.every.eval = cfg.every.checkpoint = 1000
+    cfg.eval.batch_size = 64
     return cfg

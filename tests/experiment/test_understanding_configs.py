@@ -26,7 +26,9 @@ def load(name):
 
 
 @pytest.mark.parametrize("model", base.MODELS)
-@pytest.mark.parametrize("name", [c for c in CONFIGS if c.startswith("classification")])
+@pytest.mark.parametrize(
+    "name", [c for c in CONFIGS if c.startswith(("classification", "pretraining"))]
+)
 def test_every_config_builds_its_model(name, model):
     cfg = load(name).get_config(model)
     assert cfg.is_locked
