@@ -78,11 +78,10 @@ class LocalTable(local_files.LocalText, skip_registration=True):
                 raise UserError(f"{path} is empty: it holds no example")
             first = first or path
             columns = columns or found
-            if missing := (columns.keys() ^ found.keys()).difference(cls.OPTIONAL):
+            if (columns.keys() ^ found.keys()).difference(cls.OPTIONAL):
                 raise UserError(
                     f"{path} has the columns {', '.join(found)}, and {first} has "
-                    f"{', '.join(columns)}: all splits need the same columns, but "
-                    f"{', '.join(sorted(missing))} is not in both"
+                    f"{', '.join(columns)}: all splits need the same columns"
                 )
             columns |= found
         return columns

@@ -93,7 +93,7 @@ def test_conlleval_begins_an_entity_where_none_is_continued(source, data):
         ([*INTENT[:1], *INTENT], "line 2: the sentence has two lines '# intent = '"),
         ([*INTENT[:1], "", "c\tO"], "line 1: there is no token after '# intent = fl"),
         (["# tags = 1", "c\tO"], "line 1: 'tags' is the name of another column"),
-        (INTENT, "all splits need the same columns, but intent is not in both"),
+        (INTENT, "has the columns tokens, tags, intent, and"),
         (b"a\tO\n\xe9\tO\n", "valid.txt, line 2: not UTF-8"),
     ],
 )
