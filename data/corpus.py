@@ -83,36 +83,6 @@ class Corpus:
         """Yields examples `start` to `stop`, as (source, target) or (text,)."""
         return self._read_fields(split, self.fields, start, stop)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of all columns of an example."""
-        return tuple(self.builder.info.features)
-
-    def label_names(self, column: str) -> list[str] | None:
-        """Returns the classes that the corpus declares for a column, if it does."""
-        feature = self.builder.info.features[column]
-        feature = getattr(feature, "feature", feature)  # of a sequence
-        return getattr(feature, "names", None)
-
-    def read_columns(
-        self, split: str, columns: tuple[str, ...], start: int = 0, stop=None
-    ) -> Iterator[tuple[str | list[str], ...]]:
-        """Yields columns of examples: texts, or lists of texts for sequences.
-
-        Class labels are read as names, and numbers as text.
-        """
-        self.check_split(split)
-        source = self.builder.as_data_source(split)
-        names = [self.label_names(column) for column in columns]
-        indices = range(len(source))[start:stop]
-        for block in range(0, len(indices), BLOCK_EXAMPLES):
-            chosen = list(indices[block : block + BLOCK_EXAMPLES])
-            for example in source.__getitems__(chosen):
-                yield tuple(
-                    _as_text(example[column], known)
-                    for column, known in zip(columns, names, strict=True)
-                )
-
     def check_split(self, split: str) -> None:
         """Raises UserError for a split that the corpus lacks."""
         if split not in self.splits:
@@ -124,19 +94,6 @@ class Corpus:
         self.check_split(split)
         source = self.builder.as_data_source(split)
         return _read_examples(source, fields, range(len(source))[start:stop])
-
-
-def _as_text(value, names: list[str] | None) -> str | list[str]:
-    """Returns a stored value as text; a sequence as a list of texts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode()
-    if np.ndim(value):
-        return [_as_text(one, names) for one in value]
-    if names is None:
-        return f"{value}"
-    return names[int(value)] if value >= 0 else ""  # -1: TFDS has no label
 
 
 def _read_examples(source, fields, indices: range) -> Iterator[tuple[str, ...]]:

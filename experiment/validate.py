@@ -60,8 +60,17 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
     "data.tokens_per_batch": (1, 2**24),
     "data.bpe_dropout": (0, BELOW_ONE),
     "model.layers": (1, 10_000),
+    "mlm.probability": (0, 1),
+    "head.dropout": (0, BELOW_ONE),
     **{f"optim.{key}": bounds for key, bounds in OPTIM_RANGES.items()},
     **{f"decode.{key}": bounds for key, bounds in DECODE_RANGES.items()},
+}
+
+CHOICES = {  # of keys that name one of a few
+    "data.tokenizer": tuple(KINDS),
+    "data.unseen_labels": ("error", "count"),
+    "head.pooling": ("cls", "mean", "max", "attention"),
+    "head.class_weights": ("none", "balanced"),
 }
 
 
@@ -107,11 +116,6 @@ def check_values(cfg: ConfigDict) -> None:
     task = get_task_class(cfg.task)
     if not cfg.loss_fraction:
         raise UserError("loss_fraction=0.0 leaves no token to train on; 1 trains all")
-    if cfg.data.tokenizer not in KINDS:
-        raise UserError(
-            f"Unknown data.tokenizer {cfg.data.tokenizer!r}; choose one of "
-            f"{', '.join(KINDS)}"
-        )
     if cfg.eval.window and task.model_class != "LanguageModel":
         raise UserError(
             f"eval.window={cfg.eval.window} is for task='language_modeling' only"
@@ -146,6 +150,10 @@ def check_keys(cfg: ConfigDict) -> None:
         if isinstance(value, int | float):
             default = (0, MAX_SIZE) if key.startswith("model.") else ()
             check_range(key, value, *RANGES.get(key, default))
+        if value not in CHOICES.get(key, (value,)):
+            raise UserError(
+                f"Unknown {key} {value!r}; choose one of {', '.join(CHOICES[key])}"
+            )
         if isinstance(value, str) and NO_TEXT.search(value):
             raise UserError(f"{key}={value!r} must be text that UTF-8 can encode")
 

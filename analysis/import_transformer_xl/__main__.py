@@ -66,7 +66,7 @@ def main() -> None:
     from analysis.import_transformer_xl.vocabulary import read_words, special_first
     from analysis.imported_run import check_is_new, write_run
     from analysis.weight_files import read_weights
-    from data.tokenizers.build import KINDS
+    from data.tokenizers.build import tokenizer_class
 
     check_is_new(WORKDIR.value)
     options = {flag.name: flag.value for flag in MODEL}
@@ -87,7 +87,7 @@ def main() -> None:
     cfg.data.update(cli.overrides(DATA))
     cfg.data.update(tokenizer=TOKENIZER.value, vocab_size=len(words))
     origin = {"from": FROM.value, **options}
-    tokenizer = KINDS[TOKENIZER.value](words)
+    tokenizer = tokenizer_class(TOKENIZER.value)(words)
     about = write_run(WORKDIR.value, cfg, params, tokenizer, origin)
     print(f"{about['parameters']:,} parameters, {len(words):,} words")
     print(WORKDIR.value)

@@ -8,6 +8,7 @@
 import collections
 import dataclasses
 import functools
+import importlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,31 +19,35 @@ from data.corpus import TRAIN, Corpus, sample_evenly
 from data.storage import atomic_directory, ensure_local, short_hash
 from data.tokenizers.base import BOS, EOS, PAD, SPECIAL, UNK, Tokenizer
 from data.tokenizers.normalization import IDENTITY, TAG, Normalizer, language_tag
-from data.tokenizers.sentencepiece import SentencePieceTokenizer, UnigramTokenizer
-from data.tokenizers.symbols import (
-    ByteTokenizer,
-    CharTokenizer,
-    ListTokenizer,
-    WordTokenizer,
-)
-from data.tokenizers.wordpiece import WordPieceTokenizer
 from utils.errors import UserError
 from utils.text_files import read_lines
 
 FORMAT = 3  # increment it when a setting changes its meaning
 MAX_SEARCHED = 2**26  # characters of a split in which lossy ones are counted
-LABELS = "labels"  # kind of a label vocabulary
 JOINT = "joint"  # the side of a vocabulary shared by source and target
 
-# From the value of `data.tokenizer` to the class.
+# From the value of `data.tokenizer` to a module and its class; only those of the chosen
+# one are imported.
+SYMBOLS, SENTENCEPIECE = "data.tokenizers.symbols", "data.tokenizers.sentencepiece"
 KINDS = {
-    "byte": ByteTokenizer,
-    "word": WordTokenizer,
-    "char": CharTokenizer,
-    "sentencepiece": SentencePieceTokenizer,
-    "unigram": UnigramTokenizer,
-    "wordpiece": WordPieceTokenizer,
+    "byte": (SYMBOLS, "ByteTokenizer"),
+    "word": (SYMBOLS, "WordTokenizer"),
+    "char": (SYMBOLS, "CharTokenizer"),
+    "sentencepiece": (SENTENCEPIECE, "SentencePieceTokenizer"),
+    "unigram": (SENTENCEPIECE, "UnigramTokenizer"),
+    "wordpiece": ("data.tokenizers.wordpiece", "WordPieceTokenizer"),
 }
+LABELS = ("data.understanding.labels", "Labels")  # kind "labels": of no text
+
+
+def tokenizer_class(kind: str) -> type[Tokenizer]:
+    """Returns the class of a kind of tokenizer. Raises UserError if there is none."""
+    if kind not in KINDS:
+        raise UserError(
+            f"Unknown data.tokenizer {kind!r}; choose one of {', '.join(KINDS)}"
+        )
+    module, name = KINDS[kind]
+    return getattr(importlib.import_module(module), name)
 
 
 def find_tokenizers(
@@ -57,7 +62,7 @@ def find_tokenizers(
     else:
         keys = ("tokenizer", "vocab_size", "min_count", "joint_vocab")
         settings = {key: cfg[key] for key in keys}
-        settings["recipe"] = getattr(KINDS.get(cfg.tokenizer), "recipe", {})
+        settings["recipe"] = tokenizer_class(cfg.tokenizer).recipe
         settings["normal"] = normalizers
         train = functools.partial(learn, corpus, sides, normalizers, cfg, tags)
         tokenizers = open_tokenizers(corpus, folder, settings, train)
@@ -78,7 +83,7 @@ def make_normalizers(
     if cfg.target_tag and not corpus.languages:
         raise UserError(f"data.target_tag=True: {corpus.name} has no target language")
     tags = [language_tag(languages[-1]) if cfg.target_tag else "", ""]
-    strips = cfg.lowercase and cfg.tokenizer == WordPieceTokenizer.kind
+    strips = cfg.lowercase and cfg.tokenizer == "wordpiece"
     return [
         Normalizer(
             (language or "en") if cfg.moses_tokenize else "",
@@ -106,7 +111,7 @@ def learn(
     tags: Sequence[str] = (),
 ) -> dict[str, Tokenizer]:
     """Learns a tokenizer for each side, or a joint one, with room left for tags."""
-    most = getattr(KINDS.get(cfg.tokenizer), "learns_from", 0)
+    most = tokenizer_class(cfg.tokenizer).learns_from
 
     def normalize(column: int, text: str) -> str:
         text = normalizers[column].apply(text)
@@ -166,20 +171,18 @@ def train_tokenizer(
     kind: str, texts: Iterable[str], vocab_size: int, min_count: int
 ) -> Tokenizer:
     """Learns a tokenizer of normalized texts; UserError for a setting out of range."""
-    if kind not in KINDS:
-        known = ", ".join(KINDS)
-        raise UserError(f"Unknown data.tokenizer={kind!r}; choose one of {known}")
+    learned = tokenizer_class(kind)
     if vocab_size <= len(SPECIAL):
         raise UserError(
             f"data.vocab_size={vocab_size} leaves no room for words: it must be more "
             f"than the {len(SPECIAL)} special tokens {' '.join(SPECIAL)}"
         )
     try:
-        tokenizer = KINDS[kind].train(texts, vocab_size, min_count)
+        tokenizer = learned.train(texts, vocab_size, min_count)
     except RuntimeError as error:  # SentencePiece: fewer pieces than characters
         raise UserError(f"data.vocab_size={vocab_size}: {error}") from error
     size = tokenizer.vocab_size
-    if isinstance(tokenizer, SentencePieceTokenizer) and size < vocab_size:
+    if KINDS[kind][0] == SENTENCEPIECE and size < vocab_size:
         raise UserError(
             f"data.vocab_size={vocab_size} is more than the text allows: it has {size} "
             "pieces"
@@ -196,16 +199,15 @@ def read_vocabulary(kind: str, path: Path) -> Tokenizer:
         raise UserError(f"data.vocabulary={path}: there is no such file")
     if kind in ("sentencepiece", "unigram"):
         return _read_sentencepiece(kind, path)
-    if issubclass(KINDS.get(kind, Tokenizer), ListTokenizer):
-        return KINDS[kind].from_tokens(
-            filter(None, read_lines("data.vocabulary", path))
-        )
+    kind_class = tokenizer_class(kind)
+    if hasattr(kind_class, "from_tokens"):
+        return kind_class.from_tokens(filter(None, read_lines("data.vocabulary", path)))
     raise UserError(f"data.vocabulary={path}: data.tokenizer={kind!r} takes no file")
 
 
 def _read_sentencepiece(kind: str, path: Path) -> Tokenizer:
     try:
-        tokenizer = KINDS[kind](path.read_bytes())
+        tokenizer = tokenizer_class(kind)(path.read_bytes())
     except RuntimeError as error:
         raise UserError(f"data.vocabulary={path} is no SentencePiece model") from error
     processor = tokenizer.processor
@@ -233,10 +235,9 @@ def dump_tokenizer(tokenizer: Tokenizer) -> str:
 def parse_tokenizer(document: str) -> Tokenizer:
     """Restores a tokenizer from `dump_tokenizer`."""
     content = json.loads(document)
-    if content["kind"] == LABELS:
-        from data.understanding.labels import Labels
-
-        return Labels.load(content)
-    tokenizer = KINDS[content["kind"]].load(content)
+    if content["kind"] == "labels":
+        module, name = LABELS
+        return getattr(importlib.import_module(module), name).load(content)
+    tokenizer = tokenizer_class(content["kind"]).load(content)
     normalizer = Normalizer(**content.get("normal", {}))
     return tokenizer.with_tags(content.get("tags", ())).with_normalizer(normalizer)

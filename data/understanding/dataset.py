@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from data.corpus import TRAIN, Corpus, open_corpus
+from data.corpus import TRAIN, Corpus
 from data.storage import local_root, short_hash
 from data.token_cache import TokenizedSplit, open_token_cache
 from data.tokenizers.base import Tokenizer
@@ -18,44 +17,8 @@ from data.tokenizers.build import dump_tokenizer, find_tokenizers
 from data.understanding.batches import LabeledBatches, Texts
 from data.understanding.labels import Labels, parse_grades
 from data.understanding.markers import MARKERS, MASK
+from data.understanding.table import TextColumns, open_columns
 from utils.errors import UserError
-
-
-class TextColumns(Corpus):
-    """Columns of a corpus read as texts; words of a sequence are joined by spaces."""
-
-    def read(
-        self, split: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[str, ...]]:
-        """Yields the texts of examples `start` to `stop`."""
-        for example in self.read_columns(split, self.fields, start, stop):
-            yield tuple(t if isinstance(t, str) else " ".join(t) for t in example)
-
-
-def open_columns(cfg: ConfigDict, columns: dict[str, str | None]) -> TextColumns:
-    """Opens the corpus `cfg.name` as a table.
-
-    Args:
-      cfg: the experiment's `cfg.data`.
-      columns: names of columns by the key of `cfg.data` that chooses them.
-
-    Raises:
-      UserError: the corpus cannot be opened, or lacks a column.
-    """
-    if not cfg.name:
-        raise UserError("data.name is not set: name a corpus, --config.data.name=...")
-    if "+" in cfg.name:
-        raise UserError(f"data.name={cfg.name!r}: labelled corpora cannot be mixed")
-    root = local_root(cfg.dir, cfg.cache_dir)
-    corpus = open_corpus(cfg.name, root, cfg.source_dir, tables=True)
-    for key, column in columns.items():
-        if column is not None and column not in corpus.columns:
-            raise UserError(
-                f"data.{key}={column!r}: {corpus.name} has the columns "
-                f"{', '.join(corpus.columns)}"
-            )
-    own = {f.name: getattr(corpus, f.name) for f in dataclasses.fields(corpus)}
-    return TextColumns(**own)
 
 
 def encoder_folder(cfg: ConfigDict) -> Path:

@@ -9,26 +9,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from models import api
 from models.common.dtypes import Scalar
 
-POOLINGS = ("cls", "mean", "max", "attention")
-
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """Keys of `cfg.head` that a model needs; `configs/base.py` explains each.
-
-    Raises ValueError for a pooling that is none of POOLINGS.
-    """
+    """Keys of `cfg.head` that a model needs; `configs/base.py` explains each."""
 
     pooling: str = "cls"
     crf: bool = False
     dropout: float | None = None
-
-    def __post_init__(self):
-        if self.pooling not in POOLINGS:
-            raise ValueError(
-                f"Unknown head.pooling {self.pooling!r}; choose one of "
-                f"{', '.join(POOLINGS)}"
-            )
 
 
 class EncoderModel(api.Model):

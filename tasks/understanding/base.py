@@ -17,11 +17,9 @@ from models.registry import ENCODERS
 from tasks import base
 from tasks.base import ScoredText
 from utils.errors import UserError
-from utils.ranges import BELOW_ONE, check_range
+from utils.ranges import check_range
 
 CHUNK_SIZE = 256  # lines of input that are read ahead
-CLASS_WEIGHTS = ("none", "balanced")
-UNSEEN_LABELS = ("error", "count")
 FIXED_KEYS = {  # keys of other tasks, with the only value that encoders have
     "z_loss": 0.0,
     "loss_fraction": 1.0,
@@ -76,24 +74,7 @@ class EncoderTask(base.Task):
                     f"data.{key} is not set: task={cfg.task!r} needs the name of a "
                     "column of the corpus"
                 )
-        for key, known in (("class_weights", CLASS_WEIGHTS), ("pooling", None)):
-            if known and cfg.head[key] not in known:
-                raise UserError(
-                    f"Unknown head.{key} {cfg.head[key]!r}; choose one of "
-                    f"{', '.join(known)}"
-                )
-        if cfg.data.unseen_labels not in UNSEEN_LABELS:
-            raise UserError(
-                f"Unknown data.unseen_labels {cfg.data.unseen_labels!r}; choose one of "
-                f"{', '.join(UNSEEN_LABELS)}"
-            )
-        if cfg.head.dropout is not None:
-            check_range("head.dropout", cfg.head.dropout, 0, BELOW_ONE)
         check_range("data.max_length", cfg.data.max_length, 8)
-        try:
-            HeadConfig(cfg.head.pooling)
-        except ValueError as error:
-            raise UserError(str(error)) from error
 
     def make_model(self, module, config) -> nn.Module:
         """Creates the encoder of an architecture with the head of the task."""

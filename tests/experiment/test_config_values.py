@@ -20,6 +20,7 @@ MAY_BE_NEGATIVE = {"parallel.data", "decode.length_penalty"}
 FREE_TEXT = {
     *("init_from", "init_params_pattern", "optim.freeze", "optim.weight_decay_params"),
     *("data.name", "data.dir", "data.cache_dir", "data.source_dir", "data.vocabulary"),
+    *(f"data.{name}_column" for name in ("text", "pair", "label", "tag")),
 }
 KEYS = [
     (model, key)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data.corpus import open_corpus
+from data.understanding.table import as_table
 from helpers.loopback import pack, serving, text
 
 GLUE = {
@@ -30,7 +31,7 @@ def prepare(tmp_path, monkeypatch):
             for method in ("download", "download_and_extract"):
                 served = redirect(method, server.address)
                 monkeypatch.setattr(tfds.download.DownloadManager, method, served)
-            return open_corpus(name, tmp_path, tables=True)
+            return as_table(open_corpus(name, tmp_path, tables=True))
 
         yield open_served
     assert "tensorflow" not in sys.modules
@@ -53,14 +54,17 @@ def test_glue_is_prepared_without_tensorflow(prepare):
 
 def test_conll2003_of_tfds_is_prepared_without_tensorflow(prepare):
     corpus = prepare("conll2003", {"conll2003.zip": CONLL})
-    assert [*corpus.splits] == ["train", "dev", "test"]
-    sentences = list(corpus.read_columns("dev", ("tokens", "ner")))
+    assert {*corpus.splits} == {"train", "validation", "test"}
+    sentences = list(corpus.read_columns("validation", ("tokens", "ner")))
     # TFDS ends each split with an empty sentence.
     assert sentences == [(["EU", "says"], ["B-ORG", "O"]), ([], [])]
 
 
 def test_reviews_of_imdb_are_prepared_without_tensorflow(prepare):
     corpus = prepare("imdb_reviews", {"aclImdb_v1.tar.gz": IMDB})
-    rows = set(corpus.read_columns("train", ("text", "label")))
+    splits = ("train", "validation")  # TFDS has no split "validation"
+    assert [corpus.splits[split] for split in splits] == [2, 0]
+    columns = ("text", "label")
+    rows = {row for split in splits for row in corpus.read_columns(split, columns)}
     assert rows == {("train/neg", "neg"), ("train/pos", "pos")}
     assert corpus.splits["unsupervised"] == 1
