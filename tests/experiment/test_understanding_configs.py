@@ -27,7 +27,8 @@ def load(name):
 
 @pytest.mark.parametrize("model", base.MODELS)
 @pytest.mark.parametrize(
-    "name", [c for c in CONFIGS if c.startswith(("classification", "pretraining"))]
+    "name",
+    [c for c in CONFIGS if c.startswith(("classification", "pretraining", "tagging"))],
 )
 def test_every_config_builds_its_model(name, model):
     cfg = load(name).get_config(model)
