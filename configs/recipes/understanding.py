@@ -61,7 +61,8 @@ def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
     """Returns the experiment of pre-training a small encoder on documents.
 
     The Transformer is BERT's (Devlin et al. 2019) but for the order of normalisation,
-    which lets it start without a long warm-up.
+    which lets it start without a long warm-up. Transformer-XL reads documents in order,
+    with a memory of the segment before.
 
     Args:
       data: keys of `cfg.data`.
@@ -75,9 +76,11 @@ def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
         cfg.model.update(layers=4, width=256, feed_forward=1024, dropout=0.1)
     if model == "transformer":
         cfg.model.update(position_encoding="learned", max_positions=512)
+    if model == "transformer_xl":
+        cfg.model.memory_length = 128
+        cfg.data.document_order = True  # False, to set mlm.next_sentence
     cfg.steps = 10_000
     cfg.data.name = corpus
-    cfg.data.buckets = 4
     cfg.data.batch_size = 32
     cfg.data.update(data)
     cfg.optim.lr = 1e-3 if model == "rnn" else 5e-4
