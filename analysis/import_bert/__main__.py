@@ -3,10 +3,11 @@
 python -m analysis.import_bert --from=bert-base-uncased --workdir=runs/bert
 
 The folder is one of Hugging Face, with config.json, model.safetensors and vocab.txt.
-predict.py then fills masks with the run; other runs start from it with
---config.init_from, and eval.py scores it on the corpus --data.name.
+predict.py then fills masks with the run, and eval.py scores it on the corpus
+--data.name. The flags that are printed let other runs start from it.
 """
 
+import shlex
 from pathlib import Path
 
 from absl import flags
@@ -50,6 +51,24 @@ def main() -> None:
     about = write_run(WORKDIR.value, cfg, params, tokenizer, origin)
     print(f"{about['parameters']:,} parameters, {tokenizer.vocab_size:,} pieces")
     print(WORKDIR.value)
+    print("\nFor train.py, to fine-tune it:")
+    print(" ".join(fine_tuning_flags(model, "pooler" in params)))
+
+
+def fine_tuning_flags(model: dict, has_pooler: bool) -> list[str]:
+    """Returns the flags of train.py for a run that starts from the imported one."""
+    pattern = "^(encoder|pooler)/" if has_pooler else "^encoder/"
+    defaults = DEFAULTS.model
+    return [
+        f"--config.init_from={WORKDIR.value}",
+        f"--config.init_params_pattern={shlex.quote(pattern)}",
+        "--config.head.pooling=cls",
+        *(
+            f"--config.model.{key}={value}"
+            for key, value in sorted(model.items())
+            if value != defaults[key]
+        ),
+    ]
 
 
 def make_config(model: dict, vocab_size: int, lowercase: bool, next_sentence: bool):

@@ -1,6 +1,7 @@
 """Tests of the import of BERT weights; tests/models/test_goldens.py has its oracle."""
 
 import functools
+import json
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,7 @@ from data.tokenizers.base import BOS, EOS, PAD, UNK
 from data.tokenizers.build import dump_tokenizer, parse_tokenizer
 from data.tokenizers.wordpiece import BERT_NAMES
 from data.understanding.markers import MARKERS
+from helpers.entry_points import run
 from helpers.golden_bert import case
 from helpers.original_bert import WORDS, config, weights, write_folder
 from helpers.original_weights import refusal, without
@@ -193,6 +195,34 @@ def test_lower_casing_follows_the_tokenizer_of_the_folder(tmp_path):
     ):
         folder = write_folder(tmp_path, tokenizer=options)
         assert [*options][-1] in refusal(read_lowercase, folder, None)
+
+
+def texts_of(*command, given=""):
+    """Exit code, standard output and standard error of a command."""
+    done = run(*command, given=given.encode())
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_the_entry_points_import_and_fill_masks(tmp_path):
+    folder = write_folder(tmp_path / "bert")
+    workdir = f"--workdir={tmp_path / 'run'}"
+    command = ("analysis/import_bert/__main__.py", f"--from={folder}", workdir)
+    code, output, error = texts_of(*command)
+    assert code == 0, error
+    assert "54 pieces" in output
+    assert "--config.model.activation=gelu" in output
+    code, output, error = texts_of(
+        *("predict.py", workdir, "--scores", "--decode.n_best=2"),
+        given="the <mask> sat.\n",
+    )
+    assert code == 0, error
+    assert [line.partition("\t")[2][:3] for line in output.splitlines()] == ["the"] * 2
+
+    (folder / "config.json").write_text(json.dumps(config(model_type="roberta")))
+    code, output, error = texts_of(*command[:2], f"--workdir={tmp_path / 'other'}")
+    assert (code, output) == (2, "")
+    assert error.startswith("error: config.json: model_type='roberta' must be 'bert'")
+    assert error.count("\n") == 1
 
 
 def test_text_is_tokenized_as_by_bert():
