@@ -71,6 +71,7 @@ class Task(EncoderTask):
     def __init__(self, cfg: ConfigDict, tokenizers: dict):
         super().__init__(cfg, tokenizers)
         self.tags, self.intents = tokenizers["tag"], tokenizers.get("label")
+        self.unit = "examples" if cfg.head.crf else "words"
         self.has_entities = mark_entities(self.tags.names)
         if not self.has_entities:
             self.selection_metric = "token_accuracy"

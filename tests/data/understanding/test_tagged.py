@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from data.tokenizers.base import BOS, EOS, UNK
+from data.tokenizers.base import BOS, EOS, SPECIAL, UNK
 from data.tokenizers.symbols import CharTokenizer
 from data.understanding import tagged
 from data.understanding.labels import Labels
@@ -20,7 +20,7 @@ SENTENCES = [
     (["c"], ["O"]),
     (["a", "bb", "c", "c"], ["O", "B-Y", "I-Y", "B-Y"]),
 ]
-TOKENIZER = CharTokenizer("abc")
+TOKENIZER = CharTokenizer([*SPECIAL, *"abc"])
 A, B, C = (TOKENIZER.encode(letter)[0] for letter in "abc")
 LABELS = Labels(["B-X", "B-Y", "I-X", "O"], [1, 1, 1, 1])
 

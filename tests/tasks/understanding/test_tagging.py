@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from configs import base
+from data.tokenizers.base import SPECIAL
 from data.tokenizers.symbols import CharTokenizer
 from data.understanding.labels import Labels
 from data.understanding.tagged import TaggedBatches, TaggedTexts
@@ -27,7 +28,7 @@ SENTENCES = [
 ]
 INTENTS = ["f", "g", "f"]
 TAGS = Labels(["B-C", "I-C", "O"], [3, 1, 4])
-TOKENIZER = CharTokenizer("ewoyrkntx")
+TOKENIZER = CharTokenizer([*SPECIAL, *"ewoyrknt"])
 
 
 def config(**changes):
@@ -211,7 +212,8 @@ def test_evaluation_has_intervals_and_losses_of_sentences():
 def test_a_crf_predicts_no_ill_formed_entities():
     here = case(crf=True)
     params = here.variables["params"]
-    head = params["head"] | {"bias": jnp.asarray([0.0, 5.0, 0.0])}  # prefers I-C
+    head = jax.tree.map(jnp.zeros_like, params["head"])
+    head["bias"] = jnp.asarray([0.0, 5.0, 0.0])  # prefers I-C
     [[(tags, _)]] = here.generate(
         "to new", variables={"params": params | {"head": head}}
     )
