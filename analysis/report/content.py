@@ -7,12 +7,14 @@ from pathlib import Path
 
 from analysis.report.comparison import (
     Comparison,
+    Sample,
     System,
     SystemPair,
     compare_systems,
     device,
     group_by_seed,
 )
+from analysis.report.label_tables import LabelSample, LabelTables
 from analysis.report.runs import Run, axes, read_runs
 from analysis.report.score_cards import read_object
 from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
@@ -20,7 +22,10 @@ from analysis.report.tables import COSTS, Chart, Row, learning_curves, score_row
 from utils.errors import UserError
 from utils.paths import canonical_path
 
-CURVES = ("loss", "bleu", "accuracy", "f1", "official_f1", "micro_f1", "pearson")
+CURVES = (
+    *("loss", "bleu", "accuracy", "f1", "official_f1", "micro_f1", "pearson"),
+    *("intent_accuracy", "masked_accuracy", "next_sentence_accuracy"),
+)
 CONTEXT_FILE = "effective-context.json"  # of analysis/effective_context
 
 
@@ -88,6 +93,16 @@ class Content:
     def pairs(self) -> list[SystemPair]:
         """Paired tests between the systems."""
         return compare_systems(self.systems) if self.is_tested else []
+
+    @functools.cached_property
+    def labels(self) -> LabelTables | None:
+        """Tables of labels or tags; None for other tasks."""
+        return LabelTables.from_comparison(self.comparison)
+
+    @property
+    def samples(self) -> list[Sample] | list[LabelSample]:
+        """Examples with the outputs of all runs."""
+        return self.labels.samples if self.labels else self.comparison.samples
 
     @functools.cached_property
     def charts(self) -> list[Chart]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from analysis.formatting import render_template
 from analysis.report.content import CURVES, Content, run_origin
+from analysis.report.label_tables import confusion_rows, sample_rows
 from analysis.report.runs import Run, axes
 from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
@@ -27,6 +28,7 @@ from utils import strict_json
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 # Markdown's special characters; an underscore within a word is none.
 MARKDOWN_SPECIAL = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")
+LABEL_TABLES = ("classes", "entities", "confusion")  # keys of a score card
 MAX_COLUMNS = 4  # runs that are columns of the table of differences
 
 
@@ -81,7 +83,7 @@ def render_json(content: Content) -> str:
             dataclasses.asdict(context) | {"run": labels[context.run]}
             for context in content.contexts
         ],
-        "samples": [dataclasses.asdict(sample) for sample in comparison.samples],
+        "samples": [dataclasses.asdict(sample) for sample in content.samples],
     }
     return strict_json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -91,6 +93,7 @@ def _run_document(run: Run, card: ScoreCard) -> dict:
         "label": run.label,
         **run_origin(run),
         "scores": card.content["scores"],
+        **{key: card.content[key] for key in LABEL_TABLES if key in card.content},
         "baselines": card.baselines,
         "scored_step": card.content["step"],
         "protocol": card.content.get("protocol", {}),
@@ -111,14 +114,6 @@ def render_markdown(content: Content) -> str:
     comparison, runs = content.comparison, content.runs
     labels = [run.label for run in runs]
     tested, untested = pair_rows(content.pairs), untested_lines(content.pairs)
-    samples = [
-        {
-            "source": sample.source,
-            "reference": sample.reference,
-            **dict(zip(labels, sample.hypotheses, strict=True)),
-        }
-        for sample in comparison.samples
-    ]
     parts = [
         f"# {escape_markdown(comparison.title)}",
         *(f"**Warning:** {escape_markdown(text)}." for text in content.warnings()),
@@ -132,9 +127,23 @@ def render_markdown(content: Content) -> str:
         section("What differs", _difference_rows(labels, comparison.differences)),
         section("Learning curves", [row for run in runs for row in curve_rows(run)]),
         section("Effective context", _context_rows(content)),
-        section("Samples", samples),
+        *label_sections(content),
+        section("Samples", _sample_rows(content)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def label_sections(content: Content) -> list[str]:
+    """Renders the tables of labels or tags, if the task has any."""
+    if content.labels is None:
+        return []
+    confusions = content.labels.confusions
+    titles = [f"Confusions of {content.runs[one.run].label}" for one in confusions]
+    tables = map(confusion_rows, confusions)
+    return [
+        section(content.labels.heading, content.labels.rows),
+        *(section(*pair) for pair in zip(titles, tables, strict=True)),
+    ]
 
 
 def section(title: str, rows: Sequence[TableRow]) -> str:
@@ -169,6 +178,20 @@ def sweep_section(sweep: SweepResults) -> str:
         "Importance: by PED-ANOVA (Watanabe et al. 2023); all keys sum to 1."
         f"\n\n{markdown_table(importance_rows(sweep))}"
     ).rstrip()
+
+
+def _sample_rows(content: Content) -> list[TableRow]:
+    labels = [run.label for run in content.runs]
+    if content.labels:
+        return sample_rows(content.labels, labels)
+    return [
+        {
+            "source": sample.source,
+            "reference": sample.reference,
+            **dict(zip(labels, sample.hypotheses, strict=True)),
+        }
+        for sample in content.samples
+    ]
 
 
 def _difference_rows(

@@ -32,6 +32,10 @@ SCORES = {  # title and number of decimals by name
     "pearson": ("Pearson", 2),
     "spearman": ("Spearman", 2),
     "mean_squared_error": ("mean squared error", 3),
+    "token_accuracy": ("tag accuracy, %", 2),
+    "masked_accuracy": ("masked accuracy, %", 2),
+    "next_sentence_accuracy": ("next-sentence accuracy, %", 2),
+    "next_sentence_loss": ("next-sentence loss", 3),
     "loss": ("loss", 3),
     "perplexity": ("perplexity", 2),
     "bits_per_token": ("bits/token", 3),
@@ -44,7 +48,10 @@ INTERVALS = {  # titles
     "loss": "95% interval of the loss",
     **{
         name: f"95% interval of {SCORES[name][0].removesuffix(', %')}"
-        for name in ("f1", "official_f1", "micro_f1", "accuracy", "pearson")
+        for name in (
+            *("f1", "official_f1", "micro_f1", "accuracy", "pearson"),
+            *("intent_accuracy", "masked_accuracy", "next_sentence_accuracy"),
+        )
     },
 }
 COSTS = (  # titles
@@ -55,6 +62,10 @@ BASELINES = {
     "copy": "copy the source",
     "nearest_neighbour": "nearest neighbour",
     "unigram": "unigram",
+    "majority": "most frequent class",
+    "most_frequent_tag": "most frequent tag",
+    "mean": "mean grade",
+    "naive_bayes": "naive Bayes",
 }
 MAX_CURVE_ROWS = 8  # validations listed of a learning curve
 

@@ -83,6 +83,7 @@ def make_run(
     attention=ATTENTION,
     width=16,
     device="cpu",
+    tables=None,
 ):
     """Writes a run directory with the files of train.py and eval.py."""
     config = {
@@ -106,6 +107,7 @@ def make_run(
         "scores": scores,
         "protocol": {"data": data, "search": "greedy"},
         "baselines": baselines,
+        **(tables or {}),
     }
     write_json(path / "config.json", config)
     write_json(path / "about.json", about)
