@@ -26,10 +26,7 @@ def load(name):
 
 
 @pytest.mark.parametrize("model", base.MODELS)
-@pytest.mark.parametrize(
-    "name",
-    [c for c in CONFIGS if c.startswith(("classification", "pretraining", "tagging"))],
-)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_builds_its_model(name, model):
     cfg = load(name).get_config(model)
     assert cfg.is_locked
