@@ -122,7 +122,7 @@ def timed(work: Published, subject: Timed, options: argparse.Namespace) -> dict:
         subject.step()
     laps = [seconds_of(subject.step) for _ in range(options.steps)]
     low, second, high = np.quantile(laps, (0.25, 0.5, 0.75)).tolist()
-    flops, tokens = subject.spec.flops(), subject.spec.tokens
+    flops, tokens = subject.spec.flops(), subject.spec.num_predicted
     peak = measure_matmul(options.dtype)
     found = {
         "seconds": second,

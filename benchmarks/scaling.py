@@ -135,7 +135,7 @@ def work_of(config: str) -> dict:
         "flops": step.flops(),
         "rows": step.batch_size,
         "length": step.length,
-        "tokens": step.tokens,
+        "tokens": step.num_predicted,
         "parameters": num_parameters(step.params),
         "padding": "none" if is_language_modeling(cfg) else "not counted",
     }

@@ -91,8 +91,14 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def example_batch(cls, cfg: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the shapes of a small batch, from which parameters are made."""
+    def example_batch(
+        cls, cfg: ConfigDict, length: int | None = None
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes of a small batch, from which parameters are made.
+
+        Args:
+          length: number of tokens of a text; None: few.
+        """
 
     @abc.abstractmethod
     def evaluation_inputs(self, experiment, dataset, split: str) -> tuple[Any, dict]:

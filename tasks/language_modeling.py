@@ -93,8 +93,9 @@ class Task(base.Task):
             )
 
     @classmethod
-    def example_batch(cls, cfg):
-        tokens = jax.ShapeDtypeStruct((2, cfg.data.segment_length), "int32")
+    def example_batch(cls, cfg, length=None):
+        shape = 2, length or cfg.data.segment_length
+        tokens = jax.ShapeDtypeStruct(shape, "int32")
         return {"tokens": tokens, "labels": tokens}
 
     def evaluation_inputs(self, experiment, dataset, split):

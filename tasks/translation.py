@@ -86,8 +86,8 @@ class Task(base.Task):
         )
 
     @classmethod
-    def example_batch(cls, cfg):
-        source, target = (2, 9), (2, 7)
+    def example_batch(cls, cfg, length=None):
+        source, target = (2, length or 9), (2, length or 7)
         return {
             "source": jax.ShapeDtypeStruct(source, "int32"),
             "source_mask": jax.ShapeDtypeStruct(source, "bool"),

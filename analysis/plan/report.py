@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 from analysis.formatting import align_columns
 from analysis.plan.aot_compile import CompiledStep, target_memory_gb, topology_devices
 from analysis.plan.memory import device_memory, partitioner_for, working_bytes
-from analysis.plan.step import StepSpec, dummy_tokenizers
+from analysis.plan.step import LABELS, StepSpec, dummy_tokenizers
 from experiment import setup
-from experiment.build import is_language_modeling
 from training.parallel.mesh import AXES, Devices
 from training.parallel.partitioner import JitPartitioner
 from utils.errors import UserError
@@ -91,11 +90,14 @@ def parameter_table(cfg: ConfigDict, params: PyTree) -> str:
         for (name, shape), n in collections.Counter(named_shapes(params)).items()
     ]
     rows.append(("parameters", "", "", f"{total:,}"))
-    vocab_size = dummy_tokenizers(cfg)["text"].vocab_size
+    tokenizers = dummy_tokenizers(cfg)
+    vocab_size = tokenizers["text"].vocab_size
+    sides = [s for s in ("label", "tag") if s in tokenizers and tokenizers[s].names]
     lines = [
         *align_columns(rows, "<>>>"),
         f"{ADAM * total * 4 / 2**30:.2f} GiB with Adam's two moments, in float32",
         f"vocabulary of {vocab_size:,} tokens, the largest that it may have",
+        *(f"{len(LABELS)} {side}s, the fewest that there may be" for side in sides),
     ]
     return "\n".join(lines)
 
@@ -103,17 +105,19 @@ def parameter_table(cfg: ConfigDict, params: PyTree) -> str:
 def step_table(step: StepSpec) -> str:
     """Formats the batch shapes, tokens and FLOPs of a step."""
     flops = step.flops()
-    shapes, sides, tokens = "1 batch shape, 1 compiled program: ", "", ""
-    if not is_language_modeling(step.cfg):
+    model_class, unit = step.setup.experiment.task.model_class, step.unit
+    shapes, longest = "1 batch shape, 1 compiled program: ", ""
+    if step.num_programs > 1 or model_class == "Seq2Seq":
         shapes = f"at most {step.num_programs} batch shapes, each compiled once; "
         shapes += "the longest: "
-        sides, tokens = " on each side", " in the longest batch, without padding"
+        longest = " in the longest batch, without padding"
+    sides = " on each side" if model_class == "Seq2Seq" else ""
+    per_unit = f"{flops / step.num_predicted:.4g} per {unit.removesuffix('s')}"
     return (
         f"shapes      {shapes}{step.batch_size:,} examples of {step.length:,} tokens"
         f"{sides}\n"
-        f"tokens      {step.tokens:,} predicted per step{tokens}\n"
-        f"FLOPs       {flops:.4g} per step, {flops / step.tokens:.4g} per token, "
-        "forward and backward"
+        f"{unit:11} {step.num_predicted:,} predicted per step{longest}\n"
+        f"FLOPs       {flops:.4g} per step, {per_unit}, forward and backward"
     )
 
 

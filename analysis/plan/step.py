@@ -9,13 +9,18 @@ from ml_collections import ConfigDict
 
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.symbols import ByteTokenizer
+from data.understanding.labels import Labels
+from data.understanding.markers import MARKERS
 from experiment import build
+from experiment.build import get_task_class
 from experiment.setup import TrainingSetup
 from experiment.validate import check_values
 from training.gradients import gradients
 from training.optim.optimizers import make_optimizer
 from training.profiling.flops import flops_of_step
 from training.step import make_state
+
+LABELS = ("O", "B-LABEL")  # two classes, or the tags of one kind of entity
 
 Batch = dict[str, jax.ShapeDtypeStruct]
 
@@ -31,12 +36,23 @@ class DummyTokenizer(Tokenizer):
 
 
 def dummy_tokenizers(cfg: ConfigDict) -> dict[str, Tokenizer]:
-    """Returns tokenizers of the size `data.vocab_size`, by side."""
+    """Returns tokenizers of the size `data.vocab_size`, by side.
+
+    Labels and tags are as few as a corpus may have.
+    """
     is_byte, size = cfg.data.tokenizer == "byte", cfg.data.vocab_size
     tokenizer = ByteTokenizer() if is_byte else DummyTokenizer(size)
     is_joint = cfg.data.joint_vocab
     target = tokenizer if is_joint else DummyTokenizer(tokenizer.vocab_size)
-    return {"text": tokenizer, "source": tokenizer, "target": target}
+    if get_task_class(cfg.task).model_class != "Encoder":
+        return {"text": tokenizer, "source": tokenizer, "target": target}
+    is_set = {
+        "label": cfg.data.label_column and not cfg.head.regression,
+        "tag": cfg.data.tag_column,
+    }
+    dummies = {"label": Labels((), ())} if cfg.head.regression else {}
+    dummies |= {side: Labels(LABELS, (1, 1)) for side in is_set if is_set[side]}
+    return {"text": tokenizer.with_tags(MARKERS), **dummies}
 
 
 def parameter_shapes(cfg: ConfigDict) -> PyTree:
@@ -52,7 +68,7 @@ class StepSpec:
     setup: TrainingSetup  # of the training, without partitioner and batches
     params: PyTree  # shapes, with the names of their axes
     batch_size: int
-    length: int  # of the target, and of the source
+    length: int  # of the text, or of the target and of the source
     num_programs: int  # the largest number of batch shapes, each compiled once
 
     @classmethod
@@ -67,6 +83,10 @@ class StepSpec:
         model, batch_size = (setup, experiment.parameters()), data.batch_size
         if build.is_language_modeling(cfg):
             return cls(*model, batch_size, data.segment_length, 1)
+        if get_task_class(cfg.task).model_class == "Encoder":
+            is_masked = cfg.task == "masked_language_modeling"
+            shapes = 1 if is_masked else data.buckets
+            return cls(*model, batch_size, data.max_length, shapes)
         if not data.document_order:
             batch_size = max(1, data.tokens_per_batch // data.max_length)
         return cls(*model, batch_size, data.max_length, data.buckets)
@@ -81,9 +101,15 @@ class StepSpec:
         return build.is_language_modeling(self.cfg) or self.cfg.data.document_order
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens predicted in a step without padding."""
-        return self.batch_size * self.length
+    def unit(self) -> str:
+        """What a step predicts: tokens, words or examples."""
+        return self.setup.experiment.task.unit
+
+    @property
+    def num_predicted(self) -> int:
+        """Number of these without padding, with a token in each word."""
+        batch = batch_shapes(self.cfg, self.batch_size, self.length)
+        return self.batch_size if self.unit == "examples" else batch["weights"].size
 
     def carry(self, batch_size: int) -> PyTree:
         """Returns the initial carry of a batch size."""
@@ -121,10 +147,10 @@ class StepSpec:
 
 def batch_shapes(cfg: ConfigDict, batch_size: int, length: int) -> Batch:
     """Returns the shapes of a batch's arrays."""
-    whole, array = (batch_size, length), jax.ShapeDtypeStruct
-    tokens = build.get_task_class(cfg.task).example_batch(cfg).items()
+    array = jax.ShapeDtypeStruct
+    examples = get_task_class(cfg.task).example_batch(cfg, length).items()
     return {
-        **{name: array(whole, example.dtype) for name, example in tokens},
-        "weights": array(whole, "float32"),
+        "weights": array((batch_size, length), "float32"),
+        **{name: array((batch_size, *x.shape[1:]), x.dtype) for name, x in examples},
         "reset": array((batch_size,), "bool"),
     }

@@ -1,5 +1,6 @@
 """Base class of the tasks of encoders: labels, tags and masked tokens."""
 
+import abc
 import importlib
 import itertools
 from collections.abc import Iterable, Iterator
@@ -119,6 +120,14 @@ class EncoderTask(base.Task):
         )
         return output
 
+    @abc.abstractmethod
+    def encode_line(self, number: int, line: str) -> tuple[list[int], int]:
+        """Returns the tokens of a line of input, and the number of those in segment 0.
+
+        Args:
+          number: the line's number from 0, for errors.
+        """
+
     def predict(self, model, variables, lines, options, **keywords) -> Iterator[str]:
         outputs = self.generate(model, variables, lines, options, **keywords)
         return (texts[0][0] if texts else "" for texts in outputs)
@@ -142,13 +151,16 @@ class EncoderTask(base.Task):
         return {"texts": count, "max_length": cfg.data.max_length} if count else {}
 
 
-def example_tokens(cfg: ConfigDict, *names_and_types: tuple[str, str]) -> dict:
+def example_tokens(
+    cfg: ConfigDict, length: int | None, *names_and_types: tuple[str, str]
+) -> dict:
     """Returns the shapes of a small batch of texts, with further arrays [B].
 
     Args:
+      length: number of tokens of a text; None: few.
       names_and_types: name and type of each further array.
     """
-    shape = (2, min(cfg.data.max_length, 16))
+    shape = (2, length or min(cfg.data.max_length, 16))
     arrays = {
         "tokens": jax.ShapeDtypeStruct(shape, "int32"),
         "segment_ids": jax.ShapeDtypeStruct(shape, "int32"),

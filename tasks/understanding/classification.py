@@ -84,9 +84,10 @@ class Task(EncoderTask):
         return open_labeled(cfg.data, tokenizers, regression=regression)
 
     @classmethod
-    def example_batch(cls, cfg):
+    def example_batch(cls, cfg, length=None):
         dtype = "float32" if cfg.head.regression else "int32"
-        return example_tokens(cfg, ("labels", dtype), ("weights", "float32"))
+        kinds = ("labels", dtype), ("weights", "float32")
+        return example_tokens(cfg, length, *kinds)
 
     @property
     def head_options(self) -> dict:

@@ -46,6 +46,7 @@ class Task(EncoderTask):
     """
 
     head_class = MaskedLanguageModel
+    unit = "tokens"
     selection_metric = "loss"
     metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("loss", "perplexity", "next_sentence_loss"), "min"),
@@ -78,8 +79,8 @@ class Task(EncoderTask):
         return open_masked(cfg.data, MaskingOptions(**cfg.mlm), tokenizers)
 
     @classmethod
-    def example_batch(cls, cfg):
-        batch = example_tokens(cfg, ("is_next", "int32"))
+    def example_batch(cls, cfg, length=None):
+        batch = example_tokens(cfg, length, ("is_next", "int32"))
         num_rows, length = batch["tokens"].shape
         shape = (num_rows, MaskingOptions(**cfg.mlm).num_predictions(length))
         for name in ("positions", "labels"):
@@ -241,6 +242,10 @@ class Task(EncoderTask):
         return {}
 
     # --- Inference ---
+
+    def encode_line(self, number: int, line: str) -> tuple[list[int], int]:
+        ids = encode_masked(self.tokenizer, number, line, self.max_length).ids
+        return ids, len(ids)
 
     def generate(
         self,

@@ -59,8 +59,8 @@ class Task(classification.Task):
         return open_relations(cfg.data, tokenizers)
 
     @classmethod
-    def example_batch(cls, cfg):
-        batch = super().example_batch(cfg)
+    def example_batch(cls, cfg, length=None):
+        batch = super().example_batch(cfg, length)
         return batch | {"entities": jax.ShapeDtypeStruct((2, 2), "int32")}
 
     def model_inputs(self, batch):
@@ -119,6 +119,10 @@ class Task(classification.Task):
             outputs = dict(zip(rows, logits, strict=False))
             for number, _ in chunk:
                 yield self._ranked(outputs[number]) if number in outputs else []
+
+    def encode_line(self, number: int, line: str) -> tuple[list[int], int]:
+        ids, _ = self.encode_marked(number, line)
+        return ids, len(ids)
 
     def encode_marked(self, number: int, line: str) -> tuple[list[int], list[int]]:
         """Returns the tokens of a line of input, and the positions of its entities."""

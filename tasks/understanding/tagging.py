@@ -102,8 +102,8 @@ class Task(EncoderTask):
         return open_tagged(cfg.data, tokenizers)
 
     @classmethod
-    def example_batch(cls, cfg):
-        batch = example_tokens(cfg)
+    def example_batch(cls, cfg, length=None):
+        batch = example_tokens(cfg, length)
         rows, width = batch["tokens"].shape
         words = {"word_starts": "int32", "labels": "int32", "weights": "float32"}
         for name, dtype in words.items():
@@ -327,6 +327,11 @@ class Task(EncoderTask):
         }
 
     # --- Inference ---
+
+    def encode_line(self, number: int, line: str) -> tuple[list[int], int]:
+        encode = functools.partial(encode_word, self.tokenizer)
+        ids, _, _ = encode_words(self.split_words(line), encode, self.max_length)
+        return ids.tolist(), len(ids)
 
     def split_words(self, line: str) -> list[str]:
         """Returns the words of a line: its characters, if it has no space.

@@ -109,6 +109,28 @@ def test_a_plan_of_translation_shows_the_number_of_shapes_and_the_longest():
     assert "200 predicted" in lines["tokens"]
 
 
+UNDERSTANDING = {
+    "classification": ("examples", 16),
+    "relation_extraction": ("examples", 16),
+    "tagging": ("words", 16 * 8),  # of 10 tokens with [CLS] and [SEP]
+    "masked_language_modeling": ("tokens", 16 * 2),  # 15% of 10
+}
+
+
+@pytest.mark.parametrize("task", UNDERSTANDING)
+def test_a_plan_of_an_encoder_counts_what_its_task_predicts(task):
+    unit, number = UNDERSTANDING[task]
+    cfg = config(task, "transformer")
+    cfg.data.text_column, cfg.data.label_column = "text", "label"
+    if task == "tagging":
+        cfg.data.tag_column = "tags"
+    text = report(cfg)
+    assert f"16 examples of 10 tokens\n{unit}" in text
+    assert lines_of(text)[unit].split()[1] == str(number)
+    assert "vocabulary of 29 tokens" in text  # with <mask> and entity markers
+    assert ("2 tags" in text) == (task == "tagging")
+
+
 def test_by_default_a_plan_is_for_as_few_devices_as_the_mesh_needs():
     assert "on each of 1 devices" in report(config())
     assert "on each of 6 devices" in report(config(fsdp=3, tensor=2))
