@@ -43,6 +43,7 @@ class Rung:
       folder: folder of the corpus below --corpora; empty if it needs no files.
       training: flags of train.py of all runs.
       scoring: flags of eval.py.
+      split: the split that is scored.
     """
 
     takes: str
@@ -51,6 +52,7 @@ class Rung:
     folder: str = ""
     training: tuple[str, ...] = ()
     scoring: tuple[str, ...] = ()
+    split: str = "test"
 
 
 # Preprocessing and search of the published Multi30k figures.
@@ -61,6 +63,10 @@ MULTI30K = {"folder": "multi30k", "scoring": (*BEAM, "--decode.beam_size=5")}
 AWD_LSTMS = ("awd_lstm", "awd_lstm_attention")
 SIZES_41M = tuple(f"{model}_41m" for model in ARCHITECTURES)
 DOCUMENTS = (*ARCHITECTURES, "transformer_xl_documents")
+ALL_OF_ATIS = ("--config.data.name=atis/train_and_valid",)
+LAST = ("--checkpoint=last",)
+PHRASES = ("--config.data.name=sst2/phrases",)
+CPU, CPU_HOUR = "2 CPU cores, minutes", "2 CPU cores, an hour"
 MINUTES, HOUR, HOURS = "GPU, minutes; 2 CPU cores, hours", "GPU, an hour", "GPU, hours"
 
 RUNGS = {
@@ -77,6 +83,28 @@ RUNGS = {
     "novels": Rung(HOURS, "novels", folder="novels"),
     "novels_41m": Rung(HOURS, "novels", SIZES_41M, "novels"),
     "pydocs": Rung(HOUR, "pydocs", DOCUMENTS, "pydocs_fr", scoring=BEAM),
+    "trec": Rung(CPU, "classification/trec", folder="trec"),
+    "sst2": Rung(CPU, "classification/sst2", folder="sst2"),
+    "sst2_phrases": Rung(
+        CPU_HOUR, "classification/sst2", folder="sst2", training=PHRASES
+    ),
+    "chnsenticorp": Rung(
+        CPU_HOUR, "classification/chnsenticorp", folder="chnsenticorp_zh"
+    ),
+    "sick": Rung(CPU, "classification/sick", folder="sick"),
+    "ocnli": Rung(
+        CPU_HOUR, "classification/ocnli", folder="ocnli_zh", split="validation"
+    ),
+    # Trained on the validation split too, so that no checkpoint can be selected.
+    "atis": Rung(
+        CPU, "tagging/atis", folder="atis", training=ALL_OF_ATIS, scoring=LAST
+    ),
+    "resume_zh": Rung(CPU, "tagging/resume_zh", folder="resume_zh"),
+    "conll2003_en": Rung(CPU_HOUR, "tagging/conll2003_en", folder="conll2003_en"),
+    "semeval2010_task8": Rung(
+        CPU, "relations/semeval2010_task8", folder="semeval2010_task8"
+    ),
+    "finre_zh": Rung(CPU_HOUR, "relations/finre_zh", folder="finre_zh"),
 }
 
 
@@ -94,7 +122,7 @@ def main() -> int:
             paths.append(path)
             training = (*training_flags(rung, name, seed, options), *flags)
             scoring = (*rung.scoring, *data_flags(training))
-            if code := run_entry(path, training, scoring, end):
+            if code := run_entry(path, training, scoring, rung.split, end):
                 return code
     report = options.runs.absolute() / options.rung / "report"
     outputs = ",".join(f"{report}.{kind}" for kind in ("html", "md", "json"))
@@ -103,7 +131,7 @@ def main() -> int:
 
 
 def run_entry(
-    path: Path, flags: Sequence[str], scoring: Sequence[str], end: float
+    path: Path, flags: Sequence[str], scoring: Sequence[str], split: str, end: float
 ) -> int:
     """Trains and scores one run, unless done; returns an exit code."""
     if not (path / "trained").exists():
@@ -112,9 +140,9 @@ def run_entry(
         if code := train(path, flags, end):
             return code
         (path / "trained").touch()
-    if list(path.glob("eval/test-*.json")):
+    if list(path.glob(f"eval/{split}-*.json")):
         return 0
-    return run("eval.py", f"--workdir={path}", "--split=test", *scoring)
+    return run("eval.py", f"--workdir={path}", f"--split={split}", *scoring)
 
 
 def train(path: Path, flags: Sequence[str], end: float) -> int:

@@ -142,7 +142,7 @@ def test_a_wrong_call_is_refused_in_words(flags, message, capsys):
 
 @pytest.mark.parametrize("name", RUNGS)
 def test_the_runs_of_a_rung_are_configs_that_there_are(name):
-    module = importlib.import_module(f"configs.{RUNGS[name].config}")
+    module = importlib.import_module(f"configs.{RUNGS[name].config.replace('/', '.')}")
     for model in RUNGS[name].models:
         assert module.get_config(model).is_locked
 
