@@ -46,7 +46,7 @@ class Task(EncoderTask):
     """
 
     head_class = MaskedLanguageModel
-    unit = "tokens"
+    unit = "tokens"  # those that are predicted
     selection_metric = "loss"
     metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("loss", "perplexity", "next_sentence_loss"), "min"),
