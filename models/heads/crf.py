@@ -103,25 +103,7 @@ class CRF(nn.Module):
         if forbidden is not None:
             transitions = jnp.where(forbidden[:-1], -jnp.inf, transitions)
             start = jnp.where(forbidden[-1], -jnp.inf, start)
-
-        def step(best, inputs):
-            emission, is_word = inputs
-            scores = best[:, :, None] + transitions
-            found = scores.max(axis=1) + emission
-            stay = jnp.arange(self.num_labels)
-            previous = jnp.where(is_word[:, None], scores.argmax(axis=1), stay)
-            return jnp.where(is_word[:, None], found, best), previous
-
-        rest = jnp.moveaxis(emissions[:, 1:], 1, 0), mask[:, 1:].T
-        best, previous = jax.lax.scan(step, start + emissions[:, 0], rest)
-
-        def follow(label, previous):
-            return jnp.take_along_axis(previous, label[:, None], axis=1)[:, 0], label
-
-        last = (best + self.end).argmax(axis=1)
-        first, others = jax.lax.scan(follow, last, previous, reverse=True)
-        labels = jnp.concatenate([first[None], others]).T
-        labels = jnp.where(mask, labels, 0)
+        labels = viterbi(emissions, mask, transitions, start, self.end)
         return labels, self.log_prob(emissions, labels, mask)
 
     def marginals(
@@ -134,3 +116,33 @@ class CRF(nn.Module):
         emissions = upcast_to_f32(emissions)
         found = jax.grad(lambda e: self.log_normalizer(e, mask).sum())(emissions)
         return jnp.where(mask[..., None], found, 0.0)
+
+
+def viterbi(
+    emissions: Float[Array, "B N L"],
+    mask: Bool[Array, "B N"],
+    transitions: Float[Array, "L L"],
+    start: Float[Array, "L"],
+    end: Float[Array, "L"],
+) -> Int[Array, "B N"]:
+    """Returns the label sequences of highest score (Viterbi 1967), 0 at padding.
+
+    Scores are those of `CRF`; a transition of -inf is never chosen.
+    """
+    stay = jnp.arange(emissions.shape[2])
+
+    def step(best, inputs):
+        emission, is_word = inputs
+        scores = best[:, :, None] + transitions
+        found = scores.max(axis=1) + emission
+        previous = jnp.where(is_word[:, None], scores.argmax(axis=1), stay)
+        return jnp.where(is_word[:, None], found, best), previous
+
+    def follow(label, previous):
+        return jnp.take_along_axis(previous, label[:, None], axis=1)[:, 0], label
+
+    rest = jnp.moveaxis(emissions[:, 1:], 1, 0), mask[:, 1:].T
+    best, previous = jax.lax.scan(step, start + emissions[:, 0], rest)
+    last = (best + end).argmax(axis=1)
+    first, others = jax.lax.scan(follow, last, previous, reverse=True)
+    return jnp.where(mask, jnp.concatenate([first[None], others]).T, 0)

@@ -14,11 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from data.tokenizers.symbols import CharTokenizer
 from data.understanding.tagged import OUTSIDE, encode_word, encode_words, open_tagged
+from models.heads.crf import viterbi
 from models.heads.tagger import Tagger
 from tasks.base import ScoredText
 from tasks.bootstrap import BootstrapBlocks
@@ -179,15 +180,13 @@ class Task(EncoderTask):
         """Returns predictions of a batch, their log probability, and the losses."""
         logits, intents = self.apply(model, variables, batch, None, train=False)
         mask = batch["word_starts"] > 0
+        forbidden = jnp.asarray(forbidden_transitions(self.tags.names))
         if self.head_config.crf:
-            forbidden = jnp.asarray(forbidden_transitions(self.tags.names))
             tags, log_prob = model.apply(
                 variables, logits, mask, forbidden, method="decode"
             )
         else:
-            tags = logits.argmax(axis=2)
-            best = jax.nn.log_softmax(logits).max(axis=2)
-            log_prob = jnp.where(mask, best, 0.0).sum(axis=1)
+            tags, log_prob = decode_softmax(logits, mask, forbidden)
         found = {"tags": tags, "log_prob": log_prob}
         if intents is not None:
             found["intents"] = intents.argmax(axis=1)
@@ -272,9 +271,6 @@ class Task(EncoderTask):
         unseen_tags = sum(
             tag not in self.tags.ids for tags in references for tag in tags
         )
-        decoding = "argmax of each word"
-        if self.head_config.crf:
-            decoding = "Viterbi without ill-formed entities"
         protocol = {
             "sentences": len(references),
             "words": sum(map(len, references)),
@@ -282,9 +278,11 @@ class Task(EncoderTask):
             "lowercase": self.tokenizer.normalizer.lowercase,
             "max_length": self.max_length,
             "tags": self.tags.vocab_size,
-            "decoding": decoding,
-            **(span_protocol() if self.has_entities else {}),
+            "crf": self.head_config.crf,
         }
+        if self.has_entities:
+            decoding = {"decoding": "Viterbi without ill-formed entities"}
+            protocol |= decoding | span_protocol()
         if unseen_tags:
             protocol["unseen_tags"] = unseen_tags
         if self.intents:
@@ -394,6 +392,24 @@ class Task(EncoderTask):
                 text += f"\t{self.intents.names[found['intents'][row]]}"
             outputs[number] = text, float(np.exp(found["log_prob"][row]))
         return outputs
+
+
+def decode_softmax(
+    logits: Float[Array, "B N L"],
+    mask: Bool[Array, "B N"],
+    forbidden: Bool[Array, "L1 L"],
+) -> tuple[Int[Array, "B N"], Float[Array, "B"]]:
+    """Returns the most probable tags of independent words, and their log probability.
+
+    Args:
+      forbidden: transitions not to choose, see `forbidden_transitions`.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    penalty = jnp.where(forbidden, -jnp.inf, 0.0)
+    end = jnp.zeros(logits.shape[2])
+    tags = viterbi(log_probs, mask, penalty[:-1], penalty[-1], end)
+    chosen = jnp.take_along_axis(log_probs, tags[..., None], axis=2)[..., 0]
+    return tags, jnp.where(mask, chosen, 0.0).sum(axis=1)
 
 
 def make_samples(words, references, predictions, intents, found_intents) -> list[dict]:

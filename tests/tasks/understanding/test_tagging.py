@@ -188,7 +188,7 @@ def test_a_trained_tagger_knows_its_sentences(crf):
     }
     assert [row["class"] for row in card["classes"]] == ["C"]
     assert card["protocol"]["words"] == 8
-    assert ("Viterbi" in card["protocol"]["decoding"]) == crf
+    assert card["protocol"]["crf"] == crf
     lines = ["york", "", "to new york"]
     [[(tags, p)], nothing, [(others, q)]] = here.generate(
         *lines, variables=trained(crf)
@@ -209,15 +209,18 @@ def test_evaluation_has_intervals_and_losses_of_sentences():
     assert card["references"] == ["O B-C I-C", "B-C", "O O B-C O"]
 
 
-def test_a_crf_predicts_no_ill_formed_entities():
-    here = case(crf=True)
+@pytest.mark.parametrize("crf", [False, True])
+def test_no_ill_formed_entities_are_predicted(crf):
+    here = case(crf=crf)
     params = here.variables["params"]
     head = jax.tree.map(jnp.zeros_like, params["head"])
     head["bias"] = jnp.asarray([0.0, 5.0, 0.0])  # prefers I-C
-    [[(tags, _)]] = here.generate(
+    [[(tags, p)]] = here.generate(
         "to new", variables={"params": params | {"head": head}}
     )
     assert tags == "B-C I-C"
+    total = 2 + np.exp(5.0)
+    assert p == pytest.approx(np.exp(5.0) / total**2, rel=1e-4)
 
 
 def test_words_that_are_cut_off_are_outside_and_told(capsys):
