@@ -24,7 +24,7 @@ from data.understanding.sentences import Document, divide
 from utils.errors import UserError
 from utils.locks import file_lock
 
-FORMAT = 1  # increment it when the layout or meaning of the files changes
+FORMAT = 2  # increment it when the layout or meaning of the files changes
 ARRAYS = ("tokens", "sentences", "documents")
 
 

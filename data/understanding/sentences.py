@@ -111,11 +111,15 @@ def divide(corpus: str, texts: Iterable[str], *, keep_ends: bool) -> Iterator[Do
     for document in division(texts):
         sentences = [sentence for sentence in document if sentence.strip()]
         if keep_ends:
-            sentences = [s if is_wide(s[-1]) else s + end for s in sentences]
+            sentences = [s if is_wide(s) else s + end for s in sentences]
         if sentences:
             yield sentences
 
 
-def is_wide(character: str) -> bool:
-    """Returns whether a character is East Asian, with no space after it."""
-    return unicodedata.east_asian_width(character) in "WF"
+def is_wide(sentence: str) -> bool:
+    """Returns whether the end of a sentence is East Asian, with no space after it.
+
+    Quotation marks and dots at its end are of any script.
+    """
+    widths = map(unicodedata.east_asian_width, sentence[-3:])
+    return any(width in "WF" for width in widths)

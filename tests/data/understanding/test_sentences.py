@@ -53,8 +53,9 @@ def test_prose_ends_at_punctuation_but_not_after_titles_and_initials():
 
 
 def test_separators_are_kept_where_characters_are_tokens():
-    texts = ["Ja.", "天。", ""]
-    assert list(divide("plain_text", texts, keep_ends=True)) == [["Ja. ", "天。"]]
+    texts = ["Ja.", "天。", "“天。”", ""]
+    (found,) = divide("plain_text", texts, keep_ends=True)
+    assert found == ["Ja. ", "天。", "“天。”"]
     module = list(divide("python_stdlib", ["a\n\nb"], keep_ends=True))
     assert module == [["a\n", "b\n"]]
     (book,) = divide("novels", ["A b. C d."], keep_ends=True)
