@@ -174,7 +174,7 @@ def _add_data(cfg: ConfigDict) -> None:
     # translation: batch size x longest side, over all devices
     cfg.data.tokens_per_batch = 4096
     cfg.data.buckets = 8  # number of batch shapes, hence of compilations
-    # translation: batch_size documents in parallel, in order
+    # translation, masked language modeling: batch_size documents in parallel, in order
     cfg.data.document_order = False
     # text, documents: parallel streams; labelled texts: examples; over all devices
     cfg.data.batch_size = 32

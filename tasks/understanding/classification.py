@@ -29,6 +29,7 @@ from tasks.understanding.label_metrics import (
     score_grades,
     score_labels,
 )
+from tasks.understanding.losses import cross_entropy
 from tasks.understanding.naive_bayes import majority_label, naive_bayes_labels
 from utils.errors import UserError
 from utils.memory import bounded_jit
@@ -113,10 +114,7 @@ class Task(EncoderTask):
         """Returns the loss of each example."""
         if self.regression:
             return jnp.square(logits[:, 0] - batch["labels"])
-        log_probs = jax.nn.log_softmax(logits)
-        rows = jnp.arange(len(log_probs))
-        likelihood = log_probs[rows, batch["labels"]]
-        return -(1 - smoothing) * likelihood - smoothing * log_probs.mean(axis=-1)
+        return cross_entropy(logits, batch["labels"], smoothing)
 
     # --- Evaluation ---
 
