@@ -15,18 +15,24 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return labeled_texts(
+    cfg = labeled_texts(
         model,
         "tagging",
         "atis",
-        epoch=140,
+        epoch=311,
         epochs=20,
-        batch_size=32,
+        batch_size=16,
+        buckets=2,
         tokenizer="word",
         vocab_size=2000,
+        min_count=2,  # so that the embedding of unknown words is trained
         unseen_labels="count",
         max_length=64,
         label_column="intent",
         text_column="tokens",
         tag_column="tags",
     )
+    if model == "rnn":
+        cfg.optim.lr = 2e-3
+        cfg.model.dropout = 0.5
+    return cfg
