@@ -1,6 +1,8 @@
 """Prints a config's corpus: sizes, lengths, vocabulary, padding and examples.
 
 python -m data.describe --config=configs/multi30k.py:rnn
+
+Of labelled and tagged texts it also counts labels and the texts that are cut.
 """
 
 import resource
@@ -8,13 +10,14 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from data.dataset import Dataset, open_dataset
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import UNK
 from data.tokenizers.build import count_lossy_characters
 from utils import cli
+from utils.text_tables import align_columns
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
@@ -23,8 +26,9 @@ NUM_EXAMPLES = 3
 MAX_CHARACTERS = 500  # of an example that is printed
 
 
-def describe(dataset: Dataset) -> Iterator[str]:
-    """Yields the lines of the description."""
+def describe(dataset: Dataset, cfg: ConfigDict) -> Iterator[str]:
+    """Yields the lines of the description of texts or of parallel texts."""
+    del cfg
     corpus = dataset.corpus
     yield f"{corpus.name} {corpus.version}, {corpus.kind}"
     head = ("split", "side", "examples", "tokens", "mean", "median", "95%", "longest")
@@ -32,7 +36,7 @@ def describe(dataset: Dataset) -> Iterator[str]:
     for split, sides in dataset.tokenized.items():
         for side, tokenized in sides.items():
             rows.append((split, side, *length_statistics(tokenized)))
-    yield from format_table(rows)
+    yield from align_columns(rows, "<<" + ">" * (len(rows[0]) - 2))
     for side, tokenizer in dataset.tokenizers.items():
         yield f"vocabulary, {side}: {tokenizer.vocab_size:,} ({tokenizer.kind})"
     lossy = count_lossy_characters(corpus, dataset.tokenized, dataset.tokenizers)
@@ -65,17 +69,6 @@ def length_statistics(tokenized: TokenizedSplit) -> tuple[str, ...]:
     )
 
 
-def format_table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Yields rows with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        yield "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(cells)
-        )
-
-
 def describe_examples(dataset: Dataset) -> Iterator[str]:
     """Yields the first training examples, as text and as tokens."""
     tokenizers = dataset.tokenizers.items()
@@ -90,11 +83,16 @@ def main() -> None:
     """Prints the description; progress goes to standard error."""
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
-    start = time.monotonic()
-    dataset = open_dataset(CONFIG.value.data)
+    start, cfg = time.monotonic(), CONFIG.value
+    if cfg.task in ("language_modeling", "translation"):
+        dataset, lines = open_dataset(cfg.data), describe
+    else:
+        from data.understanding import describe as understanding
+
+        dataset, lines = understanding.open_dataset(cfg), understanding.describe
     dataset.train_batches()[0]
     cost = elapsed_and_peak_memory(start)
-    for line in describe(dataset):
+    for line in lines(dataset, cfg):
         print(line)
     print(f"to the first batch: {cost}")
 

@@ -25,7 +25,8 @@ def encoder_attention(run: TrainedRun, lines: Sequence[str]) -> Iterator[TextAtt
     outputs = task.predict_n_best(*run.inputs(lines))
     for number, (line, found) in enumerate(zip(lines, outputs, strict=True)):
         text, score = found[0]
-        title = f"{line} → {text} ({score:.2f})"
+        title = f"{line} → {text} ({score:.2f})".replace("\t", " | ")
+        text = text.rpartition("\t")[2]  # of tags and an intent, the intent
         tokens, layers = line_weights(run, number, line)
         maps = [
             _layer_map(name, weights, tokens[:MAX_TOKENS], text)

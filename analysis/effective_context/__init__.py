@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from analysis.formatting import align_columns
 from utils.errors import UserError
 from utils.memory import bounded_jit
+from utils.text_tables import align_columns
 
 RATIOS = (0.1, 0.5, 1.0)  # r, as in the paper's table 8
 THRESHOLD = 0.01  # of the relative gain

@@ -9,7 +9,6 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from analysis.formatting import align_columns
 from analysis.plan.aot_compile import CompiledStep, target_memory_gb, topology_devices
 from analysis.plan.memory import device_memory, partitioner_for, working_bytes
 from analysis.plan.step import LABELS, StepSpec, dummy_tokenizers
@@ -17,6 +16,7 @@ from experiment import setup
 from training.parallel.mesh import AXES, Devices
 from training.parallel.partitioner import JitPartitioner
 from utils.errors import UserError
+from utils.text_tables import align_columns
 
 LARGE = 0.01  # share of all parameters from which a parameter's sharding is listed
 LAYER_NUMBER = re.compile(r"_(\d+)(?=/|$)")  # of layers_3

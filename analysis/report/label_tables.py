@@ -92,7 +92,8 @@ class LabelTables:
             return None
         key = next((key for key in TABLES if key in cards[0].content), None)
         is_tagging = task == "tagging"
-        rows = class_rows(comparison, key) if key else []
+        title = "entity" if is_tagging else "class"
+        rows = class_rows(comparison, key, title) if key else []
         systems = {id(system.runs[0]) for system in group_by_seed(comparison)}
         firsts = [n for n, run in enumerate(comparison.runs) if id(run) in systems]
         shown = [] if is_tagging else firsts[:MAX_MATRICES]
@@ -106,8 +107,13 @@ class LabelTables:
         )
 
 
-def class_rows(comparison: Comparison, key: str) -> list[TableRow]:
-    """Formats the scores of each class, those of all runs in one row."""
+def class_rows(comparison: Comparison, key: str, title: str) -> list[TableRow]:
+    """Formats the scores of each class, those of all runs in one row.
+
+    Args:
+      key: the table in a score card.
+      title: title of the column of classes.
+    """
     labels = [run.label for run in comparison.runs]
     tables = [
         {row["class"]: row for row in card.content.get(key, [])}
@@ -123,12 +129,12 @@ def class_rows(comparison: Comparison, key: str) -> list[TableRow]:
     wanted = SCORES if len(tables) <= MAX_FULL_TABLES else {"f1": "F1"}
     rows = []
     for name in names:
-        row = {"class": name, "examples": f"{supports[name]:,}"}
+        row = {title: name, "examples": f"{supports[name]:,}"}
         for label, table in zip(labels, tables, strict=True):
             prefix = f"{label}, " if len(tables) > 1 else ""
             scores = table.get(name)
-            for score, title in wanted.items():
-                row[prefix + title] = f"{scores[score]:.2f}" if scores else ""
+            for score, head in wanted.items():
+                row[prefix + head] = f"{scores[score]:.2f}" if scores else ""
         rows.append(row)
     return rows
 
@@ -219,14 +225,12 @@ def choose_samples(samples: list[LabelSample]) -> list[LabelSample]:
     disputed = [sample for sample in samples if sample.disagreement]
     disputed.sort(key=lambda sample: sample.disagreement, reverse=True)
     chosen = disputed[:NUM_DISPUTED]
-    for is_wrong in (True, False):
-        agreed = [
-            sample
-            for sample in samples
-            if not sample.disagreement and bool(sample.errors[0]) == is_wrong
-        ]
-        room = NUM_SAMPLES - len(chosen)
-        chosen += take_evenly(agreed, room - room // 3 if is_wrong else room)
+    agreed = [sample for sample in samples if not sample.disagreement]
+    wrong = [sample for sample in agreed if sample.errors[0]]
+    right = [sample for sample in agreed if not sample.errors[0]]
+    room = NUM_SAMPLES - len(chosen)
+    chosen += take_evenly(wrong, max(room - room // 3, room - len(right)))
+    chosen += take_evenly(right, NUM_SAMPLES - len(chosen))
     return [sample for sample in samples if sample in chosen]
 
 

@@ -5,11 +5,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-from analysis.formatting import align_columns
 from analysis.report.comparison import Comparison, System, SystemPair
 from analysis.report.runs import UNITS, Run, axes
 from analysis.report.score_cards import ScoreCard
 from analysis.report.sweep_results import SweepResults
+from utils.text_tables import align_columns
 
 TableRow = dict[str, str]  # text by column title
 
@@ -19,11 +19,15 @@ SCORES = {  # title and number of decimals by name
     "chrf": ("chrF", 1),
     "exact_match": ("exact match, %", 1),
     "f1": ("F1", 2),
-    "strict_f1": ("F1, strict", 2),
     "precision": ("precision", 2),
     "recall": ("recall", 2),
+    "strict_f1": ("F1, strict", 2),
+    "strict_precision": ("precision, strict", 2),
+    "strict_recall": ("recall, strict", 2),
     "official_f1": ("macro-F1, official", 2),
     "micro_f1": ("micro-F1", 2),
+    "micro_precision": ("micro-precision", 2),
+    "micro_recall": ("micro-recall", 2),
     "accuracy": ("accuracy, %", 2),
     "macro_f1": ("macro-F1", 2),
     "matthews": ("Matthews", 2),
