@@ -20,12 +20,13 @@ MODELS = {
         "width": 200,
         "embedding_width": 200,
         "attention_width": 100,
-        "dropout": 0.4,
+        "dropout": 0.5,
     },
     "transformer": STACK,
     "transformer_xl": {**STACK, "memory_length": 0},  # a text is one segment
 }
-LEARNING_RATES = {"rnn": 1e-3, "transformer": 5e-4, "transformer_xl": 5e-4}
+# Those of "rnn" were chosen on the validation splits of ATIS and TREC.
+LEARNING_RATES = {"rnn": 2e-3, "transformer": 5e-4, "transformer_xl": 5e-4}
 
 
 def labeled_texts(

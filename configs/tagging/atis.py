@@ -15,7 +15,7 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    cfg = labeled_texts(
+    return labeled_texts(
         model,
         "tagging",
         "atis",
@@ -32,7 +32,3 @@ def get_config(model: str = "rnn") -> ConfigDict:
         text_column="tokens",
         tag_column="tags",
     )
-    if model == "rnn":
-        cfg.optim.lr = 2e-3
-        cfg.model.dropout = 0.5
-    return cfg
