@@ -37,10 +37,10 @@ def main() -> None:
         interval = ""
         if "low" in score:
             interval = f"  [{score['low']:.4f}, {score['high']:.4f}]"
-        print(f"  {name:21} {score['value']:10.4f}{interval}")
+        print(f"  {name:22} {score['value']:10.4f}{interval}")
     for baseline, scores in card["baselines"].items():
         named = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        print(f"  baseline: {baseline:17} {named}")
+        print(f"  baseline: {baseline:18} {named}")
     if path is None:  # a run directory that cannot be written
         return
     if picture := render.write_sample_map(run, card["split"]):

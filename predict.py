@@ -1,12 +1,24 @@
-"""Translates or continues lines of standard input with a run's model.
+"""Writes the output of a run's model for each line of standard input.
 
 python predict.py --workdir=runs/rnn < source.txt > output.txt
 
 One output line for each input line, in order; a blank line stays blank. A terminal
-gets each answer at once.
+gets each answer at once. By the task of the run, a line and its output are
 
---n_best=N       N output lines for each input line, best first, padded with blank ones
---scores         output: the score of the search, a tab, the text
+translation                a source; its translation
+language_modeling          a beginning; its continuation
+classification             a text, or two with a tab between them; its label or grade
+relation_extraction        a text with <e1> and </e1>, <e2> and </e2>; its relation
+tagging                    words; their tags, then a tab and the intent, if learned
+masked_language_modeling   a text with <mask>; the same with its masks filled
+
+--n_best=N       N output lines for each input line, best first, padded with blank ones:
+                 translations, labels or fillings; there is one sequence of tags
+--scores         output: a score, a tab, the text. The score of the search or, of the
+                 last four tasks, a probability
+
+The other flags are for translation and language_modeling:
+
 --score          score given targets: source, tab, target in; log probability in nats,
                  tab, number of tokens with the end out. Language models: a text a line
 --tokens         token ids instead of text: targets, and all text of language models
@@ -22,6 +34,7 @@ from absl import flags
 
 from configs import base
 from utils import cli
+from utils.errors import UserError
 
 WORKDIR = flags.DEFINE(
     cli.PlacesParser(),
@@ -56,6 +69,8 @@ def main() -> None:
     if TOKENS.value:
         decode["replace_unknown"] = False  # its words are no tokens
     run = inference.open_runs(WORKDIR.value, CHECKPOINT.value, {"decode": decode})
+    if not run.experiment.task.generates_text:
+        refuse_flags_of_texts(run.experiment.cfg.task)
     options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
         options["chunk_size"] = 1
@@ -73,6 +88,19 @@ def main() -> None:
         return
     for hypotheses in task.predict_n_best(*inputs, **options):
         print_n_best(hypotheses, run.experiment.cfg.decode.n_best, scores=SCORES.value)
+
+
+def refuse_flags_of_texts(task: str) -> None:
+    """Raises UserError for a flag that a model of labels or masks does not have."""
+    flags = {"score": SCORE, "tokens": TOKENS, "prefix": PREFIX, "documents": DOCUMENTS}
+    given = [f"--{name}" for name, flag in flags.items() if flag.value]
+    if len(WORKDIR.value) > 1:
+        given.append(f"--workdir={','.join(WORKDIR.value)}, an ensemble,")
+    if given:
+        raise UserError(
+            f"{given[0]} is for translation and language_modeling, and the run is one "
+            f"of task={task!r}"
+        )
 
 
 def print_n_best(
