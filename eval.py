@@ -3,7 +3,7 @@
 python eval.py --workdir=runs/rnn --split=test
 
 The data is taken from where the run read it last, or from --data.dir, --data.source_dir
-and --data.cache_dir.
+and --data.cache_dir. --data.unseen_labels=count scores labels that training lacks.
 """
 
 from absl import flags
@@ -18,7 +18,7 @@ SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
 )
-DATA = cli.config_section("data", DEFAULTS.data, DATA_PLACES)
+DATA = cli.config_section("data", DEFAULTS.data, (*DATA_PLACES, "unseen_labels"))
 DECODE = cli.config_section("decode", DEFAULTS.decode)
 EVAL = cli.config_section("eval", DEFAULTS.eval)
 

@@ -1,6 +1,7 @@
 """Opening of run directories: config, tokenizers, model and parameters."""
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from data.tokenizers.build import parse_tokenizer
 from experiment.build import Experiment, build_experiment, open_dataset
 from experiment.validate import check_values
 from training.checkpoint import Checkpoints
-from training.optim.param_groups import named_leaves
+from training.optim.param_groups import is_match, named_leaves
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
@@ -22,6 +23,10 @@ SIDES = (  # of an example, each with a vocabulary
     *({"text"}, {"source", "target"}),
     *({"text", "label"}, {"text", "tag"}, {"text", "tag", "label"}),
 )
+LABEL_SIDES = ("label", "tag")
+# Whether the rows of a parameter belong to tokens, or to labels.
+TOKEN_PARAMS = re.compile(r"(^|/)((source|target)_)?embedding/").search
+LABEL_PARAMS = re.compile(r"^(intent_)?head/|^crf/").search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +142,36 @@ def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory.path}/tokenizer is damaged: {error}") from error
     return {side: known[text] for side, text in documents.items()}
+
+
+def check_vocabularies(
+    origin: TrainedRun, tokenizers: dict[str, Tokenizer], pattern: str
+) -> None:
+    """Raises UserError where parameters of other tokens or labels would be taken.
+
+    Args:
+      origin: the run of `init_from`.
+      tokenizers: those of the new run.
+      pattern: `init_params_pattern`.
+    """
+    names = [
+        n for n in named_leaves(origin.variables["params"]) if is_match(pattern, n)
+    ]
+    for side, before in origin.experiment.tokenizers.items():
+        now, is_label = tokenizers.get(side), side in LABEL_SIDES
+        if now is None:
+            continue
+        same = now.names == before.names if is_label else now.shares_vocabulary(before)
+        kept = [n for n in names if (LABEL_PARAMS if is_label else TOKEN_PARAMS)(n)]
+        if kept and not same:
+            unit = "labels" if is_label else "tokens"
+            raise UserError(
+                f"init_from={origin.directory.path}: its {side} vocabulary of "
+                f"{before.vocab_size} {unit} is not that of this run, which has "
+                f"{now.vocab_size}, and {kept[0]} belongs to it: leave it out of "
+                f"init_params_pattern={pattern!r}"
+                + ("" if is_label else ", or unset data.vocabulary")
+            )
 
 
 def check_data(directory: RunDirectory, dataset: Dataset) -> None:

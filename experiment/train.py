@@ -17,6 +17,7 @@ from experiment.build import build_experiment, get_task_class, open_dataset
 from experiment.restore import (
     TrainedRun,
     check_data,
+    check_vocabularies,
     open_run,
     read_tokenizers,
 )
@@ -88,6 +89,8 @@ def _train(
         is_new = cfg.init_from and not directory.is_complete
         origin = open_run(cfg.init_from) if is_new else None
         dataset = prepare_dataset(cfg, directory, origin)
+    if origin:
+        check_vocabularies(origin, dataset.tokenizers, cfg.init_params_pattern)
     setup = make_setup(cfg, dataset)
     state = setup.partitioner.init(setup.make_state)
     carry = setup.make_carry()

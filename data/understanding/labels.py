@@ -35,12 +35,18 @@ class Labels(Tokenizer):
           declared: all labels in the order of a corpus that declares them.
 
         Raises:
-          UserError: there are fewer than two labels, or an example has none.
+          UserError: there are fewer than two labels, an example has none, or a label
+            has a line break.
         """
         counts = collections.Counter(examples)
         if "" in counts:
             raise UserError(
                 f"{counts['']} training examples have no label in the column {column!r}"
+            )
+        if broken := [name for name in counts if "\n" in name or "\r" in name]:
+            raise UserError(
+                f"the label {broken[0]!r} in the column {column!r} has a line break, "
+                "and each label is written as a line"
             )
         names = declared or sorted(counts)
         if len(counts) < 2:

@@ -89,7 +89,8 @@ def open_columns(cfg: ConfigDict, columns: dict[str, str | None]) -> TextColumns
       columns: names of columns by the key of `cfg.data` that chooses them.
 
     Raises:
-      UserError: the corpus cannot be opened, or lacks a column.
+      UserError: the corpus cannot be opened or lacks a column, or two keys choose the
+        same one.
     """
     if not cfg.name:
         raise UserError("data.name is not set: name a corpus, --config.data.name=...")
@@ -97,13 +98,28 @@ def open_columns(cfg: ConfigDict, columns: dict[str, str | None]) -> TextColumns
         raise UserError(f"data.name={cfg.name!r}: labelled corpora cannot be mixed")
     root = local_root(cfg.dir, cfg.cache_dir)
     table = as_table(open_corpus(cfg.name, root, cfg.source_dir, tables=True))
+    chosen: dict[str, str] = {}
     for key, column in columns.items():
-        if column is not None and column not in table.columns:
+        if column is None:
+            continue
+        if column not in table.columns:
             raise UserError(
                 f"data.{key}={column!r}: {table.name} has the columns "
-                f"{', '.join(table.columns)}"
+                f"{', '.join(table.columns)}{header_hint(table)}"
             )
+        if column in chosen:
+            raise UserError(
+                f"data.{key}={column!r} is also data.{chosen[column]}: choose another "
+                f"one of {', '.join(table.columns)}"
+            )
+        chosen[column] = key
     return table
+
+
+def header_hint(table: "TextColumns") -> str:
+    """Returns where columns are named, for a table that may lack a header."""
+    is_own = table.name.split("/")[0] == "labeled_text"
+    return "; the first line of a .tsv file names them" if is_own else ""
 
 
 def as_table(corpus: Corpus) -> TextColumns:

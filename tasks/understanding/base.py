@@ -3,6 +3,7 @@
 import abc
 import importlib
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -76,6 +77,12 @@ class EncoderTask(base.Task):
                     "column of the corpus"
                 )
         check_range("data.max_length", cfg.data.max_length, 8)
+        rows = cfg.model.get("max_positions", 0)
+        if is_learned_by_position(cfg.model) and cfg.data.max_length > rows:
+            raise UserError(
+                f"data.max_length={cfg.data.max_length} is more than "
+                f"model.max_positions={rows}: longer texts have no position embeddings"
+            )
 
     def make_model(self, module, config) -> nn.Module:
         """Creates the encoder of an architecture with the head of the task."""
@@ -169,6 +176,25 @@ def example_tokens(
     for name, dtype in names_and_types:
         arrays[name] = jax.ShapeDtypeStruct(shape[:1], dtype)
     return arrays
+
+
+def is_learned_by_position(model: ConfigDict) -> bool:
+    """Whether a model has an embedding of each position of a whole text."""
+    schemes = "learned", "learned_per_layer"
+    return model.name == "transformer" and model.position_encoding in schemes
+
+
+def tell_cut(number: int, length: int, max_length: int, lost: str = "") -> None:
+    """Tells on standard error if a line of input is longer than `max_length`.
+
+    Args:
+      number: number of the line, from 0.
+      length: number of its tokens, [CLS] and [SEP] included.
+      lost: what is lost, with "; " before it.
+    """
+    if length > max_length:
+        told = f"line {number + 1} cut to data.max_length={max_length} tokens{lost}"
+        print(told, file=sys.stderr)
 
 
 def refuse_search_options(prefix: bool, document_order: bool) -> None:

@@ -22,6 +22,7 @@ from tasks.understanding.base import (
     pad_rows,
     read_chunks,
     refuse_search_options,
+    tell_cut,
 )
 from tasks.understanding.label_metrics import (
     class_table,
@@ -251,7 +252,9 @@ class Task(EncoderTask):
         """
         text, tab, pair = line.partition("\t")
         if not self.has_pairs:
-            ids = self.encode(line)[: self.max_length - 2]
+            ids = self.encode(line)
+            tell_cut(number, len(ids) + 2, self.max_length)
+            ids = ids[: self.max_length - 2]
             return [BOS, *ids, EOS], len(ids) + 2
         if not tab:
             raise UserError(
@@ -259,6 +262,7 @@ class Task(EncoderTask):
                 "tab between them"
             )
         first, second = self.encode(text), self.encode(pair)
+        tell_cut(number, len(first) + len(second) + 3, self.max_length)
         kept = cut_pair(len(first), len(second), self.max_length - 3)
         first, second = first[: kept[0]], second[: kept[1]]
         return [BOS, *first, EOS, *second, EOS], len(first) + 2

@@ -15,6 +15,7 @@ import numpy as np
 from data.tokenizers.base import BOS, EOS, Tokenizer
 from data.tokenizers.wordpiece import CONTINUATION, MASK
 from tasks.base import ScoredText
+from tasks.understanding.base import tell_cut
 from utils.errors import UserError
 
 MASKS = re.compile(r"<mask>|\[MASK\]")
@@ -64,6 +65,7 @@ def encode_masked(
             f"line {number + 1} of the input has a {MASK} beyond its first "
             f"{max_length} tokens, data.max_length"
         )
+    tell_cut(number, len(ids) + 1, max_length)
     return MaskedLine(parts, [*ids[: max_length - 1], EOS], positions)
 
 

@@ -19,7 +19,12 @@ from data.understanding.relations import (
 from models.heads.relations import RelationClassifier
 from tasks.base import ScoredText
 from tasks.understanding import classification
-from tasks.understanding.base import pad_rows, read_chunks, refuse_search_options
+from tasks.understanding.base import (
+    pad_rows,
+    read_chunks,
+    refuse_search_options,
+    tell_cut,
+)
 from tasks.understanding.semeval import NEGATIVE, has_directions, score_relations
 from utils.errors import UserError
 
@@ -128,5 +133,9 @@ class Task(classification.Task):
         """Returns the tokens of a line of input, and the positions of its entities."""
         check_markers(line, f"line {number + 1} of the input")
         ids, entities = encode_marked(self.tokenizer, line)
+        length = len(ids) + 2
         tokens, entities, _ = cut_marked(ids, entities, self.max_length)
+        tell_cut(
+            number, length, self.max_length, f"; {entities.count(0)} entities lost"
+        )
         return tokens, entities

@@ -6,7 +6,6 @@ word, 0: none), "labels" and "weights" [B, N] of its tag, and with intents "inte
 """
 
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -29,6 +28,7 @@ from tasks.understanding.base import (
     pad_rows,
     read_chunks,
     refuse_search_options,
+    tell_cut,
 )
 from tasks.understanding.label_metrics import score_labels
 from tasks.understanding.losses import cross_entropy
@@ -362,13 +362,9 @@ class Task(EncoderTask):
         for chunk in read_chunks(lines, chunk_size):
             texts = [(n, self.split_words(line)) for n, line in chunk if line.strip()]
             rows = [encode_words(words, encode, self.max_length) for _, words in texts]
-            for (number, words), (_, starts, is_cut) in zip(texts, rows, strict=True):
-                if is_cut:
-                    print(
-                        f"line {number + 1} cut to data.max_length={self.max_length} "
-                        f"tokens; {len(words) - len(starts)} words lost",
-                        file=sys.stderr,
-                    )
+            for (number, words), (ids, starts, is_cut) in zip(texts, rows, strict=True):
+                lost = f"; {len(words) - len(starts)} words lost"
+                tell_cut(number, len(ids) + is_cut, self.max_length, lost)
             outputs = self._tag_rows(model, variables, texts, rows) if rows else {}
             for number, _ in chunk:
                 yield [outputs[number]] if number in outputs else []
