@@ -5,8 +5,11 @@ r"""Masked language modeling of your own documents.
 
 DIR has train.txt, valid.txt and perhaps test.txt (plain or .gz), a sentence on each
 line and a blank line between documents. --config.mlm.next_sentence=True adds the
-prediction of the next sentence. --config.init_from=runs/document_text starts a
-classifier or tagger from the run, with its vocabulary.
+prediction of the next sentence.
+
+--config.init_from=runs/document_text --config.init_params_pattern=^encoder/ starts a
+classifier or tagger from the encoder of the run, with its vocabulary and the same keys
+of --config.model.
 """
 
 from ml_collections import ConfigDict

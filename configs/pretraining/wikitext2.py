@@ -7,8 +7,9 @@ r"""Masked language modeling of WikiText-2, 2 million words (Merity et al. 2017)
 --config.mlm.whole_word=True masks whole words. With --config.data.document_order=True
 the segments of a document follow each other, for which :transformer_xl has a memory:
 --config.model.memory_length=128. Without DIR the corpus is downloaded.
---config.init_from=runs/wikitext2 starts a classifier or tagger from the run, with its
-vocabulary.
+--config.init_from=runs/wikitext2 --config.init_params_pattern=^encoder/ starts a
+classifier or tagger from the encoder of the run, with its vocabulary and the same keys
+of --config.model.
 """
 
 from ml_collections import ConfigDict
