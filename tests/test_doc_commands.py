@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/quickstart.md run as they are written there."""
+"""The commands of README.md and of two pages run as they are written there."""
 
 import re
 import shutil
@@ -16,6 +16,14 @@ SIZES = {
     "transformer_xl": ("width", "feed_forward"),
 }
 TRAINING = "steps=2 every.log=1 every.eval=2 every.checkpoint=2 data.buckets=1"
+OWN_FILES = {  # of this test, in place of a corpus without files
+    "cldr_fields": "data.name=labeled_text data.source_dir=reviews",
+}
+WRITTEN = {  # the file with the output of predict.py for two lines
+    "README.md": "output.txt",
+    "docs/quickstart.md": "new.de",
+    "docs/understanding.md": "labels.txt",
+}
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
@@ -36,23 +44,41 @@ def write_corpora(folder: Path) -> None:
         (folder / f"mine/{split}.en").write_text("".join(lines))
         (folder / f"mine/{split}.de").write_text("".join(lines).upper())
         (folder / f"mine/{split}.txt").write_text(40 * "".join(lines))
-    for name in ("new.en", "source.txt"):
+    for name in ("new.en", "new.txt", "source.txt"):
         (folder / name).write_text("one two\nthree four\n")
+
+
+def write_labels(folder: Path) -> None:
+    """Writes labelled and tagged numbers, and documents of them."""
+    for name in ("reviews", "tagged", "books"):
+        (folder / name).mkdir()
+    for split, size in {"train": 30, "valid": 4, "test": 4}.items():
+        texts = [f"{WORDS[k % 10]} {WORDS[k % 7]}" for k in range(size)]
+        rows = [f"{text}\t{k % 2}\t{k % 3}\n" for k, text in enumerate(texts)]
+        table = "".join(["text\tlabel\tkind\n", *rows])
+        (folder / f"reviews/{split}.tsv").write_text(table)
+        tags = [text.replace(" ", "\tB-N\n") + "\tO\n\n" for text in texts]
+        (folder / f"tagged/{split}.conll").write_text("".join(tags))
+        lines = "".join(f"{text}\n" + "\n" * (len(text) % 2) for text in texts)
+        (folder / f"books/{split}.txt").write_text(lines)
 
 
 def tiny(command: str) -> str:
     """A training command with the smallest sizes, on the corpora of this test."""
     if found := re.search(
-        r"(train|sweep)\.py .*--config=configs/(\w+)\.py:(\w+)", command
+        r"(train|sweep)\.py .*--config=configs/(\w+/)?(\w+)\.py:(\w+)", command
     ):
-        program, config, model = found.groups()
+        program, folder, config, model = found.groups()
         keys = [
             *TRAINING.split(),
             "data.vocab_size=60",
             *(f"model.{key}=8" for key in SIZES[model]),
         ]
         keys += [] if model == "rnn" else ["model.layers=1", "model.heads=2"]
-        if config == "plain_text":
+        if folder:
+            keys += ["data.batch_size=4", "data.max_length=12", "data.dir=prepared"]
+            keys += OWN_FILES.get(config, "").split()
+        elif config == "plain_text":
             keys += ["data.segment_length=8", "data.batch_size=2"]
         else:
             keys.append("data.tokens_per_batch=64")
@@ -62,15 +88,16 @@ def tiny(command: str) -> str:
         command += "".join(f" --config.{key}" for key in keys)
         command += " --dry_run" if program == "sweep" else ""
     if "data.describe" in command:
-        command += " --config.data.vocab_size=60"
+        command += " --config.data.vocab_size=60 --config.data.dir=prepared"
     command = re.sub(r"python (\w+\.py)", rf"python {ROOT}/\1", command)
     command = command.replace("=configs/", f"={ROOT}/configs/")
     return re.sub(r"(^|\| )python ", rf"\1{forked_python()} ", command)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("page", WRITTEN)
 def test_the_commands_of_a_page_run(page, tmp_path):
     write_corpora(tmp_path)
+    write_labels(tmp_path)
     found = commands(page)
     assert len(found) >= 5
     for command in found:
@@ -86,5 +113,4 @@ def test_the_commands_of_a_page_run(page, tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     for path in tmp_path.glob("*.html"):
         assert path.stat().st_size > 1000
-    written = tmp_path / ("output.txt" if page == "README.md" else "new.de")
-    assert len(written.read_text().splitlines()) == 2
+    assert len((tmp_path / WRITTEN[page]).read_text().splitlines()) == 2
