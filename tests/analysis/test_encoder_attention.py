@@ -21,16 +21,18 @@ WORDS = ["<pad>", "<eos>", "<unk>", "<bos>", "rain", "sun", "goal"]
 TOKENIZERS = {
     "text": WordTokenizer(WORDS).with_tags(MARKERS),
     "label": Labels(["sport", "weather"], [1, 2]),
+    "tag": Labels(["B-X", "O"], [1, 2]),
 }
 HEADS = {"rnn": 1, "transformer": 2, "transformer_xl": 2}
 
 
 @functools.cache
-def classifier(name, pair_column=None):
+def classifier(name, pair_column=None, task="classification"):
     cfg = base.get_config(name)
-    cfg.task = "classification"
+    cfg.task = task
     cfg.data.update({"text_column": "text", "label_column": "label"})
     cfg.data.update({"pair_column": pair_column, "segment_length": 48})
+    cfg.data.tag_column = "tags"
     cfg.head.pooling = "attention"
     sizes = {"layers": 1, "width": 8, "embedding_width": 8, "attention_width": 8}
     sizes |= {"heads": 2, "feed_forward": 8, "memory_length": 4}
@@ -83,6 +85,31 @@ def test_a_pair_is_one_text_of_two_segments():
     run = classifier("transformer", "pair")
     [text] = extract_attention(run, ["sun\train"])
     assert text.maps[0].columns == ["[CLS]", "sun", "[SEP]", "rain", "[SEP]"]
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "columns", "kinds"),
+    [
+        ("tagging", "rain sun", "[CLS] rain sun [SEP]", ["self", "pooling"]),
+        (
+            *("relation_extraction", "<e1> sun </e1> <e2> goal </e2>"),
+            *("[CLS] <e1> sun </e1> <e2> goal </e2> [SEP]", ["self", "pooling"]),
+        ),
+        (
+            *("masked_language_modeling", "sun <mask> goal"),
+            *("[CLS] sun <mask> goal [SEP]", ["self"]),
+        ),
+    ],
+)
+def test_lines_of_other_tasks_are_read_as_predict_reads_them(
+    task, line, columns, kinds
+):
+    [text] = extract_attention(classifier("transformer", task=task), [line])
+    assert [one.kind for one in text.maps] == kinds
+    assert text.maps[0].columns == columns.split()
+    assert text.title.startswith(f"{line} → ")
+    if task == "tagging":  # the intent, not the tags
+        assert text.maps[1].rows[0] in TOKENIZERS["label"].names
 
 
 def test_layers_with_unequal_numbers_of_heads_are_plotted(tmp_path):
