@@ -73,6 +73,10 @@ class Population:
             cfg.optim, setup.steps, width=cfg.model.width
         )
         model = shared.model.clone(config=config)
+        if "head.dropout" in values:
+            head = shared.model.head_config
+            head = dataclasses.replace(head, dropout=cfg.head.dropout)
+            model = model.clone(head_config=head)
         return dataclasses.replace(
             setup,
             experiment=dataclasses.replace(shared, cfg=cfg, task=task, model=model),

@@ -16,7 +16,7 @@ class HeadConfig:
 
     pooling: str = "cls"
     crf: bool = False
-    dropout: float | None = None
+    dropout: Scalar | None = None
 
 
 class EncoderModel(api.Model):

@@ -29,6 +29,7 @@ VMAPPABLE_KEYS = frozenset(
         *(f"model.{place}_dropout" for place in ("attention", "feed_forward")),
         *(f"model.dropout_{place}" for place in ("input", "hidden", "embedding")),
         "model.weight_dropout",
+        "head.dropout",
         *(f"optim.{key}" for key in ("lr", "warmup", "final_lr_ratio", "weight_decay")),
         *(f"optim.{key}" for key in ("plateau_factor", "plateau_patience")),
         *(f"optim.{key}" for key in ("b1", "b2", "eps", "rho")),
