@@ -29,8 +29,11 @@ def compare_samples(
 ) -> dict[str, PairedTest]:
     """Tests those of the named scores that have a test.
 
-    Raises UserError where the systems have other references.
+    Raises UserError where a system has no predictions, or the systems have other
+    references.
     """
+    if not (first and second):
+        raise UserError("predictions are missing; run eval.py")
     kept = ("reference", "reference_intent")
     rows = [[[row.get(k) for k in kept] for row in side] for side in (first, second)]
     if rows[0] != rows[1]:

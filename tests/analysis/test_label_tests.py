@@ -122,6 +122,14 @@ def test_intents_count_in_sentence_accuracy():
     assert tests["intent_accuracy"].randomisation == pytest.approx(2 / 2**30)
 
 
+def test_predictions_that_are_missing_are_refused():
+    """Scores of a run's log have none."""
+    rows = [{"reference": "a", "hypothesis": "a"}]
+    for sides in ((rows, []), ([], rows), ([], [])):
+        with pytest.raises(UserError, match=r"predictions are missing; run eval\.py"):
+            label_tests.compare_samples(*sides, ["accuracy"])
+
+
 def test_other_references_are_refused():
     with pytest.raises(UserError, match="references of the cards differ"):
         label_tests.compare_samples(
