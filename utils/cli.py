@@ -154,7 +154,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError) as error:  # an unknown key or model
         fail(_describe_key_error(error))
     except (flags.Error, TypeError, ValueError) as error:
-        message = str(error).replace("=None: Flag --workdir", " is missing: it")
+        message = re.sub(r"=None: Flag --\w+", " is missing: it", str(error))
         if "Traceback" in message:  # of a config file
             message = f"the config file fails: {message.strip().splitlines()[-1]}"
         fail(message)

@@ -1,5 +1,6 @@
 """Paired tests of labels and tags, against exact p values and known differences."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from analysis import label_tests, paired_tests
 from analysis.report.score_cards import ScoreCard, compare_cards
+from helpers.entry_points import assert_refused, run
 from tasks.understanding import label_metrics, semeval, span_metrics
 from utils.errors import UserError
 
@@ -156,3 +158,46 @@ def test_cards_of_labels_are_compared_and_other_references_are_told():
     tests, reasons = compare_cards(first, other)
     assert not tests
     assert reasons[0] == "labels: the references of the cards differ"
+
+
+def write_run(folder, references, found, scores):
+    """Writes what an evaluation leaves in a run directory."""
+    rows = samples(references, found)
+    files = {
+        "eval/test-1.json": json.dumps(
+            {
+                "split": "test",
+                "step": 1,
+                "scores": {k: {"value": v} for k, v in values(scores).items()},
+                "protocol": {"data": "a"},
+            }
+        ),
+        "samples/test-1.jsonl": "".join(f"{json.dumps(row)}\n" for row in rows),
+        "samples/test-1.references.txt": "".join(f"{text}\n" for text in references),
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def test_the_command_tests_two_classifiers_and_two_taggers(tmp_path):
+    references, systems = drawn(["a", "b"], (0.6, 0.1), count=60)
+    tags = [["B-P I-P O", "O B-Q"][text == "a"] for text in references]
+    found = [["B-P O O", "O O"], ["B-P I-P O", "O O"]]
+    for k in (0, 1):
+        score = label_metrics.score_labels(references, systems[k])
+        write_run(tmp_path / f"classifier-{k}", references, systems[k], score)
+        guess = [found[k][text == "a"] for text in references]
+        split = [[text.split() for text in side] for side in (tags, guess)]
+        score = span_metrics.score_tags(*split)
+        write_run(tmp_path / f"tagger-{k}", tags, guess, score)
+    for kind, name in (("classifier", "accuracy"), ("tagger", "f1")):
+        cards = ",".join(str(tmp_path / f"{kind}-{k}") for k in (0, 1))
+        done = run("analysis/significance.py", f"--cards={cards}")
+        assert done.returncode == 0, done.stderr.decode()
+        tests = done.stdout.decode().partition(" minus ")[2].splitlines()
+        [line] = [line.split() for line in tests if line.split()[:1] == [name]]
+        assert float(line[1]) > 20
+        assert float(line[3]) < 0.01
+    done = run("analysis/significance.py", f"{tmp_path}/tagger-0")
+    assert_refused(done, "flag --cards is missing")
