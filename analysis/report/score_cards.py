@@ -218,6 +218,8 @@ def _compare_labels(
     first: ScoreCard, second: ScoreCard
 ) -> tuple[dict[str, PairedTest], list[str]]:
     """Tests labels, tags or grades; returns the tests, and why there are none."""
+    if not (first.samples and second.samples):  # of a kept run, or a line of a log
+        return {}, ["labels: predictions are missing; run eval.py again"]
     label_tests = importlib.import_module(LABEL_TESTS)
     shared = [name for name in first.values if name in second.values]
     try:

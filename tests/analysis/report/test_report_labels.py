@@ -162,6 +162,16 @@ def test_many_classes_give_the_most_confused_pairs(tmp_path):
     assert "heat" not in page_of(path)[0].partition("</style>")[2]
 
 
+def test_runs_without_samples_are_not_tested(tmp_path):
+    paths = [labeled_run(tmp_path / name, samples=()) for name in "ab"]
+    content = content_of(*paths)
+    [pair] = content.pairs
+    assert not pair.tested
+    assert "predictions are missing" in pair.left_out[0]
+    assert content.labels.samples == []
+    assert len(content.labels.rows) == 2
+
+
 def test_samples_are_disputed_ones_then_errors():
     lines = [("good", "good"), ("good", "bad"), ("bad", "good"), ("good", "good")] * 9
     samples = [
