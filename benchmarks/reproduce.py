@@ -183,7 +183,8 @@ def newest_line(metrics: Path) -> str:
     if not lines:
         return "nothing logged yet"
     logged = json.loads(lines[-1])
-    names = ("step", "split", "loss", "bleu", "tokens_per_second")
+    names = ("step", "split", "loss", "bleu", "accuracy", "f1")
+    names += tuple(name for name in logged if name.endswith("s_per_second"))
     return " ".join(
         f"{name} {logged[name]:.4g}"
         if isinstance(logged[name], float)

@@ -89,8 +89,6 @@ def _train(
         is_new = cfg.init_from and not directory.is_complete
         origin = open_run(cfg.init_from) if is_new else None
         dataset = prepare_dataset(cfg, directory, origin)
-    if origin:
-        check_vocabularies(origin, dataset.tokenizers, cfg.init_params_pattern)
     setup = make_setup(cfg, dataset)
     state = setup.partitioner.init(setup.make_state)
     carry = setup.make_carry()
@@ -157,16 +155,19 @@ def prepare_dataset(
     """Opens the dataset with the tokenizers of a run that resumes, or of its origin."""
     if directory.is_complete:
         return open_dataset(cfg, read_tokenizers(directory))
-    if origin is None or cfg.data.vocabulary:
+    if origin is None:
         return open_dataset(cfg)
     tokenizers, sides = origin.experiment.tokenizers, get_task_class(cfg.task).sides
-    if not set(sides) <= set(tokenizers):
+    if not (cfg.data.vocabulary or set(sides) <= set(tokenizers)):
         raise UserError(
             f"init_from={cfg.init_from!r} has vocabularies for "
             f"{', '.join(tokenizers)}, and task={cfg.task!r} needs others: set "
             "data.vocabulary"
         )
-    return open_dataset(cfg, {side: tokenizers[side] for side in sides})
+    same = {} if cfg.data.vocabulary else {side: tokenizers[side] for side in sides}
+    dataset = open_dataset(cfg, same or None)
+    check_vocabularies(origin, dataset.tokenizers, cfg.init_params_pattern)
+    return dataset
 
 
 def make_setup(

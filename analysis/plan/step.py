@@ -102,7 +102,7 @@ class StepSpec:
 
     @property
     def unit(self) -> str:
-        """What a step predicts: tokens, words or examples."""
+        """Unit that a step predicts: tokens, words or examples."""
         return self.setup.experiment.task.unit
 
     @property

@@ -67,7 +67,7 @@ class Content:
 
     @property
     def unit(self) -> str:
-        """What the logs of the runs count: tokens, or examples."""
+        """Unit that the logs of the runs count, such as tokens."""
         return self.runs[0].unit
 
     @functools.cached_property

@@ -76,7 +76,7 @@ class Confusion:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTables:
-    """What a report shows of runs that predict labels or tags."""
+    """Tables and samples of runs that predict labels or tags."""
 
     heading: str
     rows: list[TableRow]  # scores by class

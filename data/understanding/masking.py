@@ -238,7 +238,7 @@ def rank_words(
 
 
 class PieceTable:
-    """What masking needs to know of a vocabulary.
+    """Ids of a vocabulary that masking depends on.
 
     Attributes:
       mask_id: id of <mask>.

@@ -193,8 +193,8 @@ def tell_cut(number: int, length: int, max_length: int, lost: str = "") -> None:
       lost: what is lost, with "; " before it.
     """
     if length > max_length:
-        told = f"line {number + 1} cut to data.max_length={max_length} tokens{lost}"
-        print(told, file=sys.stderr)
+        warning = f"line {number + 1} cut to data.max_length={max_length} tokens{lost}"
+        print(warning, file=sys.stderr)
 
 
 def refuse_search_options(prefix: bool, document_order: bool) -> None:

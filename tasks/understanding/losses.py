@@ -1,4 +1,4 @@
-"""Losses of labels."""
+"""Losses of the tasks that predict labels."""
 
 import jax
 import jax.numpy as jnp
