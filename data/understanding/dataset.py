@@ -75,8 +75,13 @@ def open_labeled(
 
 
 def read_column(corpus: Corpus, split: str, column: str) -> list[str]:
-    """Returns a column of a split as texts."""
-    return [text for (text,) in corpus.read_columns(split, (column,))]
+    """Returns a column of a split. Raises UserError if it holds sequences."""
+    texts = [text for (text,) in corpus.read_columns(split, (column,))]
+    if texts and not isinstance(texts[0], str):
+        raise UserError(
+            f"the column {column!r} holds a sequence, and a text has one label"
+        )
+    return texts
 
 
 @dataclasses.dataclass(frozen=True)

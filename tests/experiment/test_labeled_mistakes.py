@@ -14,6 +14,7 @@ TABLE = "text\tlabel\na red fox\tx\nblue sea\ty\n"
 WORDS = "to\tO\nrome\tB-C\n\nann\tB-P\n"
 MARKED = "text\tlabel\n<e1>a</e1> of <e2>b</e2>\tx\n<e1>a</e1> in <e2>b</e2>\ty\n"
 DOCUMENTS = "a b\nc d\n\na c\nb d\n"
+TAG_AS_CLASS = {"task": "classification", "data.label_column": "tags"}
 PAIR = {"data.pair_column": "text"}
 GRADES = {"head.regression": True}
 NEXT = {"mlm.next_sentence": True}
@@ -61,6 +62,8 @@ KINDS = {
             (WORDS.replace("P", "Q"), {}, "the training split has no tag 'B-P'"),
             (WORDS, {"data.label_column": "intent"}, "has the columns tokens, tags"),
             (WORDS, {"data.tag_column": None}, "data.tag_column is not set"),
+            (WORDS, {"data.label_column": "tags"}, "is also data.tag_column: choose"),
+            (WORDS, TAG_AS_CLASS, "the column 'tags' holds a sequence, and a text has"),
         ],
     ),
     "relations": (
