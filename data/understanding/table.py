@@ -27,7 +27,7 @@ class TextColumns(Corpus):
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns of an example."""
-        return tuple(self.builder.info.features)
+        return tuple(sorted(self.builder.info.features))
 
     def label_names(self, column: str) -> list[str] | None:
         """Returns the classes that the corpus declares for a column, if it does."""

@@ -45,7 +45,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "tagging with a CRF",
+        "documents in order",
+        pytest.param("classification", marks=pytest.mark.slow),
+        pytest.param("next sentences", marks=pytest.mark.slow),
+    ],
+)
 def test_stopped_and_resumed_is_the_same_to_the_bit(case, tmp_path, monkeypatch):
     write, config, model, changes = CASES[case]
     write(tmp_path)

@@ -174,7 +174,8 @@ def test_tags_and_intents_that_training_lacks_are_refused_or_counted(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tag_column": "intent"}, "'intent' holds a text"),
+        ({"tag_column": "intent", "label_column": None}, "'intent' holds a text"),
+        ({"tag_column": "intent"}, "'intent' is also data.tag_column"),
         ({"tag_column": "pos"}, "data.tag_column='pos'"),
     ],
 )
