@@ -67,7 +67,7 @@ def test_a_column_of_a_table_is_read_as_text(tmp_path):
     cfg = base.get_config("transformer").data
     cfg.update({"name": "labeled_text", "dir": str(tmp_path / "data")})
     cfg.source_dir, cfg.tokenizer = str(tmp_path), "char"
-    with pytest.raises(UserError, match=r"the columns text, label: set data.text"):
+    with pytest.raises(UserError, match=r"the columns label, text: set data.text"):
         open_masked(cfg, MaskingOptions())
     cfg.text_column = "text"
     dataset = open_masked(cfg, MaskingOptions())
