@@ -29,6 +29,15 @@ FIXED_KEYS = {  # keys of other tasks, with the only value that encoders have
     "data.target_tag": False,
     "data.bpe_dropout": 0.0,
     "data.joint_vocab": True,
+    **dict.fromkeys(("data.drop_identical", "data.drop_duplicates"), False),
+    "data.max_ratio": 0.0,
+    "data.min_length": 1,
+}
+OWN_KEYS = {  # keys of one task of encoders, with the only value that others have
+    "data.document_order": False,
+    "head.crf": False,
+    "mlm.whole_word": False,
+    "mlm.next_sentence": False,
 }
 
 
@@ -38,6 +47,7 @@ class EncoderTask(base.Task):
     Attributes:
       tokenizer: tokenizer of the text.
       required: keys of `cfg.data` that name a column and must be set.
+      own_keys: those of `OWN_KEYS` that the task reads.
       head_class: the model of the task.
     """
 
@@ -48,6 +58,7 @@ class EncoderTask(base.Task):
     corpus_kind = None
     sides = ("text",)
     required: ClassVar[tuple[str, ...]] = ()
+    own_keys: ClassVar[tuple[str, ...]] = ()
     head_class: ClassVar[type[EncoderModel]]
 
     def __init__(self, cfg: ConfigDict, tokenizers: dict):
@@ -65,7 +76,8 @@ class EncoderTask(base.Task):
 
     @classmethod
     def check_config(cls, cfg):
-        for key, value in FIXED_KEYS.items():
+        others = {k: v for k, v in OWN_KEYS.items() if k not in cls.own_keys}
+        for key, value in (FIXED_KEYS | others).items():
             section, _, name = key.rpartition(".")
             found = (cfg[section] if section else cfg)[name]
             if found != value:

@@ -45,6 +45,7 @@ class Task(EncoderTask):
       document_order: whether batches continue each other.
     """
 
+    own_keys = ("data.document_order", "mlm.whole_word", "mlm.next_sentence")
     head_class = MaskedLanguageModel
     unit = "tokens"  # those that are predicted
     selection_metric = "loss"

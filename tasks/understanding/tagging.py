@@ -62,6 +62,7 @@ class Task(EncoderTask):
     """
 
     required = ("text_column", "tag_column")
+    own_keys = ("head.crf",)
     head_class = Tagger
     selection_metric = "f1"
     metric_directions: ClassVar[dict[str, str]] = {
