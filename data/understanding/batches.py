@@ -20,8 +20,9 @@ from data.batching.buckets import (
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import BOS, EOS, PAD
 
-# From length 1,000 of a pair on, a hundred lengths more or less cost no shape.
-GRANULARITY = 64  # number of distinct lengths that buckets are chosen from
+# Lengths are rounded up to this many different ones, since the time to choose buckets
+# grows with their number.
+GRANULARITY = 64
 
 
 class Texts:

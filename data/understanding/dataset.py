@@ -102,7 +102,6 @@ class LabeledDataset:
     regression: bool = False
 
     dropped: ClassVar[dict[str, int]] = {}  # no example is left out of training
-    is_parallel: ClassVar[bool] = False
 
     @functools.cached_property
     def _names(self) -> dict[str, list[str]]:

@@ -65,7 +65,6 @@ class MaskedDataset:
     documents: dict[str, Documents]
 
     dropped: ClassVar[dict[str, int]] = {}  # no sentence is left out of training
-    is_parallel: ClassVar[bool] = False
 
     def train_batches(self) -> MaskedBatches:
         """Returns endless batches, with other masks in each epoch."""

@@ -77,7 +77,6 @@ class TaggedDataset:
     tokenizers: dict
 
     dropped: ClassVar[dict[str, int]] = {}  # no sentence is left out of training
-    is_parallel: ClassVar[bool] = False
 
     @functools.cached_property
     def _cache(self) -> dict:
