@@ -1,12 +1,13 @@
-"""Keeps runs in docs/results/ and generates the tables of docs/results.md from them.
+"""Keeps runs in docs/results/ and generates the tables of the results pages from them.
 
 python -m analysis.publish_results --keep=runs/rnn,runs/lm --into=docs/results/ptb
-python -m analysis.publish_results           writes the tables of docs/results.md
+python -m analysis.publish_results           writes the tables of PAGES
 python -m analysis.publish_results --check   exit code 2 if they would change
 
 A kept run is a run directory for `report.py` without checkpoints, without text of the
-corpus, and without paths of the machine it ran on. In docs/results.md a table stands
-between `<!-- results/NAME -->` and `<!-- end -->`.
+corpus, and without paths of the machine it ran on. In a page a table stands between
+`<!-- results/NAME -->` and `<!-- end -->`. Of runs that differ in their seed, the
+learning curve of the first stands for all.
 """
 
 import re
@@ -16,18 +17,19 @@ from pathlib import Path
 from absl import flags
 
 from analysis.report.content import Content
-from analysis.report.renderers import markdown_table, section
+from analysis.report.renderers import markdown_table
 from analysis.report.tables import curve_rows, seed_rows
 from training.run_dir import MACHINE_SPECIFIC_KEYS, RunDirectory
 from utils import cli, strict_json
 from utils.errors import UserError
 
+PAGES = ["docs/results.md", "docs/results_understanding.md"]
 KEEP = flags.DEFINE(cli.PlacesParser(), "keep", [], "Run directories to keep.")
 INTO = flags.DEFINE_string("into", None, "Their folder: docs/results/NAME.")
-FILE = flags.DEFINE_string("file", "docs/results.md", "The text with the tables.")
+PAGES_FLAG = flags.DEFINE_list("pages", PAGES, "The texts with the tables.")
 CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit code 2 for a change.")
 
-KEPT_FILES = (
+KEPT_PAGES_FLAG = (
     *("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz"),
     "samples/*.hypotheses.txt",
 )
@@ -50,18 +52,18 @@ def main() -> None:
         print(keep(path, Path(INTO.value)))
     if KEEP.value:
         return
-    file = Path(FILE.value)
-    if not file.is_file():
-        raise UserError(f"--file={file} does not exist")
-    old = file.read_text(encoding="utf8")
-    new = update_tables(old, file.parent)
-    if old == new:
-        print(f"{file} is up to date")
-    elif CHECK.value:
-        raise UserError(f"{file} is out of date: run analysis.publish_results")
-    else:
-        file.write_text(new, encoding="utf8")
-        print(file)
+    for page in map(Path, PAGES_FLAG.value):
+        if not page.is_file():
+            raise UserError(f"--pages={page} does not exist")
+        old = page.read_text(encoding="utf8")
+        new = update_tables(old, page.parent)
+        if old == new:
+            print(f"{page} is up to date")
+        elif CHECK.value:
+            raise UserError(f"{page} is out of date: run analysis.publish_results")
+        else:
+            page.write_text(new, encoding="utf8")
+            print(page)
 
 
 def keep(path: str, folder: Path) -> Path:
@@ -76,13 +78,13 @@ def keep(path: str, folder: Path) -> Path:
     kept = folder / run.path.resolve().name
     if kept.resolve() == run.path.resolve():
         raise UserError(f"{path} is the kept copy itself: name the original run")
-    names = (*KEPT_FILES, "config.json")
+    names = (*KEPT_PAGES_FLAG, "config.json")
     for file in filter(Path.is_file, kept.rglob("*")):
         if not any(map(file.relative_to(kept).match, names)):
             raise UserError(f"{file} is of no kept run: choose another --into")
     draft = kept.with_name(f".{kept.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
-    for pattern in KEPT_FILES:
+    for pattern in KEPT_PAGES_FLAG:
         for file in run.path.glob(pattern):
             copy = draft / file.relative_to(run.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +124,11 @@ def result_tables(folder: Path) -> str:
     parts = [
         *(f"**Warning:** {text}." for text in content.warnings()),
         *(markdown_table([row.named_cells for row in rows]) for rows in tables),
-        section("Seeds", seed_rows(content.systems) if content.has_seeds else []),
+        markdown_table(seed_rows(content.systems) if content.has_seeds else []),
         markdown_table(origins),
-        markdown_table([row for run in content.runs for row in curve_rows(run)]),
+        markdown_table(
+            [row for system in content.systems for row in curve_rows(system.runs[0])]
+        ),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -209,7 +209,7 @@ def _format_setting(value) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """Runs that differ only in their seed, with equal protocols."""
+    """Runs that differ only in their seeds, with equal protocols."""
 
     runs: tuple[Run, ...]
     cards: tuple[ScoreCard, ...]
@@ -249,7 +249,7 @@ def group_by_seed(comparison: Comparison) -> list[System]:
     repeats = collections.Counter()
     for run, card in zip(comparison.runs, comparison.cards, strict=True):
         config = _comparable_config(run)
-        seed = config.pop("seed")
+        seed = config.pop("seed"), config.pop("data.seed", 0)
         system = json.dumps([config, card.settings], sort_keys=True)
         members = groups.setdefault((system, repeats[system, seed]), [])
         members.append((run, card))

@@ -1,13 +1,14 @@
-"""Tests of kept runs, and of the tables of docs/results.md."""
+"""Tests of kept runs, and of the tables of the results pages."""
 
 import json
 import re
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
 
-from analysis.publish_results import MARKED_TABLES, keep, update_tables
+from analysis.publish_results import MARKED_TABLES, PAGES, keep, update_tables
 from helpers.entry_points import ROOT, assert_refused, run
 from helpers.small_reports import SAMPLES, make_run
 from utils.errors import UserError
@@ -51,6 +52,20 @@ def test_a_table_is_regenerated_and_other_text_stays(kept):
     assert re.search(r"\| rnn \| 91\.3 \| 90\.1 to 92\.4 \|", first)
     assert update_tables(first, kept) == first
     assert update_tables(first.replace("91.3", "99.9"), kept) == first
+
+
+def test_the_curve_of_the_first_seed_stands_for_all(kept):
+    other = kept / "results" / "toy" / "rnn-1"
+    shutil.copytree(other.with_name("rnn"), other)
+    config = json.loads((other / "config.json").read_text())
+    config["seed"] = config["data"]["seed"] = 1
+    (other / "config.json").write_text(json.dumps(config))
+    tables = update_tables(TEXT.format(""), kept)
+    assert "| rnn (rnn) and 1 more seed | 3, 1 |" in tables
+    assert "| rnn (rnn-1) |" in tables
+    curves = tables[tables.index("| run | step |") :]
+    assert "| rnn (rnn) |" in curves
+    assert "| rnn (rnn-1) |" not in curves
 
 
 def test_a_run_that_is_kept_again_replaces_its_copy(kept):
@@ -97,8 +112,9 @@ def test_missing_marks_and_runs_are_refused(kept):
         keep(str(kept), kept / "results" / "toy")
 
 
-def test_the_tables_of_this_project_are_up_to_date():
-    text = (ROOT / "docs/results.md").read_text(encoding="utf8")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_of_this_project_are_up_to_date(page):
+    text = (ROOT / page).read_text(encoding="utf8")
     assert MARKED_TABLES.search(text)
     assert update_tables(text, ROOT / "docs") == text
 

@@ -34,8 +34,9 @@ def scored(loss):
 
 
 def reseeded(path, seed):
-    """Sets the seed of a run directory."""
+    """Sets the seeds of a run directory, that of the data to one more."""
     config = json.loads((path / "config.json").read_text())
+    config["data"]["seed"] = seed + 1
     write_json(path / "config.json", config | {"seed": seed})
     return str(path)
 
