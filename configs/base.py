@@ -184,6 +184,11 @@ def _add_data(cfg: ConfigDict) -> None:
     cfg.data.pair_column = placeholder(str)  # second text of a pair
     cfg.data.label_column = placeholder(str)  # class, grade or intent of a text
     cfg.data.tag_column = placeholder(str)  # IOB2 tags of the words
+    # columns of a table of text pairs; None: the languages of a parallel corpus
+    cfg.data.source_column = placeholder(str)  # the text that is read
+    cfg.data.target_column = placeholder(str)  # the text that is generated
+    # columns of further references; a text that is empty there is none
+    cfg.data.reference_columns = ()
     # labels that only evaluation has: "error", or "count" each as a wrong answer
     cfg.data.unseen_labels = "error"
 

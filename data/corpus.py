@@ -70,12 +70,16 @@ class Corpus:
         """Languages that are translated into."""
         return self.languages[-1:]
 
+    def column(self, split: str, name: str) -> list[str] | None:
+        """Returns the texts of any column, or None if the corpus has none so named."""
+        if name not in self.builder.info.features:
+            return None
+        return [text for (text,) in self._read_fields(split, (name,))]
+
     def documents(self, split: str) -> list[str] | None:
         """Returns the document name of each example, or None if none is recorded."""
-        if self.kind != "parallel" or DOCUMENT not in self.builder.info.features:
-            return None
-        names = [name for (name,) in self._read_fields(split, (DOCUMENT,))]
-        return names if any(names) else None
+        names = self.column(split, DOCUMENT) if self.kind == "parallel" else None
+        return names if any(names or ()) else None
 
     def read(
         self, split: str, start: int = 0, stop: int | None = None

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +56,23 @@ def open_dataset(
     corpus = parts[0][0]
     if len(parts) > 1 or parts[0][1] > 1:
         corpus = mix(parts, cfg)
+    return tokenize_corpus(corpus, cfg, tokenizers)
+
+
+def tokenize_corpus(
+    corpus: Corpus | Mixture,
+    cfg: ConfigDict,
+    tokenizers: dict[str, Tokenizer] | None = None,
+) -> "Dataset":
+    """Tokenizes a corpus that is open, or opens its stored tokens.
+
+    Args:
+      cfg: the experiment's `cfg.data`.
+      tokenizers: tokenizers of a run, by side; None: learn them on the training split.
+    """
     if cfg.reverse:
         corpus = corpus.reversed()
+    root = local_root(cfg.dir, cfg.cache_dir)
     folder = root / "encoded" / cfg.name.replace("/", "-")
     sides = SIDES[corpus.kind]
     if tokenizers is None:
@@ -233,6 +249,18 @@ class Dataset:
         """Returns the examples of a split as text."""
         self._read_split(split)
         return list(self.corpus.read(split))
+
+    def references(self, split: str) -> list[list[str]]:
+        """Returns the texts that each output is scored against, the target first.
+
+        The others are the texts of `data.reference_columns` that are not blank.
+        """
+        columns = [self.corpus.column(split, c) for c in self.cfg.reference_columns]
+        further = zip(*columns, strict=True) if columns else itertools.repeat(())
+        return [
+            [target, *(text for text in others if text.strip())]
+            for (_, target), others in zip(self.texts(split), further, strict=False)
+        ]
 
     @functools.cached_property
     def hashes(self) -> dict[str, str]:

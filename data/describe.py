@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict, config_flags
 
 from data.dataset import Dataset, open_dataset
+from data.pairs import open_pairs_dataset
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import UNK
 from data.tokenizers.build import count_lossy_characters
@@ -22,15 +23,21 @@ from utils.text_tables import align_columns
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
+OPENERS = {  # by `cfg.task`; those of encoders are in data/understanding/describe.py
+    "language_modeling": open_dataset,
+    "translation": open_dataset,
+    "text_to_text": open_pairs_dataset,
+}
 NUM_EXAMPLES = 3
 MAX_CHARACTERS = 500  # of an example that is printed
 
 
 def describe(dataset: Dataset, cfg: ConfigDict) -> Iterator[str]:
     """Yields the lines of the description of texts or of parallel texts."""
-    del cfg
     corpus = dataset.corpus
     yield f"{corpus.name} {corpus.version}, {corpus.kind}"
+    if cfg.task == "text_to_text":
+        yield from describe_columns(dataset)
     head = ("split", "side", "examples", "tokens", "mean", "median", "95%", "longest")
     rows = [(*head, "unknown")]
     for split, sides in dataset.tokenized.items():
@@ -51,6 +58,20 @@ def describe(dataset: Dataset, cfg: ConfigDict) -> Iterator[str]:
     for reason, count in dataset.dropped.items():
         yield f"left out of training: {count:,} {reason}"
     yield from describe_examples(dataset)
+
+
+def describe_columns(dataset: Dataset) -> Iterator[str]:
+    """Yields the columns of text pairs, and the number of references by split."""
+    corpus = dataset.corpus
+    source, target = corpus.fields
+    others = ", ".join(c for c in corpus.columns if c not in corpus.fields)
+    yield f"from {source} to {target}; further columns: {others or 'none'}"
+    if dataset.cfg.reference_columns:
+        counts = ", ".join(
+            f"{len(next(iter(dataset.references(split)), []))} {split}"
+            for split in corpus.splits
+        )
+        yield f"references of an example: {counts}"
 
 
 def length_statistics(tokenized: TokenizedSplit) -> tuple[str, ...]:
@@ -84,8 +105,8 @@ def main() -> None:
     if CONFIG.value is None:
         cli.fail("flag --config=configs/DATA.py:MODEL is missing")
     start, cfg = time.monotonic(), CONFIG.value
-    if cfg.task in ("language_modeling", "translation"):
-        dataset, lines = open_dataset(cfg.data), describe
+    if cfg.task in OPENERS:
+        dataset, lines = OPENERS[cfg.task](cfg.data), describe
     else:
         from data.understanding import describe as understanding
 

@@ -42,6 +42,9 @@ class Mixture:
         parts = [(corpus.reversed(), times) for corpus, times in self.parts]
         return Mixture(parts, self.tagged)
 
+    def column(self, split: str, name: str) -> None:
+        """Returns None: corpora of a mixture may differ in their columns."""
+
     def documents(self, split: str) -> None:
         """Returns None: a mixture has no document order."""
 

@@ -23,6 +23,8 @@ CORPORA = {
     "pydocs": "data.corpora.translation.parallel_text",
     "ted_hrlr": "data.corpora.translation.ted_hrlr",
     "wmt14": "data.corpora.translation.wmt14",
+    "svamp": "data.corpora.pairs.word_problems",
+    "text_pairs": "data.corpora.pairs.text_pairs",
     "enwik8": "data.corpora.text.enwik8",
     "lm1b": "data.corpora.text.lm1b",
     "novels": "data.corpora.text.plain_text",

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from data.corpus import TRAIN, Corpus
 from data.storage import local_root, short_hash
+from data.table import TextColumns, open_columns
 from data.token_cache import TokenizedSplit, open_token_cache
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer, find_tokenizers
 from data.understanding.batches import LabeledBatches, Texts
 from data.understanding.labels import Labels, parse_grades
 from data.understanding.markers import MARKERS, MASK
-from data.understanding.table import TextColumns, open_columns
 from utils.errors import UserError
 
 

@@ -43,7 +43,7 @@ def open_dataset(cfg: ConfigDict):
     if cfg.task not in OPENERS:
         raise UserError(
             f"Unknown task {cfg.task!r}; choose one of language_modeling, translation, "
-            f"{', '.join(OPENERS)}"
+            f"text_to_text, {', '.join(OPENERS)}"
         )
     return OPENERS[cfg.task](cfg)
 

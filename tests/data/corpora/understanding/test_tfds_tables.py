@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data.corpus import open_corpus
-from data.understanding.table import as_table
+from data.table import as_table
 from helpers.loopback import pack, serving, text
 
 GLUE = {

@@ -35,11 +35,8 @@ class TextColumns(Corpus):
         feature = getattr(feature, "feature", feature)  # of a sequence
         return getattr(feature, "names", None)
 
-    def read(
-        self, split: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[str, ...]]:
-        """Yields the texts of examples `start` to `stop`."""
-        for example in self.read_columns(split, self.fields, start, stop):
+    def _read_fields(self, split: str, fields, start: int = 0, stop: int | None = None):
+        for example in self.read_columns(split, fields, start, stop):
             yield tuple(t if isinstance(t, str) else " ".join(t) for t in example)
 
     def read_columns(
@@ -92,12 +89,23 @@ def open_columns(cfg: ConfigDict, columns: dict[str, str | None]) -> TextColumns
       UserError: the corpus cannot be opened or lacks a column, or two keys choose the
         same one.
     """
+    table = open_table(cfg)
+    check_columns(table, columns)
+    return table
+
+
+def open_table(cfg: ConfigDict) -> TextColumns:
+    """Opens the corpus `cfg.name` as a table. Raises UserError if that fails."""
     if not cfg.name:
         raise UserError("data.name is not set: name a corpus, --config.data.name=...")
     if "+" in cfg.name:
-        raise UserError(f"data.name={cfg.name!r}: labelled corpora cannot be mixed")
+        raise UserError(f"data.name={cfg.name!r}: tables of columns cannot be mixed")
     root = local_root(cfg.dir, cfg.cache_dir)
-    table = as_table(open_corpus(cfg.name, root, cfg.source_dir, tables=True))
+    return as_table(open_corpus(cfg.name, root, cfg.source_dir, tables=True))
+
+
+def check_columns(table: TextColumns, columns: dict[str, str | None]) -> None:
+    """Raises UserError unless a table has all columns, each chosen by one key."""
     chosen: dict[str, str] = {}
     for key, column in columns.items():
         if column is None:
@@ -113,12 +121,11 @@ def open_columns(cfg: ConfigDict, columns: dict[str, str | None]) -> TextColumns
                 f"one of {', '.join(table.columns)}"
             )
         chosen[column] = key
-    return table
 
 
-def header_hint(table: "TextColumns") -> str:
+def header_hint(table: TextColumns) -> str:
     """Returns where columns are named, for a table that may lack a header."""
-    is_own = table.name.split("/")[0] == "labeled_text"
+    is_own = table.name.split("/")[0] in ("labeled_text", "text_pairs")
     return "; the first line of a .tsv file names them" if is_own else ""
 
 

@@ -1,0 +1,1 @@
+"""Builders of text pairs that are no translations."""
