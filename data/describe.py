@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict, config_flags
 
 from data.dataset import Dataset, open_dataset
-from data.pairs import open_pairs_dataset
+from data.pairs import describe_columns, open_pairs_dataset
 from data.token_cache import TokenizedSplit
 from data.tokenizers.base import UNK
 from data.tokenizers.build import count_lossy_characters
@@ -58,20 +58,6 @@ def describe(dataset: Dataset, cfg: ConfigDict) -> Iterator[str]:
     for reason, count in dataset.dropped.items():
         yield f"left out of training: {count:,} {reason}"
     yield from describe_examples(dataset)
-
-
-def describe_columns(dataset: Dataset) -> Iterator[str]:
-    """Yields the columns of text pairs, and the number of references by split."""
-    corpus = dataset.corpus
-    source, target = corpus.fields
-    others = ", ".join(c for c in corpus.columns if c not in corpus.fields)
-    yield f"from {source} to {target}; further columns: {others or 'none'}"
-    if dataset.cfg.reference_columns:
-        counts = ", ".join(
-            f"{len(next(iter(dataset.references(split)), []))} {split}"
-            for split in corpus.splits
-        )
-        yield f"references of an example: {counts}"
 
 
 def length_statistics(tokenized: TokenizedSplit) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Pairs of texts: two columns of a table, read as a parallel corpus."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
@@ -94,3 +95,17 @@ def check_reference_counts(
                 f"texts in data.reference_columns={', '.join(columns)}, and the first "
                 f"example has {counts[0]}: all need the same number of references"
             )
+
+
+def describe_columns(dataset: Dataset) -> Iterator[str]:
+    """Yields the columns of text pairs, and the number of references by split."""
+    corpus = dataset.corpus
+    source, target = corpus.fields
+    others = ", ".join(c for c in corpus.columns if c not in corpus.fields)
+    yield f"from {source} to {target}; further columns: {others or 'none'}"
+    if dataset.cfg.reference_columns:
+        counts = ", ".join(
+            f"{len(next(iter(dataset.references(split)), []))} {split}"
+            for split in corpus.splits
+        )
+        yield f"references of an example: {counts}"
