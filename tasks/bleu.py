@@ -1,20 +1,8 @@
-"""BLEU, chrF and exact match of texts against references, by sacrebleu (Post 2018)."""
+"""Default scores of translation: BLEU, chrF and exact match."""
 
-import functools
-from importlib import metadata
-
-import sacrebleu
-import sacremoses
-
-from utils.languages import primary_language
-
-NUM_SAMPLES = 1000  # bootstrap samples of the sentences for an interval
-
-# Tokenizers of sacrebleu for languages without spaces between words.
-TOKENIZERS = {
-    **dict.fromkeys(("zh", "yue", "wuu", "hak", "nan", "gan", "hsn", "lzh"), "zh"),
-    **dict.fromkeys(("ja", "th", "lo", "km", "my", "bo", "dz"), "char"),
-}
+from tasks.text_metrics.base import Texts
+from tasks.text_metrics.ngrams import TOKENIZERS, moses_language
+from tasks.text_metrics.registry import score_texts
 
 
 def score_text(
@@ -23,7 +11,7 @@ def score_text(
     language: str,
     *,
     intervals: bool = False,
-) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, str | int]]:
     """Returns BLEU (Papineni et al. 2002), chrF (Popovic 2015), and their signatures.
 
     Args:
@@ -32,47 +20,12 @@ def score_text(
       intervals: adds a 95% bootstrap interval, "low" to "high", to each score, and
         the score "bleu_moses_lowercase", which older papers report.
     """
-    primary = primary_language(language) or "en"
-    metrics = {
-        "bleu": sacrebleu.BLEU(tokenize=TOKENIZERS.get(primary, "13a")),
-        "chrf": ChrF(),
-    }
-    if intervals and primary not in TOKENIZERS:
-        # Forced, so that sacrebleu does not warn of tokenized texts.
-        metrics["bleu_moses_lowercase"] = sacrebleu.BLEU(
-            tokenize="none", lowercase=True, force=True
-        )
-    scores, signatures = {}, {}
-    for name, metric in metrics.items():
-        texts = [hypotheses, references]
-        if name == "bleu_moses_lowercase":
-            moses = sacremoses.MosesTokenizer(primary)
-            tokenize = functools.partial(moses.tokenize, return_str=True, escape=False)
-            texts = [[tokenize(text) for text in side] for side in texts]
-        num_samples = NUM_SAMPLES if intervals else 1
-        result = metric.corpus_score(texts[0], [texts[1]], n_bootstrap=num_samples)
-        scores[name] = {"value": result.score}
-        if intervals:
-            scores[name]["low"] = float(result._mean - result._ci)
-            scores[name]["high"] = float(result._mean + result._ci)
-        signatures[f"{name}_signature"] = str(metric.get_signature())
-    if "bleu_moses_lowercase" in metrics:
-        version = f"sacremoses {metadata.version('sacremoses')}, {primary}"
-        signatures["bleu_moses_lowercase_tokenizer"] = version
-    if primary_language(language) is None:
-        signatures["unknown_language"] = language
-    return scores, signatures
-
-
-class ChrF(sacrebleu.CHRF):
-    """chrF of sacrebleu whose bootstrap accepts samples without any match.
-
-    sacrebleu returns float32 scores but a float for such samples, and cannot average
-    both together.
-    """
-
-    def _compute_f_score(self, statistics) -> float:
-        return float(super()._compute_f_score(statistics))
+    names = ["bleu", "chrf"]
+    if intervals and moses_language(language) not in TOKENIZERS:
+        names.append("bleu_moses_lowercase")
+    texts = Texts(hypotheses, [[text] for text in references], language)
+    scored = score_texts(names, texts, intervals=intervals)
+    return scored.scores, scored.protocol
 
 
 def one_line(text: str) -> str:

@@ -21,6 +21,7 @@ from data.understanding.masking import EVALUATION_SEED, MaskingOptions
 from models.heads.masked_lm import MaskedLanguageModel
 from tasks.base import MEMORY_KEYS, ScoredText
 from tasks.bootstrap import BootstrapBlocks
+from tasks.intervals import score_examples
 from tasks.understanding.base import (
     EncoderTask,
     example_tokens,
@@ -29,7 +30,6 @@ from tasks.understanding.base import (
     refuse_search_options,
 )
 from tasks.understanding.fill_mask import MaskedLine, best_fillings, encode_masked
-from tasks.understanding.intervals import score_examples
 from utils.errors import UserError
 from utils.memory import bounded_jit
 from utils.ranges import BELOW_ONE, check_range

@@ -1,0 +1,1 @@
+"""Metrics of texts against references; `registry.py` has the list."""

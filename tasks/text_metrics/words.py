@@ -1,0 +1,39 @@
+"""Words of texts in any language, for metrics that count overlapping words."""
+
+import re
+import unicodedata
+
+from tasks.text_metrics.ngrams import TOKENIZERS, moses_language
+
+# Scripts that have no spaces between words; each of their characters is a word.
+UNSPACED = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u0f00-\u0fff"  # Tibetan
+    "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # Japanese
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
+# Marks of combining accents follow their letter.
+WORD = re.compile(
+    rf"[{UNSPACED}]|(?:(?![{UNSPACED}_])\w)(?:(?![{UNSPACED}_])[\w\u0300-\u036f])*"
+)
+
+
+def is_english(language: str) -> bool:
+    """Returns whether a language is English, or unknown and read like it."""
+    return moses_language(language) == "en"
+
+
+def is_spaced(language: str) -> bool:
+    """Returns whether a language has spaces between words."""
+    return moses_language(language) not in TOKENIZERS
+
+
+def split_words(text: str) -> list[str]:
+    """Returns the words of a text in lower case, without punctuation.
+
+    Letters and digits of any script are kept, in compatibility composition (NFKC).
+    Each Chinese or Japanese character is a word, as are those of other scripts without
+    spaces.
+    """
+    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
