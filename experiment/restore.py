@@ -144,6 +144,19 @@ def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
     return {side: known[text] for side, text in documents.items()}
 
 
+def check_tokenizer(tokenizer: Tokenizer, cfg: ConfigDict) -> None:
+    """Raises UserError unless the config describes the tokenizer of `init_from`."""
+    normalizer = tokenizer.normalizer
+    used = {"tokenizer": tokenizer.kind, "lowercase": normalizer.lowercase}
+    for key, value in used.items():
+        if cfg.data[key] != value:
+            raise UserError(
+                f"data.{key}={cfg.data[key]!r}, but the vocabulary of "
+                f"init_from={cfg.init_from!r} has {key}={value!r}: set "
+                f"data.{key}={value}, or data.vocabulary for another vocabulary"
+            )
+
+
 def check_vocabularies(
     origin: TrainedRun, tokenizers: dict[str, Tokenizer], pattern: str
 ) -> None:

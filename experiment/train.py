@@ -17,6 +17,7 @@ from experiment.build import build_experiment, get_task_class, open_dataset
 from experiment.restore import (
     TrainedRun,
     check_data,
+    check_tokenizer,
     check_vocabularies,
     open_run,
     read_tokenizers,
@@ -165,6 +166,8 @@ def prepare_dataset(
             "data.vocabulary"
         )
     same = {} if cfg.data.vocabulary else {side: tokenizers[side] for side in sides}
+    for tokenizer in same.values():
+        check_tokenizer(tokenizer, cfg)
     dataset = open_dataset(cfg, same or None)
     check_vocabularies(origin, dataset.tokenizers, cfg.init_params_pattern)
     return dataset

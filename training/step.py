@@ -162,9 +162,11 @@ def init_from_params(params: PyTree, source: PyTree, pattern: str) -> PyTree:
     chosen = map_named(choose, params)
     if wrong:
         more = f" and {len(wrong) - MAX_NAMES} more" if len(wrong) > MAX_NAMES else ""
+        suits = "encoder" in params and not any(n.startswith("encoder/") for n in wrong)
+        hint = "; '^encoder/' takes the encoder alone" if suits else ""
         raise UserError(
             f"init_from: {'; '.join(wrong[:MAX_NAMES])}{more}: leave them out of "
-            f"init_params_pattern={pattern!r}"
+            f"init_params_pattern={pattern!r}{hint}"
         )
     if not taken:
         raise UserError(f"init_params_pattern={pattern!r} matches no parameter")

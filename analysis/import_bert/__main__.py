@@ -52,16 +52,18 @@ def main() -> None:
     print(f"{about['parameters']:,} parameters, {tokenizer.vocab_size:,} pieces")
     print(WORKDIR.value)
     print("\nFor train.py, to fine-tune it:")
-    print(" ".join(fine_tuning_flags(model, "pooler" in params)))
+    print(" ".join(fine_tuning_flags(model, lowercase, "pooler" in params)))
 
 
-def fine_tuning_flags(model: dict, has_pooler: bool) -> list[str]:
+def fine_tuning_flags(model: dict, lowercase: bool, has_pooler: bool) -> list[str]:
     """Returns the flags of train.py for a run that starts from the imported one."""
     pattern = "^(encoder|pooler)/" if has_pooler else "^encoder/"
     defaults = DEFAULTS.model
     return [
         f"--config.init_from={WORKDIR.value}",
         f"--config.init_params_pattern={shlex.quote(pattern)}",
+        "--config.data.tokenizer=wordpiece",
+        f"--config.data.lowercase={lowercase}",
         "--config.head.pooling=cls",
         *(
             f"--config.model.{key}={value}"

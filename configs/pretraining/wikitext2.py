@@ -7,9 +7,14 @@ r"""Masked language modeling of WikiText-2, 2 million words (Merity et al. 2017)
 --config.mlm.whole_word=True masks whole words. With --config.data.document_order=True
 the segments of a document follow each other, for which :transformer_xl has a memory:
 --config.model.memory_length=128. Without DIR the corpus is downloaded.
---config.init_from=runs/wikitext2 --config.init_params_pattern=^encoder/ starts a
-classifier or tagger from the encoder of the run, with its vocabulary and the same keys
-of --config.model.
+
+Of a size, such as :transformer_3m, :rnn_1m or :transformer_xl_10m, it starts a
+classifier of that size:
+
+    python train.py --config=configs/classification/trec.py:transformer_3m \
+        --workdir=runs/trec --config.data.source_dir=DIR \
+        --config.data.tokenizer=wordpiece --config.init_from=runs/wikitext2 \
+        --config.init_params_pattern=^encoder/
 """
 
 from ml_collections import ConfigDict

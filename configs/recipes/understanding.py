@@ -25,6 +25,10 @@ MODELS = {
     "transformer": STACK,
     "transformer_xl": {**STACK, "memory_length": 0},  # a text is one segment
 }
+LEARNED_POSITIONS = {"position_encoding": "learned", "max_positions": 512}
+# Encoders of about 1, 3 and 10 million parameters with 8,000 tokens, such as
+# "transformer_3m": layers of the RNN, layers of the others, and their width.
+SIZES = {"1m": (1, 2, 96), "3m": (2, 3, 192), "10m": (2, 4, 384)}
 # Those of "rnn" were chosen on the validation splits of ATIS and TREC.
 LEARNING_RATES = {"rnn": 2e-3, "transformer": 5e-4, "transformer_xl": 5e-4}
 
@@ -35,23 +39,22 @@ def labeled_texts(
     """Returns the experiment of a small encoder on labelled texts.
 
     Args:
-      model: one of MODELS.
+      model: one of MODELS, or with one of SIZES, such as "rnn_3m".
       epoch: steps of an epoch, about; each ends with a validation.
       epochs: number of epochs.
       data: keys of `cfg.data`.
     """
-    cfg = base.get_config(model)
+    cfg = sized_config(model)
     cfg.task = task
-    cfg.model.update(MODELS[model])
     cfg.steps = epochs * epoch
     cfg.data.name = corpus
     cfg.data.buckets = 4
     cfg.data.update(data)
     cfg.head.pooling = "attention"
-    cfg.optim.lr = LEARNING_RATES[model]
+    cfg.optim.lr = LEARNING_RATES[cfg.model.name]
     cfg.optim.schedule = "linear"
     cfg.optim.warmup = cfg.steps // 10
-    cfg.optim.weight_decay = 0.0 if model == "rnn" else 0.01
+    cfg.optim.weight_decay = 0.0 if cfg.model.name == "rnn" else 0.01
     cfg.every.log = max(1, epoch // 2)
     cfg.every.eval = cfg.every.checkpoint = epoch
     cfg.eval.batch_size = 64
@@ -63,20 +66,22 @@ def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
 
     The Transformer is BERT's (Devlin et al. 2019) but for the order of normalisation,
     which lets it start without a long warm-up. Transformer-XL reads documents in order,
-    with a memory of the segment before.
+    with a memory of the segment before. With a size, all three have next sentences to
+    predict, and no memory.
 
     Args:
+      model: one of MODELS, or with one of SIZES, such as "rnn_3m".
       data: keys of `cfg.data`.
     """
-    cfg = base.get_config(model)
+    cfg = sized_config(model)
     cfg.task = "masked_language_modeling"
-    cfg.model.update(MODELS[model])
-    if model == "rnn":
-        cfg.model.update(width=256, embedding_width=256, dropout=0.1)
-    else:
-        cfg.model.update(layers=4, width=256, feed_forward=1024, dropout=0.1)
+    cfg.model.dropout = 0.1
     if model == "transformer":
-        cfg.model.update(position_encoding="learned", max_positions=512)
+        cfg.model.update(LEARNED_POSITIONS)
+    if model == "rnn":
+        cfg.model.update(width=256, embedding_width=256)
+    elif model in MODELS:
+        cfg.model.update(layers=4, width=256, feed_forward=1024)
     if model == "transformer_xl":
         cfg.model.memory_length = 128
         cfg.data.document_order = True  # False, to set mlm.next_sentence
@@ -84,10 +89,34 @@ def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
     cfg.data.name = corpus
     cfg.data.batch_size = 32
     cfg.data.update(data)
-    cfg.optim.lr = 1e-3 if model == "rnn" else 5e-4
+    cfg.optim.lr = 5e-4 if model in ("transformer", "transformer_xl") else 1e-3
     cfg.optim.schedule = "linear"
     cfg.optim.warmup = 500
     cfg.optim.weight_decay = 0.01
     cfg.every.eval = cfg.every.checkpoint = 1000
     cfg.eval.batch_size = 64
+    if model not in MODELS:  # with a size
+        cfg.mlm.next_sentence = True
+        cfg.steps = 1500
+        cfg.optim.warmup = cfg.every.eval = cfg.every.checkpoint = 150
+    return cfg
+
+
+def sized_config(model: str) -> ConfigDict:
+    """Returns the default experiment with an encoder, perhaps of one of SIZES."""
+    name, _, size = model.rpartition("_")
+    if size not in SIZES:
+        cfg = base.get_config(model)
+        cfg.model.update(MODELS[model])
+        return cfg
+    cfg = base.get_config(name)
+    cfg.model.update(MODELS[name])
+    rnn_layers, layers, width = SIZES[size]
+    if name == "rnn":  # without attention of every position to all, which takes longest
+        cfg.model.update(layers=rnn_layers, width=width, embedding_width=width)
+        cfg.model.update(readout="none", attention_window=0)
+    else:
+        cfg.model.update(layers=layers, width=width, feed_forward=4 * width)
+    if name == "transformer":
+        cfg.model.update(LEARNED_POSITIONS)
     return cfg

@@ -3,9 +3,12 @@
 import importlib
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import base
+from configs.recipes.understanding import SIZES
 from data.registry import CORPORA, builder_class
 from data.tokenizers.symbols import ListTokenizer
 from data.understanding.labels import Labels
@@ -37,6 +40,22 @@ def test_every_config_builds_its_model(name, model):
     params = build.build_experiment(cfg, tokenizers).parameters()
     assert "encoder" in params
     assert setup.num_parameters(params) > 1000
+
+
+@pytest.mark.parametrize("model", base.MODELS)
+@pytest.mark.parametrize("size", SIZES)
+def test_an_encoder_of_a_size_has_as_many_parameters_and_fits_a_classifier(model, size):
+    words = ListTokenizer([f"w{i}" for i in range(8000)]).with_tags(MARKERS)
+    tokenizers = {"text": words, "label": Labels("ab", (1, 1))}
+    encoders = []
+    for name in ("pretraining.wikitext2", "classification.trec"):
+        cfg = load(name).get_config(f"{model}_{size}")
+        validate.validate_config(cfg)
+        params = build.build_experiment(cfg, tokenizers).parameters()
+        encoders.append(jax.tree.map(jnp.shape, params["encoder"]))
+    assert encoders[0] == encoders[1]
+    millions = setup.num_parameters(params["encoder"]) / 1e6
+    assert millions == pytest.approx(int(size.removesuffix("m")), rel=0.2)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
