@@ -15,7 +15,7 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return labeled_texts(
+    cfg = labeled_texts(
         model,
         "tagging",
         "atis",
@@ -32,3 +32,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         text_column="tokens",
         tag_column="tags",
     )
+    if model != "rnn":
+        cfg.model.update(position_encoding="relative", dropout=0.3)
+        cfg.optim.lr = 1e-3
+    return cfg
