@@ -5,7 +5,9 @@ import sys
 import pytest
 import tensorflow_datasets as tfds
 
+from configs import base
 from data.corpus import open_corpus
+from data.pairs import open_pairs
 from data.table import as_table
 from helpers.loopback import pack, serving, text
 
@@ -58,6 +60,18 @@ def test_conll2003_of_tfds_is_prepared_without_tensorflow(prepare):
     sentences = list(corpus.read_columns("validation", ("tokens", "ner")))
     # TFDS ends each split with an empty sentence.
     assert sentences == [(["EU", "says"], ["B-ORG", "O"]), ([], [])]
+
+
+def test_columns_of_tfds_are_read_as_pairs_of_texts(prepare, tmp_path):
+    prepare("conll2003", {"conll2003.zip": CONLL})
+    cfg = base.get_config().data
+    cfg.name, cfg.dir = "conll2003", f"{tmp_path}"
+    cfg.source_column, cfg.target_column = "tokens", "ner"
+    corpus = open_pairs(cfg)
+    assert (corpus.kind, corpus.languages) == ("parallel", ())
+    # The words of a sequence are joined.
+    assert list(corpus.read("validation")) == [("EU says", "B-ORG O"), ("", "")]
+    assert corpus.column("validation", "chunks") == ["B-NP B-VP", ""]
 
 
 def test_reviews_of_imdb_are_prepared_without_tensorflow(prepare):
