@@ -3,7 +3,8 @@
 python eval.py --workdir=runs/rnn --split=test
 
 The data is taken from where the run read it last, or from --data.dir, --data.source_dir
-and --data.cache_dir. --data.unseen_labels=count scores labels that training lacks.
+and --data.cache_dir. --data.unseen_labels=count scores labels that training lacks;
+--data.reference_columns="('COLUMN',)" adds references.
 """
 
 from absl import flags
@@ -13,12 +14,13 @@ from utils import cli
 from utils.paths import DATA_PLACES
 
 DEFAULTS = base.get_config()
+CHANGEABLE = (*DATA_PLACES, "unseen_labels", "reference_columns")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.", required=True)
 SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
 )
-DATA = cli.config_section("data", DEFAULTS.data, (*DATA_PLACES, "unseen_labels"))
+DATA = cli.config_section("data", DEFAULTS.data, CHANGEABLE)
 DECODE = cli.config_section("decode", DEFAULTS.decode)
 EVAL = cli.config_section("eval", DEFAULTS.eval)
 

@@ -12,11 +12,14 @@ whose bootstrap rejects twice as often as its level says.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import sacrebleu
 from jaxtyping import Float
+
+from tasks.text_metrics.base import Texts
+from tasks.text_metrics.registry import compute_statistics
 
 TRIALS = 10_000  # of randomisation
 SAMPLES = 1000  # of the bootstrap
@@ -49,6 +52,22 @@ def compare_texts(
             for texts in (first, second)
         ]
         tests[name] = compare(*statistics, score_function(metric))
+    return tests
+
+
+def compare_metrics(
+    names: Iterable[str], first: Texts, second: Texts
+) -> dict[str, PairedTest]:
+    """Tests metrics of `tasks/text_metrics/` with examples, or dialogues, as blocks.
+
+    Args:
+      first, second: hypotheses of two systems beside the same references.
+    """
+    tests = {}
+    for name in names:
+        systems = [compute_statistics(name, texts) for texts in (first, second)]
+        rows = [statistics.rows for statistics in systems]
+        tests[name] = compare(*rows, systems[0].score)
     return tests
 
 

@@ -279,6 +279,9 @@ def _add_decode(cfg: ConfigDict) -> None:
 def _add_eval(cfg: ConfigDict) -> None:
     """Adds the keys of evaluation."""
     cfg.eval = ConfigDict()  # may change after training
+    # text pairs: names in tasks/text_metrics/registry.py; the first one selects
+    # checkpoints; (): the task's
+    cfg.eval.metrics = ()
     cfg.eval.batch_size = 8  # text, documents: parallel streams
     # text: tokens per segment; None: data.segment_length
     cfg.eval.segment_length = placeholder(int)

@@ -143,7 +143,7 @@ class TrainingSetup:
             # A run without any finite step ends as one with too many.
             max_nonfinite_steps=min(cfg.max_nonfinite_steps, self.steps),
             metric=metric,
-            direction=task.metric_directions[metric],
+            direction=task.directions(cfg)[metric],
             unit=task.unit,
         )
 

@@ -120,6 +120,11 @@ def check_values(cfg: ConfigDict) -> None:
         raise UserError(
             f"eval.window={cfg.eval.window} is for task='language_modeling' only"
         )
+    if cfg.eval.metrics and task.model_class != "Seq2Seq":
+        raise UserError(
+            f"eval.metrics={cfg.eval.metrics} is for task='text_to_text' and "
+            "'translation' only"
+        )
     if cfg.eval.stride and not cfg.eval.window:
         raise UserError(
             f"eval.stride={cfg.eval.stride} needs eval.window, the window that it moves"
@@ -127,7 +132,7 @@ def check_values(cfg: ConfigDict) -> None:
     check_range("eval.stride", cfg.eval.stride or 1, 1, cfg.eval.window or math.inf)
     task.check_config(cfg)
     check_pattern("init_params_pattern", cfg.init_params_pattern)
-    metrics = task.metric_directions
+    metrics = task.directions(cfg)
     if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
         raise UserError(
             f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "

@@ -80,9 +80,8 @@ def run(
         from sweeps.worker import SweepWorker
 
         task = get_task_class(cfg.task)
-        objective = Objective.from_space(
-            plan.space, cfg.keep.metric or task.selection_metric, task.metric_directions
-        )
+        metric = cfg.keep.metric or task.default_metric(cfg)
+        objective = Objective.from_space(plan.space, metric, task.directions(cfg))
         directory.init(plan.to_dict())
         try:
             study = Study(

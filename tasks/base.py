@@ -3,7 +3,7 @@
 import abc
 import copy
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -22,6 +22,7 @@ from utils.memory import bounded_jit
 TASKS = {
     "language_modeling": "tasks.language_modeling",
     "translation": "tasks.translation",
+    "text_to_text": "tasks.text_to_text",
     "masked_language_modeling": "tasks.understanding.masked_language_modeling",
     "classification": "tasks.understanding.classification",
     "tagging": "tasks.understanding.tagging",
@@ -83,6 +84,18 @@ class Task(abc.ABC):
     def check_config(cls, cfg: ConfigDict) -> None:
         """Raises UserError for keys that do not fit the task or each other."""
         del cfg
+
+    @classmethod
+    def directions(cls, cfg: Mapping) -> Mapping[str, Literal["min", "max"]]:
+        """Returns "min" or "max" for each metric of an evaluation with a config."""
+        del cfg
+        return cls.metric_directions
+
+    @classmethod
+    def default_metric(cls, cfg: Mapping) -> str:
+        """Returns the validation metric that selects checkpoints by default."""
+        del cfg
+        return cls.selection_metric
 
     @classmethod
     def open_dataset(cls, cfg: ConfigDict, tokenizers: dict | None = None):
@@ -187,7 +200,7 @@ class Task(abc.ABC):
 
         Args:
           options: the config, of which `decode` is used.
-          inputs: `intervals` and, for parallel text, `texts`: all pairs of the split.
+          inputs: `intervals`, and those of `evaluation_inputs`.
         """
 
     @abc.abstractmethod

@@ -1,7 +1,9 @@
-"""Trivial baselines of translation, which need no learning.
+"""Trivial baselines of translation and other pairs of texts, which need no learning.
 
 "copy" outputs the source. "nearest_neighbour" outputs the target of the training pair
-whose source has the highest tf-idf similarity.
+whose source has the highest tf-idf similarity, "most_frequent_target" the target that
+most training pairs have. "lead_10" outputs the first ten words of the source; words
+without spaces between them are characters.
 """
 
 import collections
@@ -12,6 +14,7 @@ import scipy.sparse
 
 from tasks.bleu import exact_match, score_text
 
+LEAD = 10  # words
 MAX_TRAINING_PAIRS = 200_000  # callers pass no training pairs of larger corpora
 
 Pair = tuple[str, str]
@@ -32,11 +35,9 @@ def trivial_baselines(
       language: code of the target language.
       normalize_target: normalizes a reference as in the evaluation of models.
     """
-    sources = [source for source, _ in split]
-    outputs = {"copy": [normalize_source(source) for source in sources]}
-    if train:
-        nearest = nearest_neighbours([source for source, _ in train], sources)
-        outputs["nearest_neighbour"] = [normalize_target(train[i][1]) for i in nearest]
+    outputs = baseline_outputs(
+        train, [source for source, _ in split], normalize_source, normalize_target
+    )
     references = [normalize_target(target) for _, target in split]
     return {
         name: {
@@ -44,7 +45,35 @@ def trivial_baselines(
             "exact_match": exact_match(texts, references),
         }
         for name, texts in outputs.items()
+        if name in ("copy", "nearest_neighbour")
     }
+
+
+def baseline_outputs(
+    train: list[Pair],
+    sources: list[str],
+    normalize_source: Normalizer = str,
+    normalize_target: Normalizer = str,
+) -> dict[str, list[str]]:
+    """Returns the outputs of each baseline; see `trivial_baselines`."""
+    outputs = {"copy": [normalize_source(source) for source in sources]}
+    outputs[f"lead_{LEAD}"] = [first_words(text, LEAD) for text in outputs["copy"]]
+    if not train:
+        return outputs
+    counts = collections.Counter(target for _, target in train)
+    [(most_frequent, _)] = counts.most_common(1)
+    outputs["most_frequent_target"] = [normalize_target(most_frequent)] * len(sources)
+    nearest = nearest_neighbours([source for source, _ in train], sources)
+    outputs["nearest_neighbour"] = [normalize_target(train[i][1]) for i in nearest]
+    return outputs
+
+
+def first_words(text: str, count: int) -> str:
+    """Returns the first words of a text; characters, where it has no spaces."""
+    words = text.split()
+    if len(words) > 1 or text.isascii():
+        return " ".join(words[:count])
+    return text.strip()[:count]
 
 
 def features(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Translation task: a target sentence from a source sentence.
+"""Translation task: a target sentence from a source sentence, or from any text.
 
 Sentences are independent, or those of a document follow in order with a carry.
 
@@ -29,9 +29,21 @@ from decoding.config import (
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from tasks import base
 from tasks.base import MEMORY_KEYS, ScoredText, cast_params, token_losses
-from tasks.baselines import MAX_TRAINING_PAIRS, trivial_baselines
+from tasks.baselines import (
+    MAX_TRAINING_PAIRS,
+    baseline_outputs,
+    trivial_baselines,
+)
 from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
+from tasks.text_metrics.base import Details, Texts
+from tasks.text_metrics.registry import (
+    METRICS,
+    ScoredTexts,
+    check_metrics,
+    metric_columns,
+    score_texts,
+)
 from utils.errors import UserError
 from utils.memory import bounded_jit
 
@@ -43,17 +55,15 @@ class Task(base.Task):
       source, target: tokenizers.
       languages: language codes of source and target.
       document_order: whether a batch continues the documents of the one before.
+      metrics: names of `cfg.eval.metrics`; (): BLEU, chrF and exact match, as
+        `tasks/bleu.py` has them.
     """
 
     model_class = "Seq2Seq"
     output_tokenizer = "target"
     corpus_kind = "parallel"
     sides = ("source", "target")
-    selection_metric = "bleu"
-    metric_directions: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("bleu", "chrf", "exact_match"), "max"),
-        "loss": "min",
-    }
+    default_metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
 
     def __init__(
         self,
@@ -64,15 +74,18 @@ class Task(base.Task):
         loss_fraction: float = 1.0,
         languages: tuple[str, ...] = ("", ""),
         document_order: bool = False,
+        metrics: tuple[str, ...] = (),
     ):
         if loss_fraction != 1:
             raise UserError(
-                f"loss_fraction={loss_fraction} must be 1.0 for task='translation'"
+                f"loss_fraction={loss_fraction} must be 1.0 for pairs of texts"
             )
         super().__init__(label_smoothing, z_loss)
         self.source, self.target = tokenizers["source"], tokenizers["target"]
         self.languages = languages
         self.document_order = document_order
+        self.metrics = metrics
+        self.selection_metric = (metrics or self.default_metrics)[0]
 
     @classmethod
     def from_config(cls, cfg, tokenizers, languages=()):
@@ -82,8 +95,27 @@ class Task(base.Task):
             z_loss=cfg.z_loss,
             loss_fraction=cfg.loss_fraction,
             document_order=cfg.data.document_order,
+            metrics=tuple(cfg.eval.metrics),
             **({"languages": languages} if languages else {}),
         )
+
+    @classmethod
+    def check_config(cls, cfg):
+        check_metrics(cfg.eval.metrics)
+
+    @classmethod
+    def directions(cls, cfg):
+        names = cls._metric_names(cfg)
+        return {name: METRICS[name].direction for name in names} | {"loss": "min"}
+
+    @classmethod
+    def default_metric(cls, cfg):
+        return cls._metric_names(cfg)[0]
+
+    @classmethod
+    def _metric_names(cls, cfg) -> tuple[str, ...]:
+        # A run of an earlier version has no such key.
+        return tuple(cfg.get("eval", {}).get("metrics") or cls.default_metrics)
 
     @classmethod
     def example_batch(cls, cfg, length=None):
@@ -120,23 +152,55 @@ class Task(base.Task):
         batches = dataset.evaluation_batches(
             split, batch_size=cfg.eval.batch_size, max_length=max_source_length(cfg)
         )
-        return batches, {"texts": dataset.texts(split)}
+        return batches, {
+            "texts": dataset.texts(split),
+            "references": dataset.references(split),
+            "columns": self.read_columns(dataset.corpus, split),
+        }
+
+    def read_columns(self, corpus, split: str) -> dict[str, list[str]]:
+        """Returns the columns of a split that the metrics read.
+
+        Raises UserError where the corpus lacks one that a metric needs.
+        """
+        read = {
+            name: corpus.column(split, name) for name in metric_columns(self.metrics)
+        }
+        columns = {name: texts for name, texts in read.items() if texts is not None}
+        check_metrics(self.metrics, columns)
+        if self.target.normalizer.lowercase:
+            return {name: [x.lower() for x in c] for name, c in columns.items()}
+        return columns
 
     def truncated(self, dataset, split, cfg):
         limit = max_source_length(cfg)
         counts = dataset.truncated(split, limit)
         return {**counts, "max_length": limit} if counts else {}
 
-    def baselines(self, dataset, split, *, texts):
+    def baselines(self, dataset, split, *, texts, references, columns):
         is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
-        trivial = trivial_baselines(
-            dataset.texts("train") if is_small else [],
-            texts,
-            self.languages[1],
-            self.normalize_source,
-            self.normalize_reference,
-        )
-        return super().baselines(dataset, split) | trivial
+        train = dataset.texts("train") if is_small else []
+        normalizers = self.normalize_source, self.normalize_reference
+        if not self.metrics:
+            trivial = trivial_baselines(train, texts, self.languages[1], *normalizers)
+            return super().baselines(dataset, split) | trivial
+        outputs = baseline_outputs(train, [source for source, _ in texts], *normalizers)
+        scores = {}
+        for name, hypotheses in outputs.items():
+            compared = self.compared_texts(hypotheses, references, columns)
+            scored = score_texts(self.metrics, compared).scores
+            scores[name] = {metric: entry["value"] for metric, entry in scored.items()}
+        return super().baselines(dataset, split) | scores
+
+    def compared_texts(
+        self,
+        hypotheses: list[str],
+        references: list[list[str]],
+        columns: dict[str, list[str]],
+    ) -> Texts:
+        """Returns hypotheses beside normalized references, for metrics."""
+        normalized = [list(map(self.normalize_reference, row)) for row in references]
+        return Texts(hypotheses, normalized, self.languages[1], columns)
 
     def evaluate(
         self,
@@ -146,22 +210,25 @@ class Task(base.Task):
         options: ConfigDict,
         *,
         texts: list[tuple[str, str]],
+        references: list[list[str]] | None = None,
+        columns: dict[str, list[str]] | None = None,
         intervals: bool = False,
     ) -> dict:
         """Returns the score card of a split; see tasks/base.py.
 
         Args:
           batches: batches of sentences or of documents with each example once.
-          texts: all pairs of the split; their targets are the references.
+          texts: all pairs of the split.
+          references: the references of each, its target first; None: its target.
+          columns: further columns of the split that metrics read, by name.
         """
         blocks, hypotheses = self._evaluate_batches(
             model, variables, batches, options, [source for source, _ in texts]
         )
-        references = [self.normalize_reference(target) for _, target in texts]
-        scores, signatures = score_text(
-            hypotheses, references, self.languages[1], intervals=intervals
-        )
-        scores["exact_match"] = {"value": exact_match(hypotheses, references)}
+        references = references or [[target] for _, target in texts]
+        compared = self.compared_texts(hypotheses, references, columns or {})
+        scored = self.score(compared, intervals=intervals)
+        scores = scored.scores
         scores["loss"] = {"value": blocks.mean}
         if intervals:
             scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
@@ -181,13 +248,29 @@ class Task(base.Task):
             {"source": source, "reference": target, "hypothesis": hypothesis}
             for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
         ]
+        if self.metrics:
+            add_to_samples(samples, compared, scored.details)
         return {
             "scores": scores,
-            "protocol": protocol | signatures,
+            "protocol": protocol | scored.protocol,
             "samples": samples,
-            "references": references,
+            "references": [first for first, *_ in compared.references],
             "blocks": blocks,
         }
+
+    def score(self, texts: Texts, *, intervals: bool) -> ScoredTexts:
+        """Scores hypotheses by the metrics of the config, or by the default ones."""
+        if self.metrics:
+            scored = score_texts(self.metrics, texts, intervals=intervals)
+            scored.protocol["target_language"] = texts.language
+            scored.protocol["references"] = max(map(len, texts.references))
+            return scored
+        references = [first for first, *_ in texts.references]
+        scores, signatures = score_text(
+            texts.hypotheses, references, texts.language, intervals=intervals
+        )
+        value = exact_match(texts.hypotheses, references)
+        return ScoredTexts(scores | {"exact_match": {"value": value}}, signatures, {})
 
     def _evaluate_batches(
         self, model, variables, batches, options, sources: list[str]
@@ -374,6 +457,23 @@ class Task(base.Task):
             target = decoder_inputs(hypotheses.tokens[:, 0], self.target)
             _, carry = model.apply(variables, *source, *target, carry, train=False)
         return hypotheses, carry
+
+
+def add_to_samples(samples: list[dict], texts: Texts, details: Details) -> None:
+    """Adds what the scores of each example depend on, and what explains them.
+
+    "further_references" are those after the first, "columns" the texts of columns by
+    name.
+    """
+    for row, sample in enumerate(samples):
+        if further := texts.references[row][1:]:
+            sample["further_references"] = further
+        if texts.columns:
+            columns = texts.columns.items()
+            sample["columns"] = {name: column[row] for name, column in columns}
+        for name, column in details.items():
+            if column[row] is not None:
+                sample[name] = column[row]
 
 
 def decoder_inputs(

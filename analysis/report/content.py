@@ -25,6 +25,7 @@ from utils.paths import canonical_path
 CURVES = (
     *("loss", "bleu", "accuracy", "f1", "official_f1", "micro_f1", "pearson"),
     *("intent_accuracy", "masked_accuracy", "next_sentence_accuracy"),
+    *("rougeL", "token_f1", "answer_accuracy", "entity_f1"),
 )
 CONTEXT_FILE = "effective-context.json"  # of analysis/effective_context
 

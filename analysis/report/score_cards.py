@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.paired_tests import PairedTest, compare_losses, compare_texts
+from analysis.paired_tests import (
+    PairedTest,
+    compare_losses,
+    compare_metrics,
+    compare_texts,
+)
+from tasks.text_metrics.base import Texts
+from tasks.text_metrics.registry import METRICS
 from training.run_dir import RunDirectory, flatten_config
 from utils.errors import UserError
 
@@ -20,7 +27,7 @@ LABEL_TESTS = "analysis.label_tests"
 LABEL_SCORES = {"accuracy", "f1", "pearson"}  # each such card has one of these
 HASHES = ("data", "vocabulary")  # of a score card's protocol
 # Fields of a protocol that are no choice of how to score.
-NOT_COMPARED = ("checkpoint", "commit", "config")
+NOT_COMPARED = ("checkpoint", "commit", "config", "invalid_expressions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,18 @@ class ScoreCard:
     @property
     def hypotheses(self) -> list[str]:
         return [line["hypothesis"] for line in self.samples]
+
+    @property
+    def compared_texts(self) -> Texts:
+        """Hypotheses beside references and columns, of a task with `eval.metrics`."""
+        references = [
+            [first, *line.get("further_references", ())]
+            for first, line in zip(self.references, self.samples, strict=True)
+        ]
+        names = self.samples[0].get("columns", {})
+        columns = {name: [s["columns"][name] for s in self.samples] for name in names}
+        language = self.content["protocol"]["target_language"]
+        return Texts(self.hypotheses, references, language, columns)
 
     @property
     def values(self) -> dict[str, float]:
@@ -192,16 +211,9 @@ def compare_cards(
         tests |= labels_tests
         reasons += labels_reasons
     elif first.samples or second.samples:
-        if first.references and first.references == second.references:
-            signature = first.content["protocol"]["bleu_signature"].split("|")
-            tests |= compare_texts(
-                first.hypotheses,
-                second.hypotheses,
-                first.references,
-                tokenize=dict(part.split(":", 1) for part in signature)["tok"],
-            )
-        else:
-            reasons.append("bleu and chrf: the references of the cards differ")
+        texts_tests, texts_reasons = _compare_texts(first, second)
+        tests |= texts_tests
+        reasons += texts_reasons
     if first.blocks is None or second.blocks is None:
         reasons.append("loss: sums of losses are missing; run eval.py again")
     elif _tokens_of(first) != _tokens_of(second):
@@ -212,6 +224,24 @@ def compare_cards(
         (losses, weight), (other_losses, _) = first.blocks, second.blocks
         tests["loss"] = compare_losses(losses, other_losses, weight)
     return tests, reasons
+
+
+def _compare_texts(
+    first: ScoreCard, second: ScoreCard
+) -> tuple[dict[str, PairedTest], list[str]]:
+    """Tests metrics of texts; returns the tests, and why there are none."""
+    if not first.references or first.references != second.references:
+        return {}, ["bleu and chrf: the references of the cards differ"]
+    if not all("target_language" in card.settings for card in (first, second)):
+        signature = first.content["protocol"]["bleu_signature"].split("|")
+        tokenize = dict(part.split(":", 1) for part in signature)["tok"]
+        sides = first.hypotheses, second.hypotheses, first.references
+        return compare_texts(*sides, tokenize=tokenize), []
+    texts, others = first.compared_texts, second.compared_texts
+    if (texts.references, texts.columns) != (others.references, others.columns):
+        return {}, ["metrics: references or columns of the cards differ"]
+    names = [n for n in first.values if n in METRICS and n in second.values]
+    return compare_metrics(names, texts, others), []
 
 
 def _compare_labels(

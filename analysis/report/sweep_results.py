@@ -136,9 +136,10 @@ def open_sweep(path: str | Path) -> SweepResults:
         trials = tuple(json.loads(line) for line in lines)
         config, space = description["config"], description["space"]
         task = get_task_class(config["task"])
-        metric = space["metric"] or config["keep"]["metric"] or task.selection_metric
+        default = config["keep"]["metric"] or task.default_metric(config)
+        metric = space["metric"] or default
         name = metric.rpartition("/")[2]
-        direction = space["direction"] or task.metric_directions[name]
+        direction = space["direction"] or task.directions(config)[name]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is a damaged sweep: {error}") from error
     return SweepResults(folder, config, trials, metric, direction)

@@ -16,8 +16,18 @@ TableRow = dict[str, str]  # text by column title
 SCORES = {  # title and number of decimals by name
     "bleu": ("BLEU", 1),
     "bleu_moses_lowercase": ("BLEU, Moses, lower case", 1),
+    "bleu_compound_split": ("BLEU, compounds split", 1),
     "chrf": ("chrF", 1),
+    "ter": ("TER", 1),
+    "rouge1": ("ROUGE-1", 2),
+    "rouge2": ("ROUGE-2", 2),
+    "rougeL": ("ROUGE-L", 2),
+    "rougeLsum": ("ROUGE-Lsum", 2),
     "exact_match": ("exact match, %", 1),
+    "token_f1": ("F1 of words", 2),
+    "answer_accuracy": ("answers, %", 1),
+    "entity_f1": ("F1 of entities", 2),
+    "dialogue_accuracy": ("whole dialogues, %", 1),
     "f1": ("F1", 2),
     "precision": ("precision", 2),
     "recall": ("recall", 2),
@@ -55,6 +65,8 @@ INTERVALS = {  # titles
         for name in (
             *("f1", "official_f1", "micro_f1", "accuracy", "pearson"),
             *("intent_accuracy", "masked_accuracy", "next_sentence_accuracy"),
+            *("rouge1", "rouge2", "rougeL", "token_f1", "answer_accuracy"),
+            *("entity_f1", "dialogue_accuracy"),
         )
     },
 }
@@ -64,6 +76,8 @@ COSTS = (  # titles
 )
 BASELINES = {
     "copy": "copy the source",
+    "lead_10": "first 10 words",
+    "most_frequent_target": "most frequent target",
     "nearest_neighbour": "nearest neighbour",
     "unigram": "unigram",
     "majority": "most frequent class",

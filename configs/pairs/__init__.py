@@ -1,0 +1,1 @@
+"""Pairs of texts: summaries, responses, equations and a user's own columns."""

@@ -1,0 +1,31 @@
+r"""SVAMP (Patel et al. 2021): equations of English problems, learned on two others.
+
+    python train.py --config=configs/pairs/svamp.py:rnn \
+        --workdir=runs/svamp --config.data.source_dir=DIR
+
+DIR has train.tsv (MAWPS and ASDiv-A) and test.tsv. The last 300 training problems are
+the validation split; --config.data.name=svamp/train_and_valid trains on them too, as
+for published figures, and needs eval.py --checkpoint=last.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.recipes.pairs import text_pairs
+
+
+def get_config(model: str = "rnn") -> ConfigDict:
+    """Returns the experiment for one of the architectures."""
+    return text_pairs(
+        model,
+        "svamp",
+        "question",
+        "equation",
+        metrics=("answer_accuracy", "exact_match"),
+        epoch=45,
+        epochs=60,
+        longest=32,
+        tokenizer="word",
+        lowercase=True,
+        min_count=2,
+        tokens_per_batch=2048,
+    )
