@@ -3,8 +3,8 @@ r"""SemEval-2010 task 8, relations of two nominals (Hendrickx et al. 2010).
     python train.py --config=configs/relations/semeval2010_task8.py:rnn \
         --workdir=runs/semeval2010_task8 --config.data.source_dir=DIR
 
-DIR has train.tsv and test.tsv, columns `label` and `sentence`; the last 800 training
-sentences are the validation split.
+DIR has train.tsv and test.tsv, columns `label` and `sentence`; every tenth training
+sentence is in the validation split.
 """
 
 from ml_collections import ConfigDict

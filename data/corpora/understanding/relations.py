@@ -6,6 +6,8 @@ In the column `sentence`, `<e1>...</e1>` and `<e2>...</e2>` enclose the two enti
 import itertools
 from typing import ClassVar
 
+import tensorflow_datasets as tfds
+
 from data.corpora.understanding.named import TEST, TRAIN, VALIDATION, NamedTexts
 from utils.errors import UserError
 
@@ -13,9 +15,12 @@ from utils.errors import UserError
 class Semeval2010Task8(NamedTexts):
     """SemEval-2010 task 8, English: 9 relations in two directions, and Other.
 
-    No development data are published: the last 800 of the 8,000 training sentences are
-    the validation split, as in Zhou et al. (2016).
+    No development data are published: every tenth of the 8,000 training sentences is in
+    the validation split. The last 800, which others hold out, differ from all before
+    and from the test data: 31% of them are Other, against 16%.
     """
+
+    VERSION = tfds.core.Version("1.2.0")  # 1.1.0 held out the last 800
 
     HOMEPAGE = "https://aclanthology.org/S10-1006"
     LICENSE = "CC BY 3.0"
@@ -25,8 +30,13 @@ class Semeval2010Task8(NamedTexts):
     )
     STEMS: ClassVar = NamedTexts.STEMS | {VALIDATION: ("train",)}
     COLUMNS = ("label", "sentence")
-    HELD_OUT = 800
     SIZES: ClassVar = {TRAIN: 7200, VALIDATION: 800, TEST: 2717}
+
+    def select(self, split, rows):
+        if split == TEST:
+            return rows
+        is_held_out = split == VALIDATION
+        return (r for i, r in enumerate(rows) if (i % 10 == 9) is is_held_out)
 
 
 class FinreZh(NamedTexts):

@@ -71,6 +71,21 @@ def test_the_last_training_examples_are_validation_where_none_is_published(data)
     assert "trec has 500 training examples, of which the last 500" in said
 
 
+def test_every_tenth_example_of_semeval_is_validation(data):
+    lines = [f"Other\t<e1>text</e1> <e2>{n}</e2>" for n in range(23)]
+    for stem in ("train", "test"):
+        write(data / f"raw/{stem}.tsv", ["label\tsentence", *lines])
+    builder = prepare_table("semeval2010_task8", data, data / "raw")
+    found = {
+        split: [row["sentence"].split(">")[-2][:-4] for row in rows(builder, split)]
+        for split in ("train", "validation", "test")
+    }
+    assert found["validation"] == ["9", "19"]
+    numbers = [str(n) for n in range(23)]
+    assert found["train"] == [n for n in numbers if n not in ("9", "19")]
+    assert found["test"] == numbers
+
+
 def test_training_and_validation_may_be_joined(data):
     for stem in ("train", "valid", "test"):
         write(data / f"raw/{stem}.conll", ["# intent = x", f"{stem}\tO"])
