@@ -6,6 +6,7 @@ One output line for each input line, in order; a blank line stays blank. A termi
 gets each answer at once. By the task of the run, a line and its output are
 
 translation                a source; its translation
+text_to_text               a text of the source column; a text of the target column
 language_modeling          a beginning; its continuation
 classification             a text, or two with a tab between them; its label or grade
 relation_extraction        a text with <e1> and </e1>, <e2> and </e2>; its relation
@@ -17,7 +18,7 @@ masked_language_modeling   a text with <mask>; the same with its masks filled
 --scores         output: a score, a tab, the text. The score of the search or, of the
                  last four tasks, a probability
 
-The other flags are for translation and language_modeling:
+The other flags are for translation, text_to_text and language_modeling:
 
 --score          score given targets: source, tab, target in; log probability in nats,
                  tab, number of tokens with the end out. Language models: a text a line
@@ -98,8 +99,8 @@ def refuse_flags_of_texts(task: str) -> None:
         given.append(f"--workdir={','.join(WORKDIR.value)}, an ensemble,")
     if given:
         raise UserError(
-            f"{given[0]} is for translation and language_modeling, and the run is one "
-            f"of task={task!r}"
+            f"{given[0]} is for translation, text_to_text and language_modeling, and "
+            f"the run is one of task={task!r}"
         )
 
 

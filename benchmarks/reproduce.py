@@ -65,8 +65,10 @@ SIZES_41M = tuple(f"{model}_41m" for model in ARCHITECTURES)
 DOCUMENTS = (*ARCHITECTURES, "transformer_xl_documents")
 ALL_OF_ATIS = ("--config.data.name=atis/train_and_valid",)
 LAST = ("--checkpoint=last",)
+ALL_OF_SVAMP = ("--config.data.name=svamp/train_and_valid",)
 PHRASES = ("--config.data.name=sst2/phrases",)
 CPU, CPU_HOUR = "2 CPU cores, minutes", "2 CPU cores, an hour"
+CPU_HOURS = "2 CPU cores, hours"
 MINUTES, HOUR, HOURS = "GPU, minutes; 2 CPU cores, hours", "GPU, an hour", "GPU, hours"
 
 RUNGS = {
@@ -75,7 +77,7 @@ RUNGS = {
     "multi30k": Rung(MINUTES, "multi30k", training=AS_PUBLISHED, **MULTI30K),
     "multi30k_fr": Rung(MINUTES, "multi30k", training=FRENCH, **MULTI30K),
     "ptb": Rung(HOUR, "ptb", (*AWD_LSTMS, "transformer", "transformer_xl_24m"), "ptb"),
-    "ptb_small": Rung("2 CPU cores, hours", "ptb", folder="ptb"),
+    "ptb_small": Rung(CPU_HOURS, "ptb", folder="ptb"),
     "ptb_char": Rung(HOUR, "ptb_char", folder="ptb"),
     "wikitext2": Rung(
         HOUR, "wikitext2", ("awd_lstm", "transformer", "transformer_xl"), "wikitext2"
@@ -105,6 +107,27 @@ RUNGS = {
         CPU, "relations/semeval2010_task8", folder="semeval2010_task8"
     ),
     "finre_zh": Rung(CPU_HOUR, "relations/finre_zh", folder="finre_zh"),
+    "aeslc": Rung(CPU_HOURS, "pairs/aeslc", folder="aeslc", scoring=BEAM),
+    "dstc2": Rung(CPU_HOURS, "pairs/dstc2", folder="dstc2"),
+    # Trained on the validation split too, as for the published figures.
+    "svamp": Rung(
+        CPU_HOUR,
+        "pairs/svamp",
+        folder="math_en/svamp",
+        training=ALL_OF_SVAMP,
+        scoring=LAST,
+    ),
+    **{
+        f"mawps_{fold}": Rung(
+            CPU_HOUR,
+            "pairs/mawps",
+            folder="math_en/mawps",
+            training=(f"--config.data.name=mawps/fold{fold}_train_and_valid",),
+            scoring=LAST,
+        )
+        for fold in range(5)
+    },
+    "hmwp": Rung(CPU_HOURS, "pairs/hmwp", folder="hmwp_zh"),
 }
 
 
@@ -184,6 +207,7 @@ def newest_line(metrics: Path) -> str:
         return "nothing logged yet"
     logged = json.loads(lines[-1])
     names = ("step", "split", "loss", "bleu", "accuracy", "f1")
+    names += ("rougeL", "exact_match", "answer_accuracy")
     names += tuple(name for name in logged if name.endswith("s_per_second"))
     return " ".join(
         f"{name} {logged[name]:.4g}"

@@ -23,6 +23,7 @@ WRITTEN = {  # the file with the output of predict.py for two lines
     "README.md": "output.txt",
     "docs/quickstart.md": "new.de",
     "docs/understanding.md": "labels.txt",
+    "docs/text_pairs.md": "outputs.txt",
 }
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -46,6 +47,15 @@ def write_corpora(folder: Path) -> None:
         (folder / f"mine/{split}.txt").write_text(40 * "".join(lines))
     for name in ("new.en", "new.txt", "source.txt"):
         (folder / name).write_text("one two\nthree four\n")
+
+
+def write_pairs(folder: Path) -> None:
+    """Writes pairs of numbers as tables."""
+    for split, size in {"train": 30, "valid": 4, "test": 4}.items():
+        texts = [f"{WORDS[k % 10]} {WORDS[k % 7]}" for k in range(size)]
+        rows = [f"{text}\t{text.upper()}\tsums\n" for text in texts]
+        table = "".join(["source\ttarget\ttopic\n", *rows])
+        (folder / f"mine/{split}.tsv").write_text(table)
 
 
 def write_labels(folder: Path) -> None:
@@ -98,6 +108,7 @@ def tiny(command: str) -> str:
 def test_the_commands_of_a_page_run(page, tmp_path):
     write_corpora(tmp_path)
     write_labels(tmp_path)
+    write_pairs(tmp_path)
     found = commands(page)
     assert len(found) >= 5
     for command in found:

@@ -3,8 +3,8 @@ r"""AESLC, subject lines of e-mails (Zhang and Tetreault 2019): 14,436 to learn 
     python train.py --config=configs/pairs/aeslc.py:transformer \
         --workdir=runs/aeslc --config.data.source_dir=DIR
 
-DIR has train.tsv, dev.tsv and test.tsv. Bodies are cut to 320 tokens; longer ones are
-left out of training. Published figures are ROUGE against the subject alone;
+DIR has train.tsv, dev.tsv and test.tsv. E-mails of more than 512 tokens are left out of
+training, and cut in evaluation. Published figures are ROUGE against the subject alone;
 eval.py --data.reference_columns="('ann0', 'ann1', 'ann2')" adds the three annotators'.
 """
 
@@ -24,7 +24,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
         epoch=320,
         epochs=15,
         longest=24,
-        max_length=320,
+        max_length=512,
         tokens_per_batch=8192,
     )
     cfg.model.dropout = 0.3

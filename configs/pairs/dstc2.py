@@ -21,9 +21,9 @@ def get_config(model: str = "rnn") -> ConfigDict:
         "history",
         "bot",
         metrics=("exact_match", "bleu", "entity_f1", "dialogue_accuracy"),
-        epoch=250,
+        epoch=214,
         epochs=15,
         tokenizer="word",
-        max_length=320,
+        max_length=448,
         tokens_per_batch=8192,
     )

@@ -21,10 +21,10 @@ def get_config(model: str = "transformer") -> ConfigDict:
         "question",
         "equation",
         metrics=("answer_accuracy", "exact_match"),
-        epoch=200,
+        epoch=115,
         epochs=40,
         longest=192,
         tokenizer="char",
-        max_length=320,
+        max_length=512,
         tokens_per_batch=8192,
     )

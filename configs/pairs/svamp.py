@@ -21,7 +21,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         "question",
         "equation",
         metrics=("answer_accuracy", "exact_match"),
-        epoch=45,
+        epoch=55,
         epochs=60,
         longest=32,
         tokenizer="word",

@@ -1,0 +1,44 @@
+"""Configs of text pairs: every one can be built, and fits its corpus."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from data.registry import CORPORA, builder_class
+from data.tokenizers.symbols import ListTokenizer
+from experiment import build, setup, validate
+from tasks.text_metrics.registry import METRICS
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [path.stem for path in sorted((ROOT / "configs/pairs").glob("[!_]*.py"))]
+
+
+def load(name):
+    return importlib.import_module(f"configs.pairs.{name}")
+
+
+@pytest.mark.parametrize("model", base.MODELS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_builds_its_model(name, model):
+    cfg = load(name).get_config(model)
+    assert cfg.is_locked
+    assert cfg.model.name == model
+    validate.validate_config(cfg)
+    words = ListTokenizer([f"w{i}" for i in range(50)])
+    experiment = build.build_experiment(cfg, {"source": words, "target": words})
+    assert setup.num_parameters(experiment.parameters()) > 1000
+    metric = cfg.keep.metric or experiment.task.selection_metric
+    assert experiment.task.directions(cfg)[metric] == "max"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_names_its_command_and_its_corpus_has_the_columns(name):
+    assert f"python train.py --config=configs/pairs/{name}.py" in load(name).__doc__
+    cfg = load(name).get_config()
+    corpus = cfg.data.name.partition("/")[0]
+    assert corpus in CORPORA
+    if columns := getattr(builder_class(corpus), "COLUMNS", ()):
+        needed = [c for m in cfg.eval.metrics for c in METRICS[m].columns]
+        assert {cfg.data.source_column, cfg.data.target_column, *needed} <= {*columns}
