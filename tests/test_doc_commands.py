@@ -69,16 +69,17 @@ def write_labels(folder: Path) -> None:
         (folder / f"reviews/{split}.tsv").write_text(table)
         tags = [text.replace(" ", "\tB-N\n") + "\tO\n\n" for text in texts]
         (folder / f"tagged/{split}.conll").write_text("".join(tags))
-        lines = "".join(f"{text}\n" + "\n" * (len(text) % 2) for text in texts)
+        lines = "".join(f"{text}\n" + "\n" * (k % 2) for k, text in enumerate(texts))
         (folder / f"books/{split}.txt").write_text(lines)
 
 
 def tiny(command: str) -> str:
     """A training command with the smallest sizes, on the corpora of this test."""
     if found := re.search(
-        r"(train|sweep)\.py .*--config=configs/(\w+/)?(\w+)\.py:(\w+)", command
+        r"(train|sweep)\.py .*--config=configs/(\w+/)?(\w+)\.py:([a-z_]+)", command
     ):
         program, folder, config, model = found.groups()
+        model = model.removesuffix("_")  # of a size, such as transformer_1m
         keys = [
             *TRAINING.split(),
             "data.vocab_size=60",
