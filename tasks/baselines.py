@@ -12,60 +12,41 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse
 
-from tasks.bleu import exact_match, score_text
-
 LEAD = 10  # words
+LEAD_NAME = f"lead_{LEAD}"
+BASELINES = ("copy", LEAD_NAME, "most_frequent_target", "nearest_neighbour")
 MAX_TRAINING_PAIRS = 200_000  # callers pass no training pairs of larger corpora
 
 Pair = tuple[str, str]
 Normalizer = Callable[[str], str]
 
 
-def trivial_baselines(
-    train: list[Pair],
-    split: list[Pair],
-    language: str,
-    normalize_source: Normalizer = str,
-    normalize_target: Normalizer = str,
-) -> dict[str, dict]:
-    """Returns BLEU and exact match of each baseline on a split.
-
-    Args:
-      train: training pairs to search for neighbours; if empty, only "copy" is scored.
-      language: code of the target language.
-      normalize_target: normalizes a reference as in the evaluation of models.
-    """
-    outputs = baseline_outputs(
-        train, [source for source, _ in split], normalize_source, normalize_target
-    )
-    references = [normalize_target(target) for _, target in split]
-    return {
-        name: {
-            "bleu": score_text(texts, references, language)[0]["bleu"]["value"],
-            "exact_match": exact_match(texts, references),
-        }
-        for name, texts in outputs.items()
-        if name in ("copy", "nearest_neighbour")
-    }
-
-
 def baseline_outputs(
+    names: tuple[str, ...],
     train: list[Pair],
     sources: list[str],
     normalize_source: Normalizer = str,
     normalize_target: Normalizer = str,
 ) -> dict[str, list[str]]:
-    """Returns the outputs of each baseline; see `trivial_baselines`."""
-    outputs = {"copy": [normalize_source(source) for source in sources]}
-    outputs[f"lead_{LEAD}"] = [first_words(text, LEAD) for text in outputs["copy"]]
-    if not train:
-        return outputs
-    counts = collections.Counter(target for _, target in train)
-    [(most_frequent, _)] = counts.most_common(1)
-    outputs["most_frequent_target"] = [normalize_target(most_frequent)] * len(sources)
-    nearest = nearest_neighbours([source for source, _ in train], sources)
-    outputs["nearest_neighbour"] = [normalize_target(train[i][1]) for i in nearest]
-    return outputs
+    """Returns the outputs of baselines.
+
+    Args:
+      names: some of BASELINES.
+      train: training pairs; if empty, those that need them are left out.
+      normalize_source: normalizes a source that is copied like the references.
+      normalize_target: normalizes a target as in the evaluation of models.
+    """
+    copies = [normalize_source(source) for source in sources]
+    outputs = {"copy": copies, LEAD_NAME: [first_words(text, LEAD) for text in copies]}
+    if train and "most_frequent_target" in names:
+        counts = collections.Counter(target for _, target in train)
+        [(most_frequent, _)] = counts.most_common(1)
+        most_frequent = normalize_target(most_frequent)
+        outputs["most_frequent_target"] = [most_frequent] * len(sources)
+    if train and "nearest_neighbour" in names:
+        nearest = nearest_neighbours([source for source, _ in train], sources)
+        outputs["nearest_neighbour"] = [normalize_target(train[i][1]) for i in nearest]
+    return {name: texts for name, texts in outputs.items() if name in names}
 
 
 def first_words(text: str, count: int) -> str:

@@ -6,14 +6,13 @@ intervals, any number of references, and baselines in all metrics.
 
 from data.pairs import open_pairs_dataset
 from tasks import translation
+from tasks.baselines import BASELINES
 
 
 class Task(translation.Task):
     """Training, evaluation and inference of models of text pairs."""
 
-    def __init__(self, tokenizers: dict, *, metrics: tuple[str, ...] = (), **options):
-        metrics = metrics or self.default_metrics
-        super().__init__(tokenizers, metrics=metrics, **options)
+    baseline_names = BASELINES
 
     @classmethod
     def open_dataset(cls, cfg, tokenizers=None):

@@ -29,20 +29,14 @@ from decoding.config import (
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from tasks import base
 from tasks.base import MEMORY_KEYS, ScoredText, cast_params, token_losses
-from tasks.baselines import (
-    MAX_TRAINING_PAIRS,
-    baseline_outputs,
-    trivial_baselines,
-)
-from tasks.bleu import exact_match, one_line, score_text
 from tasks.bootstrap import BootstrapBlocks
-from tasks.text_metrics.base import Details, Texts
-from tasks.text_metrics.registry import (
-    METRICS,
-    ScoredTexts,
-    check_metrics,
-    metric_columns,
-    score_texts,
+from tasks.text_metrics.registry import check_metrics
+from tasks.text_metrics.scorer import (
+    DEFAULT_METRICS,
+    Scorer,
+    add_to_samples,
+    metric_directions,
+    metric_names,
 )
 from utils.errors import UserError
 from utils.memory import bounded_jit
@@ -55,15 +49,14 @@ class Task(base.Task):
       source, target: tokenizers.
       languages: language codes of source and target.
       document_order: whether a batch continues the documents of the one before.
-      metrics: names of `cfg.eval.metrics`; (): BLEU, chrF and exact match, as
-        `tasks/bleu.py` has them.
+      metrics: names of `cfg.eval.metrics`; (): BLEU, chrF and exact match.
     """
 
     model_class = "Seq2Seq"
     output_tokenizer = "target"
     corpus_kind = "parallel"
     sides = ("source", "target")
-    default_metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "exact_match")
+    baseline_names: ClassVar[tuple[str, ...]] = ("copy", "nearest_neighbour")
 
     def __init__(
         self,
@@ -85,7 +78,7 @@ class Task(base.Task):
         self.languages = languages
         self.document_order = document_order
         self.metrics = metrics
-        self.selection_metric = (metrics or self.default_metrics)[0]
+        self.selection_metric = (metrics or DEFAULT_METRICS)[0]
 
     @classmethod
     def from_config(cls, cfg, tokenizers, languages=()):
@@ -105,17 +98,23 @@ class Task(base.Task):
 
     @classmethod
     def directions(cls, cfg):
-        names = cls._metric_names(cfg)
-        return {name: METRICS[name].direction for name in names} | {"loss": "min"}
+        return metric_directions(cfg) | {"loss": "min"}
 
     @classmethod
     def default_metric(cls, cfg):
-        return cls._metric_names(cfg)[0]
+        return metric_names(cfg)[0]
 
-    @classmethod
-    def _metric_names(cls, cfg) -> tuple[str, ...]:
-        # A run of an earlier version has no such key.
-        return tuple(cfg.get("eval", {}).get("metrics") or cls.default_metrics)
+    @property
+    def scorer(self) -> Scorer:
+        """Scores of outputs by the metrics of the config."""
+        return Scorer(
+            self.metrics,
+            self.languages[1],
+            self.source.normalizer.normalize_reference,
+            self.normalize_reference,
+            self.target.normalizer.lowercase,
+            self.baseline_names,
+        )
 
     @classmethod
     def example_batch(cls, cfg, length=None):
@@ -155,22 +154,8 @@ class Task(base.Task):
         return batches, {
             "texts": dataset.texts(split),
             "references": dataset.references(split),
-            "columns": self.read_columns(dataset.corpus, split),
+            "columns": self.scorer.read_columns(dataset.corpus, split),
         }
-
-    def read_columns(self, corpus, split: str) -> dict[str, list[str]]:
-        """Returns the columns of a split that the metrics read.
-
-        Raises UserError where the corpus lacks one that a metric needs.
-        """
-        read = {
-            name: corpus.column(split, name) for name in metric_columns(self.metrics)
-        }
-        columns = {name: texts for name, texts in read.items() if texts is not None}
-        check_metrics(self.metrics, columns)
-        if self.target.normalizer.lowercase:
-            return {name: [x.lower() for x in c] for name, c in columns.items()}
-        return columns
 
     def truncated(self, dataset, split, cfg):
         limit = max_source_length(cfg)
@@ -178,29 +163,9 @@ class Task(base.Task):
         return {**counts, "max_length": limit} if counts else {}
 
     def baselines(self, dataset, split, *, texts, references, columns):
-        is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
-        train = dataset.texts("train") if is_small else []
-        normalizers = self.normalize_source, self.normalize_reference
-        if not self.metrics:
-            trivial = trivial_baselines(train, texts, self.languages[1], *normalizers)
-            return super().baselines(dataset, split) | trivial
-        outputs = baseline_outputs(train, [source for source, _ in texts], *normalizers)
-        scores = {}
-        for name, hypotheses in outputs.items():
-            compared = self.compared_texts(hypotheses, references, columns)
-            scored = score_texts(self.metrics, compared).scores
-            scores[name] = {metric: entry["value"] for metric, entry in scored.items()}
+        inputs = [source for source, _ in texts], references, columns
+        scores = self.scorer.score_baselines(dataset, *inputs)
         return super().baselines(dataset, split) | scores
-
-    def compared_texts(
-        self,
-        hypotheses: list[str],
-        references: list[list[str]],
-        columns: dict[str, list[str]],
-    ) -> Texts:
-        """Returns hypotheses beside normalized references, for metrics."""
-        normalized = [list(map(self.normalize_reference, row)) for row in references]
-        return Texts(hypotheses, normalized, self.languages[1], columns)
 
     def evaluate(
         self,
@@ -226,8 +191,8 @@ class Task(base.Task):
             model, variables, batches, options, [source for source, _ in texts]
         )
         references = references or [[target] for _, target in texts]
-        compared = self.compared_texts(hypotheses, references, columns or {})
-        scored = self.score(compared, intervals=intervals)
+        compared = self.scorer.texts(hypotheses, references, columns or {})
+        scored = self.scorer.score(compared, intervals=intervals)
         scores = scored.scores
         scores["loss"] = {"value": blocks.mean}
         if intervals:
@@ -248,8 +213,7 @@ class Task(base.Task):
             {"source": source, "reference": target, "hypothesis": hypothesis}
             for (source, target), hypothesis in zip(texts, hypotheses, strict=True)
         ]
-        if self.metrics:
-            add_to_samples(samples, compared, scored.details)
+        add_to_samples(samples, compared, scored)
         return {
             "scores": scores,
             "protocol": protocol | scored.protocol,
@@ -257,20 +221,6 @@ class Task(base.Task):
             "references": [first for first, *_ in compared.references],
             "blocks": blocks,
         }
-
-    def score(self, texts: Texts, *, intervals: bool) -> ScoredTexts:
-        """Scores hypotheses by the metrics of the config, or by the default ones."""
-        if self.metrics:
-            scored = score_texts(self.metrics, texts, intervals=intervals)
-            scored.protocol["target_language"] = texts.language
-            scored.protocol["references"] = max(map(len, texts.references))
-            return scored
-        references = [first for first, *_ in texts.references]
-        scores, signatures = score_text(
-            texts.hypotheses, references, texts.language, intervals=intervals
-        )
-        value = exact_match(texts.hypotheses, references)
-        return ScoredTexts(scores | {"exact_match": {"value": value}}, signatures, {})
 
     def _evaluate_batches(
         self, model, variables, batches, options, sources: list[str]
@@ -304,10 +254,6 @@ class Task(base.Task):
         carry = self.reset(model, carry, batch["reset"], train=False)
         inputs = (*self.model_inputs(batch), carry)
         return token_losses(model, variables, inputs, batch)
-
-    def normalize_source(self, source: str) -> str:
-        """Normalizes a source like the references, for baselines that copy it."""
-        return self.source.normalizer.normalize_reference(source)
 
     def normalize_reference(self, target: str) -> str:
         """Normalizes a reference to what a perfect model would output."""
@@ -459,21 +405,9 @@ class Task(base.Task):
         return hypotheses, carry
 
 
-def add_to_samples(samples: list[dict], texts: Texts, details: Details) -> None:
-    """Adds what the scores of each example depend on, and what explains them.
-
-    "further_references" are those after the first, "columns" the texts of columns by
-    name.
-    """
-    for row, sample in enumerate(samples):
-        if further := texts.references[row][1:]:
-            sample["further_references"] = further
-        if texts.columns:
-            columns = texts.columns.items()
-            sample["columns"] = {name: column[row] for name, column in columns}
-        for name, column in details.items():
-            if column[row] is not None:
-                sample[name] = column[row]
+def one_line(text: str) -> str:
+    """Replaces line breaks by spaces, so that a text fits a file of lines."""
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def decoder_inputs(

@@ -5,6 +5,10 @@ import functools
 from babel import Locale
 from babel.core import get_global, parse_locale
 
+CHINESE = frozenset(("zh", "yue", "wuu", "hak", "nan", "gan", "hsn", "lzh"))
+# All languages without spaces between words.
+UNSPACED = CHINESE | {"ja", "th", "lo", "km", "my", "bo", "dz"}
+
 
 @functools.cache
 def primary_language(code: str) -> str | None:
@@ -19,3 +23,8 @@ def primary_language(code: str) -> str | None:
     language = get_global("language_aliases").get(language, language)
     language = language.partition("_")[0]  # of "sr_Latn", for example
     return language if language in Locale("en").languages else None
+
+
+def is_spaced(code: str) -> bool:
+    """Returns whether a language, or an unknown one, has spaces between words."""
+    return primary_language(code) not in UNSPACED

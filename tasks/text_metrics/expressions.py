@@ -138,7 +138,7 @@ class _Parser:
         self.tokens, self.numbers, self.position = tokens, numbers, 0
 
     def whole(self, notation: str) -> Term:
-        """Parses all tokens."""
+        """Parses all tokens of an expression."""
         term = self.prefix() if notation == "prefix" else self.infix(1)
         if self.position < len(self.tokens):
             raise InvalidExpressionError(f"{self.peek()!r} follows its end")

@@ -10,16 +10,10 @@ import sacremoses
 
 from tasks.text_metrics.base import Statistics, Texts
 from utils.errors import UserError
-from utils.languages import primary_language
+from utils.languages import CHINESE, is_spaced, primary_language
 
 NUM_SAMPLES = 1000  # bootstrap samples of the sentences for an interval
 COMPOUND = re.compile(r"(\S)-(\S)")
-
-# Tokenizers of sacrebleu for languages without spaces between words.
-TOKENIZERS = {
-    **dict.fromkeys(("zh", "yue", "wuu", "hak", "nan", "gan", "hsn", "lzh"), "zh"),
-    **dict.fromkeys(("ja", "th", "lo", "km", "my", "bo", "dz"), "char"),
-}
 
 
 class SacrebleuStatistics(Statistics):
@@ -72,7 +66,9 @@ def bleu(texts: Texts) -> SacrebleuStatistics:
 
     Text of an unknown language is tokenized like English.
     """
-    tokenize = TOKENIZERS.get(moses_language(texts.language), "13a")
+    is_chinese = primary_language(texts.language) in CHINESE
+    unspaced = "zh" if is_chinese else "char"
+    tokenize = "13a" if is_spaced(texts.language) else unspaced
     return SacrebleuStatistics("bleu", sacrebleu.BLEU(tokenize=tokenize), texts)
 
 
@@ -83,8 +79,8 @@ def chrf(texts: Texts) -> SacrebleuStatistics:
 
 def ter(texts: Texts) -> SacrebleuStatistics:
     """Computes TER, the translation edit rate (Snover et al. 2006)."""
-    is_spaced = moses_language(texts.language) not in TOKENIZERS
-    options = {} if is_spaced else {"normalized": True, "asian_support": True}
+    unspaced = {"normalized": True, "asian_support": True}
+    options = {} if is_spaced(texts.language) else unspaced
     return SacrebleuStatistics("ter", sacrebleu.TER(**options), texts)
 
 
@@ -131,13 +127,12 @@ def moses_language(language: str) -> str:
 
 
 def _spaced_language(name: str, code: str) -> str:
-    language = moses_language(code)
-    if language in TOKENIZERS:
+    if not is_spaced(code):
         raise UserError(
             f"eval.metrics={name!r} needs a language with spaces between words, not "
             f"{code!r}; choose 'bleu'"
         )
-    return language
+    return moses_language(code)
 
 
 def _moses_tokenizer(language: str):

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from tasks.text_metrics.ngrams import TOKENIZERS, moses_language
+from utils.languages import primary_language
 
 # Scripts that have no spaces between words; each of their characters is a word.
 UNSPACED = (
@@ -21,12 +21,7 @@ WORD = re.compile(
 
 def is_english(language: str) -> bool:
     """Returns whether a language is English, or unknown and read like it."""
-    return moses_language(language) == "en"
-
-
-def is_spaced(language: str) -> bool:
-    """Returns whether a language has spaces between words."""
-    return moses_language(language) not in TOKENIZERS
+    return primary_language(language) in ("en", None)
 
 
 def split_words(text: str) -> list[str]:

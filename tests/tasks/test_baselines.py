@@ -1,10 +1,13 @@
 """Trivial baselines of translation."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from data.tokenizers.normalization import Normalizer
 from data.tokenizers.symbols import ByteTokenizer
-from tasks.baselines import nearest_neighbours, trivial_baselines
+from tasks.baselines import nearest_neighbours
+from tasks.text_metrics.scorer import Scorer
 from tasks.translation import Task
 
 TRAIN = [
@@ -12,6 +15,16 @@ TRAIN = [
     ("5 March 2024", "5. März 2024"),
     ("one of the cats", "eine der Katzen"),
 ]
+
+
+def trivial_baselines(train, split, scorer=None):
+    """Scores of the baselines of translation into German."""
+    names = Task.baseline_names
+    scorer = scorer or Scorer((), "de", str, str, lowercase=False, baselines=names)
+    corpus = SimpleNamespace(splits={"train": len(train)})
+    dataset = SimpleNamespace(corpus=corpus, texts=lambda split: train)
+    references = [[target] for _, target in split]
+    return scorer.score_baselines(dataset, [s for s, _ in split], references, {})
 
 
 def test_the_nearest_neighbour_shares_most_with_the_query():
@@ -25,7 +38,7 @@ def test_a_query_without_common_features_gets_some_neighbour():
 
 
 def test_baselines_score_copies_and_neighbours():
-    found = trivial_baselines(TRAIN, [("5 March 2024", "5. März 2024")], "de")
+    found = trivial_baselines(TRAIN, [("5 March 2024", "5. März 2024")])
     assert found["nearest_neighbour"]["exact_match"] == 100
     assert found["copy"]["exact_match"] == 0
     assert found["nearest_neighbour"]["bleu"] == pytest.approx(100)
@@ -44,16 +57,14 @@ def test_baselines_are_scored_with_the_references_of_models(tag):
     source = vocabulary.with_normalizer(Normalizer("en", True, True, tag))
     target = vocabulary.with_normalizer(Normalizer("de", True, True))
     task = Task({"source": source, "target": target}, languages=("en", "de"))
-    found = trivial_baselines(
-        train, split, "de", task.normalize_source, task.normalize_reference
-    )
+    found = trivial_baselines(train, split, task.scorer)
     assert found["copy"]["exact_match"] == 50
     plain = [(s.removeprefix(f"{tag} ").lower(), t.lower()) for s, t in split]
     lowered = [(s.removeprefix(f"{tag} "), t.lower()) for s, t in train]
-    expected = trivial_baselines(lowered, plain, "de")
+    expected = trivial_baselines(lowered, plain)
     assert found["copy"] == expected["copy"]
     assert found["nearest_neighbour"] == expected["nearest_neighbour"]
 
 
 def test_without_training_pairs_only_copying_is_scored():
-    assert trivial_baselines([], [("a", "b")], "de").keys() == {"copy"}
+    assert trivial_baselines([], [("a", "b")]).keys() == {"copy"}

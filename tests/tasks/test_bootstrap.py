@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from tasks.bleu import one_line, score_text
 from tasks.bootstrap import BootstrapBlocks, resampled_means
+from tasks.text_metrics.base import Texts
+from tasks.text_metrics.scorer import Scorer
+from tasks.translation import one_line
+
+
+def score_text(hypotheses, references, language, *, intervals=False):
+    """Scores of the default metrics but exact match, and their protocol."""
+    texts = Texts(hypotheses, [[text] for text in references], language)
+    scorer = Scorer((), language, str, str, lowercase=False, baselines=())
+    scored = scorer.score(texts, intervals=intervals)
+    del scored.scores["exact_match"]
+    return scored.scores, scored.protocol
 
 
 def test_the_width_of_an_interval_agrees_with_the_standard_error():

@@ -9,8 +9,9 @@ from configs import base
 from data.tokenizers.normalization import Normalizer
 from data.tokenizers.symbols import ByteTokenizer
 from tasks import translation
-from tasks.bleu import exact_match, score_text
 from tasks.bootstrap import BootstrapBlocks
+from tasks.text_metrics.base import Texts
+from tasks.text_metrics.registry import score_texts
 from tasks.text_to_text import Task
 from utils.errors import UserError
 
@@ -88,15 +89,14 @@ def test_the_first_metric_selects_checkpoints_and_directions_follow_the_config()
     assert translation.Task.default_metric({}) == "bleu"
 
 
-def test_translation_scores_as_before_unless_metrics_are_set():
-    targets = [target for _, target in PAIRS]
+def test_translation_has_its_own_scores_unless_metrics_are_set():
     card = evaluate(make_task(FixedTranslation), columns={}, references=None)
-    expected, signatures = score_text(HYPOTHESES, targets, "en", intervals=True)
-    expected["exact_match"] = {"value": exact_match(HYPOTHESES, targets)}
-    found = {name: x for name, x in card["scores"].items() if name != "loss"}
-    assert found == expected
-    assert list(card["scores"])[-2:] == ["exact_match", "loss"]
-    assert signatures.items() <= card["protocol"].items()
+    names = ["bleu", "chrf", "bleu_moses_lowercase", "exact_match"]
+    texts = Texts(HYPOTHESES, [[target] for _, target in PAIRS], "en")
+    expected = score_texts(names, texts, intervals=True)
+    assert list(card["scores"]) == [*names, "loss"]
+    assert card["scores"].items() >= expected.scores.items()
+    assert expected.protocol.items() <= card["protocol"].items()
     assert not {"target_language", "references"} & card["protocol"].keys()
     assert all(len(sample) == 3 for sample in card["samples"])
     card = evaluate(make_task(FixedTranslation, metrics=("exact_match",)))
@@ -131,10 +131,10 @@ def test_baselines_have_every_metric_of_the_config():
     assert 0 < found["copy"]["token_f1"] < 100
 
 
-def test_baselines_of_translation_keep_their_two_scores():
+def test_translation_has_two_baselines():
     found = make_task(FixedTranslation).baselines(dataset(), "test", **INPUTS)
     assert found.keys() == {"unigram", "copy", "nearest_neighbour"}
-    assert found["copy"].keys() == {"bleu", "exact_match"}
+    assert found["copy"].keys() == {"bleu", "chrf", "exact_match"}
 
 
 def test_the_lead_is_ten_words_or_ten_characters():
@@ -149,9 +149,9 @@ def test_the_lead_is_ten_words_or_ten_characters():
 def test_columns_are_read_where_the_corpus_has_them():
     task = make_task(metrics=("answer_accuracy",))
     corpus = dataset(answer=["2", "3", "4"]).corpus
-    assert task.read_columns(corpus, "test") == {"answer": ["2", "3", "4"]}
+    assert task.scorer.read_columns(corpus, "test") == {"answer": ["2", "3", "4"]}
     lower = make_task(metrics=("entity_f1",), lowercase=True)
     corpus = dataset(entities=["Two"]).corpus
-    assert lower.read_columns(corpus, "test") == {"entities": ["two"]}
+    assert lower.scorer.read_columns(corpus, "test") == {"entities": ["two"]}
     with pytest.raises(UserError, match="'entity_f1' needs the column 'entities'"):
-        lower.read_columns(dataset(answer=["2"]).corpus, "test")
+        lower.scorer.read_columns(dataset(answer=["2"]).corpus, "test")
