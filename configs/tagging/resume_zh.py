@@ -18,12 +18,18 @@ def get_config(model: str = "rnn") -> ConfigDict:
         "tagging",
         "resume_zh",
         epoch=239,
-        epochs=15,
+        epochs=20,
         batch_size=16,
-        tokenizer="char",
+        tokenizer="word",  # a word of the files is a character
+        vocab_size=5000,
+        min_count=2,  # so that the embedding of unknown characters is trained
+        buckets=3,
         max_length=180,
         text_column="tokens",
         tag_column="tags",
     )
     cfg.head.crf = True
+    if model != "rnn":
+        cfg.model.update(position_encoding="relative", dropout=0.3)
+        cfg.optim.lr = 1e-3
     return cfg
