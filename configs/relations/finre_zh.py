@@ -14,7 +14,7 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return labeled_texts(
+    cfg = labeled_texts(
         model,
         "relation_extraction",
         "finre_zh",
@@ -26,3 +26,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         text_column="sentence",
         label_column="label",
     )
+    if model == "rnn":  # without attention of every position to all
+        cfg.model.update(readout="none", attention_window=0)
+        cfg.optim.lr = 1e-3
+    return cfg
