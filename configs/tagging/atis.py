@@ -24,7 +24,6 @@ def get_config(model: str = "rnn") -> ConfigDict:
         batch_size=16,
         buckets=2,
         tokenizer="word",
-        zero_digits=True,
         vocab_size=2000,
         min_count=2,  # so that the embedding of unknown words is trained
         unseen_labels="count",
