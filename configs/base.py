@@ -152,8 +152,6 @@ def _add_data(cfg: ConfigDict) -> None:
     cfg.data.moses_tokenize = False
     # lower-case all text; wordpiece: without accents
     cfg.data.lowercase = False
-    # replace digits by 0, so that unknown numbers are known (Lample et al. 2016)
-    cfg.data.zero_digits = False
     # translation: start each source with a tag such as <2de>
     cfg.data.target_tag = False
     # "sentencepiece" (BPE), "unigram", "wordpiece" (BERT), "word", "char" or "byte"

@@ -147,8 +147,7 @@ def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
 def check_tokenizer(tokenizer: Tokenizer, cfg: ConfigDict) -> None:
     """Raises UserError unless the config describes the tokenizer of `init_from`."""
     normalizer = tokenizer.normalizer
-    used = {"tokenizer": tokenizer.kind}
-    used |= {key: getattr(normalizer, key) for key in ("lowercase", "zero_digits")}
+    used = {"tokenizer": tokenizer.kind, "lowercase": normalizer.lowercase}
     for key, value in used.items():
         if cfg.data[key] != value:
             raise UserError(

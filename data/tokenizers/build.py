@@ -64,8 +64,6 @@ def find_tokenizers(
         settings = {key: cfg[key] for key in keys}
         settings["recipe"] = tokenizer_class(cfg.tokenizer).recipe
         settings["normal"] = normalizers
-        if cfg.zero_digits:
-            settings["zero_digits"] = True
         train = functools.partial(learn, corpus, sides, normalizers, cfg, tags)
         tokenizers = open_tokenizers(corpus, folder, settings, train)
     return {
@@ -93,7 +91,6 @@ def make_normalizers(
             cfg.lowercase,
             tag,
             strip_accents=strips,
-            zero_digits=cfg.zero_digits,
         )
         for language, tag in zip(languages, tags, strict=False)
     ]
@@ -228,9 +225,8 @@ def dump_tokenizer(tokenizer: Tokenizer) -> str:
     content = {"kind": tokenizer.kind, **tokenizer.to_dict()}
     if tokenizer.normalizer != IDENTITY:
         content["normal"] = dataclasses.asdict(tokenizer.normalizer)
-        for name in ("strip_accents", "zero_digits"):
-            if not content["normal"][name]:
-                del content["normal"][name]
+        if not tokenizer.normalizer.strip_accents:
+            del content["normal"]["strip_accents"]
     if tokenizer.tags:
         content["tags"] = list(tokenizer.tags)
     return json.dumps(content, ensure_ascii=False)

@@ -8,7 +8,6 @@ import unicodedata
 from utils.languages import primary_language
 
 TAG = re.compile(r"(<2[\w-]+>) ?")  # at the beginning of a text
-DIGIT = re.compile(r"\d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +21,14 @@ class Normalizer:
       lowercase: convert to lower case, which `undo` cannot revert.
       tag: the tag put before texts that have none.
       strip_accents: remove combining marks, which `undo` cannot revert.
-      zero_digits: replace every digit by 0, which `undo` cannot revert.
     """
 
     language: str = ""
     moses: bool = False
     lowercase: bool = False
     tag: str = ""
-    # Not in the keys of stored vocabularies, which came before them.
+    # Not in the keys of stored vocabularies: the tokenizer's kind implies it.
     strip_accents: bool = dataclasses.field(default=False, repr=False)
-    zero_digits: bool = dataclasses.field(default=False, repr=False)
 
     def apply(self, text: str) -> str:
         """Returns the normalized text, which the tokenizer encodes."""
@@ -45,8 +42,6 @@ class Normalizer:
             text = text.lower()
         if self.strip_accents and not text.isascii():
             text = strip_accents(text)
-        if self.zero_digits:
-            text = DIGIT.sub("0", text)
         return f"{tag} {text}" if tag else text
 
     def undo(self, text: str) -> str:

@@ -91,17 +91,6 @@ def test_a_tag_names_the_target_language_and_is_not_shown():
     assert region.undo("<2zh-cn> a cat") == "a cat"
 
 
-def test_a_stored_vocabulary_still_replaces_digits():
-    text = "flight 1291 at 7 pm"
-    assert Normalizer().apply(text) == text
-    normalizer = Normalizer(zero_digits=True)
-    assert normalizer.apply(text) == "flight 0000 at 0 pm"
-    plain = train_tokenizer("word", TEXTS, 99, 1)
-    stored = dump_tokenizer(plain.with_normalizer(normalizer))
-    assert parse_tokenizer(stored).normalizer == normalizer
-    assert "zero_digits" not in dump_tokenizer(plain.with_normalizer(Normalizer("de")))
-
-
 @pytest.mark.parametrize("code", ["deu", "ger", "de_DE", "de-AT"])
 def test_moses_rules_follow_the_language_of_any_code(code):
     text = "bzw. Das"

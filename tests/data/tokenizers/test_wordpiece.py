@@ -162,7 +162,7 @@ def test_accents_are_stripped_where_wordpiece_is_lower_cased(lowercase):
 
     for kind, stripped in [("wordpiece", lowercase), ("word", False)]:
         cfg = ConfigDict({"target_tag": False, "moses_tokenize": False})
-        cfg.lowercase, cfg.zero_digits, cfg.tokenizer = lowercase, False, kind
+        cfg.lowercase, cfg.tokenizer = lowercase, kind
         (normalizer,) = make_normalizers(Text(), ("text",), cfg)
         assert normalizer.lowercase == lowercase
         assert normalizer.strip_accents == stripped

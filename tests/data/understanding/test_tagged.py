@@ -151,18 +151,6 @@ def test_a_corpus_is_read_with_its_tags_and_intents(tmp_path, capsys):
     assert sorted(np.concatenate(epoch)) == [0, 1, 2, 3]
 
 
-def test_numbers_that_training_lacks_are_known_by_their_digits(tmp_path):
-    train = ["f flight/O 71/B-N", "g at/O 5/B-N"]
-    files(tmp_path / "source", train=train, valid=["f flight/O 90/B-N"])
-    for zero_digits in (False, True):
-        cfg = config(tmp_path, zero_digits=zero_digits)
-        cfg.tokenizer = "word"
-        dataset = open_tagged(cfg)
-        tokens = dataset.evaluation_batches("validation", batch_size=1)[0]["tokens"]
-        known = dataset.tokenizers["text"].unk not in tokens
-        assert known is zero_digits
-
-
 def test_tags_and_intents_that_training_lacks_are_refused_or_counted(tmp_path):
     files(
         tmp_path / "source",
