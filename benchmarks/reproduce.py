@@ -61,12 +61,17 @@ FRENCH = (*AS_PUBLISHED, "--config.data.name=multi30k/en-fr")
 BEAM = ("--decode.method=beam",)
 MULTI30K = {"folder": "multi30k", "scoring": (*BEAM, "--decode.beam_size=5")}
 AWD_LSTMS = ("awd_lstm", "awd_lstm_attention")
+SMALL_LMS = ("zaremba_small", "zaremba_small_attention")
+SMALL_LMS += ("transformer_small", "transformer_xl_small")
+SMALL_CHAR_LMS = tuple(f"{model}_small" for model in ARCHITECTURES)
+SHAKESPEARE = {"config": "tinyshakespeare", "split": "validation"}
 SIZES_41M = tuple(f"{model}_41m" for model in ARCHITECTURES)
 DOCUMENTS = (*ARCHITECTURES, "transformer_xl_documents")
 ALL_OF_ATIS = ("--config.data.name=atis/train_and_valid",)
 LAST = ("--checkpoint=last",)
 ALL_OF_SVAMP = ("--config.data.name=svamp/train_and_valid",)
 PHRASES = ("--config.data.name=sst2/phrases",)
+ONE_CORE = "1 CPU core, hours"
 CPU, CPU_HOUR = "2 CPU cores, minutes", "2 CPU cores, an hour"
 CPU_HOURS = "2 CPU cores, hours"
 MINUTES, HOUR, HOURS = "GPU, minutes; 2 CPU cores, hours", "GPU, an hour", "GPU, hours"
@@ -78,7 +83,19 @@ RUNGS = {
     "multi30k_fr": Rung(MINUTES, "multi30k", training=FRENCH, **MULTI30K),
     "ptb": Rung(HOUR, "ptb", (*AWD_LSTMS, "transformer", "transformer_xl_24m"), "ptb"),
     "ptb_small": Rung(CPU_HOURS, "ptb", folder="ptb"),
+    # Equal parameters and about equal time.
+    "ptb_zaremba": Rung(ONE_CORE, "ptb", SMALL_LMS, "ptb"),
+    "ptb_zaremba_medium": Rung("1 CPU core, days", "ptb", ("zaremba_medium",), "ptb"),
     "ptb_char": Rung(HOUR, "ptb_char", folder="ptb"),
+    "ptb_char_small": Rung(ONE_CORE, "ptb_char", SMALL_CHAR_LMS, "ptb"),
+    # It has no test split.
+    "tinyshakespeare": Rung(CPU, folder="tinyshakespeare", **SHAKESPEARE),
+    "tinyshakespeare_6layers": Rung(
+        "1 CPU core, days",
+        models=("transformer_6layers",),
+        folder="tinyshakespeare",
+        **SHAKESPEARE,
+    ),
     "wikitext2": Rung(
         HOUR, "wikitext2", ("awd_lstm", "transformer", "transformer_xl"), "wikitext2"
     ),
@@ -249,7 +266,7 @@ def run(program: str, *flags: str) -> int:
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns our options, and train.py's, which follow `--`."""
     rungs = [
-        f"{name:14} {rung.takes}: {', '.join(rung.models)}"
+        f"{name:23} {rung.takes}: {', '.join(rung.models)}"
         for name, rung in RUNGS.items()
     ]
     parser = argparse.ArgumentParser(

@@ -56,7 +56,9 @@ MODELS = {
         "input_feeding": False,
         # translation: attention between two cells per token (Nematus)
         "conditional_gru": False,
-        "initialization": "default",  # "default" or "published" (Bahdanau et al. 2015)
+        # "default", "published" (Bahdanau et al. 2015), "uniform" (Zaremba et al. 2014)
+        "initialization": "default",
+        "init_scale": 0.1,  # initialization="uniform": weights are between +- this
         "tie_embeddings": True,  # share the output weights with the embeddings
         # rate wherever no key below sets one; 0 switches off all dropout
         "dropout": 0.1,
@@ -200,12 +202,15 @@ def _add_optim(cfg: ConfigDict) -> None:
     cfg.optim.lr = 1e-3  # peak learning rate; schedule "noam": a factor
     cfg.optim.schedule = "cosine"  # a name in training/optim/schedules.py
     cfg.optim.warmup = 0  # steps of linear warm-up
-    # cosine, linear, wsd, plateau: lowest rate as a fraction of lr
+    # cosine, linear, wsd, plateau, step_decay: lowest rate as a fraction of lr
     cfg.optim.final_lr_ratio = 0.0
     # wsd: last fraction of steps, in which the rate falls
     cfg.optim.wsd_decay_fraction = 0.2
     cfg.optim.plateau_factor = 0.5  # plateau: factor of the rate at a plateau
     cfg.optim.plateau_patience = 5  # plateau: validations without improvement
+    cfg.optim.step_decay_start = 1000  # step_decay: first step of the first lower rate
+    cfg.optim.step_decay_interval = 1000  # step_decay: steps with the same lower rate
+    cfg.optim.step_decay_factor = 0.5  # step_decay: factor of the rate each time
     # (("embedding", 0.1),): factors of lr by parameter name; first match
     cfg.optim.lr_scales = ()
     cfg.optim.freeze = ""  # regular expression: parameters that are not trained

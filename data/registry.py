@@ -38,6 +38,7 @@ CORPORA = {
     "ptb_char": "data.corpora.text.ptb",
     "python_stdlib": "data.corpora.text.python_stdlib",
     "text8": "data.corpora.text.enwik8",
+    "tinyshakespeare": "data.corpora.text.tinyshakespeare",
     "wikitext103": "data.corpora.text.wikitext",
     "wikitext2": "data.corpora.text.wikitext",
     "afqmc": "data.corpora.understanding.sentence_pairs",

@@ -47,11 +47,13 @@ class Cell(nn.Module):
       weight_dropout: dropout rate of U's entries, with one mask for all steps of a
         call (DropConnect, Wan et al. 2013, as Merity et al. 2017).
       kernel_init: initializer of W; None: Glorot uniform.
+      recurrent_init: initializer of U.
     """
 
     width: int
     weight_dropout: Scalar = 0.0
     kernel_init: Initializer | None = None
+    recurrent_init: Initializer = orthogonal_per_gate
 
     gates = 3
 
@@ -60,7 +62,7 @@ class Cell(nn.Module):
         self.input = Dense((size,), ("embed", "gates"), kernel_init=self.kernel_init)
         self.recurrent = self.param(
             "recurrent",
-            nn.with_logical_partitioning(orthogonal_per_gate, ("embed", "gates")),
+            nn.with_logical_partitioning(self.recurrent_init, ("embed", "gates")),
             (self.width, size),
         )
         self.drop_weights = Dropout(self.weight_dropout)

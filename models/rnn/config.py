@@ -1,13 +1,16 @@
 """Config keys of the recurrent models, and their initializers."""
 
 import dataclasses
+import functools
 from typing import Annotated, ClassVar
+
+import jax
 
 from models.api import ModelConfig
 from models.common.dropout import rate_if_enabled
 from models.common.dtypes import Scalar
 from models.common.layers import Initializer, normal, zeros
-from models.rnn.cells import CELLS
+from models.rnn.cells import CELLS, orthogonal_per_gate
 
 SCORES = ("additive", "dot", "scaled_dot", "bilinear")
 
@@ -16,19 +19,21 @@ Penalty = Annotated[float, "0 or more"]
 
 @dataclasses.dataclass(frozen=True)
 class Initialization:
-    """Initializers; recurrent weights are orthogonal and biases 0 in all of them.
+    """Initializers of weights; all biases are 0.
 
     Attributes:
       table: initializer of embeddings.
       kernel: initializer of linear maps; None: Glorot uniform.
       attention: initializer of query and key projections; None: Glorot uniform.
       score: initializer of the additive score's v; None: Glorot uniform.
+      recurrent: initializer of recurrent weights.
     """
 
     table: Initializer
     kernel: Initializer | None = None
     attention: Initializer | None = None
     score: Initializer | None = None
+    recurrent: Initializer = orthogonal_per_gate
 
 
 INITIALIZATIONS = {
@@ -36,6 +41,12 @@ INITIALIZATIONS = {
     # Bahdanau et al. (2015), appendix B.1
     "published": Initialization(normal(0.01), normal(0.01), normal(0.001), zeros),
 }
+
+
+def uniform(scale: float) -> Initialization:
+    """Returns uniform initializers between -scale and scale (Zaremba et al. 2014)."""
+    draw = functools.partial(jax.random.uniform, minval=-scale, maxval=scale)
+    return Initialization(*5 * [draw])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Config(ModelConfig):
     input_feeding: bool
     conditional_gru: bool
     initialization: str
+    init_scale: float
     dropout_input: float
     dropout_hidden: float
     dropout_embedding: float
@@ -63,7 +75,7 @@ class Config(ModelConfig):
         "cell": tuple(CELLS),
         "score": SCORES,
         "readout": ("tanh", "maxout", "none"),
-        "initialization": tuple(INITIALIZATIONS),
+        "initialization": (*INITIALIZATIONS, "uniform"),
     }
 
     def __post_init__(self):
@@ -90,6 +102,8 @@ class Config(ModelConfig):
     @property
     def init(self) -> Initialization:
         """Initializers of the parameters."""
+        if self.initialization == "uniform":
+            return uniform(self.init_scale)
         return INITIALIZATIONS[self.initialization]
 
     @property

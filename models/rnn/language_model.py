@@ -124,7 +124,8 @@ class LanguageModel(api.LanguageModel):
         self.embedding = Embedding(self.vocab_size, width, init.table)
         cell, weight_dropout = CELLS[config.cell], config.rate("weight_dropout")
         self.layers = [
-            cell(width, weight_dropout, init.kernel) for width in config.widths
+            cell(width, weight_dropout, init.kernel, init.recurrent)
+            for width in config.widths
         ]
         if config.readout != "none":
             self.local_attention = LocalAttention(config)

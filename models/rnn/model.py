@@ -40,8 +40,13 @@ class Bidirectional(nn.Module):
     config: Config
 
     def setup(self):
-        config, cell = self.config, CELLS[self.config.cell]
-        layer = functools.partial(cell, config.width, kernel_init=config.init.kernel)
+        config, cell, init = self.config, CELLS[self.config.cell], self.config.init
+        layer = functools.partial(
+            cell,
+            config.width,
+            kernel_init=init.kernel,
+            recurrent_init=init.recurrent,
+        )
         self.forward = [layer() for _ in range(config.layers)]
         self.backward = [layer() for _ in range(config.layers)]
         self.drop = Dropout(config.dropout)
@@ -107,11 +112,12 @@ class Decoder(nn.Module):
     def setup(self):
         config, cell = self.config, CELLS[self.config.cell]
         options = {"kernel_init": config.init.kernel}
-        self.cells = [cell(config.width, **options) for _ in range(config.layers)]
+        cell_options = {**options, "recurrent_init": config.init.recurrent}
+        self.cells = [cell(config.width, **cell_options) for _ in range(config.layers)]
         self.alignment = SingleHeadAttention(config, config.remat)
         gates, axes = (cell.gates * config.width,), ("embed", "gates")
         if config.conditional_gru:
-            self.transition_cell = cell(config.width, **options)
+            self.transition_cell = cell(config.width, **cell_options)
         else:
             self.context_proj = Dense(gates, axes, use_bias=False, **options)
         if config.input_feeding:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from data.corpora.builders import STEMS
 from data.corpora.download import RemoteArchive, RemoteFile
-from data.corpora.text import enwik8, lm1b, pg19, ptb, wikitext
+from data.corpora.text import enwik8, lm1b, pg19, ptb, tinyshakespeare, wikitext
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
 from helpers.loopback import checksum, gz, listing, pack, sgm, talks, text
 
@@ -66,6 +66,21 @@ def small_text8(monkeypatch, address):
         "test": rows("term"),
     }
     return Case("text8", files, {"text8": content}, expected, "text8.zip")
+
+
+def small_tinyshakespeare(monkeypatch, address):
+    # 31 characters, of which 27 are for training; the boundary is inside a line.
+    content = "A:\nSpeak.\n\nB:\nUml\u2028ute, aé12.\nX\n".encode()
+    file = RemoteFile(
+        RemoteArchive(f"{address}/input.txt"), "input.txt", checksum(content)
+    )
+    monkeypatch.setattr(tinyshakespeare.Tinyshakespeare, "FILE", file)
+    expected = {
+        "train": rows("A:", "Speak.", "", "B:", "Uml\u2028ute, aé12"),
+        "validation": rows(".", "X"),
+    }
+    files = {"input.txt": content}
+    return Case("tinyshakespeare", files, files, expected, "input.txt")
 
 
 def small_ptb_char(monkeypatch, address):
@@ -247,6 +262,7 @@ CORPORA = {
     make.__name__.removeprefix("small_"): make
     for make in (
         *(small_enwik8, small_text8, small_ptb_char, small_wikitext103, small_lm1b),
+        small_tinyshakespeare,
         *(small_pg19, small_multi30k, small_ted_hrlr, small_iwslt14, small_wmt14),
     )
 }

@@ -25,8 +25,11 @@ RANGES = {  # of the numbers in `cfg.optim`
     **dict.fromkeys(("lr", "eps", "weight_decay"), (0, math.inf)),
     **dict.fromkeys(("warmup", "clip_norm"), (0, math.inf)),
     **dict.fromkeys(("plateau_patience", "non_monotone_interval"), (1, 2**20)),
+    "step_decay_start": (0, math.inf),
+    "step_decay_interval": (1, math.inf),
     **dict.fromkeys(("final_lr_ratio", "wsd_decay_fraction"), (0, 1)),
     **dict.fromkeys((*DECAYS, "plateau_factor"), (0, BELOW_ONE)),
+    "step_decay_factor": (0, 1),
 }
 
 

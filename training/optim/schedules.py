@@ -41,6 +41,9 @@ def make_schedule(cfg: ConfigDict, steps: int, width: int = 512) -> Schedule:
         "noam": lambda: noam(start, width),
         "wsd": lambda: wsd(start, steps, last, cfg.wsd_decay_fraction),
         "plateau": lambda: jnp.ones_like,  # times `lr_scale` of on_validation.py
+        "step_decay": lambda: step_decay(
+            cfg.step_decay_start, cfg.step_decay_interval, cfg.step_decay_factor, last
+        ),
     }
     if cfg.schedule not in shapes:
         raise UserError(
@@ -103,6 +106,22 @@ def wsd(warmup: int, steps: int, last: float, fraction: float) -> Schedule:
     """
     begin = maximum(warmup, steps - round(fraction * steps))
     return linear(begin, steps, last)
+
+
+def step_decay(start: int, interval: int, factor: float, last: float) -> Schedule:
+    """Returns 1 before step `start`, then `factor` times less every `interval` steps.
+
+        max(factor^(1 + floor((k - start) / interval)), last)   for steps k >= start
+
+    It is `optax.exponential_decay(staircase=True)`, which takes no traced numbers, with
+    `transition_begin = start - interval`.
+    """
+
+    def shape(step):
+        num_decays = jnp.maximum(1 + jnp.floor((step - start) / interval), 0)
+        return jnp.maximum(jnp.power(factor, num_decays), last)
+
+    return shape
 
 
 def fraction_between(step: Float[Array, ""], begin: int, end: int) -> Float[Array, ""]:

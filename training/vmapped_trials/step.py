@@ -32,6 +32,7 @@ VMAPPABLE_KEYS = frozenset(
         "head.dropout",
         *(f"optim.{key}" for key in ("lr", "warmup", "final_lr_ratio", "weight_decay")),
         *(f"optim.{key}" for key in ("plateau_factor", "plateau_patience")),
+        *(f"optim.step_decay_{key}" for key in ("start", "interval", "factor")),
         *(f"optim.{key}" for key in ("b1", "b2", "eps", "rho")),
         *ON_OFF_KEYS,
     }

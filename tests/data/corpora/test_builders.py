@@ -13,7 +13,7 @@ from configs.ptb_char import get_config
 from data import registry
 from data.corpora import text_files
 from data.corpora.download import ALGORITHMS, ArchiveStore, RemoteArchive, RemoteFile
-from data.corpora.text import enwik8, lm1b, pg19, ptb, wikitext
+from data.corpora.text import enwik8, lm1b, pg19, ptb, tinyshakespeare, wikitext
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
 from data.token_cache import SideWriter
 from data.tokenizers.build import train_tokenizer
@@ -25,8 +25,9 @@ from utils.errors import UserError
 
 BUILDERS = (
     *("enwik8", "iwslt14", "lm1b", "multi30k", "pg19", "ptb_char", "ted_hrlr"),
-    *("text8", "wikitext103", "wmt14"),
+    *("text8", "tinyshakespeare", "wikitext103", "wmt14"),
 )
+SINGLE_FILES = (enwik8.Enwik8, enwik8.Text8, tinyshakespeare.Tinyshakespeare)
 
 
 @pytest.fixture
@@ -119,6 +120,19 @@ def test_a_line_of_enwik8_and_its_end_are_as_many_tokens_as_bytes(
     assert sum(tokens) == len(found["train"]) + 1  # which ends within a line
 
 
+def test_a_token_of_tinyshakespeare_is_a_character(monkeypatch, server, tmp_path):
+    case = served(CORPORA["tinyshakespeare"], monkeypatch, server)
+    content = case.plain["input.txt"].decode()
+    corpus = prepare(case.name, tmp_path)
+    assert [*corpus.splits] == ["train", "validation"]
+    found = {
+        split: "\n".join(line for (line,) in corpus.read(split))
+        for split in corpus.splits
+    }
+    assert found["train"] + found["validation"] + "\n" == content
+    assert len(found["train"]) == int(0.9 * len(content))
+
+
 @pytest.mark.parametrize("length", range(14, 30))
 def test_a_cut_moves_by_less_than_a_character_and_loses_nothing(length):
     content = ("a\nß€😀" * 4).encode()[:length].decode(errors="ignore").encode()
@@ -160,12 +174,12 @@ def test_every_pinned_checksum_is_one():
         *(x.ARCHIVE.checksum for x in (lm1b, ted_hrlr)),
         *ptb.PtbChar.CHECKSUMS.values(),
         *wikitext.Wikitext103.CHECKSUMS.values(),
-        *(builder.FILE.checksum for builder in (enwik8.Enwik8, enwik8.Text8)),
+        *(builder.FILE.checksum for builder in SINGLE_FILES),
         *(root for _, root in pg19.SPLITS.values()),
         wmt14.NEWS.checksum,
         *itertools.chain(*(sums.values() for sums in multi30k.CHECKSUMS.values())),
     ]
-    assert len(set(found)) == len(found) == 5 + 2 + 6 + 2 + 3 + 1 + 22
+    assert len(set(found)) == len(found) == 5 + 2 + 6 + 3 + 3 + 1 + 22
     lengths = set(ALGORITHMS)
     assert all(re.fullmatch("[0-9a-f]+", c) and len(c) in lengths for c in found)
 
@@ -195,7 +209,7 @@ def test_a_token_of_penn_treebank_as_characters_is_a_character(
 def test_addresses_are_those_of_public_hosts():
     addresses = [wmt14.NEWS.url, *(found.url for found, _ in wmt14.TRAIN.values())]
     addresses += [ptb.PtbChar.URL, pg19.ADDRESS, wikitext.Wikitext103.URL]
-    addresses += [one.FILE.archive.url for one in (enwik8.Enwik8, enwik8.Text8)]
+    addresses += [builder.FILE.archive.url for builder in SINGLE_FILES]
     addresses += [module.ARCHIVE.url for module in (lm1b, ted_hrlr, iwslt14)]
     for address in addresses:
         assert re.match(r"https?://([\w-]+\.)+(org|net|com|cz|eu)/", address)

@@ -6,12 +6,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from configs import base
+from configs import base, ptb
 from training.optim.on_validation import on_validation
 from training.optim.optimizers import learning_rate, make_optimizer
-from training.optim.schedules import make_schedule
+from training.optim.schedules import make_schedule, step_decay
 from utils.errors import UserError
 
 WARMUP, STEPS, WIDTH, LR = 10, 110, 16, 2.0
@@ -90,6 +91,61 @@ def test_wsd_falls_in_the_asked_share_of_the_steps_but_never_while_it_rises(
     found = rates("wsd", wsd_decay_fraction=share)
     np.testing.assert_allclose(found[WARMUP : begin + 1], LR, rtol=1e-6)
     assert (found[begin + 1 :] < LR).all()
+
+
+DECAY = {"step_decay_start": 30, "step_decay_interval": 20, "step_decay_factor": 0.5}
+
+
+def test_a_step_decay_is_a_staircase_that_never_falls_below_the_lowest_rate():
+    found = rates("step_decay", final_lr_ratio=0.2, **DECAY)
+    expected = {0: 0.2, 4: 1.0, 9: 2.0, 29: 2.0, 30: 1.0, 49: 1.0, 50: 0.5, 69: 0.5}
+    expected |= {70: 0.4, 110: 0.4}  # 0.25 without a lowest rate
+    for step, rate in expected.items():
+        assert found[step] == pytest.approx(rate), step
+
+
+@pytest.mark.parametrize(("start", "interval"), [(30, 20), (7, 7), (90, 50)])
+def test_a_step_decay_is_the_staircase_of_optax(start, interval):
+    expected = optax.exponential_decay(
+        1.0, interval, 0.8, transition_begin=start - interval, staircase=True
+    )
+    steps = np.arange(STEPS)
+    found = step_decay(start, interval, 0.8, 0.0)(steps.astype(np.float32))
+    np.testing.assert_allclose(found, [expected(k) for k in steps], rtol=1e-6)
+
+
+def test_the_numbers_of_a_step_decay_may_be_traced():
+    numbers = (np.asarray([30, 7]), np.asarray([20, 9]), np.asarray([0.5, 0.8]))
+
+    def rate(*numbers):
+        return step_decay(*numbers, 0.0)(jnp.float32(61))
+
+    expected = [rate(30, 20, 0.5), rate(7, 9, 0.8)]
+    np.testing.assert_allclose(jax.vmap(rate)(*numbers), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "length", "first_epochs", "epochs", "factor"),
+    [("zaremba_small", 20, 4, 13, 2), ("zaremba_medium", 35, 6, 39, 1.2)],
+)
+def test_updates_of_zaremba_are_those_of_the_sum_over_time(
+    model, length, first_epochs, epochs, factor
+):
+    cfg = ptb.get_config(model)
+    per_epoch = cfg.steps // epochs
+    assert per_epoch == math.ceil(929_589 / 20 / length)
+    optimizer, schedule = make_optimizer(cfg.optim, cfg.steps)
+    params = {"x": np.ones(2, np.float32)}
+    state = optimizer.init(params)
+    for norm, clipped in ((3.0, 3.0), (40.0, 5.0)):  # of the sum; the largest is 5
+        direction = np.asarray([0.6, -0.8], np.float32)
+        mean = {"x": norm * direction / length}
+        update, _ = optimizer.update(mean, state, params, step=0)
+        np.testing.assert_allclose(update["x"], -clipped * direction, rtol=1e-5)
+    for epoch in range(epochs):
+        rate = factor ** -max(epoch + 1 - first_epochs, 0)  # of the sum
+        for step in (epoch * per_epoch, (epoch + 1) * per_epoch - 1):
+            assert schedule(step) / length == pytest.approx(rate, rel=1e-5)
 
 
 def test_noam_needs_a_warmup_and_an_unknown_schedule_is_told_of_those_there_are():
