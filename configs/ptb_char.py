@@ -72,8 +72,8 @@ SMALL_MODELS = {  # 1.8M parameters
     "transformer_xl_small": SMALL_STACK | {"feed_forward": 672, "memory_length": 128},
 }
 SMALL_STEPS = {  # in 2 hours on one core
-    "rnn_small": 6000,
-    "transformer_small": 6000,
+    "rnn_small": 8000,
+    "transformer_small": 7500,
     "transformer_xl_small": 6000,
 }
 

@@ -11,7 +11,8 @@ character. `:transformer_xl` and `:rnn` are ours; their steps take as much time 
 of `:transformer`.
 
 Deviations from nanoGPT: linear maps and normalisations have biases; initial values are
-Glorot's instead of normal with a deviation of 0.02; embeddings are scaled by sqrt(D);
+Glorot's instead of normal with a deviation of 0.02; embeddings are scaled by sqrt(D),
+so that the first loss is above ln V = 4.2, as a token's own logit is about sqrt(D);
 batches are 12 or 64 streams through the text instead of windows at random places; the
 validation loss is that of the whole split, cut into segments that do not overlap.
 """
