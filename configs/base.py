@@ -264,19 +264,30 @@ def _add_decode(cfg: ConfigDict) -> None:
     cfg.decode.min_length = 0  # fewest tokens before the end symbol
     # translation: longer sources are cut; None: data.max_length
     cfg.decode.max_source_length = placeholder(int)
-    cfg.decode.method = "greedy"  # "greedy", "beam" or "sample"
+    cfg.decode.method = "greedy"  # "greedy", "beam", "sample" or "mbr"
     cfg.decode.n_best = 1  # hypotheses per line: best of the beam, or samples
+    # no n-gram of this many tokens occurs twice in a hypothesis; 0: any may
+    cfg.decode.no_repeat_ngram_size = 0
+    # above 1: tokens that occurred are less likely (Keskar et al. 2019); 1: none
+    cfg.decode.repetition_penalty = 1.0
     cfg.decode.beam_size = 4  # beam: N, beams per sentence
     cfg.decode.length_penalty = 0.6  # beam: alpha of Wu et al. (2016); 0: none
     # beam, translation: beta of Wu et al. (2016); 0: none
     cfg.decode.coverage_penalty = 0.0
     # beam: stop at beam_size finished; else when none can win
     cfg.decode.early_stopping = False
-    cfg.decode.temperature = 1.0  # sample: temperature; 0: greedy
-    cfg.decode.top_k = 0  # sample: from the k most probable tokens; 0: all
-    # sample: from the most probable tokens of this total mass; 1: all
+    # beam: groups that differ from each other (Vijayakumar et al. 2018); 1: plain beam
+    cfg.decode.beam_groups = 1
+    # beam_groups: lambda, what a token chosen by a hypothesis of a group before costs
+    cfg.decode.diversity_penalty = 0.5
+    # mbr: samples, among which the one of least Bayes risk is chosen
+    cfg.decode.mbr_samples = 32
+    cfg.decode.mbr_utility = "chrf"  # mbr: "chrf" or "bleu" of one sample to another
+    cfg.decode.temperature = 1.0  # sample, mbr: temperature; 0: greedy
+    cfg.decode.top_k = 0  # sample, mbr: from the k most probable tokens; 0: all
+    # sample, mbr: from the most probable tokens of this total mass; 1: all
     cfg.decode.top_p = 1.0
-    cfg.decode.seed = 0  # sample: seed
+    cfg.decode.seed = 0  # sample, mbr: seed
     # translation: replace <unk> by the most attended source word
     cfg.decode.replace_unknown = False
 

@@ -83,15 +83,9 @@ def beam_search(
       source_mask: source tokens to cover; required for a coverage penalty.
 
     Raises:
-      ValueError: `n_best` is not in 1 to `beam_size`, or `source_mask` is missing.
+      ValueError: see `init_beams`.
     """
-    n_best, beam_size, eos_id = config.n_best, config.beam_size, constraints.eos_id
-    if not 1 <= n_best <= beam_size:
-        raise ValueError(f"{n_best=} is not in 1 to {beam_size=}")
-    if config.coverage_penalty and source_mask is None:
-        raise ValueError("a coverage penalty needs source_mask")
-    shape = len(first_token), beam_size
-    covered = source_mask.shape[1] if config.coverage_penalty else 0
+    n_best, eos_id = config.n_best, constraints.eos_id
 
     def is_unfinished(loop: BeamState):
         return (loop.step < constraints.max_steps) & ~loop.done.all()
@@ -101,7 +95,7 @@ def beam_search(
         state, logits, *attention = step_fn(context, state, live.last_token)
         if config.coverage_penalty:
             live = live._replace(attention=live.attention + attention[0])
-        allowed = constraints.allowed(step, logits.shape[-1])
+        logits, allowed = constraints.restrict(step, logits, live.tokens)
         candidates = top_continuations(live.log_prob, logits, allowed)
         finished = update_finished(
             finished, done, candidates, live, step, eos_id, config, source_mask
@@ -110,21 +104,43 @@ def beam_search(
         done |= is_final(finished, live, step, constraints, config)
         return BeamState(step + 1, gather_beams(state, parents), live, finished, done)
 
+    loop = init_beams(state, first_token, constraints, config, source_mask)
+    finished = jax.lax.while_loop(is_unfinished, advance, loop).finished
+    tokens, scores, lengths = (leaf[:, :n_best] for leaf in finished)
+    tokens = jnp.where(lengths[..., None] > 0, tokens, eos_id)
+    return Hypotheses(tokens, scores, lengths)
+
+
+def init_beams(
+    state: PyTree,
+    first_token: Int[Array, "B"],
+    constraints: DecodingConstraints,
+    config: DecodingConfig,
+    source_mask: Bool[Array, "B S"] | None,
+) -> BeamState:
+    """Returns the loop state with one empty live hypothesis an example.
+
+    Raises:
+      ValueError: `n_best` is not in 1 to `beam_size`, or `source_mask` is missing.
+    """
+    n_best, beam_size, eos_id = config.n_best, config.beam_size, constraints.eos_id
+    if not 1 <= n_best <= beam_size:
+        raise ValueError(f"{n_best=} is not in 1 to {beam_size=}")
+    if config.coverage_penalty and source_mask is None:
+        raise ValueError("a coverage penalty needs source_mask")
+    shape = len(first_token), beam_size
+    covered = source_mask.shape[1] if config.coverage_penalty else 0
     missing = jnp.full(shape, -jnp.inf)
     tokens = jnp.full((*shape, constraints.max_steps), eos_id, jnp.int32)
     last_token = jnp.repeat(first_token.astype(jnp.int32)[:, None], beam_size, axis=1)
     attention = jnp.zeros((*shape, covered))
-    loop = BeamState(
+    return BeamState(
         step=jnp.zeros((), jnp.int32),
         state=expand_beams(state, beam_size, related=True),
         live=LiveBeams(tokens, missing.at[:, 0].set(0.0), last_token, attention),
         finished=Hypotheses(tokens, missing, jnp.zeros(shape, jnp.int32)),
         done=jnp.zeros(shape[0], bool),
     )
-    finished = jax.lax.while_loop(is_unfinished, advance, loop).finished
-    tokens, scores, lengths = (leaf[:, :n_best] for leaf in finished)
-    tokens = jnp.where(lengths[..., None] > 0, tokens, eos_id)
-    return Hypotheses(tokens, scores, lengths)
 
 
 def is_final(
@@ -150,17 +166,23 @@ def is_final(
 def top_continuations(
     log_prob: Float[Array, "B N"],
     logits: Float[Array, "B N V"],
-    allowed: Bool[Array, "B V"],
+    allowed: Bool[Array, "B #N V"],
+    penalties: Float[Array, "B V"] | None = None,
 ) -> Candidates:
     """Returns the 2N best continuations, of which at least N do not end.
 
     The softmax covers all tokens, allowed or not. The logits of each hypothesis are
     searched first, so that only the candidates are normalised.
+
+    Args:
+      penalties: what the log probability of each token is lowered by.
     """
     count = 2 * logits.shape[1]
     log_z = jax.nn.logsumexp(logits, axis=-1)
+    if penalties is not None:
+        logits = logits - penalties[:, None]
     count_each = min(count, logits.shape[-1])
-    best, tokens = blockwise_top_k(logits, count_each, allowed[:, None])
+    best, tokens = blockwise_top_k(logits, count_each, allowed)
     scores = best + (log_prob - log_z)[..., None]
     scores, indices = jax.lax.top_k(scores.reshape(len(scores), -1), count)
     token = jnp.take_along_axis(tokens.reshape(len(scores), -1), indices, axis=1)

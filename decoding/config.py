@@ -15,17 +15,28 @@ from decoding.hypotheses import DecodingConstraints, Hypotheses
 from utils.errors import UserError
 from utils.ranges import check_range
 
-METHODS = {  # method: keys that only it reads
+METHODS = {  # method: keys that it reads beside those of all methods
     "greedy": (),
-    "beam": ("beam_size", "length_penalty", "coverage_penalty", "early_stopping"),
+    "beam": (
+        *("beam_size", "length_penalty", "coverage_penalty", "early_stopping"),
+        *("beam_groups", "diversity_penalty"),
+    ),
     "sample": ("temperature", "top_k", "top_p", "seed"),
+    "mbr": ("mbr_samples", "mbr_utility", "temperature", "top_k", "top_p", "seed"),
 }
+UTILITIES = ("chrf", "bleu")  # of decode.mbr_utility
+OFF = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0}  # these rules are left out
 RANGES = {  # allowed values of numeric keys
     "min_length": (0, math.inf),
     "n_best": (1, math.inf),
     "beam_size": (1, math.inf),
     "length_penalty": (-100, 100),
     "coverage_penalty": (0, 100),
+    "beam_groups": (1, math.inf),
+    "diversity_penalty": (0, 100),
+    "no_repeat_ngram_size": (0, math.inf),
+    "repetition_penalty": (0.01, 100),
+    "mbr_samples": (1, math.inf),
     "temperature": (0, math.inf),
     "top_k": (0, math.inf),
     "top_p": (0, 1),
@@ -41,16 +52,21 @@ MAX_LENGTH_PENALTY = 1e30
 class DecodingConfig:
     """Keys of `cfg.decode` on which a compiled search depends.
 
-    The seed is none of them: a search is compiled once for all seeds.
+    The seed and the utility are none of them: a search is compiled once for all.
     """
 
     method: str = "greedy"
     n_best: int = 1
     min_length: int = 0
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
     beam_size: int = 1
     length_penalty: float = 0.0
     coverage_penalty: float = 0.0
     early_stopping: bool = False
+    beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    mbr_samples: int = 1
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -73,6 +89,11 @@ class DecodingConfig:
         return dataclasses.replace(self, n_best=1)
 
     @property
+    def limits_repetition(self) -> bool:
+        """Whether there are rules against repeated tokens."""
+        return self.no_repeat_ngram_size > 0 or self.repetition_penalty != 1
+
+    @property
     def with_scores(self) -> "DecodingConfig":
         """Copy of this config that returns scores: greedy becomes a beam of size 1."""
         if self.method != "greedy":
@@ -86,6 +107,8 @@ def active_keys(options: ConfigDict) -> dict:
     """Returns the keys of `cfg.decode` that its method reads, with their values."""
     ignored = {key for keys in METHODS.values() for key in keys}
     ignored -= set(METHODS[options.method])
+    if options.beam_groups == 1:
+        ignored |= {"beam_groups", "diversity_penalty"}
     return {key: value for key, value in options.items() if key not in ignored}
 
 
@@ -93,10 +116,11 @@ def decoding_protocol(options: ConfigDict) -> dict:
     """Returns the entries of a score card's protocol that describe the decoding."""
     values = active_keys(options)
     values.pop("n_best")  # a score card has the best hypothesis only
+    values = {key: x for key, x in values.items() if key not in OFF or x != OFF[key]}
     words = [
         key if values[key] is True else f"{key} {values[key]}"
-        for key in METHODS[options.method]
-        if values[key] is not False
+        for key in (*METHODS[options.method], *OFF)
+        if values.get(key, False) is not False
     ]
     name = ", ".join([options.method, *words]).replace("_", " ")
     return {"search": name, "decode": values}
@@ -111,11 +135,12 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
     Raises:
       UserError: a value is not allowed.
     """
-    method, n_best, beam_size = options.method, options.n_best, options.beam_size
-    if method not in METHODS:
-        raise UserError(
-            f"Unknown decode.method {method!r}; choose one of {', '.join(METHODS)}"
-        )
+    for key, choices in (("method", METHODS), ("mbr_utility", UTILITIES)):
+        if options[key] not in choices:
+            raise UserError(
+                f"Unknown decode.{key} {options[key]!r}; choose one of "
+                f"{', '.join(choices)}"
+            )
     for key, (low, high) in RANGES.items():
         check_range(f"decode.{key}", options[key], low, high)
     if not options.top_p:
@@ -137,11 +162,35 @@ def check_decode(options: ConfigDict, vocab_size: int | None = None) -> None:
             f"decode.length_penalty={options.length_penalty} must be in "
             f"{-rounded} to {rounded} for decode.max_length={options.max_length}"
         )
+    _check_method(options, vocab_size)
+
+
+def _check_method(options: ConfigDict, vocab_size: int | None) -> None:
+    """Checks what the keys of a method require of each other."""
+    method, n_best, beam_size = options.method, options.n_best, options.beam_size
+    most = {
+        "beam": ("beam_size", beam_size),
+        "mbr": ("mbr_samples", options.mbr_samples),
+    }
     if method == "greedy" and n_best > 1:
         raise UserError(f"decode.n_best={n_best} must be 1 for decode.method='greedy'")
-    if method == "beam" and n_best > beam_size:
+    if method in most and n_best > most[method][1]:
+        key, count = most[method]
+        raise UserError(f"decode.n_best={n_best} must be at most decode.{key}={count}")
+    if method == "mbr" and not options.temperature:
         raise UserError(
-            f"decode.n_best={n_best} must be at most decode.beam_size={beam_size}"
+            "decode.temperature=0.0 must be above 0 for decode.method='mbr', whose "
+            "samples would all be the same"
+        )
+    if method == "beam" and beam_size % options.beam_groups:
+        raise UserError(
+            f"decode.beam_groups={options.beam_groups} must divide "
+            f"decode.beam_size={beam_size}"
+        )
+    if method == "beam" and options.beam_groups > 1 and not options.diversity_penalty:
+        raise UserError(
+            "decode.diversity_penalty=0.0 must be above 0 for "
+            f"decode.beam_groups={options.beam_groups}, which would all be the same"
         )
     if method == "beam" and vocab_size and beam_size > vocab_size:
         raise UserError(
@@ -178,6 +227,9 @@ def search(
 ) -> Hypotheses:
     """Returns `n_best` hypotheses an example; greedy ones have scores of NaN.
 
+    For "mbr" these are `mbr_samples` samples, among which
+    `decoding.minimum_bayes_risk` chooses.
+
     Args:
       inputs: arguments of the model's method `start`.
       keys: random key of each example, for sampling.
@@ -193,7 +245,17 @@ def search(
         return *outputs, model.alignment(sown["intermediates"])
 
     step_fn = step_with_attention if decoding.coverage_penalty else step
+    if decoding.limits_repetition:
+        from decoding.repetition import add_repetition_rules
+
+        constraints = add_repetition_rules(constraints, first_token, decoding)
+    if decoding.method == "mbr":
+        decoding = dataclasses.replace(decoding, n_best=decoding.mbr_samples)
     arguments = (step_fn, context, state, first_token, constraints, decoding)
+    if decoding.method == "beam" and decoding.beam_groups > 1:
+        from decoding.diverse_beam import diverse_beam_search
+
+        return diverse_beam_search(*arguments, source_mask=source_mask)
     if decoding.method == "beam":
         from decoding.beam import beam_search
 
@@ -201,6 +263,6 @@ def search(
     from decoding.sampling import sample
 
     hypotheses = sample(*arguments, keys=keys)
-    if decoding.method == "sample":
-        return hypotheses
-    return hypotheses._replace(scores=jnp.full_like(hypotheses.scores, jnp.nan))
+    if decoding.method == "greedy":
+        return hypotheses._replace(scores=jnp.full_like(hypotheses.scores, jnp.nan))
+    return hypotheses

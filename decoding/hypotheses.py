@@ -14,6 +14,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 # or (state, logits, attention [B N S]) where attention to the source is needed.
 StepFn = Callable[[PyTree, PyTree, Int[Array, "B N"]], tuple]
 
+# From step, logits [B N V] and tokens [B N L] of hypotheses to other logits, and the
+# mask [B N V] of tokens that must not come next.
+NextTokenRule = Callable[[Array, Array, Array], tuple[Array, Array]]
+
 NOT_FORCED = -1
 VOCAB_BLOCK_SIZE = 64  # tokens of a block of `blockwise_top_k`
 
@@ -47,7 +51,7 @@ class DecodingConstraints:
 
     A hypothesis begins with the prefix of its example and has its end symbol within
     the length limit. The prefix takes precedence over the limit, and both over the
-    other rules.
+    other rules. A hypothesis that its rule would leave without any continuation ends.
 
     Attributes:
       length_limits: maximum number of tokens with the end symbol; at most `max_steps`.
@@ -55,6 +59,9 @@ class DecodingConstraints:
       min_length: minimum number of tokens before the end symbol.
       forbidden: token ids that only a prefix may contain.
       prefix: token ids that hypotheses begin with, and their valid mask; P < L.
+      prompt: token ids before the first token, and their valid mask, where these and
+        the first token count as repeated.
+      rule: rule that depends on the tokens of each hypothesis.
 
     Raises:
       ValueError: the prefix leaves no room for an end symbol.
@@ -66,6 +73,8 @@ class DecodingConstraints:
     min_length: int = 0
     forbidden: tuple[int, ...] = ()
     prefix: tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None = None
+    prompt: tuple[Int[Array, "B Q"], Bool[Array, "B Q"]] | None = None
+    rule: NextTokenRule | None = None
 
     def __post_init__(self):
         if self.prefix is not None and self.prefix[0].shape[1] >= self.max_steps:
@@ -104,6 +113,27 @@ class DecodingConstraints:
         free &= (tokens != self.eos_id) | (step >= self.min_length)
         forced = self.forced_token(step)[:, None]
         return jnp.where(forced == NOT_FORCED, free, tokens == forced)
+
+    def restrict(
+        self,
+        step: Int[Array, ""],
+        logits: Float[Array, "B N V"],
+        tokens: Int[Array, "B N L"],
+    ) -> tuple[Float[Array, "B N V"], Bool[Array, "B #N V"]]:
+        """Returns logits after the rule, and the mask of tokens allowed at a step.
+
+        Args:
+          tokens: hypotheses, of which the first `step` tokens are chosen.
+        """
+        allowed = self.allowed(step, logits.shape[-1])[:, None]
+        if self.rule is None:
+            return logits, allowed
+        logits, excluded = self.rule(step, logits, tokens)
+        free = allowed & ~excluded
+        is_end = jnp.arange(logits.shape[-1]) == self.eos_id
+        free |= is_end & ~free.any(axis=-1, keepdims=True)
+        is_forced = (self.forced_token(step) != NOT_FORCED)[:, None, None]
+        return logits, jnp.where(is_forced, allowed, free)
 
 
 def expand_beams(state: PyTree, count: int, *, related: bool) -> PyTree:

@@ -35,7 +35,7 @@ def sample(
     """Draws `n_best` continuations of each `first_token`, in no order.
 
     Their scores are log probabilities of the model's own distribution, before
-    filters and constraints.
+    penalties, filters and constraints.
 
     Args:
       keys: random key of each example, so that its tokens do not depend on the batch.
@@ -49,8 +49,8 @@ def sample(
     def advance(loop):
         step, state, last_token, tokens, log_prob, done = loop
         state, logits = step_fn(context, state, last_token)[:2]
-        allowed = constraints.allowed(step, logits.shape[-1])[:, None]
-        filtered, ids = filter_logits(config, logits, allowed)
+        restricted, allowed = constraints.restrict(step, logits, tokens)
+        filtered, ids = filter_logits(config, restricted, allowed)
         index = sample_categorical(keys, step, filtered)
         token = jnp.take_along_axis(ids, index[..., None], axis=-1)[..., 0]
         token = jnp.where(done, eos_id, token.astype(jnp.int32))

@@ -247,6 +247,15 @@ class Task(base.Task):
                 decoding,
                 example_keys(decode.seed, np.asarray([index])),
             )
+            if decoding.method == "mbr":
+                from decoding.minimum_bayes_risk import choose_samples, make_utility
+
+                hypotheses = choose_samples(
+                    hypotheses,
+                    functools.partial(self.tokenizer.with_text().decode_after, prompt),
+                    make_utility(decode.mbr_utility),
+                    decoding.n_best,
+                )
             yield [
                 (self.tokenizer.decode_after(prompt, ids).translate(LINE_BREAKS), score)
                 for ids, score in hypotheses.to_lists()[0]
@@ -265,6 +274,7 @@ class Task(base.Task):
             self.tokenizer.eos,
             decoding.min_length,
             forbidden=(self.tokenizer.pad, self.tokenizer.bos),
+            prompt=(tokens, mask),
         )
         variables = cast_params(model, variables)
         inputs = (tokens, mask, carry)

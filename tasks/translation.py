@@ -370,9 +370,24 @@ class Task(base.Task):
         names = ("source", "source_mask", "reset", "prefix", "prefix_mask")
         inputs = {name: batch[name] for name in names if name in batch}
         keys = example_keys(options.decode.seed, batch["ids"])
-        return self._search(
+        hypotheses, after = self._search(
             model, variables, carry, inputs, limits, max_steps, decoding, keys
         )
+        if decoding.method == "mbr":
+            from decoding.minimum_bayes_risk import choose_samples, make_utility
+            from tasks.text_metrics.ngrams import sacrebleu_tokenizer
+
+            tokenize = sacrebleu_tokenizer(self.languages[1])
+            hypotheses = choose_samples(
+                hypotheses,
+                lambda ids: one_line(self.target.with_text().decode(ids)),
+                make_utility(options.decode.mbr_utility, tokenize),
+                decoding.n_best,
+                is_padding=batch["ids"] < 0,
+            )
+            best = hypotheses.tokens[:, 0]
+            after = self._carry_after(model, variables, carry, inputs, best)
+        return hypotheses, after
 
     @functools.partial(bounded_jit, static_argnums=(0, 1, 6, 7))
     def _search(
@@ -399,10 +414,22 @@ class Task(base.Task):
             keys=keys,
             source_mask=batch["source_mask"],
         )
-        if jax.tree.leaves(carry):  # else there is nothing to carry on
-            target = decoder_inputs(hypotheses.tokens[:, 0], self.target)
-            _, carry = model.apply(variables, *source, *target, carry, train=False)
-        return hypotheses, carry
+        best = hypotheses.tokens[:, 0]
+        return hypotheses, self._advance(model, variables, source, carry, best)
+
+    @functools.partial(bounded_jit, static_argnums=(0, 1))
+    def _carry_after(self, model, variables, carry, batch, tokens):
+        """Returns the carry after translations of a batch."""
+        variables = cast_params(model, variables)
+        carry = self.reset(model, carry, batch["reset"], train=False)
+        source = batch["source"], batch["source_mask"]
+        return self._advance(model, variables, source, carry, tokens)
+
+    def _advance(self, model, variables, source, carry, tokens):
+        if not jax.tree.leaves(carry):  # there is nothing to carry on
+            return carry
+        target = decoder_inputs(tokens, self.target)
+        return model.apply(variables, *source, *target, carry, train=False)[1]
 
 
 def one_line(text: str) -> str:

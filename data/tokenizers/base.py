@@ -86,6 +86,10 @@ class Tokenizer:
         """Returns this vocabulary with token ids in place of text."""
         return TokenIds(self)
 
+    def with_text(self) -> "Tokenizer":
+        """Returns the tokenizer of text that has this vocabulary."""
+        return self
+
     def shares_vocabulary(self, other: "Tokenizer") -> bool:
         """Returns whether ids mean the same tokens in both tokenizers."""
         return self is other or (
@@ -155,7 +159,11 @@ class TokenIds(Tokenizer):
     """A vocabulary whose text is token ids with spaces between them."""
 
     def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
         self.vocab_size, self.tags = tokenizer.vocab_size, tokenizer.tags
+
+    def with_text(self) -> Tokenizer:
+        return self.tokenizer
 
     def encode(self, text: str) -> list[int]:
         words = text.split()

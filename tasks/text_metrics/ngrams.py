@@ -66,9 +66,7 @@ def bleu(texts: Texts) -> SacrebleuStatistics:
 
     Text of an unknown language is tokenized like English.
     """
-    is_chinese = primary_language(texts.language) in CHINESE
-    unspaced = "zh" if is_chinese else "char"
-    tokenize = "13a" if is_spaced(texts.language) else unspaced
+    tokenize = sacrebleu_tokenizer(texts.language)
     return SacrebleuStatistics("bleu", sacrebleu.BLEU(tokenize=tokenize), texts)
 
 
@@ -119,6 +117,13 @@ def split_compounds(text: str) -> str:
     A letter between two hyphens belongs to the first match only.
     """
     return COMPOUND.sub(r"\1 ##AT##-##AT## \2", text)
+
+
+def sacrebleu_tokenizer(language: str) -> str:
+    """Returns the name of sacrebleu's tokenizer for texts of a language."""
+    if is_spaced(language):
+        return "13a"
+    return "zh" if primary_language(language) in CHINESE else "char"
 
 
 def moses_language(language: str) -> str:

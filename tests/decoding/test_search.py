@@ -1,6 +1,7 @@
 """Searches over models: their scores equal those that the model computes."""
 
 import functools
+import sys
 
 import flax.linen as nn
 import jax
@@ -44,14 +45,18 @@ STEPS, BEAM = MAX_LENGTH, 3
 ALPHA, BETA = 0.6, 0.3
 
 
+DIVERSE = {"beam_groups": BEAM, "diversity_penalty": 5.0, "no_repeat_ngram_size": 1}
+
+
+@pytest.mark.parametrize("rules", [{}, DIVERSE], ids=["plain", "diverse"])
 @pytest.mark.parametrize("name", names())
-def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name):
+def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name, rules):
     """Log probability, and the coverage of the attention that one pass sows."""
     case = Seq2SeqCase(name, layers=1)
     constraints = DecodingConstraints(
         jnp.asarray([STEPS, STEPS - 2]), STEPS, EOS, forbidden=(PAD, BOS)
     )
-    options = {"beam_size": BEAM, "n_best": BEAM}
+    options = {"beam_size": BEAM, "n_best": BEAM, **rules}
     penalties = {"length_penalty": ALPHA, "coverage_penalty": BETA}
     decode = decode_options(method="beam", **options, **penalties).decode
     decoding = DecodingConfig.from_config(decode)
@@ -92,6 +97,9 @@ def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name):
         expected = (log_prob * mask).sum(axis=1) / ((5 + lengths) / 6) ** ALPHA
         expected += BETA * coverage
         np.testing.assert_allclose(found.scores[:, number], expected, atol=1e-4)
+    for row, one in np.ndindex(B, BEAM) if rules else ():
+        words = found.tokens[row, one, : found.lengths[row, one]].tolist()
+        assert len(set(words)) == len(words)
 
 
 @pytest.mark.parametrize("name", names())
@@ -165,6 +173,32 @@ def test_translations_do_not_depend_on_the_batch_and_the_best_comes_first(method
     assert [[text for text, _ in row] for row in best] == [[row[0][0]] for row in found]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_rules_that_are_off_are_no_part_of_the_program(method, monkeypatch):
+    case, _ = translation_case()
+    constraints = DecodingConstraints(jnp.full(B, STEPS), STEPS, EOS)
+
+    def program(**changes):
+        decoding = DecodingConfig.from_config(decode_options(**changes).decode)
+        inputs = case.source, case.source_mask, case.carry(B, memory_length=0)
+        arguments = (case.model, case.variables, inputs, jnp.full(B, BOS), constraints)
+        keys = jax.random.split(jax.random.key(0), B)
+        call = functools.partial(search, decoding, *arguments)
+        return str(jax.make_jaxpr(lambda keys: call(keys=keys))(keys))
+
+    for module in ("repetition", "diverse_beam", "minimum_bayes_risk"):
+        monkeypatch.setitem(sys.modules, f"decoding.{module}", None)
+    others = {"diversity_penalty": 3.0, "mbr_utility": "bleu"}
+    off = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "beam_groups": 1}
+    assert program(method=method) == program(method=method, **off, **others)
+    on = [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.1}]
+    if method == "beam":
+        on.append({"beam_groups": 2})
+    for rule in on:
+        with pytest.raises(ImportError):
+            program(method=method, **rule)
+
+
 def test_another_seed_gives_other_samples_and_the_same_gives_the_same():
     one, again, other = (translated(method="sample", seed=seed) for seed in (1, 1, 2))
     assert one == again
@@ -227,7 +261,30 @@ def test_continuations_of_a_line_are_ranked_and_need_no_source():
     [
         (
             {"method": "bean"},
-            "Unknown decode.method 'bean'; choose one of greedy, beam, sample",
+            "Unknown decode.method 'bean'; choose one of greedy, beam, sample, mbr",
+        ),
+        (
+            {"mbr_utility": "ter"},
+            "Unknown decode.mbr_utility 'ter'; choose one of chrf, bleu",
+        ),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1 must be 0 or more"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty=0.0 must be in 0.01 to 100"),
+        ({"beam_groups": 0}, "decode.beam_groups=0 must be 1 or more"),
+        (
+            {"method": "beam", "beam_groups": 3},
+            "decode.beam_groups=3 must divide decode.beam_size=4",
+        ),
+        (
+            {"method": "beam", "beam_groups": 2, "diversity_penalty": 0.0},
+            "decode.diversity_penalty=0.0 must be above 0 for decode.beam_groups=2",
+        ),
+        (
+            {"method": "mbr", "n_best": 33},
+            "decode.n_best=33 must be at most decode.mbr_samples=32",
+        ),
+        (
+            {"method": "mbr", "temperature": 0.0},
+            "decode.temperature=0.0 must be above 0 for decode.method='mbr'",
         ),
         ({"beam_size": 0}, "decode.beam_size=0 must be 1 or more"),
         (
@@ -280,6 +337,13 @@ def test_the_protocol_names_the_search_and_only_its_active_keys():
     assert described["decode"]["beam_size"] == 4
     described = decoding_protocol(decode_options(method="sample", top_p=0.9).decode)
     assert described["search"] == "sample, temperature 1.0, top k 0, top p 0.9, seed 0"
+    options = {"beam_groups": 2, "diversity_penalty": 0.3, "no_repeat_ngram_size": 3}
+    described = decoding_protocol(decode_options(method="beam", **options).decode)
+    assert options.items() <= described["decode"].items()
+    assert "repetition_penalty" not in described["decode"]
+    assert described["search"].endswith(
+        ", beam groups 2, diversity penalty 0.3, no repeat ngram size 3"
+    )
 
 
 def test_an_ensemble_is_a_model_whose_steps_equal_one_pass():

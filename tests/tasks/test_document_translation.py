@@ -11,6 +11,7 @@ import pytest
 from configs import base
 from data.batching.documents import DocumentBatches
 from data.tokenizers.base import BOS, EOS, PAD
+from decoding.config import DecodingConfig
 from helpers.architectures import Seq2SeqCase, V, W
 from helpers.task_cases import IdTokenizer
 from tasks.translation import Task, decoder_inputs
@@ -182,3 +183,28 @@ def test_without_document_order_the_carry_is_empty():
     assert task.initial_carry(case.model, 2, train=True).decoder.length == 9
     short = task.initial_carry(case.model, 2, train=True, memory_length=3)
     assert short.encoder.length == 3
+
+
+def test_the_memory_after_a_choice_among_samples_is_that_of_the_chosen_one():
+    case, task = document_case("transformer_xl")
+    cfg = base.get_config()
+    cfg.decode.update(max_length=WIDTH, max_length_ratio=1.0, mbr_samples=5)
+    batch = texts_in_order()[0]
+    carry = task.initial_carry(case.model, 2, train=False)
+
+    def search(method, n_best):
+        cfg.decode.update(method=method, n_best=n_best)
+        decoding = DecodingConfig.from_config(cfg.decode)
+        return task.search(case.model, case.variables, carry, batch, cfg, decoding)
+
+    (drawn, other), (chosen, after) = search("sample", 5), search("mbr", 1)
+    best = chosen.tokens[:, 0]
+    assert (best != drawn.tokens[:, 0]).any()
+    source = batch["source"], batch["source_mask"]
+    target = decoder_inputs(jnp.asarray(best), task.target)
+    call = jax.jit(functools.partial(case.model.apply, train=False))
+    _, expected = call(case.variables, *source, *target, carry)
+    leaves = [jax.tree.leaves(tree) for tree in (after, expected, other)]
+    assert any((a != b).any() for a, _, b in zip(*leaves, strict=True))
+    for ours, theirs in zip(*leaves[:2], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
