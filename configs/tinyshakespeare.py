@@ -75,6 +75,7 @@ def get_config(model: str = "transformer") -> ConfigDict:
     is_large = model == "transformer_6layers"
     cfg.data.batch_size = 64 if is_large else 12
     cfg.data.segment_length = 256 if is_large else 64
+    cfg.grad_accum_steps = 8 if is_large else 1  # 13 GB of memory without
     cfg.optim.update({"lr": 1e-3, "warmup": 100, "final_lr_ratio": 0.1})
     cfg.optim.update({"b2": 0.99, "eps": 1e-8, "weight_decay": 0.1})
     cfg.eval.batch_size = 64
