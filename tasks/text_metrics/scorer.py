@@ -70,8 +70,8 @@ class Scorer:
     def score(self, texts: Texts, *, intervals: bool = False) -> ScoredTexts:
         """Scores hypotheses beside normalized references, with 95% intervals if asked.
 
-        The protocol names the language where metrics are chosen, and the number of
-        references where there are several.
+        Where metrics are chosen, the protocol names the language and the number of
+        references.
         """
         names = self.names
         if not self.metrics and intervals and is_spaced(self.language):
@@ -79,8 +79,7 @@ class Scorer:
         scored = score_texts(names, texts, intervals=intervals)
         if self.metrics:
             scored.protocol["target_language"] = self.language
-        if (most := max(map(len, texts.references))) > 1:
-            scored.protocol["references"] = most
+            scored.protocol["references"] = max(map(len, texts.references))
         return scored
 
     def texts(
