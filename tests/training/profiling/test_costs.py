@@ -46,7 +46,13 @@ def program(name):
     return jax.jit(training.step, donate_argnums=(0, 1)).lower(*inputs).compile()
 
 
-@pytest.mark.parametrize("name", RECORDED)
+SLOW = {"small"}  # compiles longest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in RECORDED],
+)
 def test_a_step_costs_no_more_than_was_recorded(name):
     costs = program(name).cost_analysis()
     found = (
@@ -65,6 +71,7 @@ def most_entries(text):
     return max(functools.reduce(int.__mul__, shape, 1) for shape in shapes)
 
 
+@pytest.mark.slow
 def test_a_loss_in_blocks_never_holds_all_logits(monkeypatch):
     work = shrunk("small")
     logits = work.tokens * work.vocabulary
