@@ -90,7 +90,7 @@ class DecodingConfig:
 
     @property
     def limits_repetition(self) -> bool:
-        """Whether there are rules against repeated tokens."""
+        """True with a rule against repeated tokens."""
         return self.no_repeat_ngram_size > 0 or self.repetition_penalty != 1
 
     @property

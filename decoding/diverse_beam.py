@@ -102,22 +102,15 @@ def diverse_beam_search(
         is_free = constraints.forced_token(step) == NOT_FORCED
         weight = config.diversity_penalty * is_free[:, None]
         penalties = jnp.zeros((len(logits), logits.shape[-1]))
+        rules = step, constraints, own, source_mask
         after, parents = [], []
         for index, group in enumerate(groups):
             part = slice(index * size, (index + 1) * size)
             if config.coverage_penalty:
                 seen = group.live.attention + attention[0][:, part]
                 group = group._replace(live=group.live._replace(attention=seen))
-            group, chosen = advance_group(
-                group,
-                logits[:, part],
-                allowed[:, part],
-                penalties,
-                step,
-                constraints,
-                own,
-                source_mask,
-            )
+            scores = logits[:, part], allowed[:, part], penalties
+            group, chosen = advance_group(group, *scores, *rules)
             penalties = penalize_last_tokens(penalties, group.live, weight)
             after.append(group)
             parents.append(chosen + index * size)
