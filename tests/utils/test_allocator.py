@@ -72,7 +72,9 @@ def output_of(program: str, argument: str):
     return found, lambda number: int(number) == process.pid
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="mallopt is a function of glibc"
+)
 def test_arrays_cost_few_pages_in_the_same_process():
     faults, is_same, text = run("kept")
     assert faults < PAGES / 10
@@ -81,7 +83,9 @@ def test_arrays_cost_few_pages_in_the_same_process():
     assert run("given back")[0] > PAGES / 2
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="mallopt is a function of glibc"
+)
 def test_gaps_are_given_back_after_few_calls_and_then_kept():
     three, four, six = map(float, output_of(GAPS, "3,4,6")[0].split())
     assert 40 < three - four < 60  # MiB, of 56
