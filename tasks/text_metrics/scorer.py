@@ -104,9 +104,9 @@ class Scorer:
         train = dataset.texts("train") if is_small else []
         normalizers = self.normalize_source, self.normalize_reference
         outputs = baseline_outputs(self.baselines, train, sources, *normalizers)
-        scores = {}
+        texts, scores = self.texts(outputs["copy"], references, columns), {}
         for name, hypotheses in outputs.items():
-            scored = self.score(self.texts(hypotheses, references, columns)).scores
+            scored = self.score(texts.with_hypotheses(hypotheses)).scores
             scores[name] = {metric: entry["value"] for metric, entry in scored.items()}
         return scores
 
