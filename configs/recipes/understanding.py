@@ -97,8 +97,8 @@ def masked_texts(model: str, corpus: str, **data) -> ConfigDict:
     cfg.eval.batch_size = 64
     if model not in MODELS:  # with a size
         cfg.mlm.next_sentence = True
-        cfg.steps = 1500
-        cfg.optim.warmup = cfg.every.eval = cfg.every.checkpoint = 150
+        cfg.steps = 2400
+        cfg.optim.warmup = cfg.every.eval = cfg.every.checkpoint = 240
     return cfg
 
 
