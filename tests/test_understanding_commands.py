@@ -45,6 +45,7 @@ def test_eval_prints_scores_and_baselines_and_the_report_has_them(trained, tmp_p
     done = run("eval.py", f"--workdir={trained[0]}")
     assert done.returncode == 0, done.stderr.decode()
     assert "baseline: naive_bayes" in done.stdout.decode()
+    assert "plots/attention-test-4.png" in done.stdout.decode()
     output = tmp_path / "report.json"
     done = run("report.py", f"--runs={trained[0]}", f"--output={output}")
     assert "examples/s" in done.stdout.decode()

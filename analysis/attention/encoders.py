@@ -7,8 +7,11 @@ import numpy as np
 from analysis.attention.extract import (
     MAX_TOKENS,
     AttentionMap,
+    SampleMap,
     TextAttention,
     capture_intermediates,
+    round_weights,
+    sharpest_layer,
     token_labels,
 )
 from experiment.restore import TrainedRun
@@ -33,6 +36,32 @@ def encoder_attention(run: TrainedRun, lines: Sequence[str]) -> Iterator[TextAtt
             for name, weights in layers.items()
         ]
         yield TextAttention(title, maps)
+
+
+def encoder_sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
+    """Extracts finite self-attention of a sample, of the layer of lowest entropy.
+
+    If a pooling has weights, they are the first row, labelled with the prediction. Of a
+    longer text, the first MAX_TOKENS tokens are shown.
+    """
+    tokens, weights = line_weights(run, 0, sample["source"])
+    tokens = tokens[:MAX_TOKENS]
+    output = "→ " + sample.get("hypothesis_intent", sample["hypothesis"])
+    maps = [_layer_map(name, *(w, tokens, output)) for name, w in weights.items()]
+    if not maps or not all(np.isfinite(one.weights).all() for one in maps):
+        return None
+    poolings = [one for one in maps if one.kind == "pooling"]
+    # Of a model without self-attention, the pooling alone.
+    layers = {one.layer: one for one in maps if one.kind == "self"}
+    layers = layers or {one.layer: one for one in poolings}
+    layer, mean = sharpest_layer({name: one.weights for name, one in layers.items()})
+    chosen = layers[layer]
+    labels = chosen.rows
+    if poolings and chosen.kind == "self":
+        labels = [*poolings[0].rows, *labels]
+        mean = np.concatenate([poolings[0].weights[0], mean])
+    sizes = len(layers), len(chosen.weights)
+    return SampleMap(tokens, labels, round_weights(mean), layer, *sizes, kind="self")
 
 
 def line_weights(

@@ -17,7 +17,7 @@ from utils.memory import bounded_jit
 START, END = "<bos>", "<eos>"  # labels, whatever a tokenizer calls the tokens
 SPACE = "\N{OPEN BOX}"
 MAX_TOKENS = 64  # of a text: a picture of more is not legible
-MODERATE = range(6, 15)  # target tokens of a sample: enough for a pattern, legible
+MODERATE = range(6, 15)  # tokens of a sample: enough for a pattern, and legible
 NUM_DIGITS = 4  # of a weight in the file of a sample
 
 
@@ -68,14 +68,15 @@ class TextAttention:
 
 @dataclasses.dataclass(frozen=True)
 class SampleMap:
-    """Cross-attention for one sample of an evaluation, averaged over heads."""
+    """Attention for one sample of an evaluation, averaged over heads."""
 
-    source: list[str]
-    target: list[str]
+    source: list[str]  # labels of the columns
+    target: list[str]  # labels of the rows: of an encoder, the same tokens again
     weights: list[list[float]]  # of target tokens, each of source tokens
     layer: str  # path of its module; the layer of lowest entropy among all
-    layers: int  # number of layers with cross-attention
+    layers: int  # number of layers with attention of this kind
     heads: int  # number of heads that were averaged
+    kind: str = "cross"  # "cross"; "self" of an encoder, below the row of a pooling
 
 
 def extract_attention(run: TrainedRun, lines: Sequence[str]) -> list[TextAttention]:
@@ -208,19 +209,39 @@ def to_banded(weights: Float[np.ndarray, "T N"]) -> Float[np.ndarray, "T T+N-1"]
 
 
 def sample_map(run: TrainedRun, sample: dict) -> SampleMap | None:
-    """Extracts finite cross-attention of a source and the model's own hypothesis."""
+    """Extracts finite attention for a sample and the model's own hypothesis.
+
+    It is cross-attention or, of an encoder, self-attention and pooling weights.
+    """
     task = run.experiment.task
+    if task.model_class == "Encoder":
+        from analysis.attention.encoders import encoder_sample_map
+
+        return encoder_sample_map(run, sample)
     limit = max_source_length(run.experiment.cfg)
     source = [*task.source.encode(sample["source"])[: limit - 1], task.source.eos]
     target = [*task.target.encode(sample["hypothesis"]), task.target.eos]
     layers = cross_attention(run, source, target)
     if not layers or not all(np.isfinite(x).all() for x in layers.values()):
         return None
+    layer, weights = sharpest_layer(layers)
+    labels = token_labels(task.source, source), token_labels(task.target, target)
+    rows = round_weights(weights)
+    return SampleMap(*labels, rows, layer, len(layers), len(layers[layer]))
+
+
+def sharpest_layer(
+    layers: dict[str, Float[np.ndarray, "H T S"]],
+) -> tuple[str, Float[np.ndarray, "T S"]]:
+    """Returns the layer of lowest entropy and its weights, averaged over heads."""
     means = {name: weights.mean(axis=0) for name, weights in layers.items()}
     layer = min(means, key=lambda name: entropy(means[name]))
-    labels = token_labels(task.source, source), token_labels(task.target, target)
-    weights = means[layer].astype(float).round(NUM_DIGITS).tolist()
-    return SampleMap(*labels, weights, layer, len(layers), len(layers[layer]))
+    return layer, means[layer]
+
+
+def round_weights(weights: Float[np.ndarray, "T S"]) -> list[list[float]]:
+    """Returns weights with NUM_DIGITS digits, for a file."""
+    return weights.astype(float).round(NUM_DIGITS).tolist()
 
 
 def cross_attention(
@@ -235,11 +256,14 @@ def cross_attention(
 
 def choose_sample(run: TrainedRun, samples: list[dict]) -> dict:
     """Returns the first sample of moderate length, or else the nearest to it."""
-    # Of the reference, not the hypothesis, so that all models show the same sentence.
-    encode = run.experiment.task.target.encode
+    # Not of the hypothesis, so that all models show the same sentence.
+    task = run.experiment.task
+    is_encoder = task.model_class == "Encoder"
+    encode = (task.tokenizer if is_encoder else task.target).encode
+    side = "source" if is_encoder else "reference"
 
     def excess(sample: dict) -> int:
-        length = len(encode(sample["reference"])) + 1
+        length = len(encode(sample[side])) + 1
         return max(MODERATE[0] - length, length - MODERATE[-1], 0)
 
     return min(samples, key=excess)

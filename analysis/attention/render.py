@@ -87,11 +87,11 @@ def fallback_fonts() -> Iterator[None]:
 def write_sample_map(run: TrainedRun, split: str) -> Path | None:
     """Plots plots/attention-<split>-<step>.png, with the numbers in a JSON file.
 
-    Returns None where the run has no finite cross-attention or no samples of the split.
+    Returns None where the run has no finite attention or no samples of the split.
     """
     name = run.name(split)
     samples = run.directory.path / "samples" / f"{name}.jsonl"
-    if run.experiment.task.model_class != "Seq2Seq" or not samples.exists():
+    if not samples.exists():
         return None
     with samples.open(encoding="utf8") as file:
         sentences = [json.loads(line) for line in file]

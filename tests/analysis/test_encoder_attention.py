@@ -1,14 +1,16 @@
 """Attention maps of small untrained classifiers of texts."""
 
+import dataclasses
 import functools
+import json
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from analysis.attention.extract import MAX_TOKENS, extract_attention
-from analysis.attention.render import write_plots
+from analysis.attention.extract import MAX_TOKENS, extract_attention, sample_map
+from analysis.attention.render import write_plots, write_sample_map
 from configs import base
 from data.tokenizers.symbols import WordTokenizer
 from data.understanding.labels import Labels
@@ -27,16 +29,18 @@ HEADS = {"rnn": 1, "transformer": 2, "transformer_xl": 2}
 
 
 @functools.cache
-def classifier(name, pair_column=None, task="classification"):
+def classifier(
+    name, pair_column=None, task="classification", pooling="attention", **model
+):
     cfg = base.get_config(name)
     cfg.task = task
     cfg.data.update({"text_column": "text", "label_column": "label"})
     cfg.data.update({"pair_column": pair_column, "segment_length": 48})
     cfg.data.tag_column = "tags"
-    cfg.head.pooling = "attention"
+    cfg.head.pooling = pooling
     sizes = {"layers": 1, "width": 8, "embedding_width": 8, "attention_width": 8}
     sizes |= {"heads": 2, "feed_forward": 8, "memory_length": 4}
-    cfg.model.update({k: v for k, v in sizes.items() if k in cfg.model})
+    cfg.model.update({k: v for k, v in sizes.items() if k in cfg.model} | model)
     experiment = build_experiment(cfg, TOKENIZERS)
     noise = np.random.default_rng(0)
     params = jax.tree.map(
@@ -115,3 +119,57 @@ def test_lines_of_other_tasks_are_read_as_predict_reads_them(
 def test_layers_with_unequal_numbers_of_heads_are_plotted(tmp_path):
     texts = extract_attention(classifier("transformer"), ["sun", "rain goal"])
     assert (tmp_path / "entropies.png") in write_plots(texts, tmp_path)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_map_of_a_sample_has_the_pooling_and_all_tokens(name):
+    run = classifier(name)
+    found = sample_map(run, {"source": "sun rain", "hypothesis": "weather"})
+    [text] = extract_attention(run, ["sun rain"])
+    layer, pooling = text.maps if text.maps[1].kind == "pooling" else text.maps[::-1]
+    assert found.source == ["[CLS]", "sun", "rain", "[SEP]"]
+    assert found.target == ["→ weather", *found.source]
+    assert (found.kind, found.layer) == ("self", layer.layer)
+    assert (found.layers, found.heads) == (1, HEADS[name])
+    weights = [pooling.weights[0], layer.weights.mean(axis=0)]
+    np.testing.assert_allclose(found.weights, np.concatenate(weights), atol=5e-5)
+
+
+def test_the_pooling_alone_is_shown_of_an_encoder_without_self_attention():
+    changes = {"readout": "none", "attention_window": 0}
+    found = sample_map(
+        classifier("rnn", **changes), {"source": "sun", "hypothesis": "weather"}
+    )
+    assert (found.target, found.layer) == (["→ weather"], "pooler")
+    found = sample_map(
+        classifier("rnn", pooling="mean", **changes),
+        {"source": "sun", "hypothesis": "weather"},
+    )
+    assert found is None
+
+
+@pytest.mark.parametrize(
+    ("task", "sample", "rows"),
+    [
+        (
+            "tagging",
+            {"hypothesis": "O B-X", "hypothesis_intent": "sport"},
+            "[CLS] rain sun goal sun rain [SEP]",
+        ),
+        ("relation_extraction", {"hypothesis": "sport"}, None),
+    ],
+)
+def test_the_first_sample_of_moderate_length_is_plotted(tmp_path, task, sample, rows):
+    run = classifier("transformer", task=task)
+    run = dataclasses.replace(run, directory=RunDirectory(tmp_path))
+    sources = ["sun", "rain sun goal sun rain", "goal goal goal goal goal"]
+    if task == "relation_extraction":
+        sources = [f"<e1> {source} </e1> <e2> sun </e2>" for source in sources]
+        rows = "[CLS] <e1> sun </e1> <e2> sun </e2> [SEP]"
+    samples = [{"source": source, **sample} for source in sources]
+    run.directory.write_lines("samples/test-7.jsonl", samples)
+    path = write_sample_map(run, "test")
+    assert path == tmp_path / "plots" / "attention-test-7.png"
+    found = json.loads(path.with_suffix(".json").read_text(encoding="utf8"))
+    assert found["source"] == rows.split()
+    assert found["target"] == ["→ sport", *rows.split()]

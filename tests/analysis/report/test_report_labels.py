@@ -10,7 +10,7 @@ from analysis.report.label_tables import (
     labeled_sample,
 )
 from analysis.report.renderers import render_json, render_markdown
-from helpers.small_reports import content_of, make_run, page_of, text_of
+from helpers.small_reports import ATTENTION, content_of, make_run, page_of, text_of
 
 ACCURACY = {
     "accuracy": {"value": 60.0, "low": 20.0, "high": 90.0},
@@ -52,6 +52,17 @@ def tagged_run(path, **changes):
     classes = {"classes": [{**TABLES["classes"][0], "class": "PER"}]}
     options = {"task": "tagging", "scores": scores, "samples": TAGGED}
     return labeled_run(path, **options | {"tables": classes} | changes)
+
+
+def test_the_attention_of_an_encoder_is_explained_as_such(tmp_path):
+    attention = {**ATTENTION, "kind": "self", "target": ["→ sport", "sun"]}
+    _, tree = page_of(labeled_run(tmp_path / "a", attention=attention))
+    assert headings(tree)[-1] == "Attention"
+    table = table_after(tree, "Attention")
+    assert cells(next(table.iter("tr")))[1:] == attention["source"]
+    text = text_of(tree.find("body"))
+    assert "A row with an arrow" in text
+    assert "Cross-attention" not in text
 
 
 def headings(tree):
