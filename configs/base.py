@@ -328,3 +328,5 @@ def _add_understanding(cfg: ConfigDict) -> None:
     cfg.mlm.whole_word = False  # choose all tokens of a word together
     # pairs of texts, half of which are not consecutive, and their classification
     cfg.mlm.next_sentence = False
+    # fraction of training segments of a random length, 2 tokens to all; BERT: 0.1
+    cfg.mlm.short_fraction = 0.0

@@ -60,7 +60,7 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
     "data.tokens_per_batch": (1, 2**24),
     "data.bpe_dropout": (0, BELOW_ONE),
     "model.layers": (1, 10_000),
-    "mlm.probability": (0, 1),
+    **dict.fromkeys(("mlm.probability", "mlm.short_fraction"), (0, 1)),
     "head.dropout": (0, BELOW_ONE),
     **{f"optim.{key}": bounds for key, bounds in OPTIM_RANGES.items()},
     **{f"decode.{key}": bounds for key, bounds in DECODE_RANGES.items()},

@@ -1,8 +1,10 @@
 """Batches of masked language modeling (Devlin et al. 2019, section 3.1).
 
 Of each segment a fraction of the tokens is predicted: 80% of them are replaced by
-<mask>, 10% by a random token and 10% stay. Batch k is a function of the documents, the
-config, the seed and k alone, and so is each of its rows.
+<mask>, 10% by a random token and 10% stay. A fraction of the segments is short, as in
+the code of the paper (`short_seq_prob` of create_pretraining_data.py): fine-tuning
+reads texts of all lengths. Batch k is a function of the documents, the config, the seed
+and k alone, and so is each of its rows.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ from utils.errors import UserError
 
 MASKED, RANDOM = 0.8, 0.9  # cumulative probabilities of the three replacements
 PAIR_DRAWS = 4  # random numbers of `SentencePairs.divide`
+LENGTH_DRAWS = 2  # whether a segment is short, and how short
 EVALUATION_SEED = 0
 
 
@@ -31,6 +34,7 @@ class MaskingOptions:
     probability: float = 0.15
     whole_word: bool = False
     next_sentence: bool = False
+    short_fraction: float = 0.0
 
     def num_predictions(self, length: int) -> int:
         """Returns the largest number of predicted tokens of a text (P)."""
@@ -88,7 +92,7 @@ class MaskedBatches(TrainBatches):
         locate = self._locate_in_order if self.document_order else self._locate
         indices, epochs, reset = locate(k, numbers)
         uniform = self._draw(indices, epochs)
-        batch = self._read(indices, uniform[:, -PAIR_DRAWS:])
+        batch = self._read(indices, uniform[:, 3 * self.length :])
         batch |= self._choose(batch, uniform)
         return batch | {"reset": reset, "ids": indices.astype(np.int32)}
 
@@ -133,14 +137,15 @@ class MaskedBatches(TrainBatches):
     # --- Random numbers ---
 
     def _draw(self, indices: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-        """Returns numbers in [0, 1), [R, 3 T + 4], by seed, epoch and segment alone.
+        """Returns numbers in [0, 1), [R, 3 T + 6], by seed, epoch and segment alone.
 
         They are those of the counter-based Philox generator (Salmon et al. 2011).
         """
         seed = EVALUATION_SEED if self.seed is None else self.seed
         philox = np.random.Philox(key=np.asarray([seed, 0], np.uint64))
         generator, state = np.random.Generator(philox), philox.state
-        uniform = np.zeros((len(indices), 3 * self.length + PAIR_DRAWS))
+        count = 3 * self.length + PAIR_DRAWS + LENGTH_DRAWS
+        uniform = np.zeros((len(indices), count))
         for row, index, epoch in zip(uniform, indices, epochs, strict=True):
             if index >= 0:
                 state["state"]["counter"][:] = (0, 0, index, epoch)
@@ -149,18 +154,35 @@ class MaskedBatches(TrainBatches):
                 generator.random(out=row)
         return uniform
 
+    def _lengths(self, uniform: np.ndarray) -> np.ndarray:
+        """Returns the number of tokens that each segment should have, [R].
+
+        It is the largest one, `segments.room`, or of a short segment any from 2 to it,
+        whose other tokens this epoch does not read.
+        """
+        room = self.segments.room
+        fraction = self.options.short_fraction if self.seed is not None else 0.0
+        short = 2 + (uniform[:, 1] * (room - 1)).astype(np.int64)
+        return np.where(uniform[:, 0] < fraction, short, room)
+
     # --- The arrays ---
 
     def _read(self, indices: np.ndarray, uniform: np.ndarray) -> Batch:
-        """Returns the tokens of segments before masking, with what belongs to them."""
+        """Returns the tokens of segments before masking, with what belongs to them.
+
+        Args:
+          uniform: PAIR_DRAWS and LENGTH_DRAWS random numbers of each segment.
+        """
         is_valid, indices = indices >= 0, np.maximum(indices, 0)
+        lengths = self._lengths(uniform[:, PAIR_DRAWS:])
         if self.options.next_sentence:
-            first, second, is_next = self.segments.divide(indices, uniform)
+            draws = uniform[:, :PAIR_DRAWS]
+            first, second, is_next = self.segments.divide(indices, lengths, draws)
             batch = {"is_next": (is_next & is_valid).astype(np.int32)}
             ends = 1 + (first[:, 1] - first[:, 0])
             totals = ends + 1 + (second[:, 1] - second[:, 0])
         else:
-            starts, stops = self.segments.starts[indices], self.segments.ends[indices]
+            starts, stops = self.segments.shorten(indices, lengths)
             first, batch = np.stack([starts, stops], 1), {}
             totals = ends = 1 + stops - starts
             second = first

@@ -19,14 +19,32 @@ class Segments:
     Attributes:
       starts, ends: range of each segment's tokens.
       first_segments: index of the first segment of each document, and their number.
+      sentences: index of the first token of each sentence, and number of all tokens.
+      room: largest number of tokens of a segment.
     """
 
     starts: np.ndarray
     ends: np.ndarray
     first_segments: np.ndarray
+    sentences: np.ndarray
+    room: int
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def shorten(
+        self, indices: np.ndarray, lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where segments start and end, cut after a sentence.
+
+        Args:
+          indices: the segments.
+          lengths: number of tokens that the sentences which are kept have at least,
+            unless the segment ends before; `room` cuts none.
+        """
+        starts, ends = self.starts[indices], self.ends[indices]
+        number = np.searchsorted(self.sentences[:-1], starts + lengths)
+        return starts, np.minimum(self.sentences[number], ends)
 
 
 def pack_segments(documents: Documents, room: int) -> Segments:
@@ -43,7 +61,7 @@ def pack_segments(documents: Documents, room: int) -> Segments:
     ends = np.minimum(starts + room, np.repeat(sentences[last], parts))
     owners = np.repeat(_owners(documents, first), parts)
     bounds = np.searchsorted(owners, np.arange(len(documents) + 1))
-    return Segments(starts, ends, bounds)
+    return Segments(starts, ends, bounds, sentences, room)
 
 
 def _walk(documents: Documents, room: int, at_least: int):
@@ -98,7 +116,7 @@ class SentencePairs:
         return len(self.first)
 
     def divide(
-        self, indices: np.ndarray, uniform: np.ndarray
+        self, indices: np.ndarray, lengths: np.ndarray, uniform: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the token ranges of both texts, [R, 2] each, and `is_next` [R].
 
@@ -107,15 +125,17 @@ class SentencePairs:
 
         Args:
           indices: the segments.
+          lengths: number of tokens that the sentences of a pair have at least, if the
+            documents hold so many; `room` takes all sentences of a segment.
           uniform: four random numbers in [0, 1) for each, [R, 4].
         """
         first, last = self.first[indices], self.last[indices]
+        enough = np.searchsorted(self.sentences[:-1], self.sentences[first] + lengths)
+        last = np.minimum(last, np.maximum(enough, first + 2))
         middle = first + 1 + (uniform[:, 0] * (last - first - 1)).astype(np.int64)
         is_next = uniform[:, 1] < 0.5
         start, stop = self.sentences[first], self.sentences[middle]
-        begin, end = self._other_texts(
-            indices, uniform[:, 2:], self.room - stop + start
-        )
+        begin, end = self._other_texts(indices, uniform[:, 2:], lengths - stop + start)
         begin = np.where(is_next, stop, begin)
         end = np.where(is_next, self.sentences[last], end)
         kept, others = cut_pairs(stop - start, end - begin, self.room)

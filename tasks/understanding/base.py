@@ -38,6 +38,7 @@ OWN_KEYS = {  # keys of one task of encoders, with the only value that others ha
     "head.crf": False,
     "mlm.whole_word": False,
     "mlm.next_sentence": False,
+    "mlm.short_fraction": 0.0,
 }
 
 

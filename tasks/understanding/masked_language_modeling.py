@@ -45,7 +45,10 @@ class Task(EncoderTask):
       document_order: whether batches continue each other.
     """
 
-    own_keys = ("data.document_order", "mlm.whole_word", "mlm.next_sentence")
+    own_keys = (
+        *("data.document_order", "mlm.whole_word", "mlm.next_sentence"),
+        "mlm.short_fraction",
+    )
     head_class = MaskedLanguageModel
     unit = "tokens"  # those that are predicted
     selection_metric = "loss"
@@ -70,6 +73,12 @@ class Task(EncoderTask):
             raise UserError(
                 "mlm.next_sentence=True takes sentences from other documents, and "
                 "data.document_order=True reads documents in order: set one to False"
+            )
+        if cfg.mlm.short_fraction and cfg.data.document_order:
+            raise UserError(
+                f"mlm.short_fraction={cfg.mlm.short_fraction} leaves out text after a "
+                "short segment, and data.document_order=True reads every segment "
+                "after the one before: set one to 0 or False"
             )
         metric = cfg.keep.metric or ""
         if metric.startswith("next_sentence") and not cfg.mlm.next_sentence:
@@ -213,7 +222,10 @@ class Task(EncoderTask):
                 "tokenizer": self.tokenizer.kind,
                 "vocabulary_size": self.tokenizer.vocab_size,
                 "lowercase": self.tokenizer.normalizer.lowercase,
-                **{f"mask_{k}": v for k, v in vars(self.options).items()},
+                # Not mlm.short_fraction: an evaluation reads whole segments.
+                "mask_probability": self.options.probability,
+                "mask_whole_word": self.options.whole_word,
+                "mask_next_sentence": self.options.next_sentence,
                 "mask_seed": EVALUATION_SEED,
                 "document_order": self.document_order,
                 **{key: getattr(model.config, key, 0) for key in memory_keys},

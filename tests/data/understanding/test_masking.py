@@ -22,6 +22,8 @@ CASES = {
     "next sentence": {"next_sentence": True},
     "both": {"whole_word": True, "next_sentence": True},
     "documents": {"document_order": True},
+    "short": {"short_fraction": 0.5},
+    "short pairs": {"short_fraction": 0.5, "next_sentence": True},
 }
 
 
@@ -226,7 +228,9 @@ class TestNextSentences:
         pairs = SentencePairs(documents, LENGTH - 3)
         random = np.random.default_rng(0)
         indices = np.resize(np.arange(len(pairs)), 4000)
-        first, second, is_next = pairs.divide(indices, random.random((4000, 4)))
+        lengths = np.full(4000, pairs.room)
+        draws = random.random((4000, 4))
+        first, second, is_next = pairs.divide(indices, lengths, draws)
         assert abs(is_next.mean() - 0.5) < 0.04
         assert ((first[:, 1] - first[:, 0]) > 0).all()
         assert ((second[:, 1] - second[:, 0]) > 0).all()
@@ -314,6 +318,64 @@ class TestSegments:
         assert segments.starts.tolist() == [0, 2, 6, 10, 11]
         assert segments.ends.tolist() == [2, 6, 10, 11, 13]
         assert segments.first_segments.tolist() == [0, 5]
+
+
+class TestShortSegments:
+    def test_a_fraction_is_cut_after_a_sentence_and_no_other_changes(self):
+        documents = make_documents(num_documents=60, max_sentences=40, max_words=3)
+        short, whole = (
+            make_batches(documents, batch_size=50, short_fraction=fraction)
+            for fraction in (0.4, 0.0)
+        )
+        numbers, is_cut = [], []
+        for k in range(4 * short.epoch_length):
+            one, other = short[k], whole[k]
+            np.testing.assert_array_equal(one["ids"], other["ids"])
+            length = one["mask"].sum(axis=1)
+            is_cut.append(length < other["mask"].sum(axis=1))
+            for row, index in enumerate(one["ids"].tolist()):
+                count = length[row] - 1  # [CLS] and text
+                for name in one if not is_cut[-1][row] else ():
+                    np.testing.assert_array_equal(one[name][row], other[name][row])
+                end = whole.segments.starts[index] + count - 1
+                assert end in documents.sentences or not is_cut[-1][row]
+                tokens = restored(one)[row]
+                assert tokens[count] == EOS
+                np.testing.assert_array_equal(
+                    tokens[:count], restored(other)[row][:count]
+                )
+                numbers.append(count - 1)
+        # A short segment of this length, or of the next sentence's end, is not cut.
+        assert 0.2 < np.concatenate(is_cut).mean() < 0.4
+        assert {1, 2, 3, 4, 5} & set(numbers)
+
+    def test_short_pairs_have_both_texts_and_half_are_next(self):
+        documents = make_documents(num_documents=60, max_sentences=40, max_words=3)
+        batches = make_batches(
+            documents, batch_size=50, next_sentence=True, short_fraction=1.0
+        )
+        whole = make_batches(documents, batch_size=50, next_sentence=True)
+        lengths, full, is_next = [], [], []
+        for k in range(4 * batches.epoch_length):
+            batch = batches[k]
+            lengths.append(batch["mask"].sum(axis=1))
+            full.append(whole[k]["mask"].sum(axis=1))
+            is_next.append(batch["is_next"])
+            assert (batch["segment_ids"].sum(axis=1) >= 2).all()  # a token and [SEP]
+        lengths, full = np.concatenate(lengths), np.concatenate(full)
+        assert abs(np.concatenate(is_next).mean() - 0.5) < 0.05
+        assert lengths.max() <= LENGTH
+        assert lengths.mean() < 0.8 * full.mean()
+
+    def test_an_evaluation_reads_whole_segments(self):
+        for case in ({}, {"next_sentence": True}):
+            one, other = (
+                make_batches(seed=None, short_fraction=fraction, **case)
+                for fraction in (0.9, 0.0)
+            )
+            for k in range(len(one)):
+                for name, value in one[k].items():
+                    np.testing.assert_array_equal(value, other[k][name])
 
 
 class TestDocumentOrder:

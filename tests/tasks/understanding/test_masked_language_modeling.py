@@ -223,6 +223,8 @@ class TestFillMask:
         ({"mlm.probability": 0.0}, "leaves no token to predict"),
         ({"mlm.probability": 1.0}, "mlm.probability=1.0 must be"),
         ({**PAIRS, **STREAMS}, "set one to False"),
+        ({"mlm.short_fraction": 1.5}, "mlm.short_fraction=1.5 must be"),
+        ({"mlm.short_fraction": 0.1, **STREAMS}, "set one to 0 or False"),
         ({"keep.metric": "next_sentence_loss"}, "needs mlm.next_sentence=True"),
         ({"z_loss": 0.1}, "z_loss=0.1 must be 0.0"),
     ],
