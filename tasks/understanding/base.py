@@ -32,10 +32,18 @@ FIXED_KEYS = {  # keys of other tasks, with the only value that encoders have
     **dict.fromkeys(("data.drop_identical", "data.drop_duplicates"), False),
     "data.max_ratio": 0.0,
     "data.min_length": 1,
+    **dict.fromkeys(("data.source_column", "data.target_column"), None),
+    "data.reference_columns": (),
 }
-OWN_KEYS = {  # keys of one task of encoders, with the only value that others have
+OWN_KEYS = {  # keys of some tasks of encoders, with the only value that others have
     "data.document_order": False,
+    **dict.fromkeys(("data.pair_column", "data.label_column", "data.tag_column"), None),
+    "data.unseen_labels": "error",
+    "head.pooling": "cls",
     "head.crf": False,
+    "head.class_weights": "none",
+    "head.regression": False,
+    "head.dropout": None,
     "mlm.whole_word": False,
     "mlm.next_sentence": False,
     "mlm.short_fraction": 0.0,
@@ -78,11 +86,14 @@ class EncoderTask(base.Task):
     @classmethod
     def check_config(cls, cfg):
         others = {k: v for k, v in OWN_KEYS.items() if k not in cls.own_keys}
+        wrong = []
         for key, value in (FIXED_KEYS | others).items():
             section, _, name = key.rpartition(".")
             found = (cfg[section] if section else cfg)[name]
             if found != value:
-                raise UserError(f"{key}={found} must be {value} for task={cfg.task!r}")
+                wrong.append(f"{key}={found} must be {value}")
+        if wrong:
+            raise UserError(f"{'; '.join(wrong)} for task={cfg.task!r}")
         for key in cls.required:
             if not cfg.data[key]:
                 raise UserError(

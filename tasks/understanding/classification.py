@@ -49,6 +49,10 @@ class Task(EncoderTask):
     """
 
     required = ("text_column", "label_column")
+    own_keys = (
+        *("data.label_column", "data.pair_column", "data.unseen_labels"),
+        *("head.pooling", "head.dropout", "head.class_weights", "head.regression"),
+    )
     head_class = Classifier
     selection_metric = "accuracy"
     metric_directions: ClassVar[dict[str, str]] = {

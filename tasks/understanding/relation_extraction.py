@@ -26,7 +26,6 @@ from tasks.understanding.base import (
     tell_cut,
 )
 from tasks.understanding.semeval import NEGATIVE, has_directions, score_relations
-from utils.errors import UserError
 
 
 class Task(classification.Task):
@@ -37,6 +36,10 @@ class Task(classification.Task):
         SemEval-2010 task 8, so that its official score is computed.
     """
 
+    own_keys = (
+        *("data.label_column", "data.unseen_labels"),
+        *("head.pooling", "head.dropout", "head.class_weights"),
+    )
     head_class = RelationClassifier
     metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("official_f1", "accuracy"), "max"),
@@ -48,16 +51,6 @@ class Task(classification.Task):
         super().__init__(cfg, tokenizers)
         self.is_directed = has_directions(self.labels.names)
         self.selection_metric = "official_f1" if self.is_directed else "micro_f1"
-
-    @classmethod
-    def check_config(cls, cfg):
-        super().check_config(cfg)
-        if cfg.head.regression:
-            raise UserError("head.regression=True: relations are classes, not grades")
-        if cfg.data.pair_column:
-            raise UserError(
-                f"data.pair_column={cfg.data.pair_column!r}: a relation is of one text"
-            )
 
     @classmethod
     def open_dataset(cls, cfg, tokenizers=None):

@@ -62,7 +62,10 @@ class Task(EncoderTask):
     """
 
     required = ("text_column", "tag_column")
-    own_keys = ("head.crf",)
+    own_keys = (
+        *("data.label_column", "data.tag_column", "data.unseen_labels"),
+        *("head.pooling", "head.dropout", "head.crf"),
+    )
     head_class = Tagger
     selection_metric = "f1"
     metric_directions: ClassVar[dict[str, str]] = {
@@ -81,15 +84,6 @@ class Task(EncoderTask):
     @classmethod
     def check_config(cls, cfg):
         super().check_config(cfg)
-        unused = {"head.class_weights": "none", "head.regression": False}
-        for key, value in unused.items():
-            found = cfg.head[key.partition(".")[2]]
-            if found != value:
-                raise UserError(f"{key}={found} must be {value} for task='tagging'")
-        if cfg.data.pair_column:
-            raise UserError(
-                f"data.pair_column={cfg.data.pair_column!r}: tagging reads one text"
-            )
         if cfg.head.crf and cfg.label_smoothing:
             raise UserError(
                 f"label_smoothing={cfg.label_smoothing} needs head.crf=False"

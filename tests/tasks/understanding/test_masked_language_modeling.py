@@ -227,6 +227,18 @@ class TestFillMask:
         ({"mlm.short_fraction": 0.1, **STREAMS}, "set one to 0 or False"),
         ({"keep.metric": "next_sentence_loss"}, "needs mlm.next_sentence=True"),
         ({"z_loss": 0.1}, "z_loss=0.1 must be 0.0"),
+        (
+            {"data.label_column": "kind", "head.pooling": "mean"},
+            "data.label_column=kind must be None; head.pooling=mean must be cls for "
+            "task='masked_language_modeling'",
+        ),
+        ({"data.pair_column": "b"}, "data.pair_column=b must be None"),
+        ({"data.tag_column": "b"}, "data.tag_column=b must be None"),
+        ({"data.target_column": "b"}, "data.target_column=b must be None"),
+        ({"data.reference_columns": ("b",)}, "data.reference_columns"),
+        ({"data.unseen_labels": "count"}, "data.unseen_labels=count must be error"),
+        ({"head.dropout": 0.1}, "head.dropout=0.1 must be None"),
+        ({"head.regression": True}, "head.regression=True must be False"),
     ],
 )
 def test_invalid_keys_are_refused(tmp_path, changes, message):

@@ -125,8 +125,8 @@ def test_a_line_without_markers_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head.regression": True}, "relations are classes"),
-        ({"data.pair_column": "b"}, "a relation is of one text"),
+        ({"head.regression": True}, "head.regression=True must be False"),
+        ({"data.pair_column": "b"}, "data.pair_column=b must be None"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(changes, message):

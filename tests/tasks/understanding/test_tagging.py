@@ -274,7 +274,7 @@ def test_transitions_into_an_entity_come_from_its_type_only():
     [
         ({"head.regression": True}, "head.regression=True must be False"),
         ({"head.class_weights": "balanced"}, "head.class_weights=balanced must be"),
-        ({"data.pair_column": "b"}, "tagging reads one text"),
+        ({"data.pair_column": "b"}, "data.pair_column=b must be None"),
         ({"head.crf": True, "label_smoothing": 0.1}, "needs head.crf=False"),
         ({"keep.metric": "intent_accuracy"}, "set data.label_column"),
         ({"data.tag_column": None}, "data.tag_column is not set"),
