@@ -87,11 +87,12 @@ def fallback_fonts() -> Iterator[None]:
 def write_sample_map(run: TrainedRun, split: str) -> Path | None:
     """Plots plots/attention-<split>-<step>.png, with the numbers in a JSON file.
 
-    Returns None where the run has no finite attention or no samples of the split.
+    Returns None where the run has no finite attention or no samples of the split, and
+    for language models, whose samples are not pairs.
     """
     name = run.name(split)
     samples = run.directory.path / "samples" / f"{name}.jsonl"
-    if not samples.exists():
+    if run.experiment.task.model_class == "LanguageModel" or not samples.exists():
         return None
     with samples.open(encoding="utf8") as file:
         sentences = [json.loads(line) for line in file]
