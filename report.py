@@ -15,6 +15,7 @@ from absl import flags
 
 from utils import cli
 from utils.errors import UserError
+from utils.paths import canonical_path
 
 RUNS = flags.DEFINE(
     cli.PlacesParser(),
@@ -84,7 +85,7 @@ def main() -> None:
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
     """Returns the names of folders, with as many parents as make them unique."""
-    parts = [folder.resolve().parts[1:] for folder in folders]
+    parts = [canonical_path(folder).parts[1:] for folder in folders]
     length = 1
     while len({part[-length:] for part in parts}) < len(set(parts)):
         length += 1

@@ -4,8 +4,8 @@ python sweep.py --config=configs/cldr.py:rnn --space=configs/sweeps/learning_rat
     --workdir=runs/sweep --workers=2
 
 The same command resumes an interrupted sweep. Started several times, on one machine or
-on several that share --workdir, it is one sweep; without shared files, --storage=URL
-names a database.
+on several that share --workdir, a folder on a disk or in a bucket, it is one sweep.
+--status --workdir=DIR prints its trials.
 """
 
 from absl import flags
@@ -18,7 +18,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
 SPACE = flags.DEFINE_string("space", None, "Search space: configs/sweeps/NAME.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the sweep, on a disk or in a bucket (gs://...)."
+)
 TRIALS = flags.DEFINE_integer("trials", None, "Number of trials; default: the space's.")
 WORKERS = flags.DEFINE_integer(
     "workers", 1, "Number of trials at once, on equal parts of the devices."
@@ -26,14 +28,17 @@ WORKERS = flags.DEFINE_integer(
 POPULATION = flags.DEFINE_integer(
     "population", 1, "Number of trials that a worker trains as one program."
 )
-STORAGE = flags.DEFINE_string(
-    "storage", None, "SQLAlchemy URL of a database; default: a file in --workdir."
-)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the trials; train nothing.")
+STATUS = flags.DEFINE_bool(
+    "status", False, "Print the trials of the sweep in --workdir, and what they cost."
+)
 
 
 def main() -> int:
     """Returns exit code 0 when all trials have ended, 75 after a signal."""
+    if STATUS.value:
+        launch.print_status(workdir())
+        return 0
     for name, flag in {"config": CONFIG, "space": SPACE}.items():
         if flag.value is None:
             cli.fail(f"flag --{name}=FILE is missing")
@@ -42,11 +47,14 @@ def main() -> int:
     if DRY_RUN.value:
         print(plan.table())
         return 0
+    return launch.run(plan, workdir(), WORKERS.value, POPULATION.value)
+
+
+def workdir() -> str:
+    """Returns the folder of the sweep, a flag that only --dry_run does not need."""
     if WORKDIR.value is None:
-        cli.fail("flag --workdir=DIR is missing: the directory of the sweep")
-    return launch.run(
-        plan, WORKDIR.value, WORKERS.value, STORAGE.value, POPULATION.value
-    )
+        cli.fail("flag --workdir=DIR is missing: the folder of the sweep")
+    return WORKDIR.value
 
 
 if __name__ == "__main__":

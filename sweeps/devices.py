@@ -30,10 +30,14 @@ class DeviceAllocation:
     Attributes:
       environment: variables to set.
       cores: CPU cores to run on; empty: all.
+      kind: "tpu", "gpu" or "cpu".
+      count: number of chips or GPUs, a fraction of one that is shared; 1 for CPUs.
     """
 
     environment: dict[str, str]
     cores: tuple[int, ...] = ()
+    kind: str = "cpu"
+    count: float = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,8 @@ def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
     """
     check_range("--workers", workers, 1, MOST_WORKERS)
     if workers == 1:
-        return [DeviceAllocation({})]  # all devices, as in train.py
+        count = len(machine.devices) or 1
+        return [DeviceAllocation({}, kind=machine.kind, count=count)]  # as in train.py
     if machine.kind == "tpu":
         return _allocate_tpu_chips(machine.devices, workers)
     if machine.kind == "gpu":
@@ -87,7 +92,9 @@ def _allocate_tpu_chips(chips: Sequence[str], workers: int) -> list[DeviceAlloca
                 "TPU_PROCESS_PORT": str(port),
                 "CLOUD_TPU_TASK_ID": "0",
                 "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            }
+            },
+            kind="tpu",
+            count=size,
         )
         for port, part in enumerate(_equal_parts(chips, workers, size), FIRST_TPU_PORT)
     ]
@@ -95,12 +102,16 @@ def _allocate_tpu_chips(chips: Sequence[str], workers: int) -> list[DeviceAlloca
 
 def _allocate_gpus(gpus: Sequence[str], workers: int) -> list[DeviceAllocation]:
     """Gives each worker whole GPUs, or a part of one's memory if there are too few."""
-    shared = {}
-    if workers > len(gpus):
-        fraction = GPU_MEMORY_FRACTION / math.ceil(workers / len(gpus))
+    shared, sharers = {}, math.ceil(workers / len(gpus))
+    if sharers > 1:
+        fraction = GPU_MEMORY_FRACTION / sharers
         shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{fraction:.3f}"}
     return [
-        DeviceAllocation({"CUDA_VISIBLE_DEVICES": ",".join(part), **shared})
+        DeviceAllocation(
+            {"CUDA_VISIBLE_DEVICES": ",".join(part), **shared},
+            kind="gpu",
+            count=len(part) / sharers,
+        )
         for part in _equal_parts(gpus, workers)
     ]
 

@@ -1,16 +1,30 @@
-"""Launch of a sweep from its command line: the plan, the study and the workers."""
+"""Launch of a sweep from its command line: the plan, the study and the workers.
+
+sweep.json      description: the resolved config and the search space
+study/<n>/      documents of the attempts at trial n (sweeps/trial_state.py)
+trials/<n>/     run directory of trial n
+logs/<n>.log    output of its processes
+trials.jsonl    results, one trial a line
+"""
 
 import dataclasses
+import json
 from typing import Any
 
 from sweeps.devices import allocate, this_machine
-from sweeps.objective import Objective
-from sweeps.search_space import Space, read_space
-from sweeps.sweep_dir import SweepDirectory
+from sweeps.objective import Metric, Objective
+from sweeps.search_space import Space, listed, read_space
+from sweeps.storage import Storage
 from sweeps.trial_configs import TrialConfigs, format_point
 from sweeps.trial_process import FINISHED, STOPPED
+from sweeps.trial_state import Trial
+from training.run_dir import describe_differences
 from training.signals import StopRequested, graceful_stop
+from utils import strict_json
 from utils.errors import UserError
+
+VERSION = 2  # of the layout; 1 kept the study in a journal or in a database
+DESCRIPTION = "sweep.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +63,10 @@ def make_plan(
     return SweepPlan(configs, search_space, search_space.num_trials(trials))
 
 
-def run(
-    plan: SweepPlan, workdir: str, workers: int, url: str | None, population: int = 1
-) -> int:
+def run(plan: SweepPlan, workdir: str, workers: int, population: int = 1) -> int:
     """Runs the trials of a sweep that are left; returns the exit code.
 
     Args:
-      url: URL of a database; None: a file in `workdir`.
       population: number of trials that a worker trains as one program.
     """
     if population < 1:
@@ -68,41 +79,125 @@ def run(
     if population > 1:
         validate.validate_population(cfg)
     with graceful_stop() as stopped:
-        directory = SweepDirectory(workdir)
-        directory.check()
+        storage = Storage(workdir, stopped)
+        check_folder(storage)
         allocations = allocate(this_machine(), workers)
         # These take seconds to import.
         from experiment.build import get_task_class
-        from sweeps.optuna_adapter import make_pruner
-        from sweeps.progress import ProgressTable, final_table
-        from sweeps.storage import RetryingStorage, open_storage, redact_url
+        from sweeps.adaptive import SuccessiveHalving
+        from sweeps.progress import ProgressTable, print_results
         from sweeps.study import Study
         from sweeps.worker import SweepWorker
 
         task = get_task_class(cfg.task)
-        metric = cfg.keep.metric or task.default_metric(cfg)
-        objective = Objective.from_space(plan.space, metric, task.directions(cfg))
-        directory.init(plan.to_dict())
+        default = cfg.keep.metric or task.default_metric(cfg)
+        objective = Objective.from_space(plan.space, default, task.directions(cfg))
+        pruning, halving = plan.space.pruning, None
+        if pruning is not None:
+            bounds = num_steps(cfg), first_validation(cfg)
+            sign = objective.pruning_metric.sign
+            halving = SuccessiveHalving.from_pruning(pruning, *bounds, sign)
         try:
-            study = Study(
-                lambda: open_storage(url, directory.journal),
-                workdir.rstrip("/") if url else "sweep",  # a database may hold several
-                plan.space,
-                plan.num_trials,
-                objective,
-                plan.to_dict(),
-                make_pruner(plan.space.pruning, num_steps(cfg), first_validation(cfg)),
-                RetryingStorage(redact_url(url or str(directory.journal)), stopped),
-            )
+            storage.check()
+            init_folder(storage, plan.to_dict(), objective.metric)
+            study = Study(storage, plan.space, plan.num_trials, objective, halving)
             at_once = len(allocations) * population
             table = ProgressTable(objective.metric, num_steps(cfg), at_once)
-            parts = study, plan.configs, directory, allocations, table, stopped
+            parts = study, plan.configs, allocations, table, stopped
             code = SweepWorker(*parts, population=population).run()
             if code == FINISHED:
-                print(final_table(study.trials(), objective.metric))
+                print_results(study.trials(), objective.metric)
             return code
         except StopRequested:  # while the storage was unreachable
             return STOPPED
+
+
+def print_status(workdir: str) -> None:
+    """Prints the trials of a sweep, from its folder alone.
+
+    A trial of another machine counts as running until another process takes it over.
+    """
+    from sweeps.progress import print_results
+
+    print_results(*read_results(Storage(workdir)))
+
+
+def read_results(storage: Storage) -> tuple[list[Trial], Metric]:
+    """Returns the trials of a sweep and its objective, from the folder alone."""
+    from sweeps.study import Study
+
+    metric = Metric(**read_description(storage)["metric"])
+    rows = (storage.read_bytes("trials.jsonl") or b"").decode().splitlines()
+    space = Space(listed([json.loads(row)["point"] or {} for row in rows]), retries=0)
+    study = Study(storage, space, len(rows), Objective(metric, space.value, metric))
+    return study.trials(), metric
+
+
+def check_folder(storage: Storage) -> None:
+    """Raises UserError if the folder holds something other than a sweep."""
+    path = storage.path
+    if (path / DESCRIPTION).exists() or not path.exists():
+        return
+    if not path.is_dir():
+        raise UserError(f"{path} is a file: choose another --workdir")
+    names = [p.name for p in path.iterdir() if not p.name.endswith(".draft")]
+    if names:
+        kind = "a run directory" if "config.json" in names else "not empty"
+        raise UserError(f"{path} is {kind} and not a sweep's: choose another --workdir")
+
+
+def init_folder(storage: Storage, description: dict, metric: Metric) -> None:
+    """Writes the description of a new sweep, or checks that of an old one."""
+    document = {**description, "metric": dataclasses.asdict(metric), "version": VERSION}
+    if not storage.create(DESCRIPTION, document):
+        check_description(read_description(storage), description, storage.path)
+
+
+def read_description(storage: Storage) -> dict:
+    """Returns the description of a sweep.
+
+    Raises:
+      UserError: there is none, or one of another version of the layout.
+    """
+    description = storage.read(DESCRIPTION)
+    if description is None:
+        raise UserError(
+            f"{storage.path} is not the folder of a sweep: no {DESCRIPTION}"
+        )
+    if description.get("version") != VERSION:
+        raise UserError(
+            f"{storage.path} holds a sweep of another version of this code: use the "
+            "version that made it, or choose another --workdir"
+        )
+    return description
+
+
+def check_description(stored: dict, current: dict, where: object) -> None:
+    """Raises UserError if a stored sweep has another config or search space."""
+    current = json.loads(strict_json.dumps(current))  # tuples are stored as lists
+    differences = describe_differences(stored["config"], current["config"])
+    if differences:
+        raise UserError(
+            f"{where} holds a sweep of another config: {'; '.join(differences)}. "
+            "Choose another --workdir, or give the same config to resume"
+        )
+    old, new = stored["space"], current["space"]
+    if old != new:
+        changes = [
+            f"{key} was {_shorten(old.get(key))}, is {_shorten(new.get(key))}"
+            for key in new
+            if old.get(key) != new.get(key)
+        ]
+        raise UserError(
+            f"the search space differs from that of the sweep in {where}: "
+            f"{'; '.join(changes)}. Choose another --workdir, or give the same space "
+            "to resume"
+        )
+
+
+def _shorten(value: object, max_length: int = 160) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def num_steps(cfg) -> int | None:

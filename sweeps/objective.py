@@ -1,9 +1,8 @@
-"""Objective of a sweep, read from the metrics.jsonl of each trial's run directory."""
+"""Objective of a sweep, read from the log (metrics.jsonl) of each trial."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from sweeps.search_space import Space
 from training.metric_writers import parse_metrics_line
@@ -32,17 +31,17 @@ class Metric:
         """Factor of a value after which larger is better."""
         return 1 if self.direction == "max" else -1
 
-    def values(self, path: Path) -> dict[int, float | None]:
-        """Returns step -> value of a metrics.jsonl; None for a non-finite value."""
+    def values(self, rows: Sequence[dict]) -> dict[int, float | None]:
+        """Returns step -> value of a log; None for a non-finite value."""
         return {
             row["step"]: row[self.name] if _is_finite(row[self.name]) else None
-            for row in read_metrics(path)
+            for row in rows
             if row["split"] == self.split and self.name in row
         }
 
-    def finite_values(self, path: Path) -> dict[int, float]:
-        """Returns step -> value of a metrics.jsonl, without non-finite values."""
-        return {k: v for k, v in self.values(path).items() if v is not None}
+    def finite_values(self, rows: Sequence[dict]) -> dict[int, float]:
+        """Returns step -> value of a log, without non-finite values."""
+        return {k: v for k, v in self.values(rows).items() if v is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +75,12 @@ class Objective:
         pruning_metric = _make_metric(pruning.metric, pruning.direction, directions)
         return cls(metric, space.value, pruning_metric)
 
-    def final_value(self, path: Path) -> tuple[int, float] | None:
-        """Returns the step and value that count for a run's metrics.jsonl.
+    def final_value(self, rows: Sequence[dict]) -> tuple[int, float] | None:
+        """Returns the step and value that count for a run's log.
 
         None if there is none, or if the last one counts and is not finite.
         """
-        values, sign = self.metric.values(path), self.metric.sign
+        values, sign = self.metric.values(rows), self.metric.sign
         if self.value == "last":
             step = max(values, default=None)
         else:  # the best, the first of equals
@@ -103,16 +102,13 @@ def _make_metric(
     return Metric(split or "validation", name, direction)
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """Returns the complete lines of a metrics.jsonl, which need not exist.
+def parse_metrics(content: bytes | None) -> list[dict]:
+    """Returns the complete lines of a metrics.jsonl; None: there is no file yet.
 
     Damaged lines are left out, as they are when a run resumes.
     """
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf8", errors="replace")
-    rows = map(parse_metrics_line, text.splitlines(keepends=True))
-    return [row for row in rows if row is not None]
+    lines = (content or b"").decode(errors="replace").splitlines(keepends=True)
+    return [row for row in map(parse_metrics_line, lines) if row is not None]
 
 
 def _is_finite(value: object) -> bool:

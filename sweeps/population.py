@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from experiment import train as single_run
 from experiment.setup import TrainingSetup
 from experiment.validate import validate_population
+from sweeps.storage import Storage
 from sweeps.trial_process import EXIT_CODE, STOPPED_MARK, write_exit_code
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
@@ -123,14 +124,14 @@ def train(
       Why each trial ended; everything is saved then.
     """
     varying_values(configs)
-    statuses = [read_exit(Path(workdir)) for workdir in workdirs]
+    statuses = [read_exit(workdir) for workdir in workdirs]
     left = [k for k, status in enumerate(statuses) if status is None]
 
     def on_exit(index, status):
         k = left[index]
         statuses[k] = status
         name = STOPPED_MARK if status is ExitStatus.STOPPED else EXIT_CODE
-        write_exit_code(Path(workdirs[k]), status, name)
+        write_exit_code(workdirs[k], status, name)
 
     def stop_requests_of_left():
         requests = set(stop_requests())
@@ -147,14 +148,15 @@ def train(
     return [ExitStatus.STOPPED if status is None else status for status in statuses]
 
 
-def read_exit(workdir: Path) -> ExitStatus | None:
+def read_exit(workdir: str | Path) -> ExitStatus | None:
     """Returns how a trial ended; None where it is not over, though it may have stopped.
 
     A trial that stopped is about to be resumed, so its mark is removed.
     """
-    (workdir / STOPPED_MARK).unlink(missing_ok=True)
-    file = workdir / EXIT_CODE
-    return ExitStatus(int(file.read_text())) if file.exists() else None
+    storage = Storage(workdir)
+    storage.delete(STOPPED_MARK)
+    code = storage.read_bytes(EXIT_CODE)
+    return None if code is None else ExitStatus(int(code))
 
 
 def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:

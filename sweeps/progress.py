@@ -5,7 +5,6 @@ import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -14,26 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import trial_state
-from sweeps.objective import Metric, read_metrics
+from sweeps.objective import Metric
 from sweeps.trial_configs import format_point, format_value
 from sweeps.trial_state import Trial
 
-
-@dataclasses.dataclass(frozen=True)
-class TrialProgress:
-    """Step that a trial has reached, and a summary of what it logged there."""
-
-    step: int
-    summary: str
-
-    @classmethod
-    def read(cls, path: Path) -> "TrialProgress | None":
-        """Reads the last line of a metrics.jsonl; None if there is none yet."""
-        if not (rows := read_metrics(path)):
-            return None
-        row = rows[-1]
-        loss = format_value(row.get("loss") or "not finite")
-        return cls(row["step"], f"{row['split']} loss {loss}")
+WIDTH = 160  # of tables that do not go to a terminal
 
 
 @dataclasses.dataclass
@@ -57,18 +41,16 @@ class ProgressTable:
             self.live = Live(console=Console(file=self.out), auto_refresh=False)
         self.last_line = ""
 
-    def show(
-        self, trials: Sequence[Trial], progress: Mapping[int, TrialProgress | None]
-    ) -> None:
+    def show(self, trials: Sequence[Trial], logs: Mapping[int, Sequence[dict]]) -> None:
         """Draws the table, or writes the summary line if it has changed.
 
         Args:
-          progress: trial number -> progress, for the trials of this process.
+          logs: trial number -> lines of the log, for the trials of this process.
         """
         # A point may set more steps than the config.
         fractions = [
-            min(1.0, trial.step / self.steps) if trial and self.steps else 0.0
-            for trial in progress.values()
+            min(1.0, rows[-1]["step"] / self.steps) if rows and self.steps else 0.0
+            for rows in logs.values()
         ]
         summary = summarize(trials, self.metric, self.workers, fractions)
         if self.live is None:
@@ -84,8 +66,12 @@ class ProgressTable:
         for trial in trials:
             if trial.state == trial_state.RUNNING:
                 cells = ["", "starting, or run by another process"]
-                if reached := progress.get(trial.number):
-                    cells = [f"{reached.step}{total}", reached.summary]
+                if rows := logs.get(trial.number):
+                    loss = format_value(rows[-1].get("loss") or "not finite")
+                    cells = [
+                        f"{rows[-1]['step']}{total}",
+                        f"{rows[-1]['split']} loss {loss}",
+                    ]
                 point = format_point(trial.point or {})
                 table.add_row(str(trial.number), point, *cells)
         self.live.start()
@@ -116,7 +102,7 @@ def summarize(
     ]
     parts += [f"{counts[s]} {s}" for s in trial_state.ENDED[1:] if counts[s]]
     if (best := best_trial(trials, metric)) is not None:
-        value = format_value(best.last.value)
+        value = format_value(best.value)
         parts.append(f"best {metric.spec} {value} (trial {best.number})")
     left = "time left unknown"
     if (seconds := seconds_left(trials, workers, fractions)) is not None:
@@ -128,16 +114,16 @@ def summarize(
 def best_trial(trials: Sequence[Trial], metric: Metric) -> Trial | None:
     """Returns the best of the trials that are done, the first of equals."""
     done = [trial for trial in trials if trial.state == trial_state.DONE]
-    return max(
-        done, key=lambda t: (metric.sign * t.last.value, -t.number), default=None
-    )
+    return max(done, key=lambda t: (metric.sign * t.value, -t.number), default=None)
 
 
 def seconds_left(
     trials: Sequence[Trial], workers: int, fractions: Sequence[float]
 ) -> float | None:
     """Estimates the time left from the mean duration of the trials that ended."""
-    ended = [trial.seconds for trial in trials if trial.state in trial_state.ENDED]
+    ended = [
+        trial.total("seconds") for trial in trials if trial.state in trial_state.ENDED
+    ]
     if not ended:
         return None
     states = [trial.state for trial in trials]
@@ -146,19 +132,44 @@ def seconds_left(
     return statistics.mean(ended) * missing / max(workers, running)
 
 
-def final_table(trials: Sequence[Trial], metric: Metric) -> str:
-    """Formats all trials, best first; failed ones are last, with their errors."""
-    ranks = {state: rank for rank, state in enumerate(trial_state.ENDED)}
-    rows = []
-    for trial in trials:
-        last = trial.last
-        value = last.value if last else None
-        cell = "" if value is None else format_value(value)
-        point = format_point(trial.point or {})
-        row = f"{trial.number:>5}  {trial.state:8}  {cell:>12}  {point}"
-        if trial.state == trial_state.FAILED:
-            row += f"\n{'':>5}  {last.error}"
-        score = 0 if value is None else -metric.sign * value
-        rows.append((ranks.get(trial.state, len(ranks)), score, trial.number, row))
-    head = f"{'trial':>5}  {'state':8}  {metric.spec:>12}  point"
-    return "\n".join([head, *(row for *_, row in sorted(rows))])
+def results_table(trials: Sequence[Trial], metric: Metric) -> Table:
+    """Returns a table of all trials, best first and failed ones last, with totals.
+
+    Chip-hours are the hours of a trial times its devices. Lost hours are those after
+    the newest checkpoint of attempts that were cut off.
+    """
+    table = Table(box=None, pad_edge=False, show_footer=True)
+    costs = [
+        [trial.total(key) / 3600 for trial in trials]
+        for key in ("chip_seconds", "lost_seconds")
+    ]
+    for name in ("trial", "state", metric.spec, "step", "attempts"):
+        table.add_column(name, "total" if name == "trial" else "", no_wrap=True)
+    for name, hours in zip(("chip-hours", "lost hours"), costs, strict=True):
+        table.add_column(name, f"{sum(hours):.2f}", justify="right", no_wrap=True)
+    table.add_column("point", overflow="fold")
+
+    def rank(row):
+        trial = row[0]
+        state = [*trial_state.ENDED, trial_state.RUNNING, trial_state.OPEN]
+        score = 0 if trial.value is None else -metric.sign * trial.value
+        return state.index(trial.state), score, trial.number
+
+    for trial, *hours in sorted(zip(trials, *costs, strict=True), key=rank):
+        step = trial.last and trial.last.newest.get("step")
+        table.add_row(
+            str(trial.number),
+            trial.state,
+            "" if trial.value is None else format_value(trial.value),
+            "" if step is None else str(step),
+            str(len(trial.attempts)),
+            *(f"{x:.2f}" for x in hours),
+            Text(trial.error or format_point(trial.point or {})),
+        )
+    return table
+
+
+def print_results(trials: Sequence[Trial], metric: Metric) -> None:
+    """Prints `results_table`, as wide as the terminal if there is one."""
+    width = None if sys.stdout.isatty() else WIDTH
+    Console(width=width).print(results_table(trials, metric))

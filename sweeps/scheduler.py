@@ -11,22 +11,23 @@ from collections.abc import Callable, Sequence
 
 from sweeps import trial_state
 from sweeps.search_space import Choice, Distribution, Integers, Point
-from sweeps.study import Claim, Study
-from sweeps.sweep_dir import SweepDirectory
+from sweeps.storage import Storage, run_name
+from sweeps.study import CPU, Claim, Study
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_state import Trial
+from training.checksums import CHECKSUMS
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 
 def claim_next(
-    study: Study, fits: Callable[[Trial], bool] | None = None
+    study: Study, fits: Callable[[Trial], bool] | None = None, devices: dict = CPU
 ) -> Claim | None:
     """Claims the first open trial that `fits` accepts; None if there is none."""
     for trial in study.trials():
         if trial.state != trial_state.OPEN or (fits and not fits(trial)):
             continue
-        if claim := study.claim(trial):  # None: another process was faster
+        if claim := study.claim(trial, devices):  # None: another process was faster
             return claim
     return None
 
@@ -42,11 +43,10 @@ class Scheduler:
 
     study: Study
     configs: TrialConfigs
-    directory: SweepDirectory
     stopped: threading.Event
     population: int
 
-    def next_trials(self) -> list[Claim]:
+    def next_trials(self, devices: dict) -> list[Claim]:
         """Claims the next trials of a worker; empty if there are none.
 
         A trial whose config is invalid, or whose directory has a run of another
@@ -54,7 +54,8 @@ class Scheduler:
         """
         claims: list[Claim] = []
         while len(claims) < self.population and not self.stopped.is_set():
-            claim = claim_next(self.study, self._fits(claims) if claims else None)
+            fits = self._fits(claims) if claims else None
+            claim = claim_next(self.study, fits, devices)
             if claim is None:
                 break
             try:
@@ -67,7 +68,7 @@ class Scheduler:
 
     def _check_config(self, claim: Claim) -> None:
         cfg = self.configs.config(claim.point)  # the model may lack a key of the space
-        run = RunDirectory(self.directory.run(claim.trial))
+        run = RunDirectory(self.study.storage.path / run_name(claim.trial))
         if run.exists:
             run.check_config(json.loads(cfg.to_json_best_effort()))
         if self.population > 1:
@@ -79,23 +80,28 @@ class Scheduler:
     def _fits(self, claims: Sequence[Claim]) -> Callable[[Trial], bool]:
         """Returns whether a trial can train together with the given claims."""
         wanted = common_part(claims[0].point)
-        steps = [self._steps(claim.trial) for claim in claims]
+        storage = self.study.storage
+        steps = [checkpoint_steps(storage, claim.trial) for claim in claims]
 
         def fits(trial):
             point = trial.point or self.study.space.point(trial.number)
             found = common_part(point)
             same = found is not None and found == wanted
-            return same and can_resume_together(*steps, self._steps(trial.number))
+            own = checkpoint_steps(storage, trial.number) if same else set()
+            return same and can_resume_together(*steps, own)
 
         return fits
 
-    def _steps(self, trial: int) -> set[str]:
-        """Returns the steps of a trial's checkpoints."""
-        folder = self.directory.run(trial) / "checkpoints"
-        return {path.name for path in folder.glob("*") if path.name.isdigit()}
+
+def checkpoint_steps(storage: Storage, trial: int) -> set[int]:
+    """Returns the steps of a trial's checkpoints that are complete."""
+    folder = f"{run_name(trial)}/checkpoints"
+    names = storage.list(folder)
+    steps = [name.split("/")[3] for name in names if name.endswith(f"/{CHECKSUMS}")]
+    return {int(step) for step in steps if step.isdigit()}
 
 
-def can_resume_together(*steps: set[str]) -> bool:
+def can_resume_together(*steps: set[int]) -> bool:
     """Whether trials with checkpoints of these steps may resume together.
 
     All have a step in common; or one was killed before its first checkpoint was

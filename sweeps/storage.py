@@ -1,143 +1,323 @@
-"""Storage of a study, and calls to it that are retried while it does not answer.
+"""Storage of a sweep: small files in one folder, on a disk or in a bucket.
 
-By default the storage is a journal file of Optuna, shared by all processes that see
-the sweep's directory; any SQLAlchemy URL serves machines that do not.
+The study consists of JSON documents that are written once. `Storage.create` writes a
+document only if its name is free: of several processes exactly one succeeds. Listings
+may be stale, since nothing but `create` decides. `Storage.write` overwrites a document,
+which its owner alone does. Every write is atomic: readers see all of it or nothing.
 """
 
 import contextlib
-import dataclasses
+import errno
+import inspect
+import json
+import logging
 import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
-import sqlalchemy.exc
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+import fsspec
+from etils import epath
+from fsspec.spec import AbstractFileSystem
 
 from training.signals import StopRequested
-from utils import locks
+from utils import strict_json
 from utils.errors import UserError
+from utils.paths import is_read_only, is_remote, resolve_path
 
-TRANSIENT_ERRORS = (
-    sqlalchemy.exc.DBAPIError,  # raised by database drivers
-    sqlalchemy.exc.TimeoutError,
-    optuna.exceptions.StorageInternalError,
-    optuna.exceptions.DuplicatedStudyError,  # another process created it just now
-    OSError,
-)
 TIMEOUT_SECONDS = 600.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+# Seconds between two looks at a file that grows, on a disk and in a bucket.
+DISK_POLL_SECONDS, BUCKET_POLL_SECONDS = 0.2, 10.0
+PERMANENT_CODES = (400, 401, 403, 404)  # of HTTP
+PERMANENT_ERRORS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 
-@dataclasses.dataclass
-class RetryingStorage:
-    """Calls functions of a storage again while they fail, with growing pauses.
+def run_name(trial: int) -> str:
+    """Returns the name of a trial's run directory in the sweep's folder."""
+    return f"trials/{trial:04}"
 
-    Attributes:
-      name: name of the storage in messages.
-      stopped: event that is set when a signal asks the sweep to stop.
-      timeout: seconds after which it gives up.
-    """
 
-    name: str
-    stopped: threading.Event = dataclasses.field(default_factory=threading.Event)
-    timeout: float = TIMEOUT_SECONDS
-    clock: Callable[[], float] = time.monotonic
+def log_name(trial: int) -> str:
+    """Returns the name of the file with the output of a trial's processes."""
+    return f"logs/{trial:04}.log"
 
-    def __call__(self, function: Callable, *arguments: Any, **options: Any) -> Any:
-        """Returns the result of `function` as soon as the storage answers.
+
+class DiskFiles:
+    """Files of a folder on a disk, which several machines may share."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def create(self, name: str, content: bytes) -> None:
+        """Writes a new file; raises FileExistsError if there is one."""
+        with self._draft(name, content) as draft:
+            try:
+                os.link(draft, self.root / name)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                with (self.root / name).open("xb") as file:
+                    file.write(content)
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._draft(name, content) as draft:
+            draft.replace(self.root / name)
+
+    @contextlib.contextmanager
+    def _draft(self, name: str, content: bytes):
+        path = self.root / f"{name}.{uuid.uuid4().hex}.draft"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.write_bytes(content)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        return (self.root / name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink()
+
+    def list(self, folder: str) -> list[str]:
+        paths = [
+            Path(parent, name)
+            for parent, _, names in os.walk(self.root / folder)
+            for name in names
+        ]
+        return [p.relative_to(self.root).as_posix() for p in paths]
+
+    def check(self) -> None:
+        """Does nothing: every disk has files that are created exclusively."""
+
+
+class BucketFiles:
+    """Objects of a bucket below a prefix, through fsspec."""
+
+    def __init__(self, path: epath.Path):
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
+        self.system, root = fsspec.url_to_fs(str(path))
+        self.root = root.rstrip("/")
+
+    def create(self, name: str, content: bytes) -> None:
+        """Writes a new object; raises FileExistsError if there is one."""
+        self._put(name, content, mode="create")
+
+    def write(self, name: str, content: bytes) -> None:
+        self._put(name, content)
+
+    def _put(self, name: str, content: bytes, **options) -> None:
+        try:
+            self.system.pipe_file(f"{self.root}/{name}", content, **options)
+        except FileNotFoundError as error:
+            bucket = self.root.partition("/")[0]
+            raise UserError(f"the bucket {bucket} does not exist: {error}") from error
+
+    def read(self, name: str) -> bytes:
+        return self.system.cat_file(f"{self.root}/{name}")
+
+    def size(self, name: str) -> int:
+        return self.system.size(f"{self.root}/{name}")
+
+    def delete(self, name: str) -> None:
+        self.system.rm_file(f"{self.root}/{name}")
+
+    def list(self, folder: str) -> list[str]:
+        start = len(self.root) + 1
+        return [path[start:] for path in self.system.find(f"{self.root}/{folder}")]
+
+    def check(self) -> None:
+        """Creates one object twice, of which the second attempt must be refused.
 
         Raises:
-          UserError: the storage did not answer in time.
+          UserError: the library does not write conditionally, or the server does not.
+        """
+        put = getattr(self.system, "_pipe_file", self.system.pipe_file)
+        is_default = getattr(put, "__func__", None) is AbstractFileSystem.pipe_file
+        if is_default or "mode" not in inspect.signature(put).parameters:
+            kind = type(self.system).__name__
+            raise UserError(
+                f"{self.root}: {kind} has no conditional writes (pipe_file with "
+                'mode="create"), which a sweep needs: update its package, or choose a '
+                "--workdir on a disk or in another bucket"
+            )
+        name = f"probe-{uuid.uuid4().hex}"
+        self.create(name, b"first")
+        try:
+            self.create(name, b"second")
+        except FileExistsError:
+            return
+        finally:
+            self.delete(name)
+        raise UserError(
+            f"{self.root}: the server ignores the condition of conditional writes, "
+            "which a sweep needs: choose a --workdir on a disk or in another bucket"
+        )
+
+
+class Storage:
+    """Files of a sweep by their names in its folder.
+
+    Calls that fail for a while are repeated with growing pauses.
+
+    Attributes:
+      path: the folder.
+      poll_seconds: time between two looks at a file that grows.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | epath.Path,
+        stopped: threading.Event | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        files: Any = None,
+    ):
+        """Opens a folder, which need not exist.
+
+        Args:
+          stopped: event that is set when a signal asks the sweep to stop.
+          timeout: seconds after which a call gives up.
+          files: what to use instead of DiskFiles or BucketFiles.
+
+        Raises:
+          UserError: the path cannot be reached.
+        """
+        self.path = resolve_path(path)
+        self.is_remote = is_remote(path)
+        self.files = files or (BucketFiles if self.is_remote else DiskFiles)(self.path)
+        self.poll_seconds = (
+            BUCKET_POLL_SECONDS if is_remote(path) else DISK_POLL_SECONDS
+        )
+        self.stopped = stopped or threading.Event()
+        self.timeout, self.clock = timeout, clock
+
+    def create(self, name: str, document: dict) -> bool:
+        """Writes a document if its name is free; returns whether it was.
+
+        The answer to a write may be lost after the write took effect. Then the random
+        token in the document tells whose it is.
+        """
+        token = uuid.uuid4().hex
+        content = _encode({**document, "token": token})
+
+        def attempt() -> bool:
+            try:
+                self.files.create(name, content)
+            except FileExistsError:
+                return json.loads(self.files.read(name))["token"] == token
+            return True
+
+        return self._retry(attempt)
+
+    def write(self, name: str, document: dict) -> None:
+        """Writes a document of which this process is the only writer."""
+        self.write_bytes(name, _encode(document))
+
+    def read(self, name: str) -> dict | None:
+        """Returns a document; None if there is none."""
+        content = self.read_bytes(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise UserError(f"{self.path / name} is damaged: {error}") from error
+
+    def list(self, folder: str) -> list[str]:
+        """Returns the names of all files below a folder, some perhaps missing."""
+        names = self._retry(self.files.list, folder)
+        return sorted(name for name in names if not name.endswith(".draft"))
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Returns the content of a file; None if there is none."""
+        return self._retry(_or_none, lambda: self.files.read(name))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file atomically, in place of an older one."""
+        self._retry(self.files.write, name, content)
+
+    def size(self, name: str) -> int | None:
+        """Returns the size of a file in bytes; None if there is none."""
+        return self._retry(_or_none, lambda: self.files.size(name))
+
+    def delete(self, name: str) -> None:
+        """Removes a file if there is one."""
+        self._retry(_or_none, lambda: self.files.delete(name))
+
+    def check(self) -> None:
+        """Raises UserError where documents cannot be created exclusively."""
+        self._retry(self.files.check)
+
+    def _retry(self, function: Callable, *arguments: Any) -> Any:
+        """Returns the result of `function` as soon as it does not fail.
+
+        Raises:
+          UserError: it failed until the timeout, or for a reason that stays.
           StopRequested: a signal came meanwhile.
         """
         begin, pause = self.clock(), FIRST_PAUSE_SECONDS
         while True:
             try:
-                return function(*arguments, **options)
-            except TRANSIENT_ERRORS as error:
+                return function(*arguments)
+            except Exception as error:  # each library of a bucket raises its own
+                if not self._is_transient(error):
+                    raise
                 waited, reason = self.clock() - begin, _first_line(error)
             if waited >= self.timeout:
                 raise UserError(
-                    f"storage {self.name} has not answered for {waited:.0f} seconds "
-                    f"({reason}); no trial is lost: the same command resumes the sweep"
+                    f"{self.path} has not answered for {waited:.0f} s ({reason}); "
+                    "no trial is lost: the same command resumes the sweep"
                 )
             if pause == FIRST_PAUSE_SECONDS:
-                message = f"storage {self.name} is unreachable, retrying: {reason}"
+                message = f"{self.path} is unreachable, retrying: {reason}"
                 print(message, file=sys.stderr)
             if self.stopped.wait(min(pause, self.timeout - waited)):
                 raise StopRequested
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
+    def _is_transient(self, error: Exception) -> bool:
+        """Returns whether a call may succeed later.
 
-def open_storage(url: str | None, journal: Path) -> BaseStorage:
-    """Opens the database of a URL, or a journal file.
+        Raises:
+          UserError: access to the bucket is refused.
+        """
+        name, code = type(error).__name__, str(getattr(error, "code", ""))
+        is_refused = "Forbidden" in str(error) or "Credentials" in name
+        if self.is_remote and (is_refused or code in map(str, PERMANENT_CODES)):
+            raise UserError(
+                f"{self.path} refuses access ({name}: {_first_line(error)}): are your "
+                "credentials right, and may they write there?"
+            ) from error
+        if isinstance(error, OSError):
+            return not (isinstance(error, PERMANENT_ERRORS) or is_read_only(error))
+        is_ours = isinstance(error, UserError)
+        return not is_ours and type(error).__module__ != "builtins"
 
-    Raises:
-      UserError: the URL is malformed, or its driver is not installed.
-    """
-    if url is None:
-        lock = JournalLock(journal)
-        return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
+
+def _or_none(function: Callable) -> Any:
     try:
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        raise UserError(f"--storage={redact_url(url)}: {_first_line(error)}") from error
+        return function()
+    except FileNotFoundError:
+        return None
 
 
-def redact_url(url: str) -> str:
-    """Returns a URL without its password, for messages."""
-    try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return url
-
-
-class JournalLock:
-    """Lock of a journal that the kernel releases when its holder dies.
-
-    Optuna's own lock is a file that a killed process leaves behind; it is used only
-    where the file system has no locks. The holder also removes the incomplete line of
-    a killed process, since Optuna could not read what follows it.
-    """
-
-    def __init__(self, journal: Path):
-        self.journal = journal
-        self.path = journal.with_suffix(".lock")
-        self.file = None
-        self.fallback = JournalFileSymlinkLock(str(journal))
-
-    def acquire(self) -> bool:
-        self.file = self.path.open("a")
-        if not locks.acquire(self.file, wait=True):
-            self.file.close()
-            self.file = None
-            return self.fallback.acquire()
-        with contextlib.suppress(FileNotFoundError):
-            drop_incomplete_line(self.journal)
-        return True
-
-    def release(self) -> None:
-        if self.file is None:
-            self.fallback.release()
-        else:
-            self.file.close()
-
-
-def drop_incomplete_line(path: Path) -> None:
-    """Truncates a file after the last end of a line."""
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        if file.read(1) not in (b"", b"\n"):
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+def _encode(document: dict) -> bytes:
+    return (strict_json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return str(cause).strip().partition("\n")[0] or type(cause).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__

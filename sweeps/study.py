@@ -1,38 +1,41 @@
-"""Study of a sweep in Optuna: attempts at trials, their reports and their results.
+"""Study of a sweep: claims of trials, their leases and their ends.
 
-Each attempt at a trial (trial_state.py) is one trial of Optuna. Points that are known
-in advance are stored as its parameters; those of TPE are sampled by Optuna. The result
-of an attempt is its user attribute "result"; Optuna's state is derived from that.
+Processes share it through the documents of sweeps/trial_state.py and nothing else:
+
+- A trial is claimed by creating the start of its next attempt.
+- The attempt ends by creating its end. The process that claimed it does so, or one
+  that takes the trial over, before it claims the next attempt.
+- The owner of an attempt renews its lease by overwriting its live document, after it
+  has seen that the attempt has no end.
 """
 
 import dataclasses
 import datetime
-import uuid
-from collections.abc import Callable
-
-import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from sweeps import trial_state
+from sweeps.adaptive import SuccessiveHalving, sample_point, summarize_trials
 from sweeps.objective import Objective
-from sweeps.optuna_adapter import (
-    attempt_key,
-    live_trial,
-    make_sampler,
-    suggest,
-    to_optuna_params,
-)
 from sweeps.search_space import Distribution, Point, Space
-from sweeps.storage import RetryingStorage
-from sweeps.sweep_dir import check_description
-from sweeps.trial_state import Heartbeat, LivenessMonitor, Trial, TrialAttempt
+from sweeps.storage import Storage
+from sweeps.trial_state import (
+    END,
+    LEASE_SECONDS,
+    LIVE,
+    NAME,
+    START,
+    Attempt,
+    LivenessMonitor,
+    Trial,
+    document_name,
+    make_trial,
+    seconds_since_boot,
+)
 
-DIRECTIONS = {"min": "minimize", "max": "maximize"}
-OPTUNA_STATES = {
-    trial_state.DONE: TrialState.COMPLETE,
-    trial_state.PRUNED: TrialState.PRUNED,
-    trial_state.DIVERGED: TrialState.PRUNED,  # so that TPE avoids such points
-}
+NUM_READERS = 16  # documents that are read at once
+CPU = {"kind": "cpu", "count": 1}
 
 
 class LeaseLost(Exception):
@@ -44,204 +47,222 @@ class Claim:
     """Attempt of this process at a trial.
 
     Attributes:
-      trial: number of the trial.
-      optuna_trial: the attempt in the storage.
-      last_reported_step: newest step that was reported.
-      resumed_step: newest step that earlier attempts reported, at which the trial has
-        been compared with others already.
+      chips: number of devices that the trial uses, a fraction of those it shares.
+      values: values of the pruning metric by step.
+      compared_step: step up to which the trial has been compared with others.
+      renewed: when the lease was renewed, by `seconds_since_boot`.
+      begin: when the attempt started, by the same clock.
+      checkpoint: step and seconds of the newest checkpoint.
     """
 
     trial: int
+    index: int
     point: Point
-    optuna_trial: optuna.Trial
-    last_reported_step: int = -1
-    resumed_step: int = -1
+    chips: float = 1.0
+    values: dict[int, float] = dataclasses.field(default_factory=dict)
+    compared_step: int = -1
+    compared_with: dict | None = None
+    begin: float = dataclasses.field(default_factory=seconds_since_boot)
+    checkpoint: tuple[int, float] = (0, 0.0)
+    step: int | None = None
+    renewal: int = 0
+
+    def __post_init__(self):
+        self.renewed = self.begin
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the lease has ended, so that another process may resume the trial."""
+        return seconds_since_boot() - self.renewed > LEASE_SECONDS
+
+    def record_checkpoint(self, step: int) -> None:
+        """Notes the newest checkpoint, if it is a new one of this attempt."""
+        if step > self.checkpoint[0]:
+            self.checkpoint = step, round(seconds_since_boot() - self.begin, 3)
+
+    def progress(self) -> dict:
+        """Returns how far the attempt is, and what it has cost."""
+        seconds = seconds_since_boot() - self.begin
+        return {
+            "step": self.step,
+            "seconds": round(seconds, 3),
+            "chip_seconds": round(seconds * self.chips, 3),
+            "lost_seconds": round(seconds - self.checkpoint[1], 3),
+            "checkpoint": {"step": self.checkpoint[0], "seconds": self.checkpoint[1]},
+            "values": self.values,
+        }
 
 
+@dataclasses.dataclass
 class Study:
-    """Trials of a sweep, shared by all of its processes through the storage."""
+    """Trials of a sweep.
 
-    def __init__(
-        self,
-        open_storage: Callable[[], optuna.storages.BaseStorage],
-        name: str,
-        space: Space,
-        num_trials: int,
-        objective: Objective,
-        description: dict,
-        pruner: optuna.pruners.BasePruner,
-        retrying: RetryingStorage,
-        monitor: LivenessMonitor | None = None,
-    ):
-        """Opens the study, or creates it.
+    Attributes:
+      halving: rule that prunes trials; None: no trial is pruned.
+      documents: starts and ends of attempts by name, which never change.
+      lives: newest live documents by name.
+    """
 
-        Args:
-          description: config and space as JSON; they must not change.
-        """
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.space, self.num_trials, self.objective = space, num_trials, objective
-        self.retrying, self.monitor = retrying, monitor or LivenessMonitor()
-        self.study = retrying(
-            lambda: optuna.create_study(
-                storage=open_storage(),
-                study_name=name,
-                direction=DIRECTIONS[objective.metric.direction],
-                pruner=pruner,
-                load_if_exists=True,
-            )
-        )
-        self._check_description(name, description)
-        self.retrying(self._repair)
+    storage: Storage
+    space: Space
+    num_trials: int
+    objective: Objective
+    halving: SuccessiveHalving | None = None
+    monitor: LivenessMonitor = dataclasses.field(default_factory=LivenessMonitor)
 
-    def _check_description(self, name: str, description: dict) -> None:
-        """Raises UserError if the study is of another config or space."""
-        if "sweep" not in self.retrying(lambda: self.study.user_attrs):
-            self.retrying(self.study.set_user_attr, "sweep", description)
-        # Another process may have written its own meanwhile.
-        stored = self.retrying(lambda: self.study.user_attrs["sweep"])
-        check_description(stored, description, f"the study {name}")
-
-    def _repair(self) -> None:
-        """Completes what processes were doing when they were killed."""
-        for trial in self._optuna_trials():
-            if trial.state == TrialState.RUNNING and "result" in trial.user_attrs:
-                self._tell(trial.number, trial.user_attrs["result"])
-
-    def _optuna_trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+    def __post_init__(self):
+        self.documents: dict[str, dict] = {}
+        self.lives: dict[str, dict] = {}
 
     def trials(self) -> list[Trial]:
-        """Returns all trials in their current states."""
-        found = self.retrying(self._optuna_trials)
-        attempts = [to_attempt(trial) for trial in found if "trial" in trial.user_attrs]
-        return trial_state.group_by_trial(
-            attempts,
-            self.num_trials,
-            self.space.retries,
-            lambda a: self.monitor.is_alive(a.storage_number, a.heartbeat),
+        """Reads what is new; returns all trials in their current states."""
+        starts, ends = self._find_attempts()
+        starts = {trial: k for trial, k in starts.items() if trial < self.num_trials}
+        needed = [
+            document_name(trial, index, kind)
+            for trial, newest in starts.items()
+            for index in range(newest + 1)
+            for kind in (START, END)
+            if kind == START or index < newest or (trial, index) in ends
+        ]
+        self._read(self.documents, [n for n in needed if n not in self.documents])
+        running = [
+            (trial, newest)
+            for trial, newest in starts.items()
+            if document_name(trial, newest, END) not in self.documents
+        ]
+        self._read(self.lives, [document_name(*key, LIVE) for key in running])
+        return [
+            self._trial(number, starts.get(number, -1) + 1)
+            for number in range(self.num_trials)
+        ]
+
+    def _find_attempts(self) -> tuple[dict[int, int], set[tuple[int, int]]]:
+        """Returns the newest attempt of each trial, and the attempts with an end.
+
+        What this process has read before is there, even if a listing misses it.
+        """
+        starts: dict[int, int] = {}
+        ends = set()
+        for name in {*self.storage.list("study"), *self.documents}:
+            if match := NAME.fullmatch(name):
+                trial, index, kind = int(match[1]), int(match[2]), match[3]
+                starts[trial] = max(starts.get(trial, 0), index)
+                if kind == END:
+                    ends.add((trial, index))
+        return starts, ends
+
+    def _read(self, documents: dict[str, dict], names: Sequence[str]) -> None:
+        if not names:
+            return
+        with ThreadPoolExecutor(min(NUM_READERS, len(names))) as pool:
+            found = zip(names, pool.map(self.storage.read, names), strict=True)
+            documents.update({name: x for name, x in found if x is not None})
+
+    def _trial(self, number: int, num_attempts: int) -> Trial:
+        attempts = tuple(
+            Attempt(
+                number,
+                index,
+                self.documents[document_name(number, index, START)],
+                self.lives.get(document_name(number, index, LIVE)),
+                self.documents.get(document_name(number, index, END)),
+            )
+            for index in range(num_attempts)
         )
+        return make_trial(number, attempts, self.space.retries, self.monitor.is_alive)
 
-    def claim(self, trial: Trial) -> Claim | None:
-        """Adds the next attempt at a trial; None if another process was faster."""
-        token = uuid.uuid4().hex
-        index = trial.last.index + 1 if trial.last else 0
-        self.retrying(self.study.add_trial, self._new_attempt(trial, index, token))
-        found = self.retrying(self._optuna_trials)
-        own = next(t for t in found if t.user_attrs.get("token") == token)
-        first = next(t for t in found if attempt_key(t) == (trial.number, index))
-        if first.number != own.number:
-            self.retrying(self._close, own, {"outcome": trial_state.LOST})
-            return None
-        earlier = {attempt.storage_number for attempt in trial.attempts}
-        for attempt in trial.attempts:
-            if attempt.outcome is None:  # its process died
-                dead = next(t for t in found if t.number == attempt.storage_number)
-                self.retrying(self._close, dead, {"outcome": trial_state.INTERRUPTED})
-        claim = self.retrying(self._start, trial, own)
-        steps = [t.last_step for t in found if t.number in earlier]
-        claim.resumed_step = max((s for s in steps if s is not None), default=-1)
-        return claim
+    def claim(self, trial: Trial, devices: dict = CPU) -> Claim | None:
+        """Starts the next attempt at an open trial; None if another process did.
 
-    def _new_attempt(self, trial: Trial, index: int, token: str) -> FrozenTrial:
-        """Returns an attempt to add, with its point if that is known."""
-        point = trial.point or self.space.point(trial.number)
-        known = {k: v for k, v in point.items() if not isinstance(v, Distribution)}
-        params, distributions = to_optuna_params(known, self.space.points.domains())
-        attributes = {
+        Args:
+          devices: "kind" and "count" of the devices that the trial is to use.
+        """
+        last = trial.last
+        if last and last.end is None:  # its process has died
+            end = {**(last.live or {}), "outcome": trial_state.INTERRUPTED}
+            self._create(document_name(trial.number, last.index, END), end)
+            trial = self._trial(trial.number, last.index + 1)
+            if trial.state != trial_state.OPEN:  # it had only seemed so
+                return None
+        index = last.index + 1 if last else 0
+        start = {
             "trial": trial.number,
             "attempt": index,
-            "token": token,
-            "heartbeat": dataclasses.asdict(Heartbeat.current()),
+            **self._point(trial),
+            "devices": devices,
+            **trial_state.this_process(),
+            "started": datetime.datetime.now().astimezone().isoformat("T", "seconds"),
         }
-        if len(known) == len(point):
-            attributes["point"] = point
-        return create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=distributions,
-            user_attrs=attributes,
-        )
+        claim = Claim(trial.number, index, start["point"], devices["count"])
+        claim.compared_step = max(trial.values, default=-1)
+        is_mine = self._create(document_name(trial.number, index, START), start)
+        return claim if is_mine else None
 
-    def _start(self, trial: Trial, own: FrozenTrial) -> Claim:
-        """Samples the values that the point leaves open."""
-        self.study.sampler = make_sampler(self.space, trial.number)
-        optuna_trial = live_trial(self.study, own)
-        point = own.user_attrs.get("point")
-        if point is None:
-            point = {
-                key: suggest(optuna_trial, key, value)
-                for key, value in self.space.point(trial.number).items()
-            }
-            optuna_trial.set_user_attr("point", point)
-        return Claim(trial.number, point, optuna_trial)
+    def _point(self, trial: Trial) -> dict:
+        """Returns the point of a trial, and the results from which it was sampled."""
+        if trial.point is not None:
+            return {"point": trial.point}
+        point = self.space.point(trial.number)
+        if not any(isinstance(value, Distribution) for value in point.values()):
+            return {"point": point}
+        trials = self.trials()
+        seen = summarize_trials(trials)
+        points = {other.number: other.point for other in trials}
+        point = sample_point(self.space, self.objective, trial.number, seen, points)
+        return {"point": point, "sampled_from": seen}
 
-    def send_heartbeat(self, claim: Claim) -> None:
-        """Records that this process is alive.
+    def _create(self, name: str, document: dict) -> bool:
+        """Creates a document, or reads that of another process; returns whose it is."""
+        is_mine = self.storage.create(name, document)
+        self.documents[name] = document if is_mine else self.storage.read(name)
+        return is_mine
+
+    def renew(self, claim: Claim) -> None:
+        """Renews the lease of a trial and records how far it is.
 
         Raises:
-          LeaseLost: another process has resumed the trial.
+          LeaseLost: another process has ended the attempt.
         """
-        heartbeat = dataclasses.asdict(Heartbeat.current())
-        self._write(claim.optuna_trial.set_user_attr, "heartbeat", heartbeat)
+        now = seconds_since_boot()
+        if self.storage.read(document_name(claim.trial, claim.index, END)) is not None:
+            raise LeaseLost
+        claim.renewal += 1
+        clock = {"renewal": claim.renewal, "time": round(time.time(), 3)}
+        name = document_name(claim.trial, claim.index, LIVE)
+        self.storage.write(name, {**clock, **claim.progress()})
+        claim.renewed = now
 
-    def report(self, claim: Claim, values: dict[int, float]) -> bool:
-        """Reports new values (step -> pruning metric); returns whether to prune."""
-        new = {step: v for step, v in values.items() if step > claim.last_reported_step}
-        if not new or self.space.pruning is None:
+    def should_prune(self, claim: Claim, values: dict[int, float]) -> bool:
+        """Compares a trial with the others at the rungs that it has newly reached.
+
+        Args:
+          values: values of the pruning metric by step.
+        """
+        before = claim.compared_step
+        claim.values = values
+        claim.compared_step = max(values, default=before)
+        if self.halving is None or claim.compared_step <= before:
             return False
-        sign = self.objective.pruning_metric.sign * self.objective.metric.sign
-        for step, value in sorted(new.items()):
-            self._write(claim.optuna_trial.report, sign * value, step)
-            claim.last_reported_step = step
-            # After each step, since a rung stores the value of the latest one.
-            prune = self.retrying(claim.optuna_trial.should_prune)
-            if prune and step >= claim.resumed_step:
-                return True
-        return False
+        rungs = self.halving.rungs(claim.trial, values)
+        if any(step > before for step, _ in rungs):
+            arguments = claim.trial, values, self.trials(), before
+            claim.compared_with = self.halving.compare(*arguments)
+        return claim.compared_with is not None
 
-    def finish(self, claim: Claim, outcome: str, **result) -> None:
+    def finish(self, claim: Claim, outcome: str, *, is_saved=False, **result) -> None:
         """Records the outcome of an attempt.
 
+        Args:
+          is_saved: whether the trial can be resumed without a loss.
+
         Raises:
-          LeaseLost: another process has resumed the trial.
+          LeaseLost: another process has ended the attempt.
         """
-        trial = claim.optuna_trial
-        # Optuna's times have no zone; with one, daylight saving does not matter.
-        started = trial.datetime_start.astimezone()
-        seconds = (datetime.datetime.now().astimezone() - started).total_seconds()
-        result = {"outcome": outcome, "seconds": seconds, **result}
-        self._write(trial.set_user_attr, "result", result)
-        self.retrying(self._tell, trial.number, result)
-
-    def _write(self, function: Callable, *arguments) -> None:
-        try:
-            self.retrying(function, *arguments)
-        except optuna.exceptions.UpdateFinishedTrialError as error:
-            raise LeaseLost from error
-
-    def _close(self, trial: FrozenTrial, result: dict) -> None:
-        """Ends an attempt whose process died, or which another one preceded."""
-        try:
-            live_trial(self.study, trial).set_user_attr("result", result)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return
-        self._tell(trial.number, result)
-
-    def _tell(self, number: int, result: dict) -> None:
-        state = OPTUNA_STATES.get(result["outcome"], TrialState.FAIL)
-        values = result["value"] if state == TrialState.COMPLETE else None
-        self.study.tell(number, values, state=state, skip_if_finished=True)
-
-
-def to_attempt(trial: FrozenTrial) -> TrialAttempt:
-    """Converts a trial of Optuna to an attempt."""
-    attributes = trial.user_attrs
-    heartbeat = attributes.get("heartbeat")
-    return TrialAttempt(
-        trial.number,
-        attributes["trial"],
-        attributes["attempt"],
-        heartbeat=Heartbeat(**heartbeat) if heartbeat else None,
-        point=attributes.get("point"),
-        **attributes.get("result", {}),
-    )
+        end = {"outcome": outcome, **claim.progress(), **result}
+        if is_saved or outcome in (trial_state.DONE, trial_state.PRUNED):
+            end["lost_seconds"] = 0.0
+        if outcome == trial_state.PRUNED:
+            end["compared_with"] = claim.compared_with
+        if not self._create(document_name(claim.trial, claim.index, END), end):
+            raise LeaseLost

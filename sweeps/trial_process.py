@@ -2,20 +2,24 @@
 
 `start_trials` starts it from the sweep's own process. Run as a program, this module is
 the process. The first line of its standard input is a JSON object that describes the
-trials; each other line is the index of a trial that is to save and end. The end of the
-input means that the sweep's process has died; then the trials end at once, since
-another process may resume them and two must not write to one run directory. A trial
-that is over writes its exit code to a file of its run directory, so that it is not
-started again if nobody saw its end.
+trials. Each other line is the index of a trial that is to save and end, or "renewed"
+and the time when the sweep's process renewed its lease. At the end of the input, which
+means that the sweep's process has died, and at the end of the lease the process kills
+itself, since another process may resume the trials and two must not write to one run
+directory. A trial that is over writes its exit code to a file of its run directory, so
+that it is not started again if nobody saw its end.
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,8 +28,9 @@ from pathlib import Path
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
 from sweeps.search_space import Point
-from sweeps.sweep_dir import SweepDirectory
+from sweeps.storage import Storage, log_name, run_name
 from sweeps.trial_configs import TrialConfigs
+from sweeps.trial_state import LEASE_SECONDS, seconds_since_boot
 from utils import cli
 
 ROOT = Path(__file__).parents[1]
@@ -49,43 +54,58 @@ class TrialProcess:
     """Trial in a process, which may train others at once.
 
     Attributes:
-      workdir: the run directory.
-      log: file that has the output of the process.
+      run: name of the run directory in the sweep's folder.
+      log: output of the process.
       process: None where all trials were over already.
       group: the trials of the process by their index, this one included.
       stopping: whether it was asked to stop.
     """
 
-    workdir: Path
-    log: Path
+    storage: Storage
+    run: str
+    log: "TrialLog"
     process: subprocess.Popen | None
     group: "list[TrialProcess]"
     stopping: bool = False
+    look_time: float = -trial_state.EXPIRY_SECONDS
+    exit_code: int | None = None
 
     @property
-    def metrics(self) -> Path:
-        """Path of the trial's metrics.jsonl."""
-        return self.workdir / "metrics.jsonl"
+    def is_alive(self) -> bool:
+        """Whether the process of the trial runs, with this trial or others."""
+        return self.process is not None and self.process.poll() is None
 
     def code(self) -> int | None:
         """Returns the exit code of the trial; None while it runs."""
+        if self.exit_code is None:
+            self.exit_code = self._find_code()
+        return self.exit_code
+
+    def _find_code(self) -> int | None:
         # Before the files, which are complete once the process has ended.
-        process_code = self.process and self.process.poll()
-        if self.process and process_code is None and len(self.group) == 1:
-            return None  # though its file may be written already
-        if (self.workdir / EXIT_CODE).exists():
-            return int((self.workdir / EXIT_CODE).read_text())
-        if (self.workdir / STOPPED_MARK).exists():
+        if self.is_alive:
+            is_late = time.monotonic() - self.look_time > self.storage.poll_seconds
+            if len(self.group) == 1 or not is_late:  # though it may be written already
+                return None
+            self.look_time = time.monotonic()
+        if (code := self.storage.read_bytes(f"{self.run}/{EXIT_CODE}")) is not None:
+            return int(code)
+        if self.storage.read_bytes(f"{self.run}/{STOPPED_MARK}") is not None:
             return STOPPED
-        return process_code
+        return self.process and self.process.returncode
+
+    def renew(self, seconds: float) -> None:
+        """Tells the process when its lease was renewed, in seconds since boot."""
+        if self.process is not None:
+            _write_line(self.process, f"renewed {seconds}")
 
     def stop(self) -> None:
         """Asks the trial to save and end, while the others continue."""
-        if self.stopping or self.code() is not None:
+        if self.stopping or not self.is_alive:
             return
         self.stopping = True
         _write_line(self.process, self.group.index(self))
-        if all(trial.stopping or trial.code() is not None for trial in self.group):
+        if all(t.stopping or t.exit_code is not None for t in self.group):
             self.process.send_signal(signal.SIGTERM)  # interrupts compilation, too
 
     def kill(self) -> None:
@@ -95,7 +115,7 @@ class TrialProcess:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        self.close()
+            self.process.stdin.close()
 
     def close(self) -> None:
         """Waits for the end of a trial that is ending."""
@@ -107,12 +127,48 @@ class TrialProcess:
                 self.process.stdin.close()
 
 
+class TrialLog:
+    """File with the output of a trial's processes, one after the other.
+
+    An object of a bucket cannot grow: there the output goes to a local file, which is
+    uploaded whole.
+    """
+
+    def __init__(self, storage: Storage, trial: int):
+        self.storage, self.name = storage, log_name(trial)
+        self.path = Path(storage.path, self.name) if not storage.is_remote else None
+        if self.path is None:
+            self.path = Path(_log_folder().name, f"{trial:04}.log")
+            self.path.write_bytes(storage.read_bytes(self.name) or b"")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.uploaded_size = self.path.stat().st_size if self.path.exists() else 0
+
+    def upload(self) -> None:
+        """Copies new output to the bucket, if the sweep is in one."""
+        if self.storage.is_remote and self.path.stat().st_size != self.uploaded_size:
+            content = self.path.read_bytes()
+            self.storage.write_bytes(self.name, content)
+            self.uploaded_size = len(content)
+
+    def last_line(self) -> str:
+        """Returns the last line that is not empty."""
+        lines = self.path.read_text(encoding="utf8", errors="replace").splitlines()
+        whole = (line.strip() for line in reversed(lines) if line.strip())
+        return next(whole, "no output")
+
+
+@functools.cache
+def _log_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="sweep-logs-")
+
+
 def start_trials(
     configs: TrialConfigs,
     points: Mapping[int, Point],
-    directory: SweepDirectory,
+    storage: Storage,
     devices: DeviceAllocation,
     *,
+    renewed: float,
     vmapped: bool = False,
     command: Sequence[str] = COMMAND,
 ) -> list[TrialProcess]:
@@ -122,21 +178,23 @@ def start_trials(
 
     Args:
       points: trial number -> point.
+      renewed: when the leases began, in seconds since boot.
       vmapped: whether they train as one program, or there is just one, as in train.py.
       command: program that reads the description from its standard input.
     """
-    workdirs = [directory.run(trial) for trial in points]
-    log, *other_logs = [directory.log(trial) for trial in points]
+    runs = list(map(run_name, points))
+    log, *other_logs = [TrialLog(storage, trial) for trial in points]
     process = None
-    if not all((workdir / EXIT_CODE).exists() for workdir in workdirs):
-        for workdir in workdirs:
-            (workdir / STOPPED_MARK).unlink(missing_ok=True)
+    if any(storage.read_bytes(f"{run}/{EXIT_CODE}") is None for run in runs):
+        for run in runs:
+            storage.delete(f"{run}/{STOPPED_MARK}")
         for other in other_logs:
-            with other.open("a", encoding="utf8") as file:
+            with other.path.open("a", encoding="utf8") as file:
                 print(f"trains together with others: see {log.name}", file=file)
+            other.upload()
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, paths))
-        with log.open("ab") as output:
+        with log.path.open("ab") as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # open as long as this process lives
@@ -147,13 +205,14 @@ def start_trials(
         document = {
             "configs": dataclasses.asdict(configs),
             "points": list(points.values()),
-            "workdirs": list(map(str, workdirs)),
+            "workdirs": [str(storage.path / run) for run in runs],
             "cores": devices.cores,
             "vmapped": vmapped,
+            "renewed": renewed,
         }
         _write_line(process, json.dumps(document))
     group: list[TrialProcess] = []
-    group += [TrialProcess(workdir, log, process, group) for workdir in workdirs]
+    group += [TrialProcess(storage, run, log, process, group) for run in runs]
     return group
 
 
@@ -171,11 +230,10 @@ def outcome_from_exit_code(code: int, stop_requested: bool) -> str:
     return OUTCOMES.get(code, trial_state.FAILED)
 
 
-def last_log_line(log: Path, code: int, max_length: int = 300) -> str:
+def describe_failure(log: TrialLog, code: int, max_length: int = 300) -> str:
     """Returns why a process failed: its exit code and the last line of its log."""
-    lines = log.read_text(encoding="utf8", errors="replace").splitlines()
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-    return f"exit code {code}: {last.removeprefix('error: ')[:max_length]}"
+    last = log.last_line().removeprefix("error: ")
+    return f"exit code {code}: {last[:max_length]}"
 
 
 # In the process of the trials.
@@ -190,12 +248,13 @@ def main() -> int:
         sys.exit("the sweep's process ended")
     spec = json.loads(line)
     stop_requests: set[int] = set()
-    threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
+    arguments = stop_requests, spec["renewed"]
+    threading.Thread(target=listen, args=arguments, daemon=True).start()
     if spec["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec["cores"])  # before a library counts them
     trial_configs = TrialConfigs(**spec["configs"])
     configs = [trial_configs.config(point) for point in spec["points"]]
-    workdirs = list(map(Path, spec["workdirs"]))
+    workdirs = spec["workdirs"]
     if spec["vmapped"]:
         from sweeps import population
 
@@ -209,11 +268,9 @@ def main() -> int:
     return code
 
 
-def write_exit_code(workdir: Path, code: int, name: str = EXIT_CODE) -> None:
+def write_exit_code(workdir: str | Path, code: int, name: str = EXIT_CODE) -> None:
     """Marks a run as over; the file is complete or, on a full disk, absent."""
-    draft = workdir / f"{name}.draft"
-    draft.write_text(f"{int(code)}\n", encoding="utf8")
-    draft.replace(workdir / name)
+    Storage(workdir).write_bytes(name, b"%d\n" % int(code))
 
 
 def read_line() -> bytes:
@@ -230,10 +287,18 @@ def read_line() -> bytes:
     return line
 
 
-def listen(stop_requests: set[int]) -> None:
-    """Collects requests to stop; kills this process at the end of its input."""
-    while line := read_line():
-        stop_requests.add(int(line))
+def listen(stop_requests: set[int], renewed: float) -> None:
+    """Collects requests to stop; kills this process with its input or its lease."""
+    while seconds_since_boot() - renewed < LEASE_SECONDS:
+        if not select.select([0], [], [], 1.0)[0]:
+            continue
+        if not (line := read_line()):
+            break
+        word, _, seconds = line.decode().strip().partition(" ")
+        if word == "renewed":
+            renewed = float(seconds)
+        else:
+            stop_requests.add(int(word))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

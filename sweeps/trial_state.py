@@ -1,18 +1,24 @@
-"""States of a sweep's trials, derived from the attempts at them in the storage.
+"""States of a sweep's trials, derived from the documents of the attempts at them.
 
-Trial n of a sweep is point n of the search space. A process that wants to run it
-writes an attempt with its heartbeat; of several attempts with one index, the first in
-the order of the storage is valid, so that no lock is needed. When the process of an
-attempt has died, the next attempt resumes the trial.
+Trial n of a sweep is point n of the search space. A process runs it in an attempt:
+
+study/0003/attempt-0.json       created when the attempt starts: point and process
+study/0003/attempt-0.live.json  overwritten by that process: how far it is
+study/0003/attempt-0.end.json   created when the attempt ends: its outcome
+
+When the process of an attempt has died, another one creates the end and then the next
+attempt, which resumes the trial. Documents are created once (sweeps/storage.py), so
+that an attempt has one owner and one end. Everything here is a function of them.
 """
 
 import contextlib
 import dataclasses
 import functools
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import psutil
@@ -23,12 +29,19 @@ from sweeps.search_space import Point
 OPEN, RUNNING = "open", "running"
 DONE, PRUNED, DIVERGED, FAILED = "done", "pruned", "diverged", "failed"
 ENDED = (DONE, PRUNED, DIVERGED, FAILED)
+INTERRUPTED = "interrupted"  # further outcome of an attempt: its trial is open again
 
-# Further outcomes of an attempt: its trial is open again; another attempt was first.
-INTERRUPTED, LOST = "interrupted", "lost"
+RENEWAL_SECONDS = 30.0  # between two renewals of a lease
+EXPIRY_SECONDS = 180.0  # without a renewal: the process counts as dead
+LEASE_SECONDS = 150.0  # without a renewal: the process ends its trial by itself
 
-HEARTBEAT_SECONDS = 30.0  # between two heartbeats
-EXPIRY_SECONDS = 180.0  # without a heartbeat: the process counts as dead
+NAME = re.compile(r"study/(\d+)/attempt-(\d+)(|\.live|\.end)\.json")
+START, LIVE, END = "", ".live", ".end"
+
+
+def document_name(trial: int, index: int, kind: str) -> str:
+    """Returns the name of a document of an attempt: START, LIVE or END."""
+    return f"study/{trial:04}/attempt-{index}{kind}.json"
 
 
 @functools.cache
@@ -56,35 +69,60 @@ def process_start_time(pid: int) -> float | None:
         return None
 
 
+def this_process() -> dict:
+    """Returns what identifies this process: machine, pid and start time."""
+    pid = os.getpid()
+    return {
+        "machine": machine_id(),
+        "pid": pid,  # process ids are reused
+        "start_time": process_start_time(pid),
+    }
+
+
+def seconds_since_boot() -> float:
+    """Returns the time by a clock that also runs while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 @dataclasses.dataclass(frozen=True)
-class Heartbeat:
-    """Process that runs a trial, and the last time that it reported.
+class Attempt:
+    """Attempt of one process to run a trial.
 
     Attributes:
-      machine: see `machine_id`.
-      start_time: start of the process, in seconds after its machine was booted, since
-        process ids are reused.
-      time: seconds since 1970 by the clock of its machine.
+      index: number of the attempt among those of its trial, from 0.
+      start: document of its start.
+      live: newest document of its progress that was read, if it has no end.
+      end: document of its end; None: it runs, or its process died.
     """
 
-    machine: str
-    pid: int
-    start_time: float
-    time: float
+    trial: int
+    index: int
+    start: dict
+    live: dict | None = None
+    end: dict | None = None
 
-    @classmethod
-    def current(cls) -> "Heartbeat":
-        """Returns a heartbeat of this process."""
-        pid = os.getpid()
-        return cls(machine_id(), pid, process_start_time(pid), time.time())
+    @property
+    def outcome(self) -> str | None:
+        """One of ENDED, or INTERRUPTED; None without an end."""
+        return self.end and self.end["outcome"]
+
+    @property
+    def newest(self) -> dict:
+        """The document that tells how far the attempt came."""
+        return self.end or self.live or {}
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Values of the pruning metric by step."""
+        return {int(step): x for step, x in self.newest.get("values", {}).items()}
 
 
 @dataclasses.dataclass
 class LivenessMonitor:
-    """Decides from heartbeats which processes are alive.
+    """Decides from documents which processes are alive.
 
-    A process of this machine is looked up. One of another machine is dead when its
-    heartbeat has not changed for EXPIRY_SECONDS by the clock of this machine, so that
+    A process of this machine is looked up. One of another machine is dead when it has
+    not renewed its lease for EXPIRY_SECONDS by the clock of this machine, so that
     clocks need not agree.
 
     Attributes:
@@ -98,116 +136,96 @@ class LivenessMonitor:
     start_time: Callable[[int], float | None] = process_start_time
 
     def __post_init__(self):
-        self.last_change: dict[Hashable, tuple[Heartbeat | None, float]] = {}
+        self.last_change: dict[Hashable, tuple[int, float]] = {}
 
-    def is_alive(self, key: Hashable, heartbeat: Heartbeat | None) -> bool:
-        """Returns whether the process that sent a heartbeat is alive.
-
-        Args:
-          key: identifies the attempt.
-          heartbeat: None for a moment after the attempt was written.
-        """
-        if heartbeat is not None and heartbeat.machine == self.machine:
-            return self.start_time(heartbeat.pid) == heartbeat.start_time
-        previous, since = self.last_change.get(key, (None, None))
-        if since is None or previous != heartbeat:
-            self.last_change[key] = heartbeat, self.clock()
+    def is_alive(self, attempt: Attempt) -> bool:
+        """Returns whether the process of an attempt without an end is alive."""
+        process = attempt.start
+        if process["machine"] == self.machine:
+            return self.start_time(process["pid"]) == process["start_time"]
+        key, renewal = (attempt.trial, attempt.index), attempt.newest.get("renewal", -1)
+        previous, since = self.last_change.get(key, (None, 0.0))
+        if previous != renewal:
+            self.last_change[key] = renewal, self.clock()
             return True
         return self.clock() - since < EXPIRY_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
-class TrialAttempt:
-    """Attempt of one process to run a trial.
-
-    Attributes:
-      storage_number: position in the storage.
-      trial: number of the trial.
-      index: number of the attempt among those of its trial, from 0.
-      outcome: one of ENDED, INTERRUPTED or LOST; None: it runs, or its process died.
-      value: final value of the objective, at `step`.
-      seconds: duration; None: unknown, as the process was killed.
-    """
-
-    storage_number: int
-    trial: int
-    index: int
-    outcome: str | None = None
-    heartbeat: Heartbeat | None = None
-    point: Point | None = None
-    value: float | None = None
-    step: int | None = None
-    error: str | None = None
-    seconds: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Trial:
-    """Trial of a sweep, its state and its valid attempts."""
+    """Trial of a sweep, its state and its attempts."""
 
     number: int
     state: str
-    attempts: tuple[TrialAttempt, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
-    def last(self) -> TrialAttempt | None:
+    def last(self) -> Attempt | None:
         """The newest attempt, if there is one."""
         return self.attempts[-1] if self.attempts else None
 
     @property
     def point(self) -> Point | None:
-        """The point of the newest attempt, once it is known."""
-        return self.last and self.last.point
+        """The point, once an attempt has started."""
+        return self.last and self.last.start["point"]
 
     @property
-    def seconds(self) -> float:
-        """Duration of all attempts whose end is known."""
-        return sum(attempt.seconds or 0.0 for attempt in self.attempts)
+    def value(self) -> float | None:
+        """Final value of the objective, if the trial has ended."""
+        return self.last.newest.get("value") if self.state in ENDED else None
+
+    @property
+    def error(self) -> str | None:
+        """Why the trial failed, if it did."""
+        return self.last.newest.get("error") if self.state in ENDED else None
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Values of the pruning metric by step, over all attempts."""
+        return {k: v for attempt in self.attempts for k, v in attempt.values.items()}
+
+    def total(self, key: str) -> float:
+        """Returns the sum of "seconds", "chip_seconds" or "lost_seconds"."""
+        return sum(attempt.newest.get(key) or 0.0 for attempt in self.attempts)
 
     def to_json(self) -> dict:
         """Returns a line of trials.jsonl."""
-        last = self.last
-        known = last is not None and self.state != OPEN
+        has_ended = self.state in ENDED
         return {
             "trial": self.number,
             "state": self.state,
             "point": self.point,
-            "value": last.value if known else None,
-            "step": last.step if known else None,
+            "value": self.value,
+            "step": self.last.newest.get("step") if has_ended else None,
             "attempts": len(self.attempts),
-            "seconds": round(self.seconds, 3),
-            "error": last.error if known else None,
+            **{
+                key: round(self.total(key), 3)
+                for key in ("seconds", "chip_seconds", "lost_seconds")
+            },
+            "error": self.error,
         }
 
 
-def group_by_trial(
-    attempts: Iterable[TrialAttempt],
-    num_trials: int,
+def make_trial(
+    number: int,
+    attempts: tuple[Attempt, ...],
     retries: int,
-    is_alive: Callable[[TrialAttempt], bool],
-) -> list[Trial]:
-    """Returns the first `num_trials` trials, each with its state.
+    is_alive: Callable[[Attempt], bool],
+) -> Trial:
+    """Returns a trial with its state.
 
     Args:
-      is_alive: whether the process of an attempt without an outcome is alive.
+      attempts: all attempts, in order.
+      retries: number of times that a failed trial is run again.
+      is_alive: whether the process of an attempt without an end is alive.
     """
-    valid: dict[int, dict[int, TrialAttempt]] = {n: {} for n in range(num_trials)}
-    for attempt in sorted(attempts, key=lambda attempt: attempt.storage_number):
-        if attempt.outcome != LOST and attempt.trial in valid:
-            valid[attempt.trial].setdefault(attempt.index, attempt)
-    trials = []
-    for number, row in valid.items():
-        own = tuple(row[index] for index in sorted(row))
-        trials.append(Trial(number, _state(own, retries, is_alive), own))
-    return trials
-
-
-def _state(attempts, retries, is_alive) -> str:
     outcomes = [attempt.outcome for attempt in attempts]
     if not outcomes or outcomes[-1] == INTERRUPTED:
-        return OPEN
-    if outcomes[-1] is None:
-        return RUNNING if is_alive(attempts[-1]) else OPEN
-    if outcomes[-1] == FAILED and outcomes.count(FAILED) <= retries:
-        return OPEN
-    return outcomes[-1]
+        state = OPEN
+    elif outcomes[-1] is None:
+        state = RUNNING if is_alive(attempts[-1]) else OPEN
+    elif outcomes[-1] == FAILED and outcomes.count(FAILED) <= retries:
+        state = OPEN
+    else:
+        state = outcomes[-1]
+    return Trial(number, state, attempts)

@@ -12,21 +12,22 @@ from collections.abc import Callable, Sequence
 
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
-from sweeps.progress import ProgressTable, TrialProgress
-from sweeps.scheduler import Scheduler
+from sweeps.objective import Objective, parse_metrics
+from sweeps.progress import ProgressTable
+from sweeps.scheduler import Scheduler, checkpoint_steps
 from sweeps.study import Claim, LeaseLost, Study
-from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import (
     FINISHED,
     STOPPED,
     TrialProcess,
-    last_log_line,
+    describe_failure,
     outcome_from_exit_code,
     start_trials,
 )
-from sweeps.trial_state import HEARTBEAT_SECONDS, Trial
+from sweeps.trial_state import RENEWAL_SECONDS, Trial
 from training.signals import StopRequested
+from utils import strict_json
 from utils.errors import UserError
 
 POLL_SECONDS = 0.2  # between two checks of the trials
@@ -38,24 +39,44 @@ class RunningTrial:
     """Trial that this process runs.
 
     Attributes:
-      heartbeat_time: time of the last heartbeat.
-      metrics_size: bytes of metrics.jsonl at the last check.
-      pruned: whether it was asked to stop since other trials are better.
+      rows: lines of the log at the last look, which had `size` bytes.
+      look_time: time of the last look at the log.
+      renewal_time: time of the last renewal of the lease.
     """
 
     claim: Claim
     process: TrialProcess
-    heartbeat_time: float
-    metrics_size: int = 0
-    pruned: bool = False
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    size: int | None = None
+    look_time: float = -RENEWAL_SECONDS
+    renewal_time: float = dataclasses.field(default_factory=time.monotonic)
 
-    def needs_heartbeat(self) -> bool:
-        """Whether a heartbeat is due, which is then sent by the caller."""
-        now = time.monotonic()
-        if now - self.heartbeat_time <= HEARTBEAT_SECONDS:
+    def read_metrics(self) -> bool:
+        """Reads the log; returns whether it has grown."""
+        storage, name = self.process.storage, f"{self.process.run}/metrics.jsonl"
+        self.look_time, size = time.monotonic(), storage.size(name)
+        if size == self.size:
             return False
-        self.heartbeat_time = now
+        self.rows, self.size = parse_metrics(storage.read_bytes(name)), size
+        self.claim.step = self.rows[-1]["step"] if self.rows else None
         return True
+
+    def renew(self, study: Study) -> None:
+        """Renews the lease, also for the process of the trial, and saves its output.
+
+        Raises:
+          LeaseLost: another process has resumed the trial.
+        """
+        self.renewal_time = time.monotonic()
+        steps = checkpoint_steps(study.storage, self.claim.trial)
+        self.claim.record_checkpoint(max(steps, default=0))
+        study.renew(self.claim)
+        self.process.renew(self.claim.renewed)
+        self.process.log.upload()
+
+    def needs_renewal(self) -> bool:
+        """Whether the lease is to be renewed."""
+        return time.monotonic() - self.renewal_time > RENEWAL_SECONDS
 
 
 @dataclasses.dataclass
@@ -72,7 +93,6 @@ class SweepWorker:
 
     study: Study
     configs: TrialConfigs
-    directory: SweepDirectory
     allocations: Sequence[DeviceAllocation]
     table: ProgressTable
     stopped: threading.Event
@@ -80,20 +100,26 @@ class SweepWorker:
     start: Callable[..., list[TrialProcess]] = start_trials
 
     def __post_init__(self):
-        self.objective = self.study.objective
+        self.storage = self.study.storage
         self.scheduler = Scheduler(
-            self.study, self.configs, self.directory, self.stopped, self.population
+            self.study, self.configs, self.stopped, self.population
         )
         self.running: list[list[RunningTrial]] = [[] for _ in self.allocations]
-        self.refresh_time = -REFRESH_SECONDS
+        self.refresh_seconds = max(REFRESH_SECONDS, self.storage.poll_seconds)
+        self.refresh_time = -self.refresh_seconds
+        self.written = b""  # trials.jsonl
+
+    @property
+    def objective(self) -> Objective:
+        return self.study.objective
 
     def run(self) -> int:
         """Returns exit code 0 once all trials have ended, 75 after a signal.
 
         Raises:
           UserError: the storage did not answer in time.
-          OSError: the directory cannot be written to. In both cases the trials of
-            this process have been saved and have ended.
+          OSError: the folder cannot be written to. In both cases the trials of this
+            process have been saved and have ended.
         """
         try:
             while not self.stopped.is_set():
@@ -126,46 +152,44 @@ class SweepWorker:
                     trials.remove(running)
                     has_ended = True
         is_idle = [] in self.running
-        if not has_ended and time.monotonic() - self.refresh_time < REFRESH_SECONDS:
+        seconds = time.monotonic() - self.refresh_time
+        if not has_ended and seconds < self.refresh_seconds:
             return False
         for worker, trials in enumerate(self.running):
             if not trials and not self._begin(worker):
                 break
-        trials = self._refresh()
+        trials = self._write_results()
+        self.table.show(trials, {r.claim.trial: r.rows for r in self._all_running()})
         self.refresh_time = time.monotonic()
         return is_idle and all(trial.state in trial_state.ENDED for trial in trials)
 
-    def _refresh(self) -> list[Trial]:
-        """Reads the study, shows the progress and writes trials.jsonl."""
-        trials = self._write_results()
-        progress = {
-            running.claim.trial: TrialProgress.read(running.process.metrics)
-            for running in self._all_running()
-        }
-        self.table.show(trials, progress)
-        return trials
-
     def _write_results(self) -> list[Trial]:
+        """Reads the study and writes trials.jsonl, if it has changed."""
         trials = self.study.trials()
-        self.directory.write_results([trial.to_json() for trial in trials])
+        rows = (strict_json.dumps(t.to_json(), ensure_ascii=False) for t in trials)
+        content = "".join(f"{row}\n" for row in rows).encode()
+        if content != self.written:
+            self.storage.write_bytes("trials.jsonl", content)
+            self.written = content
         return trials
 
     def _begin(self, worker: int) -> bool:
         """Starts trials on a worker's devices; False if there are none to start."""
-        claims = self.scheduler.next_trials()
+        allocation = self.allocations[worker]
+        devices = {"kind": allocation.kind, "count": allocation.count}
+        claims = self.scheduler.next_trials(devices)
         if claims:
+            for claim in claims:
+                claim.chips = allocation.count / len(claims)
             processes = self.start(
                 self.configs,
                 {claim.trial: claim.point for claim in claims},
-                self.directory,
-                self.allocations[worker],
+                self.storage,
+                allocation,
+                renewed=min(claim.renewed for claim in claims),
                 vmapped=self.population > 1,
             )
-            now = time.monotonic()
-            self.running[worker] = [
-                RunningTrial(claim, process, now)
-                for claim, process in zip(claims, processes, strict=True)
-            ]
+            self.running[worker] = list(map(RunningTrial, claims, processes))
         return bool(claims)
 
     def _poll(self, running: RunningTrial) -> bool:
@@ -183,20 +207,20 @@ class SweepWorker:
         return True
 
     def _follow(self, running: RunningTrial) -> None:
-        """Sends a heartbeat, reports new metrics and stops a trial to be pruned."""
-        if running.needs_heartbeat():
-            self.study.send_heartbeat(running.claim)
-        if self.study.space.pruning is None or running.process.stopping:
-            return
-        metrics = running.process.metrics
-        size = metrics.stat().st_size if metrics.exists() else 0
-        if size == running.metrics_size:
-            return
-        running.metrics_size = size
-        values = self.objective.pruning_metric.finite_values(metrics)
-        if self.study.report(running.claim, values):
-            running.pruned = True
+        """Renews the lease, reads new metrics and stops a trial to be pruned."""
+        is_new = False
+        if time.monotonic() - running.look_time >= self.storage.poll_seconds:
+            is_new = running.read_metrics() and self._compare(running)
+        if is_new or running.needs_renewal():
+            running.renew(self.study)
+
+    def _compare(self, running: RunningTrial) -> bool:
+        """Stops a trial that is to be pruned; returns whether it has new values."""
+        claim, before = running.claim, running.claim.values
+        values = self.objective.pruning_metric.finite_values(running.rows)
+        if self.study.should_prune(claim, values):
             running.process.stop()
+        return values != before
 
     def _record_exit(self, running: RunningTrial, code: int) -> None:
         """Records the outcome of a process that has ended."""
@@ -204,19 +228,23 @@ class SweepWorker:
         process.close()
         stop_requested = process.stopping or self.stopped.is_set()
         outcome = outcome_from_exit_code(code, stop_requested)
-        final = self.objective.final_value(process.metrics)
-        step, value = final or (None, None)
-        # Also the values since the last check: later trials are compared with them.
-        values = self.objective.pruning_metric.finite_values(process.metrics)
-        self.study.report(claim, values)
-        if outcome == trial_state.INTERRUPTED and running.pruned:
+        if claim.is_expired and code < 0:
+            outcome = trial_state.INTERRUPTED  # it ended itself
+        running.read_metrics()
+        # Later trials are compared with the last values, too.
+        self._compare(running)
+        result = {}
+        if final := self.objective.final_value(running.rows):
+            result = dict(zip(("step", "value"), final, strict=True))
+        if outcome == trial_state.INTERRUPTED and claim.compared_with:
             outcome = trial_state.PRUNED
-        if outcome == trial_state.DONE and final is None:
+        if outcome == trial_state.DONE and not final:
             outcome = trial_state.DIVERGED  # no validation was finite
-        error = None
         if outcome == trial_state.FAILED:
-            error = last_log_line(process.log, code)
-        self.study.finish(claim, outcome, value=value, step=step, error=error)
+            result = {"error": describe_failure(process.log, code)}
+        if not claim.is_expired:
+            process.log.upload()
+        self.study.finish(claim, outcome, is_saved=code == STOPPED, **result)
 
     def _stop(self, *, record: bool = True) -> None:
         """Lets all trials save and end, so that any process can resume them."""
@@ -224,14 +252,12 @@ class SweepWorker:
         for running in all_running:
             running.process.stop()
         # However long it takes.
-        while alive := [r for r in all_running if r.process.code() is None]:
+        while alive := [r for r in all_running if r.process.is_alive]:
             for running in alive if record else ():
-                if running.needs_heartbeat():
+                if running.needs_renewal():
                     with contextlib.suppress(StopRequested, LeaseLost, UserError):
-                        self.study.send_heartbeat(running.claim)
+                        running.renew(self.study)
             time.sleep(POLL_SECONDS / 4)
-        for running in all_running:
-            running.process.close()
         self.running = [[] for _ in self.allocations]
         if not record:
             return

@@ -174,7 +174,8 @@ def sweep_section(sweep: SweepResults) -> str:
     return (
         f"## Sweep {escape_markdown(sweep.path.name)}\n\n"
         f"Best by {escape_markdown(sweep.metric)}: trial {best['trial']}, "
-        f"{best['value']:.6g} at step {best['step']}, of {len(sweep.done)} trials. "
+        f"{best['value']:.6g} at step {best['step']}, of {len(sweep.done)} trials "
+        f"({sweep.cost}). "
         "Importance: by PED-ANOVA (Watanabe et al. 2023); all keys sum to 1."
         f"\n\n{markdown_table(importance_rows(sweep))}"
     ).rstrip()

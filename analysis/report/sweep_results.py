@@ -9,8 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from sweeps.launch import read_description
+from sweeps.objective import Metric
+from sweeps.storage import Storage, run_name
 from training.run_dir import RunDirectory, flatten_config
 from utils.errors import UserError
+from utils.paths import resolve_path
 
 DONE = "done"
 MIN_TRIALS = 4  # with a key, from which on its importance is computed
@@ -19,9 +25,9 @@ LOG_RATIO = 100  # of the largest to the smallest value, from which on the scale
 
 @dataclasses.dataclass(frozen=True)
 class SweepResults:
-    """The content of a sweep's directory."""
+    """The content of a sweep's folder."""
 
-    path: Path
+    path: Path | epath.Path
     config: dict
     trials: tuple[dict, ...]  # lines of trials.jsonl
     metric: str  # name of the objective
@@ -44,8 +50,17 @@ class SweepResults:
         values = [trial["value"] for trial in self.done]
         return importances(points, values, self.direction)
 
-    def run(self, trial: dict) -> Path:
-        return self.path / "trials" / f"{trial['trial']:04}"
+    def run(self, trial: dict) -> Path | epath.Path:
+        return self.path / run_name(trial["trial"])
+
+    @property
+    def cost(self) -> str:
+        """The hours of all trials times their devices, and those lost."""
+        used, lost = (
+            sum(trial.get(key) or 0 for trial in self.trials) / 3600
+            for key in ("chip_seconds", "lost_seconds")
+        )
+        return f"{used:.2f} chip-hours; {lost:.2f} hours lost to interruptions"
 
     def best_config(self) -> str:
         """Returns the best trial's config as a file that train.py --config= takes."""
@@ -69,11 +84,11 @@ def importances(
     to 1; the largest comes first; None: too few trials have the key, or it is constant.
     """
     settings = {
-        key: [_optuna_value(point[key]) for point in points if key in point]
+        key: [to_optuna_value(point[key]) for point in points if key in point]
         for key in dict.fromkeys(itertools.chain(*points))
     }
     distributions = {
-        key: _distribution(used)
+        key: make_distribution(used)
         for key, used in settings.items()
         if len(used) >= MIN_TRIALS and len(set(map(repr, used))) > 1
     }
@@ -93,7 +108,7 @@ def _ped_anova(points, values, direction, distributions) -> dict[str, float]:
     optuna.logging.set_verbosity(verbosity)
     for point, value in zip(points, values, strict=True):
         used = {key: x for key, x in distributions.items() if key in point}
-        params = {key: _optuna_value(point[key]) for key in used}
+        params = {key: to_optuna_value(point[key]) for key in used}
         trial = optuna.create_trial(params=params, distributions=used, value=value)
         study.add_trial(trial)
     with warnings.catch_warnings():
@@ -101,7 +116,7 @@ def _ped_anova(points, values, direction, distributions) -> dict[str, float]:
         return optuna.importance.get_param_importances(study)
 
 
-def _distribution(used: list):
+def make_distribution(used: list):
     """Returns Optuna's distribution over the values that the trials have of a key."""
     from optuna import distributions
 
@@ -115,34 +130,28 @@ def _distribution(used: list):
     return distributions.FloatDistribution(low, high, log=is_log)
 
 
-def _optuna_value(value):
+def to_optuna_value(value: Any) -> bool | int | float | str:
+    """Returns a value of a key as Optuna can store it: lists and None as JSON."""
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
 def is_sweep(path: str | Path) -> bool:
-    """Whether sweep.py made a directory."""
-    return (Path(path).expanduser() / "sweep.json").is_file()
+    """Whether sweep.py made a folder, on a disk or in a bucket."""
+    return (resolve_path(path) / "sweep.json").exists()
 
 
 def open_sweep(path: str | Path) -> SweepResults:
-    """Reads a sweep's directory. Raises UserError where it is damaged."""
-    from experiment.build import get_task_class
-
-    folder = Path(path).expanduser()
+    """Reads a sweep's folder. Raises UserError where it is damaged."""
+    storage = Storage(path)
+    description = read_description(storage)
     try:
-        description = json.loads((folder / "sweep.json").read_text("utf8"))
-        results = folder / "trials.jsonl"
-        lines = results.read_text("utf8").splitlines() if results.exists() else []
+        lines = (storage.read_bytes("trials.jsonl") or b"").decode().splitlines()
         trials = tuple(json.loads(line) for line in lines)
-        config, space = description["config"], description["space"]
-        task = get_task_class(config["task"])
-        default = config["keep"]["metric"] or task.default_metric(config)
-        metric = space["metric"] or default
-        name = metric.rpartition("/")[2]
-        direction = space["direction"] or task.directions(config)[name]
+        metric = Metric(**description["metric"])
+        config = description["config"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is a damaged sweep: {error}") from error
-    return SweepResults(folder, config, trials, metric, direction)
+    return SweepResults(storage.path, config, trials, metric.spec, metric.direction)
 
 
 def config_source(config: dict, title: str) -> str:

@@ -5,10 +5,12 @@ whole by one request or by a resumable one, read whole or by range, listed by pr
 and delimiter, copied and deleted; each writing gives them a new generation.
 """
 
+import collections
 import contextlib
 import json
 import re
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,16 +29,26 @@ Answer = tuple[int, dict, bytes]
 
 
 class FakeBucket:
-    """The objects of all buckets.
+    """The objects of all buckets but gs://missing.
 
     Attributes:
       objects: by (bucket, name): bytes and generation.
       refuses: requests that change something are answered with 403.
+      ignores_conditions: ifGenerationMatch has no effect.
+      faults: what befalls the next requests, in order: None, a status (429, 503) with
+        which they are refused, "lost" (the connection breaks after they took effect)
+        or "slow".
+      draw_fault: returns the fault of a request when `faults` is empty.
+      staleness: listings show the objects of this many changes ago.
     """
 
     def __init__(self):
         self.objects: dict[tuple[str, str], tuple[bytes, int]] = {}
-        self.refuses = False
+        self.refuses = self.ignores_conditions = False
+        self.faults: list[str | int | None] = []
+        self.draw_fault = lambda: None
+        self.staleness = 0
+        self._history = collections.deque([{}], maxlen=64)
         self.lock = threading.Lock()
         self._generation = 0
         self._sessions: dict[str, tuple[tuple[str, str], bytearray]] = {}
@@ -46,7 +58,23 @@ class FakeBucket:
         return sorted(name for _, name in self.objects)
 
     def answer(self, method: str, url: str, headers, body: bytes) -> Answer:
-        """Returns status, headers and body of the answer to a request."""
+        """Returns status, headers and body of the answer to a request.
+
+        Raises:
+          ConnectionError: the answer is lost.
+        """
+        fault = self.faults.pop(0) if self.faults else self.draw_fault()
+        if isinstance(fault, int):
+            text = {"error": {"message": "injected", "code": fault}}
+            return fault, {}, json.dumps(text).encode()
+        if fault == "slow":
+            time.sleep(0.3)
+        answer = self._answer(method, url, headers, body)
+        if fault == "lost":
+            raise ConnectionError
+        return answer
+
+    def _answer(self, method: str, url: str, headers, body: bytes) -> Answer:
         parts = urllib.parse.urlsplit(url)
         query = dict(urllib.parse.parse_qsl(parts.query))
         if self.refuses and method != "GET":
@@ -65,8 +93,13 @@ class FakeBucket:
             found = pattern.match(parts.path)
             if found and method in methods:
                 names = [urllib.parse.unquote(name) for name in found.groups()]
+                if names[0] == "missing":
+                    return 404, {}, b"{}"
                 with self.lock:
-                    return methods[method](names, query, headers, body)
+                    answer = methods[method](names, query, headers, body)
+                    if self.staleness and method != "GET":
+                        self._history.append(dict(self.objects))
+                    return answer
         raise NotImplementedError(f"{method} {url}")
 
     def _bucket(self, names, query, headers, body) -> Answer:
@@ -95,7 +128,9 @@ class FakeBucket:
     def _list(self, names, query, headers, body) -> Answer:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         items, folders = [], {}
-        for key in sorted(self.objects):
+        past = min(self.staleness, len(self._history))
+        shown = self._history[-past] if past else self.objects
+        for key in sorted(shown):
             bucket, name = key
             if bucket != names[0] or not name.startswith(prefix):
                 continue
@@ -107,7 +142,7 @@ class FakeBucket:
             if delimiter and delimiter in rest:
                 folders[prefix + rest.split(delimiter)[0] + delimiter] = None
             else:
-                items.append(_about(key, self.objects[key]))
+                items.append(_about(key, shown[key]))
         return _json(
             {"kind": "storage#objects", "items": items, "prefixes": [*folders]}
         )
@@ -141,7 +176,8 @@ class FakeBucket:
 
     def _store(self, key, query, content: bytes) -> Answer:
         there = self.objects.get(key, (b"", 0))[1]
-        if query.get("ifGenerationMatch", str(there)) != str(there):
+        wanted = query.get("ifGenerationMatch", str(there))
+        if wanted != str(there) and not self.ignores_conditions:
             return 412, {}, b"{}"
         self._generation += 1
         self.objects[key] = content, self._generation
@@ -218,6 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers, content = self.server.fake.answer(
                 self.command, self.path, self.headers, body
             )
+        except ConnectionError:
+            self.close_connection = True
+            self.connection.close()
+            return
         except Exception as error:
             status, headers, content = 501, {}, repr(error).encode()
             print("fake bucket:", repr(error), self.command, self.path, flush=True)

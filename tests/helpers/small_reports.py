@@ -8,6 +8,7 @@ from analysis.report.comparison import Comparison
 from analysis.report.content import Content
 from analysis.report.renderers import render_html
 from analysis.report.runs import read_runs
+from sweeps.launch import VERSION
 from training.run_dir import FORMAT
 
 ROOT = Path(__file__).parents[2]
@@ -136,10 +137,12 @@ def make_sweep(folder, count=16, *, direction="min"):
         point = {"optim.lr": rate, "model.width": 16 + number // 8}
         trials.append({"trial": number, "state": "done", "point": point})
         trials[-1] |= {"value": value, "step": 4}
+        trials[-1] |= {"chip_seconds": 900.0, "lost_seconds": 90.0}
     trials.append({"trial": count, "state": "failed", "point": {}, "value": None})
-    space = {"metric": "loss", "direction": direction}
+    metric = {"split": "validation", "name": "loss", "direction": direction}
     config = {"task": "translation", "keep": {"metric": None}}
-    write_json(folder / "sweep.json", {"config": config, "space": space})
+    description = {"config": config, "space": {}, "metric": metric, "version": VERSION}
+    write_json(folder / "sweep.json", description)
     write_lines(folder / "trials.jsonl", trials)
     return str(folder)
 

@@ -10,7 +10,17 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from helpers.toy_trial import DIVERGES, FAILS_ONCE, PAUSE, STEPS, WAITS, loss
+from helpers.toy_trial import (
+    DIVERGES,
+    FAILS_ONCE,
+    PAUSE,
+    STEPS,
+    WAITS,
+    append,
+    loss,
+    open_folder,
+    replace,
+)
 
 
 def main():
@@ -20,9 +30,9 @@ def main():
     threading.Thread(target=listen, args=(stop_requests,), daemon=True).start()
     alive = {}
     for k, point in enumerate(spec["points"]):
-        folder = Path(spec["workdirs"][k])
+        folder = open_folder(spec["workdirs"][k])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "with").open("a").write(f"{len(spec['points'])}\n")
+        append(folder / "with", f"{len(spec['points'])}\n")
         alive[k] = folder, point
     done = [len(lines(folder)) for folder, _ in alive.values()]
     print("starts after", *done, flush=True)
@@ -31,7 +41,7 @@ def main():
         for k, (folder, point) in list(alive.items()):
             seed = point.get("seed")
             if seed == FAILS_ONCE and not (folder / "failed").exists():
-                (folder / "failed").touch()
+                (folder / "failed").write_text("")
                 print("error: boom")
                 return 1
             if k in stop_requests or stop_all.is_set():
@@ -42,8 +52,7 @@ def main():
                 row = {"step": step, "split": "validation", "loss": loss(point, step)}
                 kept = lines(folder)[: step - 1]
                 text = "".join(f"{line}\n" for line in [*kept, json.dumps(row)])
-                (folder / "draft").write_text(text)
-                (folder / "draft").replace(folder / "metrics.jsonl")
+                replace(folder / "metrics.jsonl", text)
         waiting = [f for f, point in alive.values() if point.get("seed") == WAITS]
         while waiting and not (stop_requests or stop_all.is_set()):
             if (waiting[0] / "go").exists():
@@ -56,8 +65,9 @@ def main():
 
 def end(alive, k, name, code):
     folder, _ = alive.pop(k)
-    (folder / "draft").write_text(f"{code}\n")
-    (folder / "draft").replace(folder / name)
+    if code == 0:
+        append(folder / "ends", "end\n")
+    replace(folder / name, f"{code}\n")
 
 
 def lines(folder):
@@ -67,7 +77,8 @@ def lines(folder):
 
 def listen(stop_requests):
     for line in sys.stdin:
-        stop_requests.add(int(line))
+        if not line.startswith("renewed"):
+            stop_requests.add(int(line))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,6 +1,7 @@
 """Sweeps of toy trials (toy_trial.py) with the real study and workers, in seconds.
 
-As a program it does what sweep.py does: python tests/helpers/toy_sweep.py FOLDER [URL].
+As a program it does what sweep.py does: python tests/helpers/toy_sweep.py FOLDER
+[MACHINE].
 """
 
 import functools
@@ -10,39 +11,44 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 HELPERS = Path(__file__).parent
 sys.path[:0] = [str(HELPERS.parents[1]), str(HELPERS.parent)]
 
+import sweeps.study as study_module  # noqa: E402
+import sweeps.worker as worker_module  # noqa: E402
 from helpers.toy_trial import STEPS  # noqa: E402
+from sweeps import trial_state  # noqa: E402
+from sweeps.adaptive import SuccessiveHalving  # noqa: E402
 from sweeps.devices import DeviceAllocation  # noqa: E402
+from sweeps.launch import init_folder  # noqa: E402
 from sweeps.objective import Metric, Objective  # noqa: E402
-from sweeps.optuna_adapter import make_pruner  # noqa: E402
 from sweeps.progress import ProgressTable  # noqa: E402
 from sweeps.search_space import Space, seeds  # noqa: E402
-from sweeps.storage import RetryingStorage, open_storage  # noqa: E402
+from sweeps.storage import Storage  # noqa: E402
 from sweeps.study import Study  # noqa: E402
-from sweeps.sweep_dir import SweepDirectory  # noqa: E402
 from sweeps.trial_configs import TrialConfigs  # noqa: E402
 from sweeps.trial_process import start_trials  # noqa: E402
+from sweeps.trial_state import LivenessMonitor  # noqa: E402
 from sweeps.worker import SweepWorker  # noqa: E402
+from utils.paths import resolve_path  # noqa: E402
 
 TWELVE = Space(seeds(12))
 LOSS = Metric("validation", "loss", "min")
 
 
-def study(folder, space=TWELVE, *, count=None, url=None, **options):
+def study(folder, space=TWELVE, *, count=None, storage=None, halving=None, **options):
     """Opens the study of a sweep in a folder."""
-    options = {"retrying": RetryingStorage("toy", timeout=5), **options}
+    if space.pruning is not None and halving is None:
+        halving = SuccessiveHalving.from_pruning(space.pruning, STEPS, 1, LOSS.sign)
     return Study(
-        lambda: open_storage(url, Path(folder) / "journal.log"),
-        "toy",
+        storage or Storage(folder, timeout=5),
         space,
         count or space.points.size,
         Objective(LOSS, space.value, LOSS),
-        {"config": {}, "space": space.to_dict()},
-        make_pruner(space.pruning, STEPS, 1),
+        halving,
         **options,
     )
 
@@ -59,14 +65,13 @@ def toy_sweep(
     **options,
 ):
     """Returns a worker of a sweep in a folder, whose trials run a toy program."""
-    directory = SweepDirectory(folder)
-    directory.init({"config": {}, "space": space.to_dict()})
     opened = study(folder, space, **options)
+    description = {"config": {}, "space": space.to_dict()}
+    init_folder(opened.storage, description, LOSS)
     command = (sys.executable, "-S", str(HELPERS / f"{program}.py"))
     return SweepWorker(
         opened,
         TrialConfigs("configs/cldr.py", "rnn", {}),
-        directory,
         [DeviceAllocation({})] * workers,
         ProgressTable(LOSS, STEPS, workers, out or io.StringIO()),
         stopped or threading.Event(),
@@ -77,20 +82,42 @@ def toy_sweep(
 
 def results(folder):
     """Returns the lines of trials.jsonl without counts and times."""
-    lines = (Path(folder) / "trials.jsonl").read_text().splitlines()
+    lines = (resolve_path(folder) / "trials.jsonl").read_text().splitlines()
     kept = ("trial", "state", "point", "value", "step", "error")
     return [{key: json.loads(line)[key] for key in kept} for line in lines]
 
 
-def begin(folder, *arguments):
+def begin(folder, *arguments, **environment):
     """Starts the program as leader of a process group."""
     return subprocess.Popen(
         [sys.executable, __file__, str(folder), *arguments],
         start_new_session=True,
         cwd=HELPERS.parents[1],
+        env={**os.environ, **environment},
     )
+
+
+def become_machine(name):
+    """Makes this process one of another machine, whose clock is minutes ahead.
+
+    Leases end after seconds, so that other machines take trials over soon.
+    """
+    clock = time.time
+    time.time = lambda: clock() + 300 * int(name)
+    trial_state.machine_id = lambda: f"machine {name}"
+    trial_state.EXPIRY_SECONDS, study_module.LEASE_SECONDS = 4.0, 3.0
+    worker_module.RENEWAL_SECONDS = worker_module.REFRESH_SECONDS = 0.3
+
+
+def main(folder, machine="0"):
+    """Runs the sweep of a folder, with two trials at once."""
+    become_machine(machine)
+    storage = Storage(folder)
+    storage.poll_seconds = 0.2
+    monitor = LivenessMonitor(trial_state.machine_id())
+    return toy_sweep(folder, storage=storage, monitor=monitor).run()
 
 
 if __name__ == "__main__":
     os.chdir(HELPERS.parents[1])
-    sys.exit(toy_sweep(sys.argv[1], url=sys.argv[2] if sys.argv[2:] else None).run())
+    sys.exit(main(*sys.argv[1:]))

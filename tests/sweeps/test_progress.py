@@ -3,21 +3,19 @@
 import io
 import json
 import re
-from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from helpers.toy_sweep import LOSS
-from sweeps.objective import Metric
+from sweeps.objective import Metric, parse_metrics
 from sweeps.progress import (
     ProgressTable,
-    TrialProgress,
     best_trial,
-    final_table,
+    results_table,
     seconds_left,
     summarize,
 )
-from sweeps.sweep_dir import SweepDirectory
 from sweeps.trial_process import write_exit_code
 from sweeps.trial_state import (
     DONE,
@@ -26,22 +24,18 @@ from sweeps.trial_state import (
     OPEN,
     PRUNED,
     RUNNING,
+    Attempt,
     Trial,
-    TrialAttempt,
 )
 
 
 def trial(number, state, value=None, seconds=None):
-    attempt = TrialAttempt(
-        number,
-        number,
-        0,
-        state if state in ENDED else None,
-        point={"optim.lr": 0.1 * number},
-        value=value,
-        error="boom",
-        seconds=seconds,
-    )
+    cost = {"seconds": seconds, "chip_seconds": 4 * (seconds or 0), "lost_seconds": 36}
+    end = {"outcome": state, "value": value, "step": 9, **cost}
+    if state == FAILED:
+        end["error"] = "boom"
+    end = end if state in ENDED else None
+    attempt = Attempt(number, 0, {"point": {"optim.lr": 0.1 * number}}, None, end)
     return Trial(number, state, () if state == OPEN else (attempt,))
 
 
@@ -69,9 +63,14 @@ def test_a_pruned_trial_is_never_the_best():
     assert seconds_left(TRIALS[4:], 1, []) is None
 
 
-def test_the_final_table_begins_with_the_best_and_ends_with_errors():
-    lines = final_table(TRIALS[:4], LOSS).splitlines()
-    assert [line.split()[0] for line in lines] == ["trial", "1", "0", "2", "3", "boom"]
+def test_the_table_of_results_begins_with_the_best_and_sums_up_costs():
+    out = io.StringIO()
+    Console(file=out, width=120).print(results_table(TRIALS, LOSS))
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    assert [row[0] for row in rows] == ["trial", *"102345", "total"]
+    assert rows[1] == ["1", "done", "1", "9", "1", "0.02", "0.01", "optim.lr=0.1"]
+    assert rows[4][-1] == "boom"
+    assert rows[-1] == ["total", "0.04", "0.04"]
 
 
 class Terminal(io.StringIO):
@@ -88,12 +87,12 @@ def terminal(monkeypatch):
 
 def test_on_a_terminal_the_table_is_redrawn_in_place(terminal):
     table = ProgressTable(LOSS, 10, 1, terminal)
-    table.show(TRIALS, {4: None})
+    table.show(TRIALS, {4: []})
     first = terminal.getvalue()
     # The summary, the head of the table and the trial that runs.
     text = re.sub(r"\x1b\[[?\d]*[a-zA-Z]", "", first)
     assert [line.split()[0] for line in text.splitlines()] == ["6", "trial", "4"]
-    table.show(TRIALS, {4: None})
+    table.show(TRIALS, {4: []})
     second = terminal.getvalue().removeprefix(first)
     assert second.count("\x1b[1A") == 2  # up to the summary
     table.show(TRIALS[:4], {})
@@ -106,7 +105,7 @@ def test_elsewhere_a_line_is_written_only_for_news():
     out = io.StringIO()
     table = ProgressTable(LOSS, 10, 1, out)
     for _ in range(3):
-        table.show(TRIALS, {4: None})
+        table.show(TRIALS, {4: []})
     table.close()
     (line,) = out.getvalue().splitlines()
     assert line == summarize(TRIALS, LOSS, 1)
@@ -115,50 +114,25 @@ def test_elsewhere_a_line_is_written_only_for_news():
 def test_the_time_left_is_not_negative_for_trials_of_unknown_length(terminal):
     for steps, cell in ((None, "30"), (10, "30/10")):
         table = ProgressTable(LOSS, steps, 1, terminal)
-        table.show(TRIALS, {4: TrialProgress(30, "train loss 1.0")})
+        table.show(TRIALS, {4: [{"step": 30, "split": "train", "loss": 1.0}]})
         table.close()
-        row = rf"4 +optim.lr=0.4 +{cell} +train loss 1.0"
+        row = rf"4 +optim.lr=0.4 +{cell} +train loss 1\b"
         assert re.search(row, terminal.getvalue())
         *_, left = re.findall(r"(\S+) left", terminal.getvalue())
         assert not left.startswith("-")
 
 
-def test_damaged_lines_of_metrics_are_left_out(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_damaged_lines_of_metrics_are_left_out():
     whole = [
         json.dumps({"step": step, "split": "validation", "loss": 3.0 - step})
         for step in (1, 2)
     ]
-    path.write_text(f'{whole[0]}\n\0\0\0\n[1]\n{{"step": 9}}\n{whole[1]}\n\0\0\n{{"st')
-    assert Metric("validation", "loss", "min").values(path) == {1: 2.0, 2: 1.0}
-    assert TrialProgress.read(path).step == 2
-    path.write_text("\0\n")
-    assert TrialProgress.read(path) is None
+    text = f'{whole[0]}\n\0\0\0\n[1]\n{{"step": 9}}\n{whole[1]}\n\0\0\n{{"st'
+    rows = parse_metrics(text.encode())
+    assert Metric("validation", "loss", "min").values(rows) == {1: 2.0, 2: 1.0}
+    assert parse_metrics(b"\0\n") == []
 
 
-def test_two_machines_may_write_results_at_once(tmp_path, monkeypatch):
-    replace, others = Path.replace, ["other\n"]
-
-    def slow_replace(draft, target):
-        if others:
-            SweepDirectory(tmp_path)._write("trials.jsonl", others.pop())
-        return replace(draft, target)
-
-    monkeypatch.setattr(Path, "replace", slow_replace)
-    SweepDirectory(tmp_path)._write("trials.jsonl", "own\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["trials.jsonl"]
-    assert (tmp_path / "trials.jsonl").read_text() == "own\n"
-
-
-def test_the_exit_code_of_a_trial_is_written_atomically(tmp_path, monkeypatch):
-    def full(path, text, **_):
-        path.touch()
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
-        with pytest.raises(OSError, match="no space"):
-            write_exit_code(tmp_path, 0)
-    assert not (tmp_path / "exit_code").exists()
+def test_the_exit_code_of_a_trial_is_one_line(tmp_path):
     write_exit_code(tmp_path, 3)
     assert (tmp_path / "exit_code").read_text() == "3\n"

@@ -1,15 +1,17 @@
 """Study that processes of a sweep share: claims, results, sampling and pruning."""
 
 import functools
+import json
 import math
 
-import optuna
 import pytest
 
+from helpers import fake_bucket
 from helpers.toy_sweep import LOSS, TWELVE, study
 from sweeps import trial_state
-from sweeps.objective import Objective
-from sweeps.optuna_adapter import make_pruner
+from sweeps.adaptive import SuccessiveHalving, sample_point
+from sweeps.launch import init_folder
+from sweeps.objective import Objective, parse_metrics
 from sweeps.scheduler import claim_next
 from sweeps.search_space import (
     Pruning,
@@ -28,22 +30,45 @@ from sweeps.search_space import (
     uniform,
     zipped,
 )
+from sweeps.storage import Storage
 from sweeps.study import LeaseLost
-from sweeps.trial_state import LivenessMonitor
+from sweeps.trial_state import LEASE_SECONDS, LivenessMonitor
 from utils.errors import UserError
 
 
-@pytest.fixture(params=["journal", "sqlite"])
+@pytest.fixture(scope="module")
+def bucket():
+    with fake_bucket.serve() as (fake, environment), pytest.MonkeyPatch.context() as m:
+        for name, value in environment.items():
+            m.setenv(name, value)
+        yield fake
+
+
+@pytest.fixture(params=["disk", "bucket"])
 def opened(request, tmp_path):
-    url = f"sqlite:///{tmp_path / 'study.db'}" if request.param == "sqlite" else None
-    return functools.partial(study, tmp_path, url=url)
+    if request.param == "disk":
+        return functools.partial(study, tmp_path)
+    request.getfixturevalue("bucket")
+    return functools.partial(study, f"gs://bucket/{tmp_path.name}")
 
 
 class AllDead(LivenessMonitor):
     """Monitor that takes every process for dead."""
 
-    def is_alive(self, key, lease):
+    def is_alive(self, attempt):
         return False
+
+
+def document(found, trial, index, kind=""):
+    """Returns a document of an attempt as it is stored."""
+    return found.storage.read(trial_state.document_name(trial, index, kind))
+
+
+def report(found, claim, values):
+    """Reports values beside those of earlier steps; returns whether to prune."""
+    prunes = found.should_prune(claim, {**claim.values, **values})
+    found.renew(claim)
+    return prunes
 
 
 def states(found):
@@ -88,23 +113,44 @@ def test_the_trial_of_a_dead_process_is_resumed_with_its_point(tmp_path):
     successor = study(tmp_path, space, monitor=AllDead())
     taken = claim_next(successor)
     assert (taken.trial, taken.point) == (first.trial, first.point)
-    states = [trial.state.name for trial in successor.study.trials]
-    assert states[12:] == ["FAIL", "COMPLETE", "RUNNING"]
+    dead, alive = successor.trials()[first.trial].attempts
+    assert (dead.outcome, alive.outcome) == (trial_state.INTERRUPTED, None)
 
 
 def test_time_between_attempts_does_not_count(tmp_path, monkeypatch):
     found = study(tmp_path)
     claim_next(found)
-    assert found.trials()[0].seconds == 0
+    assert found.trials()[0].total("seconds") == 0
     monkeypatch.setattr(found, "monitor", AllDead())
     claim = claim_next(found)
     dead, _ = found.trials()[claim.trial].attempts
-    assert (dead.outcome, dead.seconds) == (trial_state.INTERRUPTED, None)
+    assert dead.outcome == trial_state.INTERRUPTED
+    assert "seconds" not in dead.end
+    claim.begin -= 3
     found.finish(claim, trial_state.DONE, value=1.0, step=1)
-    assert 0 < found.trials()[claim.trial].seconds < 5
-    assert (
-        found.trials()[claim.trial].last.seconds == found.trials()[claim.trial].seconds
-    )
+    assert 3 <= found.trials()[claim.trial].total("seconds") < 8
+
+
+def test_chip_hours_and_lost_time_are_summed_over_attempts(tmp_path, monkeypatch):
+    found = study(tmp_path)
+    devices = {"kind": "tpu", "count": 4}
+    claim = claim_next(found, devices=devices)
+    claim.begin -= 100
+    claim.record_checkpoint(20)
+    claim.begin -= 30
+    found.renew(claim)  # the last sign of the first attempt
+    monkeypatch.setattr(found, "monitor", AllDead())
+    claim = claim_next(found, devices=devices)
+    claim.begin -= 50
+    found.finish(claim, trial_state.INTERRUPTED, is_saved=True)
+    claim = claim_next(found, devices=devices)
+    claim.begin -= 10
+    found.finish(claim, trial_state.DONE, value=1.0, step=1)
+    row = found.trials()[0].to_json()
+    assert row["attempts"] == 3
+    assert row["seconds"] == pytest.approx(190, abs=2)
+    assert row["chip_seconds"] == pytest.approx(760, abs=8)
+    assert row["lost_seconds"] == pytest.approx(30, abs=1)
 
 
 def test_a_process_taken_for_dead_loses_its_lease(opened):
@@ -113,7 +159,7 @@ def test_a_process_taken_for_dead_loses_its_lease(opened):
     successor = opened(monitor=AllDead())
     assert claim_next(successor).trial == claim.trial
     with pytest.raises(LeaseLost):
-        slow.send_heartbeat(claim)
+        slow.renew(claim)
     with pytest.raises(LeaseLost):
         slow.finish(claim, trial_state.DONE, value=0.0, step=1)
 
@@ -134,17 +180,48 @@ def test_results_are_read_by_all_processes(opened):
         trial_state.OPEN,
     ]
     assert [trial.state for trial in found] == ended
-    assert (found[0].last.value, found[0].last.step) == (0.25, 7)
+    first = found[0].to_json()
+    assert (first["value"], first["step"]) == (0.25, 7)
     assert found[2].to_json()["error"] == "exit code 1: boom"
-    assert other.study.best_value == 0.25
-    assert other.study.best_params == {"seed": 0}
 
 
-def test_the_state_that_a_killed_process_did_not_write_is_repaired(opened, monkeypatch):
-    dying = opened()
-    monkeypatch.setattr(dying, "_tell", lambda *_: None)
-    dying.finish(claim_next(dying), trial_state.DONE, value=0.5, step=1)
-    assert opened().study.best_value == 0.5
+def test_a_stale_listing_changes_nothing(tmp_path, monkeypatch):
+    one, other = study(tmp_path), study(tmp_path, space=Space(seeds(12), retries=0))
+    first = claim_next(one)
+    listing = one.storage.list("study")
+    one.finish(first, trial_state.DONE, value=1.0, step=1)
+    claim_next(one)
+    monkeypatch.setattr(other.storage, "list", lambda _: listing)
+    other.monitor = AllDead()
+    # It takes trial 0 over, which has ended, and claims trial 1, which is claimed.
+    assert claim_next(other) is None or other.trials()[0].state == trial_state.DONE
+    assert other.trials()[0].state == trial_state.DONE
+    assert document(one, 0, 1) is None
+
+
+def test_a_claim_without_an_answer_is_known_by_its_token(tmp_path):
+    """The first answer is lost; the repeated write finds its own document."""
+    storage = Storage(tmp_path, timeout=5)
+    create, lost = storage.files.create, [True]
+
+    def create_and_lose(name, content):
+        create(name, content)
+        if lost and lost.pop():
+            raise ConnectionResetError("lost")
+
+    storage.files.create = create_and_lose
+    found = study(tmp_path, storage=storage)
+    assert claim_next(found).trial == 0
+    assert claim_next(study(tmp_path)).trial == 1
+
+
+def test_a_lease_ends_unless_it_is_renewed(tmp_path):
+    found = study(tmp_path)
+    claim = claim_next(found)
+    claim.renewed -= LEASE_SECONDS + 1
+    assert claim.is_expired
+    found.renew(claim)
+    assert not claim.is_expired
 
 
 def test_tpe_learns_from_earlier_trials(tmp_path):
@@ -184,20 +261,37 @@ def test_a_dead_process_does_not_change_what_tpe_suggests(tmp_path):
     assert len({point["x"] for point in whole}) == 16
 
 
-def test_tpe_knows_the_results_of_listed_points(tmp_path):
-    points = chained(listed([{"x": 0.5}]), tpe({"x": uniform(0, 1)}, size=1))
-    found = study(tmp_path, Space(points))
-    found.finish(claim_next(found), trial_state.DONE, value=1.0, step=1)
-    assert found.study.best_params == {"x": 0.5}
-    assert 0 <= claim_next(found).point["x"] <= 1
-
-
-def test_points_that_optuna_cannot_store_are_kept_as_attributes(tmp_path):
-    scales = [[["embedding", 0.1]], []]
-    space = Space(grid({"optim.lr_scales": scales, "seed": [1]}))
+def test_each_point_of_tpe_can_be_sampled_again_from_what_was_recorded(tmp_path):
+    ranges = {"x": uniform(0, 1), "n": integers(1, 9), "c": choice("a", "b")}
+    space = Space(chained(listed([{"x": 0.5}]), tpe(ranges, size=19)), retries=0)
     found = study(tmp_path, space)
-    assert claim_next(found).point == {"optim.lr_scales": scales[0], "seed": 1}
-    assert found.study.trials[0].params == {"seed": 1}
+    for number in range(20):
+        claim = claim_next(found)
+        outcome = (trial_state.DONE, trial_state.FAILED, trial_state.PRUNED)[number % 3]
+        claim.values = {1: 0.1 * number}
+        if number % 7:  # the others stay running
+            found.finish(claim, outcome, value=claim.point["x"], step=1)
+    starts = [document(found, number, 0) for number in range(20)]
+    points = {start["trial"]: start["point"] for start in starts}
+    for start in starts[1:]:
+        arguments = start["trial"], start["sampled_from"], points
+        assert sample_point(space, found.objective, *arguments) == start["point"]
+    assert "sampled_from" not in starts[0]
+    assert {"trial": 0, "state": "running"} in starts[1]["sampled_from"]
+    assert len({json.dumps(start["point"]) for start in starts}) == 20
+
+
+def test_points_that_optuna_cannot_store_are_sampled_around(tmp_path):
+    scales = [[["embedding", 0.1]], []]
+    points = chained(
+        grid({"optim.lr_scales": scales}), tpe({"x": uniform(0, 1)}, size=1)
+    )
+    found = study(tmp_path, Space(points))
+    for expected in scales:
+        claim = claim_next(found)
+        assert claim.point == {"optim.lr_scales": expected}
+        found.finish(claim, trial_state.DONE, value=1.0, step=1)
+    assert 0 <= claim_next(found).point["x"] <= 1
 
 
 @pytest.mark.parametrize("pruning", [asha(factor=2), hyperband(factor=2)])
@@ -209,7 +303,7 @@ def test_trials_that_are_worse_than_all_others_are_pruned(tmp_path, pruning):
         claim = claim_next(found)
         pruned.append(False)
         for step in range(1, 11):
-            if found.report(claim, {step: float(number)}):
+            if report(found, claim, {step: float(number)}):
                 pruned[-1] = True
                 break
         outcome = trial_state.PRUNED if pruned[-1] else trial_state.DONE
@@ -225,7 +319,7 @@ def test_interrupted_attempts_do_not_count_in_pruning(tmp_path, pruning):
         found = study(path, Space(seeds(9), pruning=pruning))
         for _ in range(interruptions):
             claim = claim_next(found, lambda trial: trial.number == 0)
-            found.report(claim, {1: 1.0})
+            report(found, claim, {1: 1.0})
             found.finish(claim, trial_state.INTERRUPTED)
         survivors = []
         for number in (0, 3, 4, 5, 6, 7, 8, 1, 2):
@@ -233,7 +327,7 @@ def test_interrupted_attempts_do_not_count_in_pruning(tmp_path, pruning):
             claim = claim_next(
                 found, lambda trial, number=number: trial.number == number
             )
-            if not found.report(claim, {1: loss}):
+            if not report(found, claim, {1: loss}):
                 survivors.append(number)
             found.finish(claim, trial_state.DONE, value=loss, step=1)
         return survivors
@@ -250,65 +344,69 @@ def test_rungs_have_the_values_of_their_steps_however_they_are_reported(
     curve = {step: 10.0 - step for step in range(1, 9)}
     claim = claim_next(found)
     if looks == "interrupted":
-        found.report(claim, {step: curve[step] for step in range(1, 8)})
+        report(found, claim, {step: curve[step] for step in range(1, 8)})
         found.finish(claim, trial_state.INTERRUPTED)
         claim = claim_next(found)
     if looks == "one by one":
         for step, value in curve.items():
-            assert not found.report(claim, {step: value})
+            assert not report(found, claim, {step: value})
     else:
-        assert not found.report(claim, curve)
+        assert not report(found, claim, curve)
     other = claim_next(found)
     assert (claim.trial, other.trial) == (0, 1)
-    assert not found.report(other, {1: 8.0})
+    assert not report(found, other, {1: 8.0})
 
 
-def test_an_interruption_does_not_change_the_bracket_of_hyperband(tmp_path):
-    def brackets(path, interruptions):
-        path.mkdir()
-        pruning = hyperband(factor=3, max_steps=9)
-        found = study(path, Space(seeds(9), pruning=pruning))
-        drawn = {}
-        for number in range(9):
-            for _ in range(interruptions if number == 0 else 0):
-                found.finish(claim_next(found), trial_state.INTERRUPTED)
-            claim = claim_next(found)
-            found.report(claim, {1: 1.0})
-            trial = found.study.trials[claim.optuna_trial.number]
-            drawn[claim.trial] = found.study.pruner._get_bracket_id(found.study, trial)
-            found.finish(claim, trial_state.DONE, value=1.0, step=1)
-        return drawn
-
-    without = brackets(tmp_path / "a", 0)
-    assert len(set(without.values())) > 1
-    assert brackets(tmp_path / "b", 1) == without
+def test_each_pruning_can_be_decided_again_from_what_was_recorded(tmp_path):
+    space = Space(seeds(12), pruning=hyperband(factor=2, max_steps=8))
+    found = study(tmp_path, space)
+    num_pruned = 0
+    for number in range(12):
+        claim = claim_next(found)
+        for step in range(1, 9):
+            if report(found, claim, {step: (number * 5) % 12 + 1 / step}):
+                found.finish(claim, trial_state.PRUNED)
+                num_pruned += 1
+                end = document(found, number, 0, ".end")
+                seen = end["compared_with"]
+                rungs = found.halving.rungs(number, claim.values)
+                assert rungs[seen["rung"]] == (seen["step"], seen["value"])
+                others = [value for _, value in seen["others"]]
+                assert not found.halving.continues(seen["value"], others)
+                break
+        else:
+            found.finish(claim, trial_state.DONE, value=1.0, step=8)
+    assert num_pruned >= 3
 
 
 def test_the_loss_may_prune_trials_that_are_ranked_by_bleu(tmp_path):
     space = Space(seeds(4), pruning=asha(factor=2, metric="loss"))
-    found = study(tmp_path, space)
     better = {"bleu": "max", "loss": "min"}
-    found.objective = Objective.from_space(space, "bleu", better)
-    assert found.objective.metric.direction == "max"
-    found.study = optuna.create_study(
-        direction="maximize", pruner=make_pruner(space.pruning, 10, 1)
-    )
+    objective = Objective.from_space(space, "bleu", better)
+    assert objective.metric.direction == "max"
+    sign = objective.pruning_metric.sign
+    halving = SuccessiveHalving.from_pruning(space.pruning, 10, 1, sign)
+    found = study(tmp_path, space, halving=halving)
     good, bad = claim_next(found), claim_next(found)
-    assert not found.report(good, {1: 2.0})
-    assert found.report(bad, {1: 3.0})
+    assert not report(found, good, {1: 2.0})
+    assert report(found, bad, {1: 3.0})
 
 
 def test_a_first_rung_beyond_the_last_step_is_refused():
     with pytest.raises(UserError, match="min_steps=20"):
-        make_pruner(Pruning("hyperband", min_steps=20), 10, 1)
+        SuccessiveHalving.from_pruning(Pruning("hyperband", min_steps=20), 10, 1, 1)
     with pytest.raises(UserError, match="max_steps=N"):
-        make_pruner(Pruning("hyperband"), None, 1)
+        SuccessiveHalving.from_pruning(Pruning("hyperband"), None, 1, 1)
 
 
 def test_another_space_is_refused_with_the_difference(tmp_path):
-    study(tmp_path, Space(grid({"seed": [1, 2]})))
+    def init(space):
+        description = {"config": {}, "space": space.to_dict()}
+        init_folder(Storage(tmp_path), description, LOSS)
+
+    init(Space(grid({"seed": [1, 2]})))
     with pytest.raises(UserError) as refused:
-        study(tmp_path, Space(grid({"seed": [1, 3]})))
+        init(Space(grid({"seed": [1, 3]})))
     assert '"seed": 2' in str(refused.value)
     assert '"seed": 3' in str(refused.value)
 
@@ -335,21 +433,21 @@ def test_an_unknown_metric_needs_a_direction():
     )
 
 
-def test_the_best_or_the_last_value_is_the_final_one(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        '{"step": 1, "split": "validation", "loss": 3.0}\n'
-        '{"step": 2, "split": "train", "loss": 0.0}\n'
-        '{"step": 2, "split": "validation", "loss": 1.0}\n'
-        '{"step": 3, "split": "validation", "loss": null}\n'
-        '{"step": 4, "split": "validation", "loss": 2.0}\n'
-        '{"step": 5, "split": "validation", "lo'
+def test_the_best_or_the_last_value_is_the_final_one():
+    content = (
+        b'{"step": 1, "split": "validation", "loss": 3.0}\n'
+        b'{"step": 2, "split": "train", "loss": 0.0}\n'
+        b'{"step": 2, "split": "validation", "loss": 1.0}\n'
+        b'{"step": 3, "split": "validation", "loss": null}\n'
+        b'{"step": 4, "split": "validation", "loss": 2.0}\n'
+        b'{"step": 5, "split": "validation", "lo'
     )
-    assert Objective(LOSS, "best", LOSS).final_value(path) == (2, 1.0)
-    assert Objective(LOSS, "last", LOSS).final_value(path) == (4, 2.0)
-    assert Objective(LOSS, "last", LOSS).final_value(tmp_path / "none") is None
-    with path.open("a") as file:
-        file.write('ss": 1}\n{"step": 6, "split": "validation", "loss": null}\n')
-    assert Objective(LOSS, "best", LOSS).final_value(path) == (2, 1.0)
-    assert Objective(LOSS, "last", LOSS).final_value(path) is None
+    rows = parse_metrics(content)
+    assert Objective(LOSS, "best", LOSS).final_value(rows) == (2, 1.0)
+    assert Objective(LOSS, "last", LOSS).final_value(rows) == (4, 2.0)
+    assert Objective(LOSS, "last", LOSS).final_value(parse_metrics(None)) is None
+    content += b'ss": 1}\n{"step": 6, "split": "validation", "loss": null}\n'
+    rows = parse_metrics(content)
+    assert Objective(LOSS, "best", LOSS).final_value(rows) == (2, 1.0)
+    assert Objective(LOSS, "last", LOSS).final_value(rows) is None
     assert TWELVE.num_trials(None) == 12

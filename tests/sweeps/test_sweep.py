@@ -1,12 +1,10 @@
 """Sweeps of toy trials: killed and resumed, shared, and with failures of all kinds."""
 
 import io
-import itertools
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -18,9 +16,10 @@ from helpers.toy_sweep import begin, results, toy_sweep
 from sweeps import trial_state
 from sweeps.scheduler import claim_next
 from sweeps.search_space import Space, asha, grid, listed, log_uniform, seeds, tpe
-from sweeps.storage import RetryingStorage
+from sweeps.storage import Storage
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import outcome_from_exit_code
+from sweeps.trial_state import LEASE_SECONDS
 from sweeps.worker import RunningTrial
 from utils.errors import UserError
 
@@ -86,10 +85,8 @@ def test_a_sweep_killed_twice_has_the_results_of_an_uninterrupted_one(tmp_path, 
         )
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_two_processes_share_a_sweep(tmp_path, whole, kind):
-    url = [f"sqlite:///{tmp_path}/study.db"] if kind == "sqlite" else []
-    both = [begin(tmp_path, *url) for _ in range(2)]
+def test_two_processes_share_a_sweep(tmp_path, whole):
+    both = [begin(tmp_path) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert_equals_whole(tmp_path, whole)
     for trial in range(12):
@@ -138,70 +135,49 @@ def test_after_a_signal_the_same_command_resumes(tmp_path, whole):
     assert_equals_whole(tmp_path, whole)
 
 
-class Database:
-    """Database that does not answer while it is held."""
+class Outage:
+    """Files of a folder that cannot be reached for some calls after the first ones."""
 
-    def __init__(self, folder):
-        self.url = f"sqlite:///{folder / 'study.db'}?timeout=0.1"
-        self.path = folder / "study.db"
-        self.holder = None
+    def __init__(self, files, first, last):
+        self.files, self.failing, self.calls = files, range(first, last), 0
 
-    def hold(self):
-        self.holder = sqlite3.connect(self.path, check_same_thread=False, timeout=30)
-        self.holder.execute("BEGIN EXCLUSIVE")
+    def __getattr__(self, name):
+        method = getattr(self.files, name)
 
-    def release(self):
-        self.holder.rollback()
-        self.holder.close()
-        self.holder = None
+        def call(*arguments):
+            self.calls += 1
+            if self.calls in self.failing:
+                raise ConnectionResetError("nobody there")
+            return method(*arguments)
 
-
-class HeldStorage(RetryingStorage):
-    """Calls to a storage whose database is held from one of them on."""
-
-    def hold(self, database, *, before_call=20):
-        calls = itertools.count()
-        self.before = lambda: database.hold() if next(calls) == before_call else None
-        return self
-
-    def __call__(self, function, *arguments, **options):
-        self.before()
-        return super().__call__(function, *arguments, **options)
+        return call
 
 
-class FirstPause(threading.Event):
-    """Event that releases a database when somebody waits for the event."""
-
-    def __init__(self, database):
-        super().__init__()
-        self.database = database
-
-    def wait(self, timeout=None):
-        if self.database.holder:
-            self.database.release()
-        return super().wait(min(timeout, 0.01))
+def unreliable(folder, first, last, timeout=60):
+    storage = Storage(folder, timeout=timeout)
+    storage.files = Outage(storage.files, first, last)
+    storage.stopped.wait = lambda seconds: time.sleep(0.01)
+    return storage
 
 
-def test_a_database_may_be_unreachable_for_a_while(tmp_path, whole, capsys):
-    database = Database(tmp_path)
-    retrying = HeldStorage("toy", FirstPause(database)).hold(database)
-    sweep = toy_sweep(tmp_path, url=database.url, retrying=retrying)
-    assert sweep.run() == 0
+def test_the_storage_may_be_unreachable_for_a_while(tmp_path, whole, capsys):
+    storage = unreliable(tmp_path, 60, 70)
+    assert toy_sweep(tmp_path, storage=storage).run() == 0
     assert capsys.readouterr().err.count("is unreachable, retrying") == 1
     assert_equals_whole(tmp_path, whole)
 
 
-def test_a_database_that_stays_unreachable_ends_the_sweep_without_loss(tmp_path, whole):
-    database = Database(tmp_path)
-    retrying = HeldStorage("toy", timeout=0.5).hold(database)
-    sweep = toy_sweep(tmp_path, url=database.url, retrying=retrying)
+def test_a_storage_that_stays_unreachable_ends_the_sweep_without_loss(tmp_path, whole):
+    storage = unreliable(tmp_path, 60, 10**9, timeout=0.2)
+    sweep = toy_sweep(tmp_path, storage=storage)
     with pytest.raises(UserError, match="no trial is lost"):
         sweep.run()
     assert sweep.running == [[], []]
-    database.release()
-    successor = toy_sweep(tmp_path, url=database.url, workers=4)
-    dead = {trial.number for trial in successor.study.study.trials}
-    successor.study.monitor.is_alive = lambda number, _: number not in dead
+    successor = toy_sweep(tmp_path, workers=4)
+    dead = {trial.number for trial in successor.study.trials() if trial.attempts}
+    successor.study.monitor.is_alive = lambda attempt: (
+        attempt.index > 0 or attempt.trial not in dead
+    )
     assert successor.run() == 0
     assert_equals_whole(tmp_path, whole)
 
@@ -258,10 +234,11 @@ def test_a_worker_that_loses_its_lease_kills_its_trial(tmp_path, capsys):
     sweep = toy_sweep(tmp_path, space, workers=1)
     sweep._step()
     ((running,),) = sweep.running
+    assert running.process.is_alive
     successor = toy_sweep(tmp_path, space, workers=1)
     successor.study.monitor.is_alive = lambda *_: False
     assert claim_next(successor.study).trial == 0
-    running.heartbeat_time -= 1000  # the next one is due
+    running.renewal_time -= 1000  # the next one is due
     sweep._step()
     assert running.process.code() == -signal.SIGKILL
     assert sweep.running == [[]]
@@ -289,15 +266,40 @@ def test_exit_codes_have_the_meaning_of_train_py(code, stop_requested, outcome):
     assert outcome_from_exit_code(code, stop_requested) == outcome
 
 
+def test_a_trial_ends_itself_when_its_lease_is_not_renewed(tmp_path, monkeypatch):
+    """The worker then records it as interrupted, and resumes it."""
+    monkeypatch.setenv("TOY_LEASE_SECONDS", "0.5")
+    space = Space(grid({"seed": [toy_trial.WAITS]}))
+    sweep = toy_sweep(tmp_path, space, workers=1)
+    sweep._step()
+    ((running,),) = sweep.running
+    deadline = time.monotonic() + 20
+    while running.process.is_alive and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running.process.code() == -signal.SIGKILL
+    running.claim.renewed -= LEASE_SECONDS
+    assert sweep._poll(running)
+    (trial,) = sweep.study.trials()
+    assert (trial.state, trial.last.outcome) == ("open", "interrupted")
+
+
 class Saving:
     """Process of a trial that ends after it was polled three times."""
 
-    def __init__(self, folder):
-        self.metrics, self.stopping, self.polls = folder / "metrics.jsonl", False, 0
+    def __init__(self, storage):
+        self.storage, self.run, self.log = storage, "trials/0000", self
+        self.stopping, self.polls, self.renewed = False, 0, []
+
+    @property
+    def is_alive(self):
+        self.polls += 1
+        return self.polls <= 3
 
     def code(self):
-        self.polls += 1
         return None if self.polls <= 3 else 75
+
+    def renew(self, seconds):
+        self.renewed.append(seconds)
 
     def stop(self):
         self.stopping = True
@@ -305,16 +307,20 @@ class Saving:
     def close(self):
         assert self.polls > 3
 
+    def upload(self):
+        pass
 
-def test_heartbeats_are_sent_while_a_trial_saves_after_a_signal(tmp_path, monkeypatch):
-    worker, heartbeats = toy_sweep(tmp_path, workers=1), []
+
+def test_leases_are_renewed_while_a_trial_saves_after_a_signal(tmp_path):
+    worker = toy_sweep(tmp_path, workers=1)
     claim = claim_next(worker.study)
-    running = RunningTrial(claim, Saving(tmp_path), time.monotonic() - 60)
+    saving = Saving(worker.storage)
+    running = RunningTrial(claim, saving, renewal_time=time.monotonic() - 60)
     worker.running = [[running]]
-    monkeypatch.setattr(worker.study, "send_heartbeat", heartbeats.append)
     worker.stopped.set()
     assert worker.run() == 75
-    assert heartbeats == [claim]
+    assert saving.renewed == [claim.renewed]
+    assert claim.renewal == 1
     assert worker.study.trials()[0].state == trial_state.OPEN
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from helpers.entry_points import assert_refused, run
-from sweeps.launch import make_plan
+from helpers.toy_sweep import toy_sweep
+from sweeps.launch import VERSION, make_plan
+from sweeps.search_space import Space, seeds
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "configs" / "sweeps").glob("[!_]*.py"))
@@ -135,8 +137,40 @@ def test_missing_and_impossible_flags_are_refused_in_one_line(tmp_path):
     workdir = f"--workdir={tmp_path / 'w'}"
     assert_refused(refused(tmp_path, "seeds", workdir, "--workers=0"), "--workers=0")
     assert_refused(
-        refused(tmp_path, "seeds", "--workdir=gs://b/c"), "a directory on a disk"
+        refused(tmp_path, "seeds", "--workdir=ftp://b/c"), "Unknown address ftp://b/c"
     )
+
+
+def test_a_folder_of_an_older_version_is_refused(tmp_path):
+    done = refused(tmp_path, "seeds", f"--workdir={tmp_path}", "--status")
+    assert_refused(done, "is not the folder of a sweep: no sweep.json")
+    made = sweep_json(["--config.steps=1"], "seeds")
+    (tmp_path / "sweep.json").write_text(json.dumps(made))
+    (tmp_path / "journal.log").touch()
+    done = refused(tmp_path, "seeds", "--config.steps=1", f"--workdir={tmp_path}")
+    assert_refused(done, "holds a sweep of another version of this code")
+
+
+def test_the_status_is_printed_from_the_folder_alone(tmp_path):
+    toy_sweep(tmp_path, Space(seeds(2))).run()
+    done = run("sweep.py", "--status", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr.decode()
+    rows = [line.split() for line in done.stdout.decode().splitlines()]
+    assert rows[0][:7] == [
+        "trial",
+        "state",
+        "loss",
+        "step",
+        "attempts",
+        "chip-hours",
+        "lost",
+    ]
+    assert [row[:5] for row in rows[1:3]] == [
+        ["0", "done", "100.1", "10", "1"],
+        ["1", "done", "101.1", "10", "1"],
+    ]
+    assert rows[1][-1] == "seed=0"
+    assert rows[-1][0] == "total"
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
@@ -149,7 +183,7 @@ def test_another_space_or_config_is_refused_and_nothing_runs(tmp_path):
     workdir = f"--workdir={tmp_path}"
     plain = ["--config.steps=1", workdir]
     (tmp_path / "sweep.json").touch()  # as if it had started
-    made = sweep_json(["--config.steps=1"], "seeds")
+    made = {**sweep_json(["--config.steps=1"], "seeds"), "version": VERSION}
     (tmp_path / "sweep.json").write_text(json.dumps(made))
     assert_refused(refused(tmp_path, "grid", *plain), "the search space differs")
     done = refused(tmp_path, "seeds", "--config.steps=2", workdir)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.sweep_dir import SweepDirectory
+from sweeps.storage import Storage
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
@@ -96,7 +96,7 @@ def test_a_name_that_libraries_misread_is_refused(tmp_path, name):
         with pytest.raises(UserError, match="choose a path"):
             RunDirectory(path)
     with pytest.raises(UserError, match="choose a path"):
-        SweepDirectory(tmp_path / name)
+        Storage(tmp_path / name)
 
 
 def test_a_name_that_python_encodes_otherwise_is_refused(tmp_path, monkeypatch):

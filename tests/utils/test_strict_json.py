@@ -30,7 +30,7 @@ WITHOUT_SCORES = {
     *("data/tokenizers/build.py", "data/batching/buckets.py"),
     *("data/corpora/local_files.py", "benchmarks/harness/protocol.py"),
     *("benchmarks/startup.py", "benchmarks/fault_injection.py", "benchmarks/decode.py"),
-    *("sweeps/trial_process.py", "sweeps/scheduler.py", "sweeps/sweep_dir.py"),
+    *("sweeps/trial_process.py", "sweeps/scheduler.py", "sweeps/launch.py"),
     *("analysis/report/sweep_results.py", "analysis/report/comparison.py"),
     "analysis/budget/__init__.py",
 }

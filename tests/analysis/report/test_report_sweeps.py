@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
+from analysis.report.renderers import render_markdown
 from analysis.report.runs import read_runs
 from analysis.report.sweep_results import (
     config_source,
@@ -24,6 +25,7 @@ from helpers.small_reports import (
     text_of,
     write_json,
 )
+from sweeps.launch import VERSION
 from utils.errors import UserError
 
 
@@ -116,6 +118,12 @@ def test_the_page_shows_the_importance_of_keys(sweep):
     assert float(width[1]) < 0.1
 
 
+def test_a_report_states_what_a_sweep_cost_and_lost(sweep):
+    page, _ = page_of(sweep)
+    assert "4.00 chip-hours; 0.40 hours lost to interruptions" in page
+    assert "4.00 chip-hours" in render_markdown(content_of(sweep))
+
+
 def test_the_best_config_is_a_file_that_reproduces_it(tmp_path):
     cfg = base.get_config("transformer")
     cfg.model.update(width=96, cutoffs=(10, 20))
@@ -136,10 +144,14 @@ def test_an_incomplete_sweep_is_refused_in_one_line(tmp_path):
     empty = make_sweep(tmp_path / "empty", 0)
     with pytest.raises(UserError, match="no trial of the sweep has finished"):
         read_runs([empty])
-    write_json(tmp_path / "broken" / "sweep.json", {"config": {}})
-    assert is_sweep(tmp_path / "broken")
+    broken, description = tmp_path / "broken", {"config": {}, "version": VERSION}
+    write_json(broken / "sweep.json", description)
+    assert is_sweep(broken)
     with pytest.raises(UserError, match="damaged sweep"):
-        read_runs([str(tmp_path / "broken")])
+        read_runs([str(broken)])
+    write_json(broken / "sweep.json", {"config": {}})
+    with pytest.raises(UserError, match="another version of this code"):
+        read_runs([str(broken)])
 
 
 def test_trials_with_other_data_cause_a_warning(tmp_path):
