@@ -1,6 +1,6 @@
 """Exports the trials of a sweep as a study of Optuna, which optuna-dashboard shows.
 
-python -m analysis.export_sweep --workdir=gs://bucket/sweep --output=study.db
+python -m analysis.export_sweep --sweep=gs://bucket/sweep --output=study.db
 optuna-dashboard sqlite:///study.db
 """
 
@@ -11,7 +11,7 @@ from absl import flags
 from utils import cli
 from utils.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep.", required=True)
+SWEEP = flags.DEFINE_string("sweep", None, "Folder of the sweep.", required=True)
 OUTPUT = flags.DEFINE_string("output", "study.db", "SQLite database to write.")
 
 
@@ -66,7 +66,7 @@ def export(workdir: str, output: Path) -> int:
 def main() -> None:
     """Writes the database and prints how to open it."""
     output = Path(OUTPUT.value).expanduser()
-    count = export(WORKDIR.value, output)
+    count = export(SWEEP.value, output)
     print(f"{count} trials: optuna-dashboard sqlite:///{output}")
 
 
