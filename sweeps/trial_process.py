@@ -209,6 +209,7 @@ def start_trials(
             "cores": devices.cores,
             "vmapped": vmapped,
             "renewed": renewed,
+            "lease_seconds": LEASE_SECONDS,
         }
         _write_line(process, json.dumps(document))
     group: list[TrialProcess] = []
@@ -248,7 +249,7 @@ def main() -> int:
         sys.exit("the sweep's process ended")
     spec = json.loads(line)
     stop_requests: set[int] = set()
-    arguments = stop_requests, spec["renewed"]
+    arguments = stop_requests, spec["renewed"], spec["lease_seconds"]
     threading.Thread(target=listen, args=arguments, daemon=True).start()
     if spec["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec["cores"])  # before a library counts them
@@ -287,9 +288,9 @@ def read_line() -> bytes:
     return line
 
 
-def listen(stop_requests: set[int], renewed: float) -> None:
+def listen(stop_requests: set[int], renewed: float, lease_seconds: float) -> None:
     """Collects requests to stop; kills this process with its input or its lease."""
-    while seconds_since_boot() - renewed < LEASE_SECONDS:
+    while seconds_since_boot() - renewed < lease_seconds:
         if not select.select([0], [], [], 1.0)[0]:
             continue
         if not (line := read_line()):

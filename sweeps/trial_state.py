@@ -126,16 +126,17 @@ class LivenessMonitor:
     clocks need not agree.
 
     Attributes:
-      machine: id of this machine.
+      machine: id of this machine; None: `machine_id`.
       clock: returns seconds.
       start_time: returns the start time of a process; None: it has ended.
     """
 
-    machine: str = dataclasses.field(default_factory=machine_id)
+    machine: str | None = None
     clock: Callable[[], float] = time.monotonic
     start_time: Callable[[int], float | None] = process_start_time
 
     def __post_init__(self):
+        self.machine = self.machine or machine_id()
         self.last_change: dict[Hashable, tuple[int, float]] = {}
 
     def is_alive(self, attempt: Attempt) -> bool:

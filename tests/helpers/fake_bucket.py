@@ -38,7 +38,7 @@ class FakeBucket:
       faults: what befalls the next requests, in order: None, a status (429, 503) with
         which they are refused, "lost" (the connection breaks after they took effect)
         or "slow".
-      draw_fault: returns the fault of a request when `faults` is empty.
+      draw_fault: returns the fault of a request to a URL when `faults` is empty.
       staleness: listings show the objects of this many changes ago.
     """
 
@@ -46,7 +46,7 @@ class FakeBucket:
         self.objects: dict[tuple[str, str], tuple[bytes, int]] = {}
         self.refuses = self.ignores_conditions = False
         self.faults: list[str | int | None] = []
-        self.draw_fault = lambda: None
+        self.draw_fault = lambda url: None
         self.staleness = 0
         self._history = collections.deque([{}], maxlen=64)
         self.lock = threading.Lock()
@@ -55,7 +55,7 @@ class FakeBucket:
 
     def names(self) -> list[str]:
         """Returns the names of all objects."""
-        return sorted(name for _, name in self.objects)
+        return sorted(name for _, name in [*self.objects])
 
     def answer(self, method: str, url: str, headers, body: bytes) -> Answer:
         """Returns status, headers and body of the answer to a request.
@@ -63,7 +63,7 @@ class FakeBucket:
         Raises:
           ConnectionError: the answer is lost.
         """
-        fault = self.faults.pop(0) if self.faults else self.draw_fault()
+        fault = self.faults.pop(0) if self.faults else self.draw_fault(url)
         if isinstance(fault, int):
             text = {"error": {"message": "injected", "code": fault}}
             return fault, {}, json.dumps(text).encode()

@@ -11,16 +11,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 HELPERS = Path(__file__).parent
 sys.path[:0] = [str(HELPERS.parents[1]), str(HELPERS.parent)]
 
-import sweeps.study as study_module  # noqa: E402
-import sweeps.worker as worker_module  # noqa: E402
+from helpers.machine import become_machine  # noqa: E402
 from helpers.toy_trial import STEPS  # noqa: E402
-from sweeps import trial_state  # noqa: E402
 from sweeps.adaptive import SuccessiveHalving  # noqa: E402
 from sweeps.devices import DeviceAllocation  # noqa: E402
 from sweeps.launch import init_folder  # noqa: E402
@@ -31,7 +28,6 @@ from sweeps.storage import Storage  # noqa: E402
 from sweeps.study import Study  # noqa: E402
 from sweeps.trial_configs import TrialConfigs  # noqa: E402
 from sweeps.trial_process import start_trials  # noqa: E402
-from sweeps.trial_state import LivenessMonitor  # noqa: E402
 from sweeps.worker import SweepWorker  # noqa: E402
 from utils.paths import resolve_path  # noqa: E402
 
@@ -97,25 +93,12 @@ def begin(folder, *arguments, **environment):
     )
 
 
-def become_machine(name):
-    """Makes this process one of another machine, whose clock is minutes ahead.
-
-    Leases end after seconds, so that other machines take trials over soon.
-    """
-    clock = time.time
-    time.time = lambda: clock() + 300 * int(name)
-    trial_state.machine_id = lambda: f"machine {name}"
-    trial_state.EXPIRY_SECONDS, study_module.LEASE_SECONDS = 4.0, 3.0
-    worker_module.RENEWAL_SECONDS = worker_module.REFRESH_SECONDS = 0.3
-
-
 def main(folder, machine="0"):
     """Runs the sweep of a folder, with two trials at once."""
-    become_machine(machine)
+    become_machine(machine, expiry=4.0, lease=3.0, renewal=0.3)
     storage = Storage(folder)
     storage.poll_seconds = 0.2
-    monitor = LivenessMonitor(trial_state.machine_id())
-    return toy_sweep(folder, storage=storage, monitor=monitor).run()
+    return toy_sweep(folder, storage=storage).run()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """Real trainings of a killed sweep end as those of an uninterrupted one."""
 
+import collections
 import json
 import os
+import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
 from analysis.compare_bitwise import differences
+from helpers import fake_bucket
 from helpers.entry_points import ROOT, command
+from utils.paths import resolve_path
 
 STEPS, TRIALS = 30, 12
 TINY = {
@@ -42,7 +47,7 @@ def start(tmp_path_factory):
     (shared / "space.py").write_text(SPACE)
     flags = [f"--config.{key}={value}" for key, value in TINY.items()]
 
-    def starting(folder, *options):
+    def starting(folder, *options, machine=None):
         order = command(
             "sweep.py",
             "--config=configs/cldr.py:rnn",
@@ -52,6 +57,9 @@ def start(tmp_path_factory):
             *flags,
             *options,
         )
+        if machine is not None:
+            program = str(ROOT / "tests" / "helpers" / "machine.py")
+            order = [sys.executable, program, str(machine), *order[1:]]
         return subprocess.Popen(order, cwd=ROOT, start_new_session=True)
 
     return starting
@@ -156,3 +164,73 @@ def test_after_a_signal_the_command_resumes_the_saved_trials(start, tmp_path):
 
     assert [ends(tmp_path, number) for number in range(2)] == [1, 1]
     assert [row["state"] for row in results(tmp_path)] == ["done"] * 2
+
+
+NUM_KILLS, MACHINES = 20, 3
+FAULTS = ("lost", 429, 503, "slow")
+
+
+@pytest.mark.slow
+def test_machines_that_are_killed_complete_a_sweep_in_a_bucket(start, whole, capsys):
+    """Three machines share only a bucket; requests for the study fail now and then."""
+    draw, counts = random.Random(0), collections.Counter()
+    folder = "gs://bucket/sweep"
+    with (
+        fake_bucket.serve() as (bucket, environment),
+        pytest.MonkeyPatch.context() as m,
+    ):
+        for name, value in environment.items():
+            m.setenv(name, value)
+
+        def draw_fault(url):
+            fault = None
+            if "study" in url and draw.random() < 0.02:
+                fault = draw.choice(FAULTS)
+                counts[f"requests answered with {fault}"] += 1
+            return fault
+
+        def is_complete():
+            rows = bucket.objects.get(("bucket", "sweep/trials.jsonl"), (b"", 0))[0]
+            return rows.count(b'"state": "done"') == TRIALS
+
+        def wait_for_checkpoint():
+            seen, deadline = set(bucket.names()), time.monotonic() + 120
+            while time.monotonic() < deadline and not any(
+                name.endswith("checksums.json") for name in {*bucket.names()} - seen
+            ):
+                time.sleep(0.1)
+
+        bucket.draw_fault, bucket.staleness = draw_fault, 5
+        machines = {k: start(folder, machine=k) for k in range(MACHINES)}
+        while counts["machines killed"] < NUM_KILLS and not is_complete():
+            if draw.random() < 0.5:  # while trials start
+                time.sleep(draw.uniform(1, 6))
+            else:  # between two checkpoints
+                wait_for_checkpoint()
+                time.sleep(draw.uniform(0, 1))
+            victim = draw.choice([*machines])
+            os.killpg(machines[victim].pid, signal.SIGKILL)
+            machines[victim].wait()
+            counts["machines killed"] += 1
+            machines[victim] = start(folder, machine=f"{victim}{counts.total()}")
+        assert [process.wait() for process in machines.values()] == [0] * MACHINES
+        bucket.draw_fault = lambda url: None
+
+        run_all = resolve_path(folder)
+        assert results(run_all) == results(whole)
+        for number in range(TRIALS):
+            run, same = (f / "trials" / f"{number:04}" for f in (run_all, whole))
+            assert training_steps(run) == list(range(1, STEPS + 1))
+            assert differences(run, same) == []
+            outcomes = [
+                json.loads(path.read_text())["outcome"]
+                for path in (run_all / "study" / f"{number:04}").glob("*.end.json")
+            ]
+            assert outcomes.count("done") == 1
+            assert set(outcomes) <= {"done", "interrupted"}
+            counts["attempts interrupted"] += outcomes.count("interrupted")
+            log = (run_all / "logs" / f"{number:04}.log").read_text()
+            counts["resumed from a checkpoint"] += log.count("resuming at step")
+    assert counts["machines killed"] == NUM_KILLS
+    with capsys.disabled():
+        print("\n", dict(counts))

@@ -28,7 +28,7 @@ def server():
 @pytest.fixture
 def bucket(server):
     yield server
-    server.draw_fault, server.staleness = lambda: None, 0
+    server.draw_fault, server.staleness = lambda url: None, 0
 
 
 def text(bucket, name):
@@ -87,9 +87,11 @@ def test_faults_of_the_server_do_not_change_a_sweep(bucket):
     storage = open_storage("faults")
     sweep = toy_sweep(storage.path, Space(seeds(4)), storage=storage)
     bucket.staleness = 5
-    bucket.draw_fault = lambda: draw.choice(FAULTS) if draw.random() < 0.05 else None
+    bucket.draw_fault = lambda url: (
+        draw.choice(FAULTS) if draw.random() < 0.05 else None
+    )
     assert sweep.run() == 0
-    bucket.draw_fault = lambda: None
+    bucket.draw_fault = lambda url: None
     assert_complete(bucket, "faults", 4)
 
 
