@@ -220,7 +220,7 @@ class Storage:
             try:
                 self.files.create(name, content)
             except FileExistsError:
-                return json.loads(self.files.read(name))["token"] == token
+                return (self.read(name) or {}).get("token") == token
             return True
 
         return self._retry(attempt)
