@@ -46,7 +46,8 @@ VERSIONS = {  # of the VM's software, by the beginning of the accelerator type
 INSTALL = (  # removes the files of the code before, keeps those of runs
     "mkdir -p attention-lab && cd attention-lab && rm -f .venv/ready && "
     "(test ! -d .git || git ls-files -z | xargs -0 rm -f) && rm -rf .git && "
-    "tar xzf ../attention-lab.tgz && exec bash scripts/tpu_worker.sh install"
+    "tar xzf ../attention-lab.tgz --no-same-owner && "
+    "exec bash scripts/tpu_worker.sh install"
 )
 RUN = (
     "test -f attention-lab/.venv/ready || exit 97; "
@@ -184,13 +185,13 @@ class Vm:
         self.spec = json.loads(self.record.read_text()) if self.record.exists() else {}
         for key in ("zone", "project", "type", "version", "spot", "queued"):
             if value := getattr(options, key, None):
-                self.spec[key] = value
+                self.spec[key] = name if key == "queued" else value
         if "zone" not in self.spec:
             raise UserError(
                 f"{name} was not created from this checkout: add --zone=ZONE, or run "
                 "tpu.sh create NAME --zone=ZONE --type=TYPE, which reuses a VM"
             )
-        self.num_workers, self.is_known = 1, False
+        self.num_workers, self.type, self.is_known = 1, "", False
         self.exists = options.subcommand not in ("create", "sweep")  # for --dry_run
 
     def save(self, **changes) -> None:
@@ -207,7 +208,8 @@ class Vm:
 
     def describe(self, group: str = "tpu-vm") -> dict | None:
         """Returns the description of the VM or its queued resource, None if absent."""
-        call = self.call(group, "describe", self.name, "--format=json")
+        name = self.name if group == "tpu-vm" else self.spec["queued"]
+        call = self.call(group, "describe", name, "--format=json")
         for seconds in itertools.islice(growing_pauses(), 6):
             code, output = gcloud(*call)
             if options.dry_run:
@@ -222,16 +224,21 @@ class Vm:
         raise UserError(f"{self.name}: {output}")
 
     def state(self) -> str | None:
-        """Returns the state of the VM, else of its queued resource."""
+        """Returns the state of the VM, else of its queued resource.
+
+        Options that were not given become those of the VM, to create the same again.
+        """
         if node := self.describe():
-            found = node.get("acceleratorType", "").split("/")[-1]
-            wanted = self.spec.setdefault("type", found)
-            if found and found != wanted:
-                raise UserError(
-                    f"{self.name} exists with --type={found}, not {wanted}: choose "
-                    "another name, or delete it first"
-                )
+            self.type = node.get("acceleratorType", "").split("/")[-1]
             self.num_workers = len(node.get("networkEndpoints", ())) or 1
+            scheduling = node.get("schedulingConfig", {})
+            self.spec = {
+                "type": self.type,
+                "version": node.get("runtimeVersion"),
+                "spot": bool(scheduling.get("spot") or scheduling.get("preemptible")),
+            } | self.spec
+            if "queuedResource" in node:
+                self.spec["queued"] = node["queuedResource"].split("/")[-1]
             return node["state"]
         if self.spec.get("queued") and (request := self.describe("queued-resources")):
             return request["state"]["state"]
@@ -259,7 +266,7 @@ class Vm:
         flags = [f"--accelerator-type={kind}", *["--spot"] * self.spec.get("spot", 0)]
         if self.spec.get("queued"):
             flags += [f"--runtime-version={version}", f"--node-id={self.name}"]
-            call = self.call("queued-resources", "create", self.name, *flags)
+            call = self.call("queued-resources", "create", self.spec["queued"], *flags)
         else:
             call = self.call(
                 "tpu-vm", "create", self.name, *flags, f"--version={version}"
@@ -277,22 +284,19 @@ class Vm:
           forget: whether to remove its record and archive, too.
         """
         for seconds in itertools.islice(growing_pauses(), 6):
-            node = self.describe()
-            queued = self.spec.get("queued") or "queuedResource" in (node or {})
-            is_there = node or (queued and self.describe("queued-resources"))
-            code, error = 0, ""
-            if is_there:
-                group, *force = (
-                    ("queued-resources", "--force") if queued else ("tpu-vm",)
-                )
-                code, error = gcloud(*self.call(group, "delete", self.name, *force))
+            is_there, code, error = self.state() is not None, 0, ""
+            if is_there and (request := self.spec.get("queued")):
+                call = self.call("queued-resources", "delete", request, "--force")
+                code, error = gcloud(*call)
+            elif is_there:
+                code, error = gcloud(*self.call("tpu-vm", "delete", self.name))
             if code == 0:
                 if forget and not options.dry_run:
                     self.record.unlink(missing_ok=True)
                     self.record.with_suffix(".tgz").unlink(missing_ok=True)
                 if is_there:
                     say(self.name, "deleted")
-                return bool(is_there)
+                return is_there
             if REFUSED.search(error):
                 break
             time.sleep(seconds * SCALE)  # a state that passes, such as SUSPENDING
@@ -320,6 +324,11 @@ class Vm:
                 say(self.name, f"{state}; waits")
             last = state
             pause(CHECK / 4)
+        if self.type not in ("", self.spec["type"]):
+            raise UserError(
+                f"{self.name} exists with --type={self.type}, not "
+                f"{self.spec['type']}: choose another name, or delete it first"
+            )
         self.save()
         return is_new
 
@@ -388,6 +397,8 @@ class Vm:
         attempt, pauses, failures = secrets.token_hex(4), growing_pauses(), 0
         while True:
             install |= self.ensure()
+            if stop.is_set():  # the study was completed while this VM was created
+                raise StoppedError
             began, step = time.monotonic(), "installation" if install else "command"
             if install:
                 if not self.archive.exists():
@@ -454,8 +465,8 @@ def run(command: list[str]) -> int:
         return vm.run(command)
     except KeyboardInterrupt:
         kill(children)
-        say(vm.name, "the command goes on there; the same call stops and resumes it,")
-        say(vm.name, f"scripts/tpu.sh delete {vm.name} ends it")
+        say(vm.name, "a command that has started goes on there; the same call stops")
+        say(vm.name, f"and resumes it, scripts/tpu.sh delete {vm.name} ends it")
         return 130
 
 

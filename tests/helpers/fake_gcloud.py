@@ -52,6 +52,8 @@ def make_node(name: str, accelerator: str, **more) -> None:
     about = {
         "state": "READY",
         "acceleratorType": f"projects/p/{accelerator}",
+        "runtimeVersion": FLAGS.get("version", "v2-of-queue"),
+        "schedulingConfig": {"spot": True} if "spot" in FLAGS else {},
         "networkEndpoints": [{}] * num_workers,
     }
     replace(node_file(name), json.dumps(about | more))

@@ -289,6 +289,25 @@ def test_a_run_comes_back_after_preemptions_with_the_code_of_its_install(vm):
     assert all("--spot" in call for call in vm.calls("tpu-vm", "create"))
 
 
+def test_a_run_on_a_queued_vm_asks_the_queue_again(cloud):
+    cloud.run("create", "a", PLACE, "--type=v5litepod-8", "--queued", "--spot")
+    cloud.run("install", "a")
+    (cloud.folder / "preempt/a").write_text("2")
+    cloud.run("run", "a", "--", "python", "train.py", "--workdir=gs://b/r")
+    assert len(cloud.steps("r/steps-worker-0")) == 6
+    assert len(cloud.calls("queued-resources", "create")) == 2
+    assert not cloud.calls("tpu-vm", "create")
+
+
+def test_a_vm_made_elsewhere_comes_back_as_it_was(vm):
+    (vm.folder / "preempt/a").write_text("2")
+    (vm.checkout / ".cache/tpu/a.json").unlink()
+    vm.run("run", "a", PLACE, "--", "python", "train.py", "--workdir=gs://b/r")
+    first, second = vm.calls("tpu-vm", "create")
+    assert sorted(second) == sorted(first)
+    assert len(vm.steps("r/steps-worker-0")) == 6
+
+
 def test_a_run_recreates_a_vm_that_is_gone(vm):
     vm.run("delete", "a")
     vm.run("create", "a", PLACE, "--type=v5litepod-8")
@@ -347,7 +366,7 @@ def test_a_run_goes_on_after_control_c_and_is_resumed(vm):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the command goes on there" in output
+    assert "a command that has started goes on there" in output
     seen = len(vm.steps("r/steps-worker-0"))
     vm.wait_for("buckets/b/r/steps-worker-0", seen + 1)
     vm.run(*command, "--steps=30")
