@@ -37,10 +37,11 @@ run() {
   else
     [ ! -f "$dir/pid" ] || stop_group "$(cat "$dir/pid")"
     rm -f "$dir/code"
+    : >"$dir/log" # now, since tail may be faster than the command
     # shellcheck disable=SC2016
     PATH=$PWD/.venv/bin:$PATH setsid bash -c \
       'trap : TERM; code=0; "$@" || code=$?; echo "$code" >"$0/code"' \
-      "$dir" "$@" </dev/null >"$dir/log" 2>&1 &
+      "$dir" "$@" </dev/null >>"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
     echo "$attempt" >"$dir/attempt"
   fi
