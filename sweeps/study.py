@@ -58,11 +58,11 @@ class Claim:
     trial: int
     index: int
     point: Point
+    begin: float
     chips: float = 1.0
     values: dict[int, float] = dataclasses.field(default_factory=dict)
     compared_step: int = -1
     compared_with: dict | None = None
-    begin: float = dataclasses.field(default_factory=seconds_since_boot)
     checkpoint: tuple[int, float] = (0, 0.0)
     step: int | None = None
     renewal: int = 0
@@ -194,7 +194,8 @@ class Study:
             **trial_state.this_process(),
             "started": datetime.datetime.now().astimezone().isoformat("T", "seconds"),
         }
-        claim = Claim(trial.number, index, start["point"], devices["count"])
+        begin = seconds_since_boot()
+        claim = Claim(trial.number, index, start["point"], begin, devices["count"])
         claim.compared_step = max(trial.values, default=-1)
         is_mine = self._create(document_name(trial.number, index, START), start)
         return claim if is_mine else None
