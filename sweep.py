@@ -29,6 +29,22 @@ POPULATION = flags.DEFINE_integer(
     "population", 1, "Number of trials that a worker trains as one program."
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the trials; train nothing.")
+PLACEMENT = flags.DEFINE_enum(
+    "placement",
+    "chip",
+    ["chip", "slice"],
+    "Give each worker an equal share of this machine's chips, or each trial all hosts "
+    "of a TPU slice, or all of --num_processes.",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "With --placement=slice: HOST:PORT of process 0."
+)
+PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --placement=slice: number of processes."
+)
+PROCESS = flags.DEFINE_integer(
+    "process_id", None, "With --placement=slice: index of this process."
+)
 STATUS = flags.DEFINE_bool(
     "status", False, "Print the trials of the sweep in --workdir, and what they cost."
 )
@@ -44,10 +60,15 @@ def main() -> int:
             cli.fail(f"flag --{name}=FILE is missing")
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     plan = launch.make_plan(file, cli.overrides(CONFIG), SPACE.value, TRIALS.value)
+    group = None
+    if PLACEMENT.value == "slice":
+        address = COORDINATOR.value, PROCESSES.value, PROCESS.value
+        group = launch.Slice.from_environment(*address)
+    placement = launch.Placement(WORKERS.value, POPULATION.value, group)
     if DRY_RUN.value:
-        print(plan.table())
+        print(plan.table(str(placement)))
         return 0
-    return launch.run(plan, workdir(), WORKERS.value, POPULATION.value)
+    return launch.run(plan, workdir(), placement)
 
 
 def workdir() -> str:

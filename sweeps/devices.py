@@ -48,11 +48,13 @@ class Machine:
       kind: "tpu", "gpu" or "cpu": what trials compute on.
       devices: names of chips or GPUs in the form of their environment variables.
       cores: numbers of the CPU cores.
+      is_in_slice: whether it is one of several hosts of a TPU slice.
     """
 
     kind: str
     devices: tuple[str, ...]
     cores: tuple[int, ...]
+    is_in_slice: bool = False
 
 
 def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
@@ -62,7 +64,7 @@ def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
       UserError: there are fewer TPU chips than workers, or too many workers.
     """
     check_range("--workers", workers, 1, MOST_WORKERS)
-    if workers == 1:
+    if workers == 1 and not machine.is_in_slice:
         count = len(machine.devices) or 1
         return [DeviceAllocation({}, kind=machine.kind, count=count)]  # as in train.py
     if machine.kind == "tpu":
@@ -75,6 +77,16 @@ def allocate(machine: Machine, workers: int) -> list[DeviceAllocation]:
         )
         for cores in _equal_parts(machine.cores, workers)
     ]
+
+
+def describe(allocations: Sequence[DeviceAllocation], population: int) -> str:
+    """Describes where trials run on a machine, for --dry_run."""
+    kind, count = allocations[0].kind, allocations[0].count
+    devices = (
+        "an equal share of the CPU cores" if kind == "cpu" else f"{count:g} {kind}"
+    )
+    trials = f"{population} trials as one program" if population > 1 else "a trial"
+    return f"{len(allocations)} at once on this machine: {trials} on {devices} each"
 
 
 def _allocate_tpu_chips(chips: Sequence[str], workers: int) -> list[DeviceAllocation]:
@@ -137,7 +149,8 @@ def this_machine(
     names = [path.name for path in root.iterdir()] if root.is_dir() else []
     chips = _read_list(environment, "TPU_VISIBLE_CHIPS") or _tpu_chips(root, names)
     if chips and platform in ("", "tpu"):
-        return Machine("tpu", chips, cores)
+        is_in_slice = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        return Machine("tpu", chips, cores, is_in_slice)
     gpus = _read_list(environment, "CUDA_VISIBLE_DEVICES")
     if gpus is None:
         gpus = tuple(sorted(m[1] for n in names if (m := GPU_FILE.fullmatch(n))))

@@ -11,12 +11,15 @@ import dataclasses
 import json
 from typing import Any
 
-from sweeps.devices import allocate, this_machine
+from sweeps.adaptive import SuccessiveHalving
+from sweeps.devices import DeviceAllocation, allocate, describe, this_machine
 from sweeps.objective import Metric, Objective
 from sweeps.search_space import Space, listed, read_space
+from sweeps.slices import Slice, follow
 from sweeps.storage import Storage
+from sweeps.study import Study
 from sweeps.trial_configs import TrialConfigs, format_point
-from sweeps.trial_process import FINISHED, STOPPED
+from sweeps.trial_process import FINISHED, STOPPED, start_trials
 from sweeps.trial_state import Trial
 from training.run_dir import describe_differences
 from training.signals import StopRequested, graceful_stop
@@ -35,11 +38,11 @@ class SweepPlan:
     space: Space
     num_trials: int
 
-    def table(self) -> str:
+    def table(self, placement: str) -> str:
         """Formats one line a trial; values that TPE will sample are shown as ranges."""
         points = (self.space.point(number) for number in range(self.num_trials))
         rows = (f"{n:>5}  {format_point(point)}" for n, point in enumerate(points))
-        return "\n".join([*rows, f"{self.num_trials} trials"])
+        return "\n".join([*rows, f"{self.num_trials} trials, {placement}"])
 
     def to_dict(self) -> dict:
         """Returns the description as JSON: config and space, which must not change."""
@@ -63,14 +66,50 @@ def make_plan(
     return SweepPlan(configs, search_space, search_space.num_trials(trials))
 
 
-def run(plan: SweepPlan, workdir: str, workers: int, population: int = 1) -> int:
-    """Runs the trials of a sweep that are left; returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the trials of this process run.
 
-    Args:
+    Attributes:
+      workers: number of workers, each with an equal share of the machine's devices.
       population: number of trials that a worker trains as one program.
+      group: processes that train each trial together; None: this one alone.
     """
-    if population < 1:
-        raise UserError(f"--population={population} must be at least 1")
+
+    workers: int = 1
+    population: int = 1
+    group: Slice | None = None
+
+    def __post_init__(self):
+        if self.population < 1:
+            raise UserError(f"--population={self.population} must be at least 1")
+        if self.group and (self.workers, self.population) != (1, 1):
+            raise UserError(
+                "--placement=slice trains one trial at a time: set neither --workers "
+                "nor --population"
+            )
+
+    def allocate(self) -> list[DeviceAllocation]:
+        """Returns the devices of each worker."""
+        machine = this_machine()
+        if self.group:
+            chips = len(machine.devices) * self.group.num_processes
+            return [DeviceAllocation({}, kind=machine.kind, count=chips or 1)]
+        return allocate(machine, self.workers)
+
+    def __str__(self) -> str:
+        if self.group is None:
+            return describe(self.allocate(), self.population)
+        group = self.group
+        return (
+            f"1 at once on the {group.num_processes} processes of {group.name}, of "
+            f"which this is process {group.process_id}"
+        )
+
+
+def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
+    """Runs the trials of a sweep that are left; returns the exit code."""
+    population, group = placement.population, placement.group
     cfg = plan.configs.config({})
     from experiment import validate  # takes seconds to import
 
@@ -81,12 +120,10 @@ def run(plan: SweepPlan, workdir: str, workers: int, population: int = 1) -> int
     with graceful_stop() as stopped:
         storage = Storage(workdir, stopped)
         check_folder(storage)
-        allocations = allocate(this_machine(), workers)
+        allocations = placement.allocate()
         # These take seconds to import.
         from experiment.build import get_task_class
-        from sweeps.adaptive import SuccessiveHalving
         from sweeps.progress import ProgressTable, print_results
-        from sweeps.study import Study
         from sweeps.worker import SweepWorker
 
         task = get_task_class(cfg.task)
@@ -100,13 +137,18 @@ def run(plan: SweepPlan, workdir: str, workers: int, population: int = 1) -> int
         try:
             storage.check()
             init_folder(storage, plan.to_dict(), objective.metric)
+            if group and group.process_id > 0:
+                return follow(group, plan.configs, storage, stopped)
             study = Study(storage, plan.space, plan.num_trials, objective, halving)
             at_once = len(allocations) * population
             table = ProgressTable(objective.metric, num_steps(cfg), at_once)
-            parts = study, plan.configs, allocations, table, stopped
-            code = SweepWorker(*parts, population=population).run()
+            parts = study, plan.configs, allocations, table, stopped, population
+            start = group.start if group else start_trials
+            code = SweepWorker(*parts, start=start).run()
             if code == FINISHED:
                 print_results(study.trials(), objective.metric)
+                if group:
+                    group.announce(storage, is_complete=True)
             return code
         except StopRequested:  # while the storage was unreachable
             return STOPPED
@@ -124,8 +166,6 @@ def print_status(workdir: str) -> None:
 
 def read_results(storage: Storage) -> tuple[list[Trial], Metric]:
     """Returns the trials of a sweep and its objective, from the folder alone."""
-    from sweeps.study import Study
-
     metric = Metric(**read_description(storage)["metric"])
     rows = (storage.read_bytes("trials.jsonl") or b"").decode().splitlines()
     space = Space(listed([json.loads(row)["point"] or {} for row in rows]), retries=0)

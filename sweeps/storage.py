@@ -48,9 +48,13 @@ def run_name(trial: int) -> str:
     return f"trials/{trial:04}"
 
 
-def log_name(trial: int) -> str:
-    """Returns the name of the file with the output of a trial's processes."""
-    return f"logs/{trial:04}.log"
+def log_name(trial: int, part: int = 0) -> str:
+    """Returns the name of the file with the output of a trial's processes.
+
+    Args:
+      part: index of the process among those that train the trial together.
+    """
+    return f"logs/{trial:04}{f'-process-{part}' if part else ''}.log"
 
 
 class DiskFiles:

@@ -22,16 +22,20 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
-from sweeps.search_space import Point
 from sweeps.storage import Storage, log_name, run_name
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_state import LEASE_SECONDS, seconds_since_boot
 from utils import cli
+
+if TYPE_CHECKING:
+    from sweeps.slices import Slice
+    from sweeps.study import Claim
 
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "sweeps.trial_process")
@@ -134,14 +138,13 @@ class TrialLog:
     uploaded whole.
     """
 
-    def __init__(self, storage: Storage, trial: int):
-        self.storage, self.name = storage, log_name(trial)
-        self.path = Path(storage.path, self.name) if not storage.is_remote else None
-        if self.path is None:
-            self.path = Path(_log_folder().name, f"{trial:04}.log")
-            self.path.write_bytes(storage.read_bytes(self.name) or b"")
+    def __init__(self, storage: Storage, name: str):
+        self.storage, self.name, self.uploaded_size = storage, name, 0
+        folder = _log_folder().name if storage.is_remote else storage.path
+        self.path = Path(folder, name)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.uploaded_size = self.path.stat().st_size if self.path.exists() else 0
+        if storage.is_remote:
+            self.uploaded_size = self.path.write_bytes(storage.read_bytes(name) or b"")
 
     def upload(self) -> None:
         """Copies new output to the bucket, if the sweep is in one."""
@@ -164,12 +167,12 @@ def _log_folder() -> tempfile.TemporaryDirectory:
 
 def start_trials(
     configs: TrialConfigs,
-    points: Mapping[int, Point],
+    claims: "Sequence[Claim]",
     storage: Storage,
     devices: DeviceAllocation,
     *,
-    renewed: float,
     vmapped: bool = False,
+    group: "Slice | None" = None,
     command: Sequence[str] = COMMAND,
 ) -> list[TrialProcess]:
     """Starts a process of trials on a worker's devices, unless all are over already.
@@ -177,13 +180,14 @@ def start_trials(
     The first one's log has the output of all.
 
     Args:
-      points: trial number -> point.
-      renewed: when the leases began, in seconds since boot.
       vmapped: whether they train as one program, or there is just one, as in train.py.
+      group: processes of which each trains a part of the trial.
       command: program that reads the description from its standard input.
     """
-    runs = list(map(run_name, points))
-    log, *other_logs = [TrialLog(storage, trial) for trial in points]
+    trials = [claim.trial for claim in claims]
+    runs = list(map(run_name, trials))
+    part = group.process_id if group else 0
+    log, *other_logs = [TrialLog(storage, log_name(trial, part)) for trial in trials]
     process = None
     if any(storage.read_bytes(f"{run}/{EXIT_CODE}") is None for run in runs):
         for run in runs:
@@ -204,17 +208,19 @@ def start_trials(
             )
         document = {
             "configs": dataclasses.asdict(configs),
-            "points": list(points.values()),
+            "points": [claim.point for claim in claims],
             "workdirs": [str(storage.path / run) for run in runs],
             "cores": devices.cores,
             "vmapped": vmapped,
-            "renewed": renewed,
+            "distributed": group and group.distributed,
+            "part": part,
+            "renewed": min(claim.renewed for claim in claims),
             "lease_seconds": LEASE_SECONDS,
         }
         _write_line(process, json.dumps(document))
-    group: list[TrialProcess] = []
-    group += [TrialProcess(storage, run, log, process, group) for run in runs]
-    return group
+    processes: list[TrialProcess] = []
+    processes += [TrialProcess(storage, run, log, process, processes) for run in runs]
+    return processes
 
 
 def _write_line(process: subprocess.Popen, line: object) -> None:
@@ -263,8 +269,9 @@ def main() -> int:
         return STOPPED if STOPPED in statuses else FINISHED
     from experiment import train
 
-    code = train.train(configs[0], workdirs[0])
-    if code in (FINISHED, NOT_FINITE):
+    address = spec["distributed"] and train.DistributedConfig(*spec["distributed"])
+    code = train.train(configs[0], workdirs[0], address)
+    if code in (FINISHED, NOT_FINITE) and spec["part"] == 0:
         write_exit_code(workdirs[0], code)
     return code
 

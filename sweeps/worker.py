@@ -183,10 +183,9 @@ class SweepWorker:
                 claim.chips = allocation.count / len(claims)
             processes = self.start(
                 self.configs,
-                {claim.trial: claim.point for claim in claims},
+                claims,
                 self.storage,
                 allocation,
-                renewed=min(claim.renewed for claim in claims),
                 vmapped=self.population > 1,
             )
             self.running[worker] = list(map(RunningTrial, claims, processes))

@@ -2,9 +2,10 @@
 
     python tests/helpers/machine.py NAME sweep.py --config=...
 
-Leases end after seconds, so that other machines take trials over soon.
+It has one core. Leases end after seconds, so that others take its trials over soon.
 """
 
+import os
 import runpy
 import sys
 import time
@@ -33,5 +34,7 @@ def become_machine(name, *, expiry, lease, renewal):
 
 if __name__ == "__main__":
     name, *sys.argv = sys.argv[1:]
+    os.sched_setaffinity(0, {int(name) % os.cpu_count()})
+    os.environ.update(OMP_NUM_THREADS="1", PJRT_NPROC="1")
     become_machine(name, expiry=30.0, lease=20.0, renewal=2.0)
     runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")

@@ -49,6 +49,10 @@ def study(folder, space=TWELVE, *, count=None, storage=None, halving=None, **opt
     )
 
 
+def toy_command(program="toy_trial"):
+    return sys.executable, "-S", str(HELPERS / f"{program}.py")
+
+
 def toy_sweep(
     folder,
     space=TWELVE,
@@ -58,13 +62,16 @@ def toy_sweep(
     stopped=None,
     out=None,
     program="toy_trial",
+    group=None,
     **options,
 ):
     """Returns a worker of a sweep in a folder, whose trials run a toy program."""
     opened = study(folder, space, **options)
     description = {"config": {}, "space": space.to_dict()}
     init_folder(opened.storage, description, LOSS)
-    command = (sys.executable, "-S", str(HELPERS / f"{program}.py"))
+    start = functools.partial(
+        group.start if group else start_trials, command=toy_command(program)
+    )
     return SweepWorker(
         opened,
         TrialConfigs("configs/cldr.py", "rnn", {}),
@@ -72,7 +79,7 @@ def toy_sweep(
         ProgressTable(LOSS, STEPS, workers, out or io.StringIO()),
         stopped or threading.Event(),
         population=population,
-        start=functools.partial(start_trials, command=command),
+        start=start,
     )
 
 

@@ -106,6 +106,11 @@ def main():
     [workdir], [point] = spec["workdirs"], spec["points"]
     folder = open_folder(workdir)
     folder.mkdir(parents=True, exist_ok=True)
+    if spec["part"]:  # process 0 writes the run directory
+        append(folder / f"part-{spec['part']}", f"{spec['distributed']}\n")
+        while not (folder / "exit_code").exists():
+            time.sleep(0.01)
+        return 0
     append(folder / "processes", f"{os.getpid()}\n")
     seed = point.get("seed")
     if seed == DIVERGES:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from sweeps.devices import Machine, allocate, this_machine
+from sweeps.devices import Machine, allocate, describe, this_machine
 from utils.errors import UserError
 
 CORES = tuple(range(8))
@@ -112,3 +112,25 @@ def test_a_machine_is_detected_by_its_files_and_variables(
     found = this_machine(environment, tmp_path)
     assert (found.kind, found.devices) == (kind, devices)
     assert found.cores
+
+
+def test_a_host_of_a_slice_uses_its_own_chips_alone(tmp_path):
+    for number in range(4):
+        (tmp_path / f"accel{number}").touch()
+    environment = {"TPU_WORKER_HOSTNAMES": "w-0,w-1"}
+    found = this_machine(environment, tmp_path)
+    assert found.is_in_slice
+    (allocation,) = allocate(found, 1)
+    assert allocation.environment["TPU_PROCESS_BOUNDS"] == "1,1,1"
+    assert allocation.environment["TPU_VISIBLE_CHIPS"] == "0,1,2,3"
+    assert (allocation.kind, allocation.count) == ("tpu", 4)
+    assert not this_machine({}, tmp_path).is_in_slice
+
+
+def test_shared_devices_count_as_fractions():
+    counts = [a.count for a in allocate(machine("gpu", 2), 4)]
+    assert counts == [0.5] * 4
+    assert [a.count for a in allocate(machine("gpu", 4), 2)] == [2, 2]
+    assert [a.count for a in allocate(machine("cpu"), 3)] == [1] * 3
+    line = "2 at once on this machine: 4 trials as one program on 2 tpu each"
+    assert describe(allocate(machine("tpu", 4), 2), 4) == line

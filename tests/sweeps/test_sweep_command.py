@@ -23,7 +23,7 @@ def test_every_space_that_is_shipped_lists_its_trials(path):
     done = run("sweep.py", CONFIG, f"--space={path}", "--dry_run")
     assert done.returncode == 0, done.stderr.decode()
     lines = done.stdout.decode().splitlines()
-    assert lines[-1] == f"{len(lines) - 1} trials"
+    assert lines[-1].startswith(f"{len(lines) - 1} trials, 1 at once on this machine: ")
     assert [int(line.split()[0]) for line in lines[:-1]] == list(range(len(lines) - 1))
     text = path.read_text()
     assert f"--space=configs/sweeps/{path.name}" in text
@@ -37,7 +37,27 @@ def test_a_space_may_set_the_model_and_any_key(tmp_path):
         "    return Space(grid({'model': ['rnn', 'transformer'], 'seed': [3]}))\n"
     )
     done = run("sweep.py", CONFIG, f"--space={space}", "--dry_run", "--trials=1")
-    assert done.stdout.decode().splitlines() == ["    0  model=rnn seed=3", "1 trials"]
+    line, total = done.stdout.decode().splitlines()
+    assert (line, total[:9]) == ("    0  model=rnn seed=3", "1 trials,")
+
+
+def test_the_placement_of_trials_is_printed(tmp_path):
+    def placement(*flags):
+        done = refused(tmp_path, "seeds", "--dry_run", *flags)
+        return done.stdout.decode().splitlines()[-1]
+
+    expected = "3 trials as one program on an equal share of the cores each"
+    line = placement("--workers=2", "--population=3")
+    assert line == f"5 trials, 2 at once on this machine: {expected}"
+    address = ["--coordinator=host:1234", "--num_processes=4", "--process_id=2"]
+    expected = "the 4 processes of host-1234, of which this is process 2"
+    line = placement("--placement=slice", *address)
+    assert line == f"5 trials, 1 at once on {expected}"
+    done = refused(tmp_path, "seeds", "--placement=slice", "--dry_run")
+    assert_refused(done, "--placement=slice needs TPU_WORKER_ID")
+    slices = ["--placement=slice", *address]
+    done = refused(tmp_path, "seeds", "--dry_run", "--workers=2", *slices)
+    assert_refused(done, "set neither --workers nor --population")
 
 
 def refused(tmp_path, space="seeds", *flags):
@@ -126,7 +146,7 @@ def test_the_command_that_a_space_names_can_be_planned(path):
     trials = int(given["trials"]) if "trials" in given else None
     assert given["space"] == f"configs/sweeps/{path.name}"
     plan = make_plan(given["config"], overrides, given["space"], trials)
-    assert plan.table().endswith(f"{plan.num_trials} trials")
+    assert plan.table("here").endswith(f"{plan.num_trials} trials, here")
 
 
 def test_missing_and_impossible_flags_are_refused_in_one_line(tmp_path):
