@@ -46,7 +46,7 @@ def test_the_placement_of_trials_is_printed(tmp_path):
         done = refused(tmp_path, "seeds", "--dry_run", *flags)
         return done.stdout.decode().splitlines()[-1]
 
-    expected = "3 trials as one program on an equal share of the cores each"
+    expected = "3 trials as one program on an equal share of the CPU cores each"
     line = placement("--workers=2", "--population=3")
     assert line == f"5 trials, 2 at once on this machine: {expected}"
     address = ["--coordinator=host:1234", "--num_processes=4", "--process_id=2"]
