@@ -61,10 +61,9 @@ FRENCH = (*AS_PUBLISHED, "--config.data.name=multi30k/en-fr")
 BEAM = ("--decode.method=beam",)
 MULTI30K = {"folder": "multi30k", "scoring": (*BEAM, "--decode.beam_size=5")}
 AWD_LSTMS = ("awd_lstm", "awd_lstm_attention")
-SMALL_LMS = ("zaremba_small", "zaremba_small_attention")
-SMALL_LMS += ("transformer_small", "transformer_xl_small")
+SMALL_LMS = ("rnn", "rnn_attention", "transformer", "transformer_xl")
 SMALL_CHAR_LMS = tuple(f"{model}_small" for model in ARCHITECTURES)
-SHAKESPEARE = {"config": "tinyshakespeare", "split": "validation"}
+SHAKESPEARE = {"config": "characters/tinyshakespeare", "split": "validation"}
 SIZES_41M = tuple(f"{model}_41m" for model in ARCHITECTURES)
 DOCUMENTS = (*ARCHITECTURES, "transformer_xl_documents")
 ALL_OF_ATIS = ("--config.data.name=atis/train_and_valid",)
@@ -84,10 +83,12 @@ RUNGS = {
     "ptb": Rung(HOUR, "ptb", (*AWD_LSTMS, "transformer", "transformer_xl_24m"), "ptb"),
     "ptb_small": Rung(CPU_HOURS, "ptb", folder="ptb"),
     # Equal parameters and about equal time.
-    "ptb_zaremba": Rung(ONE_CORE, "ptb", SMALL_LMS, "ptb"),
-    "ptb_zaremba_medium": Rung("1 CPU core, days", "ptb", ("zaremba_medium",), "ptb"),
-    "ptb_char": Rung(HOUR, "ptb_char", folder="ptb"),
-    "ptb_char_small": Rung(ONE_CORE, "ptb_char", SMALL_CHAR_LMS, "ptb"),
+    "ptb_zaremba": Rung(ONE_CORE, "ptb_zaremba", SMALL_LMS, "ptb"),
+    "ptb_zaremba_medium": Rung(
+        "1 CPU core, days", "ptb_zaremba", ("rnn_medium",), "ptb"
+    ),
+    "ptb_char": Rung(HOUR, "characters/ptb", folder="ptb"),
+    "ptb_char_small": Rung(ONE_CORE, "characters/ptb", SMALL_CHAR_LMS, "ptb"),
     # It has no test split.
     "tinyshakespeare": Rung(CPU, folder="tinyshakespeare", **SHAKESPEARE),
     "tinyshakespeare_6layers": Rung(

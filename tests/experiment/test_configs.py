@@ -17,8 +17,9 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [
-    path.stem
-    for path in sorted((ROOT / "configs").glob("*.py"))
+    ".".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
+    for folder in ("configs", "configs/characters")
+    for path in sorted((ROOT / folder).glob("*.py"))
     if path.stem not in ("base", "__init__")
 ]
 PAIRS = [
@@ -56,7 +57,7 @@ def test_the_base_config_and_the_schema_of_a_model_have_the_same_keys(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_docstring_of_a_config_has_the_command_to_run_it(name):
     text = importlib.import_module(f"configs.{name}").__doc__
-    assert f"python train.py --config=configs/{name}.py" in text
+    assert f"python train.py --config=configs/{name.replace('.', '/')}.py" in text
 
 
 def test_every_key_of_the_base_config_is_read_by_code():

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import tensorflow_datasets as tfds
 
-from configs.ptb_char import get_config
+from configs.characters.ptb import get_config
 from data import registry
 from data.corpora import text_files
 from data.corpora.download import ALGORITHMS, ArchiveStore, RemoteArchive, RemoteFile

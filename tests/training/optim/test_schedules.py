@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base, ptb
+from configs import base, ptb_zaremba
 from training.optim.on_validation import on_validation
 from training.optim.optimizers import learning_rate, make_optimizer
 from training.optim.schedules import make_schedule, step_decay
@@ -126,12 +126,12 @@ def test_the_numbers_of_a_step_decay_may_be_traced():
 
 @pytest.mark.parametrize(
     ("model", "length", "first_epochs", "epochs", "factor"),
-    [("zaremba_small", 20, 4, 13, 2), ("zaremba_medium", 35, 6, 39, 1.2)],
+    [("rnn", 20, 4, 13, 2), ("rnn_medium", 35, 6, 39, 1.2)],
 )
 def test_updates_of_zaremba_are_those_of_the_sum_over_time(
     model, length, first_epochs, epochs, factor
 ):
-    cfg = ptb.get_config(model)
+    cfg = ptb_zaremba.get_config(model)
     per_epoch = cfg.steps // epochs
     assert per_epoch == math.ceil(929_589 / 20 / length)
     optimizer, schedule = make_optimizer(cfg.optim, cfg.steps)

@@ -1,6 +1,6 @@
 """Tiny Shakespeare (Karpathy 2015) by characters: 1,003,854 of 65 kinds for training.
 
-    python train.py --config=configs/tinyshakespeare.py:rnn --workdir=runs/shakespeare
+    python train.py --config=configs/characters/tinyshakespeare.py --workdir=runs/tiny
 
 Without a network, --config.data.source_dir=DIR reads input.txt, plain or .gz.
 

@@ -1,6 +1,6 @@
 """Penn Treebank by characters (Mikolov et al. 2012): 5,017,482 tokens of 50 types.
 
-    python train.py --config=configs/ptb_char.py:transformer_xl --workdir=runs/ptb-char
+    python train.py --config=configs/characters/ptb.py:rnn --workdir=runs/ptb-char
 
 Without a network, --config.data.source_dir=DIR reads ptb.char.{train,valid,test}.txt.
 Bits per character and times are in docs/results.md.
