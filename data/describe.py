@@ -53,7 +53,7 @@ def describe(dataset: Dataset, cfg: ConfigDict) -> Iterator[str]:
     batches = dataset.train_batches()
     shapes = " ".join("x".join(map(str, shape)) for shape in batches.shapes)
     yield f"training: {batches.epoch_length:,} batches an epoch, shapes {shapes}"
-    if dataset.is_parallel:
+    if corpus.kind == "parallel":
         yield f"padding: {batches.padding_fraction:.1%}"
     for reason, count in dataset.dropped.items():
         yield f"left out of training: {count:,} {reason}"

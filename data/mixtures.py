@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.corpus import TRAIN, Corpus
+from data.corpus import TRAIN, Corpus, open_corpus
 from data.tokenizers.normalization import language_tag
 from utils.errors import UserError
 
@@ -68,6 +69,16 @@ class Mixture:
         tag = f"{language_tag(corpus.languages[-1])} " if self.tagged else ""
         for source, target in corpus.read(split, start, stop):
             yield tag + source, target
+
+
+def open_mixture(cfg: ConfigDict, data_dir: Path) -> "Corpus | Mixture":
+    """Opens the corpora of `cfg.name`: a single one of weight 1 as it is."""
+    parts = [
+        (open_corpus(name, data_dir, cfg.source_dir), times)
+        for name, times in parse_mixture(cfg.name)
+    ]
+    is_mixed = len(parts) > 1 or parts[0][1] > 1
+    return mix(parts, cfg) if is_mixed else parts[0][0]
 
 
 def parse_mixture(name: str) -> list[tuple[str, int]]:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, product
 from multiprocessing import spawn
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from unittest import mock
 
 import numpy as np
@@ -34,9 +34,6 @@ from data.tokenizers.base import CHUNK, EOS, Tokenizer, num_words
 from data.tokenizers.build import dump_tokenizer
 from utils.locks import file_lock
 
-if TYPE_CHECKING:
-    from data.tokenizers.bpe_dropout import BPEDropout
-
 FORMAT = 2  # increment it when the layout or meaning of the files changes
 SHARD_EXAMPLES = 100_000  # at most
 SHARD_SIZE = 2**24  # characters, about
@@ -45,6 +42,15 @@ REPORT_SECONDS = 5  # between two progress messages
 
 Tokenizers = list[tuple[str, Tokenizer]]  # (side, tokenizer) in the corpus's order
 COUNTS = ("characters", "words", "size")  # of a `TokenizedSplit`
+
+
+class Segmentation(Protocol):
+    """A random segmentation of the training split: a `BPEDropout`."""
+
+    name: str  # of its folder
+
+    def sampler(self, tokenizer: Tokenizer, *position: int):
+        """Returns a tokenizer whose random numbers depend on `position`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +113,7 @@ def open_token_cache(
 
 
 def open_segmentation(
-    corpus: Corpus, folder: Path, tokenizers: Tokenizers, segmentation: "BPEDropout"
+    corpus: Corpus, folder: Path, tokenizers: Tokenizers, segmentation: Segmentation
 ) -> dict[str, TokenizedSplit]:
     """Returns the training split, by side, in a segmentation next to `folder`."""
     target = folder.with_name(f"{folder.name}-{segmentation.name}")
@@ -137,7 +143,7 @@ class Shard:
     split: str
     start: int
     stop: int
-    segmentation: "BPEDropout | None" = None
+    segmentation: Segmentation | None = None
 
     @property
     def name(self) -> str:
@@ -149,7 +155,7 @@ def write_token_cache(
     corpus: Corpus,
     target: Path,
     tokenizers: Tokenizers,
-    segmentation: "BPEDropout | None" = None,
+    segmentation: Segmentation | None = None,
 ) -> None:
     """Tokenizes all splits, or the training split in a random segmentation."""
     lock = target.with_name(f".{target.name}.lock")
@@ -171,7 +177,7 @@ def write_token_cache(
 
 
 def make_shards(
-    corpus: Corpus, split: str, segmentation: "BPEDropout | None" = None
+    corpus: Corpus, split: str, segmentation: Segmentation | None = None
 ) -> list[Shard]:
     """Divides a split into shards of similar size."""
     size = corpus.splits[split]

@@ -4,6 +4,7 @@ import pytest
 
 from configs import base
 from data.pairs import describe_columns, open_pairs, open_pairs_dataset
+from data.parallel_dataset import ParallelDataset
 from helpers.tables import write
 from utils.errors import UserError
 
@@ -53,7 +54,7 @@ def test_two_columns_are_a_parallel_corpus_and_all_are_read_by_name(cfg):
 
 def test_pairs_are_batched_like_translations_with_all_references(cfg):
     dataset = open_pairs_dataset(cfg)
-    assert dataset.is_parallel
+    assert isinstance(dataset, ParallelDataset)
     batch = dataset.train_batches()[0]
     assert sorted(batch["ids"].tolist())[-8:] == list(range(8))
     row = batch["ids"].tolist().index(5)
