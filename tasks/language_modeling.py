@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from data.text_dataset import TextDataset
 from decoding.config import DecodingConfig, example_keys, search
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from tasks import base
@@ -98,7 +99,7 @@ class Task(base.Task):
         tokens = jax.ShapeDtypeStruct(shape, "int32")
         return {"tokens": tokens, "labels": tokens}
 
-    def evaluation_inputs(self, experiment, dataset, split):
+    def evaluation_inputs(self, experiment, dataset: TextDataset, split):
         cfg = experiment.cfg
         batches = dataset.evaluation_batches(
             split,

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 from ml_collections import ConfigDict
 
+from data.parallel_dataset import ParallelDataset
 from decoding.config import (
     DecodingConfig,
     decoding_protocol,
@@ -146,7 +147,7 @@ class Task(base.Task):
         length = memory_length if self.document_order else 0
         return model.initial_carry(batch_size, train=train, memory_length=length)
 
-    def evaluation_inputs(self, experiment, dataset, split):
+    def evaluation_inputs(self, experiment, dataset: ParallelDataset, split):
         cfg = experiment.cfg
         batches = dataset.evaluation_batches(
             split, batch_size=cfg.eval.batch_size, max_length=max_source_length(cfg)
