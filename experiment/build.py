@@ -10,11 +10,19 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from data.dataset import Dataset
 from data.tokenizers.base import Tokenizer
+from data.tokenizers.build import parse_tokenizer
 from decoding.config import check_decode
 from models.registry import ARCHITECTURES
 from tasks.base import MEMORY_KEYS, TASKS, Task
+from training.run_dir import RunDirectory
 from utils.errors import UserError
+
+SIDES = (  # of an example, each with a vocabulary
+    *({"text"}, {"source", "target"}),
+    *({"text", "label"}, {"text", "tag"}, {"text", "tag", "label"}),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +92,32 @@ def _lookup(registry: dict[str, str], name: str, key: str):
 def open_dataset(cfg: ConfigDict, tokenizers: dict[str, Tokenizer] | None = None):
     """Opens the dataset of a config's task; see `tasks.base.Task.open_dataset`."""
     return get_task_class(cfg.task).open_dataset(cfg, tokenizers)
+
+
+def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
+    """Returns the tokenizers by side; a joint vocabulary is one object."""
+    documents = directory.read_tokenizers()
+    if set(documents) not in SIDES:
+        raise UserError(
+            f"{directory.path}/tokenizer is damaged: it has the vocabularies "
+            f"{', '.join(documents) or '(none)'}, and not all that a run needs"
+        )
+    try:
+        known = {text: parse_tokenizer(text) for text in documents.values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory.path}/tokenizer is damaged: {error}") from error
+    return {side: known[text] for side, text in documents.items()}
+
+
+def check_data(directory: RunDirectory, dataset: Dataset) -> None:
+    """Raises UserError where a dataset is not the one a run was trained on."""
+    before = directory.read_json("about.json")
+    if before["hashes"] != dataset.hashes:
+        raise UserError(
+            f"{directory.path} was trained on other data: {before['corpus']} with "
+            f"hashes {before['hashes']}, and here is version "
+            f"{dataset.corpus.version} with hashes {dataset.hashes}"
+        )
 
 
 def is_language_modeling(cfg: ConfigDict) -> bool:

@@ -1,7 +1,6 @@
 """Opening of run directories: config, tokenizers, model and parameters."""
 
 import dataclasses
-import re
 from collections.abc import Iterable
 
 import flax.linen as nn
@@ -10,23 +9,18 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.dataset import Dataset
-from data.tokenizers.base import Tokenizer
-from data.tokenizers.build import parse_tokenizer
-from experiment.build import Experiment, build_experiment, open_dataset
+from experiment.build import (
+    Experiment,
+    build_experiment,
+    check_data,
+    open_dataset,
+    read_tokenizers,
+)
 from experiment.validate import check_values
 from training.checkpoint import Checkpoints
-from training.optim.param_groups import is_match, named_leaves
+from training.optim.param_groups import named_leaves
 from training.run_dir import RunDirectory
 from utils.errors import UserError
-
-SIDES = (  # of an example, each with a vocabulary
-    *({"text"}, {"source", "target"}),
-    *({"text", "label"}, {"text", "tag"}, {"text", "tag", "label"}),
-)
-LABEL_SIDES = ("label", "tag")
-# Whether the rows of a parameter belong to tokens, or to labels.
-TOKEN_PARAMS = re.compile(r"(^|/)((source|target)_)?embedding/").search
-LABEL_PARAMS = re.compile(r"^(intent_)?head/|^crf/").search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,72 +121,3 @@ def read_config(directory: RunDirectory) -> ConfigDict:
             f"{directory.path}/config.json is of another version of this code: {error}"
         ) from error
     return cfg
-
-
-def read_tokenizers(directory: RunDirectory) -> dict[str, Tokenizer]:
-    """Returns the tokenizers by side; a joint vocabulary is one object."""
-    documents = directory.read_tokenizers()
-    if set(documents) not in SIDES:
-        raise UserError(
-            f"{directory.path}/tokenizer is damaged: it has the vocabularies "
-            f"{', '.join(documents) or '(none)'}, and not all that a run needs"
-        )
-    try:
-        known = {text: parse_tokenizer(text) for text in documents.values()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory.path}/tokenizer is damaged: {error}") from error
-    return {side: known[text] for side, text in documents.items()}
-
-
-def check_tokenizer(tokenizer: Tokenizer, cfg: ConfigDict) -> None:
-    """Raises UserError unless the config describes the tokenizer of `init_from`."""
-    normalizer = tokenizer.normalizer
-    used = {"tokenizer": tokenizer.kind, "lowercase": normalizer.lowercase}
-    for key, value in used.items():
-        if cfg.data[key] != value:
-            raise UserError(
-                f"data.{key}={cfg.data[key]!r}, but the vocabulary of "
-                f"init_from={cfg.init_from!r} has {key}={value!r}: set "
-                f"data.{key}={value}, or data.vocabulary for another vocabulary"
-            )
-
-
-def check_vocabularies(
-    origin: TrainedRun, tokenizers: dict[str, Tokenizer], pattern: str
-) -> None:
-    """Raises UserError where parameters of other tokens or labels would be taken.
-
-    Args:
-      origin: the run of `init_from`.
-      tokenizers: those of the new run.
-      pattern: `init_params_pattern`.
-    """
-    names = [
-        n for n in named_leaves(origin.variables["params"]) if is_match(pattern, n)
-    ]
-    for side, before in origin.experiment.tokenizers.items():
-        now, is_label = tokenizers.get(side), side in LABEL_SIDES
-        if now is None:
-            continue
-        same = now.names == before.names if is_label else now.shares_vocabulary(before)
-        kept = [n for n in names if (LABEL_PARAMS if is_label else TOKEN_PARAMS)(n)]
-        if kept and not same:
-            unit = "labels" if is_label else "tokens"
-            raise UserError(
-                f"init_from={origin.directory.path}: its {side} vocabulary of "
-                f"{before.vocab_size} {unit} is not that of this run, which has "
-                f"{now.vocab_size}, and {kept[0]} belongs to it: leave it out of "
-                f"init_params_pattern={pattern!r}"
-                + ("" if is_label else ", or unset data.vocabulary")
-            )
-
-
-def check_data(directory: RunDirectory, dataset: Dataset) -> None:
-    """Raises UserError where a dataset is not the one a run was trained on."""
-    before = directory.read_json("about.json")
-    if before["hashes"] != dataset.hashes:
-        raise UserError(
-            f"{directory.path} was trained on other data: {before['corpus']} with "
-            f"hashes {before['hashes']}, and here is version "
-            f"{dataset.corpus.version} with hashes {dataset.hashes}"
-        )

@@ -2,24 +2,21 @@
 
 import contextlib
 import json
+import pkgutil
 import sys
 import threading
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.dataset import Dataset
 from data.tokenizers.build import dump_tokenizer
-from experiment.build import build_experiment, get_task_class, open_dataset
-from experiment.restore import (
-    TrainedRun,
+from experiment.build import (
+    build_experiment,
     check_data,
-    check_tokenizer,
-    check_vocabularies,
-    open_run,
+    open_dataset,
     read_tokenizers,
 )
 from experiment.setup import TrainingSetup, num_parameters
@@ -28,7 +25,7 @@ from training.checkpoint import Checkpoints
 from training.loop import ExitStatus, RunRecord, TrainLoop
 from training.metrics import TrainProgress
 from training.optim.on_validation import eval_params
-from training.optim.param_groups import check_patterns, is_match, named_leaves
+from training.optim.param_groups import check_patterns
 from training.parallel.distributed import (
     AnyProcessFlag,
     DistributedConfig,
@@ -41,11 +38,12 @@ from training.parallel.mesh import Devices, fully_replicated
 from training.profiling.environment import environment_info, make_deterministic
 from training.run_dir import RunDirectory, describe_differences
 from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
-from training.step import TrainState, init_from_params
-from utils.errors import UserError
+from training.step import TrainState
 from utils.locks import exclusive_lock
 
-MAX_NAMES = 6  # new parameters that are named
+# Imported where a run needs them.
+INITIAL_RUN = "experiment.init_from:InitialRun"  # cfg.init_from
+OPEN_PROFILE = "training.profiling.trace:open_profile"  # train.py --profile
 
 
 def train(
@@ -82,14 +80,13 @@ def _train(
     if cfg.deterministic:
         make_deterministic()
     if profile:
-        from training.profiling.trace import Profile, parse_steps  # rarely needed
-
-        tracer = Profile(parse_steps(profile), directory.path / "profile")
+        open_profile = pkgutil.resolve_name(OPEN_PROFILE)
+        tracer = open_profile(profile, directory.path / "profile")
     config = resolve_config(cfg, directory)
     with primary_first("data"):
         is_new = cfg.init_from and not directory.is_complete
-        origin = open_run(cfg.init_from) if is_new else None
-        dataset = prepare_dataset(cfg, directory, origin)
+        origin = pkgutil.resolve_name(INITIAL_RUN).open(cfg) if is_new else None
+        dataset = origin.open_dataset() if origin else prepare_dataset(cfg, directory)
     setup = make_setup(cfg, dataset)
     state = setup.partitioner.init(setup.make_state)
     carry = setup.make_carry()
@@ -97,7 +94,7 @@ def _train(
     # What would stop the run later is refused before its directory is written.
     validate = make_validate(setup, dataset)
     if origin:
-        state = init_from_run(origin, state, cfg)
+        state = origin.init_state(state)
     if is_primary():
         stack.enter_context(exclusive_lock(directory.path))
         metadata = run_metadata(state, dataset, setup.steps)
@@ -108,7 +105,7 @@ def _train(
     checkpoints = setup.open_checkpoints(directory)
     state, carry, progress = resume(setup, checkpoints, state, carry)
     if not progress and cfg.init_from and not origin:  # killed before a checkpoint
-        state = init_from_run(open_run(cfg.init_from), state, cfg)
+        state = pkgutil.resolve_name(INITIAL_RUN).open(cfg).init_state(state)
     first = int(state.step)
     record = setup.open_record(
         directory,
@@ -150,27 +147,10 @@ def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
     return config
 
 
-def prepare_dataset(
-    cfg: ConfigDict, directory: RunDirectory, origin: TrainedRun | None = None
-) -> Dataset:
-    """Opens the dataset with the tokenizers of a run that resumes, or of its origin."""
-    if directory.is_complete:
-        return open_dataset(cfg, read_tokenizers(directory))
-    if origin is None:
-        return open_dataset(cfg)
-    tokenizers, sides = origin.experiment.tokenizers, get_task_class(cfg.task).sides
-    if not (cfg.data.vocabulary or set(sides) <= set(tokenizers)):
-        raise UserError(
-            f"init_from={cfg.init_from!r} has vocabularies for "
-            f"{', '.join(tokenizers)}, and task={cfg.task!r} needs others: set "
-            "data.vocabulary"
-        )
-    same = {} if cfg.data.vocabulary else {side: tokenizers[side] for side in sides}
-    for tokenizer in same.values():
-        check_tokenizer(tokenizer, cfg)
-    dataset = open_dataset(cfg, same or None)
-    check_vocabularies(origin, dataset.tokenizers, cfg.init_params_pattern)
-    return dataset
+def prepare_dataset(cfg: ConfigDict, directory: RunDirectory) -> Dataset:
+    """Opens the dataset, with the tokenizers of a run that resumes."""
+    tokenizers = read_tokenizers(directory) if directory.is_complete else None
+    return open_dataset(cfg, tokenizers)
 
 
 def make_setup(
@@ -180,30 +160,6 @@ def make_setup(
     check_corpus(cfg, dataset)
     experiment = build_experiment(cfg, dataset.tokenizers, dataset.corpus.languages)
     return TrainingSetup.from_experiment(experiment, dataset, devices)
-
-
-def init_from_run(origin: TrainedRun, state: TrainState, cfg: ConfigDict) -> TrainState:
-    """Returns the first state with the parameters of another run."""
-    params = init_from_params(
-        state.params, origin.variables["params"], cfg.init_params_pattern
-    )
-    if is_primary():
-        print(describe_init(params, cfg), file=sys.stderr)
-    ema = jax.tree.map(jnp.copy, params) if cfg.optim.ema_decay else ()
-    return state.replace(params=params, ema=ema)
-
-
-def describe_init(params: PyTree, cfg: ConfigDict) -> str:
-    """Returns a line on which parameters `init_from` provided and which are new."""
-    leaves = named_leaves(params)
-    taken = [name for name in leaves if is_match(cfg.init_params_pattern, name)]
-    new = [name for name in leaves if name not in taken]
-    numbers = sum(leaves[name].size for name in taken)
-    shown = ", ".join(new[:MAX_NAMES]) + (", ..." if len(new) > MAX_NAMES else "")
-    return (
-        f"init_from={cfg.init_from}: took {len(taken)} of {len(leaves)} parameters "
-        f"({numbers:,} of {num_parameters(params):,} numbers); new: {shown or 'none'}"
-    )
 
 
 def run_metadata(state: TrainState, dataset: Dataset, steps: int | None) -> dict:

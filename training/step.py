@@ -14,11 +14,8 @@ from jaxtyping import Array, Bool, Int, PyTree
 from training.gradients import Loss, gradients
 from training.metrics import WeightedMetrics
 from training.optim.optimizers import learning_rate
-from training.optim.param_groups import is_match, map_named, named_leaves
-from utils.errors import UserError
 
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, WeightedMetrics]]
-MAX_NAMES = 3  # parameters named in an error
 
 
 @struct.dataclass
@@ -132,42 +129,3 @@ def tree_where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
 def ema_update(ema: PyTree, params: PyTree, decay: float) -> PyTree:
     """Returns the moving average after one more set of parameters."""
     return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
-
-
-def init_from_params(params: PyTree, source: PyTree, pattern: str) -> PyTree:
-    """Returns `params` with those whose names match replaced by `source`'s.
-
-    Args:
-      source: parameters of another run.
-      pattern: a regular expression, searched for in the names of parameters.
-
-    Raises:
-      UserError: a matching parameter is missing in `source` or has another shape
-        there, or no name matches.
-    """
-    by_name = named_leaves(source)
-    taken, wrong = [], []
-
-    def choose(name, leaf):
-        if not is_match(pattern, name):
-            return leaf
-        other = by_name.get(name)
-        if other is None or other.shape != leaf.shape:
-            shape = "missing" if other is None else f"of shape {other.shape}"
-            wrong.append(f"{name} {leaf.shape} is {shape} there")
-            return leaf
-        taken.append(name)
-        return jax.device_put(other, leaf.sharding)
-
-    chosen = map_named(choose, params)
-    if wrong:
-        more = f" and {len(wrong) - MAX_NAMES} more" if len(wrong) > MAX_NAMES else ""
-        suits = "encoder" in params and not any(n.startswith("encoder/") for n in wrong)
-        hint = "; '^encoder/' takes the encoder alone" if suits else ""
-        raise UserError(
-            f"init_from: {'; '.join(wrong[:MAX_NAMES])}{more}: leave them out of "
-            f"init_params_pattern={pattern!r}{hint}"
-        )
-    if not taken:
-        raise UserError(f"init_params_pattern={pattern!r} matches no parameter")
-    return chosen

@@ -11,12 +11,12 @@ from data.tokenizers.build import dump_tokenizer
 from data.tokenizers.symbols import WordTokenizer
 from data.understanding.labels import Labels
 from experiment import train
-from experiment.restore import check_vocabularies, open_run
+from experiment.init_from import InitialRun, check_vocabularies
+from experiment.restore import open_run
 from helpers.document_runs import LETTERS, masked_config, write_documents
 from helpers.labeled_runs import labeled_config, write_table
 from training.loop import ExitStatus
 from training.optim.param_groups import named_leaves
-from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 ENCODER = "^encoder/"
@@ -138,4 +138,4 @@ def test_a_run_of_translation_has_no_vocabulary_of_text(origin, tmp_path):
     experiment = dataclasses.replace(run.experiment, tokenizers=sides)
     translation = dataclasses.replace(run, experiment=experiment)
     with pytest.raises(UserError, match="has vocabularies for source, target, and"):
-        train.prepare_dataset(cfg, RunDirectory(tmp_path / "run"), translation)
+        InitialRun(cfg, translation).open_dataset()

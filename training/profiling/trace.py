@@ -74,3 +74,8 @@ class Profile:
             self._is_tracing = False
             jax.profiler.stop_trace()
             print(f"Trace written to {self.folder}", file=sys.stderr)
+
+
+def open_profile(steps: str, folder: Path) -> Profile:
+    """Returns the profile of the steps "FROM:TO"; UserError if they are no steps."""
+    return Profile(parse_steps(steps), folder)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from training.step import init_from_params
+from experiment.init_from import init_from_params
 from utils.errors import UserError
 
 
