@@ -54,6 +54,14 @@ def cluster_widths(
     return tuple(embedding_width // div_val**i for i in range(num_clusters))
 
 
+def check_clusters(cutoffs: tuple, embedding_width: int, div_val: int) -> None:
+    """Raises ValueError or UserError for clusters that no vocabulary can have."""
+    if not all(isinstance(cut, int) for cut in cutoffs):
+        raise ValueError(f"model.cutoffs={cutoffs} must be integers")
+    cluster_bounds(max(cutoffs, default=0) + 1, cutoffs)
+    cluster_widths(embedding_width, div_val, len(cutoffs) + 1)
+
+
 class ClusteredVocab(nn.Module):
     """Clusters of a vocabulary and their parameters, for either side of a model.
 

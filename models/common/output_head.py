@@ -1,5 +1,7 @@
 """Output distribution of a model: from hidden states to probabilities of tokens."""
 
+import pkgutil
+
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -7,6 +9,8 @@ from models.common.blockwise_cross_entropy import LogProbAndLogZ, blockwise_log_
 from models.common.dtypes import Scalar
 from models.common.layers import Embedding, Initializer, zeros
 from models.common.matmul import make_logits
+
+ADAPTIVE_HEAD = "models.common.adaptive_softmax:AdaptiveHead"
 
 
 class OutputHead(nn.Module):
@@ -61,3 +65,24 @@ class OutputHead(nn.Module):
     ) -> LogProbAndLogZ:
         """Computes `log_prob` and log Z = log sum_v exp(logit_v) in one pass."""
         return blockwise_log_prob(hidden, labels, self.table, self.bias, smoothing)
+
+
+def make_head(config, vocab_size: int, embedding: nn.Module) -> nn.Module:
+    """Returns the output head that suits a token embedding, and is perhaps tied to it.
+
+    Its hidden states are `embedding.width` wide.
+
+    Args:
+      config: a model's Config.
+    """
+    tied = embedding if config.tie_embeddings else None
+    if isinstance(embedding, Embedding):
+        return OutputHead(vocab_size, embedding.width, embedding.init, tied)
+    keys = ("embedding_width", "cutoffs", "div_val", "projection_init", "init")
+    return pkgutil.resolve_name(ADAPTIVE_HEAD)(
+        vocab_size,
+        embedding.width,
+        **{key: getattr(embedding, key) for key in keys},
+        embedding=tied,
+        tie_projections=config.tie_projections and tied is not None,
+    )

@@ -3,13 +3,12 @@
 The objectives of BERT, section 3.1 of the paper, for the encoder of any architecture.
 """
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from models.common.dtypes import upcast_to_f32
-from models.common.layers import ACTIVATIONS, Dense, Embedding, LayerNorm
-from models.common.output_head import OutputHead
+from models.common.layers import ACTIVATIONS, Dense, LayerNorm
+from models.common.output_head import make_head
 from models.heads.base import EncoderModel
 from models.heads.pooling import Pooling
 
@@ -34,7 +33,7 @@ class MaskedLanguageModel(EncoderModel):
         config, embedding = self.config, self.encoder.embedding
         self.transform = Dense((embedding.width,), ("embed", "mlp"))
         self.transform_norm = LayerNorm(getattr(config, "norm_epsilon", 1e-5))
-        self.head = make_output_head(config, self.vocab_size, embedding)
+        self.head = make_head(config, self.vocab_size, embedding)
         if self.next_sentence:
             self.pooler = Pooling("cls", self.encoder.hidden_width)
             self.next_head = Dense((2,), ("embed", None))
@@ -67,23 +66,3 @@ class MaskedLanguageModel(EncoderModel):
             return (hidden, None), carry
         pooled = self.pooler(encoded, mask)
         return (hidden, upcast_to_f32(self.next_head(pooled))), carry
-
-
-def make_output_head(config, vocab_size: int, embedding: nn.Module) -> nn.Module:
-    """Returns the output head that suits a token embedding, and is perhaps tied to it.
-
-    Its hidden states are `embedding.width` wide.
-    """
-    tied = embedding if config.tie_embeddings else None
-    if isinstance(embedding, Embedding):
-        return OutputHead(vocab_size, embedding.width, embedding.init, tied)
-    from models.common.adaptive_softmax import AdaptiveHead
-
-    keys = ("embedding_width", "cutoffs", "div_val", "projection_init", "init")
-    return AdaptiveHead(
-        vocab_size,
-        embedding.width,
-        **{key: getattr(embedding, key) for key in keys},
-        embedding=tied,
-        tie_projections=config.tie_projections and tied is not None,
-    )

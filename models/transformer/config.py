@@ -1,6 +1,7 @@
 """Config keys that Transformer and Transformer-XL share."""
 
 import dataclasses
+import pkgutil
 from typing import ClassVar
 
 from models.api import ModelConfig
@@ -9,6 +10,9 @@ from models.attention.positions import RELATIVE_SCHEMES, SCHEMES
 from models.common.dropout import is_zero_rate, rate_if_enabled
 from models.common.dtypes import Scalar
 from models.common.layers import ACTIVATIONS, Initializer, normal
+
+# Imported for `cutoffs`, or an `embedding_width` other than `width`.
+CHECK_CLUSTERS = "models.common.adaptive_softmax:check_clusters"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,9 @@ class Config(ModelConfig):
                 f"model.heads={self.heads}, unless model.head_dim is set"
             )
         if self.is_adaptive:
-            self._check_clusters()
+            check_clusters = pkgutil.resolve_name(CHECK_CLUSTERS)
+            width = self.embedding_width or self.width
+            check_clusters(self.cutoffs, width, self.div_val)
         if self.position_encoding == "rotary" and self.resolved_head_dim % 2:
             raise ValueError(
                 f"model.head_dim={self.resolved_head_dim} must be even for "
@@ -66,16 +72,6 @@ class Config(ModelConfig):
                 "model.dtype='float64': model.attention_impl='pallas' accumulates in "
                 "float32; use 'xla' or 'blockwise'"
             )
-
-    def _check_clusters(self) -> None:
-        """Raises ValueError for cutoffs or a div_val that no vocabulary can have."""
-        from models.common.adaptive_softmax import cluster_bounds, cluster_widths
-
-        if not all(isinstance(cut, int) for cut in self.cutoffs):
-            raise ValueError(f"model.cutoffs={self.cutoffs} must be integers")
-        cluster_bounds(max(self.cutoffs, default=0) + 1, self.cutoffs)
-        width = self.embedding_width or self.width
-        cluster_widths(width, self.div_val, len(self.cutoffs) + 1)
 
     def _check_cudnn(self) -> None:
         """Raises ValueError for options that cuDNN's attention does not support."""

@@ -10,6 +10,7 @@ own (`attention_dropout`), as in the authors' code; projections have biases.
 """
 
 import functools
+import pkgutil
 
 import flax.linen as nn
 import jax
@@ -27,48 +28,28 @@ from models.common.masks import (
     sliding_window_mask,
     valid_memory_mask,
 )
-from models.common.output_head import OutputHead
+from models.common.output_head import make_head
 from models.transformer.config import Config
 from models.transformer.stack import DecodeContext, Stack
 
-# --- Embedding and output head -------------------------------------------------------
+ADAPTIVE_EMBEDDING = "models.common.adaptive_softmax:AdaptiveEmbedding"
+
+# --- Embeddings ----------------------------------------------------------------------
 
 
 def make_embedding(config: Config, vocab_size: int) -> nn.Module:
     """Returns the token embedding, adaptive if clusters or a width are configured."""
     if not config.is_adaptive:
         return Embedding(vocab_size, config.width, config.embedding_init)
-    from models.common.adaptive_softmax import AdaptiveEmbedding
-
-    return AdaptiveEmbedding(vocab_size, config.width, **cluster_options(config))
-
-
-def make_head(
-    config: Config, vocab_size: int, embedding: nn.Module | None
-) -> nn.Module:
-    """Returns the output head, tied to `embedding` if one is given."""
-    if not config.is_adaptive:
-        return OutputHead(vocab_size, config.width, config.embedding_init, embedding)
-    from models.common.adaptive_softmax import AdaptiveHead
-
-    return AdaptiveHead(
+    return pkgutil.resolve_name(ADAPTIVE_EMBEDDING)(
         vocab_size,
         config.width,
-        **cluster_options(config),
-        embedding=embedding,
-        tie_projections=config.tie_projections and embedding is not None,
+        embedding_width=config.embedding_width or config.width,
+        cutoffs=tuple(config.cutoffs),
+        div_val=config.div_val,
+        projection_init=config.kernel_init or normal(config.width**-0.5),
+        init=config.embedding_init,
     )
-
-
-def cluster_options(config: Config) -> dict:
-    """Returns the options that adaptive embedding and head share."""
-    return {
-        "embedding_width": config.embedding_width or config.width,
-        "cutoffs": tuple(config.cutoffs),
-        "div_val": config.div_val,
-        "projection_init": config.kernel_init or normal(config.width**-0.5),
-        "init": config.embedding_init,
-    }
 
 
 def make_position_embedding(config: Config) -> AbsolutePositionEmbedding:
@@ -91,8 +72,7 @@ class LanguageModel(api.LanguageModel):
         self.embedding = make_embedding(config, self.vocab_size)
         self.position_embedding = make_position_embedding(config)
         self.stack = Stack(config, cross=False)
-        tied = self.embedding if config.tie_embeddings else None
-        self.head = make_head(config, self.vocab_size, tied)
+        self.head = make_head(config, self.vocab_size, self.embedding)
 
     def __call__(
         self, tokens: Int[Array, "B T"], carry: PyTree, *, train: bool
@@ -170,12 +150,12 @@ class Seq2Seq(api.Seq2Seq):
 
     def setup(self):
         config = self.config
-        tied = self.create_embeddings(functools.partial(make_embedding, config))
+        self.create_embeddings(functools.partial(make_embedding, config))
         self.source_position_embedding = make_position_embedding(config)
         self.target_position_embedding = make_position_embedding(config)
         self.encoder = Stack(config, cross=False)
         self.decoder = Stack(config, cross=True)
-        self.head = make_head(config, self.target_vocab_size, tied)
+        self.head = make_head(config, self.target_vocab_size, self.target_embedding)
 
     def __call__(
         self,

@@ -1,6 +1,7 @@
 """Optimisers by name: gradient transformations and the learning rate."""
 
 import math
+import pkgutil
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,11 @@ from training.optim.param_groups import (
 from training.optim.schedules import Schedule, make_schedule
 from utils.errors import UserError
 from utils.ranges import BELOW_ONE, check_range
+
+# Imported where `optim.name` or `optim.schedule` needs them.
+MATRIX_OPTIMIZERS = "training.optim.matrix_optimizers"
+WITH_AVERAGING = "training.optim.nt_asgd:with_averaging"
+PLATEAU = "training.optim.plateau:Plateau"
 
 DECAYS = ("b1", "b2", "rho", "momentum", "muon_momentum", "ema_decay")
 RANGES = {  # of the numbers in `cfg.optim`
@@ -64,8 +70,7 @@ def make_optimizer(
         parts.insert(0, optax.clip_by_global_norm(cfg.clip_norm))
     optimizer = freeze(optax.chain(*parts), cfg.freeze)
     if cfg.name == "nt_asgd":
-        from training.optim.nt_asgd import with_averaging
-
+        with_averaging = pkgutil.resolve_name(WITH_AVERAGING)
         optimizer = with_averaging(optimizer, cfg.non_monotone_interval)
     return optimizer, schedule
 
@@ -84,9 +89,7 @@ def scale_by_learning_rate(
         del params
         if cfg.schedule != "plateau":  # validations do not change the rate
             return optax.EmptyState()
-        from training.optim.plateau import Plateau
-
-        return Plateau.create(
+        return pkgutil.resolve_name(PLATEAU).create(
             cfg.plateau_factor, cfg.plateau_patience, cfg.final_lr_ratio
         )
 
@@ -127,10 +130,8 @@ def sgd(cfg: ConfigDict) -> list[optax.GradientTransformation]:
 
 
 def matrix_optimizer(cfg: ConfigDict) -> list[optax.GradientTransformation]:
-    """Adafactor or Muon with decoupled weight decay; most runs do without both."""
-    from training.optim.matrix_optimizers import adafactor, muon
-
-    make = {"adafactor": adafactor, "muon": muon}[cfg.name]
+    """Adafactor or Muon with decoupled weight decay."""
+    make = pkgutil.resolve_name(f"{MATRIX_OPTIMIZERS}:{cfg.name}")
     return [*make(cfg), weight_decay(cfg)]
 
 

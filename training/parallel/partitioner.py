@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pkgutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -25,6 +26,10 @@ from training.step import Step
 from utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
+PARTITIONERS = {  # by `parallel.mode`
+    "jit": "training.parallel.partitioner:JitPartitioner",
+    "pmap": "training.parallel.pmap:PmapPartitioner",
+}
 
 
 class JitPartitioner:
@@ -240,11 +245,10 @@ def make_partitioner(
     Raises:
       UserError: unknown mode, or a mesh that does not fit the devices.
     """
-    options = {"num_microbatches": num_microbatches, "devices": devices}
-    if cfg.mode == "jit":
-        return JitPartitioner(cfg, **options)
-    if cfg.mode == "pmap":
-        from training.parallel.pmap import PmapPartitioner  # a subclass of the above
-
-        return PmapPartitioner(cfg, **options)
-    raise UserError(f"Unknown parallel.mode {cfg.mode!r}; choose one of jit, pmap")
+    if cfg.mode not in PARTITIONERS:
+        raise UserError(
+            f"Unknown parallel.mode {cfg.mode!r}; choose one of "
+            f"{', '.join(PARTITIONERS)}"
+        )
+    make = pkgutil.resolve_name(PARTITIONERS[cfg.mode])
+    return make(cfg, num_microbatches=num_microbatches, devices=devices)
