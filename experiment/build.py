@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-import importlib
+import pkgutil
 import typing
 from typing import Any
 
@@ -14,7 +14,7 @@ from data.dataset import Dataset
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import parse_tokenizer
 from decoding.config import check_decode
-from models.registry import ARCHITECTURES
+from models.registry import get_model_class
 from tasks.base import MEMORY_KEYS, TASKS, Task
 from training.run_dir import RunDirectory
 from utils.errors import UserError
@@ -65,8 +65,8 @@ def build_experiment(
         small for the search.
     """
     task = get_task_class(cfg.task).from_config(cfg, tokenizers, languages)
-    module = get_architecture(cfg.model.name)
-    model = task.make_model(module, model_config(module.Config, cfg.model))
+    schema = get_model_class(cfg.model.name, "Config")
+    model = task.make_model(model_config(schema, cfg.model))
     if task.generates_text:
         check_decode(cfg.decode, getattr(task, task.output_tokenizer).vocab_size)
     return Experiment(cfg, task, model, tokenizers)
@@ -74,19 +74,9 @@ def build_experiment(
 
 def get_task_class(name: str) -> type[Task]:
     """Returns the class `Task` of a task in `tasks.base.TASKS`."""
-    return _lookup(TASKS, name, "task").Task
-
-
-def get_architecture(name: str):
-    """Returns the module of an architecture in `models.registry.ARCHITECTURES`."""
-    return _lookup(ARCHITECTURES, name, "model.name")
-
-
-def _lookup(registry: dict[str, str], name: str, key: str):
-    """Imports the module that a registry has under a name."""
-    if name not in registry:
-        raise UserError(f"Unknown {key} {name!r}; choose one of {', '.join(registry)}")
-    return importlib.import_module(registry[name])
+    if name not in TASKS:
+        raise UserError(f"Unknown task {name!r}; choose one of {', '.join(TASKS)}")
+    return pkgutil.resolve_name(f"{TASKS[name]}:Task")
 
 
 def open_dataset(cfg: ConfigDict, tokenizers: dict[str, Tokenizer] | None = None):

@@ -16,13 +16,9 @@ from data.dataset import Dataset
 from data.tokenizers.build import KINDS
 from decoding.config import RANGES as DECODE_RANGES
 from decoding.config import check_decode
-from experiment.build import (
-    evaluation_config,
-    get_architecture,
-    get_task_class,
-    model_config,
-)
+from experiment.build import evaluation_config, get_task_class, model_config
 from models.attention.dispatch import is_supported
+from models.registry import get_model_class
 from training.optim.optimizers import RANGES as OPTIM_RANGES
 from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_pattern
@@ -92,8 +88,7 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
             f"grad_accum_steps={cfg.grad_accum_steps} must be at most "
             f"data.{size}={cfg.data[size]}"
         )
-    module = get_architecture(cfg.model.name)
-    config = model_config(module.Config, cfg.model)
+    config = model_config(get_model_class(cfg.model.name, "Config"), cfg.model)
     evaluation_config(config, cfg.eval)
     if config.dtype == "float64" and not jax.config.jax_enable_x64:
         raise UserError("model.dtype='float64' needs JAX_ENABLE_X64=1 to be set")
@@ -147,7 +142,7 @@ def check_keys(cfg: ConfigDict) -> None:
       UserError: a number is out of range, a text cannot be encoded, or a key that must
         have a value is None.
     """
-    get_architecture(cfg.model.name)  # refuses an unknown name
+    get_model_class(cfg.model.name, "Config")  # refuses an unknown name
     defaults = flatten_config(base.get_config(cfg.model.name).to_dict())
     for key, value in flatten_config(cfg.to_dict()).items():
         if value is None and defaults.get(key) is not None:

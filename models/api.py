@@ -1,9 +1,8 @@
 """Base classes of the architectures, and the legend of array shapes.
 
-An architecture (`models/registry.py`) is a module with `Config`, `LanguageModel` and
-`Seq2Seq`, subclasses of those below, whose docstrings are the contract, and a module
-with its `Encoder`. `tests/models/test_contracts.py` and `test_encoders.py` check each
-of them.
+An architecture (`models/registry.py`) has four classes, `Config`, `LanguageModel`,
+`Seq2Seq` and `Encoder`, subclasses of those below, whose docstrings are the contract.
+`tests/models/test_contracts.py` and `test_encoders.py` check each of them.
 
 Shapes, in annotations and in einsums:
 

@@ -140,8 +140,8 @@ class Task(abc.ABC):
         return task
 
     @abc.abstractmethod
-    def make_model(self, module, config) -> nn.Module:
-        """Creates the model of an architecture for the vocabularies of the task."""
+    def make_model(self, config) -> nn.Module:
+        """Creates the model of a Config for the vocabularies of the task."""
 
     @abc.abstractmethod
     def model_inputs(self, batch: dict) -> tuple:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from data.text_dataset import TextDataset
 from decoding.config import DecodingConfig, example_keys, search
 from decoding.hypotheses import DecodingConstraints, Hypotheses
+from models.registry import get_model_class
 from tasks import base
 from tasks.base import (
     MEMORY_KEYS,
@@ -116,8 +117,9 @@ class Task(base.Task):
             self.check_memory(model, {"params": params}, batches)
         return batches, {}
 
-    def make_model(self, module, config) -> nn.Module:
-        return module.LanguageModel(config, self.tokenizer.vocab_size)
+    def make_model(self, config) -> nn.Module:
+        model_class = get_model_class(config.name, self.model_class)
+        return model_class(config, self.tokenizer.vocab_size)
 
     def model_inputs(self, batch: dict) -> tuple:
         return (batch["tokens"],)

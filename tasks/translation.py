@@ -28,6 +28,7 @@ from decoding.config import (
     search,
 )
 from decoding.hypotheses import DecodingConstraints, Hypotheses
+from models.registry import get_model_class
 from tasks import base
 from tasks.base import MEMORY_KEYS, ScoredText, cast_params, token_losses
 from tasks.bootstrap import BootstrapBlocks
@@ -128,8 +129,8 @@ class Task(base.Task):
             "labels": jax.ShapeDtypeStruct(target, "int32"),
         }
 
-    def make_model(self, module, config) -> nn.Module:
-        return module.Seq2Seq(
+    def make_model(self, config) -> nn.Module:
+        return get_model_class(config.name, self.model_class)(
             config,
             self.source.vocab_size,
             self.target.vocab_size,

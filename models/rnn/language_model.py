@@ -1,4 +1,9 @@
-"""Recurrent language model with attention to its own last outputs."""
+"""Recurrent language model with attention to its own last outputs.
+
+After Daniluk et al. (2017, "Frustratingly Short Attention Spans in Neural Language
+Modeling"). With `readout="none"` it is the AWD-LSTM (Merity et al. 2017, "Regularizing
+and Optimizing LSTM Language Models", `configs/ptb.py:awd_lstm`).
+"""
 
 from typing import NamedTuple
 

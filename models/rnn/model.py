@@ -1,16 +1,10 @@
-"""Recurrent networks with attention.
+"""Recurrent encoder-decoder with attention: RNNsearch of Bahdanau et al. (2015,
+"Neural Machine Translation by Jointly Learning to Align and Translate").
 
-`Seq2Seq` is the encoder-decoder of Bahdanau et al. (2015, "Neural Machine
-Translation by Jointly Learning to Align and Translate"); the config
-`configs/wmt14.py:rnnsearch50` is the published one. `LanguageModel` is a recurrent
-language model that attends to its last states (Daniluk et al. 2017, "Frustratingly
-Short Attention Spans in Neural Language Modeling") or, with `readout="none"`, the
-AWD-LSTM (Merity et al. 2017, "Regularizing and Optimizing LSTM Language Models",
-`configs/ptb.py:awd_lstm`).
-
-The defaults deviate from Bahdanau et al.: the reset gate acts after the product
-(`cell="gru"`), so that one product serves all gates; the readout is the tanh of a
-sum with the new state, not a maxout with the old; there is dropout.
+The config `configs/wmt14.py:rnnsearch50` is the published one. The defaults deviate:
+the reset gate acts after the product (`cell="gru"`), so that one product serves all
+gates; the readout is the tanh of a sum with the new state, not a maxout with the old;
+there is dropout.
 """
 
 import functools
@@ -28,10 +22,7 @@ from models.common.output_head import OutputHead
 from models.rnn.attention import SingleHeadAttention
 from models.rnn.cells import CELLS, Gates, Readout, State, zero_state
 from models.rnn.config import Config
-from models.rnn.language_model import LanguageModel
 from utils.errors import UserError
-
-__all__ = ["Config", "LanguageModel", "Seq2Seq"]
 
 
 class Bidirectional(nn.Module):

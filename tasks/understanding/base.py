@@ -1,7 +1,6 @@
 """Base class of the tasks of encoders: labels, tags and masked tokens."""
 
 import abc
-import importlib
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from data.tokenizers.base import PAD
 from models.heads.base import EncoderModel, HeadConfig
-from models.registry import ENCODERS
+from models.registry import get_model_class
 from tasks import base
 from tasks.base import ScoredText
 from utils.errors import UserError
@@ -108,13 +107,11 @@ class EncoderTask(base.Task):
                 f"model.max_positions={rows}: longer texts have no position embeddings"
             )
 
-    def make_model(self, module, config) -> nn.Module:
+    def make_model(self, config) -> nn.Module:
         """Creates the encoder of an architecture with the head of the task."""
-        del module
-        encoder = importlib.import_module(ENCODERS[config.name]).Encoder
         return self.head_class(
             config,
-            encoder,
+            get_model_class(config.name, self.model_class),
             self.tokenizer.vocab_size,
             self.head_config,
             self.segment_length,

@@ -19,9 +19,10 @@ from analysis.attention.extract import (
 )
 from configs import base
 from data.tokenizers.symbols import ByteTokenizer, WordTokenizer
-from experiment.build import Experiment, get_architecture
+from experiment.build import Experiment
 from experiment.restore import TrainedRun
 from helpers.architectures import V, W, names, small_config
+from models.registry import get_model_class
 from training.run_dir import RunDirectory
 
 SIGNS = ["<pad>", "<eos>", "<unk>", "<bos>"]
@@ -33,8 +34,8 @@ TARGET = WordTokenizer([*SIGNS, *WORDS, *(f"t{i}" for i in range(V - 10))])
 @functools.cache
 def random_model(name):
     """A small Seq2Seq with random parameters, without compiling its initialisation."""
-    module = get_architecture(name)
-    model = module.Seq2Seq(small_config(name), W, V, shared_vocab=False)
+    model_class = get_model_class(name, "Seq2Seq")
+    model = model_class(small_config(name), W, V, shared_vocab=False)
     carry = model.initial_carry(1, train=False, memory_length=0)
     tokens, mask = jnp.ones((1, 2), int), jnp.ones((1, 2), bool)
     init = functools.partial(model.init, train=False)

@@ -11,8 +11,8 @@ from analysis.plan.step import parameter_shapes
 from configs import base
 from data.tokenizers.symbols import ListTokenizer
 from experiment import build, setup, validate
-from experiment.build import get_architecture
 from helpers.architectures import names
+from models.registry import get_model_class
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_every_config_builds_its_model(name, model):
 
 @pytest.mark.parametrize("name", names())
 def test_the_base_config_and_the_schema_of_a_model_have_the_same_keys(name):
-    schema = get_architecture(name).Config
+    schema = get_model_class(name, "Config")
     assert {f.name for f in dataclasses.fields(schema)} == {"name", *base.MODELS[name]}
     build.model_config(schema, base.model(name))
 
@@ -110,7 +110,7 @@ def test_invalid_values_of_a_model_are_named(change, message):
     cfg = base.model("transformer").unlock()
     with cfg.ignore_type():
         cfg.update(change)
-    schema = get_architecture("transformer").Config
+    schema = get_model_class("transformer", "Config")
     with pytest.raises(UserError, match=message):
         build.model_config(schema, cfg)
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from analysis.plan.step import parameter_shapes
 from configs import base
-from experiment import build
-from models.registry import ARCHITECTURES, ENCODERS
+from models.registry import ARCHITECTURES, get_model_class
 
 # All different, so that a swapped axis cannot pass.
 B, T, S, V, W = 2, 5, 7, 29, 31
@@ -40,11 +39,10 @@ def names() -> list[str]:
 
 def small_config(name: str, **changes):
     """A Config of a few hundred parameters."""
-    module = build.get_architecture(name)
     own = {"embedding_width": 10} if name == "rnn" else {}
     keys = {**SMALL, **own, **changes}
     keys = {key: value for key, value in keys.items() if key in base.MODELS[name]}
-    return module.Config(**base.model(name, **keys))
+    return get_model_class(name, "Config")(**base.model(name, **keys))
 
 
 def random_parameters(init, *inputs, scale=0.3):
@@ -85,8 +83,8 @@ class LanguageModelCase:
     """A language model, its variables, and calls as plain functions."""
 
     def __init__(self, name: str, **changes):
-        module = build.get_architecture(name)
-        self.model = module.LanguageModel(small_config(name, **changes), V)
+        model = get_model_class(name, "LanguageModel")
+        self.model = model(small_config(name, **changes), V)
         self.carry = functools.partial(self.model.initial_carry, train=False)
 
         def everything(model, tokens, carry):
@@ -139,9 +137,9 @@ class Seq2SeqCase:
     """An encoder-decoder, its variables, and calls as plain functions."""
 
     def __init__(self, name: str, **changes):
-        module = build.get_architecture(name)
         config = small_config(name, **changes)
-        self.model = module.Seq2Seq(config, W, V, shared_vocab=False)
+        model = get_model_class(name, "Seq2Seq")
+        self.model = model(config, W, V, shared_vocab=False)
         self.carry = functools.partial(self.model.initial_carry, train=False)
         self.source = tokens((B, S), W, seed=2)
         self.source_mask = jnp.arange(S) < jnp.asarray([[S], [S - 3]])
@@ -186,8 +184,8 @@ class EncoderCase:
     """An encoder of texts, its variables, and calls as plain functions."""
 
     def __init__(self, name: str, **changes):
-        module = importlib.import_module(ENCODERS[name])
-        self.model = module.Encoder(small_config(name, **changes), V)
+        model = get_model_class(name, "Encoder")
+        self.model = model(small_config(name, **changes), V)
         self.carry = functools.partial(self.model.initial_carry, train=False)
         self.text = tokens((B, S), V, seed=2)
         self.segment_ids = jnp.asarray(jnp.arange(S) > 2, jnp.int32)[None].repeat(B, 0)

@@ -1,7 +1,6 @@
 """Tests of the contract that every architecture follows; see `models/api.py`."""
 
 import functools
-import importlib
 import inspect
 
 import flax.linen as nn
@@ -24,7 +23,7 @@ from helpers.architectures import (
     tokens,
 )
 from models import api
-from models.registry import ARCHITECTURES
+from models.registry import get_model_class
 
 CONTRACTS = (api.LanguageModel, api.Seq2Seq)
 NAMES = names()
@@ -102,8 +101,7 @@ def test_three_architectures_are_registered():
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_have_the_methods_and_parameters_of_the_contract(name, contract):
-    module = importlib.import_module(ARCHITECTURES[name])
-    model = getattr(module, contract.__name__)
+    model = get_model_class(name, contract.__name__)
     assert issubclass(model, contract)
     own = {*dir(contract)} - {*dir(nn.Module)} - {"create_embeddings"}
     public = [m for m in own if inspect.isfunction(getattr(contract, m))]

@@ -1,7 +1,6 @@
 """Tests of the contract that the encoder of every architecture follows."""
 
 import functools
-import importlib
 import inspect
 
 import flax.linen as nn
@@ -17,13 +16,14 @@ from helpers.architectures import (
     EncoderCase,
     S,
     V,
+    names,
     shared_case,
     small_config,
 )
 from models import api
-from models.registry import ARCHITECTURES, ENCODERS
+from models.registry import get_model_class
 
-NAMES = list(ENCODERS)
+NAMES = names()
 ADAPTIVE = {"cutoffs": (7, 19), "div_val": 2}
 OPTIONS = {
     "learned": ("transformer", {"position_encoding": "learned", "norm": "post"}),
@@ -63,13 +63,9 @@ def without_padding(found, row):
     return dict(zip(("text", "segment_ids", "mask"), inputs, strict=True))
 
 
-def test_every_architecture_has_an_encoder():
-    assert ENCODERS.keys() == ARCHITECTURES.keys()
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_have_the_methods_and_parameters_of_the_contract(name):
-    model = importlib.import_module(ENCODERS[name]).Encoder
+    model = get_model_class(name, "Encoder")
     assert issubclass(model, api.Encoder)
     for method in ("__call__", "initial_carry", "initial_eval_carry"):
         expected = inspect.signature(getattr(api.Encoder, method)).parameters

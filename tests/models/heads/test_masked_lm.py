@@ -4,7 +4,6 @@
 """
 
 import functools
-import importlib
 
 import flax.linen as nn
 import jax
@@ -15,11 +14,11 @@ import pytest
 from helpers.architectures import B, S, V, random_parameters, small_config, tokens
 from models.heads.base import HeadConfig
 from models.heads.masked_lm import MaskedLanguageModel
-from models.registry import ENCODERS
+from models.registry import ARCHITECTURES, get_model_class
 
 P = 3
 CASES = {
-    **{name: (name, {}) for name in ENCODERS},
+    **{name: (name, {}) for name in ARCHITECTURES},
     "tied": ("transformer", {"tie_embeddings": True}),
     "tied rnn": ("rnn", {"tie_embeddings": True}),
     "bfloat16": ("transformer", {"dtype": "bfloat16"}),
@@ -33,7 +32,7 @@ class Case:
 
     def __init__(self, key, *, next_sentence=True):
         name, changes = CASES[key]
-        encoder = importlib.import_module(ENCODERS[name]).Encoder
+        encoder = get_model_class(name, "Encoder")
         self.model = MaskedLanguageModel(
             small_config(name, **changes), encoder, V, HeadConfig(), S, next_sentence
         )

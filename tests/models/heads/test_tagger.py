@@ -1,7 +1,6 @@
 """Heads that read chosen positions of a text: words, and marked entities."""
 
 import functools
-import importlib
 
 import flax.linen as nn
 import jax
@@ -13,7 +12,7 @@ from helpers.architectures import B, S, V, random_parameters, small_config, toke
 from models.heads.base import HeadConfig
 from models.heads.relations import RelationClassifier
 from models.heads.tagger import Tagger
-from models.registry import ENCODERS
+from models.registry import ARCHITECTURES, get_model_class
 
 STARTS = jnp.asarray([[1, 3, 4, 5], [1, 2, 0, 0]])  # the second text has two words
 ENTITIES = jnp.asarray([[1, 4], [3, 2]])
@@ -24,7 +23,7 @@ class Case:
     """A model with a head, its parameters and inputs."""
 
     def __init__(self, name, head, positions, config, *options):
-        encoder = importlib.import_module(ENCODERS[name]).Encoder
+        encoder = get_model_class(name, "Encoder")
         self.model = head(small_config(name), encoder, V, config, S, *options)
         text = tokens((B, S), V, seed=2)
         mask = jnp.arange(S) < jnp.asarray([[S], [S - 3]])
@@ -59,7 +58,7 @@ def relations(name="transformer"):
     return Case(name, RelationClassifier, ENTITIES, config, C)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_word_has_the_logits_of_its_first_token(name):
     case = tagger(name)
     tags, intents = case.run()
@@ -90,7 +89,7 @@ def test_a_tagger_without_intents_and_crf_has_no_parameters_for_them():
     assert joint == {"encoder", "head", "crf", "intent_head"}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_markers_of_entities_decide_a_relation(name):
     case = relations(name)
     logits = case.run()

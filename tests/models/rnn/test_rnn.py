@@ -20,7 +20,9 @@ from helpers.architectures import (
     small_config,
     tokens,
 )
-from models.rnn.model import Config, LanguageModel, Seq2Seq
+from models.rnn.config import Config
+from models.rnn.language_model import LanguageModel
+from models.rnn.model import Seq2Seq
 from tasks.base import auxiliary_losses, likelihood_loss
 from tests.models.rnn.test_cells import gru_reset_before, lstm
 from utils.errors import UserError

@@ -14,7 +14,7 @@ from data.tokenizers.symbols import CharTokenizer
 from data.understanding.labels import Labels
 from data.understanding.markers import MARKERS
 from data.understanding.relations import MarkedTexts, RelationBatches, encode_marked
-from experiment.build import get_architecture
+from models.registry import get_model_class
 from tasks.understanding.relation_extraction import Task
 from utils.errors import UserError
 
@@ -41,8 +41,9 @@ def make_task(names=DIRECTED):
 @functools.cache
 def case():
     """A task, its model, parameters, and batches of three texts."""
-    task, module = make_task(), get_architecture("transformer")
-    model = task.make_model(module, module.Config(**config().model))
+    task = make_task()
+    schema = get_model_class("transformer", "Config")
+    model = task.make_model(schema(**config().model))
     shapes = Task.example_batch(config())
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     boxed = jax.jit(lambda rng: task.init(model, rng, batch))(jax.random.key(0))

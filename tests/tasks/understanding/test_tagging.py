@@ -14,8 +14,8 @@ from data.tokenizers.base import SPECIAL
 from data.tokenizers.symbols import CharTokenizer
 from data.understanding.labels import Labels
 from data.understanding.tagged import TaggedBatches, TaggedTexts
-from experiment.build import get_architecture
 from models.heads.tagger import Tagger
+from models.registry import get_model_class
 from tasks.understanding.losses import cross_entropy
 from tasks.understanding.span_metrics import forbidden_transitions
 from tasks.understanding.tagging import Task
@@ -51,8 +51,8 @@ class Case:
         if intents:
             tokenizers["label"] = Labels("fg", [2, 1])
         self.cfg, self.task = cfg, Task.from_config(cfg, tokenizers)
-        module = get_architecture("transformer")
-        self.model = self.task.make_model(module, module.Config(**cfg.model))
+        schema = get_model_class("transformer", "Config")
+        self.model = self.task.make_model(schema(**cfg.model))
         batch = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), Task.example_batch(cfg)
         )
