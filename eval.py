@@ -10,7 +10,7 @@ and --data.cache_dir. --data.unseen_labels=count scores labels that training lac
 from absl import flags
 
 from configs import base
-from utils import cli
+from utils import cli, cli_inputs
 from utils.paths import DATA_PLACES
 
 DEFAULTS = base.get_config()
@@ -20,9 +20,9 @@ SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "best, last, a step, or average:N."
 )
-DATA = cli.config_section("data", DEFAULTS.data, CHANGEABLE)
-DECODE = cli.config_section("decode", DEFAULTS.decode)
-EVAL = cli.config_section("eval", DEFAULTS.eval)
+DATA = cli_inputs.config_section("data", DEFAULTS.data, CHANGEABLE)
+DECODE = cli_inputs.config_section("decode", DEFAULTS.decode)
+EVAL = cli_inputs.config_section("eval", DEFAULTS.eval)
 
 
 def main() -> None:

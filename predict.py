@@ -34,11 +34,11 @@ import sys
 from absl import flags
 
 from configs import base
-from utils import cli
+from utils import cli, cli_inputs
 from utils.errors import UserError
 
 WORKDIR = flags.DEFINE(
-    cli.PlacesParser(),
+    cli_inputs.PlacesParser(),
     "workdir",
     None,
     "Run directory; several, with commas: an ensemble.",
@@ -55,7 +55,7 @@ SCORE = flags.DEFINE_bool("score", False, "Score given targets.")
 TOKENS = flags.DEFINE_bool("tokens", False, "Token ids instead of target text.")
 PREFIX = flags.DEFINE_bool("prefix", False, "Continue given beginnings.")
 DOCUMENTS = flags.DEFINE_bool("documents", False, "Carry memory from line to line.")
-DECODE = cli.config_section("decode", base.get_config().decode)
+DECODE = cli_inputs.config_section("decode", base.get_config().decode)
 
 
 def main() -> None:
@@ -75,7 +75,10 @@ def main() -> None:
     options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
         options["chunk_size"] = 1
-    task, inputs = run.experiment.task, run.inputs(cli.read_lines(sys.stdin.buffer))
+    task, inputs = (
+        run.experiment.task,
+        run.inputs(cli_inputs.read_lines(sys.stdin.buffer)),
+    )
     if TOKENS.value:
         task = task.with_token_ids()
     if SCORE.value:

@@ -13,25 +13,25 @@ from pathlib import Path
 
 from absl import flags
 
-from utils import cli
+from utils import cli, cli_inputs
 from utils.errors import UserError
 from utils.paths import canonical_path
 
 RUNS = flags.DEFINE(
-    cli.PlacesParser(),
+    cli_inputs.PlacesParser(),
     "runs",
     None,
     "Run or sweep directories, separated by commas.",
     required=True,
 )
 OUTPUT = flags.DEFINE(
-    cli.PlacesParser(),
+    cli_inputs.PlacesParser(),
     "output",
     ["report.html"],
     "Files to write: .html, .md or .json.",
 )
 CONTEXT = flags.DEFINE(
-    cli.PlacesParser(),
+    cli_inputs.PlacesParser(),
     "context",
     [],
     "effective-context.json of the runs, or folders with one.",

@@ -20,11 +20,11 @@ from analysis.report.content import Content
 from analysis.report.renderers import markdown_table
 from analysis.report.tables import curve_rows, seed_rows
 from training.run_dir import MACHINE_SPECIFIC_KEYS, RunDirectory
-from utils import cli, strict_json
+from utils import cli, cli_inputs, strict_json
 from utils.errors import UserError
 
 PAGES = ["docs/results.md", "docs/results_understanding.md"]
-KEEP = flags.DEFINE(cli.PlacesParser(), "keep", [], "Run directories to keep.")
+KEEP = flags.DEFINE(cli_inputs.PlacesParser(), "keep", [], "Run directories to keep.")
 INTO = flags.DEFINE_string("into", None, "Their folder: docs/results/NAME.")
 PAGES_FLAG = flags.DEFINE_list("pages", PAGES, "The texts with the tables.")
 CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit code 2 for a change.")

@@ -22,7 +22,7 @@ from analysis.report.score_cards import (
     protocol_differences,
     seed_statistics,
 )
-from utils import cli
+from utils import cli, cli_inputs
 from utils.errors import UserError
 
 CARDS = flags.DEFINE_string(
@@ -50,7 +50,7 @@ def open_systems(cards: str, split: str) -> list[Seeds]:
     Raises UserError for fewer than two cards, or a location without a card.
     """
     systems: list[Seeds] = []
-    for separator, location in cli.split_places(cards, ",+"):
+    for separator, location in cli_inputs.split_places(cards, ",+"):
         if separator != "+":
             systems.append([])
         systems[-1].append(open_card(location, split))

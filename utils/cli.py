@@ -8,17 +8,15 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from ml_collections.config_flags.config_path import get_type
 
 from utils.allocator import tune_allocator
 from utils.errors import UserError
-from utils.text_files import decode_lines
 
 USER_ERROR = 2  # exit code
 
@@ -152,7 +150,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:  # an unknown key or model
-        fail(_describe_key_error(error))
+        fail(describe_key_error(error))
     except (flags.Error, TypeError, ValueError) as error:
         message = re.sub(r"=None: Flag --\w+", " is missing: it", str(error))
         if "Traceback" in message:  # of a config file
@@ -162,7 +160,8 @@ def _parse(argv: list[str]) -> list[str]:
         fail(f"the config file fails: {type(error).__name__}: {error}")
 
 
-def _describe_key_error(error: KeyError | AttributeError) -> str:
+def describe_key_error(error: KeyError | AttributeError) -> str:
+    """Describes the error of ml_collections for an unknown key or model."""
     message = error.args[0]
     while isinstance(message, Exception):
         message = message.args[0]
@@ -172,16 +171,6 @@ def _describe_key_error(error: KeyError | AttributeError) -> str:
     key = key.strip("'")
     hint = hint or "there is no such key or name here; configs/base.py has all keys"
     return f"{key}: {hint}"
-
-
-def config_section(name: str, section: ConfigDict, keys: Iterable[str] = ()):
-    """Defines a flag --NAME.KEY=VALUE for `keys` of a section of the config, or all."""
-    if keys:
-        section = ConfigDict({key: section.get_ref(key) for key in keys})
-    try:
-        return config_flags.DEFINE_config_dict(name, section)
-    except (KeyError, AttributeError) as error:  # it reads the command line at once
-        fail(f"--{name}: {_describe_key_error(error)}")
 
 
 def _check_config_file(argv: list[str]) -> None:
@@ -196,40 +185,6 @@ def _check_config_file(argv: list[str]) -> None:
                 fail(f"config file {path} does not exist; there are {known}")
 
 
-def split_places(text: str, separators: str = ",") -> Iterator[tuple[str, str]]:
-    """Yields the places in a list, each after its separator, the first after "".
-
-    The longest part that exists is one place, whatever separators it contains; so is a
-    file of a folder that exists. Other parts are cut at each separator and stripped.
-    """
-    parts = ["", *re.split(f"([{re.escape(separators)}])", text)]
-    while parts:
-        for end in range(len(parts), 1, -2):
-            place = "".join(parts[1:end])
-            if end == 2 or _exists(place, separators):
-                break
-        place = place if _exists(place, separators) else place.strip()
-        if place:
-            yield parts[0], place
-        parts = parts[end:]
-
-
-def _exists(place: str, separators: str) -> bool:
-    path = os.path.expanduser(place)
-    folder, name = os.path.split(path)
-    is_in_folder = os.path.isdir(folder) and not set(separators) & set(name)
-    return os.path.exists(path) or is_in_folder
-
-
-class PlacesParser(flags.ListParser):
-    """Parser of a flag that lists places with commas, see `split_places`."""
-
-    def parse(self, argument: str | list[str]) -> list[str]:
-        if isinstance(argument, str):
-            return [place for _, place in split_places(argument)]
-        return super().parse(argument)
-
-
 def overrides(holder) -> dict:
     """Returns the keys of a config flag that the command line sets.
 
@@ -241,25 +196,6 @@ def overrides(holder) -> dict:
         if value is None and get_type(key, holder.value) is type(None):
             raise UserError(f"--{holder.name}.{key}=None: the key must have a value")
     return values
-
-
-def read_lines(stream: BinaryIO) -> Iterator[str]:
-    """Yields the lines of standard input (`decode_lines`); a terminal has a prompt."""
-    lines = _prompted_lines(stream) if stream.isatty() else stream
-    return decode_lines("the input", lines)
-
-
-def _prompted_lines(terminal: BinaryIO) -> Iterator[bytes]:
-    """Yields lines that a user types, until the end of input or Ctrl-C."""
-    try:
-        while True:
-            print("> ", end="", file=sys.stderr, flush=True)
-            if not (line := terminal.readline()):
-                break
-            yield line
-    except KeyboardInterrupt:
-        pass
-    print(file=sys.stderr)
 
 
 def fail(message: str) -> None:

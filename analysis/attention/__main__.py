@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import base
-from utils import cli, strict_json
+from utils import cli, cli_inputs, strict_json
 from utils.errors import UserError
 from utils.text_files import read_lines
 
@@ -38,8 +38,8 @@ MOST = flags.DEFINE_integer(
     "most", 8, "Largest number of lines that are read.", lower_bound=1
 )
 PICTURES = flags.DEFINE_bool("pictures", True, "Whether PNG files are written.")
-DECODE = cli.config_section("decode", DEFAULTS.decode)
-EVAL = cli.config_section("eval", DEFAULTS.eval)
+DECODE = cli_inputs.config_section("decode", DEFAULTS.decode)
+EVAL = cli_inputs.config_section("eval", DEFAULTS.eval)
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def input_lines() -> Iterator[str]:
     """Returns the lines that are not blank."""
     if TEXT.value is not None:
         return filter(str.strip, read_lines("--text", TEXT.value))
-    return filter(str.strip, cli.read_lines(sys.stdin.buffer))
+    return filter(str.strip, cli_inputs.read_lines(sys.stdin.buffer))
 
 
 if __name__ == "__main__":

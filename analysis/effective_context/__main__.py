@@ -16,12 +16,16 @@ from analysis import effective_context
 from configs import base
 from data.dataset import Dataset
 from experiment.restore import TrainedRun, open_run
-from utils import cli, strict_json
+from utils import cli, cli_inputs, strict_json
 from utils.errors import UserError
 from utils.paths import DATA_PLACES
 
 RUNS = flags.DEFINE(
-    cli.PlacesParser(), "runs", None, "Run directories of a group.", required=True
+    cli_inputs.PlacesParser(),
+    "runs",
+    None,
+    "Run directories of a group.",
+    required=True,
 )
 SPLIT = flags.DEFINE_string("split", "validation", "Split whose tokens are predicted.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last or a step.")
@@ -38,7 +42,7 @@ MEMORY = flags.DEFINE_integer(
     "memory_length", None, "Memory length of Transformer-XL; default: the run's own."
 )
 OUTPUT = flags.DEFINE_string("output", ".", "Folder of the files.")
-DATA = cli.config_section("data", base.get_config().data, DATA_PLACES)
+DATA = cli_inputs.config_section("data", base.get_config().data, DATA_PLACES)
 
 
 def open_group(

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import base
-from utils import cli
+from utils import cli, cli_inputs
 from utils.paths import DATA_PLACES
 
 DEFAULTS = base.get_config("transformer")
@@ -26,7 +26,7 @@ LOWERCASE = flags.DEFINE_bool(
     None,
     "Lower-case text and strip accents; by default as tokenizer_config.json says.",
 )
-DATA = cli.config_section("data", DEFAULTS.data, ("name", *DATA_PLACES))
+DATA = cli_inputs.config_section("data", DEFAULTS.data, ("name", *DATA_PLACES))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from configs import base
-from utils import cli
+from utils import cli, cli_inputs
 from utils.errors import UserError
 from utils.paths import DATA_PLACES
 
@@ -57,7 +57,7 @@ MODEL = (
         "Attend to the empty memory, as Hugging Face does.",
     ),
 )
-DATA = cli.config_section("data", DEFAULTS.data, ("name", *DATA_PLACES))
+DATA = cli_inputs.config_section("data", DEFAULTS.data, ("name", *DATA_PLACES))
 
 
 def main() -> None:

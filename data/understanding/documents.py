@@ -17,7 +17,7 @@ import numpy as np
 
 from data.corpus import Corpus
 from data.storage import atomic_directory, ensure_local, short_hash
-from data.token_cache import SHARD_SIZE, write_array
+from data.token_writer import SHARD_SIZE, write_array
 from data.tokenizers.base import CHUNK, Tokenizer
 from data.tokenizers.build import dump_tokenizer
 from data.understanding.sentences import Document, divide

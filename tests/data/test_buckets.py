@@ -111,7 +111,7 @@ def test_token_ids_are_computed_once_for_all_machines(
     def refuse(*args, **kwargs):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("data.token_cache.write_token_cache", refuse)
+    monkeypatch.setattr("data.token_writer.write_token_cache", refuse)
     places = {"data.dir": "gs://bucket/data", "data.cache_dir": str(tmp_path)}
     dataset = open_dataset(settings(None, **places).data)
     assert dataset.corpus.splits["train"] == 300

@@ -6,7 +6,8 @@ from ml_collections import ConfigDict
 
 from data.filters import filter_pairs
 from data.mixtures import mix, parse_mixture
-from data.token_cache import SideWriter, TokenizedSplit
+from data.token_cache import TokenizedSplit
+from data.token_writer import SideWriter
 from data.tokenizers.build import dump_tokenizer, parse_tokenizer, train_tokenizer
 from data.tokenizers.normalization import Normalizer
 from helpers.fake_corpora import FakeCorpus, OtherCorpus

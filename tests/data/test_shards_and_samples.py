@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.corpus import mean_size, sample_evenly
-from data.token_cache import SHARD_SIZE, group_examples, make_shards, write_array
+from data.token_writer import SHARD_SIZE, group_examples, make_shards, write_array
 from data.tokenizers.base import CHUNK
 
 

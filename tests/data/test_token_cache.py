@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import token_cache
+from data import token_writer
 from data.storage import atomic_directory
 from data.token_cache import open_token_cache
 from data.tokenizers.base import EOS
@@ -82,8 +82,8 @@ def test_shards_are_written_by_several_processes_and_survive_a_kill(
     byte = train_tokenizer("byte", [], 99, 1)
     sides = [("source", byte), ("target", byte)]
     whole, _ = open_token_cache(corpus, tmp_path / "whole", sides)
-    monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 1)
-    once = token_cache.write_shard
+    monkeypatch.setattr(token_writer, "SHARD_EXAMPLES", 1)
+    once = token_writer.write_shard
     done = []
 
     def killed(corpus, part, *rest):
@@ -92,12 +92,12 @@ def test_shards_are_written_by_several_processes_and_survive_a_kill(
         done.append(part.name)
         once(corpus, part, *rest)
 
-    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(token_cache, "write_shard", killed)
+    monkeypatch.setattr(token_writer.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(token_writer, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         open_token_cache(corpus, tmp_path / "parts", sides)
-    monkeypatch.setattr(token_cache, "write_shard", once)
-    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(token_writer, "write_shard", once)
+    monkeypatch.setattr(token_writer.os, "cpu_count", lambda: 2)
     # As from a program without a guard around what it does: it must not run again.
     program = tmp_path / "program.py"
     program.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")

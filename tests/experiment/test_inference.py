@@ -11,7 +11,7 @@ from experiment import train
 from experiment.inference import evaluate
 from experiment.restore import open_run
 from training.loop import ExitStatus
-from utils import cli, memory
+from utils import cli_inputs, memory
 from utils.errors import UserError
 
 MAX_LENGTH = 12
@@ -65,7 +65,9 @@ def test_predicting_the_sources_of_a_split_gives_its_score(copier, limit, capsys
         for side in ("sources", "references")
     ]
     with io.BytesIO((copier / "test.en").read_bytes()) as file:
-        predicted = list(run.experiment.task.predict(*run.inputs(cli.read_lines(file))))
+        predicted = list(
+            run.experiment.task.predict(*run.inputs(cli_inputs.read_lines(file)))
+        )
     name = f"samples/{run.name('test')}.hypotheses.txt"
     saved = (copier / "run" / name).read_text().split("\n")[:-1]
     assert predicted == saved

@@ -27,7 +27,7 @@ from tests.tasks.test_document_translation import (
     side_of,
     texts_in_order,
 )
-from utils import cli, memory
+from utils import cli_inputs, memory
 from utils.errors import UserError
 
 LINES = ["5 6 7", " ", "9", "5 6 7 11 12"]
@@ -253,12 +253,12 @@ class Terminal(io.BytesIO):
 
 
 def test_a_terminal_is_prompted_before_each_line(capsys):
-    lines = cli.read_lines(Terminal(b"one\ntwo\n"))
+    lines = cli_inputs.read_lines(Terminal(b"one\ntwo\n"))
     assert next(lines) == "one"
     assert capsys.readouterr().err == "> "
     assert list(lines) == ["two"]
     assert capsys.readouterr().err == "> > \n"
-    assert list(cli.read_lines(io.BytesIO(b"one\ntwo"))) == ["one", "two"]
+    assert list(cli_inputs.read_lines(io.BytesIO(b"one\ntwo"))) == ["one", "two"]
     windows = b"\xef\xbb\xbfone\r\n\r\ntwo\r\r\n"
-    assert list(cli.read_lines(io.BytesIO(windows))) == ["one", "", "two\r"]
+    assert list(cli_inputs.read_lines(io.BytesIO(windows))) == ["one", "", "two\r"]
     assert not capsys.readouterr().err

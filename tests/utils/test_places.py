@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.cli import PlacesParser, split_places
+from utils.cli_inputs import PlacesParser, split_places
 
 
 @pytest.fixture

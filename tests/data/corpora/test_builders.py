@@ -15,7 +15,7 @@ from data.corpora import text_files
 from data.corpora.download import ALGORITHMS, ArchiveStore, RemoteArchive, RemoteFile
 from data.corpora.text import enwik8, lm1b, pg19, ptb, tinyshakespeare, wikitext
 from data.corpora.translation import iwslt14, multi30k, ted_hrlr, wmt14
-from data.token_cache import SideWriter
+from data.token_writer import SideWriter
 from data.tokenizers.build import train_tokenizer
 from data.tokenizers.symbols import ByteTokenizer
 from helpers.loopback import checksum, pack, serving, text, write

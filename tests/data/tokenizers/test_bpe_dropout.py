@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from data import token_cache
+from data import token_writer
 from data.batching.bucketed import RotatingSegmentations
 from data.dataset import open_dataset
 from data.token_cache import open_segmentation, open_token_cache
@@ -93,10 +93,10 @@ def test_segmentations_and_seeds_differ_and_their_text_hashes_do_not(drawn):
 
 
 def test_a_segmentation_is_the_same_in_any_number_of_processes(drawn, monkeypatch):
-    monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 13)
-    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(token_writer, "SHARD_EXAMPLES", 13)
+    monkeypatch.setattr(token_writer.os, "cpu_count", lambda: 1)
     once, again = drawn(), drawn()
-    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(token_writer.os, "cpu_count", lambda: 2)
     program = sys.modules["__main__"]
     monkeypatch.setattr(program, "__spec__", None)
     apart = drawn()
@@ -107,9 +107,9 @@ def test_a_segmentation_is_the_same_in_any_number_of_processes(drawn, monkeypatc
 def test_a_resumed_segmentation_equals_an_uninterrupted_one(
     drawn, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(token_cache, "SHARD_EXAMPLES", 13)
-    monkeypatch.setattr(token_cache.os, "cpu_count", lambda: 1)
-    whole, once, done = drawn(), token_cache.write_shard, []
+    monkeypatch.setattr(token_writer, "SHARD_EXAMPLES", 13)
+    monkeypatch.setattr(token_writer.os, "cpu_count", lambda: 1)
+    whole, once, done = drawn(), token_writer.write_shard, []
 
     def killed(corpus, part, *rest):
         if len(done) == 2:
@@ -121,10 +121,10 @@ def test_a_resumed_segmentation_equals_an_uninterrupted_one(
     draw = functools.partial(
         open_segmentation, MadeUp(), tmp_path / "killed/x", sides, BPEDropout(0.3, 1, 0)
     )
-    monkeypatch.setattr(token_cache, "write_shard", killed)
+    monkeypatch.setattr(token_writer, "write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         draw()
-    monkeypatch.setattr(token_cache, "write_shard", once)
+    monkeypatch.setattr(token_writer, "write_shard", once)
     assert same(draw(), whole)
 
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from data.token_cache import SideWriter
+from data.token_writer import SideWriter
 from data.tokenizers.base import CHUNK, EOS, UNK, chunk_text, num_words
 from data.tokenizers.build import train_tokenizer
 from data.tokenizers.sentencepiece import LONGEST, learnable
