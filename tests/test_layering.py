@@ -70,8 +70,12 @@ def files():
             yield path, "search spaces" if path.parent == SPACES else package
 
 
+# A class or function that is imported by its name, such as "data.mixtures:mix".
+NAMED = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")
+
+
 def modules(path: Path) -> set[str]:
-    names = set()
+    names = named_in_strings(path)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -79,6 +83,14 @@ def modules(path: Path) -> set[str]:
             assert not node.level, f"{path}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def named_in_strings(path: Path) -> set[str]:
+    """Names "module.name" of strings "module:name"."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf8")))
+    values = (node.value for node in nodes if isinstance(node, ast.Constant))
+    texts = (value for value in values if isinstance(value, str))
+    return {text.replace(":", ".") for text in texts if NAMED.fullmatch(text)}
 
 
 def imported(path: Path) -> set[str]:
@@ -91,6 +103,18 @@ def test_imports_run_downwards(path, place):
     entry_points = {file.stem for file in ROOT.glob("*.py")}
     forbidden = (imported(path) & {*PACKAGES, "benchmarks", *entry_points}) - allowed
     assert not forbidden, f"{path.relative_to(ROOT)} imports {sorted(forbidden)}"
+
+
+def test_what_strings_name_exists():
+    named = {name: path for path, _ in files() for name in named_in_strings(path)}
+    assert len(named) > 10  # there are some to be found
+    for name, path in named.items():
+        module, _, attribute = name.rpartition(".")
+        file = ROOT / f"{module.replace('.', '/')}.py"
+        assert file.exists(), f"{path}: {name}"
+        body = ast.parse(file.read_text(encoding="utf8")).body
+        defined = {getattr(node, "name", None) for node in body}
+        assert attribute in defined, f"{path}: {name}"
 
 
 @pytest.mark.parametrize("package", MODELS)
