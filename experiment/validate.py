@@ -158,25 +158,6 @@ def check_keys(cfg: ConfigDict) -> None:
             raise UserError(f"{key}={value!r} must be text that UTF-8 can encode")
 
 
-def validate_population(cfg: ConfigDict) -> None:
-    """Checks what trials that train as one program cannot have.
-
-    Raises:
-      UserError: a trial would need several devices or parameters of another run.
-    """
-    mode, fsdp, tensor = cfg.parallel.mode, cfg.parallel.fsdp, cfg.parallel.tensor
-    if (mode, fsdp, tensor) != ("jit", 1, 1):
-        raise UserError(
-            f"parallel.{mode=}, {fsdp=}, {tensor=}: each trial of a population is on "
-            "one device, with mode='jit', fsdp=1 and tensor=1"
-        )
-    if cfg.init_from:
-        raise UserError(
-            f"init_from={cfg.init_from!r}: the trials of a population start from "
-            "random parameters"
-        )
-
-
 def check_corpus(cfg: ConfigDict, dataset: Dataset) -> None:
     """Checks that the corpus fits the task and has the splits for training.
 

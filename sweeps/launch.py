@@ -18,7 +18,7 @@ from sweeps.search_space import Space, listed, read_space
 from sweeps.slices import Slice, follow
 from sweeps.storage import Storage
 from sweeps.study import Study
-from sweeps.trial_configs import TrialConfigs, format_point
+from sweeps.trial_configs import TrialConfigs, check_population, format_point
 from sweeps.trial_process import FINISHED, STOPPED, start_trials
 from sweeps.trial_state import Trial
 from training.run_dir import describe_differences
@@ -116,7 +116,7 @@ def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
     validate.check_keys(cfg)
     plan.configs.check(plan.space, validate.check_keys)
     if population > 1:
-        validate.validate_population(cfg)
+        check_population(cfg)
     with graceful_stop() as stopped:
         storage = Storage(workdir, stopped)
         check_folder(storage)

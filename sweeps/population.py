@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 from experiment import train as single_run
 from experiment.setup import TrainingSetup
-from experiment.validate import validate_population
 from sweeps.storage import Storage
+from sweeps.trial_configs import check_population
 from sweeps.trial_process import EXIT_CODE, STOPPED_MARK, write_exit_code
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
@@ -166,7 +166,7 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
         make_deterministic()
     directories = [RunDirectory(workdir) for workdir in workdirs]
     for trial_cfg in configs:
-        validate_population(trial_cfg)
+        check_population(trial_cfg)
     documents = list(map(single_run.resolve_config, configs, directories))
     dataset = single_run.prepare_dataset(cfg, directories[0])
     partitioner = VmappedPartitioner(len(configs))

@@ -13,7 +13,7 @@ from sweeps import trial_state
 from sweeps.search_space import Choice, Distribution, Integers, Point
 from sweeps.storage import Storage, run_name
 from sweeps.study import CPU, Claim, Study
-from sweeps.trial_configs import TrialConfigs
+from sweeps.trial_configs import TrialConfigs, check_population
 from sweeps.trial_state import Trial
 from training.checksums import CHECKSUMS
 from training.run_dir import RunDirectory
@@ -75,7 +75,7 @@ class Scheduler:
             from experiment import validate  # takes seconds to import
 
             validate.validate_config(cfg, has_devices=False)
-            validate.validate_population(cfg)
+            check_population(cfg)
 
     def _fits(self, claims: Sequence[Claim]) -> Callable[[Trial], bool]:
         """Returns whether a trial can train together with the given claims."""

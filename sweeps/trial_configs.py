@@ -132,3 +132,22 @@ def _unknown_key(cfg: ConfigDict, key: str) -> UserError:
     near = near or [k for k in known if last in k][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "see configs/base.py"
     return UserError(f"Unknown config key {key!r} in the space; {hint}")
+
+
+def check_population(cfg: ConfigDict) -> None:
+    """Checks what trials that train as one program cannot have.
+
+    Raises:
+      UserError: a trial would need several devices or parameters of another run.
+    """
+    mode, fsdp, tensor = cfg.parallel.mode, cfg.parallel.fsdp, cfg.parallel.tensor
+    if (mode, fsdp, tensor) != ("jit", 1, 1):
+        raise UserError(
+            f"parallel.{mode=}, {fsdp=}, {tensor=}: each trial of a population is on "
+            "one device, with mode='jit', fsdp=1 and tensor=1"
+        )
+    if cfg.init_from:
+        raise UserError(
+            f"init_from={cfg.init_from!r}: the trials of a population start from "
+            "random parameters"
+        )
