@@ -18,6 +18,7 @@ from experiment.build import (
 )
 from experiment.validate import check_values
 from training.checkpoint import Checkpoints
+from training.checkpoint_params import resolve_steps, restore_params
 from training.optim.param_groups import named_leaves
 from training.run_dir import RunDirectory
 from utils.errors import UserError
@@ -85,8 +86,8 @@ def open_run(
     languages = tuple(about["languages"])
     experiment = build_experiment(cfg, read_tokenizers(directory), languages)
     checkpoints = Checkpoints(directory.checkpoints, directory.run_id, is_reader=True)
-    steps = checkpoints.resolve(checkpoint)
-    params = checkpoints.restore_params(*steps)
+    steps = resolve_steps(checkpoints, checkpoint)
+    params = restore_params(checkpoints, *steps)
     checkpoints.close()
     _check_parameters(directory, experiment, params)
     return TrainedRun(directory, experiment, {"params": params}, steps)

@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -121,7 +120,7 @@ class Checkpoints:
             target = self.folder / step
             is_complete = (target / COMPLETE).exists()
             if not kind:  # orbax reads all scores, which must be legible
-                if is_complete and self._score(int(step)) == -math.inf:
+                if is_complete and self.score(int(step)) == -math.inf:
                     self._move_aside(int(step), "its score cannot be read")
             elif is_complete or kind != ".replaced":
                 path.rmtree()
@@ -200,32 +199,6 @@ class Checkpoints:
         """Returns the steps that can be restored, in ascending order."""
         return sorted(self.manager.all_steps())
 
-    def resolve(self, which: str) -> tuple[int, ...]:
-        """Returns the steps of "best", "last", a number, or "average:N", the newest N.
-
-        Raises:
-          UserError: there is no such checkpoint.
-        """
-        steps = self.steps()
-        if not steps:
-            raise UserError(
-                f"{self.folder.parent} has no checkpoint yet: train it first"
-            )
-        if which == "last":
-            return (steps[-1],)
-        if which == "best":
-            return (max(steps, key=lambda step: (self._score(step), step)),)
-        name, _, number = which.rpartition(":")
-        if name == "average" and number in map(str, range(1, len(steps) + 1)):
-            return tuple(steps[-int(number) :])
-        if which not in map(str, steps):
-            raise UserError(
-                f"Unknown checkpoint {which!r}; choose 'best', 'last', one of the "
-                f"steps {', '.join(map(str, steps))}, or 'average:N' of the newest N "
-                f"up to {len(steps)} (keep.last keeps more)"
-            )
-        return (int(which),)
-
     def restore_newest(self, like: PyTree) -> tuple[PyTree, dict] | None:
         """Returns content and progress of the newest intact checkpoint, if any.
 
@@ -244,7 +217,7 @@ class Checkpoints:
             self.manager.reload()
         return None if step is None else self.restore(step, like)
 
-    def _score(self, step: int) -> float:
+    def score(self, step: int) -> float:
         """Returns the selection score of a step; -inf where it cannot be read."""
         path = self.folder / str(step) / "metrics" / "metrics"
         try:
@@ -284,7 +257,7 @@ class Checkpoints:
           UserError: another version of this code wrote it.
         """
         args = ocp.args.Composite(
-            content=_restore_args(like), progress=ocp.args.JsonRestore()
+            content=restore_args(like), progress=ocp.args.JsonRestore()
         )
         try:
             restored = self.manager.restore(step, args=args)
@@ -294,58 +267,6 @@ class Checkpoints:
                 f"libraries: {str(error).splitlines()[0][:300]}"
             ) from error
         return restored[CONTENT], restored[PROGRESS]
-
-    def restore_params(self, *steps: int) -> PyTree:
-        """Returns the evaluation parameters of a step, or the mean of several.
-
-        They are on the first device. Where an optimizer or `optim.ema_decay` keeps
-        an average of the parameters, that is returned.
-
-        Raises:
-          UserError: a checkpoint is damaged.
-        """
-        all_params = [self._restore_params(step) for step in steps]
-        if len(all_params) == 1:
-            return all_params[0]
-
-        def mean(*leaves):
-            total = np.mean([np.asarray(leaf, np.float64) for leaf in leaves], axis=0)
-            return jnp.asarray(total, leaves[0].dtype)
-
-        return jax.tree.map(mean, *all_params)
-
-    def _restore_params(self, step: int) -> PyTree:
-        corruption = self.find_corruption(step)
-        if corruption:
-            raise UserError(
-                f"checkpoint {step} is damaged ({corruption}): choose another with "
-                "--checkpoint, or resume training to write it again"
-            )
-        folder = self.folder / str(step)
-        if (run_id := read_run_id(folder)) != self.run_id:
-            raise UserError(
-                f"{folder} is of another run: its run_id is {run_id!r}, and that of "
-                f"about.json {self.run_id!r}"
-            )
-        folder /= CONTENT
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            stored = reader.metadata(folder).item_metadata["state"]
-
-            def read(wanted):
-                args = _restore_args({"state": wanted}, is_part=True)
-                return reader.restore(folder, args=args)["state"]
-
-            if stored.get("ema"):
-                return read({"ema": stored["ema"]})["ema"]
-            optimizer = stored.get("opt_state")
-            if isinstance(optimizer, dict) and "average" in optimizer:
-                names = ("mean", "count")
-                average = {name: optimizer["average"][name] for name in names}
-                average = read({"opt_state": {"average": average}})
-                average = average["opt_state"]["average"]
-                if int(average["count"]):
-                    return average["mean"]
-            return read({"params": stored["params"]})["params"]
 
     def close(self) -> None:
         """Waits until everything saved is on disk."""
@@ -365,7 +286,7 @@ def read_run_id(folder: epath.Path) -> str | None:
         return None
 
 
-def _restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeRestore:
+def restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeRestore:
     """Returns what to restore, from shapes.
 
     Args:
@@ -379,7 +300,7 @@ def _restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeRest
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own or first)
 
     item = jax.tree.map(describe, tree)
-    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    restore_args = ocp.checkpoint_utils.constructrestore_args(item)
     return ocp.args.PyTreeRestore(
         item, restore_args=restore_args, partial_restore=is_part
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from training.checkpoint import Checkpoints
+from training.checkpoint_params import resolve_steps, restore_params
 from training.checksums import checked_files, find_corruption
 from training.run_dir import RunDirectory
 from utils.errors import UserError
@@ -29,19 +30,22 @@ def test_checkpoints_keep_the_newest_two_and_the_best(tmp_path):
         save(checkpoints, step, selection_score)
     checkpoints.manager.wait_until_finished()
     assert checkpoints.steps() == [2, 4, 6]
-    assert (checkpoints.resolve("best"), checkpoints.resolve("last")) == ((2,), (6,))
-    assert checkpoints.resolve("4") == (4,)
-    assert checkpoints.resolve("average:2") == (4, 6)
+    assert (resolve_steps(checkpoints, "best"), resolve_steps(checkpoints, "last")) == (
+        (2,),
+        (6,),
+    )
+    assert resolve_steps(checkpoints, "4") == (4,)
+    assert resolve_steps(checkpoints, "average:2") == (4, 6)
     with pytest.raises(UserError, match="'average:N' of the newest N up to 3"):
-        checkpoints.resolve("average:4")
+        resolve_steps(checkpoints, "average:4")
     for which in ("3", "²", "average:²", "average:0", "04", ""):
         with pytest.raises(UserError, match="2, 4, 6"):
-            checkpoints.resolve(which)
+            resolve_steps(checkpoints, which)
     found, progress = checkpoints.restore(4, content(0.0))
     np.testing.assert_array_equal(found["state"]["params"]["w"], 4.0)
     assert progress == {"logged": 4}
-    np.testing.assert_array_equal(checkpoints.restore_params(2)["w"], 2.0)
-    np.testing.assert_array_equal(checkpoints.restore_params(2, 4, 6)["w"], 4.0)
+    np.testing.assert_array_equal(restore_params(checkpoints, 2)["w"], 2.0)
+    np.testing.assert_array_equal(restore_params(checkpoints, 2, 4, 6)["w"], 4.0)
     checkpoints.close()
 
 
@@ -109,7 +113,7 @@ def test_who_reads_leaves_alone_what_another_process_is_writing(tmp_path):
 def test_a_run_without_checkpoints_is_named(tmp_path):
     reader = Checkpoints(tmp_path / "run" / "checkpoints", is_reader=True)
     with pytest.raises(UserError, match="/run has no checkpoint yet"):
-        reader.resolve("best")
+        resolve_steps(reader, "best")
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +157,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(two, tmp_path, c
     flip(data)
     checkpoints = Checkpoints(folder)
     with pytest.raises(UserError, match="checkpoint 2 is damaged"):
-        checkpoints.restore_params(2)
+        restore_params(checkpoints, 2)
     found, progress = checkpoints.restore_newest(content(0.0))
     np.testing.assert_array_equal(found["state"]["params"]["w"], 1.0)
     assert progress == {"logged": 1}
@@ -230,7 +234,7 @@ def test_the_checkpoint_of_another_run_is_refused(two, tmp_path, name):
     if name == "2":
         reader = Checkpoints(folder, "other", is_reader=True)
         with pytest.raises(UserError, match="/2 is of another run: its run_id is ''"):
-            reader.restore_params(2)
+            restore_params(reader, 2)
     assert snapshot(tmp_path) == before
 
 
@@ -239,7 +243,7 @@ def test_a_link_to_a_checkpoint_is_not_the_run_s(two, tmp_path):
     with pytest.raises(UserError, match="/2 was not written by this run"):
         Checkpoints(tmp_path)
     reader = Checkpoints(tmp_path, is_reader=True)
-    np.testing.assert_array_equal(reader.restore_params(2)["w"], 2.0)
+    np.testing.assert_array_equal(restore_params(reader, 2)["w"], 2.0)
 
 
 def test_a_reader_changes_nothing(two, tmp_path):
@@ -250,7 +254,10 @@ def test_a_reader_changes_nothing(two, tmp_path):
     (folder / "4.orbax-checkpoint-tmp").mkdir()
     before = snapshot(tmp_path)
     reader = Checkpoints(folder, is_reader=True)
-    assert (reader.resolve("best"), reader.resolve("last")) == ((1,), (3,))
+    assert (resolve_steps(reader, "best"), resolve_steps(reader, "last")) == (
+        (1,),
+        (3,),
+    )
     assert reader.restore_newest(content(0.0))[1] == {"logged": 2}
     reader.close()
     assert Checkpoints(tmp_path / "none", is_reader=True).steps() == []
@@ -267,7 +274,7 @@ def test_a_run_may_have_an_odd_name(tmp_path, name):
     [written] = {path for path in tmp_path.rglob("checksums.json")}
     assert written == folder / "1" / "checksums.json"
     reader = Checkpoints(folder, is_reader=True)
-    np.testing.assert_array_equal(reader.restore_params(1)["w"], 1.0)
+    np.testing.assert_array_equal(restore_params(reader, 1)["w"], 1.0)
 
 
 def test_where_all_are_damaged_a_run_begins_anew(two, tmp_path, capsys):
@@ -314,7 +321,7 @@ def test_a_write_that_fails_for_want_of_room_is_the_user_s_to_mend(tmp_path):
 def test_a_run_without_checkpoints_says_so(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="no checkpoint"):
-        checkpoints.resolve("best")
+        resolve_steps(checkpoints, "best")
     assert checkpoints.restore_newest(content(0.0)) is None
     checkpoints.close()
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from configs import base
 from training.checkpoint import Checkpoints
+from training.checkpoint_params import restore_params
 from training.optim.on_validation import eval_params, on_validation
 from training.optim.optimizers import make_optimizer
 from training.step import make_state, make_step
@@ -55,7 +56,7 @@ def test_nt_asgd_uses_the_mean_and_goes_on_from_the_raw_parameters(tmp_path):
     checkpoints.manager.wait_until_finished()
     for k in (2, 4):
         used = eval_params(states[k])["x"]
-        np.testing.assert_array_equal(checkpoints.restore_params(k)["x"], used)
+        np.testing.assert_array_equal(restore_params(checkpoints, k)["x"], used)
         content, _ = checkpoints.restore(k, {"state": states[0], "carry": ()})
         last = averaging_run(content["state"], step, k + 1, 7)[-1]
         jax.tree.map(np.testing.assert_array_equal, last, states[-1])
