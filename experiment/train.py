@@ -13,12 +13,7 @@ from ml_collections import ConfigDict
 
 from data.dataset import Dataset
 from data.tokenizers.build import dump_tokenizer
-from experiment.build import (
-    build_experiment,
-    check_data,
-    open_dataset,
-    read_tokenizers,
-)
+from experiment.build import build_experiment, check_data, open_dataset, read_tokenizers
 from experiment.setup import TrainingSetup, num_parameters
 from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
