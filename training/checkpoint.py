@@ -300,10 +300,8 @@ def restore_args(tree: PyTree, *, is_part: bool = False) -> ocp.args.PyTreeResto
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own or first)
 
     item = jax.tree.map(describe, tree)
-    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-    return ocp.args.PyTreeRestore(
-        item, restore_args=restore_args, partial_restore=is_part
-    )
+    leaf_args = ocp.checkpoint_utils.construct_restore_args(item)
+    return ocp.args.PyTreeRestore(item, restore_args=leaf_args, partial_restore=is_part)
 
 
 @contextlib.contextmanager
