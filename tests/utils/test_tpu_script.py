@@ -24,7 +24,7 @@ STOCKOUT = 'There is no more capacity in the zone "us-west4-a"; Error code 8'
 QUOTA = "RESOURCE_EXHAUSTED: Quota limit 'V5' has been exceeded. Limit: 8 in region"
 
 TRAIN = """
-import json, os, pathlib, signal, sys, time
+import fcntl, json, os, pathlib, signal, sys, time
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 cloud, vm = pathlib.Path(os.environ["FAKE_CLOUD"]), pathlib.Path.home().parent
@@ -69,18 +69,14 @@ ONE_SWEEP = """
 trials = [run / f"trial-{k}" for k in range(int(flags.get("trials", 6)))]
 while left := [t for t in trials if not t.with_suffix(".ended").exists()]:
     for trial in left:
-        lease = trial.with_suffix(".lease")
-        try:
-            if lease.exists() and not pathlib.Path("/proc", lease.read_text()).exists():
-                lease.unlink()  # its machine is gone
-            with lease.open("x") as file:
-                file.write(str(os.getpid()))
-        except (FileExistsError, FileNotFoundError):
-            continue
-        if not trial.with_suffix(".ended").exists():
-            train(trial, 6)
-            trial.with_suffix(".ended").touch()
-        lease.unlink()
+        with trial.with_suffix(".lease").open("w") as lease:
+            try:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if not trial.with_suffix(".ended").exists():
+                train(trial, 6)
+                trial.with_suffix(".ended").touch()
     time.sleep(0.05)
 """
 UV = """#!/bin/bash
