@@ -129,14 +129,19 @@ class ParallelDataset(Dataset):
         make = pkgutil.resolve_name(DOCUMENT_BATCHES)
         return make(*pair, names, buckets=self.cfg.buckets, **options)
 
-    def references(self, split: str) -> list[list[str]]:
+    def references(self, split: str, texts: list | None = None) -> list[list[str]]:
         """Returns the texts that each output is scored against, the target first.
 
         The others are the texts of `data.reference_columns` that are not blank.
+
+        Args:
+          texts: the examples of the split, where they are read already.
         """
         columns = [self.corpus.column(split, c) for c in self.cfg.reference_columns]
         further = zip(*columns, strict=True) if columns else itertools.repeat(())
         return [
             [target, *(text for text in others if text.strip())]
-            for (_, target), others in zip(self.texts(split), further, strict=False)
+            for (_, target), others in zip(
+                texts or self.texts(split), further, strict=False
+            )
         ]

@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 import math
+import pkgutil
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key, PyTree
 from ml_collections import ConfigDict
@@ -24,6 +24,16 @@ METHODS = {  # method: keys that it reads beside those of all methods
     "sample": ("temperature", "top_k", "top_p", "seed"),
     "mbr": ("mbr_samples", "mbr_utility", "temperature", "top_k", "top_p", "seed"),
 }
+# Functions of searches and options, imported when a config asks for them.
+SEARCHES = {
+    "greedy": "decoding.sampling:greedy_search",
+    "beam": "decoding.beam:beam_search",
+    "diverse beam": "decoding.diverse_beam:diverse_beam_search",
+    "sample": "decoding.sampling:sample",
+    "mbr": "decoding.sampling:sample",
+}
+CHOICES = {"mbr": "decoding.minimum_bayes_risk:choose_by_utility"}  # after the search
+REPETITION_RULES = "decoding.repetition:add_repetition_rules"
 UTILITIES = ("chrf", "bleu")  # of decode.mbr_utility
 OFF = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0}  # these rules are left out
 RANGES = {  # allowed values of numeric keys
@@ -91,7 +101,12 @@ class DecodingConfig:
     @property
     def limits_repetition(self) -> bool:
         """True with a rule against repeated tokens."""
-        return self.no_repeat_ngram_size > 0 or self.repetition_penalty != 1
+        return any(getattr(self, key) != value for key, value in OFF.items())
+
+    @property
+    def chooses_by_text(self) -> bool:
+        """True if `choose_hypotheses` chooses among those of the search."""
+        return self.method in CHOICES
 
     @property
     def with_scores(self) -> "DecodingConfig":
@@ -227,8 +242,7 @@ def search(
 ) -> Hypotheses:
     """Returns `n_best` hypotheses an example; greedy ones have scores of NaN.
 
-    For "mbr" these are `mbr_samples` samples, among which
-    `decoding.minimum_bayes_risk` chooses.
+    For a method of CHOICES these are `mbr_samples`, for `choose_hypotheses`.
 
     Args:
       inputs: arguments of the model's method `start`.
@@ -246,23 +260,18 @@ def search(
 
     step_fn = step_with_attention if decoding.coverage_penalty else step
     if decoding.limits_repetition:
-        from decoding.repetition import add_repetition_rules
-
-        constraints = add_repetition_rules(constraints, first_token, decoding)
-    if decoding.method == "mbr":
+        add_rules = pkgutil.resolve_name(REPETITION_RULES)
+        constraints = add_rules(constraints, first_token, decoding)
+    if decoding.chooses_by_text:
         decoding = dataclasses.replace(decoding, n_best=decoding.mbr_samples)
-    arguments = (step_fn, context, state, first_token, constraints, decoding)
-    if decoding.method == "beam" and decoding.beam_groups > 1:
-        from decoding.diverse_beam import diverse_beam_search
+    name, options = decoding.method, {"keys": keys}
+    if name == "beam":
+        name = "diverse beam" if decoding.beam_groups > 1 else name
+        options = {"source_mask": source_mask}
+    find = pkgutil.resolve_name(SEARCHES[name])
+    return find(step_fn, context, state, first_token, constraints, decoding, **options)
 
-        return diverse_beam_search(*arguments, source_mask=source_mask)
-    if decoding.method == "beam":
-        from decoding.beam import beam_search
 
-        return beam_search(*arguments, source_mask=source_mask)
-    from decoding.sampling import sample
-
-    hypotheses = sample(*arguments, keys=keys)
-    if decoding.method == "greedy":
-        return hypotheses._replace(scores=jnp.full_like(hypotheses.scores, jnp.nan))
-    return hypotheses
+def choose_hypotheses(decoding: DecodingConfig, *inputs, **options) -> Hypotheses:
+    """Chooses among the hypotheses of a search by the function that CHOICES names."""
+    return pkgutil.resolve_name(CHOICES[decoding.method])(*inputs, **options)

@@ -14,10 +14,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 # or (state, logits, attention [B N S]) where attention to the source is needed.
 StepFn = Callable[[PyTree, PyTree, Int[Array, "B N"]], tuple]
 
-# From step, logits [B N V] and tokens [B N L] of hypotheses to other logits, and the
-# mask [B N V] of tokens that must not come next.
-NextTokenRule = Callable[[Array, Array, Array], tuple[Array, Array]]
-
 NOT_FORCED = -1
 VOCAB_BLOCK_SIZE = 64  # tokens of a block of `blockwise_top_k`
 
@@ -51,7 +47,7 @@ class DecodingConstraints:
 
     A hypothesis begins with the prefix of its example and has its end symbol within
     the length limit. The prefix takes precedence over the limit, and both over the
-    other rules. A hypothesis that its rule would leave without any continuation ends.
+    other rules.
 
     Attributes:
       length_limits: maximum number of tokens with the end symbol; at most `max_steps`.
@@ -61,7 +57,6 @@ class DecodingConstraints:
       prefix: token ids that hypotheses begin with, and their valid mask; P < L.
       prompt: token ids before the first token, and their valid mask, where these and
         the first token count as repeated.
-      rule: rule that depends on the tokens of each hypothesis.
 
     Raises:
       ValueError: the prefix leaves no room for an end symbol.
@@ -74,7 +69,6 @@ class DecodingConstraints:
     forbidden: tuple[int, ...] = ()
     prefix: tuple[Int[Array, "B P"], Bool[Array, "B P"]] | None = None
     prompt: tuple[Int[Array, "B Q"], Bool[Array, "B Q"]] | None = None
-    rule: NextTokenRule | None = None
 
     def __post_init__(self):
         if self.prefix is not None and self.prefix[0].shape[1] >= self.max_steps:
@@ -120,20 +114,12 @@ class DecodingConstraints:
         logits: Float[Array, "B N V"],
         tokens: Int[Array, "B N L"],
     ) -> tuple[Float[Array, "B N V"], Bool[Array, "B #N V"]]:
-        """Returns logits after the rule, and the mask of tokens allowed at a step.
+        """Returns logits to search, and the mask of tokens allowed at a step.
 
         Args:
           tokens: hypotheses, of which the first `step` tokens are chosen.
         """
-        allowed = self.allowed(step, logits.shape[-1])[:, None]
-        if self.rule is None:
-            return logits, allowed
-        logits, excluded = self.rule(step, logits, tokens)
-        free = allowed & ~excluded
-        is_end = jnp.arange(logits.shape[-1]) == self.eos_id
-        free |= is_end & ~free.any(axis=-1, keepdims=True)
-        is_forced = (self.forced_token(step) != NOT_FORCED)[:, None, None]
-        return logits, jnp.where(is_forced, allowed, free)
+        return logits, self.allowed(step, logits.shape[-1])[:, None]
 
 
 def expand_beams(state: PyTree, count: int, *, related: bool) -> PyTree:

@@ -18,8 +18,10 @@ import jax
 import numpy as np
 import sacrebleu
 from jaxtyping import Bool
+from ml_collections import ConfigDict
 
 from decoding.hypotheses import Hypotheses
+from utils.languages import sacrebleu_tokenizer
 
 Utility = Callable[[str, str], float]  # of a hypothesis for a reference
 
@@ -35,6 +37,25 @@ def make_utility(name: str, tokenize: str = "13a") -> Utility:
         "bleu": lambda: sacrebleu.BLEU(effective_order=True, tokenize=tokenize),
     }[name]()
     return lambda text, other: metric.sentence_score(text, [other]).score
+
+
+def choose_by_utility(
+    samples: Hypotheses,
+    decode: Callable[[list[int]], str],
+    options: ConfigDict,
+    n_best: int,
+    *,
+    language: str = "",
+    is_padding: Bool[np.ndarray, "B"] | None = None,
+) -> Hypotheses:
+    """Chooses samples by the utility of a config; see `choose_samples`.
+
+    Args:
+      options: `cfg.decode`.
+      language: language code of the texts; "" is unknown.
+    """
+    utility = make_utility(options.mbr_utility, sacrebleu_tokenizer(language))
+    return choose_samples(samples, decode, utility, n_best, is_padding)
 
 
 def choose_samples(

@@ -22,39 +22,61 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from decoding.config import DecodingConfig
-from decoding.hypotheses import DecodingConstraints
+from decoding.hypotheses import NOT_FORCED, DecodingConstraints
 
 NOT_COUNTED = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RepetitionConstraints(DecodingConstraints):
+    """Constraints with the rules of a config against repetition.
+
+    A hypothesis that these would leave without any continuation ends.
+
+    Attributes:
+      before: tokens that count as repeated before those of a hypothesis.
+    """
+
+    before: Int[Array, "B P"]
+    config: DecodingConfig
+
+    def restrict(self, step, logits, tokens):
+        logits, allowed = super().restrict(step, logits, tokens)
+        logits, excluded = self._apply_rules(step, logits, tokens)
+        free = allowed & ~excluded
+        is_end = jnp.arange(logits.shape[-1]) == self.eos_id
+        free |= is_end & ~free.any(axis=-1, keepdims=True)
+        is_forced = (self.forced_token(step) != NOT_FORCED)[:, None, None]
+        return logits, jnp.where(is_forced, allowed, free)
+
+    def _apply_rules(self, step, logits, tokens):
+        """Returns penalised logits, and the mask of tokens that must not come next."""
+        batch_size, num_beams, max_steps = tokens.shape
+        chosen = jnp.where(jnp.arange(max_steps) < step, tokens, NOT_COUNTED)
+        shape = batch_size, num_beams, self.before.shape[1]
+        prompts = jnp.broadcast_to(self.before[:, None], shape)
+        history = jnp.concatenate([prompts, chosen], axis=-1)
+        history = jnp.where(history == self.eos_id, NOT_COUNTED, history)
+        excluded = jnp.zeros(logits.shape, bool)
+        size, penalty = self.config.no_repeat_ngram_size, self.config.repetition_penalty
+        if size:
+            end = self.before.shape[1] + step
+            excluded = repeated_ngrams(history, end, size, logits.shape[-1])
+        if penalty != 1:
+            logits = penalize_tokens(history, penalty, logits)
+        return logits, excluded
 
 
 def add_repetition_rules(
     constraints: DecodingConstraints,
     first_token: Int[Array, "B"],
     config: DecodingConfig,
-) -> DecodingConstraints:
+) -> RepetitionConstraints:
     """Returns constraints with the rules of a config against repetition."""
     before = jnp.zeros((len(first_token), 0), jnp.int32)
     if constraints.prompt is not None:
         before = jnp.append(_align_right(*constraints.prompt), first_token[:, None], 1)
-
-    def rule(step, logits, tokens):
-        batch_size, num_beams, max_steps = tokens.shape
-        chosen = jnp.where(jnp.arange(max_steps) < step, tokens, NOT_COUNTED)
-        shape = batch_size, num_beams, before.shape[1]
-        prompts = jnp.broadcast_to(before[:, None], shape)
-        history = jnp.concatenate([prompts, chosen], axis=-1)
-        history = jnp.where(history == constraints.eos_id, NOT_COUNTED, history)
-        excluded = jnp.zeros(logits.shape, bool)
-        if config.no_repeat_ngram_size:
-            end = before.shape[1] + step
-            excluded = repeated_ngrams(
-                history, end, config.no_repeat_ngram_size, logits.shape[-1]
-            )
-        if config.repetition_penalty != 1:
-            logits = penalize_tokens(history, config.repetition_penalty, logits)
-        return logits, excluded
-
-    return dataclasses.replace(constraints, rule=rule)
+    return RepetitionConstraints(**vars(constraints), before=before, config=config)
 
 
 def repeated_ngrams(

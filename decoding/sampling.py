@@ -75,6 +75,12 @@ def sample(
     return Hypotheses(tokens, log_prob, lengths)
 
 
+def greedy_search(*inputs, **options) -> Hypotheses:
+    """Returns the samples of temperature 0, see `sample`, with scores of NaN."""
+    hypotheses = sample(*inputs, **options)
+    return hypotheses._replace(scores=jnp.full_like(hypotheses.scores, jnp.nan))
+
+
 def filter_logits(
     config: DecodingConfig,
     logits: Float[Array, "*B V"],

@@ -120,6 +120,12 @@ def check_values(cfg: ConfigDict) -> None:
             f"eval.metrics={cfg.eval.metrics} is for task='text_to_text' and "
             "'translation' only"
         )
+    for key in ("source_column", "target_column"):
+        if cfg.data[key] and cfg.task != "text_to_text":
+            raise UserError(
+                f"data.{key}={cfg.data[key]!r} is for task='text_to_text' only; "
+                f"task={cfg.task!r} reads no such column"
+            )
     if cfg.eval.stride and not cfg.eval.window:
         raise UserError(
             f"eval.stride={cfg.eval.stride} needs eval.window, the window that it moves"

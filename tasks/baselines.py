@@ -12,13 +12,42 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse
 
+from tasks.text_metrics.scorer import Scorer
+
 LEAD = 10  # words
 LEAD_NAME = f"lead_{LEAD}"
 BASELINES = ("copy", LEAD_NAME, "most_frequent_target", "nearest_neighbour")
-MAX_TRAINING_PAIRS = 200_000  # callers pass no training pairs of larger corpora
+MAX_TRAINING_PAIRS = 200_000  # of larger corpora only copies are scored
 
 Pair = tuple[str, str]
 Normalizer = Callable[[str], str]
+
+
+def score_baselines(
+    names: tuple[str, ...],
+    scorer: Scorer,
+    normalize_source: Normalizer,
+    dataset,
+    sources: list[str],
+    references: list[list[str]],
+    columns: dict[str, list[str]],
+) -> dict[str, dict[str, float]]:
+    """Returns all scores of each baseline; of a large corpus, only of copies.
+
+    Args:
+      names: some of BASELINES.
+      normalize_source: normalizes a source that is copied like the references.
+      columns: the columns that metrics read, by name.
+    """
+    is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
+    train = dataset.texts("train") if is_small else []
+    normalizers = normalize_source, scorer.normalize_reference
+    outputs = baseline_outputs(names, train, sources, *normalizers)
+    texts, scores = scorer.texts(outputs["copy"], references, columns), {}
+    for name, hypotheses in outputs.items():
+        scored = scorer.score(texts.with_hypotheses(hypotheses)).scores
+        scores[name] = {metric: entry["value"] for metric, entry in scored.items()}
+    return scores
 
 
 def baseline_outputs(

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of mean losses over blocks of a split (Efron 1979).
+"""Bootstrap intervals (Efron 1979) of mean losses over blocks, and of any scores.
 
 A block is a sentence, or BLOCK_SIZE consecutive tokens of a text, since single tokens
 are not independent. Blocks are those of the text, whatever the segments or windows
@@ -6,11 +6,16 @@ it is read in, so that the blocks of two runs can be paired.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Int
 
 BLOCK_SIZE = 128  # tokens
 NUM_SAMPLES = 1000
+
+Scores = dict[str, dict[str, float]]  # "value", "low" and "high" by name
+ScoreExamples = Callable[[Int[np.ndarray, "N"]], dict[str, float]]
 
 
 @dataclasses.dataclass
@@ -60,3 +65,23 @@ def resampled_means(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
         drawn = random.integers(len(total), size=len(total))
         means[index] = total[drawn].sum() / (weight[drawn].sum() or 1)
     return means
+
+
+def score_examples(
+    num_examples: int, score: ScoreExamples, *, intervals: bool
+) -> Scores:
+    """Returns scores of all examples, with 95% percentile intervals if asked.
+
+    Args:
+      score: computes the scores of the examples of some indices, which may repeat.
+    """
+    scores = {k: {"value": x} for k, x in score(np.arange(num_examples)).items()}
+    if not intervals:
+        return scores
+    random, samples = np.random.default_rng(0), []
+    for _ in range(NUM_SAMPLES):
+        samples.append(score(random.integers(num_examples, size=num_examples)))
+    for name, entry in scores.items():
+        low, high = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
+        entry |= {"low": float(low), "high": float(high)}
+    return scores

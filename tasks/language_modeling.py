@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from data.text_dataset import TextDataset
-from decoding.config import DecodingConfig, example_keys, search
+from decoding.config import DecodingConfig, choose_hypotheses, example_keys, search
 from decoding.hypotheses import DecodingConstraints, Hypotheses
 from models.registry import get_model_class
 from tasks import base
@@ -250,13 +250,12 @@ class Task(base.Task):
                 decoding,
                 example_keys(decode.seed, np.asarray([index])),
             )
-            if decoding.method == "mbr":
-                from decoding.minimum_bayes_risk import choose_samples, make_utility
-
-                hypotheses = choose_samples(
+            if decoding.chooses_by_text:
+                hypotheses = choose_hypotheses(
+                    decoding,
                     hypotheses,
                     functools.partial(self.tokenizer.with_text().decode_after, prompt),
-                    make_utility(decode.mbr_utility),
+                    decode,
                     decoding.n_best,
                 )
             yield [

@@ -13,12 +13,12 @@ import numpy as np
 
 from decoding.hypotheses import Hypotheses
 from tasks.base import ScoredText, cast_params
-from tasks.translation import Task, decoder_inputs
+from tasks.translation_inference import Translator, decoder_inputs
 from utils.memory import bounded_jit
 
 
 def copy_unknown_words(
-    task: Task, model, variables, carry, batch, hypotheses: Hypotheses, sources
+    task: Translator, model, variables, carry, batch, hypotheses: Hypotheses, sources
 ) -> list[list[ScoredText]]:
     """Detokenizes hypotheses with unknown words copied from the texts `sources`."""
     alignments = [
@@ -41,7 +41,7 @@ def copy_unknown_words(
 
 
 @functools.partial(bounded_jit, static_argnums=(0, 1))
-def _align(task: Task, model, variables, carry, batch, tokens):
+def _align(task: Translator, model, variables, carry, batch, tokens):
     """Returns the source position with most attention for each target token."""
     carry = task.reset(model, carry, batch["reset"], train=False)
     _, sown = model.apply(

@@ -119,11 +119,19 @@ def test_what_does_not_fit_ends_in_one_line(trained, tmp_path, flags, words):
     assert_refused(done, *words)
 
 
-def test_other_tasks_have_no_such_metrics(tmp_path):
+@pytest.mark.parametrize(
+    ("config", "key", "value"),
+    [
+        ("ptb.py:rnn", "eval.metrics", "('bleu',)"),
+        ("multi30k.py:rnn", "data.source_column", "'en'"),
+        ("understanding/sst2.py", "data.target_column", "'label'"),
+    ],
+)
+def test_other_tasks_refuse_the_keys_of_text_pairs(tmp_path, config, key, value):
     done = run(
         "train.py",
-        "--config=configs/ptb.py:rnn",
+        f"--config=configs/{config}",
         f"--workdir={tmp_path / 'run'}",
-        "--config.eval.metrics=('bleu',)",
+        f"--config.{key}={value if value[0] == '(' else value[1:-1]}",
     )
-    assert_refused(done, "eval.metrics=('bleu',)", "task='text_to_text'")
+    assert_refused(done, f"{key}={value}", "task='text_to_text'")

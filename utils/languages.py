@@ -28,3 +28,10 @@ def primary_language(code: str) -> str | None:
 def is_spaced(code: str) -> bool:
     """Returns whether a language, or an unknown one, has spaces between words."""
     return primary_language(code) not in UNSPACED
+
+
+def sacrebleu_tokenizer(language: str) -> str:
+    """Returns the name of sacrebleu's tokenizer for texts of a language."""
+    if is_spaced(language):
+        return "13a"
+    return "zh" if primary_language(language) in CHINESE else "char"

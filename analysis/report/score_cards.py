@@ -232,6 +232,7 @@ def _compare_texts(
     """Tests metrics of texts; returns the tests, and why there are none."""
     if not first.references or first.references != second.references:
         return {}, ["bleu and chrf: the references of the cards differ"]
+    # Without `eval.metrics` a card has BLEU and chrF, and BLEU's signature a tokenizer.
     if not all("target_language" in card.settings for card in (first, second)):
         signature = first.content["protocol"]["bleu_signature"].split("|")
         tokenize = dict(part.split(":", 1) for part in signature)["tok"]

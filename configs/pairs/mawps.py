@@ -10,22 +10,9 @@ figures are means of the folds.
 
 from ml_collections import ConfigDict
 
-from configs.recipes.pairs import text_pairs
+from configs.recipes.pairs import english_problems
 
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return text_pairs(
-        model,
-        "mawps/fold0",
-        "question",
-        "equation",
-        metrics=("answer_accuracy", "exact_match"),
-        epoch=25,
-        epochs=60,
-        longest=32,
-        tokenizer="word",
-        lowercase=True,
-        min_count=2,
-        tokens_per_batch=2048,
-    )
+    return english_problems(model, "mawps/fold0", epoch=25)

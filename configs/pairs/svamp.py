@@ -10,22 +10,9 @@ for published figures, and needs eval.py --checkpoint=last.
 
 from ml_collections import ConfigDict
 
-from configs.recipes.pairs import text_pairs
+from configs.recipes.pairs import english_problems
 
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return text_pairs(
-        model,
-        "svamp",
-        "question",
-        "equation",
-        metrics=("answer_accuracy", "exact_match"),
-        epoch=55,
-        epochs=60,
-        longest=32,
-        tokenizer="word",
-        lowercase=True,
-        min_count=2,
-        tokens_per_batch=2048,
-    )
+    return english_problems(model, "svamp", epoch=55)

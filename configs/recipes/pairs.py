@@ -67,3 +67,21 @@ def text_pairs(
     cfg.eval.metrics = metrics
     cfg.decode.max_length = longest
     return cfg
+
+
+def english_problems(model: str, corpus: str, *, epoch: int) -> ConfigDict:
+    """Returns the experiment of English word problems; see `text_pairs`."""
+    return text_pairs(
+        model,
+        corpus,
+        "question",
+        "equation",
+        metrics=("answer_accuracy", "exact_match"),
+        epoch=epoch,
+        epochs=60,
+        longest=32,
+        tokenizer="word",
+        lowercase=True,
+        min_count=2,
+        tokens_per_batch=2048,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from tasks.intervals import score_examples
+from tasks.bootstrap import score_examples
 from utils.errors import UserError
 
 Sums = Float[np.ndarray, "K"]

@@ -10,7 +10,7 @@ import sacremoses
 
 from tasks.text_metrics.base import Statistics, Texts
 from utils.errors import UserError
-from utils.languages import CHINESE, is_spaced, primary_language
+from utils.languages import is_spaced, primary_language, sacrebleu_tokenizer
 
 NUM_SAMPLES = 1000  # bootstrap samples of the sentences for an interval
 COMPOUND = re.compile(r"(\S)-(\S)")
@@ -117,13 +117,6 @@ def split_compounds(text: str) -> str:
     A letter between two hyphens belongs to the first match only.
     """
     return COMPOUND.sub(r"\1 ##AT##-##AT## \2", text)
-
-
-def sacrebleu_tokenizer(language: str) -> str:
-    """Returns the name of sacrebleu's tokenizer for texts of a language."""
-    if is_spaced(language):
-        return "13a"
-    return "zh" if primary_language(language) in CHINESE else "char"
 
 
 def moses_language(language: str) -> str:

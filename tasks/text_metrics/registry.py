@@ -43,6 +43,9 @@ METRICS = {
     "entity_f1": Metric("dialogue", columns=("entities",)),
     "dialogue_accuracy": Metric("dialogue", columns=("dialog",)),
 }
+DEFAULT_METRICS = ("bleu", "chrf", "exact_match")
+# Of evaluations with intervals: older papers report the third.
+DEFAULT_WITH_INTERVALS = ("bleu", "chrf", "bleu_moses_lowercase", "exact_match")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,3 +110,14 @@ def metric_columns(names: Iterable[str]) -> list[str]:
     """Returns the columns that the named metrics need or can use, each once."""
     metrics = [METRICS[name] for name in names]
     return list(dict.fromkeys(c for m in metrics for c in (*m.columns, *m.optional)))
+
+
+def metric_names(cfg) -> tuple[str, ...]:
+    """Returns the names of `cfg.eval.metrics`, or of the default metrics."""
+    # A run of an earlier version has no such key.
+    return tuple(cfg.get("eval", {}).get("metrics") or DEFAULT_METRICS)
+
+
+def metric_directions(cfg) -> dict[str, str]:
+    """Returns "min" or "max" for each metric of a config."""
+    return {name: METRICS[name].direction for name in metric_names(cfg)}

@@ -1,33 +1,18 @@
-"""Scores of a task's outputs and of trivial baselines, by the metrics of a config."""
+"""Scores of a task's outputs by the metrics of a config."""
 
 import dataclasses
 from collections.abc import Callable
 
-from tasks.baselines import MAX_TRAINING_PAIRS, baseline_outputs
 from tasks.text_metrics.base import Texts
 from tasks.text_metrics.registry import (
-    METRICS,
+    DEFAULT_METRICS,
+    DEFAULT_WITH_INTERVALS,
     ScoredTexts,
     check_metrics,
     metric_columns,
     score_texts,
 )
 from utils.languages import is_spaced
-
-DEFAULT_METRICS = ("bleu", "chrf", "exact_match")
-# Of evaluations with intervals: older papers report the third.
-DEFAULT_WITH_INTERVALS = ("bleu", "chrf", "bleu_moses_lowercase", "exact_match")
-
-
-def metric_names(cfg) -> tuple[str, ...]:
-    """Returns the names of `cfg.eval.metrics`, or of the default metrics."""
-    # A run of an earlier version has no such key.
-    return tuple(cfg.get("eval", {}).get("metrics") or DEFAULT_METRICS)
-
-
-def metric_directions(cfg) -> dict[str, str]:
-    """Returns "min" or "max" for each metric of a config."""
-    return {name: METRICS[name].direction for name in metric_names(cfg)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +22,14 @@ class Scorer:
     Attributes:
       metrics: names of `cfg.eval.metrics`; (): the default ones.
       language: language code of the outputs; "" is unknown.
-      normalize_source: normalizes a source like the references, where it is copied.
       normalize_reference: normalizes a reference to what a perfect model would output.
       lowercase: whether outputs are in lower case, so that columns must be too.
-      baselines: names of the baselines in `tasks/baselines.py`.
     """
 
     metrics: tuple[str, ...]
     language: str
-    normalize_source: Callable[[str], str]
     normalize_reference: Callable[[str], str]
     lowercase: bool
-    baselines: tuple[str, ...]
 
     def read_columns(self, corpus, split: str) -> dict[str, list[str]]:
         """Returns the columns of a split that the metrics read.
@@ -91,24 +72,6 @@ class Scorer:
         """Returns hypotheses beside normalized references, for `score`."""
         normalized = [list(map(self.normalize_reference, row)) for row in references]
         return Texts(hypotheses, normalized, self.language, columns)
-
-    def score_baselines(
-        self,
-        dataset,
-        sources: list[str],
-        references: list[list[str]],
-        columns: dict[str, list[str]],
-    ) -> dict[str, dict[str, float]]:
-        """Returns all scores of each baseline; of a large corpus, only of copies."""
-        is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
-        train = dataset.texts("train") if is_small else []
-        normalizers = self.normalize_source, self.normalize_reference
-        outputs = baseline_outputs(self.baselines, train, sources, *normalizers)
-        texts, scores = self.texts(outputs["copy"], references, columns), {}
-        for name, hypotheses in outputs.items():
-            scored = self.score(texts.with_hypotheses(hypotheses)).scores
-            scores[name] = {metric: entry["value"] for metric, entry in scored.items()}
-        return scores
 
 
 def add_to_samples(samples: list[dict], texts: Texts, scored: ScoredTexts) -> None:

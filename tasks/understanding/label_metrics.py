@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from sklearn.metrics import precision_recall_fscore_support
 
-from tasks.intervals import Scores, score_examples
+from tasks.bootstrap import Scores, score_examples
 
 Counts = Int[np.ndarray, "C C"]  # examples by class of reference (row) and prediction
 

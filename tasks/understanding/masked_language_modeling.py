@@ -20,8 +20,7 @@ from data.understanding.masked_dataset import open_masked
 from data.understanding.masking import EVALUATION_SEED, MaskingOptions
 from models.heads.masked_lm import MaskedLanguageModel
 from tasks.base import MEMORY_KEYS, ScoredText
-from tasks.bootstrap import BootstrapBlocks
-from tasks.intervals import score_examples
+from tasks.bootstrap import BootstrapBlocks, score_examples
 from tasks.understanding.base import (
     EncoderTask,
     example_tokens,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.intervals import Scores
+from tasks.bootstrap import Scores
 from tasks.understanding.label_metrics import Counts, accuracy, score_confusions
 
 NEGATIVE = ("Other", "unknown", "NA")  # names of the class without a relation

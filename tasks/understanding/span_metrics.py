@@ -15,7 +15,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2
 from seqeval.scheme import Tokens as SchemeTokens
 
-from tasks.intervals import Scores, score_examples
+from tasks.bootstrap import Scores, score_examples
 
 MODES = ("conlleval", "strict")
 

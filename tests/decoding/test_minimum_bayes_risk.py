@@ -15,7 +15,7 @@ from decoding.minimum_bayes_risk import (
 )
 from helpers.architectures import LanguageModelCase
 from helpers.task_cases import decode_options, language_modeling_task, translation_case
-from tasks.text_metrics.ngrams import sacrebleu_tokenizer
+from utils.languages import sacrebleu_tokenizer
 
 TEXTS = [
     "a man in a blue shirt is standing on a ladder",

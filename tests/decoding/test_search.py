@@ -38,7 +38,7 @@ from helpers.task_cases import (
     translation_case,
 )
 from tasks import translation
-from tasks.translation import decoder_inputs
+from tasks.translation_inference import decoder_inputs
 from utils.errors import UserError
 
 STEPS, BEAM = MAX_LENGTH, 3

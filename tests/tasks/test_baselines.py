@@ -6,7 +6,7 @@ import pytest
 
 from data.tokenizers.normalization import Normalizer
 from data.tokenizers.symbols import ByteTokenizer
-from tasks.baselines import nearest_neighbours
+from tasks.baselines import nearest_neighbours, score_baselines
 from tasks.text_metrics.scorer import Scorer
 from tasks.translation import Task
 
@@ -17,14 +17,16 @@ TRAIN = [
 ]
 
 
-def trivial_baselines(train, split, scorer=None):
+def trivial_baselines(train, split, task=None):
     """Scores of the baselines of translation into German."""
-    names = Task.baseline_names
-    scorer = scorer or Scorer((), "de", str, str, lowercase=False, baselines=names)
+    scorer = task.scorer if task else Scorer((), "de", str, lowercase=False)
+    normalize_source = task.source.normalizer.normalize_reference if task else str
     corpus = SimpleNamespace(splits={"train": len(train)})
     dataset = SimpleNamespace(corpus=corpus, texts=lambda split: train)
     references = [[target] for _, target in split]
-    return scorer.score_baselines(dataset, [s for s, _ in split], references, {})
+    systems = Task.baseline_names, scorer, normalize_source
+    sources = [source for source, _ in split]
+    return score_baselines(*systems, dataset, sources, references, {})
 
 
 def test_the_nearest_neighbour_shares_most_with_the_query():
@@ -57,7 +59,7 @@ def test_baselines_are_scored_with_the_references_of_models(tag):
     source = vocabulary.with_normalizer(Normalizer("en", True, True, tag))
     target = vocabulary.with_normalizer(Normalizer("de", True, True))
     task = Task({"source": source, "target": target}, languages=("en", "de"))
-    found = trivial_baselines(train, split, task.scorer)
+    found = trivial_baselines(train, split, task)
     assert found["copy"]["exact_match"] == 50
     plain = [(s.removeprefix(f"{tag} ").lower(), t.lower()) for s, t in split]
     lowered = [(s.removeprefix(f"{tag} "), t.lower()) for s, t in train]

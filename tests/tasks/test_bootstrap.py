@@ -10,13 +10,13 @@ import sacrebleu
 from tasks.bootstrap import BootstrapBlocks, resampled_means
 from tasks.text_metrics.base import Texts
 from tasks.text_metrics.scorer import Scorer
-from tasks.translation import one_line
+from tasks.translation_inference import one_line
 
 
 def score_text(hypotheses, references, language, *, intervals=False):
     """Scores of the default metrics but exact match, and their protocol."""
     texts = Texts(hypotheses, [[text] for text in references], language)
-    scorer = Scorer((), language, str, str, lowercase=False, baselines=())
+    scorer = Scorer((), language, str, lowercase=False)
     scored = scorer.score(texts, intervals=intervals)
     del scored.scores["exact_match"]
     return scored.scores, scored.protocol

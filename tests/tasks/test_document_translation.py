@@ -14,7 +14,8 @@ from data.tokenizers.base import BOS, EOS, PAD
 from decoding.config import DecodingConfig
 from helpers.architectures import Seq2SeqCase, V, W
 from helpers.task_cases import IdTokenizer
-from tasks.translation import Task, decoder_inputs
+from tasks.translation import Task
+from tasks.translation_inference import decoder_inputs
 from tests.data.batching.test_documents import encoded
 
 TEXTS = ["one", "one", "one", "two", "two", "three", "three"]
