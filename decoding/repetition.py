@@ -37,7 +37,7 @@ class RepetitionConstraints(DecodingConstraints):
       before: tokens that count as repeated before those of a hypothesis.
     """
 
-    before: Int[Array, "B P"]
+    before: Int[Array, "B H"]
     config: DecodingConfig
 
     def restrict(self, step, logits, tokens):
