@@ -121,10 +121,10 @@ def check_values(cfg: ConfigDict) -> None:
             "'translation' only"
         )
     for key in ("source_column", "target_column"):
-        if cfg.data[key] and cfg.task != "text_to_text":
+        if cfg.data[key] and cfg.task in ("language_modeling", "translation"):
             raise UserError(
-                f"data.{key}={cfg.data[key]!r} is for task='text_to_text' only; "
-                f"task={cfg.task!r} reads no such column"
+                f"data.{key}={cfg.data[key]!r} is for task='text_to_text' only, not "
+                f"{cfg.task!r}"
             )
     if cfg.eval.stride and not cfg.eval.window:
         raise UserError(

@@ -124,7 +124,7 @@ def test_what_does_not_fit_ends_in_one_line(trained, tmp_path, flags, words):
     [
         ("ptb.py:rnn", "eval.metrics", "('bleu',)"),
         ("multi30k.py:rnn", "data.source_column", "'en'"),
-        ("classification/sst2.py", "data.target_column", "'label'"),
+        ("ptb.py:rnn", "data.target_column", "'text'"),
     ],
 )
 def test_other_tasks_refuse_the_keys_of_text_pairs(tmp_path, config, key, value):
