@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ from sweeps.search_space import Space, asha, grid, listed, log_uniform, seeds, t
 from sweeps.storage import Storage
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import outcome_from_exit_code
-from sweeps.trial_state import LEASE_SECONDS
+from sweeps.trial_state import LEASE_SECONDS, seconds_since_boot
 from sweeps.worker import RunningTrial
 from utils.errors import UserError
 
@@ -281,6 +283,29 @@ def test_a_trial_ends_itself_when_its_lease_is_not_renewed(tmp_path, monkeypatch
     assert sweep._poll(running)
     (trial,) = sweep.study.trials()
     assert (trial.state, trial.last.outcome) == ("open", "interrupted")
+
+
+@pytest.mark.parametrize("end", ["lease", "input"])
+def test_the_process_of_a_trial_ends_with_its_lease_and_its_input(end):
+    seconds = 1.5 if end == "lease" else 600.0
+    program = (
+        "from sweeps.trial_process import listen\n"
+        "from sweeps.trial_state import seconds_since_boot\n"
+        "print('listening', flush=True)\n"
+        f"listen(set(), seconds_since_boot(), {seconds})"
+    )
+    root = Path(__file__).parents[2]
+    order = [sys.executable, "-c", program]
+    process = subprocess.Popen(order, stdin=-1, stdout=-1, cwd=root)
+    process.stdout.readline()
+    begin = time.monotonic()
+    if end == "lease":
+        process.stdin.write(f"renewed {seconds_since_boot() + 1.0}\n".encode())
+        process.stdin.flush()
+    else:
+        process.stdin.close()
+    assert process.wait(60) == -signal.SIGKILL
+    assert end == "input" or time.monotonic() - begin > 2.0
 
 
 class Saving:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers import fake_bucket
 from helpers.entry_points import assert_refused, run
 from helpers.toy_sweep import toy_sweep
-from sweeps.launch import VERSION, make_plan
+from sweeps.launch import VERSION, Placement, make_plan
+from sweeps.launch import run as run_plan
 from sweeps.search_space import Space, seeds
+from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "configs" / "sweeps").glob("[!_]*.py"))
@@ -209,6 +212,42 @@ def test_another_space_or_config_is_refused_and_nothing_runs(tmp_path):
     done = refused(tmp_path, "seeds", "--config.steps=2", workdir)
     assert_refused(done, "another config", "steps is 1 there and 2 here")
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    with fake_bucket.serve() as (fake, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield fake
+
+
+def refusal(workdir, space="seeds"):
+    """Returns why sweep.py refuses a folder, from this process."""
+    file = f"configs/sweeps/{space}.py"
+    plan = make_plan("configs/cldr.py:transformer", {}, file, None)
+    with pytest.raises(UserError) as error:
+        run_plan(plan, workdir, Placement())
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_impossible_folders_in_buckets_are_refused_in_one_line(bucket):
+    made = {**sweep_json(["--config.steps=1"], "seeds"), "version": VERSION}
+    bucket.objects["bucket", "sweep/sweep.json"] = json.dumps(made).encode(), 1
+    assert "another config: steps is 1 there" in refusal("gs://bucket/sweep")
+    made["config"] = make_plan(
+        "configs/cldr.py:transformer", {}, "configs/sweeps/seeds.py", None
+    ).to_dict()["config"]
+    bucket.objects["bucket", "sweep/sweep.json"] = json.dumps(made).encode(), 1
+    assert "the search space differs" in refusal("gs://bucket/sweep", "grid")
+    bucket.objects["bucket", "run/config.json"] = b"{}", 1
+    assert "is a run directory" in refusal("gs://bucket/run")
+    assert "the bucket missing does not exist" in refusal("gs://missing/sweep")
+    bucket.refuses = True
+    assert "refuses access (OSError: Forbidden" in refusal("gs://bucket/new")
+    bucket.draw_fault = lambda url: 401
+    assert "are its name and your credentials right?" in refusal("gs://bucket/new")
 
 
 def sweep_json(flags, space):

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -164,6 +165,22 @@ def test_after_a_signal_the_command_resumes_the_saved_trials(start, tmp_path):
 
     assert [ends(tmp_path, number) for number in range(2)] == [1, 1]
     assert [row["state"] for row in results(tmp_path)] == ["done"] * 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_each_trial_together(start, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"--coordinator=localhost:{free.getsockname()[1]}"
+    flags = ["--placement=slice", address, "--num_processes=2", "--trials=2"]
+    both = [start(tmp_path, *flags, f"--process_id={k}") for k in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert [row["state"] for row in results(tmp_path)] == ["done"] * 2
+    for number in range(2):
+        run = tmp_path / "trials" / f"{number:04}"
+        assert training_steps(run) == list(range(1, STEPS + 1))
+        assert len(json.loads((run / "about.json").read_text())["devices"]) >= 1
+        assert (tmp_path / "logs" / f"{number:04}-process-1.log").exists()
 
 
 NUM_KILLS, MACHINES = 20, 3
