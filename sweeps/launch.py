@@ -28,6 +28,7 @@ from utils.errors import UserError
 
 VERSION = 2  # of the layout; 1 kept the study in a journal or in a database
 DESCRIPTION = "sweep.json"
+MAX_CHARACTERS = 500  # of differences that are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,29 +216,13 @@ def read_description(storage: Storage) -> dict:
 def check_description(stored: dict, current: dict, where: object) -> None:
     """Raises UserError if a stored sweep has another config or search space."""
     current = json.loads(strict_json.dumps(current))  # tuples are stored as lists
-    differences = describe_differences(stored["config"], current["config"])
-    if differences:
-        raise UserError(
-            f"{where} holds a sweep of another config: {'; '.join(differences)}. "
-            "Choose another --workdir, or give the same config to resume"
-        )
-    old, new = stored["space"], current["space"]
-    if old != new:
-        changes = [
-            f"{key} was {_shorten(old.get(key))}, is {_shorten(new.get(key))}"
-            for key in new
-            if old.get(key) != new.get(key)
-        ]
-        raise UserError(
-            f"the search space differs from that of the sweep in {where}: "
-            f"{'; '.join(changes)}. Choose another --workdir, or give the same space "
-            "to resume"
-        )
-
-
-def _shorten(value: object, max_length: int = 160) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= max_length else text[: max_length - 3] + "..."
+    for key, kind in {"config": "config", "space": "search space"}.items():
+        if differences := describe_differences(stored[key], current[key]):
+            text = "; ".join(differences)
+            raise UserError(
+                f"{where} holds a sweep of another {kind}: {text[:MAX_CHARACTERS]}. "
+                f"Choose another --workdir, or give the same {kind} to resume"
+            )
 
 
 def num_steps(cfg) -> int | None:

@@ -10,24 +10,25 @@ import threading
 from collections.abc import Callable, Sequence
 
 from sweeps import trial_state
-from sweeps.search_space import Choice, Distribution, Integers, Point
+from sweeps.search_space import Point
 from sweeps.storage import Storage, run_name
 from sweeps.study import CPU, Claim, Study
 from sweeps.trial_configs import TrialConfigs, check_population
-from sweeps.trial_state import Trial
 from training.checksums import CHECKSUMS
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 
 def claim_next(
-    study: Study, fits: Callable[[Trial], bool] | None = None, devices: dict = CPU
+    study: Study,
+    fits: Callable[[int, Point], bool] | None = None,
+    devices: dict = CPU,
 ) -> Claim | None:
     """Claims the first open trial that `fits` accepts; None if there is none."""
     for trial in study.trials():
-        if trial.state != trial_state.OPEN or (fits and not fits(trial)):
-            continue
-        if claim := study.claim(trial, devices):  # None: another process was faster
+        if trial.state == trial_state.OPEN and (
+            claim := study.claim(trial, fits, devices)
+        ):
             return claim
     return None
 
@@ -77,18 +78,15 @@ class Scheduler:
             validate.validate_config(cfg, has_devices=False)
             check_population(cfg)
 
-    def _fits(self, claims: Sequence[Claim]) -> Callable[[Trial], bool]:
+    def _fits(self, claims: Sequence[Claim]) -> Callable[[int, Point], bool]:
         """Returns whether a trial can train together with the given claims."""
-        wanted = common_part(claims[0].point)
-        storage = self.study.storage
+        storage, wanted = self.study.storage, common_part(claims[0].point)
         steps = [checkpoint_steps(storage, claim.trial) for claim in claims]
 
-        def fits(trial):
-            point = trial.point or self.study.space.point(trial.number)
-            found = common_part(point)
-            same = found is not None and found == wanted
-            own = checkpoint_steps(storage, trial.number) if same else set()
-            return same and can_resume_together(*steps, own)
+        def fits(trial: int, point: Point) -> bool:
+            return common_part(point) == wanted and can_resume_together(
+                *steps, checkpoint_steps(storage, trial)
+            )
 
         return fits
 
@@ -112,29 +110,11 @@ def can_resume_together(*steps: set[int]) -> bool:
     return not all(steps) and len(set.union(*steps)) < 2
 
 
-def common_part(point: Point) -> dict | None:
+def common_part(point: Point) -> dict:
     """Returns the settings of a point that the trials of a population must share.
 
-    None where a sampler has yet to suggest one of them. As JSON, as a storage returns
-    points: tuples are lists there.
+    As JSON, as a storage returns points: tuples are lists there.
     """
     from training.vmapped_trials.step import shared_part  # takes seconds to import
 
-    common = {}
-    for key, value in point.items():
-        part, *others = [shared_part({key: v}) for v in _representatives(value)]
-        if any(other != part for other in others):
-            return None
-        common |= part
-    return json.loads(json.dumps(common))
-
-
-def _representatives(value: object) -> Sequence:
-    """Returns the value, or examples of what a sampler may suggest, 0 among them."""
-    if isinstance(value, Choice):
-        return value.values
-    if isinstance(value, Integers):
-        return (value.low, value.high, *([0] if 0 in value else []))
-    if isinstance(value, Distribution):  # real numbers, of which none is just 0
-        return value.quantile(0.25), value.quantile(0.75)
-    return (value,)
+    return json.loads(json.dumps(shared_part(point)))

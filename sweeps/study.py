@@ -12,7 +12,7 @@ Processes share it through the documents of sweeps/trial_state.py and nothing el
 import dataclasses
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sweeps import trial_state
@@ -172,12 +172,21 @@ class Study:
         )
         return make_trial(number, attempts, self.space.retries, self.monitor.is_alive)
 
-    def claim(self, trial: Trial, devices: dict = CPU) -> Claim | None:
+    def claim(
+        self,
+        trial: Trial,
+        fits: Callable[[int, Point], bool] | None = None,
+        devices: dict = CPU,
+    ) -> Claim | None:
         """Starts the next attempt at an open trial; None if another process did.
 
         Args:
+          fits: returns whether to claim a trial with a point.
           devices: "kind" and "count" of the devices that the trial is to use.
         """
+        sampled = self._sample(trial)
+        if fits and not fits(trial.number, sampled["point"]):
+            return None
         last = trial.last
         if last and last.end is None:  # its process has died
             end = {**(last.live or {}), "outcome": trial_state.INTERRUPTED}
@@ -185,22 +194,21 @@ class Study:
             trial = self._trial(trial.number, last.index + 1)
             if trial.state != trial_state.OPEN:  # it had only seemed so
                 return None
-        index = last.index + 1 if last else 0
+        index, begin = last.index + 1 if last else 0, seconds_since_boot()
         start = {
             "trial": trial.number,
             "attempt": index,
-            **self._point(trial),
+            **sampled,
             "devices": devices,
             **trial_state.this_process(),
             "started": datetime.datetime.now().astimezone().isoformat("T", "seconds"),
         }
-        begin = seconds_since_boot()
         claim = Claim(trial.number, index, start["point"], begin, devices["count"])
         claim.compared_step = max(trial.values, default=-1)
         is_mine = self._create(document_name(trial.number, index, START), start)
         return claim if is_mine else None
 
-    def _point(self, trial: Trial) -> dict:
+    def _sample(self, trial: Trial) -> dict:
         """Returns the point of a trial, and the results from which it was sampled."""
         if trial.point is not None:
             return {"point": trial.point}

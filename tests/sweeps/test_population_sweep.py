@@ -18,10 +18,10 @@ from sweeps.search_space import (
     asha,
     choice,
     grid,
+    integers,
     listed,
     log_uniform,
     tpe,
-    uniform,
 )
 
 sweep = functools.partial(toy_sweep, population=4, workers=1, program="toy_population")
@@ -99,29 +99,29 @@ def test_a_stopped_sweep_is_resumed(tmp_path):
     assert log[1] != log[0]
 
 
-def test_values_that_tpe_suggests_may_differ_if_they_are_vmappable():
-    drawn, size = log_uniform(1e-4, 1e-2), uniform(0.0, 1.0)
-    assert common_part({"optim.lr": drawn, "seed": 1}) == {}
-    assert common_part({"optim.lr": drawn, "z_loss": size}) is None
+def test_settings_that_are_not_vmappable_must_be_equal():
+    assert common_part({"optim.lr": 1e-3, "seed": 1}) == {}
     assert common_part({"optim.clip_norm": 0.0, "z_loss": 1.0}) == {
         "optim.clip_norm": False,
         "z_loss": 1.0,
     }
-
-
-def test_a_value_that_may_be_zero_or_not_must_be_known():
-    undecided = {"optim.clip_norm": choice(0.0, 1.0)}
-    assert common_part(undecided) is None
-    assert common_part({"optim.clip_norm": choice(0.5, 1.0)}) == {
-        "optim.clip_norm": True
-    }
+    assert common_part({"optim.clip_norm": 0.5}) == {"optim.clip_norm": True}
 
 
 def test_a_rate_of_none_is_not_vmappable():
     key = "model.feed_forward_dropout"
     assert common_part({key: None}) == {key: None}
-    assert common_part({key: 0.0}) == common_part({key: choice(0.1, 0.2)}) == {}
-    assert common_part({key: choice(None, 0.2)}) is None
+    assert common_part({key: 0.0}) == common_part({key: 0.1}) == {}
+
+
+def test_values_that_tpe_samples_decide_which_trials_train_together(tmp_path):
+    space = Space(tpe({"model.width": choice(32, 64), "seed": integers(0, 9)}, 6))
+    assert sweep(tmp_path, space).run() == 0
+    widths = [row["point"]["model.width"] for row in results(tmp_path)]
+    assert set(widths) == {32, 64}
+    sizes = [population_sizes(tmp_path, n) for n in range(6)]
+    assert all(1 <= size <= 4 for (size,) in sizes)
+    assert max(sizes) > [1]
 
 
 def test_trials_with_the_same_tuples_train_together(tmp_path):

@@ -318,15 +318,13 @@ def test_interrupted_attempts_do_not_count_in_pruning(tmp_path, pruning):
         path.mkdir()
         found = study(path, Space(seeds(9), pruning=pruning))
         for _ in range(interruptions):
-            claim = claim_next(found, lambda trial: trial.number == 0)
+            claim = claim_next(found, lambda number, _: number == 0)
             report(found, claim, {1: 1.0})
             found.finish(claim, trial_state.INTERRUPTED)
         survivors = []
         for number in (0, 3, 4, 5, 6, 7, 8, 1, 2):
             loss = 1.0 + number
-            claim = claim_next(
-                found, lambda trial, number=number: trial.number == number
-            )
+            claim = claim_next(found, lambda other, _, number=number: other == number)
             if not report(found, claim, {1: loss}):
                 survivors.append(number)
             found.finish(claim, trial_state.DONE, value=loss, step=1)
@@ -407,8 +405,8 @@ def test_another_space_is_refused_with_the_difference(tmp_path):
     init(Space(grid({"seed": [1, 2]})))
     with pytest.raises(UserError) as refused:
         init(Space(grid({"seed": [1, 3]})))
-    assert '"seed": 2' in str(refused.value)
-    assert '"seed": 3' in str(refused.value)
+    assert "'seed': 2" in str(refused.value)
+    assert "'seed': 3" in str(refused.value)
 
 
 def test_a_larger_sweep_resumes_a_smaller_one(tmp_path):

@@ -208,7 +208,7 @@ def test_another_space_or_config_is_refused_and_nothing_runs(tmp_path):
     (tmp_path / "sweep.json").touch()  # as if it had started
     made = {**sweep_json(["--config.steps=1"], "seeds"), "version": VERSION}
     (tmp_path / "sweep.json").write_text(json.dumps(made))
-    assert_refused(refused(tmp_path, "grid", *plain), "the search space differs")
+    assert_refused(refused(tmp_path, "grid", *plain), "another search space")
     done = refused(tmp_path, "seeds", "--config.steps=2", workdir)
     assert_refused(done, "another config", "steps is 1 there and 2 here")
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
@@ -240,7 +240,7 @@ def test_impossible_folders_in_buckets_are_refused_in_one_line(bucket):
         "configs/cldr.py:transformer", {}, "configs/sweeps/seeds.py", None
     ).to_dict()["config"]
     bucket.objects["bucket", "sweep/sweep.json"] = json.dumps(made).encode(), 1
-    assert "the search space differs" in refusal("gs://bucket/sweep", "grid")
+    assert "another search space" in refusal("gs://bucket/sweep", "grid")
     bucket.objects["bucket", "run/config.json"] = b"{}", 1
     assert "is a run directory" in refusal("gs://bucket/run")
     assert "the bucket missing does not exist" in refusal("gs://missing/sweep")
