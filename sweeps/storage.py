@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,76 +60,39 @@ def log_name(trial: int, part: int = 0) -> str:
 class DiskFiles:
     """Files of a folder on a disk, which several machines may share."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, path: Path | epath.Path):
+        self.system, root = self._open(path)
+        self.root = root.rstrip("/")
+
+    def _open(self, path: Path | epath.Path) -> tuple[AbstractFileSystem, str]:
+        return fsspec.filesystem("file"), os.path.abspath(path)
 
     def create(self, name: str, content: bytes) -> None:
         """Writes a new file; raises FileExistsError if there is one."""
-        with self._draft(name, content) as draft:
+        path = Path(self.root, name)
+        with self._draft(path, content) as draft:
             try:
-                os.link(draft, self.root / name)
+                os.link(draft, path)
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-                with (self.root / name).open("xb") as file:
+                with path.open("xb") as file:
                     file.write(content)
 
     def write(self, name: str, content: bytes) -> None:
-        with self._draft(name, content) as draft:
-            draft.replace(self.root / name)
+        path = Path(self.root, name)
+        with self._draft(path, content) as draft:
+            draft.replace(path)
 
     @contextlib.contextmanager
-    def _draft(self, name: str, content: bytes):
-        path = self.root / f"{name}.{uuid.uuid4().hex}.draft"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _draft(self, path: Path, content: bytes) -> Iterator[Path]:
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
+        draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.write_bytes(content)
-            yield path
+            draft.write_bytes(content)
+            yield draft
         finally:
-            path.unlink(missing_ok=True)
-
-    def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
-
-    def size(self, name: str) -> int:
-        return (self.root / name).stat().st_size
-
-    def delete(self, name: str) -> None:
-        (self.root / name).unlink()
-
-    def list(self, folder: str) -> list[str]:
-        paths = [
-            Path(parent, name)
-            for parent, _, names in os.walk(self.root / folder)
-            for name in names
-        ]
-        return [p.relative_to(self.root).as_posix() for p in paths]
-
-    def check(self) -> None:
-        """Does nothing: every disk has files that are created exclusively."""
-
-
-class BucketFiles:
-    """Objects of a bucket below a prefix, through fsspec."""
-
-    def __init__(self, path: epath.Path):
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
-        self.system, root = fsspec.url_to_fs(str(path))
-        self.root = root.rstrip("/")
-
-    def create(self, name: str, content: bytes) -> None:
-        """Writes a new object; raises FileExistsError if there is one."""
-        self._put(name, content, mode="create")
-
-    def write(self, name: str, content: bytes) -> None:
-        self._put(name, content)
-
-    def _put(self, name: str, content: bytes, **options) -> None:
-        try:
-            self.system.pipe_file(f"{self.root}/{name}", content, **options)
-        except FileNotFoundError as error:
-            bucket = self.root.partition("/")[0]
-            raise UserError(f"the bucket {bucket} does not exist: {error}") from error
+            draft.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes:
         return self.system.cat_file(f"{self.root}/{name}")
@@ -145,6 +108,27 @@ class BucketFiles:
         return [path[start:] for path in self.system.find(f"{self.root}/{folder}")]
 
     def check(self) -> None:
+        """Does nothing: every disk has files that are created exclusively."""
+
+
+class BucketFiles(DiskFiles):
+    """Objects of a bucket below a prefix, which are written whole."""
+
+    def _open(self, path: Path | epath.Path) -> tuple[AbstractFileSystem, str]:
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what it raises
+        return fsspec.url_to_fs(str(path))
+
+    def create(self, name: str, content: bytes) -> None:
+        self.write(name, content, mode="create")
+
+    def write(self, name: str, content: bytes, **options) -> None:
+        try:
+            self.system.pipe_file(f"{self.root}/{name}", content, **options)
+        except FileNotFoundError as error:
+            bucket = self.root.partition("/")[0]
+            raise UserError(f"the bucket {bucket} does not exist: {error}") from error
+
+    def check(self) -> None:
         """Creates one object twice, of which the second attempt must be refused.
 
         Raises:
@@ -152,25 +136,20 @@ class BucketFiles:
         """
         put = getattr(self.system, "_pipe_file", self.system.pipe_file)
         is_default = getattr(put, "__func__", None) is AbstractFileSystem.pipe_file
+        name, reason = f"probe-{uuid.uuid4().hex}", None
         if is_default or "mode" not in inspect.signature(put).parameters:
-            kind = type(self.system).__name__
-            raise UserError(
-                f"{self.root}: {kind} has no conditional writes (pipe_file with "
-                'mode="create"), which a sweep needs: update its package, or choose a '
-                "--workdir on a disk or in another bucket"
-            )
-        name = f"probe-{uuid.uuid4().hex}"
-        self.create(name, b"first")
-        try:
-            self.create(name, b"second")
-        except FileExistsError:
-            return
-        finally:
+            reason = f"{type(self.system).__name__} has no conditional writes"
+        else:
+            self.create(name, b"first")
+            with contextlib.suppress(FileExistsError):
+                self.create(name, b"second")
+                reason = "its server ignores the condition of conditional writes"
             self.delete(name)
-        raise UserError(
-            f"{self.root}: the server ignores the condition of conditional writes, "
-            "which a sweep needs: choose a --workdir on a disk or in another bucket"
-        )
+        if reason:
+            raise UserError(
+                f"{self.root}: {reason}, which a sweep needs: choose another bucket or "
+                "a --workdir on a disk"
+            )
 
 
 class Storage:

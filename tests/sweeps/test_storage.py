@@ -184,7 +184,7 @@ def test_a_bucket_that_does_not_exist_is_named(bucket):
 def test_a_server_that_ignores_conditions_is_refused(bucket):
     bucket.ignores_conditions = True
     try:
-        with pytest.raises(UserError, match="the server ignores the condition"):
+        with pytest.raises(UserError, match="server ignores the condition"):
             Storage("gs://bucket/ignoring", timeout=5).check()
     finally:
         bucket.ignores_conditions = False
