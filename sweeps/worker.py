@@ -15,6 +15,7 @@ from sweeps.devices import DeviceAllocation
 from sweeps.objective import Objective, parse_metrics
 from sweeps.progress import ProgressTable
 from sweeps.scheduler import Scheduler, checkpoint_steps
+from sweeps.storage import Storage
 from sweeps.study import Claim, LeaseLost, Study
 from sweeps.trial_configs import TrialConfigs
 from sweeps.trial_process import (
@@ -32,6 +33,11 @@ from utils.errors import UserError
 
 POLL_SECONDS = 0.2  # between two checks of the trials
 REFRESH_SECONDS = 2.0  # between two reads of the study, if nothing happens here
+
+
+def newest_checkpoint(storage: Storage, trial: int) -> int:
+    """Returns the step of a trial's newest checkpoint; 0 if there is none."""
+    return max(checkpoint_steps(storage, trial), default=0)
 
 
 @dataclasses.dataclass(eq=False)
@@ -68,8 +74,8 @@ class RunningTrial:
           LeaseLost: another process has resumed the trial.
         """
         self.renewal_time = time.monotonic()
-        steps = checkpoint_steps(study.storage, self.claim.trial)
-        self.claim.record_checkpoint(max(steps, default=0))
+        step = newest_checkpoint(study.storage, self.claim.trial)
+        self.claim.record_checkpoint(step)
         study.renew(self.claim)
         self.process.renew(self.claim.renewed)
         self.process.log.upload()
@@ -181,6 +187,7 @@ class SweepWorker:
         if claims:
             for claim in claims:
                 claim.chips = allocation.count / len(claims)
+                claim.checkpoint = newest_checkpoint(self.storage, claim.trial), 0.0
             processes = self.start(
                 self.configs,
                 claims,
