@@ -25,9 +25,52 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 import jax  # noqa: E402, F401
 
+# Files that take longest, in order. They begin first, so that no worker is left alone
+# with one of them at the end.
+LONGEST = (
+    "test_learning.py",
+    "test_doc_commands.py",
+    "test_population.py",
+    "test_parallel.py",
+    "test_train.py",
+    "test_end_to_end.py",
+    "test_text_pair_commands.py",
+    "test_classification.py",
+    "test_fault_injection.py",
+    "test_remat.py",
+    "test_inference.py",
+    "test_resume.py",
+    "test_resume_understanding.py",
+    "test_encoders_in_parallel.py",
+    "test_costs.py",
+)
+INDEPENDENT = ("test_doc_commands.py",)  # their tests share nothing but imports
+
 # Tracing creates many objects and little garbage.
 gc.freeze()
 gc.set_threshold(100_000)
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts the files that take longest to the front."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Returns a scheduler by file that keeps the order of collection."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FileScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return nodeid if file.endswith(INDEPENDENT) else file
+
+    config.option.loadscopereorder = False
+    return FileScheduling(config, log)
 
 
 @pytest.fixture
