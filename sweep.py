@@ -17,6 +17,9 @@ from utils import cli
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
+PRETRAINED = flags.DEFINE_string(
+    "pretrained", None, "Run whose encoder, sizes and vocabulary trials start from."
+)
 SPACE = flags.DEFINE_string("space", None, "Search space: configs/sweeps/NAME.py.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the sweep, on a disk or in a bucket (gs://...)."
@@ -59,7 +62,12 @@ def main() -> int:
         if flag.value is None:
             cli.fail(f"flag --{name}=FILE is missing")
     file = config_flags.get_config_filename(flags.FLAGS["config"])
-    plan = launch.make_plan(file, cli.overrides(CONFIG), SPACE.value, TRIALS.value)
+    given = cli.overrides(CONFIG)
+    if PRETRAINED.value is not None:
+        from experiment.pretrained import pretrained_settings
+
+        given = pretrained_settings(CONFIG.value, PRETRAINED.value, None, given)
+    plan = launch.make_plan(file, given, SPACE.value, TRIALS.value)
     group = None
     if PLACEMENT.value == "slice":
         address = COORDINATOR.value, PROCESSES.value, PROCESS.value

@@ -1,7 +1,9 @@
-"""Trains the experiment of a config file; the same command again resumes.
+r"""Trains the experiment of a config file; the same command again resumes.
 
 python train.py --config=configs/cldr.py:rnn --workdir=runs/rnn
 python train.py --config=configs/cldr.py:rnn --plan --target=v5e:2x2
+python train.py --config=configs/classification/labeled_text.py:rnn \
+    --workdir=runs/reviews --config.data.source_dir=reviews --pretrained=runs/books
 
 Several processes train one run on all their devices. They find each other on TPU pods,
 under Slurm and Kubernetes; elsewhere each one needs --coordinator, --num_processes and
@@ -17,6 +19,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Experiment: configs/DATA.py:MODEL.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
+PRETRAINED = flags.DEFINE_string(
+    "pretrained", None, "Run whose encoder, sizes and vocabulary to start from."
+)
 PLAN = flags.DEFINE_bool(
     "plan", False, "Print the memory that a run needs; train nothing."
 )
@@ -46,6 +51,11 @@ def main() -> int:
         return 0
     if CONFIG.value is None:
         fail("flag --config=configs/DATA.py:MODEL is missing")
+    if PRETRAINED.value is not None:
+        from experiment.pretrained import adopt_settings
+
+        given = overrides(CONFIG)
+        adopt_settings(CONFIG.value, PRETRAINED.value, WORKDIR.value, given)
     if PLAN.value:
         from analysis.plan import report
 

@@ -4,7 +4,7 @@ python -m analysis.import_bert --from=bert-base-uncased --workdir=runs/bert
 
 The folder is one of Hugging Face, with config.json, model.safetensors and vocab.txt.
 predict.py then fills masks with the run, and eval.py scores it on the corpus
---data.name. The flags that are printed let other runs start from it.
+--data.name. `train.py --pretrained=runs/bert` fine-tunes it.
 """
 
 import shlex
@@ -51,26 +51,12 @@ def main() -> None:
     about = write_run(WORKDIR.value, cfg, params, tokenizer, origin)
     print(f"{about['parameters']:,} parameters, {tokenizer.vocab_size:,} pieces")
     print(WORKDIR.value)
-    print("\nFor train.py, to fine-tune it:")
-    print(" ".join(fine_tuning_flags(model, lowercase, "pooler" in params)))
-
-
-def fine_tuning_flags(model: dict, lowercase: bool, has_pooler: bool) -> list[str]:
-    """Returns the flags of train.py for a run that starts from the imported one."""
-    pattern = "^(encoder|pooler)/" if has_pooler else "^encoder/"
-    defaults = DEFAULTS.model
-    return [
-        f"--config.init_from={WORKDIR.value}",
-        f"--config.init_params_pattern={shlex.quote(pattern)}",
-        "--config.data.tokenizer=wordpiece",
-        f"--config.data.lowercase={lowercase}",
-        "--config.head.pooling=cls",
-        *(
-            f"--config.model.{key}={value}"
-            for key, value in sorted(model.items())
-            if value != defaults[key]
-        ),
-    ]
+    print("\nTo fine-tune it, for example:")
+    print(
+        "python train.py --config=configs/classification/labeled_text.py:transformer "
+        f"--pretrained={shlex.quote(WORKDIR.value)} --workdir=DIR "
+        "--config.data.source_dir=FOLDER --config.optim.lr=3e-5"
+    )
 
 
 def make_config(model: dict, vocab_size: int, lowercase: bool, next_sentence: bool):

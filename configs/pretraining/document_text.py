@@ -7,9 +7,8 @@ DIR has train.txt, valid.txt and perhaps test.txt (plain or .gz), a sentence on 
 line and a blank line between documents. --config.mlm.next_sentence=True adds the
 prediction of the next sentence.
 
-Of a size, such as :transformer_1m, --config.init_from=runs/document_text
---config.init_params_pattern=^encoder/ starts a classifier or tagger of that size from
-the encoder of the run, with its vocabulary.
+There are sizes, such as :transformer_1m. train.py --pretrained=runs/document_text
+starts a classifier or tagger from the encoder of the run, with its vocabulary.
 """
 
 from ml_collections import ConfigDict

@@ -8,13 +8,11 @@ r"""Masked language modeling of WikiText-2, 2 million words (Merity et al. 2017)
 the segments of a document follow each other, for which :transformer_xl has a memory:
 --config.model.memory_length=128. Without DIR the corpus is downloaded.
 
-Of a size, such as :transformer_3m, :rnn_1m or :transformer_xl_10m, it starts a
-classifier of that size:
+There are sizes, such as :transformer_3m, :rnn_1m or :transformer_xl_10m. A classifier
+starts from the encoder of the run with
 
-    python train.py --config=configs/classification/trec.py:transformer_3m \
-        --workdir=runs/trec --config.data.source_dir=DIR \
-        --config.data.tokenizer=wordpiece --config.init_from=runs/wikitext2 \
-        --config.init_params_pattern=^encoder/
+    python train.py --config=configs/classification/trec.py:transformer \
+        --workdir=runs/trec --config.data.source_dir=DIR --pretrained=runs/wikitext2
 """
 
 from ml_collections import ConfigDict

@@ -210,7 +210,7 @@ def test_the_entry_points_import_and_fill_masks(tmp_path):
     code, output, error = texts_of(*command)
     assert code == 0, error
     assert "54 pieces" in output
-    assert "--config.model.activation=gelu" in output
+    assert f"--pretrained={tmp_path / 'run'}" in output
     code, output, error = texts_of(
         *("predict.py", workdir, "--scores", "--decode.n_best=2"),
         given="the <mask> sat.\n",
