@@ -1,6 +1,6 @@
 """Exports the trials of a sweep as a study of Optuna, which optuna-dashboard shows.
 
-python -m analysis.export_sweep --sweep=gs://bucket/sweep --output=study.db
+python -m analysis.export_sweep --sweep=gs://bucket/sweep --database=study.db
 optuna-dashboard sqlite:///study.db
 """
 
@@ -12,7 +12,7 @@ from utils import cli
 from utils.errors import UserError
 
 SWEEP = flags.DEFINE_string("sweep", None, "Folder of the sweep.", required=True)
-OUTPUT = flags.DEFINE_string("output", "study.db", "SQLite database to write.")
+OUTPUT = flags.DEFINE_string("database", "study.db", "SQLite file to write.")
 
 
 def export(workdir: str, output: Path) -> int:
@@ -29,7 +29,7 @@ def export(workdir: str, output: Path) -> int:
     from sweeps.trial_state import DONE
 
     if output.exists():
-        raise UserError(f"--output={output} exists: name a new file")
+        raise UserError(f"--database={output} exists: name a new file")
     storage = Storage(workdir)
     trials, metric = read_results(storage)
     trials = [trial for trial in trials if trial.point is not None]

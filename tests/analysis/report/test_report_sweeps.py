@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from analysis.report.renderers import render_markdown
+from analysis.report.renderers import render_json, render_markdown
 from analysis.report.runs import read_runs
 from analysis.report.sweep_results import (
     config_source,
@@ -17,6 +17,7 @@ from analysis.report.sweep_results import (
     open_sweep,
 )
 from configs import base
+from helpers import fake_bucket
 from helpers.small_reports import (
     content_of,
     make_run,
@@ -122,6 +123,24 @@ def test_a_report_states_what_a_sweep_cost_and_lost(sweep):
     page, _ = page_of(sweep)
     assert "4.00 chip-hours; 0.40 hours lost to interruptions" in page
     assert "4.00 chip-hours" in render_markdown(content_of(sweep))
+
+
+def test_a_sweep_in_a_bucket_is_read_like_one_on_a_disk(tmp_path, monkeypatch):
+    folder = Path(make_sweep(tmp_path / "lr", 4))
+    with fake_bucket.serve() as (bucket, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        for path in folder.rglob("*.*"):
+            name = f"sweeps/{path.relative_to(tmp_path)}"
+            bucket.objects["bucket", name] = path.read_bytes(), 1
+        paths = "gs://bucket/sweeps/lr", str(folder)
+        there, here = (json.loads(render_json(content_of(path))) for path in paths)
+        assert open_sweep(paths[0]).best_config().startswith('"""Trial 0 of lr:')
+    assert there["sweeps"][0]["directory"] == "gs://bucket/sweeps/lr"
+    for key in ("best", "importances", "trials"):
+        assert there["sweeps"][0][key] == here["sweeps"][0][key]
+    scores = [[one["scores"] for one in document["runs"]] for document in (there, here)]
+    assert scores[0] == scores[1]
 
 
 def test_the_best_config_is_a_file_that_reproduces_it(tmp_path):
