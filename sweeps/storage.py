@@ -32,7 +32,7 @@ from utils.paths import is_read_only, is_remote, resolve_path
 TIMEOUT_SECONDS = 600.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 # Seconds between two looks at a file that grows, on a disk and in a bucket.
-DISK_POLL_SECONDS, BUCKET_POLL_SECONDS = 0.2, 10.0
+DISK_POLL_SECONDS, BUCKET_POLL_SECONDS = 1.0, 10.0
 PERMANENT_CODES = (400, 401, 403, 404)  # of HTTP
 PERMANENT_ERRORS = (
     FileExistsError,

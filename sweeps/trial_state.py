@@ -190,8 +190,11 @@ class Trial:
         return sum(attempt.newest.get(key) or 0.0 for attempt in self.attempts)
 
     def to_json(self) -> dict:
-        """Returns a line of trials.jsonl."""
+        """Returns a line of trials.jsonl, with the costs of attempts that have ended."""
         has_ended = self.state in ENDED
+        ended = dataclasses.replace(
+            self, attempts=tuple(a for a in self.attempts if a.end)
+        )
         return {
             "trial": self.number,
             "state": self.state,
@@ -200,7 +203,7 @@ class Trial:
             "step": self.last.newest.get("step") if has_ended else None,
             "attempts": len(self.attempts),
             **{
-                key: round(self.total(key), 3)
+                key: round(ended.total(key), 3)
                 for key in ("seconds", "chip_seconds", "lost_seconds")
             },
             "error": self.error,

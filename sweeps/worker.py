@@ -164,20 +164,21 @@ class SweepWorker:
         for worker, trials in enumerate(self.running):
             if not trials and not self._begin(worker):
                 break
-        trials = self._write_results()
+        trials = self.study.trials()
         self.table.show(trials, {r.claim.trial: r.rows for r in self._all_running()})
         self.refresh_time = time.monotonic()
-        return is_idle and all(trial.state in trial_state.ENDED for trial in trials)
+        is_complete = all(trial.state in trial_state.ENDED for trial in trials)
+        if has_ended or is_complete or not self.written:
+            self._write_results(trials)
+        return is_idle and is_complete
 
-    def _write_results(self) -> list[Trial]:
-        """Reads the study and writes trials.jsonl, if it has changed."""
-        trials = self.study.trials()
+    def _write_results(self, trials: Sequence[Trial]) -> None:
+        """Writes trials.jsonl, if it has changed since this process wrote it."""
         rows = (strict_json.dumps(t.to_json(), ensure_ascii=False) for t in trials)
         content = "".join(f"{row}\n" for row in rows).encode()
         if content != self.written:
             self.storage.write_bytes("trials.jsonl", content)
             self.written = content
-        return trials
 
     def _begin(self, worker: int) -> bool:
         """Starts trials on a worker's devices; False if there are none to start."""
@@ -272,4 +273,4 @@ class SweepWorker:
             for running in all_running:
                 with contextlib.suppress(LeaseLost):
                     self._record_exit(running, running.process.code())
-            self._write_results()
+            self._write_results(self.study.trials())

@@ -37,10 +37,12 @@ LOSS = Metric("validation", "loss", "min")
 
 def study(folder, space=TWELVE, *, count=None, storage=None, halving=None, **options):
     """Opens the study of a sweep in a folder."""
+    storage = storage or Storage(folder, timeout=5)
+    storage.poll_seconds = 0.2
     if space.pruning is not None and halving is None:
         halving = SuccessiveHalving.from_pruning(space.pruning, STEPS, 1, LOSS.sign)
     return Study(
-        storage or Storage(folder, timeout=5),
+        storage,
         space,
         count or space.points.size,
         Objective(LOSS, space.value, LOSS),
@@ -103,9 +105,7 @@ def begin(folder, *arguments, **environment):
 def main(folder, machine="0"):
     """Runs the sweep of a folder, with two trials at once."""
     become_machine(machine, expiry=4.0, lease=3.0, renewal=0.3)
-    storage = Storage(folder)
-    storage.poll_seconds = 0.2
-    return toy_sweep(folder, storage=storage).run()
+    return toy_sweep(folder, storage=Storage(folder)).run()
 
 
 if __name__ == "__main__":

@@ -55,9 +55,7 @@ def assert_complete(bucket, sweep, count=12):
 
 
 def open_storage(name):
-    storage = Storage(f"gs://bucket/{name}", timeout=30)
-    storage.poll_seconds = 0.2
-    return storage
+    return Storage(f"gs://bucket/{name}", timeout=30)
 
 
 def test_a_sweep_in_a_bucket_is_one_on_a_disk(bucket, tmp_path):
