@@ -190,11 +190,10 @@ class Trial:
         return sum(attempt.newest.get(key) or 0.0 for attempt in self.attempts)
 
     def to_json(self) -> dict:
-        """Returns a line of trials.jsonl, with the costs of attempts that have ended."""
+        """Returns a line of trials.jsonl, with the costs of ended attempts."""
         has_ended = self.state in ENDED
-        ended = dataclasses.replace(
-            self, attempts=tuple(a for a in self.attempts if a.end)
-        )
+        attempts = tuple(attempt for attempt in self.attempts if attempt.end)
+        ended = dataclasses.replace(self, attempts=attempts)
         return {
             "trial": self.number,
             "state": self.state,
