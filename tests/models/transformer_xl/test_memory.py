@@ -91,7 +91,7 @@ def test_same_length_gives_every_query_as_many_keys():
         hidden, _ = case.model.apply({"params": params}, text, carry, train=False)
         return hidden[0, -1].sum()
 
-    gradient = jax.grad(last)(case.variables["params"]["embedding"]["table"])
+    gradient = jax.jit(jax.grad(last))(case.variables["params"]["embedding"]["table"])
     reach = 2 * (M - 1) + 1  # two layers, each M keys back with the query's own
     seen = set(np.asarray(text[0, -reach:]).tolist())
     rows = np.abs(gradient).max(axis=1)

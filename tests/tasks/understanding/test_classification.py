@@ -1,5 +1,7 @@
 """Classifiers: losses, what evaluation and prediction give, and bad input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,8 +43,19 @@ def opened(cfg):
     dataset = open_dataset(cfg)
     experiment = build_experiment(cfg, dataset.tokenizers)
     batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
-    variables = experiment.task.init(experiment.model, jax.random.key(1), batch)
-    return experiment, dataset, variables, batch
+    init = jax.jit(functools.partial(experiment.task.init, experiment.model))
+    return experiment, dataset, init(jax.random.key(1), batch), batch
+
+
+def loss(experiment, *, train):
+    """Returns the compiled loss as a function of variables, batch and random key."""
+    task, model = experiment.task, experiment.model
+
+    @jax.jit
+    def compiled(variables, batch, rng):
+        return task.loss(model, variables, (), batch, rng, train=train)[0]
+
+    return compiled
 
 
 def test_a_classifier_learns_and_beats_its_baselines(run):
@@ -82,17 +95,21 @@ def test_the_loss_is_the_cross_entropy_whatever_the_padding(table, model):
     task, model = experiment.task, experiment.model
     names = sorted(dataset.tokenizers["label"].names)
     losses = {}
+
+    @jax.jit
+    def both(batch):
+        metrics, _ = task.loss(model, variables, (), batch, None, train=False)
+        logits, _ = task._forward(model, variables, batch)
+        return metrics["loss"], jax.nn.softmax(logits)
+
     for size in (3, 8):
         batches = dataset.evaluation_batches("validation", batch_size=size)
         total, probabilities = np.zeros(2), {}
         for k in range(len(batches)):
             batch = jax.tree.map(jnp.asarray, batches[k])
-            metrics, _ = task.loss(model, variables, (), batch, None, train=False)
-            total += np.asarray(metrics["loss"])
-            logits, _ = task._forward(model, variables, batch)
-            for i, row in zip(
-                batch["ids"].tolist(), jax.nn.softmax(logits), strict=True
-            ):
+            pair, rows = both(batch)
+            total += np.asarray(pair)
+            for i, row in zip(batch["ids"].tolist(), rows, strict=True):
                 probabilities[i] = np.asarray(row, np.float64)
         labels = dataset.label_names("validation")
         rows = [probabilities[i] / probabilities[i].sum() for i in range(len(labels))]
@@ -106,9 +123,8 @@ def test_balanced_classes_weigh_by_inverse_frequency(tmp_path):
     write_table(tmp_path, {"train": rows, "dev": rows})
     cfg = labeled_config(tmp_path, **{"head.class_weights": "balanced"})
     experiment, _, variables, batch = opened(cfg)
-    inputs = experiment.model, variables, (), batch
-    plain, _ = experiment.task.loss(*inputs, None, train=False)
-    metrics, _ = experiment.task.loss(*inputs, jax.random.key(0), train=True)
+    plain = loss(experiment, train=False)(variables, batch, None)
+    metrics = loss(experiment, train=True)(variables, batch, jax.random.key(0))
     labels, weights = batch["labels"], batch["weights"]
     expected = np.where(labels == 0, 40 / 60, 40 / 20) * weights
     assert float(metrics["loss"][1]) == pytest.approx(expected.sum())
@@ -146,10 +162,9 @@ def test_a_text_longer_than_a_segment_is_read_with_memory(table):
     long = {key: jnp.tile(batch[key], (1, 2)) for key in names}
     long["mask"] = jnp.ones_like(long["mask"])
     changed = dict(long, tokens=long["tokens"].at[:, 0].add(1))
-    outputs = [
-        experiment.task.apply(experiment.model, variables, inputs, None, train=False)
-        for inputs in (long, changed)
-    ]
+    task, model = experiment.task, experiment.model
+    apply = jax.jit(lambda x: task.apply(model, variables, x, None, train=False))
+    outputs = [apply(inputs) for inputs in (long, changed)]
     assert (np.asarray(outputs[0]) != np.asarray(outputs[1])).any(axis=1).all()
 
 

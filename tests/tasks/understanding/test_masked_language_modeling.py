@@ -1,5 +1,7 @@
 """Masked language models: losses, score cards, fill-mask and bad input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +40,15 @@ def opened(cfg):
     dataset = open_dataset(cfg)
     experiment = build_experiment(cfg, dataset.tokenizers)
     batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
-    variables = experiment.task.init(experiment.model, jax.random.key(1), batch)
-    return experiment, dataset, variables
+    init = jax.jit(functools.partial(experiment.task.init, experiment.model))
+    return experiment, dataset, init(jax.random.key(1), batch)
+
+
+def loss(experiment, *, train):
+    """Returns the compiled loss: (variables, carry, batch, rng) -> (metrics, carry)."""
+    return jax.jit(
+        functools.partial(experiment.task.loss, experiment.model, train=train)
+    )
 
 
 def test_a_model_learns_and_beats_its_baselines(run):
@@ -137,13 +146,13 @@ def test_scores_do_not_depend_on_the_batch_size(run):
 def test_the_losses_of_tokens_and_pairs_have_equal_weight(folder):
     experiment, dataset, variables = opened(masked_config(folder, **PAIRS))
     batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
-    call = (experiment.model, variables, (), batch, jax.random.key(0))
-    metrics, carry = experiment.task.loss(*call, train=True)
+    call = (variables, (), batch, jax.random.key(0))
+    metrics, carry = loss(experiment, train=True)(*call)
     assert metrics.keys() == {"loss", "auxiliary/next_sentence_loss"}
     assert carry == ()
     assert float(metrics["auxiliary/next_sentence_loss"][1]) == 16
     smooth = masked_config(folder, label_smoothing=0.1, **PAIRS)
-    smoothed, _ = opened(smooth)[0].task.loss(*call, train=True)
+    smoothed, _ = loss(opened(smooth)[0], train=True)(*call)
     assert float(smoothed["loss"][0]) != float(metrics["loss"][0])
 
 
@@ -154,12 +163,12 @@ def test_a_memory_passes_from_segment_to_segment_until_a_reset(folder):
     batches = dataset.train_batches()
     first, batch = (jax.tree.map(jnp.asarray, batches[k]) for k in (0, 1))
     carry = task.initial_carry(model, 16, train=True)
-    call = (model, variables)
-    _, carry = task.loss(*call, carry, first, None, train=False)
+    _, carry = loss(experiment, train=False)(variables, carry, first, None)
     assert 0 < batch["reset"].sum() < 16
-    with_memory, _ = task._score(*call, carry, batch)
+    score = jax.jit(functools.partial(task._score, model, variables))
+    with_memory, _ = score(carry, batch)
     fresh = task.initial_carry(model, 16, train=False)
-    without, _ = task._score(*call, fresh, batch)
+    without, _ = score(fresh, batch)
     differs = np.asarray(with_memory[:, 0] != without[:, 0])
     is_valid = batch["weights"].any(axis=1)
     np.testing.assert_array_equal(differs, ~batch["reset"] & is_valid)

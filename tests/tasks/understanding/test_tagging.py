@@ -72,11 +72,13 @@ class Case:
         numbers = intents.numbers(self.intents) if intents else None
         return TaggedBatches(texts, labels, numbers, 4, 1)
 
-    def loss(self, variables, batch, **options):
-        metrics, _ = self.task.loss(
-            self.model, variables, (), batch, jax.random.key(0), **options
-        )
-        return metrics
+    def loss(self, variables, batch, *, train):
+        return self._loss(variables, batch, train)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def _loss(self, variables, batch, train):
+        rng = jax.random.key(0)
+        return self.task.loss(self.model, variables, (), batch, rng, train=train)[0]
 
     def evaluate(self, variables=None, **options):
         return self.task.evaluate(
@@ -129,9 +131,8 @@ def test_the_loss_is_the_mean_cross_entropy_of_known_tags():
     batch = jax.tree.map(jnp.asarray, here.batches[0])
     batch["weights"] = batch["weights"].at[0, 1].set(0)  # an unknown tag
     metrics = here.loss(here.variables, batch, train=False)
-    logits, intents = here.task.apply(
-        here.model, here.variables, batch, None, train=False
-    )
+    apply = jax.jit(functools.partial(here.task.apply, here.model, train=False))
+    logits, intents = apply(here.variables, batch, None)
     losses = -jax.nn.log_softmax(logits)
     expected = sum(
         losses[row, word, batch["labels"][row, word]]
