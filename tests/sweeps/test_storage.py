@@ -193,13 +193,32 @@ def test_a_server_that_ignores_conditions_is_refused(bucket):
 
 def test_a_library_without_conditional_writes_is_refused(bucket, monkeypatch):
     storage = Storage("gs://bucket/older", timeout=5)
-    monkeypatch.setattr(storage.files.system, "_pipe_file", lambda path, value: None)
+    system = storage.files.system
+    monkeypatch.setattr(system, "pipe_file", lambda path, value: None)
     with pytest.raises(UserError, match="no conditional writes"):
         storage.check()
-    default = AbstractFileSystem.pipe_file.__get__(storage.files.system)
-    monkeypatch.setattr(storage.files.system, "_pipe_file", default)
+    default = AbstractFileSystem.pipe_file.__get__(system)
+    monkeypatch.setattr(system, "pipe_file", default)
     with pytest.raises(UserError, match="no conditional writes"):
         storage.check()
+
+
+def test_the_answer_of_s3_is_understood(bucket, tmp_path, monkeypatch):
+    """s3fs raises an OSError where the name of a conditional write is taken."""
+    storage = Storage(f"gs://bucket/{tmp_path.name}", timeout=5)
+    put = storage.files.system.pipe_file
+
+    def pipe_file(path, value, **options):
+        try:
+            put(path, value, **options)
+        except FileExistsError:
+            text = "At least one of the pre-conditions you specified did not hold"
+            raise OSError(errno.EINVAL, f"{text}, HTTP Status code: 412") from None
+
+    monkeypatch.setattr(storage.files.system, "pipe_file", pipe_file)
+    storage.check()
+    assert storage.create("a.json", {})
+    assert not storage.create("a.json", {})
 
 
 @pytest.mark.parametrize("fault", ["lost", 429, 503])
