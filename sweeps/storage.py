@@ -39,6 +39,7 @@ PERMANENT_ERRORS = (
     FileNotFoundError,
     IsADirectoryError,
     NotADirectoryError,
+    PermissionError,
 )
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
@@ -290,7 +291,8 @@ class Storage:
           UserError: access to the bucket is refused.
         """
         name, code = type(error).__name__, str(getattr(error, "code", ""))
-        is_refused = "Forbidden" in str(error) or "Credentials" in name
+        is_refused = "Credentials" in name or "Authentication" in name
+        is_refused |= isinstance(error, PermissionError) or "Forbidden" in str(error)
         if self.is_remote and (is_refused or code in map(str, PERMANENT_CODES)):
             raise UserError(
                 f"{self.path} refuses access ({name}: {_first_line(error)}): are your "

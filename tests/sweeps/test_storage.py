@@ -176,6 +176,19 @@ def test_refused_access_to_a_bucket_is_one_line(bucket):
         bucket.refuses = False
 
 
+@pytest.mark.parametrize("name", ["PermissionError", "NoCredentialsError"])
+def test_refusals_of_other_libraries_are_one_line(bucket, monkeypatch, name):
+    error = {"PermissionError": PermissionError}.get(name, type(name, (Exception,), {}))
+
+    def refuse(path):
+        raise error("Access Denied")
+
+    storage = Storage("gs://bucket/refused", timeout=5)
+    monkeypatch.setattr(storage.files.system, "cat_file", refuse)
+    with pytest.raises(UserError, match=rf"refuses access \({name}: Access Denied\)"):
+        storage.read("a.json")
+
+
 def test_a_bucket_that_does_not_exist_is_named(bucket):
     with pytest.raises(UserError, match="the bucket missing does not exist"):
         Storage("gs://missing/sweep", timeout=5).check()
