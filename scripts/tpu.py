@@ -505,8 +505,12 @@ def list_all(command: list[str]) -> int:
     return 0
 
 
-def sweep(command: list[str]) -> int:
-    """Runs the command after -- on many VMs, then deletes them."""
+def sweep_name(command: list[str]) -> str:
+    """Returns the name of a sweep's VMs, made from its folder.
+
+    Raises:
+      UserError: the folder is not in a bucket, or there are no workers.
+    """
     folder = workdir(command).rstrip("/")
     if not folder.startswith("gs://"):
         raise UserError(
@@ -517,7 +521,13 @@ def sweep(command: list[str]) -> int:
         raise UserError(f"--workers={options.workers} must be at least 1")
     stem = re.sub(r"[^a-z0-9]+", "-", folder.split("/")[-1].lower()).strip("-")[:40]
     digest = hashlib.sha256(folder.encode()).hexdigest()[:4]
-    prefix = options.name or f"sweep-{stem}-{digest}"
+    return f"sweep-{stem}-{digest}"
+
+
+def sweep(command: list[str]) -> int:
+    """Runs the command after -- on many VMs, then deletes them."""
+    name = sweep_name(command)
+    prefix = options.name or name
     archive, numbers = RECORDS / f"{prefix}.tgz", range(options.workers)
     left = {f"{prefix}-{k}": Vm(f"{prefix}-{k}", archive) for k in numbers}
     codes: dict[str, int | None] = {}  # None: was not needed any more
