@@ -6,7 +6,6 @@ own part of the trial. They end when process 0 announces the end of the sweep.
 """
 
 import dataclasses
-import itertools
 import os
 import re
 import threading
@@ -80,13 +79,15 @@ class Slice:
         """Returns the name of an announcement."""
         return f"slices/{self.name}/{number:06}.json"
 
-    def next_number(self, storage: Storage) -> int:
-        """Returns the number of the next announcement; no earlier one is missing."""
-        return next(n for n in itertools.count() if not storage.size(self.document(n)))
+    def num_announced(self, storage: Storage) -> int:
+        """Returns the number of announcements, or less if the listing is stale."""
+        return len(storage.list(f"slices/{self.name}"))
 
     def announce(self, storage: Storage, **content: Any) -> None:
         """Writes the next announcement."""
-        storage.create(self.document(self.next_number(storage)), content)
+        number = self.num_announced(storage)
+        while not storage.create(self.document(number), content):
+            number += 1
 
     def start(
         self,
@@ -117,7 +118,7 @@ def follow(
     Returns:
       Exit code 0 at the end of the sweep, 75 after a signal.
     """
-    number = max(0, group.next_number(storage) - 1)
+    number = max(0, group.num_announced(storage) - 1)
     while not stopped.wait(storage.poll_seconds):
         if (announced := storage.read(group.document(number))) is None:
             continue
@@ -150,6 +151,7 @@ def _attend(
             renewal_time = time.monotonic()
             if storage.read(end) is not None:
                 process.kill()
-            process.renew(seconds_since_boot())
-            process.log.upload()
+            else:
+                process.renew(seconds_since_boot())
+                process.log.upload()
     process.log.upload()

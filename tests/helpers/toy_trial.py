@@ -111,6 +111,8 @@ def main():
         while not (folder / "exit_code").exists():
             time.sleep(0.01)
         return 0
+    while spec["distributed"] and not (folder / "part-1").exists():
+        time.sleep(0.01)
     append(folder / "processes", f"{os.getpid()}\n")
     seed = point.get("seed")
     if seed == DIVERGES:
