@@ -53,8 +53,9 @@ class JitPartitioner:
 
     def init(self, make: Callable[[], PyTree]) -> PyTree:
         """Makes a state with its sharding; no device holds more than its shards."""
-        shardings = self.shardings_of(jax.eval_shape(make))
+        make = jax.jit(make, inline=True)  # so that it is traced once
         with jax.set_mesh(self.mesh):
+            shardings = self.shardings_of(jax.eval_shape(make))
             return jax.jit(lambda: nn.meta.unbox(make()), out_shardings=shardings)()
 
     def shardings_of(self, boxed: PyTree) -> PyTree:
