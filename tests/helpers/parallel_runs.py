@@ -232,13 +232,14 @@ def compared(case, layouts=LAYOUTS):
     return {layout: differences(run, one) for layout, run in runs.items()}
 
 
-def resumed(case, folder):
-    """8 devices, then 4, then 1, from the whole run of 8: losses and norms."""
-    whole = case.run("data=8", 2 * STEPS)
-    parts = [
-        case.run(layout, steps, checkpoint=folder)
-        for layout, steps in (("data=8", 3), ("data=4", 7), ("one device", STEPS))
-    ]
+def resumed(case, folder, parts):
+    """Some devices, then fewer, from the whole run of the first: losses and norms.
+
+    Args:
+      parts: layouts and their numbers of steps, 2 * STEPS in all.
+    """
+    whole = case.run(parts[0][0], 2 * STEPS)
+    parts = [case.run(layout, steps, checkpoint=folder) for layout, steps in parts]
     found = {
         name: [value for part in parts for value in part[name]]
         for name in ("loss", "norm")
@@ -296,7 +297,9 @@ def main(which, folder):
         is_whole = key == xl or which == "all"
         case = float64 if key == xl else Case(*key)
         table[" ".join(key)] = compared(case, LAYOUTS if is_whole else FEW)
-    found = {"equality": table, "resumed": resumed(float64, Path(folder, "float64"))}
+    parts = ("fsdp=8", 3), ("data=4", 7), ("one device", STEPS)
+    resumption = resumed(float64, Path(folder, "float64"), parts)
+    found = {"equality": table, "resumed": resumption}
     found["planned"] = [planned(float64, layout) for layout in LAYOUTS]
     dropout = Case(*xl, changes=(("dropout", 0.5),))
     pair = [dropout.run(layout, 2) for layout in ("data=8", "one device")]
@@ -308,7 +311,9 @@ def main(which, folder):
         float32 = Case(*xl[:2], "sgd", dtype="float32")
         few = ("one device", "data=8", "pmap=8")
         found["float32"] = compared(float32, LAYOUTS if which == "all" else few)
-        found["resumed, float32"] = resumed(float32, Path(folder, "float32"))
+        parts = ("data=8", 3), ("one device", 2 * STEPS - 3)
+        resumption = resumed(float32, Path(folder, "float32"), parts)
+        found["resumed, float32"] = resumption
         found["kernel"] = of_kernel()
     print(json.dumps(found))
 
