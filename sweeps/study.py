@@ -251,7 +251,7 @@ class Study:
         before = claim.compared_step
         claim.values = values
         claim.compared_step = max(values, default=before)
-        if self.halving is None or claim.compared_step <= before:
+        if self.halving is None or claim.compared_with:  # it is stopping already
             return False
         rungs = self.halving.rungs(claim.trial, values)
         if any(step > before for step, _ in rungs):

@@ -377,6 +377,16 @@ def test_each_pruning_can_be_decided_again_from_what_was_recorded(tmp_path):
     assert num_pruned >= 3
 
 
+def test_a_trial_that_is_pruned_stays_so(tmp_path):
+    found = study(tmp_path, Space(seeds(2), pruning=asha(factor=2)))
+    report(found, claim_next(found), {1: 1.0})
+    claim = claim_next(found)
+    assert report(found, claim, {1: 2.0})
+    seen = claim.compared_with
+    assert not report(found, claim, {2: 0.0})  # the best at the next rung
+    assert claim.compared_with == seen
+
+
 def test_the_loss_may_prune_trials_that_are_ranked_by_bleu(tmp_path):
     space = Space(seeds(4), pruning=asha(factor=2, metric="loss"))
     better = {"bleu": "max", "loss": "min"}
