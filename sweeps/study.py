@@ -250,7 +250,7 @@ class Study:
         """
         before = claim.compared_step
         claim.values = values
-        claim.compared_step = max(values, default=before)
+        claim.compared_step = max([before, *values])
         if self.halving is None or claim.compared_with:  # it is stopping already
             return False
         rungs = self.halving.rungs(claim.trial, values)

@@ -387,6 +387,20 @@ def test_a_trial_that_is_pruned_stays_so(tmp_path):
     assert claim.compared_with == seen
 
 
+def test_a_resumed_trial_is_not_compared_again_at_rungs_that_it_passed(tmp_path):
+    found = study(tmp_path, Space(seeds(2), pruning=asha(factor=2)))
+    claim = claim_next(found)
+    assert not report(found, claim, {1: 2.0, 2: 2.0, 3: 2.0})
+    found.finish(claim, trial_state.INTERRUPTED)
+    better = claim_next(found, lambda number, _: number == 1)
+    assert not report(found, better, {1: 1.0, 2: 1.0, 3: 1.0})
+    claim = claim_next(found)
+    for step in (1, 2, 3):  # again, from an older checkpoint
+        assert not report(found, claim, {step: 2.0})
+    assert not report(found, better, {4: 1.0})
+    assert report(found, claim, {4: 2.0})
+
+
 def test_the_loss_may_prune_trials_that_are_ranked_by_bleu(tmp_path):
     space = Space(seeds(4), pruning=asha(factor=2, metric="loss"))
     better = {"bleu": "max", "loss": "min"}
