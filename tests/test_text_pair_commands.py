@@ -15,7 +15,7 @@ from helpers.pair_runs import METRICS, pairs_config, rows, write_sums
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     write_sums(folder)
-    cfg = pairs_config(folder, **{"steps": 30, "every.eval": 30, "every.log": 10})
+    cfg = pairs_config(folder, "rnn", steps=30, **{"every.eval": 30, "every.log": 10})
     cfg.every.checkpoint = 30
     train(cfg, str(folder / "run"))
     done = run("eval.py", f"--workdir={folder / 'run'}", "--split=test")
