@@ -168,6 +168,21 @@ def test_after_a_signal_the_command_resumes_the_saved_trials(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_population_in_a_bucket_is_that_on_a_disk(start, tmp_path, monkeypatch):
+    flags = ["--population=2", "--trials=2"]
+    assert start(tmp_path, *flags).wait() == 0
+    with fake_bucket.serve() as (_, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        folder = "gs://bucket/population"
+        assert start(folder, *flags).wait() == 0
+        assert results(resolve_path(folder)) == results(tmp_path)
+        for number in range(2):
+            name = f"trials/{number:04}"
+            assert differences(resolve_path(folder) / name, tmp_path / name) == []
+
+
+@pytest.mark.slow
 def test_two_processes_train_each_trial_together(start, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
