@@ -139,7 +139,7 @@ def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
             storage.check()
             init_folder(storage, plan.to_dict(), objective.metric)
             if group and group.process_id > 0:
-                return follow(group, plan.configs, storage, stopped)
+                return follow(group, plan.configs, plan.num_trials, storage, stopped)
             study = Study(storage, plan.space, plan.num_trials, objective, halving)
             at_once = len(allocations) * population
             table = ProgressTable(objective.metric, num_steps(cfg), at_once)
@@ -149,7 +149,7 @@ def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
             if code == FINISHED:
                 print_results(study.trials(), objective.metric)
                 if group:
-                    group.announce(storage, is_complete=True)
+                    group.announce(storage, num_trials=plan.num_trials)
             return code
         except StopRequested:  # while the storage was unreachable
             return STOPPED

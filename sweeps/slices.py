@@ -107,6 +107,7 @@ class Slice:
 def follow(
     group: Slice,
     configs: TrialConfigs,
+    num_trials: int,
     storage: Storage,
     stopped: threading.Event,
     start: Callable[..., list[TrialProcess]] = start_trials,
@@ -123,8 +124,10 @@ def follow(
         if (announced := storage.read(group.document(number))) is None:
             continue
         number += 1
-        if announced.get("is_complete"):
-            return FINISHED
+        if "num_trials" in announced:  # that sweep may have been a smaller one
+            if announced["num_trials"] >= num_trials:
+                return FINISHED
+            continue
         claim = Claim(
             announced["trial"],
             announced["attempt"],

@@ -29,7 +29,7 @@ def start_follower(folder, codes, stopped=None):
     def run():
         storage = Storage(folder)
         storage.poll_seconds = 0.05
-        codes.append(follow(group_of(1), configs, storage, stopped, start))
+        codes.append(follow(group_of(1), configs, 3, storage, stopped, start))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -38,10 +38,11 @@ def start_follower(folder, codes, stopped=None):
 
 def test_all_processes_train_each_trial_in_turn(tmp_path):
     codes = []
+    group_of(0).announce(Storage(tmp_path), num_trials=2)  # an earlier, smaller sweep
     follower = start_follower(tmp_path, codes)
     sweep = toy_sweep(tmp_path, Space(seeds(3)), workers=1, group=group_of(0))
     assert sweep.run() == 0
-    group_of(0).announce(sweep.storage, is_complete=True)
+    group_of(0).announce(sweep.storage, num_trials=3)
     follower.join(20)
     assert codes == [0]
     assert [row["state"] for row in results(tmp_path)] == ["done"] * 3
@@ -50,7 +51,7 @@ def test_all_processes_train_each_trial_in_turn(tmp_path):
         assert part.read_text() == "['localhost:1234', 2, 1]\n"
         assert (tmp_path / f"logs/{trial:04}-process-1.log").exists()
     assert sweep.storage.list("slices") == [
-        f"slices/name/{number:06}.json" for number in range(4)
+        f"slices/name/{number:06}.json" for number in range(5)
     ]
 
 
