@@ -5,11 +5,13 @@ python -m analysis.publish_results           writes the tables of PAGES
 python -m analysis.publish_results --check   exit code 2 if they would change
 
 A kept run is a run directory for `report.py` without checkpoints, without text of the
-corpus, and without paths of the machine it ran on. In a page a table stands between
+corpus, and without paths of the machine it ran on. Its predictions are kept, from which
+`analysis.check_results` recomputes its scores. In a page a table stands between
 `<!-- results/NAME -->` and `<!-- end -->`. Of runs that differ in their seed, the
 learning curve of the first stands for all.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -29,7 +31,7 @@ INTO = flags.DEFINE_string("into", None, "Their folder: docs/results/NAME.")
 PAGES_FLAG = flags.DEFINE_list("pages", PAGES, "The texts with the tables.")
 CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit code 2 for a change.")
 
-KEPT_PAGES_FLAG = (
+KEPT_FILES = (
     *("about.json", "metrics.jsonl", "eval/*.json", "eval/*.npz"),
     "samples/*.hypotheses.txt",
 )
@@ -78,17 +80,19 @@ def keep(path: str, folder: Path) -> Path:
     kept = folder / run.path.resolve().name
     if kept.resolve() == run.path.resolve():
         raise UserError(f"{path} is the kept copy itself: name the original run")
-    names = (*KEPT_PAGES_FLAG, "config.json")
+    names = (*KEPT_FILES, "samples/*.intents.txt", "config.json")
     for file in filter(Path.is_file, kept.rglob("*")):
         if not any(map(file.relative_to(kept).match, names)):
             raise UserError(f"{file} is of no kept run: choose another --into")
     draft = kept.with_name(f".{kept.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
-    for pattern in KEPT_PAGES_FLAG:
+    for pattern in KEPT_FILES:
         for file in run.path.glob(pattern):
             copy = draft / file.relative_to(run.path)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
+    for file in run.path.glob("samples/*.jsonl"):
+        keep_intents(file, draft / "samples" / f"{file.stem}.intents.txt")
     config = run.read_config()
     for key in (*MACHINE_SPECIFIC_KEYS, "data.vocabulary"):
         section, _, name = key.partition(".")
@@ -99,6 +103,14 @@ def keep(path: str, folder: Path) -> Path:
     shutil.rmtree(kept, ignore_errors=True)
     draft.rename(kept)
     return kept
+
+
+def keep_intents(samples: Path, copy: Path) -> None:
+    """Writes the predicted intents of the samples of tagged sentences, one a line."""
+    with samples.open(encoding="utf8") as rows:
+        intents = [json.loads(row).get("hypothesis_intent") for row in rows]
+    if intents and None not in intents:
+        copy.write_text("".join(f"{name}\n" for name in intents), encoding="utf8")
 
 
 def update_tables(text: str, root: Path) -> str:
