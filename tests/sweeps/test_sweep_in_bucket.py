@@ -113,5 +113,5 @@ def test_three_machines_that_are_killed_complete_a_sweep(bucket):
             os.killpg(machines[victim].pid, signal.SIGKILL)
             machines[victim].wait()
         machines[victim] = start(f"{victim}{number + 1}")
-    assert [process.wait(60) for process in machines.values()] == [0, 0, 0]
+    assert [process.wait(120) for process in machines.values()] == [0, 0, 0]
     assert_complete(bucket, "killed")
