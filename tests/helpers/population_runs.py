@@ -91,6 +91,9 @@ class Together:
         numbers = varying_values(trials)
         self.population = Population(training(trials[0]), numbers, partitioner)
         self.step = self.population.compiled_step()
+        first = self.population.init()
+        self.first = jax.device_get(first)  # a step donates what it is given
+        self.shardings = jax.tree.map(lambda leaf: leaf.sharding, first)
 
     def run(self, steps, active=None, broken=()):
         """Losses [steps, K] and the state.
@@ -99,7 +102,7 @@ class Together:
           active: trials that train; None: all.
           broken: trials whose parameters are no numbers.
         """
-        state, carry = self.population.init()
+        state, carry = jax.device_put(self.first, self.shardings)
         active = range(self.count) if active is None else active
         flags = self.population.partitioner.put(trial_mask(list(active), self.count))
         for k in broken:
@@ -139,10 +142,10 @@ def undisturbed(together):
     """What a trial has beside one that diverges and one that has ended."""
     losses, skipped, state = together.run(6)
     others, broken, after = together.run(6, active=(0, 2, 3), broken=(2,))
-    first = jax.device_get(together.population.init()[0])
     same = jax.tree.map(
         lambda a, b: bool((a[0] == b[0]).all() and (a[3] == b[3]).all()), state, after
     )
+    first = together.first[0]
     still = jax.tree.map(lambda a, b: bool((a[1] == b[1]).all()), first, after)
     return {
         "losses": bool((losses[:, [0, 3]] == others[:, [0, 3]]).all()),
