@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from sweeps import trial_state
 from sweeps.devices import DeviceAllocation
-from sweeps.objective import Objective, parse_metrics
+from sweeps.objective import parse_metrics
 from sweeps.progress import ProgressTable
 from sweeps.scheduler import Scheduler, checkpoint_steps
 from sweeps.storage import Storage
@@ -114,10 +114,6 @@ class SweepWorker:
         self.refresh_seconds = max(REFRESH_SECONDS, self.storage.poll_seconds)
         self.refresh_time = -self.refresh_seconds
         self.written = b""  # trials.jsonl
-
-    @property
-    def objective(self) -> Objective:
-        return self.study.objective
 
     def run(self) -> int:
         """Returns exit code 0 once all trials have ended, 75 after a signal.
@@ -224,7 +220,7 @@ class SweepWorker:
     def _compare(self, running: RunningTrial) -> bool:
         """Stops a trial that is to be pruned; returns whether it has new values."""
         claim, before = running.claim, running.claim.values
-        values = self.objective.pruning_metric.finite_values(running.rows)
+        values = self.study.objective.pruning_metric.finite_values(running.rows)
         if self.study.should_prune(claim, values):
             running.process.stop()
         return values != before
@@ -241,7 +237,7 @@ class SweepWorker:
         # Later trials are compared with the last values, too.
         self._compare(running)
         result = {}
-        if final := self.objective.final_value(running.rows):
+        if final := self.study.objective.final_value(running.rows):
             result = dict(zip(("step", "value"), final, strict=True))
         if outcome == trial_state.INTERRUPTED and claim.compared_with:
             outcome = trial_state.PRUNED
