@@ -58,6 +58,7 @@ def main() -> None:
     from analysis.report import renderers
     from analysis.report.content import Content
     from analysis.report.tables import format_console_table
+    from analysis.report.uploads import upload_report
 
     render = {
         ".html": renderers.render_html,
@@ -75,6 +76,7 @@ def main() -> None:
         except (FileExistsError, NotADirectoryError) as error:
             raise UserError(f"--output={path}: {error.filename} is a file") from error
         path.write_text(text, encoding="utf8")
+    upload_report(content, outputs)
     print(content.comparison.title)
     print(format_console_table(content.rows))
     for warning in content.warnings():

@@ -117,6 +117,8 @@ def get_config(name: str = "transformer") -> ConfigDict:
     # training stops after this many consecutive non-finite steps
     cfg.max_nonfinite_steps = 10
     cfg.deterministic = False  # accelerators: only operations that repeat to the bit
+    # upload log and results to a tracker, "wandb", "trackio" or "mlflow"; "": to none
+    cfg.track = ""
     # run directory whose parameters training starts from
     cfg.init_from = placeholder(str)
     # regular expression: parameters that init_from provides

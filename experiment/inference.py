@@ -13,6 +13,7 @@ from experiment.build import Experiment
 from experiment.restore import TrainedRun, open_run
 from training.profiling.environment import commit
 from training.run_dir import RunDirectory, describe_differences
+from training.trackers.registry import upload_results
 from utils.errors import UserError
 from utils.paths import is_read_only
 
@@ -100,7 +101,9 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path | None]:
     warn_if_overwriting(run, split, card)
     try:
         write_eval_artifacts(run.directory, run.name(split), **artifacts)
-        return card, run.directory.write_json(f"eval/{run.name(split)}.json", card)
+        path = run.directory.write_json(f"eval/{run.name(split)}.json", card)
+        upload_results(run.directory)
+        return card, path
     except OSError as error:
         if not is_read_only(error):
             raise

@@ -34,6 +34,7 @@ from training.profiling.environment import environment_info, make_deterministic
 from training.run_dir import RunDirectory, describe_differences
 from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
 from training.step import TrainState
+from training.trackers.registry import tracking
 from utils.locks import exclusive_lock
 
 # Imported where a run needs them.
@@ -109,6 +110,8 @@ def _train(
         step=first,
         silent=not is_primary(),
     )
+    if is_primary():
+        stack.enter_context(tracking(cfg.track, directory))
     step = setup.compiled_step(state, carry)
     if profile:
         step = stack.enter_context(tracer).around(step, first)

@@ -24,6 +24,7 @@ from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_pattern
 from training.parallel.partitioner import make_partitioner
 from training.run_dir import flatten_config
+from training.trackers.registry import TRACKERS, check_tracker
 from utils.errors import UserError
 from utils.ranges import BELOW_ONE, check_range
 
@@ -63,6 +64,7 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
 }
 
 CHOICES = {  # of keys that name one of a few
+    "track": ("", *TRACKERS),
     "data.tokenizer": tuple(KINDS),
     "data.unseen_labels": ("error", "count"),
     "head.pooling": ("cls", "mean", "max", "attention"),
@@ -101,6 +103,7 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
     if task.generates_text:
         check_decode(cfg.decode)
     make_optimizer(cfg.optim, cfg.steps)
+    check_tracker(cfg.track)
     if has_devices:
         make_partitioner(cfg.parallel)
 

@@ -30,6 +30,7 @@ from training.profiling.environment import make_deterministic
 from training.run_dir import RunDirectory
 from training.signals import StopRequested, raise_on_signal
 from training.step import TrainState
+from training.trackers.registry import tracking
 from training.vmapped_trials.loop import VmappedTrainLoop
 from training.vmapped_trials.partitioner import VmappedPartitioner
 from training.vmapped_trials.step import (
@@ -192,6 +193,8 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
             directories, progresses, stores, strict=True
         )
     ]
+    for directory in directories:
+        stack.enter_context(tracking(cfg.track, directory))
     loop = VmappedTrainLoop(
         settings=setup.loop_settings,
         records=records,

@@ -5,6 +5,7 @@ about.json    format, run_id, versions, data tensorboard/    the log as events
 tokenizer/    <side>.json                    checkpoints/    <step>/
 eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
 plots/        pictures                       places.json     folders of the data
+tracker/      <name>.json: what a tracker has
 """
 
 import json
@@ -23,11 +24,12 @@ from utils.paths import DATA_PLACES, absolute_address, is_remote, resolve_path
 # Version of the layout: rises when config keys or names of parameters change.
 FORMAT = 2
 
-# Paths and numbers of devices may differ when a run resumes on another machine; the
+# Paths, devices and the tracker may differ when a run resumes on another machine; the
 # data and the computation may not.
 MACHINE_SPECIFIC_KEYS = (
     *(f"data.{key}" for key in DATA_PLACES),
     *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
+    "track",
 )
 
 

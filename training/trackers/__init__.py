@@ -1,0 +1,1 @@
+"""Experiment trackers: services that collect the logs and results of runs."""

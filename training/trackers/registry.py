@@ -1,0 +1,127 @@
+"""Registry of trackers, by the config key `track`, and the process that uploads.
+
+A tracker is a class with the methods of `training.trackers.mlflow.MlflowRun`. Only the
+uploading process imports one. It reads the run directory and nothing else, so that a
+slow or failing service costs the training process nothing.
+"""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import portalocker
+
+from training.run_dir import RunDirectory
+from utils.errors import UserError
+from utils.locks import acquire
+from utils.paths import absolute_address, is_remote
+
+# Each name is also that of the package, a requirement in requirements/trackers.txt.
+TRACKERS = {
+    "wandb": "training.trackers.weights_and_biases:WandbRun",
+    "trackio": "training.trackers.trackio:TrackioRun",
+    "mlflow": "training.trackers.mlflow:MlflowRun",
+}
+FOLDER = "tracker"  # of a run directory: <name>.json has what was uploaded
+END_SECONDS = 30  # in which what is left must be uploaded after training
+ROOT = Path(__file__).parents[2]
+
+
+def check_tracker(name: str) -> None:
+    """Raises UserError for a tracker whose package is not installed."""
+    if name and importlib.util.find_spec(name) is None:
+        raise UserError(
+            f"track={name!r} needs the package {name}, which is not installed: "
+            "pip install -r requirements/trackers.txt"
+        )
+
+
+@contextlib.contextmanager
+def tracking(name: str, directory: RunDirectory) -> Iterator[None]:
+    """Uploads a run while the block trains it; nothing for the name ""."""
+    if not name:
+        yield
+        return
+    process = _start_upload(name, directory)
+    try:
+        yield
+    finally:
+        _end_upload(name, process)
+
+
+def upload_results(directory: RunDirectory, files: Sequence[Path] = ()) -> None:
+    """Uploads new results of a run that is tracked, and files made from it.
+
+    While the run trains, its own process uploads what is in the run directory.
+    """
+    folder = directory.path / FOLDER
+    names = [name for name in TRACKERS if (folder / f"{name}.json").exists()]
+    for name in names:
+        try:
+            with uploading(directory, wait=False):
+                pass
+        except portalocker.AlreadyLocked:
+            if files:
+                print(
+                    f"warning: {files[0]} is not uploaded to {name} while "
+                    f"{directory.path} is trained",
+                    file=sys.stderr,
+                )
+            continue
+        _end_upload(name, _start_upload(name, directory, files))
+
+
+@contextlib.contextmanager
+def uploading(directory: RunDirectory, *, wait: bool) -> Iterator[None]:
+    """Holds the right to upload a run; a run in a bucket has no lock.
+
+    Raises:
+      portalocker.AlreadyLocked: another process holds it, and `wait` is False.
+    """
+    folder = directory.path / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_remote(folder):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        acquire(descriptor, wait=wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start_upload(
+    name: str, directory: RunDirectory, files: Sequence[Path] = ()
+) -> subprocess.Popen:
+    """Starts a process that uploads until its standard input ends."""
+    paths = [absolute_address(str(directory.path)), *map(os.path.abspath, files)]
+    search = (str(ROOT), os.environ.get("PYTHONPATH"))
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.trackers.upload", name, *paths],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
+        start_new_session=True,  # signals for training end it with its input
+    )
+
+
+def _end_upload(name: str, process: subprocess.Popen) -> None:
+    """Waits until a process has uploaded the rest, or ends it."""
+    process.stdin.close()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        print(
+            f"warning: {name} has not taken everything within {END_SECONDS} s; the "
+            "rest is uploaded when the run resumes or is evaluated",
+            file=sys.stderr,
+        )
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
