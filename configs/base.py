@@ -248,6 +248,8 @@ def _add_run(cfg: ConfigDict) -> None:
     cfg.every.log = 100  # steps between log lines
     cfg.every.eval = 1000  # steps between validations
     cfg.every.checkpoint = 1000  # steps between checkpoints
+    # minutes after a checkpoint until the next one at the latest; 0: any number
+    cfg.every.checkpoint_minutes = 0.0
 
     cfg.parallel = ConfigDict()  # may change when a run resumes
     # "jit" over a mesh, or "pmap" (data parallel, one process)

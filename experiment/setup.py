@@ -139,6 +139,7 @@ class TrainingSetup:
             log_every=cfg.every.log,
             eval_every=cfg.every.eval,
             save_every=cfg.every.checkpoint,
+            save_minutes=cfg.every.checkpoint_minutes,
             patience=cfg.keep.patience,
             # A run without any finite step ends as one with too many.
             max_nonfinite_steps=min(cfg.max_nonfinite_steps, self.steps),

@@ -30,7 +30,11 @@ from training.parallel.distributed import (
     primary_first,
 )
 from training.parallel.mesh import Devices, fully_replicated
-from training.profiling.environment import environment_info, make_deterministic
+from training.profiling.environment import (
+    environment_info,
+    make_deterministic,
+    uncommitted_changes,
+)
 from training.run_dir import RunDirectory, describe_differences
 from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
 from training.step import TrainState
@@ -125,6 +129,7 @@ def _train(
         validate=validate,
         flops=setup.flops(state),
         sync_stop=AnyProcessFlag() if jax.process_count() > 1 else None,
+        sync_save=AnyProcessFlag() if jax.process_count() > 1 else None,
         on_exit=lambda _, status: statuses.append(status),
     )
     loop.train(state, carry)
@@ -197,6 +202,8 @@ def init_run_dir(
     directory.write_places(config["data"])
     documents = {k: dump_tokenizer(v) for k, v in dataset.tokenizers.items()}
     directory.write_tokenizers(documents)
+    if patch := uncommitted_changes():
+        directory.write_text("changes.patch", patch)
     directory.write_about(metadata)  # the last: makes it complete
 
 

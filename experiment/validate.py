@@ -31,7 +31,7 @@ from utils.ranges import BELOW_ONE, check_range
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 NOT_NEGATIVE = (
     *("z_loss", "epochs", "keep.best", "keep.patience", "decode.max_length_ratio"),
-    *("every.log", "every.eval", "every.checkpoint"),
+    *("every.log", "every.eval", "every.checkpoint", "every.checkpoint_minutes"),
     *("data.min_count", "data.min_length", "data.max_ratio"),
 )
 POSITIVE = (

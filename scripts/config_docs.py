@@ -26,7 +26,7 @@ SECTIONS = {
     "data": "Data",
     "optim": "Optimiser",
     "keep": "Checkpoints that are kept",
-    "every": "Intervals, in steps",
+    "every": "Intervals",
     "parallel": "Devices",
     "decode": "Decoding (may change after training)",
     "eval": "Evaluation (may change after training)",

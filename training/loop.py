@@ -32,7 +32,7 @@ class ExitStatus(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-    """Settings of the training loop, in steps; 0 means never."""
+    """Settings of the training loop, in steps if not in minutes; 0 means never."""
 
     steps: int  # the last step
     log_every: int
@@ -43,6 +43,7 @@ class LoopSettings:
     metric: str  # the validation score that selects checkpoints
     direction: str  # "min" or "max", of that score
     unit: str = "tokens"  # what the weights of the loss count
+    save_minutes: float = 0.0  # after a checkpoint, until the next at the latest
 
     def validates_at(self, step: int) -> bool:
         """Whether a validation follows a step."""
@@ -205,6 +206,7 @@ class TrainLoop:
       flops: returns the FLOPs of a step for the batch's number and the batch.
       sync_stop: of several processes, whether any was asked to stop, given whether
         this one was; None: there is only this process.
+      sync_save: the same for a checkpoint that the clock asks for.
       stop_requests: returns the trials that are to save and end.
       on_exit: is called with a trial that ended, and why.
     """
@@ -217,12 +219,14 @@ class TrainLoop:
     validate: Callable[[TrainState, threading.Event], dict[str, float]]
     flops: Callable[[int, PyTree], int]
     sync_stop: Callable[[bool], bool] | None = None
+    sync_save: Callable[[bool], bool] | None = None
     stop_requests: Callable[[], Iterable[int]] = tuple
     on_exit: Callable[[int, ExitStatus], None] = lambda k, status: None
 
     def __post_init__(self):
         self.active = list(range(len(self.records)))
         self._pending: tuple | None = None
+        self._saved_at = time.monotonic()
 
     def train(self, state: TrainState, carry: PyTree) -> TrainState:
         """Trains from the step of `state`; returns the last state, which is saved."""
@@ -251,7 +255,7 @@ class TrainLoop:
                 trim_heap(step - first)
                 diverged = {k for k in self.active if self.records[k].has_diverged()}
                 stopping = self._stopping(stopped)
-                is_due = settings.saves_at(step)
+                is_due = settings.saves_at(step) or self._is_save_overdue()
                 saving = set(self.active) if is_due else stopping | diverged
                 if saving:
                     state = self._save(
@@ -287,6 +291,18 @@ class TrainLoop:
         """Returns the trials that are asked to stop."""
         requested = set(self.active) & set(self.stop_requests())
         return self._all_if_stopped(stopped) | requested
+
+    def _is_save_overdue(self) -> bool:
+        """Whether `save_minutes` have passed, by the clock of the first process."""
+        if not self.settings.save_minutes:
+            return False
+        seconds = time.monotonic() - self._saved_at
+        is_overdue = seconds > 60 * self.settings.save_minutes
+        if is_overdue:
+            self._saved_at = time.monotonic()  # the others' answer takes another step
+        if self.sync_save is None:
+            return is_overdue
+        return self.sync_save(is_overdue and jax.process_index() == 0)
 
     def _end_trials(self, step: int, state: TrainState, ending: set[int]) -> None:
         """Ends the given trials and those that are complete; all are saved."""
@@ -328,6 +344,7 @@ class TrainLoop:
             for k in saving:
                 content = self.checkpoint_state(*self._trial((state, carry), k))
                 self.records[k].save(step, content, scores.get(k))
+        self._saved_at = time.monotonic()
         return state
 
     def _validate(self, step, state, trials, stopped):

@@ -5,7 +5,7 @@ about.json    format, run_id, versions, data tensorboard/    the log as events
 tokenizer/    <side>.json                    checkpoints/    <step>/
 eval/         <split>-<step>.json            samples/        <split>-<step>.jsonl
 plots/        pictures                       places.json     folders of the data
-tracker/      <name>.json: what a tracker has
+tracker/      <name>.json: what a tracker has   changes.patch   uncommitted changes
 """
 
 import json
@@ -24,12 +24,12 @@ from utils.paths import DATA_PLACES, absolute_address, is_remote, resolve_path
 # Version of the layout: rises when config keys or names of parameters change.
 FORMAT = 2
 
-# Paths, devices and the tracker may differ when a run resumes on another machine; the
-# data and the computation may not.
+# Keys that may differ when a run resumes on another machine: the data and the
+# computation may not.
 MACHINE_SPECIFIC_KEYS = (
     *(f"data.{key}" for key in DATA_PLACES),
     *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
-    "track",
+    *("track", "every.checkpoint_minutes"),
 )
 
 
@@ -136,6 +136,10 @@ class RunDirectory:
         """Writes about.json with the format and a new id, which completes a run."""
         run_id = secrets.token_hex(8)
         self.write_json("about.json", {"format": FORMAT, "run_id": run_id, **facts})
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text file."""
+        self._make_parent(name).write_text(text, encoding="utf8")
 
     def read_json(self, name: str) -> dict:
         """Reads a JSON object; raises UserError for a damaged file."""

@@ -28,6 +28,7 @@ def kept(tmp_path):
     lines = "".join(f"{sample['hypothesis']}\n" for sample in SAMPLES)
     (run / "samples" / "test-4.hypotheses.txt").write_text(lines)
     (run / "samples" / "test-4.references.txt").write_text("the corpus's\n")
+    (run / "changes.patch").write_text("code of the user")
     (run / "checkpoints").mkdir()
     keep(str(run), tmp_path / "results" / "toy")
     return tmp_path

@@ -66,6 +66,7 @@ class Toy:
     broken: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()  # of the validations; else those of x
     start: float = 0.0  # x before the first step
+    save_minutes: float = 0.0
 
     def go(self, at=None, act=None):
         """Trains from where the folder is.
@@ -110,6 +111,7 @@ class Toy:
             log_every=2,
             eval_every=3,
             save_every=5,
+            save_minutes=self.save_minutes,
             patience=self.patience,
             max_nonfinite_steps=self.max_nonfinite_steps,
         )

@@ -209,3 +209,13 @@ def test_a_stop_is_not_swallowed_by_what_catches_exceptions():
 
     with pytest.raises(StopRequested), raise_on_signal():
         importing()
+
+
+def test_checkpoints_by_the_clock_change_no_number(tmp_path, whole):
+    toy = Toy(tmp_path, save_minutes=1e-9)
+    with pytest.raises(Killed):
+        toy.go(("step", 8), kill)
+    assert max(toy.stored()) == 8  # instead of 6
+    assert toy.go()[1] is ExitStatus.FINISHED
+    assert toy.lines() == whole["metrics"]
+    assert toy.stored()[12] == whole["checkpoints"][12]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import jax
 
+CHECKOUT = Path(__file__).parents[2]
+MAX_PATCH_BYTES = 10**6
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sacrebleu")
 
 
@@ -48,16 +50,35 @@ def num_threads() -> int:
 
 def commit() -> str:
     """Returns the git commit, with a + if files differ; "" if unknown."""
-
-    def git(*words):
-        command = ("git", "-C", Path(__file__).parent, *words)
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
-
     try:
-        changes = git("status", "--porcelain", "--untracked-files=no").strip()
-        return git("rev-parse", "HEAD").strip() + ("+" if changes else "")
+        changes = _git("status", "--porcelain", "--untracked-files=no").strip()
+        return _git("rev-parse", "HEAD").strip() + ("+" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def uncommitted_changes() -> str:
+    """Returns a patch of what differs from the git commit; "" for nothing.
+
+    Files that git does not know are left out, the content of binary ones, and what
+    exceeds `MAX_PATCH_BYTES`.
+    """
+    try:
+        patch = _git("diff", "--no-ext-diff", "--no-color", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    content = patch.encode()
+    if len(content) <= MAX_PATCH_BYTES:
+        return patch
+    kept, _, _ = content[:MAX_PATCH_BYTES].rpartition(b"\n")
+    return f"{kept.decode()}\n... cut: the patch has {len(content)} bytes\n"
+
+
+def _git(*words: str) -> str:
+    """Returns the output of a git command in this checkout."""
+    command = ("git", "-C", CHECKOUT, *words)
+    output = subprocess.check_output(command, stderr=subprocess.DEVNULL)
+    return output.decode(errors="replace")
 
 
 STATUS = Path("/proc/self/status")  # of Linux
