@@ -1,6 +1,7 @@
 r"""Trains the experiment of a config file; the same command again resumes.
 
 python train.py --config=configs/cldr.py:rnn --workdir=runs/rnn
+python train.py --config=configs/cldr.py:rnn --print_config
 python train.py --config=configs/cldr.py:rnn --plan --target=v5e:2x2
 python train.py --config=configs/classification/labeled_text.py:rnn \
     --workdir=runs/reviews --config.data.source_dir=reviews --pretrained=runs/books
@@ -21,6 +22,9 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
 PRETRAINED = flags.DEFINE_string(
     "pretrained", None, "Run whose encoder, sizes and vocabulary to start from."
+)
+PRINT_CONFIG = flags.DEFINE_bool(
+    "print_config", False, "Print every key, what differs, its meaning; train nothing."
 )
 PLAN = flags.DEFINE_bool(
     "plan", False, "Print the memory that a run needs; train nothing."
@@ -56,6 +60,11 @@ def main() -> int:
 
         given = overrides(CONFIG)
         adopt_settings(CONFIG.value, PRETRAINED.value, WORKDIR.value, given)
+    if PRINT_CONFIG.value:
+        from analysis import config_keys
+
+        print(config_keys.format_config(CONFIG.value))
+        return 0
     if PLAN.value:
         from analysis.plan import report
 
@@ -69,7 +78,7 @@ def main() -> int:
 
 
 def workdir() -> str:
-    """Returns the run directory, a flag that only --plan does not need."""
+    """Returns the run directory, a flag that training needs."""
     if WORKDIR.value is None:
         fail("flag --workdir=DIR is missing: name the run directory")
     return WORKDIR.value
