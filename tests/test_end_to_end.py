@@ -165,6 +165,44 @@ def test_predict_gives_many_scores_prefixes_and_ensembles(trained):
     assert line.startswith("vor")
 
 
+SEARCHES = {
+    "diverse beam": {"method": "beam", "beam_groups": 2, "diversity_penalty": 0.5},
+    "mbr": {"method": "mbr", "mbr_samples": 4},
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_validation_on_a_mesh_has_the_scores_of_eval_on_one_device(
+    data_dir, tmp_path, search
+):
+    rules = {"no_repeat_ngram_size": 2, "repetition_penalty": 1.3}
+    decode = SEARCHES[search] | rules
+    done = start(
+        "train.py",
+        "--config=configs/cldr.py:rnn",
+        f"--workdir={tmp_path}",
+        f"--config.data.dir={data_dir}",
+        *SMALL,
+        *(f"--config.{key}=20" for key in ("steps", "every.eval")),
+        "--config.parallel.fsdp=2",
+        *(f"--config.decode.{key}={value}" for key, value in decode.items()),
+        JAX_NUM_CPU_DEVICES="2",
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    [on_mesh] = [r for r in map(json.loads, lines) if r["split"] == "validation"]
+    flags = (f"--workdir={tmp_path}", "--split=validation", "--checkpoint=last")
+    done = run("eval.py", *flags)
+    assert done.returncode == 0, done.stderr.decode()
+    card = json.loads((tmp_path / "eval" / "validation-20.json").read_text())
+    assert decode.items() <= card["protocol"]["decode"].items()
+    scores = {name: score["value"] for name, score in card["scores"].items()}
+    assert scores["chrf"] > 1
+    assert on_mesh["loss"] == pytest.approx(scores["loss"], rel=1e-5)
+    for name in ("bleu", "chrf", "exact_match"):
+        assert on_mesh[name] == scores[name]
+
+
 def test_what_predict_cannot_do_is_refused_before_it_reads(trained, tmp_path):
     workdir, _ = trained
     wide = ("--decode.method=beam", "--decode.beam_size=5000")
