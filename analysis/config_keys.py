@@ -103,12 +103,12 @@ def format_config(cfg: ConfigDict) -> str:
     """
     name = cfg.model.name
     defaults = flatten_config(base.get_config(name).to_dict())
-    told, lines = meanings(name), []
+    texts, lines = meanings(name), []
     for key, value in sorted(flatten_config(cfg.to_dict()).items(), key=_section):
         is_default = value == defaults[key]
         setting = f"{' ' if is_default else '*'} {key} = {value!r}"
         default = "" if is_default else f"[{defaults[key]!r}] "
-        lines.append(f"{setting:<{COLUMN}}  # {default}{told[key]}")
+        lines.append(f"{setting:<{COLUMN}}  # {default}{texts[key]}")
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ ARCHITECTURES = {
 }
 
 
-def get_model_class(architecture: str, name: str) -> type:
+def get_model_class(architecture: str | None, name: str) -> type:
     """Returns the class "Config", "LanguageModel", "Seq2Seq" or "Encoder".
 
     Raises UserError for an unknown architecture.

@@ -83,11 +83,11 @@ class SuccessiveHalving:
 
     def rungs(self, trial: int, values: Mapping[int, float]) -> list[tuple[int, float]]:
         """Returns step and value of a trial at each rung that it has reached."""
-        reached, at = [], self.first * self.factor ** self.bracket(trial)
+        passed, at = [], self.first * self.factor ** self.bracket(trial)
         while steps := [step for step in values if step >= at]:
-            reached.append((min(steps), values[min(steps)]))
+            passed.append((min(steps), values[min(steps)]))
             at *= self.factor
-        return reached
+        return passed
 
     def continues(self, value: float, others: Sequence[float]) -> bool:
         """Returns whether a value is among the best at a rung."""
@@ -115,11 +115,11 @@ class SuccessiveHalving:
             if step <= after:
                 continue
             others = [
-                [trial.number, reached[rung][1]]
+                [trial.number, rungs[rung][1]]
                 for trial in trials
                 if trial.number != number
                 and self.bracket(trial.number) == self.bracket(number)
-                and len(reached := self.rungs(trial.number, trial.values)) > rung
+                and len(rungs := self.rungs(trial.number, trial.values)) > rung
             ]
             if not self.continues(value, [x for _, x in others]):
                 seen = {"rung": rung, "step": step, "value": value}

@@ -69,7 +69,7 @@ def make_plan(
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the trials of this process run.
+    """Devices and processes on which trials run.
 
     Attributes:
       workers: number of workers, each with an equal share of the machine's devices.

@@ -70,7 +70,7 @@ class Slice:
 
     @property
     def distributed(self) -> tuple[str | None, int | None, int | None]:
-        """Arguments of DistributedConfig."""
+        """The arguments of DistributedConfig, for this process."""
         if self.coordinator is None:
             return None, None, None
         return self.coordinator, self.num_processes, self.process_id

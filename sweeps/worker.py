@@ -113,7 +113,7 @@ class SweepWorker:
         self.running: list[list[RunningTrial]] = [[] for _ in self.allocations]
         self.refresh_seconds = max(REFRESH_SECONDS, self.storage.poll_seconds)
         self.refresh_time = -self.refresh_seconds
-        self.written = b""  # trials.jsonl
+        self.old_results = b""  # trials.jsonl
 
     def run(self) -> int:
         """Returns exit code 0 once all trials have ended, 75 after a signal.
@@ -164,7 +164,7 @@ class SweepWorker:
         self.table.show(trials, {r.claim.trial: r.rows for r in self._all_running()})
         self.refresh_time = time.monotonic()
         is_complete = all(trial.state in trial_state.ENDED for trial in trials)
-        if has_ended or is_complete or not self.written:
+        if has_ended or is_complete or not self.old_results:
             self._write_results(trials)
         return is_idle and is_complete
 
@@ -172,9 +172,9 @@ class SweepWorker:
         """Writes trials.jsonl, if it has changed since this process wrote it."""
         rows = (strict_json.dumps(t.to_json(), ensure_ascii=False) for t in trials)
         content = "".join(f"{row}\n" for row in rows).encode()
-        if content != self.written:
+        if content != self.old_results:
             self.storage.write_bytes("trials.jsonl", content)
-            self.written = content
+            self.old_results = content
 
     def _begin(self, worker: int) -> bool:
         """Starts trials on a worker's devices; False if there are none to start."""
