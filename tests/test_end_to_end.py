@@ -135,6 +135,16 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert page.read_text(encoding="utf8").startswith("<!DOCTYPE html>")
 
 
+def test_a_follower_scores_each_checkpoint_of_a_run_that_has_ended(trained):
+    workdir, _ = trained
+    done = run("eval.py", f"--workdir={workdir}", "--split=validation", "--follow")
+    assert done.returncode == 0, done.stderr.decode()
+    kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    cards = [workdir / "eval" / f"validation-{step}.json" for step in kept]
+    assert [json.loads(card.read_text())["step"] for card in cards] == kept
+    assert all(str(card) in done.stdout.decode() for card in cards)
+
+
 def predicted(workdir, *flags, given=b"March 5, 2024\n\n3 hours ago\n"):
     done = run("predict.py", f"--workdir={workdir}", *flags, given=given)
     assert done.returncode == 0, done.stderr.decode()

@@ -225,6 +225,11 @@ class Checkpoints:
         except (OSError, ValueError, LookupError, TypeError):
             return -math.inf
 
+    def progress(self, step: int) -> dict:
+        """Returns the progress of a step, without its arrays."""
+        path = self.folder / str(step) / PROGRESS / "metadata"
+        return json.loads(path.read_text())
+
     def _move_aside(self, step: int, corruption: str) -> None:
         names = (f"{step}.damaged-{n}" for n in itertools.count(1))
         aside = next(p for p in map(self.folder.__truediv__, names) if not p.exists())

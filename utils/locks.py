@@ -68,6 +68,19 @@ def exclusive_lock(folder: Path | epath.Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_held(folder: Path | epath.Path) -> bool:
+    """Whether a process holds a run directory; True where there are no locks."""
+    if is_remote(folder):
+        return True
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return not acquire(descriptor, wait=False)
+    except portalocker.AlreadyLocked:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def acquire(file: IO | int, *, wait: bool) -> bool:
     """Locks an open file or directory until it is closed; False without locks.
 
