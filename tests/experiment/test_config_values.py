@@ -21,7 +21,7 @@ FREE_TEXT = {
     *("init_from", "init_params_pattern", "optim.freeze", "optim.weight_decay_params"),
     *("data.name", "data.dir", "data.cache_dir", "data.source_dir", "data.vocabulary"),
     *(f"data.{name}_column" for name in ("text", "pair", "label", "tag")),
-    *("data.source_column", "data.target_column"),
+    *("data.source_column", "data.target_column", "track"),
 }
 KEYS = [
     (model, key)
