@@ -193,8 +193,7 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
             directories, progresses, stores, strict=True
         )
     ]
-    for directory in directories:
-        stack.enter_context(tracking(cfg.track, directory))
+    stack.enter_context(tracking(cfg.track, *directories))
     loop = VmappedTrainLoop(
         settings=setup.loop_settings,
         records=records,

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,16 +43,13 @@ def check_tracker(name: str) -> None:
 
 
 @contextlib.contextmanager
-def tracking(name: str, directory: RunDirectory) -> Iterator[None]:
-    """Uploads a run while the block trains it; nothing for the name ""."""
-    if not name:
-        yield
-        return
-    process = _start_upload(name, directory)
+def tracking(name: str, *directories: RunDirectory) -> Iterator[None]:
+    """Uploads runs while the block trains them; nothing for the name ""."""
+    processes = [_start_upload(name, directory) for directory in directories if name]
     try:
         yield
     finally:
-        _end_upload(name, process)
+        _end_uploads(name, processes)
 
 
 def upload_results(directory: RunDirectory, files: Sequence[Path] = ()) -> None:
@@ -73,7 +71,7 @@ def upload_results(directory: RunDirectory, files: Sequence[Path] = ()) -> None:
                     file=sys.stderr,
                 )
             continue
-        _end_upload(name, _start_upload(name, directory, files))
+        _end_uploads(name, [_start_upload(name, directory, files)])
 
 
 @contextlib.contextmanager
@@ -106,15 +104,18 @@ def _start_upload(
         [sys.executable, "-m", "training.trackers.upload", name, *paths],
         stdin=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
-        start_new_session=True,  # signals for training end it with its input
+        start_new_session=True,  # it ends with its input, not by signals for training
     )
 
 
-def _end_upload(name: str, process: subprocess.Popen) -> None:
-    """Waits until a process has uploaded the rest, or ends it."""
-    process.stdin.close()
+def _end_uploads(name: str, processes: Sequence[subprocess.Popen]) -> None:
+    """Waits until processes have uploaded the rest, or ends them."""
+    for process in processes:
+        process.stdin.close()
+    deadline = time.monotonic() + END_SECONDS
     try:
-        process.wait(END_SECONDS)
+        for process in processes:
+            process.wait(max(0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         print(
             f"warning: {name} has not taken everything within {END_SECONDS} s; the "
@@ -122,6 +123,7 @@ def _end_upload(name: str, process: subprocess.Popen) -> None:
             file=sys.stderr,
         )
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

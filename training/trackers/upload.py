@@ -12,6 +12,7 @@ import json
 import os
 import pkgutil
 import select
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -132,6 +133,8 @@ def main() -> int:
     for stream in (1, 2):  # libraries of trackers talk much
         os.dup2(silence, stream)
     os.nice(10)
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes of a job
+        signal.signal(number, signal.SIG_IGN)
     try:
         upload(name, *paths)
     except Exception as error:  # each library raises its own classes
