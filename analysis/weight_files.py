@@ -1,7 +1,6 @@
 """Weight files, read without unpickling, and strict access to their arrays."""
 
 import itertools
-import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -9,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
+from utils.safetensors import read_safetensors
 
 Weights = dict[str, np.ndarray]
-
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
 def read_weights(path: Path) -> Weights:
@@ -21,32 +19,6 @@ def read_weights(path: Path) -> Weights:
         known = ", ".join(READERS)
         raise UserError(f"--from={path}: its name must end in one of {known}")
     return READERS[path.suffix](path)
-
-
-def read_safetensors(path: Path) -> Weights:
-    """Reads the format of https://github.com/huggingface/safetensors.
-
-    It is the header's length in 8 bytes, the header in JSON, then the data.
-    """
-    content = memoryview(path.read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    try:
-        header = json.loads(str(content[8:start], "utf8"))
-        header.pop("__metadata__", None)
-        data = content[start:]
-        return {name: _read_tensor(data, entry) for name, entry in header.items()}
-    except KeyError as error:
-        raise UserError(f"{path}: unsupported type {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-def _read_tensor(data, entry):
-    first, end = entry["data_offsets"]
-    array = np.frombuffer(data[first:end], DTYPES[entry["dtype"]])
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    return array.reshape(entry["shape"]).astype(np.float32)
 
 
 def read_npz(path: Path) -> Weights:

@@ -128,7 +128,7 @@ def init_beams(
         raise ValueError(f"{n_best=} is not in 1 to {beam_size=}")
     if config.coverage_penalty and source_mask is None:
         raise ValueError("a coverage penalty needs source_mask")
-    shape = len(first_token), beam_size
+    shape = first_token.shape[0], beam_size
     covered = source_mask.shape[1] if config.coverage_penalty else 0
     missing = jnp.full(shape, -jnp.inf)
     tokens = jnp.full((*shape, constraints.max_steps), eos_id, jnp.int32)
@@ -184,8 +184,8 @@ def top_continuations(
     count_each = min(count, logits.shape[-1])
     best, tokens = blockwise_top_k(logits, count_each, allowed)
     scores = best + (log_prob - log_z)[..., None]
-    scores, indices = jax.lax.top_k(scores.reshape(len(scores), -1), count)
-    token = jnp.take_along_axis(tokens.reshape(len(scores), -1), indices, axis=1)
+    scores, indices = jax.lax.top_k(scores.reshape(scores.shape[0], -1), count)
+    token = jnp.take_along_axis(tokens.reshape(scores.shape[0], -1), indices, axis=1)
     return Candidates(scores, indices // best.shape[-1], token)
 
 

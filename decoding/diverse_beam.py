@@ -101,7 +101,7 @@ def diverse_beam_search(
         allowed = jnp.broadcast_to(allowed, logits.shape)
         is_free = constraints.forced_token(step) == NOT_FORCED
         weight = config.diversity_penalty * is_free[:, None]
-        penalties = jnp.zeros((len(logits), logits.shape[-1]))
+        penalties = jnp.zeros((logits.shape[0], logits.shape[-1]))
         rules = step, constraints, own, source_mask
         after, parents = [], []
         for index, group in enumerate(groups):
@@ -166,7 +166,7 @@ def penalize_last_tokens(
     penalties: Float[Array, "B V"], live: LiveBeams, weight: Float[Array, "B 1"]
 ) -> Float[Array, "B V"]:
     """Adds a weight to the penalty of a token, for each hypothesis that chose it."""
-    rows = jnp.arange(len(penalties))[:, None]
+    rows = jnp.arange(penalties.shape[0])[:, None]
     amounts = jnp.where(live.log_prob > -jnp.inf, weight, 0.0)
     return penalties.at[rows, live.last_token].add(amounts)
 

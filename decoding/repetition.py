@@ -73,7 +73,7 @@ def add_repetition_rules(
     config: DecodingConfig,
 ) -> RepetitionConstraints:
     """Returns constraints with the rules of a config against repetition."""
-    before = jnp.zeros((len(first_token), 0), jnp.int32)
+    before = jnp.zeros((first_token.shape[0], 0), jnp.int32)
     if constraints.prompt is not None:
         before = jnp.append(_align_right(*constraints.prompt), first_token[:, None], 1)
     return RepetitionConstraints(**vars(constraints), before=before, config=config)

@@ -60,7 +60,7 @@ def sample(
         tokens = tokens.at[:, :, step].set(token)
         return step + 1, state, token, tokens, log_prob, done | (token == eos_id)
 
-    shape = (len(first_token), config.n_best)
+    shape = (first_token.shape[0], config.n_best)
     loop = (
         jnp.zeros((), jnp.int32),
         expand_beams(state, config.n_best, related=False),

@@ -1,9 +1,13 @@
 """Opening of run directories: config, tokenizers, model and parameters."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -22,6 +26,9 @@ from training.checkpoint_params import resolve_steps, restore_params
 from training.optim.param_groups import named_leaves
 from training.run_dir import RunDirectory
 from utils.errors import UserError
+from utils.safetensors import read_safetensors
+
+WEIGHTS = "model.safetensors"  # parameters of a folder without checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +92,35 @@ def open_run(
         )
     languages = tuple(about["languages"])
     experiment = build_experiment(cfg, read_tokenizers(directory), languages)
-    checkpoints = Checkpoints(directory.checkpoints, directory.run_id, is_reader=True)
-    steps = resolve_steps(checkpoints, checkpoint)
-    params = restore_params(checkpoints, *steps)
-    checkpoints.close()
+    if (directory.path / WEIGHTS).exists():
+        params, steps = read_exported_weights(directory, about)
+    else:
+        run_id = directory.run_id
+        checkpoints = Checkpoints(directory.checkpoints, run_id, is_reader=True)
+        steps = resolve_steps(checkpoints, checkpoint)
+        params = restore_params(checkpoints, *steps)
+        checkpoints.close()
     _check_parameters(directory, experiment, params)
     return TrainedRun(directory, experiment, {"params": params}, steps)
+
+
+def read_exported_weights(
+    directory: RunDirectory, about: dict
+) -> tuple[PyTree, tuple[int, ...]]:
+    """Reads the parameters that `python -m analysis.export --format=safetensors` wrote.
+
+    Returns the parameters and the steps of their checkpoints.
+
+    Raises:
+      UserError: the file is not the one that about.json describes.
+    """
+    path = directory.path / WEIGHTS
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    exported = about.get("exported", {})
+    if digest != exported.get("sha256"):
+        raise UserError(f"{path} is damaged: its digest is not that of about.json")
+    params = unflatten_dict(read_safetensors(path), sep="/")
+    return jax.tree.map(jnp.asarray, params), tuple(exported["steps"])
 
 
 def _check_parameters(directory: RunDirectory, experiment: Experiment, params) -> None:

@@ -155,7 +155,7 @@ class Task(abc.ABC):
 
     def reset(self, model, carry: PyTree, reset, *, train: bool) -> PyTree:
         """Resets the carry of the examples that start a new text."""
-        initial = self.initial_carry(model, len(reset), train=train)
+        initial = self.initial_carry(model, reset.shape[0], train=train)
         return reset_carry(carry, initial, reset)
 
     def init(self, model, rng: jax.Array, batch: dict) -> PyTree:

@@ -181,7 +181,7 @@ class Translator(base.Task):
             model,
             variables,
             (*source, carry),
-            jnp.full(len(limits), self.target.bos),
+            jnp.full(limits.shape[0], self.target.bos),
             constraints,
             keys=keys,
             source_mask=batch["source_mask"],
@@ -217,6 +217,6 @@ def decoder_inputs(
     """Shifts target tokens right by one, and masks them up to the end symbol."""
     is_end = tokens == tokenizer.eos
     mask = jnp.cumsum(is_end, axis=1) - is_end == 0
-    first = jnp.full((len(tokens), 1), tokenizer.bos, tokens.dtype)
+    first = jnp.full((tokens.shape[0], 1), tokenizer.bos, tokens.dtype)
     shifted = jnp.concatenate([first, tokens[:, :-1]], axis=1)
     return jnp.where(mask, shifted, tokenizer.pad), mask

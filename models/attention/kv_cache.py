@@ -130,7 +130,7 @@ class DecodeState(NamedTuple):
 
 def init_decode_state(prefix: PrefixCache, max_steps: int) -> DecodeState:
     """Returns the state of one beam a sentence before its first token."""
-    ancestry = jnp.zeros((len(prefix.valid), 1, max_steps), jnp.int32)
+    ancestry = jnp.zeros((prefix.valid.shape[0], 1, max_steps), jnp.int32)
     kv = (init_blocks(prefix.kv[0], max_steps),) * len(prefix.kv)
     return DecodeState(kv, ancestry, jnp.zeros((), jnp.int32))
 
@@ -211,7 +211,8 @@ def decode_attention(
 
 def _attend_blocks(query, position_query, prefix, step_mask, blocks):
     keys, values = prefix
-    batch_size, num_prefix, num_groups = len(keys), keys.shape[3], len(blocks[0][0])
+    batch_size, num_prefix = keys.shape[0], keys.shape[3]
+    num_groups = blocks[0][0].shape[0]
     beams_per_group = batch_size * query.shape[2] // num_groups
     grouped = split_groups(query, num_groups)
     logits = [jnp.einsum("GHWK,GHKS->GHWS", grouped, keys) for keys, _ in blocks]
@@ -309,7 +310,7 @@ def update_cache(
     Blocks without the step are rewritten with their own contents: XLA would copy those
     that a branch leaves alone.
     """
-    num_groups = len(blocks[0][0])
+    num_groups = blocks[0][0].shape[0]
     keys, values = (split_groups(each, num_groups) for each in new)
     keys, beams_per_group, first = jnp.swapaxes(keys, 2, 3), values.shape[2], 0
     updated = []

@@ -81,6 +81,8 @@ class ContextAttention(nn.Module):
         """Returns the number of queries of a block; all of them if they fit."""
         if self.config.score != "additive":
             return length
+        if not (isinstance(batch_size, int) and isinstance(length, int)):
+            return 1  # of an exported program, which is for sizes of any memory
         entries = batch_size * length * self.config.attention_width  # of one query
         return min(max(MAX_SCORE_ENTRIES // entries, 1), length)
 

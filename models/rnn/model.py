@@ -49,7 +49,7 @@ class Bidirectional(nn.Module):
 
         The annotations are [forward; backward] of the last layer, 0 at padding.
         """
-        start = zero_state(self.config.cell, len(x), self.config.width, x.dtype)
+        start = zero_state(self.config.cell, x.shape[0], self.config.width, x.dtype)
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = self.drop(x, deterministic=not train)
             left_to_right, _ = forward(x, start, mask, train=train)
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         output = jnp.tanh(self.initial_state(backward))[:, None]
         states = tuple(cell.state_from_output(output) for cell in self.cells)
         if self.config.input_feeding:
-            shape = (len(output), 1, self.config.output_width)
+            shape = (output.shape[0], 1, self.config.output_width)
             input_feed = jnp.zeros(shape, output.dtype)
         return EncodedSource(annotations, keys, mask), DecoderState(states, input_feed)
 

@@ -231,7 +231,7 @@ class Seq2Seq(api.Seq2Seq):
     ) -> tuple[DecodeContext, DecodeState]:
         source_memory, target_memory = carry or (None, None)
         encoded, _ = self.encode(source, source_mask, source_memory, train=False)
-        prefix = self.decoder.prefix_cache(target_memory, len(source))
+        prefix = self.decoder.prefix_cache(target_memory, source.shape[0])
         return self.decoder.init_decoding(
             prefix, max_steps, encoded=encoded, source_mask=source_mask[:, None]
         )

@@ -213,7 +213,7 @@ class LanguageModel(transformer.LanguageModel):
         past = carry.hidden if carry else None
         x, inputs, _ = self.stack(x, context, past=past, train=train)
         if carry:
-            carry = carry.append(inputs, jnp.full(len(tokens), length, jnp.int32))
+            carry = carry.append(inputs, jnp.full(tokens.shape[0], length, jnp.int32))
         return x, carry
 
     def _read_segment(self, tokens, memory: KVMemory):

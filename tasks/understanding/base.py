@@ -141,7 +141,7 @@ class EncoderTask(base.Task):
 
     def apply(self, model, variables: PyTree, batch: dict, rng, *, train: bool):
         """Returns the model's output for texts that are read from their beginning."""
-        carry = model.initial_carry(len(batch["tokens"]), train=train)
+        carry = model.initial_carry(batch["tokens"].shape[0], train=train)
         rngs = {"dropout": rng} if train else {}
         output, _ = model.apply(
             variables, *self.model_inputs(batch), carry, train=train, rngs=rngs

@@ -321,7 +321,7 @@ class Task(EncoderTask):
     @functools.partial(bounded_jit, static_argnums=(0, 1, 5))
     def _top(self, model, variables: PyTree, batch: dict, ordinary, count: int):
         """Returns the most probable ids of each position, [B, P, count] each."""
-        carry = model.initial_carry(len(batch["tokens"]), train=False)
+        carry = model.initial_carry(batch["tokens"].shape[0], train=False)
 
         def predict(model):
             (hidden, _), _ = model(*self.model_inputs(batch), carry, train=False)
