@@ -136,17 +136,23 @@ def test_every_changed_byte_is_refused(small_file):
 
 def test_a_damaged_file_is_refused_in_one_line(small_file, tmp_path):
     start = small_file.index(b"safetensors") + 5000  # within the weights
-    for name, content in {
+    files = {
         "changed.zip": small_file[:start] + b"?" + small_file[start + 1 :],
         "short.zip": small_file[:start],
         "empty.zip": b"",
-    }.items():
+    }
+    for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        command = [sys.executable, "-I", RUNNER / "run.py", name, "label"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    commands = [[RUNNER / "run.py", name, "label"] for name in files]
+    for command in (*commands, ["changed.zip", "label"]):
+        done = subprocess.run(
+            [sys.executable, "-I", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
-        assert name in done.stderr
         assert "damaged" in done.stderr
 
 
