@@ -80,8 +80,7 @@ def _train(
     if cfg.deterministic:
         make_deterministic()
     if profile:
-        open_profile = pkgutil.resolve_name(OPEN_PROFILE)
-        tracer = open_profile(profile, directory.path / "profile")
+        tracer = pkgutil.resolve_name(OPEN_PROFILE)(profile, directory.path / "profile")
     config = resolve_config(cfg, directory)
     with primary_first("data"):
         is_new = cfg.init_from and not directory.is_complete
