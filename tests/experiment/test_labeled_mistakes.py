@@ -15,6 +15,7 @@ WORDS = "to\tO\nrome\tB-C\n\nann\tB-P\n"
 MARKED = "text\tlabel\n<e1>a</e1> of <e2>b</e2>\tx\n<e1>a</e1> in <e2>b</e2>\ty\n"
 DOCUMENTS = "a b\nc d\n\na c\nb d\n"
 TAG_AS_CLASS = {"task": "classification", "data.label_column": "tags"}
+TAG_AS_CLASS["data.tag_column"] = None
 PAIR = {"data.pair_column": "text"}
 GRADES = {"head.regression": True}
 NEXT = {"mlm.next_sentence": True}
