@@ -71,6 +71,7 @@ def exit_with(main: Callable[[], int | None]) -> None:
     for them.
     """
     _open_closed_streams()
+    logging.set_verbosity(logging.FATAL)  # libraries raise what they log, too
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that this one starts
