@@ -75,10 +75,8 @@ def main() -> None:
     options = {"document_order": DOCUMENTS.value}
     if sys.stdin.isatty():
         options["chunk_size"] = 1
-    task, inputs = (
-        run.experiment.task,
-        run.inputs(cli_inputs.read_lines(sys.stdin.buffer)),
-    )
+    task = run.experiment.task
+    inputs = run.inputs(cli_inputs.read_lines(sys.stdin.buffer))
     if TOKENS.value:
         task = task.with_token_ids()
     if SCORE.value:

@@ -140,7 +140,8 @@ def write_shard(corpus: Corpus, shard: Shard, drafts: Path, tokenizers) -> None:
             for number, (side, tokenizer) in enumerate(tokenizers)
         ]
     writers = [SideWriter(tokenizer) for _, tokenizer in tokenizers]
-    for block in group_examples(corpus.read(shard.split, shard.start, shard.stop)):
+    examples = corpus.read(shard.split, shard.start, shard.stop)
+    for block in group_by_characters(examples, CHUNK):
         for writer, texts in zip(writers, zip(*block, strict=True), strict=True):
             writer.add_all(texts)
     with atomic_directory(drafts / shard.name, mirror=False) as draft:
@@ -148,17 +149,17 @@ def write_shard(corpus: Corpus, shard: Shard, drafts: Path, tokenizers) -> None:
             writer.write(draft / side)
 
 
-def group_examples(
-    examples: Iterator[tuple[str, ...]],
-) -> Iterator[list[tuple[str, ...]]]:
-    """Groups examples into lists of about CHUNK characters."""
-    group, size = [], 0
+def group_by_characters(
+    examples: Iterable[Sequence[str]], size: int
+) -> Iterator[list[Sequence[str]]]:
+    """Groups examples, which are sequences of texts, by their total length."""
+    group, total = [], 0
     for example in examples:
         group.append(example)
-        size += sum(map(len, example))
-        if size > CHUNK:
+        total += sum(map(len, example))
+        if total > size:
             yield group
-            group, size = [], 0
+            group, total = [], 0
     if group:
         yield group
 

@@ -54,7 +54,6 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 
 def _run(main, argv) -> int | None:
-    logging.set_verbosity(logging.FATAL)  # libraries raise what they log, too
     sys.stdout.reconfigure(encoding="utf8")  # whatever the locale says
     if len(argv) > 1:
         fail(f"Unexpected argument {argv[1]!r}: options are written --name=value")

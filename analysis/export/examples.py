@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -30,14 +31,10 @@ def example_inputs(run: TrainedRun, file: str | None, count: int) -> list[str]:
         found = iter(read_lines("--inputs", Path(file).expanduser()))
     else:
         found = _samples(run) or _texts(run)
-    lines = []
-    for line in found:
-        if line.strip() and len(lines) < count:
-            lines.append(line)
-        if len(lines) == count:
-            break
+    lines = list(itertools.islice(filter(str.strip, found), count))
     if not lines:
-        raise UserError(f"--inputs={file} has no line with text")
+        place = f"--inputs={file}" if file else "the validation split"
+        raise UserError(f"{place} has no line with text")
     return lines
 
 

@@ -106,7 +106,7 @@ def search_configs(options: ConfigDict) -> dict[str, DecodingConfig]:
             changed.n_best = 1
         if method == "beam":
             changed.beam_size = max(changed.beam_size, changed.n_best)
-        found[method] = DecodingConfig.from_config(changed)
+        found[method] = DecodingConfig.from_config(changed).with_scores
     return found
 
 

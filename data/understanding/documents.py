@@ -17,7 +17,7 @@ import numpy as np
 
 from data.corpus import Corpus
 from data.storage import atomic_directory, ensure_local, short_hash
-from data.token_writer import SHARD_SIZE, write_array
+from data.token_writer import SHARD_SIZE, group_by_characters, write_array
 from data.tokenizers.base import CHUNK, Tokenizer
 from data.tokenizers.build import dump_tokenizer
 from data.understanding.sentences import Document, divide
@@ -129,10 +129,10 @@ def encode_parts(
 
     Sentences without any token are left out, and documents without a sentence.
     """
-    for group in group_documents(documents, SHARD_SIZE):
+    for group in group_by_characters(documents, SHARD_SIZE):
         typecode = "I" if tokenizer.vocab_size > 2**16 else "H"
         tokens, sentences, lengths = array(typecode), array("q"), array("q")
-        for few in group_documents(group, CHUNK):
+        for few in group_by_characters(group, CHUNK):
             flat = list(itertools.chain.from_iterable(few))
             ids, counts = encode_sentences(flat, tokenizer)
             tokens.frombytes(ids.astype(typecode).tobytes())
@@ -142,21 +142,6 @@ def encode_parts(
             lengths.extend(held[held > 0].tolist())
         arrays = map(np.asarray, (tokens, sentences, lengths))
         yield dict(zip(ARRAYS, arrays, strict=True))
-
-
-def group_documents(
-    documents: Iterable[Document], size: int
-) -> Iterator[list[Document]]:
-    """Groups documents into lists of about `size` characters."""
-    group, total = [], 0
-    for document in documents:
-        group.append(document)
-        total += sum(map(len, document))
-        if total > size:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
 
 
 def encode_sentences(

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from data.corpus import mean_size, sample_evenly
-from data.token_writer import SHARD_SIZE, group_examples, make_shards, write_array
+from data.token_writer import (
+    SHARD_SIZE,
+    group_by_characters,
+    make_shards,
+    write_array,
+)
 from data.tokenizers.base import CHUNK
 
 
@@ -61,7 +66,7 @@ def test_a_sample_of_long_texts_is_a_few_of_them():
 
 def test_groups_hold_all_examples_and_are_not_too_large():
     examples = [("x" * size, "y") for size in (1, CHUNK, 5, 7, 3 * CHUNK, 2)]
-    found = list(group_examples(iter(examples)))
+    found = list(group_by_characters(iter(examples), CHUNK))
     assert [example for block in found for example in block] == examples
     assert [len(block) for block in found] == [2, 3, 1]
 

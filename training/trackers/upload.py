@@ -57,20 +57,23 @@ class Upload:
             content = file.read()
         end = content.rfind(b"\n") + 1
         self._offset += end
-        rows, before = [], dict(self.state["last"])
+        rows, sent = [], self.state["last"]
+        newest = dict(sent)
         for row in map(json.loads, content[:end].splitlines()):
             step, split = row.pop("step"), row.pop("split")
-            if step > self.state["last"].get(split, -1):
-                rows.append((step, prefixed(split, row)))
-                self.state["last"][split] = step
+            if step > newest.get(split, -1):
+                rows.append((step, split, prefixed(split, row)))
+                newest[split] = step
         if not rows:
             return
-        self._save()  # before: a step is never uploaded twice, whatever happens
+        self.state["last"] = newest
+        self._save()  # before: if this process is killed, no step is uploaded twice
         try:
-            for step, metrics in rows:
+            for step, split, metrics in rows:
                 self.tracker.log(step, metrics)
+                sent[split] = step
         except Exception:
-            self.state["last"] = before
+            self.state["last"] = sent
             self._save()
             raise
 

@@ -114,6 +114,17 @@ def test_outputs_of_other_architectures_equal_those_of_predict(tmp_path, case):
     check(run_cases(tmp_path, [case])[case])
 
 
+def test_greedy_outputs_have_the_scores_of_predict(tmp_path):
+    run = random_run(tmp_path, "translation", "rnn", **{"decode.method": "greedy"})
+    lines = ["w1 w2", "w3"]
+    expected = run.experiment.task.predict_n_best(*run.inputs(lines))
+    with import_runner() as runner:
+        bundle = runner.Bundle(exported(run, lines), "the exported file")
+        found = list(bundle.outputs(lines, "greedy", None))
+    for row, ((text, score),) in zip(found, expected, strict=True):
+        assert row == [(text, pytest.approx(score, rel=1e-5))]
+
+
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory):
     """The exported file of a tagger, with a score card."""

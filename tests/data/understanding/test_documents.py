@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from data.corpus import open_corpus
+from data.token_writer import group_by_characters
 from data.tokenizers.build import train_tokenizer
 from data.understanding import documents as module
-from data.understanding.documents import group_documents, open_documents
+from data.understanding.documents import open_documents
 from helpers.tables import write
 from utils.errors import UserError
 
@@ -63,7 +64,7 @@ def test_parts_of_any_size_give_the_same_arrays(corpus, tmp_path, monkeypatch):
 
 def test_groups_hold_all_documents_in_order():
     documents = [["a"], ["bb", "c"], ["d"] * 5, ["e"]]
-    groups = list(group_documents(documents, 2))
+    groups = list(group_by_characters(documents, 2))
     assert groups == [[["a"], ["bb", "c"]], [["d"] * 5], [["e"]]]
 
 

@@ -238,6 +238,17 @@ def test_what_a_tracker_refused_is_uploaded_the_next_time(directory, fake, capfd
     assert out.read_text() == "1 {'train/loss': 1.0}\n2 {'train/loss': 1.0}\n"
 
 
+def test_steps_before_a_failure_are_not_uploaded_again(directory, fake, capfd):
+    out = directory.path.parent / "out"
+    log = f"assert step != 2 or {{ready}}; print(step, file=open({str(out)!r}, 'a'))"
+    for ready in (False, True):
+        fake(log=log.format(ready=ready))
+        with tracking("fake", directory):
+            add_lines(directory, *([] if ready else (1, 2, 3)))
+    assert out.read_text() == "1\n2\n3\n"
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
 def test_a_plain_run_imports_no_tracker_and_starts_no_process(directory):
     with tracking("", directory):
         add_lines(directory, 1)
