@@ -18,7 +18,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         "tagging",
         "conll2003_en",
         epoch=439,
-        epochs=12,
+        epochs=8,
         batch_size=32,
         tokenizer="wordpiece",
         vocab_size=8000,
@@ -27,4 +27,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         tag_column="tags",
     )
     cfg.head.crf = True
+    if model == "rnn":  # without attention of every position to all
+        cfg.model.update(readout="none", attention_window=0, width=128)
+        cfg.optim.ema_decay = 0.998
     return cfg
