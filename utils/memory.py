@@ -55,6 +55,11 @@ def bounded_jit(function: Callable, *, static_argnums, **options) -> Callable:
     return call
 
 
+def unbounded(function: Callable) -> Callable:
+    """Returns the function that `bounded_jit` compiles, without its check."""
+    return function.__wrapped__
+
+
 def check_memory(program, static_argnums, *inputs) -> None:
     """Compares what a compiled function needs with what is free.
 

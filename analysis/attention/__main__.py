@@ -60,7 +60,7 @@ def main() -> None:
     content = render.page_content(title, texts)
     document = strict_json.dumps(content, ensure_ascii=False) + "\n"
     (output / "attention.json").write_text(document, encoding="utf8")
-    page = render.render_page(content)
+    page = render.render_page(content, render.find_knockout_page(title, output))
     (output / "attention.html").write_text(page, encoding="utf8")
     if PICTURES.value:
         print(f"{len(render.write_plots(texts, output))} pictures")

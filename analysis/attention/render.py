@@ -64,11 +64,26 @@ def map_content(attention: AttentionMap) -> dict:
     }
 
 
-def render_page(data: dict) -> str:
-    """Renders the page; its JSON cannot close the script element."""
+def render_page(data: dict, knockout_page: str | None = None) -> str:
+    """Renders the page; its JSON cannot close the script element.
+
+    Args:
+      knockout_page: name of a page of `analysis.knockout` in the same folder.
+    """
     document = strict_json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     document = document.replace("<", "\\u003c")
-    return render_template(TEMPLATE, title=data["title"], document=document)
+    return render_template(
+        TEMPLATE, title=data["title"], document=document, knockout_page=knockout_page
+    )
+
+
+def find_knockout_page(title: str, folder: Path) -> str | None:
+    """Returns the name of a model's page of `analysis.knockout`; None without one."""
+    numbers = folder / "knockout.json"
+    if not numbers.exists():
+        return None
+    content = json.loads(numbers.read_text(encoding="utf8"))
+    return "knockout.html" if content["title"] == title else None
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from tasks.understanding import (
     relation_extraction,
     tagging,
 )
+from utils.memory import unbounded
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 NUM_FILLINGS = 10  # most probable tokens of a mask
@@ -209,8 +210,3 @@ def _prediction(task) -> tuple[Callable, dict[str, tuple[str, str]]]:
     if isinstance(task, relation_extraction.Task):
         shapes["entities"] = ("int32", "b, 2")
     return classify, shapes
-
-
-def unbounded(function: Callable) -> Callable:
-    """Returns the function that `bounded_jit` compiles, without its check."""
-    return function.__wrapped__
