@@ -69,7 +69,7 @@ def main() -> None:
     lengths = parse_lengths(LENGTHS.value) if LENGTHS.value else []
     changes = {"data": cli.overrides(DATA), "eval": cli.overrides(EVAL)}
     run = open_run(WORKDIR.value, CHECKPOINT.value, changes)
-    subject = Subject(run, SPLIT.value, EXAMPLES.value)
+    subject = Subject.open(run, SPLIT.value, EXAMPLES.value)
     candidates = select_candidates(
         subject.sites, KINDS.value, NAMES.value, run.experiment.cfg.model.name
     )

@@ -54,29 +54,42 @@ class Subject:
       sites: the parts of the model that can be switched off.
     """
 
-    def __init__(self, run: TrainedRun, split: str, num_examples: int = 0):
-        """Opens a split.
+    def __init__(
+        self,
+        run: TrainedRun,
+        split: str,
+        batches,
+        inputs: dict,
+        num_examples: int = 0,
+    ):
+        """Reads the batches of a split.
 
         Args:
+          batches, inputs: those of `Task.evaluate`.
           num_examples: number of sentences, texts or blocks of tokens that suffices;
             batches are read whole. 0: all.
         """
-        experiment = run.experiment
-        self.run, self.split, self.task = run, split, experiment.task
-        self.model = plain_model(experiment.evaluation_model)
-        dataset = run.open_dataset()
-        batches, inputs = self.task.evaluation_inputs(experiment, dataset, split)
+        self.run, self.split, self.task = run, split, run.experiment.task
+        self.model = plain_model(run.experiment.evaluation_model)
         self.batches = FirstBatches(batches, num_examples)
         self.inputs = {
             name: _at(values, self.batches.ids) for name, values in inputs.items()
         }
-        self.variables, self.carry = run.variables, self._initial_carry()
+        self.variables = run.variables
+        self.carry = self._initial_carry()
         self.sites: Sites = find_sites(
             functools.partial(_forward, self.task, self.model),
             self.variables,
             self.carry,
-            self._device_batch(0),
+            self._device_batch(self.batches.largest),
         )
+
+    @classmethod
+    def open(cls, run: TrainedRun, split: str, num_examples: int = 0) -> "Subject":
+        """Opens the corpus of a run; see the constructor."""
+        task, dataset = run.experiment.task, run.open_dataset()
+        batches, inputs = task.evaluation_inputs(run.experiment, dataset, split)
+        return cls(run, split, batches, inputs, num_examples)
 
     def _initial_carry(self) -> PyTree:
         size = getattr(self.batches, "batch_size", 1)
@@ -117,7 +130,8 @@ class Subject:
         while width > 1:
             inputs = self._inputs([self.sites.identity()] * width)
             try:
-                _apply.check(*inputs, self._device_batch(0))
+                batch = self._device_batch(self.batches.largest)
+                _apply.check(*inputs, batch)
                 break
             except UserError:
                 width //= 2
@@ -200,6 +214,16 @@ class FirstBatches:
             numbers = np.searchsorted(self.ids, batch["ids"])
             numbers = np.where(batch["ids"] >= 0, numbers, -1).astype(np.int32)
             self._read[k] = batch | {"ids": numbers}
+
+    @property
+    def largest(self) -> int:
+        """Number of the batch with the longest texts."""
+        names = ("tokens", "source", "target_in")  # whichever the task has
+        lengths = [
+            sum(batch[name].shape[1] for name in names if name in batch)
+            for batch in self._read
+        ]
+        return int(np.argmax(lengths))
 
     def __len__(self) -> int:
         return len(self._read)

@@ -18,6 +18,7 @@ ATTENTION_PAGE, ATTENTION_NUMBERS = "attention.html", "attention.json"
 NUM_PRINTED = 10  # knockouts on the terminal
 NUM_RANKED = 25  # rows of the ranking that the page shows at first
 BAR_WIDTH = 220  # pixels
+MAX_OPACITY = 0.7  # of a cell's colour, on which text is legible
 KIND_TITLES = {
     "layers": "Layers",
     "distance": "Bands of distance",
@@ -223,7 +224,7 @@ def heat_rows(knockouts: Sequence[dict], attention_layers: Sequence[str]) -> lis
         rows.setdefault(one["site"], {})[one["part"]] = {
             "title": f"{one['name']}: {change:+.4f} {format_interval(one['loss'])}",
             "text": f"{change:+.3f}",
-            "share": f"{abs(change) / largest:.3f}",
+            "opacity": f"{MAX_OPACITY * abs(change) / largest:.3f}",
             "sign": "worse" if change > 0 else "better",
             "is_certain": _is_certain(one),
             "href": href,
