@@ -31,13 +31,12 @@ setup-targets: .venv-targets/installed
 demo: setup
 	sh scripts/demo.sh $(BIN)/python
 
-# Trains the three architectures at an equal budget:
-#   make compare CONFIG=configs/python_stdlib.py EQUAL=flops
+# Compares the three architectures at an equal budget:
+#   make compare CONFIG=configs/python_stdlib.py COMPAREFLAGS="--equal=flops --trials=8"
 CONFIG ?= configs/cldr.py
-EQUAL ?= parameters
 
 compare: setup
-	sh scripts/compare.sh $(CONFIG) $(EQUAL) $(BIN)/python
+	$(BIN)/python -m analysis.compare --config=$(CONFIG) $(COMPAREFLAGS)
 
 # Other systems are timed too after `make setup-bench`. The compilation cache is off, since
 # compilation is part of what is measured.

@@ -58,7 +58,7 @@ def make_plan(
     Raises:
       UserError: the space does not fit the config, or has too few points.
     """
-    search_space = read_space(space)
+    search_space = read_space(space, config.partition(":")[2] or None)
     configs = TrialConfigs.from_flag(config, overrides)
     configs.check(search_space)
     if search_space.pruning is not None:

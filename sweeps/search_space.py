@@ -20,6 +20,7 @@ samples from that.
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 import runpy
@@ -519,8 +520,11 @@ class Space:
         }
 
 
-def read_space(path: str) -> Space:
+def read_space(path: str, model: str | None = None) -> Space:
     """Reads the space that `get_space` of a Python file returns.
+
+    Args:
+      model: argument of `get_space`, if that has one: the model of --config.
 
     Raises:
       UserError: the file does not exist, fails or returns something else.
@@ -532,7 +536,9 @@ def read_space(path: str) -> Space:
         content = runpy.run_path(path)
         if "get_space" not in content:
             raise UserError("it defines no function get_space()")
-        space = content["get_space"]()
+        get_space = content["get_space"]
+        has_argument = model and inspect.signature(get_space).parameters
+        space = get_space(model) if has_argument else get_space()
         if not isinstance(space, Space):
             raise UserError(f"get_space() returned {space!r}, not a Space")
     except Exception as error:

@@ -4,8 +4,8 @@
         --space=configs/sweeps/architectures.py --workdir=runs/architectures
 
 Each has the same learning rates and seeds. The sizes are printed by
-`python -m analysis.budget --config=configs/cldr.py`, which writes such a space for any
-config with --output, also for equal FLOPs or equal time; `make compare` runs all steps.
+`python -m analysis.compare --config=configs/cldr.py --dry_run`, which without --dry_run
+tunes each architecture in a space of its own, also at equal FLOPs, time or tokens.
 The key "model" is the text after the colon of --config.
 """
 

@@ -1,0 +1,1 @@
+"""Comparison of architectures at equal budgets of training."""

@@ -1,0 +1,103 @@
+"""Training of a comparison: searches, fresh seeds of the winners, and score cards."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from analysis.compare.folder import ComparisonFolder
+from analysis.compare.plan import BudgetPlan, ModelPlan, Plan, Request, open_space
+from analysis.report.score_cards import newest_cards
+from sweeps import launch
+from sweeps.search_space import Point, Space, listed
+from sweeps.trial_process import FINISHED, STOPPED
+from training.signals import graceful_stop
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+POLL_SECONDS = 0.2
+
+
+def run(
+    plan: Plan, request: Request, folder: ComparisonFolder, placement: launch.Placement
+) -> int:
+    """Runs what is left of a comparison; returns exit code 0, or 75 after a signal.
+
+    Raises:
+      UserError: no trial of a model finishes, or the scoring fails.
+    """
+    with graceful_stop() as stopped:
+        for budget in plan.budgets:
+            for model in budget.models:
+                if stopped.is_set():
+                    return STOPPED
+                code = run_model(budget, model, request, folder, placement)
+                if code != FINISHED:
+                    return code
+        return score(plan, folder, stopped)
+
+
+def run_model(
+    budget: BudgetPlan,
+    model: ModelPlan,
+    request: Request,
+    folder: ComparisonFolder,
+    placement: launch.Placement,
+) -> int:
+    """Runs the search of a model, and the seeds of its best point."""
+    print(f"{model.model} at {budget.name} {request.equal}", flush=True)
+    search = folder.search(budget, model)
+    code = run_sweep(model.points, model, request, str(search), placement)
+    if code != FINISHED:
+        return code
+    point = folder.winner(budget, model)["point"]
+    points = [{**point, "seed": seed} for seed in model.seeds]
+    final = folder.final(budget, model)
+    return run_sweep(points, model, request, str(final), placement)
+
+
+def run_sweep(
+    points: list[Point],
+    model: ModelPlan,
+    request: Request,
+    workdir: str,
+    placement: launch.Placement,
+) -> int:
+    """Runs the trials of one sweep that are left; returns its exit code."""
+    declared = open_space(request, model.model)
+    space = Space(
+        listed(points),
+        metric=declared.metric,
+        direction=declared.direction,
+        value=declared.value,
+        retries=declared.retries,
+    )
+    sweep = launch.SweepPlan(request.configs(model.model), space, len(points))
+    return launch.run(sweep, workdir, placement)
+
+
+def score(plan: Plan, folder: ComparisonFolder, stopped: threading.Event) -> int:
+    """Scores the runs of fresh seeds that have no score card of the split yet."""
+    split = plan.asked["split"]
+    runs = [
+        str(run)
+        for budget in plan.budgets
+        for model in budget.models
+        for run in folder.final_runs(budget, model)
+        if split not in newest_cards(run)
+    ]
+    if not runs:
+        return FINISHED
+    command = (sys.executable, "-m", "analysis.compare.score", f"--split={split}")
+    process = subprocess.Popen([*command, *(f"--run={run}" for run in runs)], cwd=ROOT)
+    while process.poll() is None:
+        if stopped.wait(POLL_SECONDS):
+            process.terminate()
+            process.wait()
+            return STOPPED
+    if process.returncode:
+        raise UserError(
+            f"scoring on {split} ended with exit code {process.returncode}; the same "
+            "command scores the runs that are left"
+        )
+    return FINISHED

@@ -1,0 +1,200 @@
+"""Plans of comparisons: equal budgets, fresh seeds, and what is refused."""
+
+import json
+import re
+
+import pytest
+
+from analysis.compare.folder import ComparisonFolder
+from analysis.compare.plan import Plan, Request, shared_metric
+from analysis.compare.sizes import QUANTITIES
+from configs import base
+from helpers.entry_points import ROOT, assert_refused, run
+from utils.errors import UserError
+
+CLDR = str(ROOT / "configs" / "cldr.py")
+TUNING = str(ROOT / "configs" / "sweeps" / "tuning.py")
+MAIN = "analysis/compare/__main__.py"
+
+
+def request(**changes):
+    arguments = {
+        "config": CLDR,
+        "overrides": {},
+        "models": ("rnn", "transformer"),
+        "budgets": (300_000.0,),
+        "space": TUNING,
+        "trials": 3,
+    }
+    return Request(**{**arguments, **changes})
+
+
+def space_file(tmp_path, body):
+    path = tmp_path / "space.py"
+    text = "from sweeps.search_space import *\n\n\ndef get_space(model):\n    return "
+    path.write_text(f"{text}{body}\n")
+    return str(path)
+
+
+def test_every_trial_takes_the_budget_within_a_hundredth():
+    plan = Plan.from_request(request())
+    [budget] = plan.budgets
+    assert [one.model for one in budget.models] == ["rnn", "transformer"]
+    for one in budget.models:
+        assert len(one.points) == len(one.costs) == 3
+        for point, cost in zip(one.points, one.costs, strict=True):
+            cfg = request().configs(one.model).config(point)
+            assert QUANTITIES["parameters"].cost(cfg) == cost
+            assert cost == pytest.approx(300_000, rel=0.01)
+    rates = [[p["optim.lr"] for p in one.points] for one in budget.models]
+    assert rates[0] != rates[1]  # each architecture has its own space
+    assert (plan.metric.name, plan.metric.direction) == ("bleu", "max")
+
+
+def test_the_budget_is_that_of_the_first_model_unless_given():
+    plan = Plan.from_request(request(budgets=()))
+    cost = QUANTITIES["parameters"].cost(request().configs("rnn").config({}))
+    assert plan.budgets[0].target == cost
+
+
+def test_each_point_that_changes_the_cost_has_sizes_of_its_own(tmp_path):
+    space = space_file(tmp_path, 'Space(grid({"model.layers": [1, 2, 3]}))')
+    plan = Plan.from_request(request(space=space))
+    for one in plan.budgets[0].models:
+        assert one.costs == pytest.approx([300_000] * 3, rel=0.01)
+        assert len({point["model.width"] for point in one.points}) == 3
+
+
+def test_a_ladder_has_a_plan_for_each_budget():
+    plan = Plan.from_request(request(budgets=(300_000.0, 600_000.0)))
+    assert [budget.name for budget in plan.budgets] == ["300000", "600000"]
+    for budget in plan.budgets:
+        for one in budget.models:
+            assert one.costs == pytest.approx([budget.target] * 3, rel=0.01)
+
+
+def test_no_run_of_the_best_point_has_a_seed_of_the_search(tmp_path):
+    space = space_file(tmp_path, "Space(seeds(2, first=7))")
+    for given, trials, seeds in ((TUNING, 3, [1, 2, 3]), (space, 2, [9, 10, 11])):
+        plan = Plan.from_request(request(space=given, trials=trials))
+        for one in plan.budgets[0].models:
+            assert one.seeds == seeds
+            assert not set(seeds) & {point.get("seed", 0) for point in one.points}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('Space(tpe({"optim.lr": log_uniform(1e-4, 1e-2)}))', "points of TPE"),
+        ("Space(seeds(3), pruning=asha())", "stops trials early"),
+        ('Space(listed([{"model": "rnn"}]))', "name the models in --models"),
+        ("Space(seeds(2))", "the space has 2 points"),
+        ('Space(grid({"optim.lrr": [1.0, 2.0, 3.0]}))', "Unknown config key"),
+    ],
+)
+def test_spaces_without_independent_points_of_one_model_are_refused(
+    tmp_path, body, words
+):
+    with pytest.raises(UserError, match=words):
+        Plan.from_request(request(space=space_file(tmp_path, body)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": ("rnn",)}, "two models or more"),
+        ({"models": ("rnn", "rnn")}, "each once"),
+        ({"equal": "money"}, "choose one of parameters, flops, seconds, tokens"),
+        ({"vary": "steps"}, "--vary=steps --equal=parameters"),
+        ({"equal": "tokens"}, "--vary=width --equal=tokens"),
+        ({"config": f"{CLDR}:rnn"}, "name the models in --models"),
+    ],
+)
+def test_arguments_that_exclude_each_other_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        request(**changes)
+
+
+def test_flops_of_a_config_with_epochs_are_refused():
+    multi30k = str(ROOT / "configs" / "multi30k.py")
+    with pytest.raises(UserError, match=r"--config\.epochs=0 --config\.steps=N"):
+        Plan.from_request(request(config=multi30k, equal="flops"))
+
+
+def test_architectures_that_do_not_share_a_score_are_refused():
+    one, other = base.get_config("rnn"), base.get_config("transformer")
+    assert shared_metric({"rnn": one, "transformer": other}).name == "bleu"
+    other.data.tokenizer = "word"
+    with pytest.raises(UserError, match=r"do not share a score: data\.tokenizer"):
+        shared_metric({"rnn": one, "transformer": other})
+    other.data.tokenizer, other.keep.metric = one.data.tokenizer, "loss"
+    with pytest.raises(UserError, match="score is 'bleu' and 'loss'"):
+        shared_metric({"rnn": one, "transformer": other})
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    folder = ComparisonFolder.open(tmp_path / "new")
+    plan = Plan.from_request(request())
+    folder.write_plan(plan)
+    assert folder.read_plan() == plan
+    folder.check_request(plan, request())
+    changed = request(overrides={"data.dir": "/elsewhere"})  # of this machine
+    folder.check_request(plan, changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trials": 2}, "trials.rnn is 3 there and 2 here"),
+        ({"seeds": 4}, "seeds is 3 there"),
+        ({"budgets": (1e6,)}, "budgets"),
+        ({"overrides": {"steps": 10}}, "steps is 1300 there and 10 here"),
+        ({"models": ("rnn", "transformer_xl")}, "models"),
+    ],
+)
+def test_another_comparison_in_the_same_folder_is_refused(tmp_path, changes, words):
+    folder = ComparisonFolder.open(tmp_path / "new")
+    plan = Plan.from_request(request())
+    folder.write_plan(plan)
+    with pytest.raises(UserError, match=words):
+        folder.check_request(plan, request(**changes))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    refused = {tmp_path: "not the folder", tmp_path / "notes.txt": "a file"}
+    for path, words in refused.items():
+        with pytest.raises(UserError, match=words):
+            ComparisonFolder.open(path)
+    (tmp_path / "compare.json").write_text(json.dumps({"version": 1}))
+    with pytest.raises(UserError, match="damaged"):
+        ComparisonFolder.open(tmp_path).read_plan()
+
+
+def test_the_command_prints_the_plan_and_trains_nothing(tmp_path):
+    flags = "--dry_run", f"--config={CLDR}", "--models=rnn,transformer", "--trials=2"
+    workdir = tmp_path / "new"
+    done = run(MAIN, *flags, "--budget=3e5", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr.decode()
+    out = done.stdout.decode()
+    assert "budget 300,000 parameters" in out
+    assert "    0  optim.lr=" in out
+    total = r"4 trials, and 6 runs to score on test, [\d.]+e\+\d+ FLOPs"
+    assert re.fullmatch(total, out.splitlines()[-1])
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--models=cnn,rnn"], ["cnn"]),
+        (["--budget=much"], ["A budget is a number", "'much'"]),
+        (["--budget=-1"], ["finite and greater than 0"]),
+        (["--budget=100"], ["too small for rnn"]),
+        (["--budget=1e6", "--budgets=1e6,2e6"], ["exclude each other"]),
+        (["--space=nowhere.py"], ["nowhere.py does not exist"]),
+    ],
+)
+def test_the_command_refuses_flags_in_one_line(flags, words):
+    done = run(MAIN, f"--config={CLDR}", "--dry_run", *flags)
+    assert_refused(done, *words)
