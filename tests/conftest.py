@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.entry_points import share_forking_process
 from helpers.xla_options import FAST_COMPILATION, as_flags, known_options
 
 ROOT = Path(__file__).parents[1]
@@ -51,10 +52,27 @@ gc.freeze()
 gc.set_threshold(100_000)
 
 
+def pytest_configure(config):
+    """Starts one process for the commands of all workers, before they begin."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        share_forking_process()
+
+
 def pytest_collection_modifyitems(items):
     """Sorts the files that take longest to the front."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
+def pytest_collection_finish():
+    """Keeps what all tests have imported out of the searches for garbage."""
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Returns one more than there are cores, since some tests wait for processes."""
+    return os.cpu_count() + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,7 +18,7 @@ STEPS_OF_TRANSLATION = {"rnn": 200, "transformer": 100, "transformer_xl": 120}
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
+        small_corpora(monkeypatch, num_pairs=4000)
         yield tmp_path_factory.mktemp("data")
 
 

@@ -1,8 +1,9 @@
 """The entry points as a user runs them: a process a command, files, exit codes.
 
 Imports are most of the time of a short command. So `run` asks one process, which has
-imported what all need, for a fork of itself; `start` begins from nothing. For commands
-of a shell, this module is a program that does in a fork what Python does:
+imported what all need, for a fork of itself; `start` begins from nothing. Workers of
+pytest-xdist share that process. For commands of a shell, this module is a program that
+does in a fork what Python does:
 
     python -S tests/helpers/entry_points.py SOCKET SCRIPT|-m MODULE ARGUMENTS
 """
@@ -22,6 +23,7 @@ PRELOADED = (  # takes seconds to import
     *("experiment.train", "experiment.inference", "sweeps.study"),
     *("matplotlib.pyplot", "optuna", "scipy.stats.qmc", "tensorflow_datasets"),
 )
+SHARED = "FORKING_PROCESS"  # variable with the path of the socket
 MODES = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2)  # of the standard streams
 
 
@@ -89,8 +91,13 @@ def _forking_process():
     return folder, process
 
 
+def share_forking_process():
+    """Starts the process that forks for the workers of pytest-xdist, too."""
+    os.environ[SHARED] = _socket_path()
+
+
 def _socket_path():
-    return f"{_forking_process()[0].name}/socket"
+    return os.environ.get(SHARED) or f"{_forking_process()[0].name}/socket"
 
 
 def _run_in_fork(path, argv, streams, cwd):

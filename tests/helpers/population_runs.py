@@ -119,23 +119,19 @@ class Together:
         return np.stack(told), np.stack(skipped), state
 
 
-def compared(together, trials, steps, numbers=(0, 1)):
+def compared(together, trials, steps, k):
     """The largest relative difference of a loss, and of a parameter.
 
     Args:
-      numbers: the trials that are compared with their runs alone.
+      k: the trial that is compared with its run alone.
     """
     losses, _, state = together.run(steps)
     assert len({row[-1] for row in losses.T}) == len(trials)  # no two are alike
-    found = {"loss": 0.0, "parameters": 0.0}
-    for k in numbers:
-        told, params = alone(trials[k], steps)
-        moved = np.abs(losses[:, k] - told) / np.abs(told)
-        found["loss"] = max(found["loss"], float(moved.max()))
-        mine = jax.device_get(together.population.partitioner.trial(state.params, k))
-        gap = parallel_runs.difference(mine, params)
-        found["parameters"] = max(found["parameters"], float(gap))
-    return found
+    told, params = alone(trials[k], steps)
+    moved = np.abs(losses[:, k] - told) / np.abs(told)
+    mine = jax.device_get(together.population.partitioner.trial(state.params, k))
+    gap = parallel_runs.difference(mine, params)
+    return {"loss": float(moved.max()), "parameters": float(gap)}
 
 
 def undisturbed(together):
@@ -160,11 +156,11 @@ def main():
     found = {}
     trials = configs("language_modeling", "transformer_xl", "float64", 4)
     xl = Together(trials, 2)
-    found["float64"] = compared(xl, trials, 20)
+    found["float64"] = compared(xl, trials, 20, 3)  # one of its numbers is zero
     found["undisturbed"] = undisturbed(xl)
     with jax.enable_x64(False):
         trials = configs("translation", "rnn", "float32", 2)
-        found["float32"] = compared(Together(trials, 1), trials, 5, (1,))
+        found["float32"] = compared(Together(trials, 1), trials, 5, 1)
     print(json.dumps(found))
 
 

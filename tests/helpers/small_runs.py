@@ -38,9 +38,13 @@ CHANGES = {
 }
 
 
-def small_corpora(monkeypatch):
-    """Makes the builders give a part of their corpora, of the same kind."""
-    for split, size in {"train": 4000, "validation": 100, "test": 100}.items():
+def small_corpora(monkeypatch, num_pairs=800):
+    """Makes the builders give a part of their corpora, of the same kind.
+
+    Args:
+      num_pairs: number of pairs for training; thousands, where a model is to learn.
+    """
+    for split, size in {"train": num_pairs, "validation": 100, "test": 100}.items():
         monkeypatch.setitem(cldr.SIZES, split, size)
     library = python_stdlib.read_library
     monkeypatch.setattr(
