@@ -9,13 +9,14 @@ as the second's. That is approximate randomisation with all swaps, so
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import binomtest
 
-from analysis.paired_tests import PairedTest, compare
+from analysis.paired_tests import BlockStatistics, PairedTest, Score, compare
+from tasks.text_metrics.base import percentage
 from tasks.understanding.semeval import DIRECTION, NEGATIVE
 from tasks.understanding.span_metrics import find_entities
 from utils.errors import UserError
@@ -24,54 +25,60 @@ Samples = list[dict]  # of one system: "reference" and "hypothesis" of each exam
 Group = Callable[[str], str | None]  # from a label to what its F1 is of, if anything
 
 
-def compare_samples(
-    first: Samples, second: Samples, scores: Collection[str]
-) -> dict[str, PairedTest]:
-    """Tests those of the named scores that have a test.
+def label_statistics(
+    systems: Sequence[Samples], scores: Collection[str]
+) -> dict[str, BlockStatistics]:
+    """Returns statistics of those of the named scores that have a test.
 
     Raises UserError where a system has no predictions, or the systems have other
     references.
     """
-    if not (first and second):
+    if not all(systems):
         raise UserError("predictions are missing; run eval.py")
     kept = ("reference", "reference_intent")
-    rows = [[[row.get(k) for k in kept] for row in side] for side in (first, second)]
-    if rows[0] != rows[1]:
+    first, *others = [[[row.get(k) for k in kept] for row in s] for s in systems]
+    if any(rows != first for rows in others):
         raise UserError("the references of the cards differ")
-    return {name: TESTS[name](first, second) for name in scores if name in TESTS}
+    return {name: STATISTICS[name](systems) for name in scores if name in STATISTICS}
 
 
 def compare_correct(
-    first: Bool[np.ndarray, "N"], second: Bool[np.ndarray, "N"]
+    first: Float[np.ndarray, "N 2"], second: Float[np.ndarray, "N 2"], score: Score
 ) -> PairedTest:
-    """Tests percentages of correct examples, by McNemar's exact test."""
-    sides = [np.stack([side, np.ones(len(side))], axis=1) for side in (first, second)]
-    test = compare(*sides, lambda sums: 100 * sums[0] / sums[1])
-    alone = [
-        int((one & ~other).sum()) for one, other in ((first, second), (second, first))
-    ]
+    """Tests percentages of correct examples, by McNemar's exact test.
+
+    Args:
+      first, second: for each example whether it is correct, and 1.
+    """
+    test = compare(first, second, score)
+    one, other = (rows[:, 0] > 0 for rows in (first, second))
+    alone = [int((one & ~other).sum()), int((other & ~one).sum())]
     p = binomtest(alone[0], sum(alone)).pvalue if sum(alone) else 1.0
     return dataclasses.replace(test, randomisation=float(p))
 
 
-def _compare_right(kinds: tuple[str, ...], first: Samples, second: Samples):
-    """Tests how many examples have all fields of these kinds right."""
+def _count_right(kinds: tuple[str, ...], systems: Sequence[Samples]):
+    """Counts examples that have all fields of these kinds right."""
     names = [(f"reference{kind}", f"hypothesis{kind}") for kind in kinds]
     sides = [
         [all(row.get(a) == row.get(b) for a, b in names) for row in side]
-        for side in (first, second)
+        for side in systems
     ]
-    return compare_correct(*map(np.asarray, sides))
+    rows = [np.stack([side, np.ones(len(side))], axis=1) for side in sides]
+    return BlockStatistics(rows, percentage, compare_correct)
 
 
-def _compare_f1(group: Group, of_actual: bool, first: Samples, second: Samples):
-    """Tests the mean F1 of groups of labels.
+def _count_groups(group: Group, of_actual: bool, systems: Sequence[Samples]):
+    """Counts labels for the mean F1 of groups of labels.
 
     Args:
       of_actual: leaves out groups without a reference; else those that do not occur.
     """
     labels = {
-        row[key] for row in (*first, *second) for key in ("reference", "hypothesis")
+        row[key]
+        for samples in systems
+        for row in samples
+        for key in ("reference", "hypothesis")
     }
     groups = sorted({group(label) for label in labels} - {None})
 
@@ -92,11 +99,11 @@ def _compare_f1(group: Group, of_actual: bool, first: Samples, second: Samples):
         f1 = 200 * correct[counted] / (actual + found)[counted]
         return f1.mean() if f1.size else 0.0
 
-    return compare(statistics(first), statistics(second), score)
+    return BlockStatistics([statistics(samples) for samples in systems], score)
 
 
-def _compare_spans(mode: str, first: Samples, second: Samples) -> PairedTest:
-    """Tests the F1 of entities, with sentences as blocks."""
+def _count_spans(mode: str, systems: Sequence[Samples]) -> BlockStatistics:
+    """Counts entities of sentences, for their F1."""
 
     def statistics(samples):
         rows = []
@@ -111,11 +118,11 @@ def _compare_spans(mode: str, first: Samples, second: Samples) -> PairedTest:
     def score(sums):
         return 200 * sums[0] / sums[1] if sums[1] else 0.0
 
-    return compare(statistics(first), statistics(second), score)
+    return BlockStatistics([statistics(samples) for samples in systems], score)
 
 
-def _compare_correlations(first: Samples, second: Samples) -> PairedTest:
-    """Tests Pearson's correlation of grades."""
+def _sum_grades(systems: Sequence[Samples]) -> BlockStatistics:
+    """Sums grades, their squares and products, for Pearson's correlation."""
 
     def statistics(samples) -> Float[np.ndarray, "N 6"]:
         x, y = (
@@ -130,7 +137,7 @@ def _compare_correlations(first: Samples, second: Samples) -> PairedTest:
         spread = (number * xx - x * x) * (number * yy - y * y)
         return 100 * (number * xy - x * y) / np.sqrt(spread) if spread > 0 else 0.0
 
-    return compare(statistics(first), statistics(second), score)
+    return BlockStatistics([statistics(samples) for samples in systems], score)
 
 
 def _relation(label: str) -> str | None:
@@ -141,14 +148,14 @@ def _any_relation(label: str) -> str | None:
     return None if label in NEGATIVE else "all"
 
 
-TESTS = {
-    "accuracy": functools.partial(_compare_right, ("",)),
-    "intent_accuracy": functools.partial(_compare_right, ("_intent",)),
-    "sentence_accuracy": functools.partial(_compare_right, ("", "_intent")),
-    "macro_f1": functools.partial(_compare_f1, str, False),
-    "official_f1": functools.partial(_compare_f1, _relation, True),
-    "micro_f1": functools.partial(_compare_f1, _any_relation, False),
-    "f1": functools.partial(_compare_spans, "conlleval"),
-    "strict_f1": functools.partial(_compare_spans, "strict"),
-    "pearson": _compare_correlations,
+STATISTICS = {
+    "accuracy": functools.partial(_count_right, ("",)),
+    "intent_accuracy": functools.partial(_count_right, ("_intent",)),
+    "sentence_accuracy": functools.partial(_count_right, ("", "_intent")),
+    "macro_f1": functools.partial(_count_groups, str, False),
+    "official_f1": functools.partial(_count_groups, _relation, True),
+    "micro_f1": functools.partial(_count_groups, _any_relation, False),
+    "f1": functools.partial(_count_spans, "conlleval"),
+    "strict_f1": functools.partial(_count_spans, "strict"),
+    "pearson": _sum_grades,
 }

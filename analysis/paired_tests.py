@@ -12,7 +12,7 @@ whose bootstrap rejects twice as often as its level says.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import sacrebleu
@@ -40,52 +40,9 @@ class PairedTest:
     interval: tuple[float, ...] = ()  # 95% bootstrap; () for too few blocks
 
 
-def compare_texts(
-    first: list[str], second: list[str], references: list[str], *, tokenize: str
-) -> dict[str, PairedTest]:
-    """Tests BLEU, with a tokenizer of sacrebleu, and chrF of two systems."""
-    metrics = {"bleu": sacrebleu.BLEU(tokenize=tokenize), "chrf": sacrebleu.CHRF()}
-    tests = {}
-    for name, metric in metrics.items():
-        statistics = [
-            np.asarray(metric._extract_corpus_statistics(texts, [references]), float)
-            for texts in (first, second)
-        ]
-        tests[name] = compare(*statistics, score_function(metric))
-    return tests
-
-
-def compare_metrics(
-    names: Iterable[str], first: Texts, second: Texts
-) -> dict[str, PairedTest]:
-    """Tests metrics of `tasks/text_metrics/` with examples, or dialogues, as blocks.
-
-    Args:
-      first, second: hypotheses of two systems beside the same references.
-    """
-    tests = {}
-    for name in names:
-        systems = [compute_statistics(name, texts) for texts in (first, second)]
-        rows = [statistics.rows for statistics in systems]
-        tests[name] = compare(*rows, systems[0].score)
-    return tests
-
-
 def score_function(metric) -> Score:
     """Returns the function from summed sentence statistics to sacrebleu's score."""
     return lambda sums: metric._compute_score_from_stats(sums.tolist()).score
-
-
-def compare_losses(
-    first: Float[np.ndarray, "N"],
-    second: Float[np.ndarray, "N"],
-    weight: Float[np.ndarray, "N"],
-) -> PairedTest:
-    """Tests mean losses, given each block's sum of losses and number of tokens."""
-    statistics = [
-        np.stack([losses, weight], 1).astype(float) for losses in (first, second)
-    ]
-    return compare(*statistics, lambda sums: sums[0] / sums[1])
 
 
 def compare(
@@ -115,6 +72,72 @@ def compare(
     low, high = np.percentile(changes, [2.5, 97.5])
     bootstrap = float((extreme + 1) / (SAMPLES + 1))
     return PairedTest(difference, bootstrap, randomisation, (float(low), float(high)))
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockStatistics:
+    """Statistics of a split's blocks for several systems; their sums give a score.
+
+    Attributes:
+      rows: statistics of each system, which have one row a block.
+      score: function from sums over blocks to the score.
+      test: paired test of the rows of two systems.
+    """
+
+    rows: Sequence[Float[np.ndarray, "N K"]]
+    score: Score
+    test: Callable[..., PairedTest] = compare
+
+    def compare(self) -> PairedTest:
+        """Tests the second of two systems against the first."""
+        first, second = self.rows
+        return self.test(first, second, self.score)
+
+
+def text_statistics(
+    systems: Sequence[list[str]], references: list[str], *, tokenize: str
+) -> dict[str, BlockStatistics]:
+    """Returns statistics of BLEU, with a tokenizer of sacrebleu, and of chrF."""
+    metrics = {"bleu": sacrebleu.BLEU(tokenize=tokenize), "chrf": sacrebleu.CHRF()}
+    found = {}
+    for name, metric in metrics.items():
+        rows = [
+            np.asarray(metric._extract_corpus_statistics(texts, [references]), float)
+            for texts in systems
+        ]
+        found[name] = BlockStatistics(rows, score_function(metric))
+    return found
+
+
+def metric_statistics(
+    names: Iterable[str], systems: Sequence[Texts]
+) -> dict[str, BlockStatistics]:
+    """Returns statistics of metrics of `tasks/text_metrics/`.
+
+    Blocks are examples, or dialogues.
+
+    Args:
+      systems: hypotheses of each system beside the same references.
+    """
+    found = {}
+    for name in names:
+        statistics = [compute_statistics(name, texts) for texts in systems]
+        rows = [one.rows for one in statistics]
+        found[name] = BlockStatistics(rows, statistics[0].score)
+    return found
+
+
+def loss_statistics(
+    systems: Sequence[Float[np.ndarray, "N"]], weight: Float[np.ndarray, "N"]
+) -> BlockStatistics:
+    """Returns statistics of mean losses.
+
+    Args:
+      systems: sum of losses of each block, for each system.
+      weight: number of tokens of each block.
+    """
+    rows = [np.stack([losses, weight], 1).astype(float) for losses in systems]
+    return BlockStatistics(rows, lambda sums: sums[0] / sums[1])
 
 
 def swapped(

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from analysis.paired_tests import (
+    BlockStatistics,
     PairedTest,
-    compare_losses,
-    compare_metrics,
-    compare_texts,
+    loss_statistics,
+    metric_statistics,
+    text_statistics,
 )
 from tasks.text_metrics.base import Texts
 from tasks.text_metrics.registry import METRICS
@@ -188,8 +189,7 @@ def seed_statistics(
     cards: Sequence[ScoreCard],
 ) -> dict[str, tuple[float, float | None]]:
     """Computes mean and sample standard deviation of each score that all seeds have."""
-    shared = [name for name in cards[0].values if all(name in x.values for x in cards)]
-    values = {name: [card.values[name] for card in cards] for name in shared}
+    values = {n: [card.values[n] for card in cards] for n in _shared_scores(cards)}
     return {
         name: (statistics.fmean(x), _deviation(x) if len(x) > 1 else None)
         for name, x in values.items()
@@ -205,58 +205,77 @@ def compare_cards(
     first: ScoreCard, second: ScoreCard
 ) -> tuple[dict[str, PairedTest], list[str]]:
     """Runs paired tests on two cards; also lists why other scores are not tested."""
-    tests, reasons = {}, []
-    if LABEL_SCORES & first.values.keys() & second.values.keys():
-        labels_tests, labels_reasons = _compare_labels(first, second)
-        tests |= labels_tests
+    statistics, reasons = card_statistics([first, second])
+    return {name: entry.compare() for name, entry in statistics.items()}, reasons
+
+
+def card_statistics(
+    cards: Sequence[ScoreCard],
+) -> tuple[dict[str, BlockStatistics], list[str]]:
+    """Returns statistics of the cards' blocks by score, and why others have none.
+
+    Blocks are sentences or other examples, and those of consecutive tokens for the
+    loss. All cards must be of the same split, with the same references.
+    """
+    statistics, reasons = {}, []
+    if set.intersection(LABEL_SCORES, *(set(card.values) for card in cards)):
+        labels, labels_reasons = _label_statistics(cards)
+        statistics |= labels
         reasons += labels_reasons
-    elif first.samples or second.samples:
-        texts_tests, texts_reasons = _compare_texts(first, second)
-        tests |= texts_tests
+    elif any(card.samples for card in cards):
+        texts, texts_reasons = _text_statistics(cards)
+        statistics |= texts
         reasons += texts_reasons
-    if first.blocks is None or second.blocks is None:
+    if any(card.blocks is None for card in cards):
         reasons.append("loss: sums of losses are missing; run eval.py again")
-    elif _tokens_of(first) != _tokens_of(second):
+    elif any(_tokens_of(card) != _tokens_of(cards[0]) for card in cards[1:]):
         reasons.append("loss: the cards are not of the same tokens")
-    elif not all(np.isfinite(card.blocks[0]).all() for card in (first, second)):
+    elif not all(np.isfinite(card.blocks[0]).all() for card in cards):
         reasons.append("loss: sums of losses are not finite")
     else:
-        (losses, weight), (other_losses, _) = first.blocks, second.blocks
-        tests["loss"] = compare_losses(losses, other_losses, weight)
-    return tests, reasons
+        losses = [card.blocks[0] for card in cards]
+        statistics["loss"] = loss_statistics(losses, cards[0].blocks[1])
+    return statistics, reasons
 
 
-def _compare_texts(
-    first: ScoreCard, second: ScoreCard
-) -> tuple[dict[str, PairedTest], list[str]]:
-    """Tests metrics of texts; returns the tests, and why there are none."""
-    if not first.references or first.references != second.references:
+def _text_statistics(
+    cards: Sequence[ScoreCard],
+) -> tuple[dict[str, BlockStatistics], list[str]]:
+    """Returns statistics of metrics of texts, or why there are none."""
+    first = cards[0]
+    if not first.references or any(x.references != first.references for x in cards):
         return {}, ["bleu and chrf: the references of the cards differ"]
     # Without `eval.metrics` a card has BLEU and chrF, and BLEU's signature a tokenizer.
-    if not all("target_language" in card.settings for card in (first, second)):
+    if not all("target_language" in card.settings for card in cards):
         signature = first.content["protocol"]["bleu_signature"].split("|")
         tokenize = dict(part.split(":", 1) for part in signature)["tok"]
-        sides = first.hypotheses, second.hypotheses, first.references
-        return compare_texts(*sides, tokenize=tokenize), []
-    texts, others = first.compared_texts, second.compared_texts
-    if (texts.references, texts.columns) != (others.references, others.columns):
+        systems = [card.hypotheses for card in cards]
+        return text_statistics(systems, first.references, tokenize=tokenize), []
+    texts = [card.compared_texts for card in cards]
+    kept = [(one.references, one.columns) for one in texts]
+    if any(one != kept[0] for one in kept):
         return {}, ["metrics: references or columns of the cards differ"]
-    names = [n for n in first.values if n in METRICS and n in second.values]
-    return compare_metrics(names, texts, others), []
+    names = [n for n in _shared_scores(cards) if n in METRICS]
+    return metric_statistics(names, texts), []
 
 
-def _compare_labels(
-    first: ScoreCard, second: ScoreCard
-) -> tuple[dict[str, PairedTest], list[str]]:
-    """Tests labels, tags or grades; returns the tests, and why there are none."""
-    if not (first.samples and second.samples):  # of a kept run, or a line of a log
+def _label_statistics(
+    cards: Sequence[ScoreCard],
+) -> tuple[dict[str, BlockStatistics], list[str]]:
+    """Returns statistics of labels, tags or grades, or why there are none."""
+    samples = [card.samples for card in cards]
+    if not all(samples):  # of a kept run, or a line of a log
         return {}, ["labels: predictions are missing; run eval.py again"]
     label_tests = importlib.import_module(LABEL_TESTS)
-    shared = [name for name in first.values if name in second.values]
     try:
-        return label_tests.compare_samples(first.samples, second.samples, shared), []
+        return label_tests.label_statistics(samples, _shared_scores(cards)), []
     except UserError as error:
         return {}, [f"labels: {error}"]
+
+
+def _shared_scores(cards: Sequence[ScoreCard]) -> list[str]:
+    """Returns the names of the scores that all cards have, as the first orders them."""
+    return [name for name in cards[0].values if all(name in c.values for c in cards)]
 
 
 def _tokens_of(card: ScoreCard) -> list:

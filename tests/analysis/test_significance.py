@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 
 from analysis import paired_tests
-from analysis.paired_tests import compare_losses, compare_texts, score_function
+from analysis.paired_tests import loss_statistics, score_function, text_statistics
 from analysis.report.score_cards import (
     compare_cards,
     open_card,
@@ -31,6 +31,15 @@ def sentences(count, seed, *, errors=0.0):
         bad = wrong.random(7) < errors
         texts.append(" ".join(np.where(bad, wrong.choice(WORDS, 7), words)))
     return texts
+
+
+def compare_losses(first, second, weight):
+    return loss_statistics((first, second), weight).compare()
+
+
+def compare_texts(first, second, references, *, tokenize):
+    statistics = text_statistics((first, second), references, tokenize=tokenize)
+    return {name: entry.compare() for name, entry in statistics.items()}
 
 
 def randomisation(change):
