@@ -121,6 +121,19 @@ def _count_spans(mode: str, systems: Sequence[Samples]) -> BlockStatistics:
     return BlockStatistics([statistics(samples) for samples in systems], score)
 
 
+def _count_tags(systems: Sequence[Samples]) -> BlockStatistics:
+    """Counts correct tags and all tags of sentences."""
+    sides = [
+        [[row[key].split(" ") for key in ("reference", "hypothesis")] for row in side]
+        for side in systems
+    ]
+    rows = [
+        np.asarray([(sum(map(str.__eq__, *tags)), len(tags[0])) for tags in side])
+        for side in sides
+    ]
+    return BlockStatistics([side.astype(float) for side in rows], percentage)
+
+
 def _sum_grades(systems: Sequence[Samples]) -> BlockStatistics:
     """Sums grades, their squares and products, for Pearson's correlation."""
 
@@ -152,6 +165,7 @@ STATISTICS = {
     "accuracy": functools.partial(_count_right, ("",)),
     "intent_accuracy": functools.partial(_count_right, ("_intent",)),
     "sentence_accuracy": functools.partial(_count_right, ("", "_intent")),
+    "token_accuracy": _count_tags,
     "macro_f1": functools.partial(_count_groups, str, False),
     "official_f1": functools.partial(_count_groups, _relation, True),
     "micro_f1": functools.partial(_count_groups, _any_relation, False),

@@ -25,7 +25,7 @@ from utils.errors import UserError
 
 # Tests of language understanding, imported for its score cards only.
 LABEL_TESTS = "analysis.label_tests"
-LABEL_SCORES = {"accuracy", "f1", "pearson"}  # each such card has one of these
+LABEL_SCORES = {"accuracy", "f1", "pearson", "token_accuracy"}  # a card has one
 HASHES = ("data", "vocabulary")  # of a score card's protocol
 # Fields of a protocol that are no choice of how to score.
 NOT_COMPARED = ("checkpoint", "commit", "config", "invalid_expressions")

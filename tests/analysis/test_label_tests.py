@@ -106,7 +106,7 @@ def test_differences_are_those_of_the_scores_of_entities():
     ]
     texts = [[" ".join(tags) for tags in side] for side in (sentences, *systems)]
     sides = [samples(texts[0], found) for found in texts[1:]]
-    names = ["f1", "strict_f1", "sentence_accuracy"]
+    names = ["f1", "strict_f1", "sentence_accuracy", "token_accuracy"]
     tests = compare_samples(*sides, names)
     one, other = (values(span_metrics.score_tags(sentences, side)) for side in systems)
     for name in names:
@@ -146,6 +146,17 @@ def test_predictions_that_are_missing_are_refused():
 def test_other_references_are_refused():
     with pytest.raises(UserError, match="references of the cards differ"):
         compare_samples(samples(["a"], ["a"]), samples(["b"], ["a"]), ["accuracy"])
+
+
+def test_cards_of_tags_without_entities_are_compared():
+    cards = []
+    for hypothesis in ("N V", "N N"):
+        rows = samples(["N V"] * 30, [hypothesis] * 30)
+        content = {"split": "test", "scores": {"token_accuracy": {"value": 0}}}
+        cards.append(ScoreCard("card", content, rows, ["N V"] * 30))
+    tests, _ = compare_cards(*cards)
+    assert tests.keys() == {"token_accuracy"}
+    assert tests["token_accuracy"].difference == -50
 
 
 def test_cards_of_labels_are_compared_and_other_references_are_told():
