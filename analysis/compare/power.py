@@ -2,24 +2,25 @@
 
 The test of `analysis/compare/difference.py` finds a true difference d with probability
 
-    P(|T| > t),   T: noncentral t distribution with noncentrality d / sqrt(V(n))
+    E Phi((d - t(f) sqrt(V)) / sqrt(V_true))
 
-where t is the critical value at the level of one comparison, and V(n) and the degrees
-of freedom are those expected with n seeds of each system. V(n) does not fall below the
+over the estimates s_a^2 and s_b^2, which have chi-squared distributions; V and the
+degrees of freedom f follow from them, and t is the critical value at the level of one
+comparison. The variance over sentences counts as known. V_true does not fall below its
 part `shared`, which only a larger test split makes smaller.
 """
 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
-from scipy.special import stdtrit
-from scipy.stats import nct
+from scipy.special import chdtri, ndtr, stdtrit
 
 from analysis.compare.difference import LEVEL, VarianceParts
 
 POWER = 0.8
 MAX_SEEDS = 1000  # of more seeds the variance of their mean counts as 0
+NUM_QUANTILES = 24  # of the distribution of a variance
+TINY = 1e-300  # in place of a variance of 0
 MAX_GROWTH = 1e6  # of the test split
 
 
@@ -50,13 +51,25 @@ def level_of_one(num_comparisons: int) -> float:
 
 def predict_power(
     difference: float, parts: VarianceParts, level: float = LEVEL
-) -> float | Float[np.ndarray, "..."]:
-    """Returns the probability that a true difference is found, with its sign."""
-    freedom = parts.freedom
-    with np.errstate(divide="ignore"):
-        noncentrality = np.abs(difference) / np.sqrt(parts.variance)
-    critical = stdtrit(freedom, 1 - level / 2)
-    return nct.sf(critical, freedom, np.minimum(noncentrality, 1e3))
+) -> float:
+    """Returns the probability that a true difference is found, with its sign.
+
+    Args:
+      parts: true parts of the variance, with several seeds of both systems.
+    """
+    quantiles = (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES
+    first, second = (
+        variance * chdtri(count - 1, quantiles) / (count - 1)
+        for variance, count in zip(parts.seeds, parts.counts, strict=True)
+    )
+    estimates = tuple(np.meshgrid(first, second))
+    estimated = dataclasses.replace(parts, seeds=estimates)
+    true = parts.shared + sum(
+        x / n for x, n in zip(parts.seeds, parts.counts, strict=True)
+    )
+    needed = stdtrit(estimated.freedom, 1 - level / 2) * np.sqrt(estimated.variance)
+    deviation = np.sqrt(max(true, TINY))
+    return float(ndtr((abs(difference) - needed) / deviation).mean())
 
 
 def required_sizes(
@@ -77,7 +90,7 @@ def required_sizes(
 
     def is_enough(seeds: int, blocks: float | None = None) -> bool:
         expected = parts.with_sizes((seeds, seeds), blocks)
-        return bool(predict_power(difference, expected, level) >= POWER)
+        return predict_power(difference, expected, level) >= POWER
 
     if difference == 0:
         return RequiredSizes(difference, level, None)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from analysis.knockout.candidates import Candidate
 from analysis.knockout.evaluation import Outcome
-from analysis.label_tests import TESTS, compare_samples
-from analysis.paired_tests import PairedTest, compare_losses
+from analysis.label_tests import STATISTICS, label_statistics
+from analysis.paired_tests import PairedTest, loss_statistics
 
 MAX_SCORES = 2  # of an encoder, beside the loss
 
@@ -50,10 +50,11 @@ def rank_effects(
     effects = []
     for candidate, outcome in zip(candidates, outcomes, strict=True):
         totals = whole.blocks.total, outcome.blocks.total
-        change = compare_losses(*totals, whole.blocks.weight)
+        change = loss_statistics(totals, whole.blocks.weight).compare()
         tests = {}
         if whole.samples and names:
-            tests = compare_samples(whole.samples, outcome.samples, names)
+            statistics = label_statistics((whole.samples, outcome.samples), names)
+            tests = {name: entry.compare() for name, entry in statistics.items()}
         scores = {name: (outcome.scores[name], tests.get(name)) for name in names}
         effects.append(Effect(candidate, outcome.blocks.mean, change, scores))
     return sorted(effects, key=lambda effect: -effect.change.difference)
@@ -61,9 +62,8 @@ def rank_effects(
 
 def score_names(outcome: Outcome) -> list[str]:
     """Returns the scores that are shown beside the loss."""
-    return [name for name in outcome.scores if name in (*TESTS, "masked_accuracy")][
-        :MAX_SCORES
-    ]
+    known = (*STATISTICS, "masked_accuracy")
+    return [name for name in outcome.scores if name in known][:MAX_SCORES]
 
 
 def effect_content(effect: Effect) -> dict:
