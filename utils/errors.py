@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message says what is wrong, the value found, and what is allowed. Any other
     exception is a bug in this code and keeps its traceback.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """Returns the lines that IPython shows in place of a traceback."""
+        return [f"error: {self}"]
