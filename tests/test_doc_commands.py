@@ -1,8 +1,10 @@
 """The commands of README.md and of two pages run as they are written there."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,50 @@ def tiny(command: str) -> str:
 
 
 @pytest.mark.parametrize("page", WRITTEN)
+def test_the_programs_configs_and_keys_of_a_page_exist(page):
+    for command in commands(page):
+        assert missing(command) == [], command
+    assert missing("python trian.py --config=configs/cldr.py:rnn") == ["trian.py"]
+    wrong = "--config=configs/cldr.py:rnn --config.data.sauce_dir=x"
+    assert missing(f"python train.py {wrong}") == ["data.sauce_dir"]
+
+
+def missing(command: str) -> list[str]:
+    """Programs, and keys of the config, that a command names and that do not exist."""
+    is_module, program = re.search(r"python (-m )?(\S+)", command).groups()
+    if is_module:
+        found = [] if importlib.util.find_spec(program) else [program]
+    else:
+        found = [] if (ROOT / program).exists() else [program]
+    if named := re.search(r"--config=configs/(\S+)\.py:(\w+)", command):
+        path, model = named.groups()
+        module = importlib.import_module(f"configs.{path.replace('/', '.')}")
+        keys = {key for key, _ in leaves(module.get_config(model).to_dict())}
+        names = re.findall(r"--config\.([\w.]+)=", command)
+        found += [name for name in names if name not in keys]
+    return found
+
+
+def leaves(document: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields the values of a nested dictionary with their dotted keys."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/quickstart.md",
+        # test_understanding_commands.py and test_text_pair_commands.py run the programs
+        # on such runs, too.
+        pytest.param("docs/understanding.md", marks=pytest.mark.slow),
+        pytest.param("docs/text_pairs.md", marks=pytest.mark.slow),
+    ],
+)
 def test_the_commands_of_a_page_run(page, tmp_path):
     write_corpora(tmp_path)
     write_labels(tmp_path)

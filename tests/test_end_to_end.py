@@ -181,7 +181,9 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(
+    "search", ["diverse beam", pytest.param("mbr", marks=pytest.mark.slow)]
+)
 def test_a_validation_on_a_mesh_has_the_scores_of_eval_on_one_device(
     data_dir, tmp_path, search
 ):

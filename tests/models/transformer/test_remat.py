@@ -15,14 +15,14 @@ CASES = {
     "transformer_xl, language model": (
         LanguageModelCase,
         {
-            "layers": 2,
+            "layers": 1,
             "attention_dropout": 0.2,
             "cutoffs": (7, 19),
             "div_val": 2,
             "tie_embeddings": True,
         },
     ),
-    "transformer, translation": (Seq2SeqCase, {"layers": 2}),
+    "transformer, translation": (Seq2SeqCase, {"layers": 1}),
     "rnn, language model": (
         LanguageModelCase,
         {"layers": 1, "weight_dropout": 0.2, "attention_width": 96},
