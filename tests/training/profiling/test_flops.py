@@ -184,6 +184,13 @@ def test_xla_counts_a_chain_of_products_the_same():
     assert costs["flops"] == pytest.approx(found.total - one, rel=0.05)
 
 
+DIFFERENT = {
+    ("translation", "rnn"),
+    ("translation", "transformer"),
+    ("language_modeling", "transformer_xl"),
+}
+
+
 def gradient_products(case):
     """All products in the jaxpr of the gradient itself: no rule of ours for it."""
 
@@ -202,7 +209,11 @@ def test_the_backward_pass_has_the_products_of_the_gradient(task, model):
     assert found.forward < found.backward <= 2 * found.forward
 
 
-@pytest.mark.parametrize(("task", "model"), CASES)
+@pytest.mark.parametrize(
+    ("task", "model"),
+    # Each architecture and each task; the other pairs have the same layers.
+    [pytest.param(*x, marks=[pytest.mark.slow] * (x not in DIFFERENT)) for x in CASES],
+)
 def test_what_is_computed_again_counts_once(task, model, monkeypatch):
     plain = counted(task, model)
     again = Case(task, model, **SMALL, remat=True, scan_layers=True)
