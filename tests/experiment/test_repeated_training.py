@@ -1,0 +1,73 @@
+"""Training that is called several times in one process, as notebooks do."""
+
+import os
+import signal
+import threading
+
+import pytest
+from absl import flags
+
+from analysis.compare_bitwise import differences
+from experiment.train import train
+from helpers.entry_points import run
+from helpers.small_runs import config
+from training.loop import ExitStatus
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+CHANGES = {
+    "data.name": "parallel_text/en-de",
+    "data.vocab_size": 60,
+    "data.tokens_per_batch": 64,
+    "decode.max_length": 4,
+    "model.dropout": 0.1,
+    "model.width": 8,
+    "every.log": 1,
+    "every.eval": 2,
+    "every.checkpoint": 2,
+}
+
+
+@pytest.fixture
+def changes(tmp_path):
+    """Keys of a small corpus of files."""
+    (tmp_path / "mine").mkdir()
+    for split, size in {"train": 40, "valid": 4, "test": 4}.items():
+        lines = [f"{WORDS[k % 10]} {WORDS[k % 7]}\n" for k in range(size)]
+        (tmp_path / f"mine/{split}.en").write_text("".join(lines))
+        (tmp_path / f"mine/{split}.de").write_text("".join(lines).upper())
+    return {**CHANGES, "data.source_dir": str(tmp_path / "mine")}
+
+
+def test_training_again_in_a_process_or_a_thread_equals_training_in_another_process(
+    changes, tmp_path
+):
+    cfg = config("cldr", "rnn", tmp_path / "data", steps=4, **changes)
+    handlers = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)]
+    is_parsed = flags.FLAGS.is_parsed()
+    for name in ("first", "second"):
+        assert train(cfg, str(tmp_path / name)) is ExitStatus.FINISHED
+        if name == "first":
+            files = len(os.listdir("/proc/self/fd"))
+    assert len(os.listdir("/proc/self/fd")) <= files
+    statuses = []
+    thread = threading.Thread(
+        target=lambda: statuses.append(train(cfg, str(tmp_path / "thread")))
+    )
+    thread.start()
+    thread.join()
+    assert statuses == [ExitStatus.FINISHED]
+    now = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)]
+    assert now == handlers
+    assert flags.FLAGS.is_parsed() == is_parsed
+
+    written = tmp_path / "experiment.py"
+    written.write_text(
+        "import json\nfrom configs import base\n\n\ndef get_config(name):\n"
+        "    cfg = base.get_config(name)\n"
+        f"    cfg.update(json.loads({cfg.to_json_best_effort()!r}))\n    return cfg\n"
+    )
+    flags_given = (f"--config={written}:rnn", f"--workdir={tmp_path / 'process'}")
+    done = run("train.py", *flags_given)
+    assert done.returncode == 0, done.stderr.decode()
+    for name in ("second", "thread", "process"):
+        assert differences(tmp_path / "first", tmp_path / name) == []
