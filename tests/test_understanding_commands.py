@@ -68,6 +68,34 @@ def test_attention_becomes_a_page(trained, tmp_path):
     assert kinds == ["self", "pooling"]
 
 
+def test_knockouts_become_a_page(trained, tmp_path):
+    flags = f"--workdir={trained[0]}", f"--output={tmp_path}", "--kinds=alignment"
+    done = run("analysis/knockout/__main__.py", *flags)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "encoder/attention/alignment/uniform" in done.stdout.decode()
+    found = json.loads((tmp_path / "knockout.json").read_text())
+    names = [one["name"].rpartition("/")[2] for one in found["knockouts"]]
+    assert sorted(names) == ["last", "shifted", "uniform"]
+    run("eval.py", f"--workdir={trained[0]}")
+    card = json.loads((trained[0] / "eval/test-4.json").read_text())
+    for name in ("loss", "accuracy"):
+        assert found["whole"][name] == card["scores"][name]["value"]
+    assert "Knockouts of rnn at step 4" in (tmp_path / "knockout.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--kinds=heads", "this rnn has no heads to switch off"),
+        ("--names=encoder/layers_9", "this rnn has no such part"),
+        ("--checkpoint=3", "3"),
+    ],
+)
+def test_knockouts_of_what_there_is_not_are_refused(trained, tmp_path, flag, words):
+    flags = f"--workdir={trained[0]}", f"--output={tmp_path}", flag
+    assert_refused(run("analysis/knockout/__main__.py", *flags), words)
+
+
 def test_analyses_of_texts_refuse_a_run_of_labels(trained, tmp_path):
     flags = f"--runs={trained[0]}", f"--output={tmp_path}"
     done = run("analysis/effective_context/__main__.py", *flags)

@@ -57,6 +57,7 @@ def main() -> None:
     from analysis.knockout.effects import rank_effects
     from analysis.knockout.evaluation import Subject, default_width
     from analysis.knockout.report import (
+        closeness,
         context_rows,
         format_table,
         result_content,
@@ -80,7 +81,8 @@ def main() -> None:
     context = None
     is_text = subject.task.model_class == "LanguageModel"
     if is_text and any(one.kind == "distance" for one in candidates):
-        context = measure_context(subject, width, lengths, POSITIONS.value)
+        loss = whole.blocks.mean
+        context = measure_context(subject, width, lengths, POSITIONS.value, loss)
     content = result_content(subject, effects, whole, width, context)
     paths = write_report(content, Path(OUTPUT.value))
     print(summary(content))
@@ -88,6 +90,7 @@ def main() -> None:
     if context:
         rows = context_rows(context)
         print("\n".join(align_columns(rows, "<" + ">" * (len(rows[0]) - 1))))
+        print(closeness(context))
     print("\n".join(map(str, paths)))
 
 

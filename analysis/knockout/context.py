@@ -8,7 +8,8 @@ l(c, t) the loss of token t,
     f(c, c') = mean of min(l(c, t), l(c', t)) over the top r of positions by l(c, t)
     g(c, c + step) = 1 - exp(f(c, c + step) - f(c, c))
 
-the length is the smallest c with g(c, c + step) < 0.01. Information still passes from
+the length is the smallest c with g(c, c + step) < 0.01. `shortest_sufficient` compares
+with the whole model instead of the next step. Information still passes from
 layer to layer: N layers connect a token with up to N (c - 1) tokens before it. So the
 length says how far attention looks, RECL how much text the model needs.
 """
@@ -26,13 +27,18 @@ ROWS = 64  # windows of RECL that are read in parallel
 
 
 def measure_context(
-    subject: Subject, width: int, lengths: list[int], num_positions: int
+    subject: Subject,
+    width: int,
+    lengths: list[int],
+    num_positions: int,
+    whole_loss: float,
 ) -> dict | None:
     """Measures causal effective context length and RECL at the same positions.
 
     Args:
       lengths: contexts in tokens, in equal steps; []: up to all keys that there are.
       num_positions: number of predicted tokens.
+      whole_loss: mean loss of the whole model, in nats.
 
     Returns the content of "context" in knockout.json; None where the part of the split
     has no token after so much context.
@@ -63,14 +69,32 @@ def measure_context(
         batch_size=min(ROWS, len(positions)),
         segment_length=subject.batches.length,
     )
+    losses = [outcome.blocks.mean for outcome in outcomes]
     return {
         "lengths": lengths,
         "positions": len(positions),
         "threshold": THRESHOLD,
-        "loss": [outcome.blocks.mean for outcome in outcomes],
+        "loss": losses,
+        "within": shortest_sufficient(lengths, losses, whole_loss),
         "causal": _by_ratio(causal, lengths),
         "recl": _by_ratio(cut, lengths),
     }
+
+
+def shortest_sufficient(
+    lengths: list[int], losses: list[float], whole_loss: float
+) -> int | None:
+    """Returns the context from which on perplexity is within 1% of the whole model's.
+
+    That is exp(l(c) - l) - 1 < 0.01 for mean losses of all tokens, with this c and all
+    larger ones. None if there is no such c.
+    """
+    found = None
+    for length, loss in zip(reversed(lengths), reversed(losses), strict=True):
+        if np.expm1(loss - whole_loss) >= THRESHOLD:
+            break
+        found = length
+    return found
 
 
 def default_lengths(num_keys: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Knockouts of a run as a page, as Markdown, as JSON values and as lines of text."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ ATTENTION_PAGE, ATTENTION_NUMBERS = "attention.html", "attention.json"
 NUM_PRINTED = 10  # knockouts on the terminal
 NUM_RANKED = 25  # rows of the ranking that the page shows at first
 BAR_WIDTH = 220  # pixels
-MAX_OPACITY = 0.7  # of a cell's colour, on which text is legible
+MAX_OPACITY = 0.55  # of a cell's colour, on which text is legible
 KIND_TITLES = {
     "layers": "Layers",
     "distance": "Bands of distance",
@@ -98,6 +99,7 @@ def markdown(content: dict) -> str:
     if content["context"]:
         lines += ["", "## Effective context length, tokens", ""]
         lines += _markdown_table(context_rows(content["context"]))
+        lines += ["", closeness(content["context"])]
     return "\n".join(lines) + "\n"
 
 
@@ -154,6 +156,22 @@ def format_interval(score: dict, decimals: int = 4) -> str:
     return f"[{score['low']:+.{decimals}f}, {score['high']:+.{decimals}f}]"
 
 
+def closeness(context: dict) -> str:
+    """Returns a sentence with the context that the whole model's perplexity needs."""
+    percent = f"{100 * context['threshold']:g}%"
+    length = context["within"]
+    if length is None:
+        longest = context["lengths"][-1]
+        return (
+            f"Even with a context of {longest} tokens in each attention, perplexity is "
+            f"not within {percent} of the whole model's."
+        )
+    return (
+        f"With a context of {length} tokens or more in each attention, perplexity is "
+        f"within {percent} of the whole model's."
+    )
+
+
 def context_rows(context: dict) -> list[list[str]]:
     """Returns a table of context lengths with a column for each ratio r."""
     rows = [["", *(f"r = {ratio}" for ratio in context["causal"])]]
@@ -194,6 +212,7 @@ def page_values(content: dict, attention_layers: Sequence[str]) -> dict:
         "rest": bars[NUM_RANKED:],
         "context": context,
         "context_rows": context_rows(context) if context else [],
+        "closeness": closeness(context) if context else "",
         "context_chart": context_chart(context, content["whole"]["loss"])
         if context
         else None,
@@ -206,7 +225,8 @@ def _in_order(knockouts: Sequence[dict]) -> list[dict]:
 
     def key(one):
         part = one["part"]
-        return one["site"], tuple(part) if isinstance(part, list | tuple) else (0,)
+        ends = tuple(part) if isinstance(part, list | tuple) else ()
+        return _layer_order(one["site"]), ends
 
     return sorted(knockouts, key=key)
 
@@ -238,8 +258,8 @@ def heat_rows(knockouts: Sequence[dict], attention_layers: Sequence[str]) -> lis
 
 def _layer_order(site: str) -> tuple:
     """Sorts encoder before decoder, and layers by number."""
-    parts = [(0, int(p)) if p.isdigit() else (1, p) for p in site.split("_")]
-    return not site.startswith("encoder"), parts
+    parts = re.split(r"(\d+)", site)
+    return not site.startswith("encoder"), parts[::2], list(map(int, parts[1::2]))
 
 
 def bar_rows(knockouts: Sequence[dict]) -> list[dict]:

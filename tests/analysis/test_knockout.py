@@ -16,7 +16,11 @@ from analysis.knockout.candidates import (
     mask_distances,
     select_candidates,
 )
-from analysis.knockout.context import default_lengths, measure_context
+from analysis.knockout.context import (
+    default_lengths,
+    measure_context,
+    shortest_sufficient,
+)
 from analysis.knockout.effects import rank_effects
 from analysis.knockout.evaluation import Subject
 from analysis.knockout.interventions import (
@@ -332,15 +336,23 @@ def test_the_longest_context_is_that_of_the_whole_model():
 
 def test_context_lengths_are_measured_beside_recl():
     subject = text_subject("transformer_xl")
-    found = measure_context(subject, 1, [2, 4, 6], 9)
+    found = measure_context(subject, 1, [2, 4, 6], 9, 3.0)
     assert found["positions"] == 9
+    assert found["within"] in (None, 2, 4, 6)
     assert len(found["loss"]) == 3
     for key in ("causal", "recl"):
         assert {one["length"] for one in found[key].values()} <= {2, 4, 6}
     with pytest.raises(UserError, match="--lengths up to 99 exceed the 15 keys"):
-        measure_context(subject, 1, [33, 66, 99], 9)
+        measure_context(subject, 1, [33, 66, 99], 9, 3.0)
     assert default_lengths(64) == list(range(8, 65, 8))
     assert default_lengths(5) == [1, 2, 3, 4, 5]
+
+
+def test_a_sufficient_context_is_one_from_which_on_the_loss_is_near():
+    lengths = [2, 4, 6, 8]
+    assert shortest_sufficient(lengths, [2.0, 1.009, 1.011, 1.0], 1.0) == 8
+    assert shortest_sufficient(lengths, [2.0, 1.009, 1.005, 0.9], 1.0) == 4
+    assert shortest_sufficient(lengths, [2.0, 1.0, 1.0, 1.1], 1.0) is None
 
 
 # --- Alignments of the RNN ---
