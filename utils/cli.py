@@ -16,6 +16,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags.config_path import get_type
 
 from utils.allocator import tune_allocator
+from utils.compilation_cache import enable_compilation_cache
 from utils.errors import UserError
 
 USER_ERROR = 2  # exit code
@@ -46,10 +47,12 @@ for kind, parser in {
 def run_main(main: Callable[[], int | None]) -> None:
     """Parses the flags and exits with the result of `main`, as `exit_with` does.
 
-    On CPUs the program restarts itself once (utils/allocator.py).
+    On CPUs the program restarts itself once (utils/allocator.py). Compiled programs
+    are cached (utils/compilation_cache.py).
     """
     if "jax" not in sys.modules:  # otherwise another program called this one
         tune_allocator()
+        enable_compilation_cache()
     exit_with(lambda: app.run(lambda argv: _run(main, argv), flags_parser=_parse))
 
 
