@@ -8,11 +8,14 @@ without spaces between them are characters.
 
 import collections
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 
 from tasks.text_metrics.scorer import Scorer
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 LEAD = 10  # words
 LEAD_NAME = f"lead_{LEAD}"
@@ -113,7 +116,9 @@ def nearest_neighbours(known: list[str], queries: list[str]) -> np.ndarray:
     return np.concatenate(best)
 
 
-def _counts(texts: list[str], columns: dict[str, int]) -> scipy.sparse.csr_matrix:
+def _counts(texts: list[str], columns: dict[str, int]) -> "csr_matrix":
+    from scipy.sparse import csr_matrix  # takes a tenth of a second
+
     values, indices, ends = [], [], [0]
     for text in texts:
         count = collections.Counter(f for f in features(text) if f in columns)
@@ -121,10 +126,12 @@ def _counts(texts: list[str], columns: dict[str, int]) -> scipy.sparse.csr_matri
         values.extend(count.values())
         ends.append(len(indices))
     shape = (len(texts), max(len(columns), 1))
-    return scipy.sparse.csr_matrix((np.asarray(values, float), indices, ends), shape)
+    return csr_matrix((np.asarray(values, float), indices, ends), shape)
 
 
-def _unit_rows(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+def _unit_rows(matrix: "csr_matrix") -> "csr_matrix":
+    from scipy.sparse import diags
+
     norms = np.sqrt(matrix.multiply(matrix).sum(axis=1))
     scale = 1 / np.maximum(np.asarray(norms).ravel(), 1e-12)
-    return scipy.sparse.diags(scale) @ matrix
+    return diags(scale) @ matrix

@@ -5,6 +5,7 @@ event files too, so that an interrupted run leaves the log of an uninterrupted o
 (The `purge_step` of tensorboardX only hides such events, and only in TensorBoard.)
 """
 
+import functools
 import json
 import struct
 import sys
@@ -13,13 +14,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.summary import scalar
+from typing import TYPE_CHECKING
 
 from utils import strict_json
 from utils.paths import is_remote
+
+if TYPE_CHECKING:
+    from tensorboardX.proto.event_pb2 import Event
 
 UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
 # A record of an event file: the length of an Event (8 bytes), a checksum of the
@@ -106,12 +107,22 @@ class TensorBoard:
         if is_remote(folder):  # events are written locally and uploaded
             self.local_folder = Path(tempfile.mkdtemp(prefix="events-"))
         # Names of event files hold seconds, which may repeat.
-        suffix = f".{run_id}-{uuid.uuid4().hex[:8]}"
+        self.suffix = f".{run_id}-{uuid.uuid4().hex[:8]}"
+
+    @functools.cached_property
+    def writer(self):
+        """Writer of tensorboardX, opened by the first line of the log."""
+        # tensorboardX imports the clients of Google Cloud, a third of a second.
+        from tensorboardX.event_file_writer import EventsWriter
+
         # Not SummaryWriter: its `flush` does not wait for its queue.
-        self.writer = EventsWriter(str(self.local_folder / "events"), suffix)
+        return EventsWriter(str(self.local_folder / "events"), self.suffix)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes one scalar for each metric."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         for name, value in metrics.items():
             summary = scalar(f"{split}/{name}", value)
             event = Event(step=step, wall_time=time.time(), summary=summary)
@@ -125,8 +136,10 @@ class TensorBoard:
                 (self.folder / path.name).write_bytes(path.read_bytes())
 
 
-def read_events(content: bytes) -> Iterator[tuple[bytes, Event]]:
+def read_events(content: bytes) -> Iterator[tuple[bytes, "Event"]]:
     """Yields each whole record of an event file and the Event in it."""
+    from tensorboardX.proto.event_pb2 import Event
+
     start = 0
     while start + RECORD_HEADER <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)

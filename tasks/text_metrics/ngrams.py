@@ -6,7 +6,6 @@ from importlib import metadata
 
 import numpy as np
 import sacrebleu
-import sacremoses
 
 from tasks.text_metrics.base import Statistics, Texts
 from utils.errors import UserError
@@ -101,6 +100,8 @@ def bleu_compound_split(texts: Texts) -> SacrebleuStatistics:
     tokenizes, makes three tokens of rich-text, the middle one ##AT##-##AT##, and counts
     as multi-bleu.perl, without smoothing.
     """
+    import sacremoses  # takes a second to import
+
     name = "bleu_compound_split"
     language = _spaced_language(name, texts.language)
     replace = sacremoses.MosesPunctNormalizer(language).replace_unicode_punct
@@ -134,6 +135,8 @@ def _spaced_language(name: str, code: str) -> str:
 
 
 def _moses_tokenizer(language: str):
+    import sacremoses  # takes a second to import
+
     moses = sacremoses.MosesTokenizer(language)
     return functools.partial(moses.tokenize, return_str=True, escape=False)
 

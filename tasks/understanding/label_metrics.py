@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
-from sklearn.metrics import precision_recall_fscore_support
 
 from tasks.bootstrap import Scores, score_examples
 
@@ -81,6 +79,8 @@ def class_table(
     Args:
       names: classes of the first rows; others that occur follow, sorted.
     """
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second
+
     names = all_names(references, predictions, names)
     precision, recall, f1, support = precision_recall_fscore_support(
         references, predictions, labels=names, zero_division=0
@@ -138,6 +138,8 @@ def score_grades(
     intervals: bool = False,
 ) -> Scores:
     """Returns Pearson's and Spearman's correlation, and the mean squared error."""
+    from scipy.stats import rankdata  # takes a second
+
     actual, found = (np.asarray(x, float) for x in (references, predictions))
 
     def score(indices):

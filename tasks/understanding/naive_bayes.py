@@ -10,10 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.naive_bayes import MultinomialNB
-
 SMOOTHING = (1.0, 0.3, 0.1, 0.03)  # counts that are added to that of each feature
 NUM_FOLDS = 5
 MARKER = re.compile(r"(</?e[12]>)")  # of the entities of a relation
@@ -35,6 +31,11 @@ def naive_bayes_labels(
     Args:
       train: training examples, which have `labels`.
     """
+    # scikit-learn takes a second to import.
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.model_selection import GridSearchCV, KFold
+    from sklearn.naive_bayes import MultinomialNB
+
     by_character = lack_spaces([text for texts in train for text in texts])
     vectorizer = CountVectorizer(
         analyzer=lambda texts: features(texts, by_character=by_character), binary=True

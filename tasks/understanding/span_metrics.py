@@ -11,9 +11,6 @@ from importlib import metadata
 
 import numpy as np
 from jaxtyping import Bool, Float
-from seqeval.metrics.sequence_labeling import get_entities
-from seqeval.scheme import IOB2
-from seqeval.scheme import Tokens as SchemeTokens
 
 from tasks.bootstrap import Scores, score_examples
 
@@ -31,6 +28,11 @@ def mark_entities(tags: Iterable[str]) -> bool:
 
 def find_entities(tags: Tags, mode: str) -> set[Entity]:
     """Returns the entities of a sentence as one of the MODES counts them."""
+    # seqeval imports scikit-learn, which takes a second.
+    from seqeval.metrics.sequence_labeling import get_entities
+    from seqeval.scheme import IOB2
+    from seqeval.scheme import Tokens as SchemeTokens
+
     if mode == "conlleval":
         return set(get_entities(list(tags)))
     entities = SchemeTokens(list(tags), IOB2).entities

@@ -82,9 +82,7 @@ def test_a_full_disk_is_reported(environment, monkeypatch, capsys):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(
-        compilation_cache.tempfile, "TemporaryFile", lambda dir: Full()
-    )
+    monkeypatch.setattr(compilation_cache.tempfile, "TemporaryFile", lambda dir: Full())
     enable_compilation_cache()
     assert FOLDER not in os.environ
     assert "No space left on device" in capsys.readouterr().err
