@@ -248,8 +248,15 @@ def gradients_of_model(kind, option):
     return jax.tree.leaves(jax.grad(loss)(case.variables))
 
 
-@pytest.mark.parametrize("option", ["remat", "scan_layers"])
-@pytest.mark.parametrize("kind", ["blockwise", "pallas"])
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [  # each implementation and each option
+        ("blockwise", "remat"),
+        ("pallas", "scan_layers"),
+        pytest.param("blockwise", "scan_layers", marks=pytest.mark.slow),
+        pytest.param("pallas", "remat", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_do_not_depend_on_remat_or_scan_layers(monkeypatch, kind, option):
     monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 2)
     monkeypatch.setitem(dispatch.SUPPORTED_DEVICES, "pallas", ("cpu",))
