@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from training.checkpoint import Checkpoints
-from training.metric_writers import Console, MetricsFile, TensorBoard
+from training.metric_writers import MetricsFile, PlainConsole, TensorBoard
 from training.metrics import TrainProgress, WeightedMetrics, compute, merge
 from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
@@ -70,7 +70,7 @@ class RunRecord:
         self,
         settings: LoopSettings,
         progress: TrainProgress,
-        writers: Sequence[MetricsFile | TensorBoard | Console],
+        writers: Sequence[MetricsFile | TensorBoard | PlainConsole],
         checkpoints: Checkpoints,
         peak_flops: float | None = None,
     ):

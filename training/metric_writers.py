@@ -7,6 +7,8 @@ event files too, so that an interrupted run leaves the log of an uninterrupted o
 
 import functools
 import json
+import os
+import pkgutil
 import struct
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from utils.paths import is_remote
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
 
+PROGRESS_BAR = "training.progress_bar:ProgressBar"  # imported on a terminal only
 UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
 # A record of an event file: the length of an Event (8 bytes), a checksum of the
 # length (4), the Event as a protocol buffer, its checksum (4).
@@ -173,30 +176,29 @@ def drop_events(folder: Path, last: dict[str, int], run_id: str) -> None:
             draft.replace(path)
 
 
-class Console:
-    """Metrics on standard output: one live line on a terminal, else plain lines."""
+class PlainConsole:
+    """Metrics on standard output, one line at a time."""
 
     def __init__(self, steps: int, step: int, unit: str = "tokens"):
         self.steps, self.first_step, self.unit = steps, step, unit
         self.start = time.monotonic()
-        self.live = sys.stdout.isatty()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Prints a line; on a terminal, training lines replace each other."""
+        """Prints a line."""
+        print(self.format(step, split, metrics), flush=True)
+
+    def format(self, step: int, split: str, metrics: dict[str, float]) -> str:
+        """Returns a line of training or validation."""
         if split == "train":
             mfu = metrics.get("mfu")
-            text = (
+            return (
                 f"step {step}/{self.steps}  loss {metrics['loss']:.4f}  "
                 f"{metrics[f'{self.unit}_per_second']:,.0f} {self.unit}/s  "
                 f"{'' if mfu is None else f'{mfu:.0%} of peak  '}"
                 f"{self._time_left(step)} left"
             )
-        else:
-            named = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            text = f"step {step}/{self.steps}  {split}: {named}"
-        stays = split != "train" or not self.live
-        start = "\r\x1b[K" if self.live else ""
-        print(start + text, end="\n" if stays else "", flush=True)
+        named = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        return f"step {step}/{self.steps}  {split}: {named}"
 
     def flush(self) -> None:
         pass  # every line is printed at once
@@ -210,6 +212,13 @@ class Console:
         return f"{hours}:{clock}" if hours else clock.removeprefix("0")
 
 
+def open_console(steps: int, step: int, unit: str) -> PlainConsole:
+    """Opens a progress bar on a terminal, plain lines elsewhere."""
+    is_live = sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    console_class = pkgutil.resolve_name(PROGRESS_BAR) if is_live else PlainConsole
+    return console_class(steps, step, unit)
+
+
 def open_writers(
     workdir: Path,
     last: dict[str, int],
@@ -218,7 +227,7 @@ def open_writers(
     steps: int,
     run_id: str = "",
     unit: str = "tokens",
-) -> list[MetricsFile | TensorBoard | Console]:
+) -> list[MetricsFile | TensorBoard | PlainConsole]:
     """Opens all writers of a run directory.
 
     Args:
@@ -231,5 +240,5 @@ def open_writers(
     return [
         MetricsFile(workdir / "metrics.jsonl", last),
         TensorBoard(workdir / "tensorboard", last, run_id),
-        Console(steps, step, unit),
+        open_console(steps, step, unit),
     ]

@@ -2,7 +2,7 @@
 
 import json
 
-from training.metric_writers import Console, MetricsFile, TensorBoard, read_events
+from training.metric_writers import MetricsFile, PlainConsole, TensorBoard, read_events
 
 
 def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
@@ -67,6 +67,6 @@ def test_event_files_of_another_run_stay(tmp_path):
 
 
 def test_the_console_names_what_a_task_counts(capsys):
-    console = Console(steps=4, step=0, unit="examples")
+    console = PlainConsole(steps=4, step=0, unit="examples")
     console.write(2, "train", {"loss": 1.0, "examples_per_second": 1234.5})
     assert "1,234 examples/s" in capsys.readouterr().out
