@@ -5,6 +5,7 @@ with performance profiles", equation 2.1) is the fraction of corpora on which it
 is within a factor of the best one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from analysis.compare.charts import Series
@@ -19,14 +20,19 @@ def performance_ratios(
     """Returns each architecture's factor from the best score on each corpus.
 
     Args:
-      scores: positive scores by architecture, in the order of the corpora.
+      scores: positive scores by architecture, in the order of the corpora; nan where
+        an architecture has none, which counts as an infinite factor.
       signs: 1 for a corpus where larger scores are better, or -1.
     """
     ratios: dict[str, list[float]] = {name: [] for name in scores}
     for number, sign in enumerate(signs):
         column = {name: values[number] for name, values in scores.items()}
-        best = max(column.values(), key=lambda score: sign * score)
+        known = [score for score in column.values() if not math.isnan(score)]
+        best = max(known, key=lambda score: sign * score, default=math.nan)
         for name, score in column.items():
+            if math.isnan(score):
+                ratios[name].append(math.inf)
+                continue
             pair = (best, score) if sign > 0 else (score, best)
             ratio = pair[0] / pair[1] if pair[1] > 0 else float("inf")
             ratios[name].append(1.0 if score == best else ratio)
