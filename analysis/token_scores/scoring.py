@@ -22,7 +22,7 @@ from tasks.understanding.base import is_learned_by_position, pad_rows, tell_cut
 from utils.errors import UserError
 from utils.memory import bounded_jit
 
-MAX_TOKENS = 50_000  # of a page, which would have more than 10 MB
+MAX_TOKENS = 50_000  # of a page, which has 150 bytes for a token of two runs
 MASKED_ROWS = 32  # copies of a text, each with another token masked, of a batch
 TASKS = ("language_modeling", "translation", "text_to_text", "masked_language_modeling")
 

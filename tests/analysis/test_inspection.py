@@ -1,6 +1,7 @@
 """Tests of the commands for effective context and attention of a run."""
 
 import json
+import re
 
 import pytest
 
@@ -81,3 +82,20 @@ def test_the_attention_of_a_run_becomes_a_page_and_pictures(workdir, tmp_path):
     assert_refused(done, f"--text={tmp_path}", "Is a directory")
     done = run("analysis/attention/__main__.py", *flags, given=b"\xff\n")
     assert_refused(done, "not UTF-8")
+
+
+def test_the_scores_of_tokens_sum_to_the_loss_of_eval(workdir, tmp_path):
+    text, page = workdir.parent / "test.txt", tmp_path / "page.html"
+    flags = f"--workdir={workdir}", f"--text={text}", f"--output={page}"
+    done = run("analysis/token_scores/__main__.py", *flags, "--eval.memory_length=4")
+    assert done.returncode == 0, done.stderr.decode()
+    keys = "--eval.memory_length=4", "--eval.batch_size=1", "--split=test"
+    scored = run("eval.py", flags[0], *keys)
+    assert scored.returncode == 0, scored.stderr.decode()
+    card = json.loads((workdir / "eval" / "test-2.json").read_text())
+    scores = {name: score["value"] for name, score in card["scores"].items()}
+    [document] = re.findall('id="content">(.*)</script>', page.read_text("utf8"))
+    totals = json.loads(document)["runs"][0]["totals"]
+    assert totals["tokens"] == card["protocol"]["tokens"] == 380
+    for name in ("loss", "perplexity", "bits_per_character"):
+        assert totals[name] == pytest.approx(scores[name], rel=1e-5)

@@ -180,7 +180,8 @@ def test_windows_give_every_token_its_context():
 def test_each_token_of_a_masked_model_is_masked_in_turn():
     run = made("masked_language_modeling", "transformer")
     task, model = run.experiment.task, run.experiment.model
-    for line, found in zip(LINES, scored(run, LINES).lines, strict=True):
+    lines = [LINES[0], LINES[2]]
+    for line, found in zip(lines, scored(run, lines).lines, strict=True):
         ids = task.tokenizer.encode(line)
         assert found.ids == ids
         for place, number in enumerate(ids):
