@@ -1,7 +1,8 @@
 """Export of a trained run as one file that runs without this project.
 
     README.md            the model card
-    run.py               the runner, with lines.py and text.py; also __main__.py
+    run.py               the runner; also __main__.py, and the modules of bundled/ that
+                         the model needs
     about.json           kind of model, its programs and limits
     tokenizers.json      vocabularies and normalisation
     weights.safetensors  parameters in float32
@@ -17,7 +18,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from analysis.export.archive import RUNNER
-from analysis.export.description import describe_run, describe_tokenizers
+from analysis.export.description import (
+    describe_run,
+    describe_tokenizers,
+    runner_modules,
+)
 from analysis.export.model_card import make_model_card
 from analysis.export.programs import SEPARATOR, export_program, make_programs
 from experiment.restore import TrainedRun
@@ -53,7 +58,7 @@ def export_run(
         name: np.asarray(leaf)
         for name, leaf in flatten_dict(run.variables["params"], sep=SEPARATOR).items()
     }
-    about, files = describe_run(run), {}
+    about, tokenizers, files = describe_run(run), describe_tokenizers(run), {}
     for spec in make_programs(run):
         known = about["programs"].setdefault(
             spec.name, {"input": spec.batch_input, "lengths": []}
@@ -70,14 +75,15 @@ def export_run(
     texts = {
         "README.md": make_model_card(run, about, cards, facts),
         "about.json": _json(about),
-        "tokenizers.json": _json(describe_tokenizers(run)),
+        "tokenizers.json": _json(tokenizers),
         "score_cards.json": _json(cards),
         "config.json": run.experiment.cfg.to_json_best_effort(indent=2),
         "examples.json": _json({"inputs": inputs, "outputs": {}}),
         "__main__.py": MAIN,
     }
-    for name in ("run.py", "lines.py", "text.py"):
-        texts[name] = (RUNNER / name).read_text(encoding="utf8")
+    for name in runner_modules(about, tokenizers):
+        path = RUNNER / f"{name}.py"
+        texts[path.name] = path.read_text(encoding="utf8")
     files |= {name: text.encode() for name, text in texts.items()}
     return {**files, "weights.safetensors": dump_safetensors(params)}
 

@@ -1,25 +1,35 @@
 """Facts about a run that the runner of its exported file reads."""
 
+import ast
 import dataclasses
 import json
 
 import jax
 
+from analysis.export.archive import RUNNER
+from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer
 from decoding.config import max_source_length
 from experiment.restore import TrainedRun
 from utils.languages import primary_language
 
 FORMAT = 1  # of the exported file
-TASK_KINDS = {  # from a task to the kind of its lines, and the runner's command
+TASK_KINDS = {  # from a task to its module of the runner, and the runner's command
     "translation": ("translate", "translate"),
     "text_to_text": ("translate", "translate"),
-    "language_modeling": ("continue", "continue"),
+    "language_modeling": ("continuation", "continue"),
     "classification": ("classes", "label"),
     "relation_extraction": ("relations", "label"),
     "tagging": ("tags", "label"),
     "masked_language_modeling": ("fill", "label"),
 }
+TOKENIZER_MODULES = {  # of the runner, by kind
+    "byte": "byte_tokenizer",
+    **dict.fromkeys(("char", "word"), "symbol_tokenizer"),
+    "wordpiece": "wordpiece_tokenizer",
+    **dict.fromkeys(("sentencepiece", "unigram"), "sentencepiece_tokenizer"),
+}
+FOR_MASKS = {"sentencepiece_tokenizer": "masked_sentencepiece"}
 
 
 def describe_run(run: TrainedRun) -> dict:
@@ -67,14 +77,45 @@ def describe_run(run: TrainedRun) -> dict:
 
 def describe_tokenizers(run: TrainedRun) -> dict[str, dict]:
     """Returns the vocabulary, the normalisation and the tags of each side of text."""
-    documents = {}
-    for side, tokenizer in run.experiment.tokenizers.items():
-        if tokenizer.kind == "labels":
+    has_masks = run.experiment.cfg.task == "masked_language_modeling"
+    return {
+        side: describe_tokenizer(tokenizer, has_masks=has_masks)
+        for side, tokenizer in run.experiment.tokenizers.items()
+        if tokenizer.kind != "labels"
+    }
+
+
+def describe_tokenizer(tokenizer: Tokenizer, *, has_masks: bool) -> dict:
+    """Returns a tokenizer as JSON, with the module of the runner that reads it."""
+    module = TOKENIZER_MODULES[tokenizer.kind]
+    options = dataclasses.asdict(tokenizer.normalizer)
+    language = primary_language(options.pop("language")) or "en"
+    return {
+        **json.loads(dump_tokenizer(tokenizer)),
+        "module": FOR_MASKS.get(module, module) if has_masks else module,
+        "normal": {**options, "moses_language": language}
+        if any(options.values())
+        else {},
+        "tags": dict(tokenizer.tags),
+    }
+
+
+def runner_modules(about: dict, tokenizers: dict[str, dict]) -> list[str]:
+    """Returns the modules of the runner that a model needs, those they import too."""
+    pending = ["run", about["kind"], *(one["module"] for one in tokenizers.values())]
+    if any(one["normal"] for one in tokenizers.values()):
+        pending.append("normalizer")
+    found = []
+    while pending:
+        name = pending.pop()
+        path = RUNNER / f"{name}.py"
+        if name in found or not path.exists():
             continue
-        document = json.loads(dump_tokenizer(tokenizer))
-        document["normal"] = dataclasses.asdict(tokenizer.normalizer)
-        language = primary_language(tokenizer.normalizer.language) or "en"
-        document["normal"]["moses_language"] = language
-        document["tags"] = dict(tokenizer.tags)
-        documents[side] = document
-    return documents
+        found.append(name)
+        tree = ast.parse(path.read_text(encoding="utf8"))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom):
+                pending.append(node.module)
+            elif isinstance(node, ast.Import):
+                pending += [alias.name for alias in node.names]
+    return sorted(found)

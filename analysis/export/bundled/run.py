@@ -5,12 +5,13 @@
 
 The commands are translate, continue (a text) and label (texts, words, relations,
 masks), as the model has them. Needs jax, flatbuffers, numpy and perhaps the package of
-the tokenizer. `python run.py model.zip ...` runs an unpacked copy of this file.
+the tokenizer. `python run.py model.zip ...` checks the file before its code runs.
 """
 
 import argparse
 import functools
 import hashlib
+import importlib
 import io
 import json
 import sys
@@ -28,25 +29,26 @@ class Bundle:
             raise ValueError(f"{path} is damaged: its SHA-256 digest does not fit")
         self.files = zipfile.ZipFile(io.BytesIO(content))
         self.about = json.loads(self.files.read("about.json"))
-        self.sides = json.loads(self.files.read("tokenizers.json"))
 
     @functools.cached_property
     def params(self) -> dict:
-        """Parameters by name, from a file in the format safetensors."""
-        import jax.numpy as jnp
+        """Parameters by name, from a file of float32 in the format safetensors."""
+        import jax
         import numpy as np
 
-        content = memoryview(self.files.read("weights.safetensors"))
+        content, params = self.files.read("weights.safetensors"), {}
         start = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(bytes(content[8:start]))
-        header.pop("__metadata__", None)
-        kinds, arrays = {"F32": np.float32}, {}
-        for name, entry in header.items():
+        for name, entry in json.loads(content[8:start]).items():
             first, end = entry["data_offsets"]
-            data = content[start + first : start + end]
-            array = np.frombuffer(data, kinds[entry["dtype"]])
-            arrays[name] = jnp.asarray(array.reshape(entry["shape"]))
-        return arrays
+            array = np.frombuffer(content, "<f4", (end - first) // 4, start + first)
+            params[name] = array.reshape(entry["shape"])
+        return jax.device_put(params)
+
+    @functools.cache  # noqa: B019
+    def tokenizer(self, side: str):
+        """Returns the tokenizer of "source", "target" or "text"."""
+        content = json.loads(self.files.read("tokenizers.json"))[side]
+        return importlib.import_module(content["module"]).Tokenizer(content)
 
     @functools.cache  # noqa: B019
     def program(self, name: str):
@@ -61,20 +63,18 @@ class Bundle:
         import jax
 
         known = self.about["programs"][name]
-        width = inputs[known["input"]].shape[1]
         if known["lengths"]:  # one program for each length
-            name = f"{name}-{width}"
+            name = f"{name}-{inputs[known['input']].shape[1]}"
         return jax.device_get(self.program(name)(self.params, inputs))
 
     def outputs(self, lines: list[str], search: str | None, seed: int | None):
         """Yields lists of (text, score) for each line, the best first."""
-        import lines as texts
-
-        kind = texts.KINDS[self.about["kind"]](self, search, seed)
+        model = importlib.import_module(self.about["kind"]).Model(self, search, seed)
         for start in range(0, len(lines), ROWS):
             chunk = list(enumerate(lines))[start : start + ROWS]
             given = [(number, line) for number, line in chunk if line.strip()]
-            found = dict(zip([n for n, _ in given], kind(given), strict=True))
+            outputs = model(given) if given else ()
+            found = dict(zip([n for n, _ in given], outputs, strict=True))
             yield from (found.get(number, []) for number, _ in chunk)
 
     def verify(self) -> tuple[int, int]:
@@ -94,18 +94,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     if not own.is_file():
         parser.add_argument("model", help="the exported file")
-    parser.add_argument(
-        "command", nargs="?", choices=("translate", "continue", "label")
-    )
+    commands = ("translate", "continue", "label")
+    parser.add_argument("command", nargs="?", choices=commands)
     parser.add_argument("--verify", action="store_true", help="check the examples")
     parser.add_argument("--search", help="greedy, beam or sample; default: the run's")
     parser.add_argument("--seed", type=int, help="of samples; default: the run's")
-    parser.add_argument(
-        "--scores", action="store_true", help="all outputs of a line: score, tab, text"
-    )
+    scores = "all outputs of a line: score, tab, text"
+    parser.add_argument("--scores", action="store_true", help=scores)
     options = parser.parse_args()
     path = str(own) if own.is_file() else options.model
     bundle = Bundle(Path(path).read_bytes(), path)
+    sys.path.append(path)  # of the modules beside this one
     if options.verify:
         right, total = bundle.verify()
         print(f"{right} of {total} outputs equal")
@@ -116,8 +115,8 @@ def main() -> int:
     if options.search and options.search not in about["programs"]:
         known = ", ".join(about["programs"])
         raise ValueError(f"unknown --search={options.search}; choose one of {known}")
-    lines = sys.stdin.buffer.read().decode().split("\n")
-    lines = [line.removesuffix("\r") for line in lines[: len(lines) - (not lines[-1])]]
+    lines = io.TextIOWrapper(sys.stdin.buffer, "utf8", newline="\n")
+    lines = [line.removesuffix("\n").removesuffix("\r") for line in lines]
     sys.stdout.reconfigure(encoding="utf8")
     for outputs in bundle.outputs(lines, options.search, options.seed):
         if options.scores:

@@ -1,11 +1,11 @@
-import dataclasses
-import importlib.util
+import importlib
 import json
 
 import pytest
 
-from analysis.export.archive import RUNNER
-from data.tokenizers.build import dump_tokenizer, train_tokenizer
+from analysis.export.description import describe_tokenizer
+from analysis.export.examples import import_runner
+from data.tokenizers.build import train_tokenizer
 from data.tokenizers.normalization import Normalizer
 from data.understanding.markers import MARKERS
 from tasks.understanding import fill_mask
@@ -24,28 +24,19 @@ NORMALIZERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def text():
-    spec = importlib.util.spec_from_file_location("text", RUNNER / "text.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def exported(text, tokenizer, language="en"):
-    content = json.loads(dump_tokenizer(tokenizer))
-    content["normal"] = dataclasses.asdict(tokenizer.normalizer)
-    content["normal"]["moses_language"] = language
-    return text.load_tokenizer({**content, "tags": dict(tokenizer.tags)})
+def exported(tokenizer, *, has_masks=False):
+    content = json.loads(json.dumps(describe_tokenizer(tokenizer, has_masks=has_masks)))
+    with import_runner():
+        return importlib.import_module(content["module"]).Tokenizer(content)
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "word", "sentencepiece", "wordpiece"])
 @pytest.mark.parametrize("normal", NORMALIZERS)
-def test_tokenizers_encode_and_decode_as_those_of_the_project(text, kind, normal):
+def test_tokenizers_encode_and_decode_as_those_of_the_project(kind, normal):
     tokenizer = train_tokenizer(kind, SENTENCES, 120, 1)
     tags = ["<2de>", "<2fr>"] if normal == "tag" else []
     tokenizer = tokenizer.with_tags(tags).with_normalizer(NORMALIZERS[normal])
-    other = exported(text, tokenizer)
+    other = exported(tokenizer)
     for line in [*SEEN, *([f"<2fr> {SENTENCES[0]}"] if tags else [])]:
         ids = tokenizer.encode(line)
         assert other.encode(line) == ids
@@ -56,9 +47,9 @@ def test_tokenizers_encode_and_decode_as_those_of_the_project(text, kind, normal
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "word", "sentencepiece", "wordpiece"])
-def test_masks_are_encoded_and_filled_as_by_the_project(text, kind):
+def test_masks_are_encoded_and_filled_as_by_the_project(kind):
     tokenizer = train_tokenizer(kind, SENTENCES, 120, 1).with_tags(MARKERS)
-    other = exported(text, tokenizer)
+    other = exported(tokenizer, has_masks=True)
     for line in ("The <mask> fox", "<mask>jumps <mask> dog <mask>", "unaff<mask>"):
         parts = fill_mask.MASKS.split(line)
         for index, part in enumerate(parts):
