@@ -59,8 +59,13 @@ def compare(first: ScoredRun, second: ScoredRun) -> Comparison:
     """Aligns two runs.
 
     Raises:
-      UserError: their tokenizers normalize the text in different ways.
+      UserError: their tokenizers normalize or cut the text in different ways.
     """
+    if len(first.lines) != len(second.lines):
+        raise UserError(
+            f"{first.name} has tokens for {len(first.lines)} lines and {second.name} "
+            f"for {len(second.lines)}, so their words cannot be aligned"
+        )
     pairs = list(zip(first.lines, second.lines, strict=True))
     shares = first.tokenizer.shares_vocabulary(second.tokenizer)
     if shares and all(one.ids == two.ids for one, two in pairs):
@@ -78,7 +83,7 @@ def _align(first, second, one: ScoredLine, two: ScoredLine) -> Spans:
     spans = align_words(one.pieces, two.pieces, texts)
     if spans is None:
         raise UserError(
-            f"the tokenizers of {first.name} and {second.name} normalize "
+            f"the tokenizers of {first.name} and {second.name} normalize or cut "
             f"{one.text[:40]!r} in different ways, so their words cannot be aligned"
         )
     return spans

@@ -147,7 +147,7 @@ def score_run(
     scored, context = scorer(run, lines, top)
     if not scored:
         raise UserError("The input has no text: provide at least one line")
-    if not all(np.isfinite(one.scores.top_log_probs).all() for one in scored):
+    if not all(np.isfinite(one.scores.log_probs).all() for one in scored):
         raise UserError(f"{run.directory.path}: log probabilities are not finite")
     return ScoredRun(name, run, scored, context)
 
@@ -249,9 +249,9 @@ def score_masked(
     task, model, _ = (getattr(run.experiment, k) for k in _PARTS)
     mask_id, scored = task.tokenizer.tags[MASK], []
     for number, line in enumerate(lines):
-        if not line.strip():
-            continue
         ids = task.tokenizer.encode(line)
+        if not ids:
+            continue
         tell_cut(number, len(ids) + 2, task.max_length)
         ids = ids[: task.max_length - 2]
         parts = []
