@@ -117,6 +117,7 @@ def train(request: Request, workdir: str) -> int:
         folder.check_request(plan, request)
     else:
         plan = make_plan(request)
+        runner.check_split(request)
         folder.write_plan(plan)
     return runner.run(plan, request, folder, placement)
 

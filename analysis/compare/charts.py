@@ -51,14 +51,20 @@ def make_chart(
     series: Sequence[Series],
     *,
     is_log_x: bool = False,
+    x_start: float | None = None,
     format_x: Callable[[float], str] = "{:,.10g}".format,
 ) -> Chart | None:
-    """Draws series in one chart; returns None where there are no points."""
+    """Draws series in one chart; returns None where there are no points.
+
+    Args:
+      x_start: value that the x axis begins at; None: that of the first point.
+    """
     series = [one for one in map(finite, series) if one.points]
     if not series:
         return None
     xs = [x for one in series for x, _ in one.points]
     xs += [x for one in series for x, _, _ in one.band]
+    xs += [] if x_start is None else [x_start]
     ys = [y for one in series for _, y in one.points]
     ys += [y for one in series for _, *ends in one.band for y in ends]
     transform = math.log10 if is_log_x else float

@@ -67,6 +67,7 @@ class CorpusContent:
     corpus: str
     budgets: list[BudgetTable]
     score_note: str
+    points: list[TableRow]
     curves: list[Chart]
     costs: list[TableRow]
     cost_note: str
@@ -159,11 +160,11 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
             for budget in results.budgets
         ],
         score_note=(
-            f"The point is the best of the trials by validation {title}. The score on "
-            f"{results.split} is mean ± sample standard deviation over runs of this "
-            "point with seeds that no trial had. Training FLOPs and time are means of "
-            "these runs, without evaluation."
+            f"{results.split} {title}: mean ± sample standard deviation over runs of "
+            "the best point with seeds that no trial had, each scored once. Training "
+            "FLOPs and time are means of these runs, without evaluation."
         ),
+        points=point_rows(results),
         curves=curve_charts(results.budgets[-1], results),
         costs=cost_rows(results.budgets[-1], results, target),
         cost_note=(
@@ -192,7 +193,6 @@ def score_row(model: ModelResults, results: ComparisonResults) -> TableRow:
     cells = [format_score(x, metric) for x in (mean, deviation)]
     return {
         "model": model.name,
-        "best point": format_point(model.best["point"]),
         "parameters": f"{model.runs[0].about.get('parameters', 0):,}",
         "training FLOPs": f"{statistics.fmean(known):.2e}" if known else "",
         "training time": format_duration(statistics.fmean(seconds)) if seconds else "",
@@ -200,6 +200,22 @@ def score_row(model: ModelResults, results: ComparisonResults) -> TableRow:
         f"{results.split} {title}": " ± ".join(filter(None, cells)),
         "seeds": str(len(model.runs)),
     }
+
+
+def point_rows(results: ComparisonResults) -> list[TableRow]:
+    """Formats the best point of each architecture, a row for each key."""
+    rows = []
+    for budget in results.budgets:
+        points = {model.name: model.best["point"] for model in budget.models}
+        for key in dict.fromkeys(key for point in points.values() for key in point):
+            row = {"key": key} | {
+                name: format_value(point[key]) if key in point else ""
+                for name, point in points.items()
+            }
+            if len(results.budgets) > 1:
+                row["budget"] = results.format_budget(budget.plan.target)
+            rows.append(row)
+    return rows
 
 
 def reference_score(budget: BudgetResults, results: ComparisonResults) -> float:
@@ -226,7 +242,9 @@ def curve_charts(budget: BudgetResults, results: ComparisonResults) -> list[Char
             Series(n, label, [(x / size, y) for x, y in curve])
             for n, label, curve in points
         ]
-        charts.append(make_chart(curve_title(results.metric, unit), x_title, series))
+        charts.append(
+            make_chart(curve_title(results.metric, unit), x_title, series, x_start=0)
+        )
     return [chart for chart in charts if chart is not None]
 
 
@@ -337,6 +355,7 @@ def render_markdown(content: Content) -> str:
                 section(f"Scores, {escape_markdown(budget.text)}", budget.rows)
             )
         parts.append(escape_markdown(corpus.score_note))
+        parts.append(section("Best points", corpus.points))
         parts.append(section("Differences", corpus.differences))
         parts.append(section("Scaling", corpus.fits))
         parts.append(section("Cost to reach a score", corpus.costs))

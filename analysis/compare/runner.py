@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.compare.folder import ComparisonFolder
 from analysis.compare.plan import BudgetPlan, ModelPlan, Plan, Request, open_space
+from analysis.paired_tests import MIN_BLOCKS
 from analysis.report.score_cards import newest_cards
 from sweeps import launch
 from sweeps.search_space import Point, Space, listed
@@ -16,6 +17,33 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.2
+
+
+def check_split(request: Request) -> None:
+    """Prepares the corpus, and checks the split on which the winners are scored.
+
+    Raises:
+      UserError: the corpus lacks it, or it has too few sentences or other blocks.
+    """
+    from experiment.build import is_language_modeling, open_dataset
+    from tasks.bootstrap import BLOCK_SIZE
+
+    cfg, split = request.configs(request.models[0]).config({}), request.split
+    sides = open_dataset(cfg).tokenized
+    if split not in sides:
+        raise UserError(
+            f"--split={split}: {cfg.data.name} has the splits {', '.join(sides)}"
+        )
+    tokenized = next(iter(sides[split].values()))
+    kind, count = "sentences or texts", len(tokenized.lengths)
+    if is_language_modeling(cfg):
+        kind = f"blocks of {BLOCK_SIZE} tokens"
+        count = -(-len(tokenized.tokens) // BLOCK_SIZE)
+    if count < MIN_BLOCKS:
+        raise UserError(
+            f"--split={split} of {cfg.data.name} has {count} {kind}, too few for a "
+            f"test, which needs {MIN_BLOCKS}"
+        )
 
 
 def run(

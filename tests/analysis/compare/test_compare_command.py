@@ -66,6 +66,21 @@ def compared(tmp_path_factory):
     return workdir, flags
 
 
+def test_a_split_with_too_few_blocks_is_refused_before_any_training(compared, tmp_path):
+    _, flags = compared
+    for split, size in {"train": 600, "valid": 60, "test": 9}.items():
+        (tmp_path / f"{split}.txt").write_text(size * "one two three\n")
+    workdir = tmp_path / "new"
+    own = f"--config.data.source_dir={tmp_path}", f"--config.data.dir={tmp_path / 'd'}"
+    for split, words in {
+        "test": "1 blocks of 128 tokens, too few",
+        "dev": "the splits",
+    }.items():
+        done = run(MAIN, *flags, *own, f"--workdir={workdir}", f"--split={split}")
+        assert_refused(done, f"--split={split}", words)
+    assert not workdir.exists()
+
+
 def trials(workdir, kind, model):
     return sorted((workdir / str(BUDGET) / kind / model / "trials").iterdir())
 
