@@ -238,6 +238,11 @@ def open_space(request: Request, model: str) -> Space:
             f"{where} stops trials early (pruning); a comparison needs the score of "
             "each whole trial"
         )
+    if space.metric is not None:
+        raise UserError(
+            f"{where} has metric={space.metric!r}; points are chosen by the config's "
+            "score: set --config.keep.metric"
+        )
     reserved = {"model": "name the models in --models"}
     if request.vary == "steps":
         reserved["steps"] = reserved["epochs"] = "--vary=steps sets it"

@@ -93,13 +93,7 @@ def run_sweep(
 ) -> int:
     """Runs the trials of one sweep that are left; returns its exit code."""
     declared = open_space(request, model.model)
-    space = Space(
-        listed(points),
-        metric=declared.metric,
-        direction=declared.direction,
-        value=declared.value,
-        retries=declared.retries,
-    )
+    space = Space(listed(points), value=declared.value, retries=declared.retries)
     sweep = launch.SweepPlan(request.configs(model.model), space, len(points))
     return launch.run(sweep, workdir, placement)
 

@@ -29,7 +29,7 @@ def compared(tmp_path_factory):
     workdir, text = folder / FOLDER, folder / "text"
     text.mkdir()
     rng = random.Random(0)
-    for split, size in {"train": 600, "valid": 60, "test": 60}.items():
+    for split, size in {"train": 600, "valid": 60, "test": 100}.items():
         lines = (
             " ".join(rng.choices(["one", "two", "three"], k=8)) for _ in range(size)
         )

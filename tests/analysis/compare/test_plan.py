@@ -87,6 +87,7 @@ def test_no_run_of_the_best_point_has_a_seed_of_the_search(tmp_path):
     [
         ('Space(tpe({"optim.lr": log_uniform(1e-4, 1e-2)}))', "points of TPE"),
         ("Space(seeds(3), pruning=asha())", "stops trials early"),
+        ("Space(seeds(3), metric='loss')", r"set --config\.keep\.metric"),
         ('Space(listed([{"model": "rnn"}]))', "name the models in --models"),
         ("Space(seeds(2))", "the space has 2 points"),
         ('Space(grid({"optim.lrr": [1.0, 2.0, 3.0]}))', "Unknown config key"),
