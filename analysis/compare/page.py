@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from analysis.compare.charts import Chart, Series, make_chart
+from analysis.compare.differences import difference_rows, find_differences
 from analysis.compare.profiles import performance_profiles
 from analysis.compare.results import (
     BudgetResults,
@@ -39,6 +40,11 @@ from utils.errors import UserError
 from utils.paths import is_remote
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+DIFFERENCE_NOTE = (
+    "Differences of the mean scores over seeds. The intervals and p values take the "
+    "spread of seeds and that of test sentences into account; corrected p values "
+    "(Holm 1979) are for all pairs together. Up to 0.05 two architectures differ."
+)
 KNOCKOUT_PAGE = "knockout.html"  # of analysis/knockout
 
 
@@ -147,6 +153,7 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
     """Computes what a page shows of one comparison."""
     title = title_of(results.metric)
     runs = [linked_run(run, output) for run in results.trial_runs]
+    differences, reason = find_differences(results.budgets[-1], results)
     target = reference_score(results.budgets[-1], results)
     sweeps = ",".join(str(sweep.path) for sweep in results.sweeps)
     return CorpusContent(
@@ -165,6 +172,8 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
             "FLOPs and time are means of these runs, without evaluation."
         ),
         points=point_rows(results),
+        differences=difference_rows(differences, results.metric),
+        difference_note=f"Not tested: {reason}." if reason else DIFFERENCE_NOTE,
         curves=curve_charts(results.budgets[-1], results),
         costs=cost_rows(results.budgets[-1], results, target),
         cost_note=(
