@@ -174,6 +174,11 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
         points=point_rows(results),
         differences=difference_rows(differences, results.metric),
         difference_note=f"Not tested: {reason}." if reason else DIFFERENCE_NOTE,
+        ladder=ladder_chart(results),
+        ladder_note=(
+            f"Mean {results.split} {title} over the seeds at each budget, with a band "
+            "of one standard deviation."
+        ),
         curves=curve_charts(results.budgets[-1], results),
         costs=cost_rows(results.budgets[-1], results, target),
         cost_note=(
@@ -233,6 +238,25 @@ def reference_score(budget: BudgetResults, results: ComparisonResults) -> float:
         model.best_validation(results.metric, results.sign) for model in budget.models
     ]
     return min(scores, key=lambda score: results.sign * score)
+
+
+def ladder_chart(results: ComparisonResults) -> Chart | None:
+    """Draws the mean score against the budget; None for a single budget."""
+    if len(results.budgets) < 2:
+        return None
+    metric, series = results.metric, []
+    for number, name in enumerate(results.names):
+        points, band = [], []
+        for budget in results.budgets:
+            scores = budget.models[number].scores(metric)
+            mean, deviation = mean_and_deviation(scores)
+            points.append((budget.plan.target, mean))
+            spread = deviation or 0.0
+            band.append((budget.plan.target, mean - spread, mean + spread))
+        series.append(Series(number, name, points, band))
+    title = f"{results.split} {title_of(metric)}"
+    unit = results.format_budget(1).partition(" ")[2]
+    return make_chart(title, unit, series, is_log_x=True, format_x="{:.3g}".format)
 
 
 def curve_charts(budget: BudgetResults, results: ComparisonResults) -> list[Chart]:
