@@ -124,7 +124,8 @@ def train(request: Request, workdir: str) -> int:
 
 def write_pages(workdirs: Sequence[str], outputs: Sequence[Path]) -> None:
     """Writes the results of comparisons, and prints the verdict."""
-    from analysis.compare import page
+    from analysis.compare.page import renderers
+    from analysis.compare.page.content import make_content
     from analysis.compare.results import ComparisonResults
 
     results = [ComparisonResults.from_folder(workdir) for workdir in workdirs]
@@ -134,11 +135,11 @@ def write_pages(workdirs: Sequence[str], outputs: Sequence[Path]) -> None:
         outputs = [results[0].folder.path / f"report{suffix}" for suffix in SUFFIXES]
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = page.make_content(results, path)
+        content = make_content(results, path)
         text = {
-            ".html": lambda content: page.render_html(content),
-            ".md": lambda content: page.render_markdown(content),
-            ".json": lambda content: page.render_json(content, results),
+            ".html": lambda content: renderers.render_html(content),
+            ".md": lambda content: renderers.render_markdown(content),
+            ".json": lambda content: renderers.render_json(content, results),
         }[path.suffix](content)
         path.write_text(text, encoding="utf8")
     for corpus in content.corpora:

@@ -8,7 +8,7 @@ is within a factor of the best one.
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.compare.charts import Series
+from analysis.compare.page.charts import Series
 from analysis.compare.results import ComparisonResults, mean_and_deviation
 
 MARGIN = 1.05  # of the largest factor, so that the last step is seen

@@ -1,8 +1,4 @@
-"""Page of one comparison, or of several on different corpora, in three formats.
-
-Equal results give equal bytes: no format contains the time. The page loads no other
-file, and links each run by a path relative to itself.
-"""
+"""Content of the page of a comparison, computed once for all of its formats."""
 
 import dataclasses
 import os
@@ -11,9 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from analysis.compare.charts import Chart, Series, make_chart
-from analysis.compare.differences import difference_rows, find_differences
-from analysis.compare.profiles import performance_profiles
+from analysis.compare.page.charts import Chart, Series, make_chart
+from analysis.compare.page.differences import (
+    difference_rows,
+    find_differences,
+    verdict_sentences,
+)
+from analysis.compare.page.ladder import Ladder, make_ladder
+from analysis.compare.page.profiles import performance_profiles
+from analysis.compare.page.searches import best_of_k_chart
 from analysis.compare.results import (
     BudgetResults,
     ComparisonResults,
@@ -21,8 +23,6 @@ from analysis.compare.results import (
     TrialRun,
     mean_and_deviation,
 )
-from analysis.formatting import render_template
-from analysis.report.renderers import escape_markdown, section
 from analysis.report.runs import axes
 from analysis.report.tables import (
     TableRow,
@@ -39,7 +39,6 @@ from utils import strict_json
 from utils.errors import UserError
 from utils.paths import is_remote
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
 DIFFERENCE_NOTE = (
     "Differences of the mean scores over seeds. The intervals and p values take the "
     "spread of seeds and that of test sentences into account; corrected p values "
@@ -71,9 +70,14 @@ class CorpusContent:
 
     title: str
     corpus: str
+    sentences: list[str]
     budgets: list[BudgetTable]
     score_note: str
     points: list[TableRow]
+    differences: list[TableRow]
+    difference_note: str
+    ladder: Ladder | None
+    best_of_k: tuple[Chart | None, str]  # with a note, or why there is none
     curves: list[Chart]
     costs: list[TableRow]
     cost_note: str
@@ -82,14 +86,6 @@ class CorpusContent:
     knockouts: list[tuple[str, str]]
     runs: list[LinkedRun]
     report_command: str
-    sentences: list[str] = dataclasses.field(default_factory=list)
-    differences: list[TableRow] = dataclasses.field(default_factory=list)
-    difference_note: str = ""
-    best_of_k: list[Chart] = dataclasses.field(default_factory=list)
-    best_of_k_note: str = ""
-    ladder: Chart | None = None
-    fits: list[TableRow] = dataclasses.field(default_factory=list)
-    ladder_note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,13 +168,11 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
             "FLOPs and time are means of these runs, without evaluation."
         ),
         points=point_rows(results),
+        sentences=verdict_sentences(results),
         differences=difference_rows(differences, results.metric),
         difference_note=f"Not tested: {reason}." if reason else DIFFERENCE_NOTE,
-        ladder=ladder_chart(results),
-        ladder_note=(
-            f"Mean {results.split} {title} over the seeds at each budget, with a band "
-            "of one standard deviation."
-        ),
+        ladder=make_ladder(results),
+        best_of_k=best_of_k_chart(results.budgets[-1], results),
         curves=curve_charts(results.budgets[-1], results),
         costs=cost_rows(results.budgets[-1], results, target),
         cost_note=(
@@ -238,25 +232,6 @@ def reference_score(budget: BudgetResults, results: ComparisonResults) -> float:
         model.best_validation(results.metric, results.sign) for model in budget.models
     ]
     return min(scores, key=lambda score: results.sign * score)
-
-
-def ladder_chart(results: ComparisonResults) -> Chart | None:
-    """Draws the mean score against the budget; None for a single budget."""
-    if len(results.budgets) < 2:
-        return None
-    metric, series = results.metric, []
-    for number, name in enumerate(results.names):
-        points, band = [], []
-        for budget in results.budgets:
-            scores = budget.models[number].scores(metric)
-            mean, deviation = mean_and_deviation(scores)
-            points.append((budget.plan.target, mean))
-            spread = deviation or 0.0
-            band.append((budget.plan.target, mean - spread, mean + spread))
-        series.append(Series(number, name, points, band))
-    title = f"{results.split} {title_of(metric)}"
-    unit = results.format_budget(1).partition(" ")[2]
-    return make_chart(title, unit, series, is_log_x=True, format_x="{:.3g}".format)
 
 
 def curve_charts(budget: BudgetResults, results: ComparisonResults) -> list[Chart]:
@@ -368,80 +343,3 @@ def relative_link(path: Path, output: Path) -> str:
         return str(path)
     parent = os.path.abspath(output.expanduser().parent)
     return quote(os.path.relpath(os.path.abspath(path), parent))
-
-
-def render_html(content: Content) -> str:
-    """Renders one self-contained HTML page."""
-    return render_template(TEMPLATE, content=content)
-
-
-def render_markdown(content: Content) -> str:
-    """Renders the page as Markdown, without charts."""
-    parts = [f"# {escape_markdown(content.title)}"]
-    parts += [f"**Warning:** {escape_markdown(text)}." for text in content.warnings]
-    for corpus in content.corpora:
-        if len(content.corpora) > 1:
-            parts.append(f"# {escape_markdown(corpus.title)}")
-        parts.append("\n".join(f"- {escape_markdown(x)}" for x in corpus.sentences))
-        for budget in corpus.budgets:
-            parts.append(
-                section(f"Scores, {escape_markdown(budget.text)}", budget.rows)
-            )
-        parts.append(escape_markdown(corpus.score_note))
-        parts.append(section("Best points", corpus.points))
-        parts.append(section("Differences", corpus.differences))
-        parts.append(section("Scaling", corpus.fits))
-        parts.append(section("Cost to reach a score", corpus.costs))
-        parts.append(escape_markdown(corpus.cost_note))
-        parts.append(section("Spaces", corpus.spaces))
-        parts.append(escape_markdown(corpus.space_note))
-        runs = [{"run": run.text, **run.cells} for run in corpus.runs]
-        parts.append(section("Runs", runs))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def render_json(content: Content, results: Sequence[ComparisonResults]) -> str:
-    """Renders results and verdicts as JSON with unrounded numbers."""
-    document = {
-        "title": content.title,
-        "warnings": content.warnings,
-        "comparisons": [
-            {
-                "directory": str(one.folder.path),
-                "corpus": one.corpus,
-                "split": one.split,
-                "metric": dataclasses.asdict(one.plan.metric),
-                "asked": {k: v for k, v in one.plan.asked.items() if k != "configs"},
-                "verdict": page.sentences,
-                "budgets": [budget_document(b, one) for b in one.budgets],
-            }
-            for one, page in zip(results, content.corpora, strict=True)
-        ],
-    }
-    return strict_json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-
-
-def budget_document(budget: BudgetResults, results: ComparisonResults) -> dict:
-    """Returns the results at one budget as JSON."""
-    unit = budget.runs[0].unit
-    return {
-        "target": budget.plan.target,
-        "models": {
-            model.name: {
-                "cost": model.plan.costs[model.best["trial"]],
-                "trials": model.trial_scores,
-                "best": model.best,
-                "runs": [
-                    {
-                        "directory": str(run.path),
-                        "seed": run.config["seed"],
-                        "parameters": run.about.get("parameters"),
-                        "scores": run.results[results.split].values,
-                        "trained": {a: run.cost_at(run.steps, a) for a in axes(unit)},
-                    }
-                    for run in model.runs
-                ],
-            }
-            for model in budget.models
-        },
-    }

@@ -5,6 +5,7 @@ import dataclasses
 from analysis.compare.difference import Difference, compare_cards_of_systems
 from analysis.compare.power import POWER, required_sizes
 from analysis.compare.results import BudgetResults, ComparisonResults
+from analysis.compare.verdict import UNITS, format_verdicts
 from analysis.report.score_cards import ScoreCard
 from analysis.report.tables import TableRow, title_and_decimals
 from utils.errors import UserError
@@ -74,3 +75,19 @@ def needed_seeds(difference: Difference) -> str:
     if sizes.blocks is not None:
         return f"{sizes.seeds_for_blocks} with {sizes.blocks:,} test sentences"
     return "no number"
+
+
+def verdict_sentences(results: ComparisonResults) -> list[str]:
+    """Returns a sentence for each pair of architectures at each budget."""
+    sentences = []
+    for budget in results.budgets:
+        text = results.format_budget(budget.plan.target)
+        context = f"On {results.corpus} at {text}"
+        differences, reason = find_differences(budget, results)
+        if not differences:
+            sentences.append(f"{context}, differences are not tested: {reason}.")
+        elif results.metric not in UNITS:
+            sentences.append(f"{context}, see the differences in {results.metric}.")
+        else:
+            sentences += format_verdicts(differences, results.metric, context=context)
+    return sentences
