@@ -53,25 +53,6 @@ class ModelResults:
         """Returns the score of each run on the split."""
         return [card.values[metric] for card in self.cards if metric in card.values]
 
-    def cost_to_reach(self, metric: str, sign: int, target: float, axis: str) -> list:
-        """Returns each run's cost until a validation score; None: never reached.
-
-        Args:
-          sign: 1 if larger scores are better, or -1.
-          axis: one of analysis.report.runs.axes.
-        """
-        return [
-            next(
-                (
-                    x
-                    for x, y in curve_points(run, metric, axis)
-                    if sign * y >= sign * target
-                ),
-                None,
-            )
-            for run in self.runs
-        ]
-
     def best_validation(self, metric: str, sign: int) -> float:
         """Returns the mean over the runs of the best validation score."""
         curves = [curve_points(run, metric, "step") for run in self.runs]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from analysis.compare.cost_to_target import cost_to_target
 from analysis.compare.page.charts import Chart, Series, make_chart
 from analysis.compare.page.differences import (
     difference_rows,
-    find_differences,
+    find_all,
     verdict_sentences,
 )
 from analysis.compare.page.ladder import Ladder, make_ladder
@@ -74,10 +75,11 @@ class CorpusContent:
     budgets: list[BudgetTable]
     score_note: str
     points: list[TableRow]
-    differences: list[TableRow]
+    differences: list[TableRow]  # of which none are tested where the sentences say so
     difference_note: str
     ladder: Ladder | None
     best_of_k: tuple[Chart | None, str]  # with a note, or why there is none
+    budget_note: str  # of what is shown of the last budget alone
     curves: list[Chart]
     costs: list[TableRow]
     cost_note: str
@@ -149,7 +151,7 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
     """Computes what a page shows of one comparison."""
     title = title_of(results.metric)
     runs = [linked_run(run, output) for run in results.trial_runs]
-    differences, reason = find_differences(results.budgets[-1], results)
+    found, ladder = find_all(results), make_ladder(results)
     target = reference_score(results.budgets[-1], results)
     sweeps = ",".join(str(sweep.path) for sweep in results.sweeps)
     return CorpusContent(
@@ -168,17 +170,22 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
             "FLOPs and time are means of these runs, without evaluation."
         ),
         points=point_rows(results),
-        sentences=verdict_sentences(results),
-        differences=difference_rows(differences, results.metric),
-        difference_note=f"Not tested: {reason}." if reason else DIFFERENCE_NOTE,
-        ladder=make_ladder(results),
+        sentences=[
+            *verdict_sentences(found, results.corpus, results.metric),
+            *(ladder.sentences if ladder else ()),
+        ],
+        differences=difference_rows(found, results.metric),
+        difference_note=DIFFERENCE_NOTE,
+        ladder=ladder,
         best_of_k=best_of_k_chart(results.budgets[-1], results),
+        budget_note=" At the last budget." if len(results.budgets) > 1 else "",
         curves=curve_charts(results.budgets[-1], results),
         costs=cost_rows(results.budgets[-1], results, target),
         cost_note=(
-            f"Mean training cost over the seeds until validation {title} first is "
+            f"Median training cost until validation {title} first is "
             f"{format_score(target, results.metric)} or better, the mean best score "
-            "of the worst architecture."
+            "of the worst architecture. Seeds that do not reach it count as censored "
+            "(Kaplan and Meier 1958)."
         ),
         spaces=[row for budget in results.budgets[:1] for row in space_rows(results)],
         space_note=(
@@ -264,12 +271,13 @@ def cost_rows(
     for model in budget.models:
         row = {"model": model.name}
         for axis, title in axes(budget.runs[0].unit).items():
-            costs = model.cost_to_reach(results.metric, results.sign, target, axis)
-            known = [cost for cost in costs if cost is not None]
-            text = format_cost(statistics.fmean(known), axis) if known else "never"
-            if known and len(known) < len(costs):
-                text += f" ({len(known)} of {len(costs)} seeds)"
-            row[title] = text
+            curves = [curve_points(run, results.metric, axis) for run in model.runs]
+            if all(curves):  # costs are known
+                cost = cost_to_target(curves, target, is_max=results.sign > 0)
+                reached = f"{cost.is_reached.sum()} of {len(curves)} seeds"
+                known = cost.median is not None
+                text = format_cost(cost.median, axis) if known else "not reached"
+                row[title] = f"{text} ({reached})"
         rows.append(row)
     return rows
 

@@ -1,6 +1,7 @@
 """Differences between the architectures of a comparison, as rows of a table."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from analysis.compare.difference import Difference, compare_cards_of_systems
 from analysis.compare.power import POWER, required_sizes
@@ -42,7 +43,17 @@ def without_context(card: ScoreCard) -> ScoreCard:
     return dataclasses.replace(card, content={**card.content, "protocol": kept})
 
 
-def difference_rows(differences: Differences, metric: str) -> list[TableRow]:
+def find_all(results: ComparisonResults) -> list[tuple[str, Differences, str]]:
+    """Returns `find_differences` at each budget, after the text of the budget."""
+    return [
+        (results.format_budget(one.plan.target), *find_differences(one, results))
+        for one in results.budgets
+    ]
+
+
+def difference_rows(
+    found: Sequence[tuple[str, Differences, str]], metric: str
+) -> list[TableRow]:
     """Formats a row for each pair: difference, interval, p values, seeds needed."""
     title, digits = title_and_decimals(metric)
     digits += 1
@@ -53,14 +64,21 @@ def difference_rows(differences: Differences, metric: str) -> list[TableRow]:
     return [
         {
             "architectures": f"{first} minus {second}",
+            **({"budget": budget} if len(found) > 1 else {}),
             f"difference in {title}": signed(one.value),
             "95% interval": f"{signed(one.low)} to {signed(one.high)}",
-            "p": f"{float(one.p):.4f}",
-            "corrected p": f"{float(one.adjusted_p):.4f}",
+            "p": format_p(one.p),
+            "corrected p": format_p(one.adjusted_p),
             f"seeds for a power of {POWER:.0%}": needed_seeds(one),
         }
+        for budget, differences, _ in found
         for (first, second), one in differences.items()
     ]
+
+
+def format_p(p: float) -> str:
+    """Formats a p value with four decimals."""
+    return "< 0.0001" if p < 1e-4 else f"{float(p):.4f}"
 
 
 def needed_seeds(difference: Difference) -> str:
@@ -77,17 +95,17 @@ def needed_seeds(difference: Difference) -> str:
     return "no number"
 
 
-def verdict_sentences(results: ComparisonResults) -> list[str]:
+def verdict_sentences(
+    found: Sequence[tuple[str, Differences, str]], corpus: str, metric: str
+) -> list[str]:
     """Returns a sentence for each pair of architectures at each budget."""
     sentences = []
-    for budget in results.budgets:
-        text = results.format_budget(budget.plan.target)
-        context = f"On {results.corpus} at {text}"
-        differences, reason = find_differences(budget, results)
+    for budget, differences, reason in found:
+        context = f"On {corpus} at {budget}"
         if not differences:
             sentences.append(f"{context}, differences are not tested: {reason}.")
-        elif results.metric not in UNITS:
-            sentences.append(f"{context}, see the differences in {results.metric}.")
+        elif metric not in UNITS:
+            sentences.append(f"{context}, see the differences in {metric}.")
         else:
-            sentences += format_verdicts(differences, results.metric, context=context)
+            sentences += format_verdicts(differences, metric, context=context)
     return sentences

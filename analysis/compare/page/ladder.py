@@ -28,11 +28,11 @@ NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-    """Charts and tables of a comparison at several budgets."""
+    """Charts, laws and crossings of a comparison at several budgets."""
 
     charts: list[Chart]
     fits: list[TableRow]
-    crossings: list[TableRow]
+    sentences: list[str]  # on the crossings
     note: str
 
 
@@ -49,10 +49,10 @@ def make_ladder(results: ComparisonResults) -> Ladder | None:
             reason = f" No law of {name}: {error}."
             continue
         fits.append(fit_row(name, laws[name], budgets, losses))
-    crossings = [
-        {"architectures": f"{first} and {second}", "loss": str(find_crossing(*both))}
+    sentences = [
+        f"Scaling laws of {first} and {second}: "
+        f"{find_crossing(laws[first], laws[second])}."
         for first, second in itertools.combinations(laws, 2)
-        for both in [(laws[first], laws[second])]
     ]
     metrics = dict.fromkeys((results.metric, LOSS))
     charts = [
@@ -60,7 +60,7 @@ def make_ladder(results: ComparisonResults) -> Ladder | None:
         for metric in metrics
     ]
     shown = [chart for chart in charts if chart is not None]
-    return Ladder(shown, fits, crossings, NOTE + reason)
+    return Ladder(shown, fits, sentences, NOTE + reason)
 
 
 def loss_points(results: ComparisonResults, number: int) -> tuple[list, list]:

@@ -34,10 +34,10 @@ def render_markdown(content: Content) -> str:
         parts.append(escape_markdown(corpus.score_note))
         parts.append(section("Best points", corpus.points))
         parts.append(section("Differences", corpus.differences))
-        parts.append(escape_markdown(corpus.difference_note))
+        if corpus.differences:
+            parts.append(escape_markdown(corpus.difference_note))
         if corpus.ladder:
             parts.append(section("Scaling", corpus.ladder.fits))
-            parts.append(section("Crossings", corpus.ladder.crossings))
             parts.append(escape_markdown(corpus.ladder.note))
         parts.append(section("Cost to reach a score", corpus.costs))
         parts.append(escape_markdown(corpus.cost_note))
