@@ -3,7 +3,6 @@
 import math
 
 import pytest
-
 from analysis.compare.profiles import performance_ratios, step_points
 
 SCORES = {
