@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from analysis.compare.profiles import performance_ratios, step_points
+
+from analysis.compare.page.profiles import performance_ratios, step_points
 
 SCORES = {
     "rnn": [20.0, 4.0, math.nan, math.nan],
