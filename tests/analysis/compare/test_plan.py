@@ -36,8 +36,12 @@ def space_file(tmp_path, body):
     return str(path)
 
 
-def test_every_trial_takes_the_budget_within_a_hundredth():
-    plan = Plan.from_request(request())
+@pytest.fixture(scope="module")
+def plan():
+    return Plan.from_request(request())
+
+
+def test_every_trial_takes_the_budget_within_a_hundredth(plan):
     [budget] = plan.budgets
     assert [one.model for one in budget.models] == ["rnn", "transformer"]
     for one in budget.models:
@@ -133,9 +137,8 @@ def test_architectures_that_do_not_share_a_score_are_refused():
         shared_metric({"rnn": one, "transformer": other})
 
 
-def test_a_plan_is_read_as_it_was_written(tmp_path):
+def test_a_plan_is_read_as_it_was_written(plan, tmp_path):
     folder = ComparisonFolder.open(tmp_path / "new")
-    plan = Plan.from_request(request())
     folder.write_plan(plan)
     assert folder.read_plan() == plan
     folder.check_request(plan, request())
@@ -153,9 +156,10 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
         ({"models": ("rnn", "transformer_xl")}, "models"),
     ],
 )
-def test_another_comparison_in_the_same_folder_is_refused(tmp_path, changes, words):
+def test_another_comparison_in_the_same_folder_is_refused(
+    plan, tmp_path, changes, words
+):
     folder = ComparisonFolder.open(tmp_path / "new")
-    plan = Plan.from_request(request())
     folder.write_plan(plan)
     with pytest.raises(UserError, match=words):
         folder.check_request(plan, request(**changes))
