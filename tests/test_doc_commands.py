@@ -148,9 +148,9 @@ def leaves(document: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
     "page",
     [
         "README.md",
-        "docs/quickstart.md",
-        # test_understanding_commands.py and test_text_pair_commands.py run the programs
-        # on such runs, too.
+        # test_end_to_end.py, test_understanding_commands.py and
+        # test_text_pair_commands.py run the programs on such runs, too.
+        pytest.param("docs/quickstart.md", marks=pytest.mark.slow),
         pytest.param("docs/understanding.md", marks=pytest.mark.slow),
         pytest.param("docs/text_pairs.md", marks=pytest.mark.slow),
     ],

@@ -123,18 +123,19 @@ def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     assert mean == pytest.approx(card["scores"]["loss"]["value"], rel=1e-5)
 
     given = b"March 5, 2024\n\n3 hours ago\n"
-    done = start("predict.py", f"--workdir={workdir}", given=given)
+    done = run("predict.py", f"--workdir={workdir}", given=given)
     assert done.returncode == 0, done.stderr.decode()
     lines = done.stdout.decode().split("\n")
     assert len(lines) == 4
     assert lines[1] == lines[3] == ""
 
     page = tmp_path / "report.html"
-    done = start("report.py", f"--runs={workdir}", f"--output={page}")
+    done = run("report.py", f"--runs={workdir}", f"--output={page}")
     assert done.returncode == 0, done.stderr.decode()
     assert page.read_text(encoding="utf8").startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_a_follower_scores_each_checkpoint_of_a_run_that_has_ended(trained):
     workdir, _ = trained
     done = run("eval.py", f"--workdir={workdir}", "--split=validation", "--follow")
@@ -181,9 +182,8 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize(
-    "search", ["diverse beam", pytest.param("mbr", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("search", SEARCHES)
 def test_a_validation_on_a_mesh_has_the_scores_of_eval_on_one_device(
     data_dir, tmp_path, search
 ):

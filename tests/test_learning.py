@@ -22,7 +22,13 @@ def data_dir(tmp_path_factory):
         yield tmp_path_factory.mktemp("data")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",  # each architecture learns one of both tasks in make test
+    [
+        pytest.param(x, marks=[pytest.mark.slow] * (x != "transformer_xl"))
+        for x in MODELS
+    ],
+)
 def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
     cfg = config("python_stdlib", model, data_dir, steps=STEPS_ON_TEXT[model])
     run = ShortRun(cfg)
@@ -36,7 +42,13 @@ def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
         assert forgetful > 1.01 * loss
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(x, marks=[pytest.mark.slow] * (x == "transformer_xl"))
+        for x in MODELS
+    ],
+)
 def test_a_short_run_of_translation_learns_the_source_and_compiles_once_a_bucket(
     data_dir, model
 ):

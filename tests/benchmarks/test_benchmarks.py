@@ -39,6 +39,7 @@ def test_a_tiny_training_step_is_timed_and_peers_are_named(quick, capsys):
     assert summary["missing"] == ["torch_gru"]
 
 
+@pytest.mark.slow
 def test_a_tiny_search_has_exactly_as_many_tokens_as_asked(quick, capsys):
     quick(decode, "--beams=1", "--peers=")
     ours, _, varied, _, saved = lines_of(capsys)
@@ -62,6 +63,7 @@ def test_a_tiny_published_step_is_timed_and_a_kernel_it_cannot_have_is_told(
     assert refused["refused"] == "cudnn does not support this device"
 
 
+@pytest.mark.slow
 def test_a_published_step_that_does_not_fit_leaves_the_others_theirs(
     monkeypatch, capsys
 ):

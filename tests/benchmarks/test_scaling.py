@@ -117,6 +117,7 @@ def test_there_is_a_prediction_for_every_chip_number_and_mode():
     assert len(lines) == len(kinds) == 2 * 2 * 2
 
 
+@pytest.mark.slow
 def test_a_tiny_run_measures_and_predicts(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["scaling", "--tiny"])
     assert scaling.main() == 0

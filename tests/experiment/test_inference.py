@@ -52,7 +52,7 @@ def copier(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("limit", [None, 40])
+@pytest.mark.parametrize("limit", [None, pytest.param(40, marks=pytest.mark.slow)])
 def test_predicting_the_sources_of_a_split_gives_its_score(copier, limit, capsys):
     changes = {"decode": {"max_source_length": limit, "max_length": 20}}
     run = open_run(copier / "run", "last", changes)

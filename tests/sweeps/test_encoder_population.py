@@ -54,7 +54,10 @@ def logged(workdir):
     return losses, [row["loss"] for row in scores]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    ["documents in order", pytest.param("classification", marks=pytest.mark.slow)],
+)
 def test_a_trial_of_a_population_is_the_same_run_alone(case, tmp_path):
     write, config, model, points = CASES[case]
     write(tmp_path)

@@ -93,6 +93,7 @@ def test_faults_of_the_server_do_not_change_a_sweep(bucket):
     assert_complete(bucket, "faults", 4)
 
 
+@pytest.mark.slow
 def test_three_machines_that_are_killed_complete_a_sweep(bucket):
     """Their clocks differ by minutes, and listings are stale."""
     draw, bucket.staleness = random.Random(1), 3

@@ -40,7 +40,18 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def moments(*fast):
+    """Returns all moments; those that are not `fast` are slow."""
+    return [
+        pytest.param(x, marks=[pytest.mark.slow] * (x not in fast)) for x in MOMENTS
+    ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    moments(("step", 1), ("step", 6), ("batch", 5), ("validation", 12)),
+    ids=str,
+)
 def test_a_run_killed_at_any_moment_leaves_what_an_unharmed_one_leaves(
     tmp_path, whole, moment
 ):
@@ -51,7 +62,11 @@ def test_a_run_killed_at_any_moment_leaves_what_an_unharmed_one_leaves(
     assert toy.left() == whole
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+@pytest.mark.parametrize(
+    "moment",
+    moments(("step", 5), ("step", 11), ("batch", 0), ("validation", 9)),
+    ids=str,
+)
 def test_a_run_told_to_stop_saves_and_goes_on_as_if_it_had_not(tmp_path, whole, moment):
     toy = Toy(tmp_path)
     state, ending = toy.go(moment, terminate)
@@ -164,7 +179,10 @@ def test_too_many_in_a_row_end_the_run_with_their_numbers(tmp_path):
     assert toy.stored()[9][1]["nonfinite_steps"] == 5
 
 
-@pytest.mark.parametrize("stopped", [5, 6, 7])
+@pytest.mark.parametrize(
+    "stopped",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k != 6)) for k in (5, 6, 7)],
+)
 def test_skipped_steps_are_counted_on_after_a_stop(tmp_path, stopped):
     whole = Toy(
         tmp_path / "whole", steps=30, broken=(5, 6, 7, 8, 9, 10), max_nonfinite_steps=5
@@ -177,7 +195,10 @@ def test_skipped_steps_are_counted_on_after_a_stop(tmp_path, stopped):
     assert (int(state.step), ending) == (11, ExitStatus.NOT_FINITE)
 
 
-@pytest.mark.parametrize("first", range(4, 8))
+@pytest.mark.parametrize(
+    "first",  # an even and an odd step: one of them is logged
+    [pytest.param(k, marks=[pytest.mark.slow] * (k < 6)) for k in range(4, 8)],
+)
 def test_so_many_end_the_run_also_if_the_step_under_way_is_finite(tmp_path, first):
     broken = tuple(range(first, first + 3))
     toy = Toy(tmp_path, steps=30, broken=broken, max_nonfinite_steps=3)

@@ -216,7 +216,7 @@ def translation(name):
     [
         (language_modeling, "rnn"),  # losses of its own
         (language_modeling, "transformer_xl"),  # a carry
-        (translation, "transformer"),
+        pytest.param(translation, "transformer", marks=pytest.mark.slow),
     ],
 )
 def test_a_batch_in_parts_has_the_gradient_metrics_and_carry_of_the_whole(make, name):

@@ -16,11 +16,10 @@ CASES = [
     ("translation", "rnn"),
     ("language_modeling", "transformer_xl"),
     ("classification", "transformer_xl"),  # reads segments: a program for each length
-    ("tagging", "rnn"),
-    ("relation_extraction", "transformer"),
     ("masked_language_modeling", "transformer"),
 ]
 SLOW_CASES = [
+    *(("tagging", "rnn"), ("relation_extraction", "transformer")),
     *(("translation", "transformer"), ("translation", "transformer_xl")),
     *(("language_modeling", "rnn"), ("language_modeling", "transformer")),
     *(("classification", "rnn"), ("classification", "transformer")),
@@ -117,6 +116,7 @@ def test_outputs_of_other_architectures_equal_those_of_predict(tmp_path, case):
     check(run_cases(tmp_path, [case])[case])
 
 
+@pytest.mark.slow
 def test_greedy_outputs_have_the_scores_of_predict(tmp_path):
     run = random_run(tmp_path, "translation", "rnn", **{"decode.method": "greedy"})
     lines = ["w1 w2", "w3"]

@@ -5,6 +5,7 @@ Outputs and gradients are compared on the CPU; the TPU kernels are interpreted.
 
 import functools
 import importlib
+import itertools
 import re
 
 import flax.linen as nn
@@ -103,8 +104,18 @@ def attention(request, monkeypatch):
     return flash_attention_tpu
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("name", CASES)
+WITH_DROPOUT = {"after a memory", "cross-attention", "random mask"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout"),
+    [  # each mask with or without dropout; the other half is slow
+        pytest.param(
+            *x, marks=[pytest.mark.slow] * ((x[1] > 0) != (x[0] in WITH_DROPOUT))
+        )
+        for x in itertools.product(CASES, (0.0, 0.4))
+    ],
+)
 def test_outputs_and_gradients_equal_those_of_xla_attention(attention, name, dropout):
     ours = run_with_gradients(attention, name, dropout)
     expected = expected_results(name, dropout)
@@ -114,7 +125,10 @@ def test_outputs_and_gradients_equal_those_of_xla_attention(attention, name, dro
         np.testing.assert_allclose(one, other, atol=4e-6)
 
 
-@pytest.mark.parametrize("name", ["after a memory", "cross-attention"])
+@pytest.mark.parametrize(
+    "name",
+    ["after a memory", pytest.param("cross-attention", marks=pytest.mark.slow)],
+)
 def test_bfloat16_differs_from_float32_by_rounding_only(attention, name):
     exact = expected_results(name, 0.4)
     near = run_with_gradients(attention, name, 0.4, jnp.bfloat16)
@@ -188,8 +202,15 @@ def test_blockwise_attention_never_stores_all_logits(monkeypatch):
     assert largest(blockwise_attention) < logits / 2
 
 
-@pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
-@pytest.mark.parametrize("kind", ["blockwise", "pallas"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("blockwise", "transformer"),
+        ("pallas", "transformer_xl"),
+        pytest.param("blockwise", "transformer_xl", marks=pytest.mark.slow),
+        pytest.param("pallas", "transformer", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_calls_the_implementation_of_its_config(monkeypatch, name, kind):
     monkeypatch.setattr(blockwise, "CHUNK_QUERIES", 2)
     monkeypatch.setitem(dispatch.SUPPORTED_DEVICES, "pallas", ("cpu",))

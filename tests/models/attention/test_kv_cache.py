@@ -23,8 +23,8 @@ from models.attention.kv_cache import (
 
 B, T, N = 2, 5, 3
 STEPS = 2 * FIRST_BLOCK_STEPS + 8  # three blocks
+SLOW = pytest.mark.slow
 CASES = {"language model": LanguageModelCase, "translation": Seq2SeqCase}
-NAMES = ("transformer", "transformer_xl")
 
 
 @functools.cache
@@ -157,7 +157,9 @@ def with_nan_blocks(state, first):
     return state._replace(kv=tuple(map(spoil, state.kv)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["transformer", pytest.param("transformer_xl", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("step", "block"), [(0, 0), (FIRST_BLOCK_STEPS - 1, 0), (FIRST_BLOCK_STEPS, 1)]
 )
@@ -176,10 +178,10 @@ def test_blocks_after_the_active_one_are_not_read(name, step, block):
     ("name", "changes"),
     [
         ("transformer", {}),
-        ("transformer", {"position_encoding": "shaw"}),
-        ("transformer", {"position_encoding": "rotary"}),
-        ("transformer_xl", {}),
         ("transformer_xl", {"same_length": True, "memory_length": 7}),
+        pytest.param("transformer", {"position_encoding": "shaw"}, marks=SLOW),
+        pytest.param("transformer", {"position_encoding": "rotary"}, marks=SLOW),
+        pytest.param("transformer_xl", {}, marks=SLOW),
     ],
 )
 def test_reordered_beams_equal_one_pass_over_their_history(name, changes):

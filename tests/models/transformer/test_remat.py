@@ -63,7 +63,13 @@ def compiled(key, remat):
     return jax.jit(jax.value_and_grad(loss)).lower(variables).compile()
 
 
-@pytest.mark.parametrize("key", CASES)
+FAST = {"transformer_xl, language model", "rnn, translation"}  # the hardest of each
+
+
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x not in FAST)) for x in CASES],
+)
 def test_gradients_are_the_same_and_need_less_stored(key):
     (plain, variables), (again, same) = objective(key, False), objective(key, True)
     assert jax.tree.structure(variables) == jax.tree.structure(same)

@@ -88,7 +88,11 @@ def test_probabilities_of_a_line_are_ranked_and_blank_lines_stay_blank(run):
 
 @pytest.mark.parametrize(
     "model",
-    ["rnn", "transformer", pytest.param("transformer_xl", marks=pytest.mark.slow)],
+    [
+        "transformer",
+        pytest.param("rnn", marks=pytest.mark.slow),
+        pytest.param("transformer_xl", marks=pytest.mark.slow),
+    ],
 )
 def test_the_loss_is_the_cross_entropy_whatever_the_padding(table, model):
     experiment, dataset, variables, _ = opened(labeled_config(table, model))

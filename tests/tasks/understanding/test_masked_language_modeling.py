@@ -75,7 +75,11 @@ def test_a_model_learns_and_beats_its_baselines(run):
 
 @pytest.mark.parametrize(
     ("model", "changes"),
-    [("rnn", PAIRS), ("transformer", PAIRS), ("transformer_xl", STREAMS)],
+    [
+        ("transformer", PAIRS),
+        ("transformer_xl", STREAMS),
+        pytest.param("rnn", PAIRS, marks=pytest.mark.slow),
+    ],
 )
 def test_the_score_card_is_the_loss_of_the_logits(folder, model, changes):
     experiment, dataset, variables = opened(masked_config(folder, model, **changes))

@@ -46,7 +46,7 @@ def program(name):
     return jax.jit(training.step, donate_argnums=(0, 1)).lower(*inputs).compile()
 
 
-SLOW = {"small"}  # compiles longest
+SLOW = {"small", "rnn_small"}  # compile longest
 
 
 @pytest.mark.parametrize(

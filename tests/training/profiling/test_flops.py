@@ -202,18 +202,18 @@ def gradient_products(case):
     return flops_of(gradient, case.params, case.carry, case.batch).forward
 
 
-@pytest.mark.parametrize(("task", "model"), CASES)
+# Each architecture and each task; the other pairs have the same layers.
+FEW = [pytest.param(*x, marks=[pytest.mark.slow] * (x not in DIFFERENT)) for x in CASES]
+
+
+@pytest.mark.parametrize(("task", "model"), FEW)
 def test_the_backward_pass_has_the_products_of_the_gradient(task, model):
     found = counted(task, model)
     assert found.total == gradient_products(Case(task, model, **SMALL))
     assert found.forward < found.backward <= 2 * found.forward
 
 
-@pytest.mark.parametrize(
-    ("task", "model"),
-    # Each architecture and each task; the other pairs have the same layers.
-    [pytest.param(*x, marks=[pytest.mark.slow] * (x not in DIFFERENT)) for x in CASES],
-)
+@pytest.mark.parametrize(("task", "model"), FEW)
 def test_what_is_computed_again_counts_once(task, model, monkeypatch):
     plain = counted(task, model)
     again = Case(task, model, **SMALL, remat=True, scan_layers=True)
@@ -268,7 +268,10 @@ MODELS = {
 BATCHES = {"small": (64, 32, 8000), "base": (16, 64, 16_000), "rnn": (64, 32, 8000)}
 
 
-@pytest.mark.parametrize("name", HAND_COUNTED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x == "base")) for x in HAND_COUNTED],
+)
 def test_known_models_are_near_what_was_counted_for_them(name):
     model = "transformer" if name in ("small", "base") else name
     task = "translation" if name in BATCHES else "language_modeling"
