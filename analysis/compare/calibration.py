@@ -16,7 +16,8 @@ in both of which scores of seeds have a standard deviation of 0.3 on one split. 
 comparison the first system meets the second, with two both others, with three all pairs
 are compared. "wrong" is the fraction of splits where Holm's correction decides any
 comparison of equal systems, and should be at most 5%; "found" that where the first
-system is found to be better than the second.
+system is found to be better than the second. Both are in percent; "wrong of 3" is that
+of three comparisons, and "0.3 found of 3" that for a true difference of 0.3.
 """
 
 import dataclasses
@@ -37,11 +38,13 @@ from utils import cli
 SIMULATIONS = flags.DEFINE_integer("simulations", 4000, "Simulated test splits.")
 
 NUM_BLOCKS = 1000  # sentences
-DIFFERENCES = (0.0, 0.3, 1.0)
+GAINS = (0.3, 1.0)
+DIFFERENCES = (0.0, *GAINS)
 SEEDS = (1, 2, 3, 5)
 NUM_SYSTEMS = 3
 # Compared pairs of systems by number of comparisons.
 PAIRS = {1: [(0, 1)], 2: [(0, 1), (0, 2)], 3: list(itertools.combinations(range(3), 2))}
+ENDS = (1, 3)  # numbers of comparisons for which the table has what is found
 CHUNK = 250  # splits at once
 
 
@@ -143,15 +146,21 @@ def measure_rates(
 
 
 def main() -> None:
-    """Prints the table of rates in percent."""
-    print("| setting | seeds | comparisons | difference | wrong, % | found, % |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    """Prints the table of rates, in percent."""
+    title = [f"wrong of {count}" for count in PAIRS]
+    title += [f"{gain} found of {n}" for gain, n in itertools.product(GAINS, ENDS)]
+    print(f"| setting | seeds | {' | '.join(title)} |")
+    print(f"| --- | ---: |{' ---: |' * len(title)}")
     for (setting, deviations), seeds in itertools.product(SETTINGS.items(), SEEDS):
-        for rates in measure_rates(SIMULATIONS.value, seeds, deviations):
-            values = rates.wrong, rates.found
-            cells = ["" if x is None else f"{100 * x:.1f}" for x in values]
-            first = f"{setting} | {seeds} | {rates.num_comparisons}"
-            print(f"| {first} | {rates.difference} | {' | '.join(cells)} |")
+        rates = {
+            (one.num_comparisons, one.difference): one
+            for one in measure_rates(SIMULATIONS.value, seeds, deviations)
+        }
+        cells = [rates[count, 0.0].wrong for count in PAIRS]
+        pairs = itertools.product(GAINS, ENDS)
+        cells += [rates[count, gain].found for gain, count in pairs]
+        text = " | ".join(f"{100 * cell:.1f}" for cell in cells)
+        print(f"| {setting} | {seeds} | {text} |")
 
 
 if __name__ == "__main__":
