@@ -11,12 +11,14 @@ model has. Writes knockout.html, a page that loads no other file, knockout.json 
 knockout.md to --output; an attention page of the same model there is linked.
 """
 
+import math
 from pathlib import Path
 
 from absl import flags
 
 from configs import base
 from utils import cli, cli_inputs
+from utils.errors import UserError
 from utils.paths import DATA_PLACES
 
 DEFAULTS = base.get_config()
@@ -77,6 +79,8 @@ def main() -> None:
     width = WIDTH.value or default_width()
     knockouts = [subject.sites.identity(), *(one.knockout for one in candidates)]
     whole, *outcomes = subject.outcomes(knockouts, width)
+    if not math.isfinite(whole.blocks.mean):
+        raise UserError(f"{WORKDIR.value}: losses of {SPLIT.value} are not finite")
     effects = rank_effects(candidates, outcomes, whole)
     context = None
     is_text = subject.task.model_class == "LanguageModel"
