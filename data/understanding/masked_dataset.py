@@ -105,6 +105,10 @@ class MaskedDataset:
             )
         return batches
 
+    def texts(self, split: str) -> list[tuple[str, ...]]:
+        """Returns the sentences or lines of a split, before they are tokenized."""
+        return list(self.corpus.read(split))
+
     @functools.cached_property
     def unigram(self) -> np.ndarray:
         """Log probability of each token: its training count plus one, normalized."""

@@ -33,6 +33,8 @@ def test_the_dataset_has_batches_hashes_and_a_tokenizer_with_markers(tmp_path):
     assert batches[0]["tokens"].shape == (3, 16)
     assert batches.shapes == [(3, 16)]
     assert batches.num_examples(0) == 3
+    sentences = [s for (text,) in dataset.texts("validation") for s in text.split("\n")]
+    assert [s for s in sentences if s] == ["It left.", "He rained."]
     again = open_lines(tmp_path)
     assert again.hashes == dataset.hashes
     assert open_lines(tmp_path / "b", TRAIN_LINES[:-1]).hashes != dataset.hashes
