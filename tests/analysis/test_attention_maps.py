@@ -21,7 +21,7 @@ from configs import base
 from data.tokenizers.symbols import ByteTokenizer, WordTokenizer
 from experiment.build import Experiment
 from experiment.restore import TrainedRun
-from helpers.architectures import V, W, names, small_config
+from helpers.architectures import V, W, names, only, small_config
 from models.registry import get_model_class
 from training.run_dir import RunDirectory
 
@@ -87,7 +87,7 @@ def num_layers(found):
     return 1 if found.layer == "decoder" else 2
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", only("rnn", "transformer"))
 def test_each_row_of_weights_is_a_distribution_over_the_source(name, tmp_path):
     run = trained(tmp_path, name)
     found = sample_map(run, sample("a s1", "a t1 b"))
@@ -101,7 +101,7 @@ def test_each_row_of_weights_is_a_distribution_over_the_source(name, tmp_path):
     assert "decoder" in found.layer
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", only("transformer"))
 def test_the_length_of_the_target_changes_no_row(name, tmp_path):
     run = trained(tmp_path, name)
     weights_of = functools.partial(cross_attention, run, [4, 5, 6])

@@ -48,7 +48,7 @@ from helpers.architectures import (
     T,
     V,
     W,
-    names,
+    only,
     small_config,
     tokens,
 )
@@ -157,7 +157,7 @@ def changed(variables, changes):
 # --- The identity ---
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", only("transformer_xl"))
 def test_the_identity_has_the_losses_of_an_evaluation_of_a_text(name):
     subject = text_subject(name)
     run = subject.run
@@ -169,7 +169,7 @@ def test_the_identity_has_the_losses_of_an_evaluation_of_a_text(name):
     assert found.mean == card["scores"]["loss"]["value"]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", only("transformer"))
 def test_the_identity_has_the_losses_of_an_evaluation_of_translations(name):
     subject = pair_subject(name)
     expected = BootstrapBlocks.zeros(3)
@@ -283,7 +283,9 @@ def test_knockouts_at_once_are_those_one_by_one():
 # --- Distances ---
 
 
-@pytest.mark.parametrize("name", ["transformer", "transformer_xl"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("transformer", marks=pytest.mark.slow), "transformer_xl"]
+)
 def test_a_band_of_distances_has_no_weight(name):
     """In the first layer, whose queries and keys do not depend on the knockout."""
     case = text_case(name)

@@ -49,6 +49,7 @@ def test_a_tiny_search_has_exactly_as_many_tokens_as_asked(quick, capsys):
     assert saved["avoided"] < 1
 
 
+@pytest.mark.slow
 def test_a_tiny_published_step_is_timed_and_a_kernel_it_cannot_have_is_told(
     quick, capsys
 ):

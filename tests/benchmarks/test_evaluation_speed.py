@@ -58,6 +58,7 @@ def test_quartiles_are_those_of_the_measurements():
     assert spread(values) == {"median": statistics.median(values), "low": 2, "high": 4}
 
 
+@pytest.mark.slow
 def test_a_tiny_run_prints_a_line_a_length(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluation_speed", "--tiny"])
     assert evaluation_speed.main() == 0

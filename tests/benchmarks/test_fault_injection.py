@@ -5,6 +5,8 @@ import random
 import subprocess
 import sys
 
+import pytest
+
 from analysis.compare_bitwise import differences
 from benchmarks.fault_injection import damage
 from helpers.entry_points import ROOT
@@ -27,7 +29,10 @@ CONFIG = (
 )
 
 
-def test_three_kills_lose_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("kills", "kind"), [(1, "kill"), pytest.param(3, "mixed", marks=pytest.mark.slow)]
+)
+def test_kills_lose_nothing(tmp_path, kills, kind):
     for split in ("train", "valid", "test"):
         text = " ".join(random.Random(split).choices("abcdefgh", k=3000))
         (tmp_path / f"{split}.txt").write_text(f"{text}\n")
@@ -37,8 +42,8 @@ def test_three_kills_lose_nothing(tmp_path):
                 sys.executable,
                 "-m",
                 "benchmarks.fault_injection",
-                "--kills=3",
-                "--signal=mixed",
+                f"--kills={kills}",
+                f"--signal={kind}",
             ),
             *CONFIG,
             f"--config.data.source_dir={tmp_path}",
@@ -51,8 +56,8 @@ def test_three_kills_lose_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["kills"], told["differences"]) == (3, 0)
-    assert told["restarts"] >= 3
+    assert (told["kills"], told["differences"]) == (kills, 0)
+    assert told["restarts"] >= kills
 
 
 def test_each_harm_changes_one_file(tmp_path):

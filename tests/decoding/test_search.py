@@ -48,8 +48,15 @@ ALPHA, BETA = 0.6, 0.3
 DIVERSE = {"beam_groups": BEAM, "diversity_penalty": 5.0, "no_repeat_ngram_size": 1}
 
 
-@pytest.mark.parametrize("rules", [{}, DIVERSE], ids=["plain", "diverse"])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        *((name, {}) for name in names()),
+        ("transformer_xl", DIVERSE),
+        pytest.param("rnn", DIVERSE, marks=pytest.mark.slow),
+        pytest.param("transformer", DIVERSE, marks=pytest.mark.slow),
+    ],
+)
 def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name, rules):
     """Log probability, and the coverage of the attention that one pass sows."""
     case = Seq2SeqCase(name, layers=1)

@@ -16,6 +16,7 @@ from analysis.plan.step import dummy_tokenizers
 from analysis.report.runs import read_runs
 from analysis.report.score_cards import open_card
 from configs import base
+from data.tokenizers.symbols import ListTokenizer
 from experiment import build, setup, train
 from experiment.inference import evaluate, open_runs
 from experiment.restore import open_run
@@ -113,12 +114,14 @@ def test_a_run_resumes_without_its_vocabulary_file_and_remembers_moved_data(
     assert data.folder.is_relative_to(tmp_path / "moved")
 
 
-def test_an_ensemble_of_unlike_vocabularies_is_refused(data_dir, tmp_path, origin):
-    changes = {**SMALL, "data.vocab_size": 400}
-    cfg = config("cldr", "rnn", data_dir, steps=1, **changes)
-    train.train(cfg, tmp_path / "other")
+def test_an_ensemble_of_unlike_vocabularies_is_refused(origin, monkeypatch):
+    run, words = open_run(origin), ListTokenizer([str(i) for i in range(400)])
+    sides = dict.fromkeys(("source", "target"), words)
+    experiment = dataclasses.replace(run.experiment, tokenizers=sides)
+    runs = iter([run, dataclasses.replace(run, experiment=experiment)])
+    monkeypatch.setattr("experiment.inference.open_run", lambda *_: next(runs))
     with pytest.raises(UserError, match=r"vocabularies differ \(500 and 400 tokens\)"):
-        open_runs([origin, tmp_path / "other"])
+        open_runs([origin, "other"])
 
 
 def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
@@ -247,6 +250,16 @@ def test_two_do_not_train_in_one_directory(data_dir, origin):
     assert train.train(cfg, origin) is ExitStatus.FINISHED
 
 
+def test_a_kernel_of_another_device_has_a_warning(data_dir):
+    cfg = config("cldr", "transformer", data_dir)
+    cfg.model.attention_impl = "pallas"
+    [line] = device_warnings(cfg)
+    assert "model.attention_impl='pallas' does not support this device" in line
+    cfg.model.attention_impl = "blockwise"
+    assert device_warnings(cfg) == []
+
+
+@pytest.mark.slow
 def test_a_run_tells_that_a_kernel_is_of_another_device(
     data_dir, tmp_path, capsys, monkeypatch
 ):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from analysis.plan.step import parameter_shapes
 from configs import base
@@ -35,6 +36,13 @@ SHARED = {}  # cases by kind and config
 def names() -> list[str]:
     """Every architecture of the registry."""
     return list(ARCHITECTURES)
+
+
+def only(*fast: str) -> list:
+    """Every architecture as a parameter; tests of others than `fast` are slow."""
+    return [
+        pytest.param(x, marks=[pytest.mark.slow] * (x not in fast)) for x in names()
+    ]
 
 
 def small_config(name: str, **changes):

@@ -50,8 +50,8 @@ LAYOUTS = {
 ONE, MESH, PMAP = "one device", "data=2 x fsdp=2 x tensor=2", "pmap=8"
 OTHERS = {"data=4": ("jit", 4, 1, 1), "pmap=4": ("pmap", 4, 1, 1)}
 
-# Layouts of each case; `all` has every one of every case. A mesh of all axes is for
-# each architecture. Rows alone are spread with dropout and in float32, below.
+# Layouts of each case; `all` has every one of every case, and float32. A mesh of all
+# axes is for each architecture. Rows alone are spread with dropout, below.
 FAST = {
     ("translation", "rnn", "sgd"): (ONE, MESH),
     ("language_modeling", "transformer_xl", "adamw"): (ONE, "fsdp=8", MESH, PMAP),
@@ -291,13 +291,26 @@ def of_kernel():
     }
 
 
+def in_float32(folder):
+    # Not Adam, which makes noise of gradients that are zero but for rounding.
+    case = Case(*XL[:2], "sgd", dtype="float32")
+    parts = ("data=8", 3), ("one device", 2 * STEPS - 3)
+    return {
+        "float32": compared(case, (ONE, "data=8")),
+        "resumed, float32": resumed(case, Path(folder, "float32"), parts),
+        "kernel": of_kernel(),
+    }
+
+
 def main(which, folder):
     cases = {"fast": FAST, "all": dict.fromkeys(ALL, LAYOUTS)}[which]
     float64, table = Case(*XL), {}
     for key, layouts in cases.items():
         case = float64 if key == XL else Case(*key)
         table[" ".join(key)] = compared(case, layouts)
-    parts = ("fsdp=8", 3), ("data=4", 7), ("one device", STEPS)
+    parts = ("fsdp=8", 3), ("one device", 2 * STEPS - 3)
+    if which == "all":
+        parts = ("fsdp=8", 3), ("data=4", 7), ("one device", STEPS)
     resumption = resumed(float64, Path(folder, "float64"), parts)
     found = {"equality": table, "resumed": resumption}
     found["planned"] = [planned(float64, layout) for layout in LAYOUTS]
@@ -306,15 +319,9 @@ def main(which, folder):
     found["dropout"] = differences(*pair)
     plain = float64.run("one device", 2)["loss"]
     found["dropout matters"] = difference(plain, pair[1]["loss"])
-    with jax.enable_x64(False):
-        # Not Adam, which makes noise of gradients that are zero but for rounding.
-        float32 = Case(*XL[:2], "sgd", dtype="float32")
-        few = (ONE, "data=8")
-        found["float32"] = compared(float32, LAYOUTS if which == "all" else few)
-        parts = ("data=8", 3), ("one device", 2 * STEPS - 3)
-        resumption = resumed(float32, Path(folder, "float32"), parts)
-        found["resumed, float32"] = resumption
-        found["kernel"] = of_kernel()
+    if which == "all":
+        with jax.enable_x64(False):
+            found |= in_float32(folder)
     print(json.dumps(found))
 
 

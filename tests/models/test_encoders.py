@@ -44,6 +44,9 @@ OPTIONS = {
     "without readout": ("rnn", {"readout": "none", "attention_window": 0}),
 }
 CASES = {**{name: (name, {}) for name in NAMES}, **OPTIONS}
+# Options of attention and positions that tests of language models run, too.
+SLOW = {"learned", "per layer", "rotary", "absolute", "dot", "scaled dot", "bilinear"}
+PARAMETERS = [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in CASES]
 encoder = functools.partial(shared_case, EncoderCase)
 
 
@@ -72,7 +75,7 @@ def test_classes_have_the_methods_and_parameters_of_the_contract(name):
         assert [*inspect.signature(getattr(model, method)).parameters] == [*expected]
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", PARAMETERS)
 def test_shapes_and_types_follow_the_contract(key):
     found = case_of(key)
     for carry in (found.carry(B), found.carry(B, memory_length=0)):
@@ -83,7 +86,7 @@ def test_shapes_and_types_follow_the_contract(key):
     assert found.carry(B, memory_length=0) == ()
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", PARAMETERS)
 def test_padding_never_matters(key):
     found = case_of(key)
     clean, _ = found.run()
@@ -98,7 +101,7 @@ def test_padding_never_matters(key):
         np.testing.assert_allclose(alone[0], clean[row][valid[row]], atol=1e-5)
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", PARAMETERS)
 def test_each_position_depends_on_the_whole_text_and_its_segments(key):
     found = case_of(key)
     hidden, _ = found.run()
@@ -115,7 +118,9 @@ def test_each_position_depends_on_the_whole_text_and_its_segments(key):
         assert np.abs(changed - hidden)[row, 0].max() > 1e-6
 
 
-@pytest.mark.parametrize("key", [key for key in CASES if key != "without readout"])
+@pytest.mark.parametrize(
+    "key", [x for x in PARAMETERS if x.values != ("without readout",)]
+)
 def test_the_order_of_tokens_matters(key):
     found = case_of(key)
     hidden, _ = found.run()
@@ -123,7 +128,7 @@ def test_the_order_of_tokens_matters(key):
     assert np.abs(swapped - hidden)[0, 0].max() > 1e-4
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", PARAMETERS)
 def test_gradients_are_finite_and_reach_every_parameter(key):
     found = case_of(key)
     gradients = jax.grad(found.loss(found.carry(B)))(found.variables["params"])
@@ -186,7 +191,7 @@ def products(jaxpr):
             yield from products(inner)
 
 
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", PARAMETERS)
 def test_every_product_of_a_training_step_is_in_bfloat16(key):
     found = case_of(key, dtype="bfloat16")
     gradient = jax.grad(found.loss(found.carry(B)))

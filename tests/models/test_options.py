@@ -65,7 +65,14 @@ def test_a_language_model_decodes_token_by_token_as_in_one_pass(name):
     np.testing.assert_allclose(case.log_prob(hidden, text), chosen, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["learned_per_layer", "shaw", "rotary"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shaw",
+        pytest.param("learned_per_layer", marks=pytest.mark.slow),
+        pytest.param("rotary", marks=pytest.mark.slow),
+    ],
+)
 def test_a_translation_decodes_token_by_token_as_in_one_pass(name):
     case = seq2seq(**OPTIONS[name])
     _, whole, _ = case.run(())

@@ -133,7 +133,12 @@ def test_every_product_of_a_training_step_is_in_bfloat16(key):
         assert {v.aval.dtype for v in product.invars} == {BFLOAT16}
 
 
-@pytest.mark.parametrize("key", PLAIN)
+# Each architecture, and both kinds of models.
+FEW = ("rnn, translation", "transformer, translation", "transformer_xl, language model")
+KEYS = [pytest.param(x, marks=[pytest.mark.slow] * (x not in FEW)) for x in PLAIN]
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_loss_and_gradients_are_close_to_those_in_float32(key):
     # bfloat16 has 8 bits, a relative error of 1/256, part of which averages out.
     (near, (_, after)), grads = training(key, "bfloat16")
@@ -148,7 +153,7 @@ def test_loss_and_gradients_are_close_to_those_in_float32(key):
     assert types(after) == types(carry_of(case(key, layers=1)))
 
 
-@pytest.mark.parametrize("key", PLAIN)
+@pytest.mark.parametrize("key", KEYS)
 def test_generation_equals_one_pass_with_matrices_cast_once(key):
     found = case(key)
     variables = cast_params(found.model, found.variables)

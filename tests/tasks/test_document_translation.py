@@ -123,6 +123,7 @@ def test_a_reset_row_does_not_see_the_document_before():
     assert len({fresh, one, other}) == 3
 
 
+@functools.cache
 def card_of(name, target_seed=1):
     case, task = document_case(name)
     batches = texts_in_order(target_seed)

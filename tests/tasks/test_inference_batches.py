@@ -129,7 +129,9 @@ def test_token_ids_of_a_language_model_are_read_and_written():
     assert ids[0] == ids[0].strip() != ""
 
 
-@pytest.mark.parametrize("call", ["predict", "score_targets"])
+@pytest.mark.parametrize(
+    "call", ["predict", pytest.param("score_targets", marks=pytest.mark.slow)]
+)
 def test_lines_too_long_for_the_memory_are_refused(call, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**7)
     refusal = pytest.raises(UserError, match=r"^\d+ x \d+ tokens at once need .* GB")

@@ -59,7 +59,9 @@ def test_bisection_evaluates_few_costs():
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("target", [200_000.0, 2_000_000.0])
+@pytest.mark.parametrize(
+    "target", [2_000_000.0, pytest.param(200_000.0, marks=pytest.mark.slow)]
+)
 def test_each_architecture_has_the_parameters_of_the_budget_within_a_hundredth(
     model, target
 ):

@@ -109,6 +109,7 @@ def test_a_plan_of_translation_shows_the_number_of_shapes_and_the_longest():
     assert "200 predicted" in lines["tokens"]
 
 
+ALIKE = {"relation_extraction"}  # as classification
 UNDERSTANDING = {
     "classification": ("examples", 16),
     "relation_extraction": ("examples", 16),
@@ -117,7 +118,10 @@ UNDERSTANDING = {
 }
 
 
-@pytest.mark.parametrize("task", UNDERSTANDING)
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x in ALIKE)) for x in UNDERSTANDING],
+)
 def test_a_plan_of_an_encoder_counts_what_its_task_predicts(task):
     unit, number = UNDERSTANDING[task]
     cfg = config(task, "transformer")

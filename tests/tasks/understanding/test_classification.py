@@ -214,6 +214,7 @@ def test_an_unseen_label_of_an_evaluation_is_refused_or_counted(tmp_path):
     assert card["scores"]["accuracy"]["value"] <= 50
 
 
+@pytest.mark.slow  # test_fine_tuning.py starts from a run of another task
 def test_an_encoder_starts_from_another_run_with_its_vocabulary(run, tmp_path, capsys):
     rows = [("a red zebra", "x"), ("b blue", "y")] * 8
     write_table(tmp_path, {"train": rows, "dev": rows})

@@ -171,7 +171,7 @@ def test_label_smoothing_shares_the_mass_among_all_classes():
     np.testing.assert_allclose(cross_entropy(logits, labels, 0.1), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("crf", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_trained_tagger_knows_its_sentences(crf):
     here = case(intents=True, crf=crf)
     card = here.evaluate(trained(crf))

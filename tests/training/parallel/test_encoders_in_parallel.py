@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = Path(__file__).parents[2] / "helpers" / "encoder_parallel_runs.py"
 
 
-def test_three_steps_are_the_same_wherever_their_rows_are():
+@pytest.mark.parametrize("which", ["fast", pytest.param("all", marks=pytest.mark.slow)])
+def test_three_steps_are_the_same_wherever_their_rows_are(which):
     done = subprocess.run(
-        [sys.executable, PROGRAM], capture_output=True, text=True, check=False
+        [sys.executable, PROGRAM, which], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -30,6 +30,11 @@ def found(tmp_path_factory):
     return runs("fast", tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="module")
+def found_in_all(tmp_path_factory):
+    return runs("all", tmp_path_factory.mktemp("runs"))
+
+
 def check_equality(table, *expected):
     """Loss, gradient norm, parameters and carry, each a share of its size.
 
@@ -50,19 +55,24 @@ def test_ten_steps_are_the_same_on_every_mesh_and_under_pmap(found):
 
 
 @pytest.mark.slow
-def test_they_are_for_every_architecture_task_and_optimizer(tmp_path):
-    check_equality(runs("all", tmp_path)["equality"], *[LAYOUTS] * 12)
+def test_they_are_for_every_architecture_task_and_optimizer(found_in_all):
+    check_equality(found_in_all["equality"], *[LAYOUTS] * 12)
 
 
-def test_in_float32_they_are_close(found):
-    assert found["float32"].keys() == {"data=8"}
-    for layout, quantities in found["float32"].items():
+@pytest.mark.slow
+def test_in_float32_they_are_close(found_in_all):
+    assert found_in_all["float32"].keys() == {"data=8"}
+    for layout, quantities in found_in_all["float32"].items():
         assert max(quantities.values()) < 1e-5, (layout, quantities)
 
 
 def test_a_run_goes_on_with_fewer_devices_and_the_same_batches(found):
     assert max(found["resumed"].values()) < 1e-9
-    assert max(found["resumed, float32"].values()) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_run_in_float32_goes_on_with_fewer_devices(found_in_all):
+    assert max(found_in_all["resumed, float32"].values()) < 1e-4
 
 
 def test_dropout_does_not_depend_on_the_number_of_devices(found):
@@ -70,9 +80,10 @@ def test_dropout_does_not_depend_on_the_number_of_devices(found):
     assert found["dropout matters"] > 1e-3
 
 
-def test_a_kernel_on_each_device_gives_what_one_gives(found):
-    assert len(found["kernel"]) == 2
-    for layout, quantities in found["kernel"].items():
+@pytest.mark.slow
+def test_a_kernel_on_each_device_gives_what_one_gives(found_in_all):
+    assert len(found_in_all["kernel"]) == 2
+    for layout, quantities in found_in_all["kernel"].items():
         assert max(quantities.values()) < 1e-5, (layout, quantities)
 
 
