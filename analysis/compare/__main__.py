@@ -8,9 +8,10 @@ python -m analysis.compare --workdir=runs/cldr,runs/stdlib --output=both.html
 Each of --models gets the same number of points of its space in --space. At each point
 its sizes, or its steps, are such that it takes the budget; without one, that is what
 the first model takes. The best point by the validation score is trained again with
---seeds other seeds, and these runs are scored once on --split. --dry_run prints the
-points and their costs. The same command resumes a comparison. With --workdir alone the
-page is written again; several folders, each of another corpus, make one page.
+--seeds other seeds, and these runs are scored once on --split. The same command resumes
+a comparison. --dry_run prepares the corpus, whose vocabulary is part of the sizes, and
+prints the points and their costs. With --workdir alone the page is written again;
+several folders, each of another corpus, make one page.
 """
 
 import concurrent.futures
@@ -23,7 +24,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from analysis.compare.plan import VARIED, Plan, Request
+from analysis.compare.plan import VARIED, Plan, Request, total_flops
 from analysis.compare.sizes import QUANTITIES
 from utils import cli, cli_inputs
 from utils.errors import UserError
@@ -91,7 +92,11 @@ def main() -> int:
         return 0
     request = make_request()
     if DRY_RUN.value:
-        print(make_plan(request).table(request))
+        from analysis.compare import runner
+
+        plan = make_plan(request)
+        flops = total_flops(plan, request, runner.open_tokenizers(request))
+        print(plan.table(request, flops))
         return 0
     name = f"compare-{Path(request.config).stem}-{request.equal}"
     workdir, *others = WORKDIR.value or [f"runs/{name}"]
@@ -117,7 +122,6 @@ def train(request: Request, workdir: str) -> int:
         folder.check_request(plan, request)
     else:
         plan = make_plan(request)
-        runner.check_split(request)
         folder.write_plan(plan)
     return runner.run(plan, request, folder, placement)
 
@@ -179,6 +183,8 @@ def parse_budget(text: str) -> float:
 
 def make_plan(request: Request) -> Plan:
     """Plans a comparison, without holding devices that the trials need."""
+    from analysis.compare import runner
+
     if request.equal == "seconds":
         print(
             "warning: measured times vary; under other load, or on another machine, "
@@ -187,11 +193,11 @@ def make_plan(request: Request) -> Plan:
         )
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(Plan.from_request, request).result()
+            return pool.submit(runner.make_plan, request).result()
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # only shapes are computed
-    return Plan.from_request(request)
+    return runner.make_plan(request)
 
 
 if __name__ == "__main__":

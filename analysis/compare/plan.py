@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from analysis.compare.sizes import (
     QUANTITIES,
     Match,
+    Quantity,
     match_steps,
     match_width,
     training_flops,
@@ -141,17 +142,18 @@ class Plan:
     budgets: list[BudgetPlan]
 
     @classmethod
-    def from_request(cls, request: Request) -> "Plan":
+    def from_request(cls, request: Request, tokenizers: dict | None = None) -> "Plan":
         """Matches every point of every model to the budgets.
+
+        Args:
+          tokenizers: those of the corpus, by side; None: vocabularies count as full.
 
         Raises:
           UserError: an argument, a space or a config does not allow a comparison.
         """
-        spaces = {model: open_space(request, model) for model in request.models}
-        metric = shared_metric(
-            {model: request.configs(model).config({}) for model in request.models}
-        )
-        targets = list(request.budgets) or [first_cost(request, spaces)]
+        spaces, metric = check_request(request)
+        quantity = QUANTITIES[request.equal].with_tokenizers(tokenizers)
+        targets = list(request.budgets) or [first_cost(request, spaces, quantity)]
         names = [f"{target:.6g}" for target in targets]
         if len(set(names)) < len(names):
             raise UserError(f"--budgets: {', '.join(names)} must all differ")
@@ -159,7 +161,10 @@ class Plan:
             BudgetPlan(
                 name,
                 target,
-                [plan_model(request, m, spaces[m], target) for m in request.models],
+                [
+                    plan_model(request, model, spaces[model], quantity, target)
+                    for model in request.models
+                ],
             )
             for name, target in zip(names, targets, strict=True)
         ]
@@ -178,8 +183,12 @@ class Plan:
         """Returns a JSON object."""
         return dataclasses.asdict(self)
 
-    def table(self, request: Request) -> str:
-        """Formats, for each budget and model, sizes, costs and points."""
+    def table(self, request: Request, flops: float | None) -> str:
+        """Formats, for each budget and model, sizes, costs and points.
+
+        Args:
+          flops: those of all trainings, if they are known.
+        """
         quantity = QUANTITIES[request.equal]
         num_trials = num_runs = 0
         lines = []
@@ -201,11 +210,12 @@ class Plan:
                 num_trials += len(one.points)
                 num_runs += len(one.seeds)
         total = f"{num_trials} trials, and {num_runs} runs to score on {request.split}"
-        flops = total_flops(self, request)
         return "\n".join([*lines, f"{total}{f', {flops:.3g} FLOPs' if flops else ''}"])
 
 
-def total_flops(plan: Plan, request: Request) -> float | None:
+def total_flops(
+    plan: Plan, request: Request, tokenizers: dict | None = None
+) -> float | None:
     """Returns the FLOPs of all trials and runs; None for a config with epochs.
 
     Each is taken to need as many as the first point of its model.
@@ -216,8 +226,23 @@ def total_flops(plan: Plan, request: Request) -> float | None:
             cfg = request.configs(one.model).config(one.points[0])
             if cfg.epochs:
                 return None
-            total += training_flops(cfg) * (len(one.points) + len(one.seeds))
+            total += training_flops(cfg, tokenizers) * (
+                len(one.points) + len(one.seeds)
+            )
     return total
+
+
+def check_request(request: Request) -> tuple[dict[str, Space], Metric]:
+    """Returns the space of each model, and the score that they share.
+
+    Raises:
+      UserError: a space or a config does not allow a comparison.
+    """
+    spaces = {model: open_space(request, model) for model in request.models}
+    for model in request.models:
+        check_steps(request, model)
+    configs = {model: request.configs(model).config({}) for model in request.models}
+    return spaces, shared_metric(configs)
 
 
 def open_space(request: Request, model: str) -> Space:
@@ -288,11 +313,11 @@ def shared_metric(configs: Mapping[str, ConfigDict]) -> Metric:
     return Metric(settings["score"], directions[settings["score"]])
 
 
-def first_cost(request: Request, spaces: Mapping[str, Space]) -> float:
+def first_cost(
+    request: Request, spaces: Mapping[str, Space], quantity: Quantity
+) -> float:
     """Returns what the first model takes at its first point."""
     model = request.models[0]
-    check_steps(request, model)
-    quantity = QUANTITIES[request.equal]
     point = spaces[model].point(0)
     return float(quantity.cost(request.configs(model).config(point)))
 
@@ -308,15 +333,16 @@ def check_steps(request: Request, model: str) -> None:
         )
 
 
-def plan_model(request: Request, model: str, space: Space, target: float) -> ModelPlan:
+def plan_model(
+    request: Request, model: str, space: Space, quantity: Quantity, target: float
+) -> ModelPlan:
     """Matches the points of a model's space to a budget.
 
     Points that differ only in what does not change a cost have one match.
     """
     from training.vmapped_trials.step import shared_part  # takes seconds to import
 
-    check_steps(request, model)
-    configs, quantity = request.configs(model), QUANTITIES[request.equal]
+    configs = request.configs(model)
     match = {"width": match_width, "steps": match_steps}[request.vary]
     points = [space.point(n) for n in range(space.num_trials(request.trials))]
     matches: dict[str, Match] = {}

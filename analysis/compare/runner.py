@@ -6,7 +6,14 @@ import threading
 from pathlib import Path
 
 from analysis.compare.folder import ComparisonFolder
-from analysis.compare.plan import BudgetPlan, ModelPlan, Plan, Request, open_space
+from analysis.compare.plan import (
+    BudgetPlan,
+    ModelPlan,
+    Plan,
+    Request,
+    check_request,
+    open_space,
+)
 from analysis.paired_tests import MIN_BLOCKS
 from analysis.report.score_cards import newest_cards
 from sweeps import launch
@@ -19,22 +26,28 @@ ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.2
 
 
-def check_split(request: Request) -> None:
-    """Prepares the corpus, and checks the split on which the winners are scored.
+def make_plan(request: Request) -> Plan:
+    """Prepares the corpus, and plans a comparison with its vocabularies."""
+    check_request(request)  # before the corpus, which may take long
+    return Plan.from_request(request, open_tokenizers(request))
+
+
+def open_tokenizers(request: Request) -> dict:
+    """Prepares the corpus, checks its splits, and returns its tokenizers by side.
 
     Raises:
-      UserError: the corpus lacks it, or it has too few sentences or other blocks.
+      UserError: the split on which the winners are scored is missing, or has too few
+        sentences or other blocks.
     """
     from experiment.build import is_language_modeling, open_dataset
     from tasks.bootstrap import BLOCK_SIZE
 
     cfg, split = request.configs(request.models[0]).config({}), request.split
-    sides = open_dataset(cfg).tokenized
-    if split not in sides:
-        raise UserError(
-            f"--split={split}: {cfg.data.name} has the splits {', '.join(sides)}"
-        )
-    tokenized = next(iter(sides[split].values()))
+    dataset = open_dataset(cfg)
+    if split not in dataset.tokenized:
+        known = ", ".join(dataset.tokenized)
+        raise UserError(f"--split={split}: {cfg.data.name} has the splits {known}")
+    tokenized = next(iter(dataset.tokenized[split].values()))
     kind, count = "sentences or texts", len(tokenized.lengths)
     if is_language_modeling(cfg):
         kind = f"blocks of {BLOCK_SIZE} tokens"
@@ -44,6 +57,7 @@ def check_split(request: Request) -> None:
             f"--split={split} of {cfg.data.name} has {count} {kind}, too few for a "
             f"test, which needs {MIN_BLOCKS}"
         )
+    return dataset.tokenizers
 
 
 def run(

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from sweeps.trial_configs import TrialConfigs
 from utils.errors import UserError
 from utils.ranges import check_range
@@ -31,37 +29,37 @@ ADAPTED_SIZES = ("model.feed_forward", "model.attention_width", "model.embedding
 Sizes = dict[str, int]  # by config key
 
 
-def num_parameters(cfg) -> int:
+def num_parameters(cfg, tokenizers=None) -> int:
     """Counts the parameters of a config's model."""
     from analysis.plan.step import parameter_shapes
     from experiment import setup
 
-    return setup.num_parameters(parameter_shapes(cfg))
+    return setup.num_parameters(parameter_shapes(cfg, tokenizers))
 
 
-def training_flops(cfg) -> int:
+def training_flops(cfg, tokenizers=None) -> int:
     """Counts the FLOPs of all training steps, each on the longest batch."""
     from analysis.plan.step import StepSpec
 
-    return StepSpec.from_config(cfg).flops() * cfg.steps
+    return StepSpec.from_config(cfg, tokenizers).flops() * cfg.steps
 
 
-def training_tokens(cfg) -> int:
+def training_tokens(cfg, tokenizers=None) -> int:
     """Counts the tokens of all training steps, each on the longest batch."""
     from analysis.plan.step import StepSpec
 
-    step = StepSpec.from_config(cfg)
+    step = StepSpec.from_config(cfg, tokenizers)
     return step.batch_size * step.length * cfg.steps
 
 
-def training_seconds(cfg) -> float:
+def training_seconds(cfg, tokenizers=None) -> float:
     """Times a few steps on these devices; returns their median times `cfg.steps`."""
     import jax
     import jax.numpy as jnp
 
     from analysis.plan.step import StepSpec
 
-    step = StepSpec.from_config(cfg)
+    step = StepSpec.from_config(cfg, tokenizers)
     inputs = step.input_shapes(step.batch_size)
     arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), inputs)
     gradient = jax.jit(step.gradient)
@@ -79,14 +77,20 @@ class Quantity:
     """Quantity of which each architecture gets the same.
 
     Attributes:
-      cost: returns how much of it a config's training takes.
+      cost: returns how much of it a config's training takes, given the tokenizers of
+        the corpus, or with vocabularies of the size `data.vocab_size`.
       format_cost: formats a cost with its unit.
       tolerance: largest relative difference from the budget that counts as equal.
     """
 
-    cost: Callable[[ConfigDict], float]
+    cost: Callable[..., float]
     format_cost: Callable[[float], str]
     tolerance: float = 0.01
+
+    def with_tokenizers(self, tokenizers: dict | None) -> "Quantity":
+        """Returns the quantity of models with the vocabularies of a corpus."""
+        cost = functools.partial(self.cost, tokenizers=tokenizers)
+        return dataclasses.replace(self, cost=cost)
 
 
 QUANTITIES = {

@@ -55,10 +55,20 @@ def dummy_tokenizers(cfg: ConfigDict) -> dict[str, Tokenizer]:
     return {"text": tokenizer.with_tags(MARKERS), **dummies}
 
 
-def parameter_shapes(cfg: ConfigDict) -> PyTree:
-    """Returns the shapes of a model's parameters. Raises UserError for a bad config."""
+Tokenizers = dict[str, Tokenizer]  # by side
+
+
+def parameter_shapes(cfg: ConfigDict, tokenizers: Tokenizers | None = None) -> PyTree:
+    """Returns the shapes of a model's parameters.
+
+    Args:
+      tokenizers: those of the corpus; None: of the size `data.vocab_size`.
+
+    Raises:
+      UserError: the config is invalid.
+    """
     check_values(cfg)
-    return build.build_experiment(cfg, dummy_tokenizers(cfg)).parameters()
+    return build.build_experiment(cfg, tokenizers or dummy_tokenizers(cfg)).parameters()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +82,13 @@ class StepSpec:
     num_programs: int  # the largest number of batch shapes, each compiled once
 
     @classmethod
-    def from_config(cls, cfg: ConfigDict) -> "StepSpec":
-        """Builds the model's shapes. Raises UserError for an invalid config."""
+    def from_config(
+        cls, cfg: ConfigDict, tokenizers: Tokenizers | None = None
+    ) -> "StepSpec":
+        """Builds the model's shapes; arguments and errors are `parameter_shapes`'s."""
         check_values(cfg)
-        experiment, data = build.build_experiment(cfg, dummy_tokenizers(cfg)), cfg.data
+        tokenizers = tokenizers or dummy_tokenizers(cfg)
+        experiment, data = build.build_experiment(cfg, tokenizers), cfg.data
         optimizer, schedule = make_optimizer(
             cfg.optim, cfg.steps, width=cfg.model.width
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,10 @@ FOLDER = "one & <two>"  # to be escaped, and quoted in links
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Folder of a comparison that a signal has stopped, and that was resumed."""
+    """Folder of a comparison that a signal has stopped, and that was resumed.
+
+    Its vocabulary is far smaller than data.vocab_size.
+    """
     folder = tmp_path_factory.mktemp("compare")
     workdir, text = folder / FOLDER, folder / "text"
     text.mkdir()
@@ -44,7 +48,7 @@ def compared(tmp_path_factory):
     )
     sizes = {
         **{"data.source_dir": text, "data.dir": folder / "data"},
-        **{"data.tokenizer": "byte", "data.batch_size": 4, "data.segment_length": 16},
+        **{"data.tokenizer": "char", "data.batch_size": 4, "data.segment_length": 16},
         **{"steps": 4, "every.log": 2, "every.eval": 4, "every.checkpoint": 2},
         **{"model.layers": 1, "optim.name": "sgd", "eval.batch_size": 8},
     }
@@ -65,6 +69,19 @@ def compared(tmp_path_factory):
     done = run(MAIN, *flags)
     assert done.returncode == 0, done.stderr.decode()
     return workdir, flags
+
+
+def test_the_plan_is_printed_and_nothing_is_trained(compared, tmp_path):
+    _, flags = compared
+    workdir = tmp_path / "new"
+    done = run(MAIN, *flags, "--dry_run", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr.decode()
+    out = done.stdout.decode()
+    assert f"budget {BUDGET:,} parameters" in out
+    assert "    0  seed=0" in out
+    total = r"4 trials, and 4 runs to score on test, [\d.]+e\+\d+ FLOPs"
+    assert re.fullmatch(total, out.splitlines()[-1])
+    assert not workdir.exists()
 
 
 def test_a_split_with_too_few_blocks_is_refused_before_any_training(compared, tmp_path):
