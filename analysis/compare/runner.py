@@ -44,12 +44,14 @@ def open_tokenizers(request: Request) -> dict:
 
     cfg, split = request.configs(request.models[0]).config({}), request.split
     dataset = open_dataset(cfg)
-    if split not in dataset.tokenized:
-        known = ", ".join(dataset.tokenized)
-        raise UserError(f"--split={split}: {cfg.data.name} has the splits {known}")
-    tokenized = next(iter(dataset.tokenized[split].values()))
-    kind, count = "sentences or texts", len(tokenized.lengths)
+    splits = dataset.corpus.splits
+    if split not in splits:
+        raise UserError(
+            f"--split={split}: {cfg.data.name} has the splits {', '.join(splits)}"
+        )
+    kind, count = "sentences or texts", splits[split]
     if is_language_modeling(cfg):
+        [tokenized] = dataset.tokenized[split].values()
         kind = f"blocks of {BLOCK_SIZE} tokens"
         count = -(-len(tokenized.tokens) // BLOCK_SIZE)
     if count < MIN_BLOCKS:

@@ -61,11 +61,11 @@ def test_the_budget_is_that_of_the_first_model_unless_given():
 
 
 def test_each_point_that_changes_the_cost_has_sizes_of_its_own(tmp_path):
-    space = space_file(tmp_path, 'Space(grid({"model.layers": [1, 2, 3]}))')
-    plan = Plan.from_request(request(space=space))
+    space = space_file(tmp_path, 'Space(grid({"model.layers": [1, 3]}))')
+    plan = Plan.from_request(request(space=space, trials=2))
     for one in plan.budgets[0].models:
-        assert one.costs == pytest.approx([300_000] * 3, rel=0.01)
-        assert len({point["model.width"] for point in one.points}) == 3
+        assert one.costs == pytest.approx([300_000] * 2, rel=0.01)
+        assert len({point["model.width"] for point in one.points}) == 2
 
 
 def test_a_ladder_has_a_plan_for_each_budget():

@@ -160,7 +160,7 @@ def test_training_time_is_the_median_step_times_the_number_of_steps(monkeypatch)
             return params.sum() * seed
 
     times = iter([0, 1, 10, 12, 20, 23, 30, 90, 100, 104])  # a begin and an end each
-    monkeypatch.setattr(StepSpec, "from_config", lambda cfg: Step())
+    monkeypatch.setattr(StepSpec, "from_config", lambda cfg, tokenizers: Step())
     monkeypatch.setattr(sizes.time, "perf_counter", lambda: next(times))
     cfg = base.get_config("rnn")
     cfg.steps = 1000
