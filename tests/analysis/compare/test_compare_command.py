@@ -62,7 +62,7 @@ def compared(tmp_path_factory):
     command = [sys.executable, "-m", "analysis.compare", *flags]
     first = workdir / str(BUDGET) / "search" / "rnn" / "trials" / "0000"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (first / "config.json").exists():
+        while process.poll() is None and not (first / "metrics.jsonl").exists():
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
     assert process.returncode == 75
