@@ -63,7 +63,6 @@ LONGEST = (
     "test_aot_compile.py",
     "test_document_translation.py",
     "test_encoder_population.py",
-    "test_benchmarks.py",
     "test_resume_understanding.py",
     "test_tagging.py",
     "test_remat.py",

@@ -27,6 +27,7 @@ def quick(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_tiny_training_step_is_timed_and_peers_are_named(quick, capsys):
     quick(train_step, "--work=rnn_small", "--peers=/nowhere/python")
     ours, peer, summary = lines_of(capsys)

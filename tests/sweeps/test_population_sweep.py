@@ -194,6 +194,7 @@ def test_an_unsupported_config_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_the_benchmark_computes_trials_per_hour(monkeypatch, capsys):
     flags = ["--tiny", "--members=2", "--repeats=2", "--steps=10"]
     monkeypatch.setattr(sys, "argv", ["population", *flags])

@@ -23,9 +23,11 @@ BUDGET = 20_000
 FOLDER = "one & <two>"  # to be escaped, and quoted in links
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """Folder of a comparison that a signal has stopped, and that was resumed.
+@pytest.fixture(
+    scope="module", params=["at once", pytest.param("stopped", marks=pytest.mark.slow)]
+)
+def compared(tmp_path_factory, request):
+    """Folder of a comparison, perhaps one that was stopped by a signal and resumed.
 
     Its vocabulary is far smaller than data.vocab_size.
     """
@@ -59,13 +61,8 @@ def compared(tmp_path_factory):
         f"--workdir={workdir}",
         *(f"--config.{key}={value}" for key, value in sizes.items()),
     ]
-    command = [sys.executable, "-m", "analysis.compare", *flags]
-    first = workdir / str(BUDGET) / "search" / "rnn" / "trials" / "0000"
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (first / "metrics.jsonl").exists():
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-    assert process.returncode == 75
+    if request.param == "stopped":
+        stop_soon(workdir, flags)
     done = run(MAIN, *flags)
     assert done.returncode == 0, done.stderr.decode()
     return workdir, flags
@@ -97,6 +94,17 @@ def test_a_split_with_too_few_blocks_is_refused_before_any_training(compared, tm
         done = run(MAIN, *flags, *own, f"--workdir={workdir}", f"--split={split}")
         assert_refused(done, f"--split={split}", words)
     assert not workdir.exists()
+
+
+def stop_soon(workdir, flags):
+    """Starts a comparison and stops it by a signal in its first run."""
+    command = [sys.executable, "-m", "analysis.compare", *flags]
+    first = workdir / str(BUDGET) / "search" / "rnn" / "trials" / "0000"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (first / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 75
 
 
 def trials(workdir, kind, model):
