@@ -45,8 +45,10 @@ OPTIONS = {
 }
 CASES = {**{name: (name, {}) for name in NAMES}, **OPTIONS}
 # Options of attention and positions that tests of language models run, too.
-SLOW = {"learned", "per layer", "rotary", "absolute", "dot", "scaled dot", "bilinear"}
-PARAMETERS = [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in CASES]
+FAST = {*NAMES, "relative", "scan", "lstm", "without readout"}
+PARAMETERS = [
+    pytest.param(x, marks=[pytest.mark.slow] * (x not in FAST)) for x in CASES
+]
 encoder = functools.partial(shared_case, EncoderCase)
 
 

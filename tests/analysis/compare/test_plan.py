@@ -60,6 +60,7 @@ def test_the_budget_is_that_of_the_first_model_unless_given():
     assert plan.budgets[0].target == cost
 
 
+@pytest.mark.slow
 def test_each_point_that_changes_the_cost_has_sizes_of_its_own(tmp_path):
     space = space_file(tmp_path, 'Space(grid({"model.layers": [1, 3]}))')
     plan = Plan.from_request(request(space=space, trials=2))
