@@ -186,6 +186,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_a_mesh_shards_the_parameters_of_each_layer():
     done = subprocess.run(
         [sys.executable, "-c", ON_A_MESH], capture_output=True, text=True, check=False
