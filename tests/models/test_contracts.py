@@ -213,7 +213,9 @@ class TestLanguageModel:
         for ours, theirs in zip(*results, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
-    @pytest.mark.parametrize("related", [True, False])
+    @pytest.mark.parametrize(
+        "related", [True, pytest.param(False, marks=pytest.mark.slow)]
+    )
     def test_beams_are_independent_of_each_other(self, name, related):
         case, text = language_model(name), tokens((B, T))
         carry = case.carry(B, memory_length=6)
@@ -230,7 +232,9 @@ class TestLanguageModel:
                 alone, logits = case.step(context, alone, choices[:, t, k : k + 1])
                 np.testing.assert_allclose(together[t][:, k], logits[:, 0], atol=1e-4)
 
-    @pytest.mark.parametrize("memory_length", [0, 6])
+    @pytest.mark.parametrize(
+        "memory_length", [6, pytest.param(0, marks=pytest.mark.slow)]
+    )
     def test_reordered_beams_equal_their_history_alone(self, name, memory_length):
         case, text = language_model(name), tokens((B, T))
         carry = case.run(text, case.carry(B, memory_length=memory_length))[2]

@@ -83,6 +83,7 @@ def test_a_size_is_adapted_where_no_width_is_near_enough():
     assert match.settings["model.feed_forward"] != by_ratio["model.feed_forward"]
 
 
+@pytest.mark.slow
 def test_more_parameters_make_a_model_wider():
     large = matched("transformer", 2_500_000.0)
     assert matched().settings["model.width"] < large.settings["model.width"]
