@@ -26,6 +26,7 @@ from models import api
 from models.registry import get_model_class
 
 CONTRACTS = (api.LanguageModel, api.Seq2Seq)
+POST = pytest.param("post", marks=pytest.mark.slow)
 NAMES = names()
 WITH_MEMORY = ("rnn", "transformer_xl")
 language_model = functools.partial(shared_case, LanguageModelCase)
@@ -116,7 +117,7 @@ def test_classes_have_the_methods_and_parameters_of_the_contract(name, contract)
 
 
 @pytest.mark.parametrize("name", WITH_MEMORY)
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("norm", ["pre", POST])
 def test_two_segments_with_the_carry_equal_one_long_pass(name, norm):
     case, text = language_model(name, norm=norm), tokens((B, 2 * T))
     _, whole, end = case.run(text, case.carry(B))
@@ -179,7 +180,7 @@ class TestLanguageModel:
         only_before -= set(np.asarray(text[:, T:]).ravel().tolist())
         assert np.abs(gradient)[sorted(only_before)].max() == 0
 
-    @pytest.mark.parametrize("norm", ["pre", "post"])
+    @pytest.mark.parametrize("norm", ["pre", POST])
     def test_token_by_token_equals_one_pass(self, name, norm):
         case, text = language_model(name, norm=norm), tokens((B, 3 * T))
         past, prompt, rest = text[:, :T], text[:, T : 2 * T], text[:, 2 * T :]
@@ -328,7 +329,10 @@ class TestSeq2Seq:
         valid = np.asarray(case.target_mask)
         np.testing.assert_allclose(clean[valid], padded[:, :T][valid], atol=1e-5)
 
-    @pytest.mark.parametrize(("memory_length", "norm"), [(0, "post"), (6, "pre")])
+    @pytest.mark.parametrize(
+        ("memory_length", "norm"),
+        [(0, "post"), pytest.param(6, "pre", marks=pytest.mark.slow)],
+    )
     def test_token_by_token_equals_one_pass(self, name, memory_length, norm):
         case = seq2seq(name, norm=norm)
         carry = case.carry(B, memory_length=memory_length)
