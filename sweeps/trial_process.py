@@ -266,27 +266,14 @@ def main() -> int:
         from sweeps import population
 
         statuses = population.train(configs, workdirs, stop_requests.copy)
-        leave(STOPPED if STOPPED in statuses else FINISHED)
+        return STOPPED if STOPPED in statuses else FINISHED
     from experiment import train
 
     address = spec["distributed"] and train.DistributedConfig(*spec["distributed"])
     code = train.train(configs[0], workdirs[0], address)
     if code in (FINISHED, NOT_FINITE) and spec["part"] == 0:
         write_exit_code(workdirs[0], code)
-    if address is None:
-        leave(code)
-    return code  # the processes of a slice wait for each other at Python's exit
-
-
-def leave(code: int) -> None:
-    """Ends this process at once, when all is saved.
-
-    At Python's exit, XLA's CPU client has been seen to wait forever for a thread of a
-    compilation that a signal interrupted.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(int(code))
+    return code
 
 
 def write_exit_code(workdir: str | Path, code: int, name: str = EXIT_CODE) -> None:

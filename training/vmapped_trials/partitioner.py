@@ -49,9 +49,18 @@ class VmappedPartitioner:
         return self.mesh.devices[0]
 
     def init(self, make: Callable[..., PyTree], *inputs: PyTree) -> PyTree:
-        """Returns `make` of each trial's inputs, made on the trial's device."""
-        make = self._shard_map(jax.vmap(make), len(inputs), 0)
-        return jax.jit(make, out_shardings=self.sharded)(*inputs)
+        """Returns `make` of each trial's inputs, made on the trial's device.
+
+        Trials are made one after the other. jaxlib divides a batch of QR decompositions
+        (orthogonal matrices) among the CPU threads that wait for it, so that two
+        batches at once can wait for each other forever.
+        """
+
+        def make_all(*parts):
+            return jax.lax.map(lambda part: make(*part), parts)
+
+        make_all = self._shard_map(make_all, len(inputs), 0)
+        return jax.jit(make_all, out_shardings=self.sharded)(*inputs)
 
     def compile(self, step: Callable) -> Callable:
         """Compiles the step of `vmapped_step`, which donates state and carry."""
