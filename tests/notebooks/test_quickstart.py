@@ -40,7 +40,10 @@ def execute(notebook, folder):
     manager.ip = str(folder / "kernel")
     resources = {"metadata": {"path": str(PATH.parent)}}
     client = NotebookClient(notebook, km=manager, resources=resources, timeout=300)
-    return client.execute()
+    try:
+        return client.execute()
+    finally:
+        manager.shutdown_kernel(now=True)  # the client leaves what it was given
 
 
 def outputs(notebook, name, kind):

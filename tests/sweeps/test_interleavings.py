@@ -232,7 +232,7 @@ def assert_consistent(world):
 
 def test_no_interleaving_gives_a_trial_two_owners_or_two_ends(world, capsys):
     counts = collections.Counter()
-    for seed in range(40):
+    for seed in range(25):
         one = world(seed)
         one.run()
         assert_consistent(one)

@@ -32,7 +32,7 @@ WITHOUT_SCORES = {
     *("benchmarks/startup.py", "benchmarks/fault_injection.py", "benchmarks/decode.py"),
     *("sweeps/trial_process.py", "sweeps/scheduler.py", "sweeps/launch.py"),
     *("analysis/report/sweep_results.py", "analysis/report/comparison.py"),
-    *("analysis/budget/__init__.py", "utils/safetensors.py"),
+    *("analysis/compare/plan.py", "utils/safetensors.py"),
 }
 
 

@@ -20,7 +20,7 @@ def make(key):
     return [init(one, (150, 150)) for one in jax.random.split(key, 8)]
 
 
-for seed in range(10):
+for seed in range(2):
     keys = partitioner.put(jax.random.split(jax.random.key(seed), TRIALS))
     jax.block_until_ready(partitioner.init(make, keys))
 """
