@@ -184,7 +184,7 @@ class PlainConsole:
         self.start = time.monotonic()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Prints a line."""
+        """Prints the metrics of a step in one line."""
         print(self.format(step, split, metrics), flush=True)
 
     def format(self, step: int, split: str, metrics: dict[str, float]) -> str:

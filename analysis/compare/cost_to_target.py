@@ -20,19 +20,19 @@ class CostToTarget:
     Attributes:
       costs: cost until the first evaluation at or beyond the target; for a run that
         does not reach it, the cost of all its evaluations.
-      is_reached: whether each run reached the target.
+      is_observed: whether each run reached the target.
       median: estimated median; None: too few runs reached the target.
     """
 
     costs: Float[np.ndarray, "R"]
-    is_reached: np.ndarray
+    is_observed: np.ndarray
     median: float | None
 
     def __str__(self):
-        reached = f"{self.is_reached.sum()} of {len(self.costs)} runs"
+        runs = f"{self.is_observed.sum()} of {len(self.costs)} runs"
         if self.median is None:
-            return f"not reached ({reached}, most spent {self.costs.max():.3g})"
-        return f"{self.median:.3g} ({reached})"
+            return f"not reached ({runs}, most spent {self.costs.max():.3g})"
+        return f"{self.median:.3g} ({runs})"
 
 
 def cost_to_target(
@@ -50,7 +50,7 @@ def cost_to_target(
     """
     if not (curves and all(map(len, curves))):
         raise ValueError("each run needs a learning curve with an evaluation")
-    costs, is_reached = [], []
+    costs, is_observed = [], []
     for curve in curves:
         hits = [
             cost
@@ -58,15 +58,15 @@ def cost_to_target(
             if np.isfinite(score) and (score >= target if is_max else score <= target)
         ]
         costs.append(min(hits) if hits else max(cost for cost, _ in curve))
-        is_reached.append(bool(hits))
-    costs, is_reached = np.asarray(costs, float), np.asarray(is_reached)
-    return CostToTarget(costs, is_reached, _median(costs, is_reached))
+        is_observed.append(bool(hits))
+    costs, is_observed = np.asarray(costs, float), np.asarray(is_observed)
+    return CostToTarget(costs, is_observed, _median(costs, is_observed))
 
 
-def _median(costs: Float[np.ndarray, "R"], is_reached: np.ndarray) -> float | None:
-    if not is_reached.any():
+def _median(costs: Float[np.ndarray, "R"], is_observed: np.ndarray) -> float | None:
+    if not is_observed.any():
         return None
-    data = CensoredData(uncensored=costs[is_reached], right=costs[~is_reached])
+    data = CensoredData(uncensored=costs[is_observed], right=costs[~is_observed])
     survival = ecdf(data).sf
     below = survival.quantiles[survival.probabilities <= 0.5 + 1e-9]
     return float(below[0]) if below.size else None

@@ -39,7 +39,7 @@ ALIGNMENTS = ("learned", "uniform", "shifted", "last")
 
 
 class Knockout(NamedTuple):
-    """What is switched off, by the path of the module.
+    """Parts of a model that are switched off, by the path of the module.
 
     Attributes:
       heads: which heads of an attention are kept.

@@ -56,7 +56,7 @@ def check_tasks(first: TrainedRun, second: TrainedRun) -> None:
 
 
 def compare(first: ScoredRun, second: ScoredRun) -> Comparison:
-    """Aligns two runs.
+    """Aligns the tokens of two runs, or their words.
 
     Raises:
       UserError: their tokenizers normalize or cut the text in different ways.

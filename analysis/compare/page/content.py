@@ -274,10 +274,10 @@ def cost_rows(
             curves = [curve_points(run, results.metric, axis) for run in model.runs]
             if all(curves):  # costs are known
                 cost = cost_to_target(curves, target, is_max=results.sign > 0)
-                reached = f"{cost.is_reached.sum()} of {len(curves)} seeds"
+                seeds = f"{cost.is_observed.sum()} of {len(curves)} seeds"
                 known = cost.median is not None
                 text = format_cost(cost.median, axis) if known else "not reached"
-                row[title] = f"{text} ({reached})"
+                row[title] = f"{text} ({seeds})"
         rows.append(row)
     return rows
 

@@ -33,7 +33,7 @@ def test_without_censoring_the_median_is_the_middle_run():
 def test_runs_that_do_not_reach_the_target_move_the_median_up():
     found = cost_to_target(curves(50, 30, 70, None, None), 2.0, is_max=False)
     assert found.median == 70
-    assert found.is_reached.tolist() == [True, True, True, False, False]
+    assert found.is_observed.tolist() == [True, True, True, False, False]
     few = cost_to_target(curves(50, None, None), 2.0, is_max=False)
     assert few.median is None
     assert str(few) == "not reached (1 of 3 runs, most spent 100)"
