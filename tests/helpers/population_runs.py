@@ -119,19 +119,23 @@ class Together:
         return np.stack(told), np.stack(skipped), state
 
 
-def compared(together, trials, steps, k):
+def compared(together, trials, steps, numbers):
     """The largest relative difference of a loss, and of a parameter.
 
     Args:
-      k: the trial that is compared with its run alone.
+      numbers: the trials that are compared with their runs alone.
     """
     losses, _, state = together.run(steps)
     assert len({row[-1] for row in losses.T}) == len(trials)  # no two are alike
-    told, params = alone(trials[k], steps)
-    moved = np.abs(losses[:, k] - told) / np.abs(told)
-    mine = jax.device_get(together.population.partitioner.trial(state.params, k))
-    gap = parallel_runs.difference(mine, params)
-    return {"loss": float(moved.max()), "parameters": float(gap)}
+    found = {"loss": 0.0, "parameters": 0.0}
+    for k in numbers:
+        alone_losses, params = alone(trials[k], steps)
+        relative = np.abs(losses[:, k] - alone_losses) / np.abs(alone_losses)
+        found["loss"] = max(found["loss"], float(relative.max()))
+        mine = jax.device_get(together.population.partitioner.trial(state.params, k))
+        gap = parallel_runs.difference(mine, params)
+        found["parameters"] = max(found["parameters"], float(gap))
+    return found
 
 
 def undisturbed(together):
@@ -156,12 +160,13 @@ def main(which):
     found = {}
     trials = configs("language_modeling", "transformer_xl", "float64", 4)
     xl = Together(trials, 2)
-    found["float64"] = compared(xl, trials, 20, 3)  # one of its numbers is zero
+    numbers = (0, 3) if which == "fast" else range(4)  # 3 has a number that is zero
+    found["float64"] = compared(xl, trials, 20, numbers)
     found["undisturbed"] = undisturbed(xl)
     if which == "all":
         with jax.enable_x64(False):
             trials = configs("translation", "rnn", "float32", 2)
-            found["float32"] = compared(Together(trials, 1), trials, 5, 1)
+            found["float32"] = compared(Together(trials, 1), trials, 5, (1,))
     print(json.dumps(found))
 
 

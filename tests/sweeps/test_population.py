@@ -41,7 +41,8 @@ def test_a_trial_s_losses_are_those_of_the_same_run_alone():
 
 
 @pytest.mark.slow
-def test_in_float32_they_are_close():
+def test_all_are_those_of_runs_alone_and_close_in_float32():
+    assert runs("all")["float64"]["loss"] < 1e-9
     assert runs("all")["float32"]["loss"] < 1e-5
 
 
