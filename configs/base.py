@@ -250,6 +250,9 @@ def _add_run(cfg: ConfigDict) -> None:
     cfg.every.checkpoint = 1000  # steps between checkpoints
     # minutes after a checkpoint until the next one at the latest; 0: any number
     cfg.every.checkpoint_minutes = 0.0
+    # steps between lines of split "watch": norms of parameters, gradients and updates
+    # by layer; 0: none. May change when a run resumes
+    cfg.every.watch = 0
 
     cfg.parallel = ConfigDict()  # may change when a run resumes
     # "jit" over a mesh, or "pmap" (data parallel, one process)

@@ -169,6 +169,7 @@ class TrainingSetup:
           silent: another process writes the log.
         """
         last = {"train": progress.last_logged, "validation": progress.last_validated}
+        last["watch"] = step
         options = {"step": step, "steps": self.steps, "run_id": directory.run_id}
         options["unit"] = self.experiment.task.unit
         writers = [] if silent else open_writers(directory.path, last, **options)

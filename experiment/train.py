@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from data.dataset import Dataset
 from data.tokenizers.build import dump_tokenizer
 from experiment.build import build_experiment, check_data, open_dataset, read_tokenizers
+from experiment.observe import observed_run, with_observers
 from experiment.setup import TrainingSetup, num_parameters
 from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
@@ -115,7 +116,8 @@ def _train(
     )
     if is_primary():
         stack.enter_context(tracking(cfg.track, directory))
-    step = setup.compiled_step(state, carry)
+    observers = observed_run(setup, directory, record)
+    step = with_observers(setup.compiled_step(state, carry), observers, first)
     if profile:
         step = stack.enter_context(tracer).around(step, first)
     statuses: list[ExitStatus] = []

@@ -8,15 +8,18 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax.core import meta
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from experiment import train as single_run
+from experiment.observe import ObservedRun, with_observers
 from experiment.setup import TrainingSetup
 from sweeps.storage import Storage
 from sweeps.trial_configs import check_population
@@ -103,6 +106,29 @@ class Population:
             vmapped_step(lambda values: self.trial_setup(values).step)
         )
         return functools.partial(step, self.stacked)
+
+    def compile_observer(self, make: Callable, *, whole: bool = False) -> Callable:
+        """Compiles a program of trials' setups; see `experiment.observe.ObservedRun`.
+
+        Args:
+          whole: without effect, since a trial is on one device.
+        """
+        del whole
+
+        def observe(values, state, carry, batch):
+            def observe_trial(values, state, carry):
+                return make(self.trial_setup(values))(state, carry, batch)
+
+            return jax.vmap(observe_trial)(values, state, carry)
+
+        program = self.partitioner.compile_observer(observe)
+
+        def call(active, state, carry, batch):
+            numbers = jax.device_get(program(self.stacked, state, carry, batch))
+            trials = np.flatnonzero(jax.device_get(active)).tolist()
+            return {k: jax.tree.map(operator.itemgetter(k), numbers) for k in trials}
+
+        return call
 
     def batch(self, k: int) -> PyTree:
         """Returns batch k on the devices."""
@@ -194,11 +220,12 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
         )
     ]
     stack.enter_context(tracking(cfg.track, *directories))
+    observers = ObservedRun(setup, records, directories, population.compile_observer)
     loop = VmappedTrainLoop(
         settings=setup.loop_settings,
         records=records,
         partitioner=partitioner,
-        step=population.compiled_step(),
+        step=with_observers(population.compiled_step(), observers, step),
         batch=population.batch,
         checkpoint_state=setup.checkpoint_state,
         validate=validate,

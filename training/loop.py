@@ -142,12 +142,13 @@ class RunRecord:
         if (peak := peak_memory_bytes()) is not None:
             metrics["peak_memory_bytes"] = peak
         metrics["seconds"] = progress.seconds
-        self._write(step, "train", metrics)
+        self.write(step, "train", metrics)
         progress.totals, progress.last_logged = {}, step
         progress.window_seconds, progress.window_flops = 0.0, 0
         self._data_wait = 0.0
 
-    def _write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Writes a line of the log; of split "watch", to files only."""
         for writer in self.writers:
             writer.write(step, split, metrics)
 
@@ -175,7 +176,7 @@ class RunRecord:
 
     def record_validation(self, step: int, metrics: dict[str, float]) -> float:
         """Logs a validation; returns its selection score, larger is better."""
-        self._write(step, "validation", metrics)
+        self.write(step, "validation", metrics)
         score = metrics[self.settings.metric]
         score = score if self.settings.direction == "max" else -score
         self.progress.record_validation(step, score)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
 
 PROGRESS_BAR = "training.progress_bar:ProgressBar"  # imported on a terminal only
+FILES_ONLY = ("watch",)  # splits with too many metrics for a line of the console
 UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
 # A record of an event file: the length of an Event (8 bytes), a checksum of the
 # length (4), the Event as a protocol buffer, its checksum (4).
@@ -184,8 +185,13 @@ class PlainConsole:
         self.start = time.monotonic()
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Prints the metrics of a step in one line."""
-        print(self.format(step, split, metrics), flush=True)
+        """Prints the metrics of a step in one line, if there are few."""
+        if split not in FILES_ONLY:
+            self.show(self.format(step, split, metrics), step, split)
+
+    def show(self, line: str, step: int, split: str) -> None:
+        """Prints a line."""
+        print(line, flush=True)
 
     def format(self, step: int, split: str, metrics: dict[str, float]) -> str:
         """Returns a line of training or validation."""

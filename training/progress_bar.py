@@ -31,14 +31,13 @@ class ProgressBar(PlainConsole):
         )
         self.task = self.progress.add_task("", total=steps, completed=step)
 
-    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+    def show(self, line: str, step: int, split: str) -> None:
         """Redraws the bar for a line of training, prints any other line above it."""
         if not self.progress.live.is_started:
             self.progress.start()
             atexit.register(self.progress.stop)  # shows the cursor again
-        text = self.format(step, split, metrics)
         if split == "train":
-            self.progress.update(self.task, completed=step, description=text)
+            self.progress.update(self.task, completed=step, description=line)
             self.progress.refresh()
         else:
-            self.progress.console.print(Text(text), soft_wrap=True)
+            self.progress.console.print(Text(line), soft_wrap=True)

@@ -24,12 +24,12 @@ from utils.paths import DATA_PLACES, absolute_address, is_remote, resolve_path
 # Version of the layout: rises when config keys or names of parameters change.
 FORMAT = 2
 
-# Keys that may differ when a run resumes on another machine: the data and the
+# Keys that may differ when a run resumes, perhaps on another machine: the data and the
 # computation may not.
 MACHINE_SPECIFIC_KEYS = (
     *(f"data.{key}" for key in DATA_PLACES),
     *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
-    *("track", "every.checkpoint_minutes"),
+    *("track", "every.checkpoint_minutes", "every.watch"),
 )
 
 

@@ -202,3 +202,17 @@ def test_a_traced_rate_has_the_mask_of_the_same_one_that_is_not():
     traced = jax.jit(jax.vmap(keep_threshold))(jnp.asarray(rates, jnp.float32))
     assert traced.tolist() == [int(keep_threshold(rate)) for rate in rates]
     assert traced.tolist() == pytest.approx([r * 2**32 for r in rates], rel=1e-7, abs=1)
+
+
+def test_each_trial_is_watched_as_it_would_be_alone(whole, data_dir, tmp_path):
+    configs = [trial(data_dir, k, **{"every.watch": 2}) for k in (0, 1)]
+    workdirs = [tmp_path / str(k) for k in (0, 1)]
+    population.train(configs, workdirs)
+    train.train(configs[1], tmp_path / "alone")
+    for key in ("gradient_norm/embedding", "update_ratio/stack/layers_0"):
+        alone = rows(tmp_path / "alone", "watch", key)
+        watched = rows(workdirs[1], "watch", key)
+        assert list(watched) == list(alone) == [2, 4, 6]
+        np.testing.assert_allclose(list(watched.values()), list(alone.values()), 1e-4)
+        assert watched != rows(workdirs[0], "watch", key)
+    assert rows(workdirs[0], "train") == rows(whole[0][0], "train")  # unwatched

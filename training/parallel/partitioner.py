@@ -93,6 +93,27 @@ class JitPartitioner:
         call.cache_size = jitted._cache_size
         return call
 
+    def compile_observer(self, observe: Callable, *, whole: bool = False) -> Callable:
+        """Compiles (state, carry, batch) -> replicated arrays; it donates nothing.
+
+        Args:
+          whole: it reads all rows at once, also where steps are mapped over devices.
+        """
+
+        def as_step(state, carry, batch):
+            return (), carry, observe(state, carry, batch)
+
+        @functools.partial(jax.jit, out_shardings=self.replicated)
+        def compiled(state, carry, batch):
+            wrapped = as_step if whole else self._wrap(as_step, carry)
+            return wrapped(state, carry, batch)[2]
+
+        def call(state, carry, batch):
+            with self._call_context():
+                return compiled(state, carry, batch)
+
+        return call
+
     def lower(self, step: Step, state, carry, batch) -> jax.stages.Lowered:
         """Lowers the step for shapes with shardings; their devices need not exist."""
         with self._call_context():

@@ -67,6 +67,10 @@ class VmappedPartitioner:
         step = self._shard_map(step, 4, 1)
         return jax.jit(step, donate_argnums=(2, 3), out_shardings=self.sharded)
 
+    def compile_observer(self, observe: Callable) -> Callable:
+        """Compiles a function of the step's inputs, with results [K, ...]."""
+        return jax.jit(self._shard_map(observe, 3, 1), out_shardings=self.sharded)
+
     def map(self, function: Callable) -> Callable:
         """Compiles a function of arrays [K, ...] that donates its first argument."""
         return jax.jit(function, donate_argnums=0, out_shardings=self.sharded)

@@ -1,0 +1,71 @@
+"""Observers of a run or of a population, chosen by keys of `cfg.every`."""
+
+import dataclasses
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from experiment.setup import TrainingSetup
+from training.loop import RunRecord
+from training.observe.hook import Observer, observed
+from training.run_dir import RunDirectory
+
+# Functions that return the `observe` of an Observer for an `ObservedRun`, by the key
+# with its interval; imported where a run has it.
+OBSERVERS = {"watch": "experiment.watch:make_watch"}
+
+# (state, carry, batch) -> a tree of arrays
+Program = Callable[[PyTree, PyTree, PyTree], PyTree]
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservedRun:
+    """One run, or several trials that train as one program, as observers see it.
+
+    Attributes:
+      setup: the training setup, which trials share.
+      records: log of each trial; only that of the first process writes lines.
+      directories: run directory of each trial.
+      compile: compiles the program that a function returns for a trial's setup.
+        The result takes the inputs of the step and returns, on the host, what the
+        program returns for each active trial, by its index. With `whole=True` the
+        program reads all rows of a batch under pmap too; otherwise those of a device,
+        as the step does there.
+    """
+
+    setup: TrainingSetup
+    records: Sequence[RunRecord]
+    directories: Sequence[RunDirectory]
+    compile: Callable[..., Callable[..., dict[int, Any]]]
+
+
+def with_observers(step: Callable, run: ObservedRun, done: int) -> Callable:
+    """Returns a compiled step with the observers that the config asks for.
+
+    Args:
+      done: number of steps completed so far.
+    """
+    every = run.setup.experiment.cfg.every
+    observers = [
+        Observer(every[key], pkgutil.resolve_name(name)(run))
+        for key, name in OBSERVERS.items()
+        if every[key]
+    ]
+    return observed(step, observers, done) if observers else step
+
+
+def observed_run(
+    setup: TrainingSetup, directory: RunDirectory, record: RunRecord
+) -> ObservedRun:
+    """Returns one run as observers see it."""
+
+    def compile_program(
+        make: Callable[[TrainingSetup], Program], *, whole: bool = False
+    ):
+        program = setup.partitioner.compile_observer(make(setup), whole=whole)
+        return lambda *inputs: {0: jax.device_get(program(*inputs))}
+
+    return ObservedRun(setup, [record], [directory], compile_program)

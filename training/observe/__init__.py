@@ -1,0 +1,1 @@
+"""Observers of training, which change none of its results."""
