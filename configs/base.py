@@ -116,6 +116,10 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.grad_accum_steps = 1  # microbatches per update: less memory, same gradient
     # training stops after this many consecutive non-finite steps
     cfg.max_nonfinite_steps = 10
+    # when a step, batch, validation or save takes far longer than any before: "off",
+    # "report" (print all stacks) or "stop" (print them and end with exit code 76)
+    cfg.on_stall = "report"
+    cfg.stall_minutes = 10.0  # shortest time that is a stall
     cfg.deterministic = False  # accelerators: only operations that repeat to the bit
     # upload log and results to a tracker, "wandb", "trackio" or "mlflow"; "": to none
     cfg.track = ""

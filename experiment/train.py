@@ -40,6 +40,7 @@ from training.run_dir import RunDirectory, describe_differences
 from training.signals import InterruptibleBatches, StopRequested, raise_on_signal
 from training.step import TrainState
 from training.trackers.registry import tracking
+from training.watchdog import Watchdog
 from utils.locks import exclusive_lock
 
 # Imported where a run needs them.
@@ -121,6 +122,9 @@ def _train(
     if profile:
         step = stack.enter_context(tracer).around(step, first)
     statuses: list[ExitStatus] = []
+    saved_step = checkpoints.newest_saved
+    watchdog = Watchdog(cfg.stall_minutes, cfg.on_stall, saved_step)
+    stack.enter_context(watchdog)
     loop = TrainLoop(
         settings=setup.loop_settings,
         records=[record],
@@ -131,6 +135,7 @@ def _train(
         flops=setup.flops(state),
         sync_stop=AnyProcessFlag() if jax.process_count() > 1 else None,
         sync_save=AnyProcessFlag() if jax.process_count() > 1 else None,
+        waiting=watchdog.waiting,
         on_exit=lambda _, status: statuses.append(status),
     )
     loop.train(state, carry)

@@ -19,6 +19,7 @@ from decoding.config import check_decode
 from experiment.build import evaluation_config, get_task_class, model_config
 from models.attention.dispatch import is_supported
 from models.registry import get_model_class
+from training import watchdog
 from training.optim.optimizers import RANGES as OPTIM_RANGES
 from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_pattern
@@ -55,6 +56,7 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
     **dict.fromkeys(MESH, (-1, MAX_SIZE)),
     **dict.fromkeys(("label_smoothing", "loss_fraction"), (0, 1)),
     **dict.fromkeys(("seed", "data.seed"), (0, 2**32 - 1)),
+    "stall_minutes": (1e-3, math.inf),
     "data.tokens_per_batch": (1, 2**24),
     "data.bpe_dropout": (0, BELOW_ONE),
     "model.layers": (1, 10_000),
@@ -66,6 +68,7 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
 
 CHOICES = {  # of keys that name one of a few
     "track": ("", *TRACKERS),
+    "on_stall": watchdog.ACTIONS,
     "data.tokenizer": tuple(KINDS),
     "data.unseen_labels": ("error", "count"),
     "head.pooling": ("cls", "mean", "max", "attention"),

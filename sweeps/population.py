@@ -43,6 +43,7 @@ from training.vmapped_trials.step import (
     vmapped_step,
     with_values,
 )
+from training.watchdog import Watchdog
 from utils.locks import exclusive_lock
 
 
@@ -221,6 +222,9 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
     ]
     stack.enter_context(tracking(cfg.track, *directories))
     observers = ObservedRun(setup, records, directories, population.compile_observer)
+    saved_step = stores[0].newest_saved
+    watchdog = Watchdog(cfg.stall_minutes, cfg.on_stall, saved_step)
+    stack.enter_context(watchdog)
     loop = VmappedTrainLoop(
         settings=setup.loop_settings,
         records=records,
@@ -231,6 +235,7 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
         validate=validate,
         flops=setup.flops(first_state),
         stop_requests=stop_requests,
+        waiting=watchdog.waiting,
         on_exit=on_exit,
     )
     loop.train(state, carry)

@@ -199,6 +199,13 @@ class Checkpoints:
         """Returns the steps that can be restored, in ascending order."""
         return sorted(self.manager.all_steps())
 
+    def newest_saved(self) -> int | None:
+        """Returns the newest step that is saved whole, without waiting for a save."""
+        steps = self.steps()
+        if self.manager.is_saving_in_progress():
+            steps = [step for step in steps if step != self._saving]
+        return max(steps, default=None)
+
     def restore_newest(self, like: PyTree) -> tuple[PyTree, dict] | None:
         """Returns content and progress of the newest intact checkpoint, if any.
 

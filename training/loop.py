@@ -6,6 +6,7 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import jax
 import numpy as np
@@ -57,6 +58,11 @@ class LoopSettings:
 def is_every(step: int, every: int) -> bool:
     """Whether a step is a multiple of `every`; never for 0."""
     return every > 0 and step % every == 0
+
+
+def no_watchdog(kind: str, number: int) -> AbstractContextManager:
+    """Returns a context without effect, for a run that no watchdog guards."""
+    return contextlib.nullcontext()
 
 
 class RunRecord:
@@ -209,6 +215,7 @@ class TrainLoop:
         this one was; None: there is only this process.
       sync_save: the same for a checkpoint that the clock asks for.
       stop_requests: returns the trials that are to save and end.
+      waiting: context of a wait, given its kind and number (training/watchdog.py).
       on_exit: is called with a trial that ended, and why.
     """
 
@@ -222,6 +229,7 @@ class TrainLoop:
     sync_stop: Callable[[bool], bool] | None = None
     sync_save: Callable[[bool], bool] | None = None
     stop_requests: Callable[[], Iterable[int]] = tuple
+    waiting: Callable[[str, int], AbstractContextManager] = no_watchdog
     on_exit: Callable[[int, ExitStatus], None] = lambda k, status: None
 
     def __post_init__(self):
@@ -247,10 +255,12 @@ class TrainLoop:
                 stopping |= self._all_if_stopped(stopped)
             self._end_trials(step, state, stopping)
             while self.active:
-                batch = batches.next()
+                with self.waiting("batch", step):
+                    batch = batches.next()
                 flops = self.flops(step, batch)
-                state, carry, metrics = self._call_step(state, carry, batch)
                 step += 1
+                with self.waiting("step", step):
+                    state, carry, metrics = self._call_step(state, carry, batch)
                 self._read_metrics()
                 self._pending = step, metrics, batches.take_wait_seconds(), flops
                 trim_heap(step - first)
@@ -310,7 +320,8 @@ class TrainLoop:
         for k in self.active:
             record = self.records[k]
             if k in ending or record.is_complete(step):
-                record.checkpoints.close()
+                with self.waiting("save", step):
+                    record.checkpoints.close()
                 # No step from parameters that are not finite is a finite one.
                 steps = record.progress.consecutive_nonfinite
                 if steps and not is_finite(self._trial(state.params, k)):
@@ -327,7 +338,9 @@ class TrainLoop:
         if self._pending is None:
             return
         (step, metrics, *cost), self._pending = self._pending, None
-        metrics, is_last = jax.device_get(metrics), step == self.settings.steps
+        with self.waiting("step", step):
+            metrics = jax.device_get(metrics)
+        is_last = step == self.settings.steps
         for k in self.active:
             trial_metrics = self._trial_metrics(metrics, k)
             self.records[k].add(step, trial_metrics, *cost, log=is_last)
@@ -343,8 +356,9 @@ class TrainLoop:
                 validated = [k for k in saving if k not in stopping]
                 state, scores = self._validate(step, state, validated, stopped)
             for k in saving:
-                content = self.checkpoint_state(*self._trial((state, carry), k))
-                self.records[k].save(step, content, scores.get(k))
+                with self.waiting("save", step):
+                    content = self.checkpoint_state(*self._trial((state, carry), k))
+                    self.records[k].save(step, content, scores.get(k))
         self._saved_at = time.monotonic()
         return state
 
@@ -359,7 +373,8 @@ class TrainLoop:
         scores, losses = {}, {}
         with contextlib.suppress(StopRequested):
             for k in trials:
-                metrics = self.validate(self._trial(state, k), stopped)
+                with self.waiting("validation", step):
+                    metrics = self.validate(self._trial(state, k), stopped)
                 scores[k] = self.records[k].record_validation(step, metrics)
                 losses[k] = metrics["loss"]
         if losses:

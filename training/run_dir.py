@@ -30,6 +30,7 @@ MACHINE_SPECIFIC_KEYS = (
     *(f"data.{key}" for key in DATA_PLACES),
     *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
     *("track", "every.checkpoint_minutes", "every.watch"),
+    *("on_stall", "stall_minutes"),
 )
 
 

@@ -20,6 +20,7 @@ from training.metric_writers import open_writers, read_events
 from training.metrics import TrainProgress
 from training.signals import InterruptibleBatches
 from training.step import make_state, make_step
+from training.watchdog import Watchdog
 
 ROWS, SIZE = 4, 3
 
@@ -67,6 +68,7 @@ class Toy:
     scores: tuple[float, ...] = ()  # of the validations; else those of x
     start: float = 0.0  # x before the first step
     save_minutes: float = 0.0
+    stall_minutes: float = 0.0  # "stop" after them; 0: no watchdog
 
     def go(self, at=None, act=None):
         """Trains from where the folder is.
@@ -119,6 +121,8 @@ class Toy:
         writers = open_writers(self.folder, last, step=0, steps=self.steps)
         record = RunRecord(options, progress, writers, checkpoints, 1e9)
         statuses = []
+        action = "stop" if self.stall_minutes else "off"
+        watchdog = Watchdog(self.stall_minutes, action, checkpoints.newest_saved)
         loop = TrainLoop(
             settings=options,
             records=[record],
@@ -127,10 +131,12 @@ class Toy:
             checkpoint_state=lambda state, carry: {"state": state, "carry": carry},
             validate=validate,
             flops=lambda k, batch: 1000 + k,
+            waiting=watchdog.waiting,
             on_exit=lambda _, status: statuses.append(status),
         )
         try:
-            return loop.train(state, carry), *statuses
+            with watchdog:
+                return loop.train(state, carry), *statuses
         finally:
             checkpoints.manager.wait_until_finished()
 
