@@ -67,17 +67,16 @@ class TrainedRun:
         return f"{split}-{self.step}-average-{len(self.steps)}"
 
 
-def open_run(
-    workdir: str, checkpoint: str = "best", changes: dict | None = None
-) -> TrainedRun:
-    """Opens a run; its corpus is not needed.
+def open_experiment(
+    workdir: str, changes: dict | None = None
+) -> tuple[RunDirectory, Experiment]:
+    """Opens the directory of a run with its model, but without its parameters.
 
     Args:
-      checkpoint: "best", "last", a step, or "average:N" of the newest N.
       changes: keys to change by section, such as `{"decode": {"max_length": 9}}`.
 
     Raises:
-      UserError: there is no such run or checkpoint.
+      UserError: there is no such run.
     """
     directory = RunDirectory(workdir)
     cfg = read_config(directory)
@@ -91,8 +90,24 @@ def open_run(
             "was killed before it started, so train it again"
         )
     languages = tuple(about["languages"])
-    experiment = build_experiment(cfg, read_tokenizers(directory), languages)
+    return directory, build_experiment(cfg, read_tokenizers(directory), languages)
+
+
+def open_run(
+    workdir: str, checkpoint: str = "best", changes: dict | None = None
+) -> TrainedRun:
+    """Opens a run; its corpus is not needed.
+
+    Args:
+      checkpoint: "best", "last", a step, or "average:N" of the newest N.
+      changes: keys to change by section, such as `{"decode": {"max_length": 9}}`.
+
+    Raises:
+      UserError: there is no such run or checkpoint.
+    """
+    directory, experiment = open_experiment(workdir, changes)
     if (directory.path / WEIGHTS).exists():
+        about = directory.read_json("about.json")
         params, steps = read_exported_weights(directory, about)
     else:
         run_id = directory.run_id

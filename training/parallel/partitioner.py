@@ -105,7 +105,7 @@ class JitPartitioner:
 
         @functools.partial(jax.jit, out_shardings=self.replicated)
         def compiled(state, carry, batch):
-            wrapped = as_step if whole else self._wrap(as_step, carry)
+            wrapped = as_step if whole else self.wrap(as_step, carry)
             return wrapped(state, carry, batch)[2]
 
         def call(state, carry, batch):
@@ -122,7 +122,7 @@ class JitPartitioner:
     def _jitted(self, step, state, carry):
         shardings = jax.tree.map(lambda leaf: leaf.sharding, (state, carry))
         return jax.jit(
-            self._wrap(step, carry),
+            self.wrap(step, carry),
             donate_argnums=(0, 1),
             out_shardings=(*shardings, self.replicated),
         )
@@ -139,7 +139,7 @@ class JitPartitioner:
             lambda leaf: _with_sharding(leaf, self._row_sharding(leaf)), shapes
         )
 
-    def _wrap(self, step: Step, carry: PyTree) -> Step:
+    def wrap(self, step: Step, carry: PyTree) -> Step:
         """Returns the step as it is called on the whole batch."""
         return step
 

@@ -37,15 +37,9 @@ class PmapPartitioner(JitPartitioner):
             )
         super().__init__(cfg, num_microbatches=num_microbatches, devices=devices)
 
-    def _wrap(self, step: Step, carry: PyTree) -> Step:
+    def wrap(self, step: Step, carry: PyTree) -> Step:
         axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, carry)
-        mapped = jax.pmap(
-            step,
-            self.axis_name,
-            in_axes=(None, axes, 0),
-            out_axes=(None, axes, None),
-            devices=self.mesh.devices.flat,
-        )
+        mapped = self._map(step, (None, axes, 0), (None, axes, None))
 
         def split(leaf):  # [B, ...] to [N, B / N, ...] for N devices
             shape = self._num_row_shards, -1, *leaf.shape[1:]
@@ -60,6 +54,16 @@ class PmapPartitioner(JitPartitioner):
             return state, jax.tree.map(merge, carry), metrics
 
         return call
+
+    def _map(self, step: Step, in_axes: tuple, out_axes: tuple) -> Step:
+        """Returns the step of each device's rows, applied on all devices."""
+        return jax.pmap(
+            step,
+            self.axis_name,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            devices=self.mesh.devices.flat,
+        )
 
     def lower(self, step, state, carry, batch) -> jax.stages.Lowered:
         """Raises UserError, since pmap compiles only when it is called."""

@@ -1,0 +1,437 @@
+"""Training of a run again, from a checkpoint up to the inputs of a chosen step.
+
+    replay = Replay.open("runs/rnn")
+    inputs = replay.seek(1200)  # state, carry and batch before step 1200
+    metrics = replay.advance()  # step 1200 itself
+
+Every batch and every random number is a function of the config and the step, so the
+steps are those of the run: to the bit on the same devices, otherwise up to rounding.
+Nothing in the run directory is changed.
+"""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.extend.core import ClosedJaxpr
+from jaxtyping import PyTree
+
+from data.batching.base import Batch, TrainBatches
+from experiment.build import check_data, open_dataset
+from experiment.init_from import InitialRun
+from experiment.restore import open_experiment
+from experiment.setup import TrainingSetup
+from training.checkpoint import Checkpoints
+from training.gradients import gradients
+from training.metric_writers import parse_metrics_line
+from training.metrics import TrainProgress, WeightedMetrics
+from training.optim.on_validation import on_validation
+from training.parallel.partitioner import JitPartitioner, make_partitioner
+from training.parallel.pmap import PmapPartitioner
+from training.run_dir import RunDirectory
+from training.step import TrainState, apply_gradients
+from utils.errors import UserError
+from utils.paths import resolve_path
+
+MAX_REPLAY_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class StepInputs:
+    """Inputs of step `step`, counted from 1, on the devices.
+
+    `state` and `carry` are donated by the next step of their replay.
+    """
+
+    step: int
+    state: TrainState
+    carry: PyTree
+    batch: PyTree
+
+
+class Replay:
+    """Steps of a run, computed again.
+
+    Attributes:
+      setup: model, batches and devices; those of the run where this machine has as
+        many, otherwise one device.
+      kept: batches that the run saved in `replay/`, by step.
+      has_data: whether the corpus is there; otherwise only kept batches are.
+      nonfinite: steps that were replayed and not finite.
+    """
+
+    def __init__(self, directory: RunDirectory, setup: TrainingSetup, kept, has_data):
+        self.directory, self.setup = directory, setup
+        self.kept, self.has_data = kept, has_data
+        self.nonfinite: set[int] = set()
+        self.rows = read_log(directory)
+        self._checkpoints = Checkpoints(
+            directory.checkpoints, directory.run_id, is_reader=True
+        )
+        self._state = self._carry = None
+
+    @classmethod
+    def open(cls, workdir: str, places: dict | None = None) -> "Replay":
+        """Opens a run directory for replay.
+
+        Args:
+          places: folders of the data that have moved, by their key of `cfg.data`.
+
+        Raises:
+          UserError: there is no run, or neither its data nor a kept batch.
+        """
+        directory, experiment = open_experiment(workdir, {"data": places or {}})
+        kept, has_data = read_kept_batches(directory), True
+        try:
+            dataset = open_dataset(experiment.cfg, experiment.tokenizers)
+            check_data(directory, dataset)
+        except UserError:
+            if not kept:
+                raise
+            cfg = experiment.cfg
+            cfg.epochs, cfg.steps = None, directory.read_json("about.json")["steps"]
+            dataset, has_data = KeptBatches(kept), False
+        return cls(
+            directory, _make_setup(directory, experiment, dataset), kept, has_data
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the intact checkpoints, in ascending order."""
+        steps = self._checkpoints.steps()
+        return [step for step in steps if not self._checkpoints.find_corruption(step)]
+
+    def progress(self, step: int) -> TrainProgress:
+        """Returns the progress in a checkpoint."""
+        return TrainProgress(**self._checkpoints.progress(step))
+
+    def start(self, step: int) -> int:
+        """Returns the newest checkpoint before a step; 0 for the first state."""
+        return max((s for s in self.steps if s < step), default=0)
+
+    def seek(self, step: int, max_steps: int = MAX_REPLAY_STEPS) -> StepInputs:
+        """Returns the inputs of a step; trains up to it.
+
+        Args:
+          max_steps: largest number of steps to train.
+
+        Raises:
+          UserError: the run has no such step, or it is too far from a checkpoint.
+        """
+        if not 1 <= step <= self.setup.steps:
+            raise UserError(
+                f"--step={step}: this run has the steps 1 to {self.setup.steps}"
+            )
+        position = -1 if self._state is None else self._position
+        start = self.start(step)
+        if not start <= position < step:
+            if after := self._unchanged_until(step):
+                self._restore(after)
+                self._state = self._state.replace(
+                    step=jnp.full_like(self._state.step, step - 1)
+                )
+                return self.inputs()
+            self._check_distance(step, start, max_steps)
+            self._restore(start)
+        for _ in range(self._position, step - 1):
+            self.advance()
+        return self.inputs()
+
+    def inputs(self) -> StepInputs:
+        """Returns the inputs of the next step."""
+        step = self._position + 1
+        return StepInputs(step, self._state, self._carry, self._batch(step))
+
+    def advance(self) -> WeightedMetrics:
+        """Trains one step, and returns its metrics on the host."""
+        inputs = self.inputs()
+        self._state, self._carry, metrics = self._step(
+            inputs.state, inputs.carry, inputs.batch
+        )
+        metrics = jax.device_get(metrics)
+        if metrics["nonfinite_steps"][0]:
+            self.nonfinite.add(inputs.step)
+        self._apply_validation(inputs.step)
+        return metrics
+
+    def host_batch(self, step: int) -> Batch:
+        """Returns the batch of a step on the host: the kept one, if there is one.
+
+        Raises:
+          UserError: neither the data nor a kept batch of the step are there.
+        """
+        if step in self.kept:
+            return self.kept[step]
+        if not self.has_data:
+            raise UserError(
+                f"{self.directory.path} needs the batch of step {step}, and its data "
+                "are gone: name them with --data.dir, or choose one of the steps "
+                f"{', '.join(map(str, sorted(self.kept)))}, whose batches it kept"
+            )
+        return self.setup.batches[step - 1]
+
+    def _batch(self, step: int) -> PyTree:
+        return self.setup.partitioner.put_batch(self.host_batch(step))
+
+    @property
+    def _position(self) -> int:
+        """Number of steps before the current state."""
+        return int(self._state.step)
+
+    @functools.cached_property
+    def _step(self):
+        return self.setup.compiled_step(self._state, self._carry)
+
+    def _restore(self, step: int) -> None:
+        """Takes state and carry from a checkpoint, or makes the first ones for 0."""
+        setup = self.setup
+        state, carry = setup.partitioner.init(setup.make_state), setup.make_carry()
+        cfg = setup.experiment.cfg
+        if step:
+            like = setup.checkpoint_state(state, carry)
+            content, _ = self._checkpoints.restore(step, like)
+            state, carry = setup.from_checkpoint(content, carry)
+        elif cfg.init_from:
+            state = InitialRun.open(cfg).init_state(state)
+        self._state, self._carry = state, carry
+
+    def _unchanged_until(self, step: int) -> int:
+        """Returns a checkpoint with the state before a step; 0 where none is known.
+
+        A step that is not finite changes nothing but the number of steps.
+        """
+        for later in self.steps:
+            skipped = set(self.progress(later).consecutive_nonfinite)
+            if skipped >= set(range(step, later + 1)) and step <= later:
+                return later
+        return 0
+
+    def _check_distance(self, step: int, start: int, max_steps: int) -> None:
+        """Raises UserError where a step is too far from the state to start from."""
+        if (distance := step - 1 - start) <= max_steps:
+            return
+        origin = f"checkpoint {start}" if start else "the first state"
+        seconds = self.seconds_per_step
+        cost = f", about {format_seconds(distance * seconds)}" if seconds else ""
+        raise UserError(
+            f"--step={step} is {distance} steps after {origin}, the nearest state "
+            f"before it{cost}: allow that with --max_replay_steps={distance}, or "
+            f"choose a step nearer to a checkpoint ({self._listed_steps})"
+        )
+
+    @property
+    def _listed_steps(self) -> str:
+        return ", ".join(map(str, self.steps)) or "there is none"
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Training time of a step in the log; None without two lines of it."""
+        rows = [row for row in self.rows if row["split"] == "train"]
+        timed = [row for row in rows if row.get("seconds")]
+        if not timed:
+            return None
+        return timed[-1]["seconds"] / timed[-1]["step"]
+
+    def _apply_validation(self, step: int) -> None:
+        """Passes the logged validation loss of a step to the optimizer state."""
+        for row in self.rows:
+            if (row["split"], row["step"]) == ("validation", step):
+                loss = math.nan if row.get("loss") is None else row["loss"]
+                opt_state = on_validation(self._state.opt_state, loss)
+                self._state = self._state.replace(opt_state=opt_state)
+
+    def on_one_device(self, inputs: StepInputs) -> tuple[TrainingSetup, StepInputs]:
+        """Returns the same inputs on the first device, with the setup for it.
+
+        A run under `pmap` keeps the random numbers of each of its devices.
+        """
+        setup = self.one_device_setup
+        if setup is self.setup:
+            return setup, inputs
+        content = self.setup.checkpoint_state(inputs.state, inputs.carry)
+        content = jax.device_put(jax.device_get(content), jax.local_devices()[0])
+        state, carry = setup.from_checkpoint(content, setup.make_carry())
+        batch = setup.partitioner.put_batch(self.host_batch(inputs.step))
+        return setup, StepInputs(inputs.step, state, carry, batch)
+
+    @functools.cached_property
+    def one_device_setup(self) -> TrainingSetup:
+        """The setup of the run on the first device."""
+        cfg = self.setup.experiment.cfg
+        if self.setup.partitioner.mesh.size == 1 and cfg.parallel.mode != "pmap":
+            return self.setup
+        partitioner = _one_device_partitioner(self.directory, cfg)
+        return dataclasses.replace(self.setup, partitioner=partitioner)
+
+
+class KeptBatches(TrainBatches):
+    """Batches that a run saved, in place of those of its dataset."""
+
+    def __init__(self, kept: dict[int, Batch]):
+        self.kept = kept
+        shapes = {
+            tuple(leaf.shape for leaf in batch.values()) for batch in kept.values()
+        }
+        self.shapes, self.epoch_length = sorted(shapes), 1
+        self.batch_size = len(next(iter(next(iter(kept.values())).values())))
+
+    def train_batches(self) -> "KeptBatches":
+        """Returns these batches, as a dataset does."""
+        return self
+
+    def partial_batch(self, k: int, rows: slice) -> Batch:
+        """Returns rows of batch k; any other batch where k was not kept."""
+        batch = self.kept.get(k + 1) or next(iter(self.kept.values()))
+        return {name: leaf[rows] for name, leaf in batch.items()}
+
+
+class SerialPmapPartitioner(PmapPartitioner):
+    """The program of `pmap` for several devices, on the first device with `vmap`."""
+
+    def __init__(self, cfg, *, num_devices: int, num_microbatches: int = 1):
+        self.num_devices = num_devices
+        devices = jax.local_devices()[:1]
+        super().__init__(cfg, num_microbatches=num_microbatches, devices=devices)
+
+    @property
+    def _num_row_shards(self) -> int:
+        return self.num_devices
+
+    def _map(self, step, in_axes, out_axes):
+        return jax.vmap(step, in_axes, out_axes, axis_name=self.axis_name)
+
+
+def _make_setup(directory: RunDirectory, experiment, dataset) -> TrainingSetup:
+    """Returns the setup on the devices of the run, or else on one."""
+    try:
+        return TrainingSetup.from_experiment(experiment, dataset)
+    except UserError as error:
+        if not str(error).startswith("parallel."):
+            raise
+    first = jax.local_devices()[:1]
+    cfg = experiment.cfg.copy_and_resolve_references()
+    partitioner = _one_device_partitioner(directory, cfg)
+    cfg.parallel.update(mode="jit", data=1, fsdp=1, tensor=1)
+    alone = dataclasses.replace(experiment, cfg=cfg)
+    setup = TrainingSetup.from_experiment(alone, dataset, first)
+    return dataclasses.replace(setup, experiment=experiment, partitioner=partitioner)
+
+
+def _one_device_partitioner(directory: RunDirectory, cfg) -> JitPartitioner:
+    """Returns a partitioner of the first device for a config of any devices."""
+    parallel = cfg.parallel.copy_and_resolve_references()
+    parallel.update(data=1, fsdp=1, tensor=1)
+    options = {"num_microbatches": cfg.grad_accum_steps}
+    if parallel.mode == "pmap":
+        devices = len(directory.read_json("about.json")["devices"])
+        num_devices = cfg.parallel.data if cfg.parallel.data > 0 else devices
+        return SerialPmapPartitioner(parallel, num_devices=num_devices, **options)
+    return make_partitioner(parallel, devices=jax.local_devices()[:1], **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A step as a traced program, with a name for each of its inputs and outputs.
+
+    Names of inputs begin with params/, opt_state/, ema/, carry/ or batch/; names of
+    outputs also with gradients/ or metrics/, whose pairs are sum (0) and weight (1).
+    """
+
+    jaxpr: ClosedJaxpr
+    args: list[jax.Array]
+    input_names: list[str]
+    output_names: list[str]
+
+
+def step_program(setup: TrainingSetup, inputs: StepInputs) -> Program:
+    """Traces loss, gradient and update of a step for its inputs on one device.
+
+    The update is as it would be without the check that all is finite. Operations of
+    the optimizer have the scope "optimizer".
+    """
+    cfg, axis_name = setup.experiment.cfg, setup.partitioner.axis_name
+
+    def compute(state, carry, batch):
+        rng = jax.random.fold_in(jax.random.key(cfg.seed), state.step)
+        options = {"num_microbatches": cfg.grad_accum_steps, "axis_name": axis_name}
+        grads, metrics, new_carry = gradients(
+            setup.loss, state.params, carry, batch, rng, **options
+        )
+        with jax.named_scope("optimizer"):
+            norm = optax.global_norm(grads)
+            new = apply_gradients(state, grads, setup.optimizer, cfg.optim.ema_decay)
+        return new, new_carry, {"gradients": grads, "metrics": metrics, "norm": norm}
+
+    step = setup.partitioner.wrap(compute, inputs.carry)
+    args = inputs.state, inputs.carry, inputs.batch
+    jaxpr, shapes = jax.make_jaxpr(step, return_shape=True)(*args)
+    state, carry, rest = shapes
+    return Program(
+        jaxpr,
+        jax.tree.leaves(args),
+        _names({**_parts(inputs.state), "carry": inputs.carry, "batch": inputs.batch}),
+        _names({**_parts(state), "carry": carry, **rest}),
+    )
+
+
+def _parts(state: TrainState) -> dict:
+    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+
+
+def _names(trees: dict[str, PyTree]) -> list[str]:
+    """Returns a name for each leaf of trees, in the order of `trees`."""
+    names = []
+    for prefix, tree in trees.items():
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree):
+            key = jax.tree_util.keystr(path, simple=True, separator="/")
+            names.append(f"{prefix}/{key}" if key else prefix)
+    return names
+
+
+def read_kept_batches(directory: RunDirectory) -> dict[int, Batch]:
+    """Reads the batches in `replay/` of a run directory, by step."""
+    folder = directory.path / "replay"
+    files = sorted(folder.glob("*.npz")) if folder.exists() else ()
+    return {step: batch for file in files for step, batch in read_batches(file).items()}
+
+
+def read_batches(path: str | Path) -> dict[int, Batch]:
+    """Reads a file of batches that a run saved (experiment/train.py), by step.
+
+    Raises:
+      UserError: it is another file.
+    """
+    batches: dict[int, Batch] = {}
+    try:
+        with (
+            resolve_path(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            for key in arrays.files:
+                step, _, name = key.partition("/")
+                batches.setdefault(int(step), {})[name] = arrays[key]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} holds no batches of a run: {error}") from error
+    return batches
+
+
+def read_log(directory: RunDirectory) -> list[dict]:
+    """Reads the rows of metrics.jsonl, without damaged ones."""
+    path = directory.path / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf8").splitlines(keepends=True)
+    return [row for row in map(parse_metrics_line, lines) if row is not None]
+
+
+def format_seconds(seconds: float) -> str:
+    """Formats a duration with one unit, such as "12 min"."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

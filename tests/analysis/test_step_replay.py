@@ -1,0 +1,130 @@
+"""Steps of a run computed again are the steps of the run."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from analysis.step_replay import Replay, step_program
+from analysis.step_trace import trace
+from experiment import train
+from helpers.small_runs import config, small_corpora
+from training.loop import ExitStatus
+from training.run_dir import RunDirectory
+from utils.errors import UserError
+from utils.paths import DATA_PLACES
+
+STEPS = 6
+CHANGES = {
+    "model.dropout": 0.1,
+    "every.log": 1,
+    "every.eval": 0,
+    "every.checkpoint": 2,
+    "eval.batch_size": 64,
+    "eval.segment_length": 64,
+    "optim.plateau_factor": 0.5,
+    "keep.last": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        yield tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def workdir(data_dir, tmp_path_factory):
+    """A run of 6 steps with the checkpoints 4 and 6."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    cfg = config("python_stdlib", "transformer_xl", data_dir, steps=STEPS, **CHANGES)
+    assert train.train(cfg, workdir) is ExitStatus.FINISHED
+    return workdir
+
+
+def moved(workdir, tmp_path):
+    """A copy of a run whose data cannot be found."""
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    nowhere = str(tmp_path / "nowhere")
+    RunDirectory(copy).write_places(dict.fromkeys(DATA_PLACES, nowhere))
+    return copy
+
+
+def content(replay):
+    """State and carry on the host, of the inputs of the next step."""
+    inputs = replay.inputs()
+    return jax.device_get(replay.setup.checkpoint_state(inputs.state, inputs.carry))
+
+
+def test_replay_from_the_first_state_leads_to_the_checkpoint(workdir, monkeypatch):
+    replay = Replay.open(str(workdir))
+    assert replay.steps == [4, 6]
+    replay.seek(5)
+    expected = content(replay)
+    monkeypatch.setattr(Replay, "steps", [])
+    again = Replay.open(str(workdir))
+    again.seek(5)
+    logged = [row["loss"] for row in again.rows if row["split"] == "train"]
+    metrics = again.advance()
+    assert metrics["loss"][0] / metrics["loss"][1] == pytest.approx(logged[4])
+    again.seek(5)
+    jax.tree.map(np.testing.assert_array_equal, content(again), expected)
+
+
+def test_a_traced_step_computes_what_the_compiled_one_does(workdir):
+    replay = Replay.open(str(workdir))
+    setup, inputs = replay.on_one_device(replay.seek(5))
+    program = step_program(setup, inputs)
+    assert len(program.args) == len(program.input_names)
+    steps = trace(program.jaxpr, program.args)
+    modules = set()
+    while True:
+        try:
+            modules.add(next(steps).module)
+        except StopIteration as stop:
+            outputs = dict(zip(program.output_names, stop.value, strict=True))
+            break
+    assert {"stack/layers_0/self_attention", "optimizer"} <= modules
+    metrics = replay.advance()
+    for index in (0, 1):
+        np.testing.assert_allclose(
+            outputs[f"metrics/loss/{index}"].array, metrics["loss"][index], rtol=1e-5
+        )
+    np.testing.assert_allclose(
+        outputs["norm"].array, metrics["gradient_norm"][0], rtol=1e-5
+    )
+
+
+def test_a_step_that_cannot_be_replayed_is_refused(workdir, tmp_path, monkeypatch):
+    replay = Replay.open(str(workdir))
+    for step in (0, STEPS + 1):
+        with pytest.raises(UserError, match=rf"--step={step}: .* the steps 1 to 6"):
+            replay.seek(step)
+    with pytest.raises(
+        UserError,
+        match=r"--step=4 is 3 steps after the first state.* about .*"
+        r"--max_replay_steps=3.*\(4, 6\)",
+    ):
+        replay.seek(4, max_steps=2)
+    copy = moved(workdir, tmp_path)
+    with pytest.raises(UserError, match="nowhere"):
+        Replay.open(str(copy))
+
+
+def test_kept_batches_do_without_the_data(workdir, tmp_path):
+    replay = Replay.open(str(workdir))
+    batch = replay.setup.batches[4]
+    replay.seek(5)
+    expected = replay.advance()
+    copy = moved(workdir, tmp_path)
+    arrays = {f"5/{name}": leaf for name, leaf in batch.items()}
+    RunDirectory(copy).write_arrays("replay/steps-5-5.npz", arrays)
+    replay = Replay.open(str(copy))
+    assert not replay.has_data
+    replay.seek(5)
+    assert replay.advance()["loss"] == expected["loss"]
+    with pytest.raises(UserError, match=r"batch of step 6.* one of the steps 5, "):
+        replay.seek(6)
