@@ -66,6 +66,7 @@ class ContextAttention(nn.Module):
 
         scan = nn.scan(
             scan_block,
+            variable_axes={"intermediates": 0},
             variable_broadcast="params",
             split_rngs={"params": False},
             in_axes=1,

@@ -164,6 +164,7 @@ class Decoder(nn.Module):
 
         scan = nn.scan(
             scan_step,
+            variable_axes={"intermediates": 0},
             variable_broadcast="params",
             split_rngs={"params": False, "dropout": True},
             in_axes=1,

@@ -10,6 +10,7 @@ from experiment import train
 from helpers.small_runs import config, small_corpora
 from helpers.stopped_runs import train_in_parts
 from training.loop import ExitStatus
+from training.metric_writers import read_events
 from training.observe.watch import group_name
 
 STEPS = 6
@@ -76,6 +77,24 @@ def test_norms_of_groups_add_up_to_the_logged_norm(runs):
         norms = [x for name, x in row.items() if name.startswith("gradient_norm/")]
         expected = rows(runs[0], "train")[step]["gradient_norm"]
         np.testing.assert_allclose(np.linalg.norm(norms), expected, rtol=1e-5)
+
+
+def test_tensorboard_has_histograms_of_every_group(runs):
+    (file,) = (runs[0] / "tensorboard").glob("*tfevents*")
+    values = [
+        value
+        for _, event in read_events(file.read_bytes())
+        if event.step == 4
+        for value in event.summary.value
+    ]
+    found = {value.tag: value.histo for value in values if value.HasField("histo")}
+    kinds = {name.split("/")[1] for name in found}
+    assert kinds == {"parameter", "gradient", "update"}
+    histogram = found["watch/gradient/stack/layers_0"]
+    assert sum(histogram.bucket) == histogram.num > 1000
+    assert histogram.bucket_limit[-1] == histogram.max
+    norm = rows(runs[0], "watch")[4]["gradient_norm/stack/layers_0"]
+    np.testing.assert_allclose(np.sqrt(histogram.sum_squares), norm, rtol=1e-6)
 
 
 def test_an_interrupted_run_has_the_same_lines(data_dir, tmp_path, monkeypatch, runs):

@@ -30,6 +30,7 @@ from analysis.plan.step import StepSpec, dummy_tokenizers  # noqa: E402
 from configs import base  # noqa: E402
 from experiment import build  # noqa: E402
 from experiment.setup import TrainingSetup  # noqa: E402
+from experiment.watch import make_program  # noqa: E402
 from models.attention import dispatch  # noqa: E402
 from training.checkpoint import Checkpoints  # noqa: E402
 from training.optim.optimizers import make_optimizer  # noqa: E402
@@ -250,6 +251,23 @@ def resumed(case, folder, parts):
     return differences(found, {name: whole[name] for name in found})
 
 
+def watched(case, layouts):
+    """Largest relative difference of a number of `every.watch` from one device."""
+    found = []
+    for layout in layouts:
+        training, state, carry = case.first(layout)
+        program = training.partitioner.compile_observer(make_program(training))
+        numbers, _ = jax.device_get(program(state, carry, training.batch(0)))
+        found.append(numbers)
+    one, *others = found
+    assert all(numbers.keys() == one.keys() for numbers in others)
+    return max(
+        abs(float(numbers[name]) / float(one[name]) - 1)
+        for numbers in others
+        for name in one
+    )
+
+
 def planned(case, layout):
     """Bytes on the first device, and those of the plan for as many devices."""
     _, state, carry = case.first(layout)
@@ -313,6 +331,7 @@ def main(which, folder):
         parts = ("fsdp=8", 3), ("data=4", 7), ("one device", STEPS)
     resumption = resumed(float64, Path(folder, "float64"), parts)
     found = {"equality": table, "resumed": resumption}
+    found["watched"] = watched(float64, (ONE, MESH, PMAP))
     found["planned"] = [planned(float64, layout) for layout in LAYOUTS]
     dropout = Case(*XL, changes=(("dropout", 0.5),))
     pair = [dropout.run(layout, 2) for layout in ("data=8", "one device")]

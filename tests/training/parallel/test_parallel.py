@@ -75,6 +75,10 @@ def test_a_run_in_float32_goes_on_with_fewer_devices(found_in_all):
     assert max(found_in_all["resumed, float32"].values()) < 1e-4
 
 
+def test_a_watched_step_has_the_same_numbers_on_a_mesh_and_under_pmap(found):
+    assert found["watched"] < 1e-4  # norms are in float32
+
+
 def test_dropout_does_not_depend_on_the_number_of_devices(found):
     assert max(found["dropout"].values()) < 1e-9
     assert found["dropout matters"] > 1e-3
