@@ -164,8 +164,8 @@ def _expand(is_example, x):
 
 def _sow_attention(
     module: nn.Module,
-    logits: Float[Array, "_ ... T S"],
-    mask: Bool[Array, "_ ... S"],
+    logits: Float[Array, "... T S"],
+    mask: Bool[Array, "... S"],
     is_example: Bool[Array, "B"],
 ) -> None:
     """Sows the largest logit and the entropy of the weights, of unmasked queries."""

@@ -28,7 +28,7 @@ BUCKETS = 30  # of a histogram, as TensorBoard draws it
 class Histogram(NamedTuple):
     """Counts in BUCKETS buckets of one width between the extremes."""
 
-    counts: Int[Array, "_"]
+    counts: Int[Array, "N"]
     smallest: Float[Array, ""]
     largest: Float[Array, ""]
     total: Float[Array, ""]
