@@ -116,6 +116,14 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.grad_accum_steps = 1  # microbatches per update: less memory, same gradient
     # training stops after this many consecutive non-finite steps
     cfg.max_nonfinite_steps = 10
+    # when the loss is far above those before (training/spikes.py): "off", "keep" (mark
+    # the step in the log, keep the batch in replay/), "skip" (go back to the newest
+    # checkpoint, leave the batch out) or "stop" (keep it, end with exit code 4)
+    cfg.on_spike = "off"
+    # limit of the loss, in robust standard deviations above its median
+    cfg.spike_threshold = 10.0
+    # on_spike="skip": batches left out in a row after which a spike ends the run
+    cfg.max_skips = 10
     # when a step, batch, validation or save takes far longer than any before: "off",
     # "report" (print all stacks) or "stop" (print them and end with exit code 76)
     cfg.on_stall = "report"

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from experiment.setup import TrainingSetup
 from training.loop import RunRecord
-from training.observe.hook import Observer, observed
+from training.observe.hook import Observer, notify
 from training.run_dir import RunDirectory
 
 # Functions that return the `observe` of an Observer for an `ObservedRun`, by the key
@@ -42,25 +42,21 @@ class ObservedRun:
     compile: Callable[..., Callable[..., dict[int, Any]]]
 
 
-def with_observers(step: Callable, run: ObservedRun, done: int) -> Callable:
-    """Returns a compiled step with the observers that the config asks for.
-
-    Args:
-      done: number of steps completed so far.
-    """
+def open_observers(run: ObservedRun) -> Callable[..., None] | None:
+    """Returns a function that calls the observers that the config asks for, if any."""
     every = run.setup.experiment.cfg.every
     observers = [
         Observer(every[key], pkgutil.resolve_name(name)(run))
         for key, name in OBSERVERS.items()
         if every[key]
     ]
-    return observed(step, observers, done) if observers else step
+    return notify(observers)
 
 
 def observed_run(
-    setup: TrainingSetup, directory: RunDirectory, record: RunRecord
+    setup: TrainingSetup, directory: RunDirectory, records: Sequence[RunRecord]
 ) -> ObservedRun:
-    """Returns one run as observers see it."""
+    """Returns one run, with its one record, as observers see it."""
 
     def compile_program(
         make: Callable[[TrainingSetup], Program], *, whole: bool = False
@@ -68,4 +64,4 @@ def observed_run(
         program = setup.partitioner.compile_observer(make(setup), whole=whole)
         return lambda *inputs: {0: jax.device_get(program(*inputs))}
 
-    return ObservedRun(setup, [record], [directory], compile_program)
+    return ObservedRun(setup, records, [directory], compile_program)

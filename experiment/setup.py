@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import pkgutil
 from collections.abc import Callable
 
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from data.dataset import Dataset, TrainBatches
+from data.batching.skipping import SkippingBatches
+from data.dataset import Dataset
 from experiment.build import Experiment
 from training.checkpoint import Checkpoints
 from training.loop import LoopSettings, RunRecord
@@ -19,6 +21,7 @@ from training.metric_writers import open_writers
 from training.metrics import TrainProgress
 from training.optim.optimizers import make_optimizer
 from training.optim.schedules import Schedule
+from training.parallel.distributed import is_primary
 from training.parallel.mesh import Devices
 from training.parallel.partitioner import JitPartitioner, make_partitioner
 from training.profiling.flops import StepFlops
@@ -27,19 +30,21 @@ from training.run_dir import RunDirectory
 from training.step import Step, TrainState, make_state, make_step
 from utils.ranges import check_range
 
+MONITOR_SPIKES = "experiment.spikes:monitor_spikes"  # imported with cfg.on_spike
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSetup:
     """Step, batches, optimizer and devices of an experiment.
 
     Attributes:
-      batches: training batches, indexed by step.
+      batches: training batches, indexed by step; spikes may leave some out.
       steps: the last step.
     """
 
     experiment: Experiment
     partitioner: JitPartitioner
-    batches: TrainBatches
+    batches: SkippingBatches
     optimizer: optax.GradientTransformationExtraArgs
     schedule: Schedule
     steps: int
@@ -50,7 +55,7 @@ class TrainingSetup:
     ) -> "TrainingSetup":
         """Sets up training on the given devices, or on all."""
         cfg = experiment.cfg
-        batches, steps = dataset.train_batches(), cfg.steps
+        batches, steps = SkippingBatches(dataset.train_batches()), cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
             check_range(f"epochs={cfg.epochs:g}: steps", steps)
@@ -161,20 +166,21 @@ class TrainingSetup:
         checkpoints: Checkpoints,
         *,
         step: int,
-        silent: bool = False,
     ) -> RunRecord:
-        """Opens the log of a run directory, to continue from a step.
-
-        Args:
-          silent: another process writes the log.
-        """
+        """Opens the log, which the first process writes, to continue from a step."""
         last = {"train": progress.last_logged, "validation": progress.last_validated}
-        last["watch"] = step
+        last |= {"watch": step, "spike": step}
         options = {"step": step, "steps": self.steps, "run_id": directory.run_id}
         options["unit"] = self.experiment.task.unit
-        writers = [] if silent else open_writers(directory.path, last, **options)
-        peak_flops = peak_flops_per_second(self.experiment.cfg.model.dtype)
-        return RunRecord(self.loop_settings, progress, writers, checkpoints, peak_flops)
+        writers = []
+        if is_primary():
+            writers = open_writers(directory.path, last, **options)
+        cfg, spikes = self.experiment.cfg, None
+        if cfg.on_spike != "off":
+            spikes = pkgutil.resolve_name(MONITOR_SPIKES)(self, directory)
+        peak_flops = peak_flops_per_second(cfg.model.dtype)
+        options = {"peak_flops": peak_flops, "spikes": spikes}
+        return RunRecord(self.loop_settings, progress, writers, checkpoints, **options)
 
 
 def num_parameters(params: PyTree) -> int:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from data.dataset import Dataset
 from data.tokenizers.build import dump_tokenizer
 from experiment.build import build_experiment, check_data, open_dataset, read_tokenizers
-from experiment.observe import observed_run, with_observers
+from experiment.observe import observed_run, open_observers
 from experiment.setup import TrainingSetup, num_parameters
 from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
@@ -45,6 +45,8 @@ from utils.locks import exclusive_lock
 
 # Imported where a run needs them.
 INITIAL_RUN = "experiment.init_from:InitialRun"  # cfg.init_from
+KEEP_BATCHES = "experiment.spikes:keep_batches"
+REWIND = "experiment.spikes:rewind"  # cfg.on_spike="skip"
 OPEN_PROFILE = "training.profiling.trace:open_profile"  # train.py --profile
 
 
@@ -108,26 +110,24 @@ def _train(
     if not progress and cfg.init_from and not origin:  # killed before a checkpoint
         state = pkgutil.resolve_name(INITIAL_RUN).open(cfg).init_state(state)
     first = int(state.step)
-    record = setup.open_record(
-        directory,
-        progress or TrainProgress(),
-        checkpoints,
-        step=first,
-        silent=not is_primary(),
-    )
+    progress = progress or TrainProgress()
+    records = [setup.open_record(directory, progress, checkpoints, step=first)]
     if is_primary():
         stack.enter_context(tracking(cfg.track, directory))
-    observers = observed_run(setup, directory, record)
-    step = with_observers(setup.compiled_step(state, carry), observers, first)
+    step = setup.compiled_step(state, carry)
     if profile:
         step = stack.enter_context(tracer).around(step, first)
     statuses: list[ExitStatus] = []
-    saved_step = checkpoints.newest_saved
-    watchdog = Watchdog(cfg.stall_minutes, cfg.on_stall, saved_step)
-    stack.enter_context(watchdog)
+    watchdog = stack.enter_context(
+        Watchdog(
+            cfg.stall_minutes,
+            cfg.on_stall,
+            lambda: records[0].checkpoints.newest_saved(),
+        )
+    )
     loop = TrainLoop(
         settings=setup.loop_settings,
-        records=[record],
+        records=records,
         step=step,
         batch=setup.batch,
         checkpoint_state=setup.checkpoint_state,
@@ -136,12 +136,15 @@ def _train(
         sync_stop=AnyProcessFlag() if jax.process_count() > 1 else None,
         sync_save=AnyProcessFlag() if jax.process_count() > 1 else None,
         waiting=watchdog.waiting,
+        observe=open_observers(observed_run(setup, directory, records)),
         on_exit=lambda _, status: statuses.append(status),
     )
     loop.train(state, carry)
+    while records[0].is_rewound:  # by a spike of the loss
+        loop.train(*pkgutil.resolve_name(REWIND)(loop, setup, directory))
     if is_primary():
-        dump_nonfinite(directory, setup, record)
-    return statuses[0]
+        dump_nonfinite(directory, setup, records[0])
+    return statuses[-1]
 
 
 def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
@@ -235,6 +238,7 @@ def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:
     progress = TrainProgress(**document)
     settings = setup.loop_settings
     progress.reset_nonfinite(settings.max_nonfinite_steps, settings.steps)
+    setup.batches.skip(progress.skipped_batches)
     return progress
 
 
@@ -268,13 +272,11 @@ def dump_nonfinite(
     steps = record.diverged_steps
     if not steps:
         return
-    name = f"replay/steps-{steps[0]}-{steps[-1]}.npz"
-    batches = {step: setup.batches[step - 1] for step in steps}
-    arrays = {f"{k}/{key}": v for k, one in batches.items() for key, v in one.items()}
-    directory.write_arrays(name, arrays)
+    name = f"steps-{steps[0]}-{steps[-1]}"
+    pkgutil.resolve_name(KEEP_BATCHES)(directory, setup, name, steps)
     print(
         f"steps {steps[0]} to {steps[-1]} had no finite loss, gradient or update; "
         f"examine their batches with: train.py --workdir={directory.path} "
-        f"--replay={directory.path / name}",
+        f"--replay={directory.path / 'replay' / name}.npz",
         file=sys.stderr,
     )

@@ -25,6 +25,7 @@ from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_pattern
 from training.parallel.partitioner import make_partitioner
 from training.run_dir import flatten_config
+from training.spikes import ACTIONS as SPIKE_ACTIONS
 from training.trackers.registry import TRACKERS, check_tracker
 from utils.errors import UserError
 from utils.ranges import BELOW_ONE, check_range
@@ -37,7 +38,7 @@ NOT_NEGATIVE = (
     *("data.min_count", "data.min_length", "data.max_ratio"),
 )
 POSITIVE = (
-    *("steps", "grad_accum_steps", "max_nonfinite_steps", "keep.last"),
+    *("steps", "grad_accum_steps", "max_nonfinite_steps", "max_skips", "keep.last"),
     *("data.max_length", "data.vocab_size", "data.buckets"),
     *("decode.max_length", "decode.max_source_length"),
 )
@@ -58,6 +59,7 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
     **dict.fromkeys(("seed", "data.seed"), (0, 2**32 - 1)),
     "stall_minutes": (1e-3, math.inf),
     "data.tokens_per_batch": (1, 2**24),
+    "spike_threshold": (1, math.inf),
     "data.bpe_dropout": (0, BELOW_ONE),
     "model.layers": (1, 10_000),
     **dict.fromkeys(("mlm.probability", "mlm.short_fraction"), (0, 1)),
@@ -67,6 +69,7 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
 }
 
 CHOICES = {  # of keys that name one of a few
+    "on_spike": SPIKE_ACTIONS,
     "track": ("", *TRACKERS),
     "on_stall": watchdog.ACTIONS,
     "data.tokenizer": tuple(KINDS),

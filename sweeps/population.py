@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from experiment import train as single_run
-from experiment.observe import ObservedRun, with_observers
+from experiment.observe import ObservedRun, open_observers
 from experiment.setup import TrainingSetup
 from sweeps.storage import Storage
 from sweeps.trial_configs import check_population
@@ -229,13 +229,14 @@ def _train(configs, workdirs, stop_requests, on_exit, stack) -> None:
         settings=setup.loop_settings,
         records=records,
         partitioner=partitioner,
-        step=with_observers(population.compiled_step(), observers, step),
+        step=population.compiled_step(),
         batch=population.batch,
         checkpoint_state=setup.checkpoint_state,
         validate=validate,
         flops=setup.flops(first_state),
         stop_requests=stop_requests,
         waiting=watchdog.waiting,
+        observe=open_observers(observers),
         on_exit=on_exit,
     )
     loop.train(state, carry)

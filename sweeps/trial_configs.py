@@ -146,6 +146,11 @@ def check_population(cfg: ConfigDict) -> None:
             f"parallel.{mode=}, {fsdp=}, {tensor=}: each trial of a population is on "
             "one device, with mode='jit', fsdp=1 and tensor=1"
         )
+    if cfg.on_spike == "skip":
+        raise UserError(
+            "on_spike='skip': the trials of a population share batches, so none can "
+            "leave one out; choose 'off', 'keep' or 'stop'"
+        )
     if cfg.init_from:
         raise UserError(
             f"init_from={cfg.init_from!r}: the trials of a population start from "

@@ -43,10 +43,11 @@ EXIT_CODE = "exit_code"  # file of a run directory that is over
 STOPPED_MARK = "stopped"  # file of a run directory that a population may resume
 POLL_SECONDS = 0.05
 # Exit codes of train.py.
-FINISHED, NOT_FINITE, STOPPED = 0, 3, 75
+FINISHED, NOT_FINITE, SPIKED, STOPPED = 0, 3, 4, 75
 OUTCOMES = {
     FINISHED: trial_state.DONE,
     NOT_FINITE: trial_state.DIVERGED,
+    SPIKED: trial_state.DIVERGED,
     STOPPED: trial_state.INTERRUPTED,
 }
 # Exit codes after a signal that comes before a handler is installed.
@@ -271,7 +272,7 @@ def main() -> int:
 
     address = spec["distributed"] and train.DistributedConfig(*spec["distributed"])
     code = train.train(configs[0], workdirs[0], address)
-    if code in (FINISHED, NOT_FINITE) and spec["part"] == 0:
+    if code in (FINISHED, NOT_FINITE, SPIKED) and spec["part"] == 0:
         write_exit_code(workdirs[0], code)
     return code
 

@@ -19,6 +19,7 @@ from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
 from training.profiling.environment import peak_memory_bytes
 from training.signals import StopRequested, graceful_stop
+from training.spikes import SpikeMonitor
 from training.step import TrainState, is_finite
 from utils.allocator import trim_heap
 
@@ -28,6 +29,7 @@ class ExitStatus(enum.IntEnum):
 
     FINISHED = 0  # all steps, or early stopping
     NOT_FINITE = 3  # too many consecutive non-finite steps, or such parameters
+    SPIKED = 4  # a spike of the loss; nothing after it is saved
     STOPPED = 75  # a signal; the same command resumes
 
 
@@ -69,7 +71,9 @@ class RunRecord:
     """Log, checkpoints and progress of one run, and the decisions they lead to.
 
     A line of the log sums up the steps since the line before. `diverged_steps` are the
-    consecutive non-finite steps that end the run, if any.
+    consecutive non-finite steps that end the run, if any. `is_halted` is set by a spike
+    of the loss that ends the run, and `is_rewound` if it then continues from its newest
+    checkpoint.
     """
 
     def __init__(
@@ -79,16 +83,19 @@ class RunRecord:
         writers: Sequence[MetricsFile | TensorBoard | PlainConsole],
         checkpoints: Checkpoints,
         peak_flops: float | None = None,
+        spikes: SpikeMonitor | None = None,
     ):
         """Starts the clock of training.
 
         Args:
           peak_flops: FLOP/s of all devices together; None: no `mfu` is logged.
+          spikes: what finds spikes of the loss; None: nothing does.
         """
         self.settings, self.progress = settings, progress
         self.writers, self.checkpoints = writers, checkpoints
-        self.peak_flops = peak_flops
+        self.peak_flops, self.spikes = peak_flops, spikes
         self.diverged_steps: list[int] = []
+        self.is_halted = self.is_rewound = False
         self._data_wait = 0.0
         self._mark = time.monotonic()
 
@@ -114,6 +121,10 @@ class RunRecord:
             progress.consecutive_nonfinite = [*progress.consecutive_nonfinite, step]
         else:
             progress.consecutive_nonfinite = []
+        if self.spikes is not None:
+            self.spikes.check(self, step, metrics)
+        if self.is_halted:
+            return
         progress.totals = merge(progress.totals, metrics)
         progress.window_flops += flops
         self._data_wait += data_wait
@@ -216,6 +227,9 @@ class TrainLoop:
       sync_save: the same for a checkpoint that the clock asks for.
       stop_requests: returns the trials that are to save and end.
       waiting: context of a wait, given its kind and number (training/watchdog.py).
+      observe: is called before a step with its number, counted from 1, and its inputs,
+        which the step donates (training/observe/hook.py); None: nothing is.
+      stopped: event that signals set.
       on_exit: is called with a trial that ended, and why.
     """
 
@@ -230,19 +244,22 @@ class TrainLoop:
     sync_save: Callable[[bool], bool] | None = None
     stop_requests: Callable[[], Iterable[int]] = tuple
     waiting: Callable[[str, int], AbstractContextManager] = no_watchdog
+    observe: Callable[..., None] | None = None
     on_exit: Callable[[int, ExitStatus], None] = lambda k, status: None
+    stopped: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def __post_init__(self):
-        self.active = list(range(len(self.records)))
+        self.active: list[int] = []
         self._pending: tuple | None = None
         self._saved_at = time.monotonic()
 
     def train(self, state: TrainState, carry: PyTree) -> TrainState:
         """Trains from the step of `state`; returns the last state, which is saved."""
         settings, step = self.settings, int(np.max(jax.device_get(state.step)))
-        first = step
+        first, self._pending = step, None
+        self.active = list(range(len(self.records)))
         with (
-            graceful_stop() as stopped,
+            graceful_stop(self.stopped) as stopped,
             Prefetch(self.batch, first, settings.steps) as batches,
         ):
             stopping = self._all_if_stopped(stopped)
@@ -260,7 +277,7 @@ class TrainLoop:
                 flops = self.flops(step, batch)
                 step += 1
                 with self.waiting("step", step):
-                    state, carry, metrics = self._call_step(state, carry, batch)
+                    state, carry, metrics = self._call_step(step, state, carry, batch)
                 self._read_metrics()
                 self._pending = step, metrics, batches.take_wait_seconds(), flops
                 trim_heap(step - first)
@@ -276,8 +293,10 @@ class TrainLoop:
                     self._end_trials(step, state, stopping | diverged)
         return state
 
-    def _call_step(self, state, carry, batch):
-        return self.step(state, carry, batch)
+    def _call_step(self, step, *inputs):
+        if self.observe is not None:
+            self.observe(step, *inputs)
+        return self.step(*inputs)
 
     def _trial(self, tree: PyTree, k: int) -> PyTree:
         """Returns the part of a state or carry that belongs to a trial."""
@@ -332,6 +351,8 @@ class TrainLoop:
     def _read_metrics(self) -> None:
         """Waits for the step dispatched last and adds its metrics to each record.
 
+        It ends the trials that a spike halts; nothing is saved after it.
+
         A step is read after the next one was dispatched, so that the device has work
         while the host waits.
         """
@@ -344,10 +365,16 @@ class TrainLoop:
         for k in self.active:
             trial_metrics = self._trial_metrics(metrics, k)
             self.records[k].add(step, trial_metrics, *cost, log=is_last)
+        for k in [k for k in self.active if self.records[k].is_halted]:
+            with self.waiting("save", step):
+                self.records[k].checkpoints.close()
+            self.on_exit(k, ExitStatus.SPIKED)
+            self.active = [other for other in self.active if other != k]
 
     def _save(self, step, state, carry, saving, stopping, stopped) -> TrainState:
         """Saves trials, after a validation if one is due of those not in `stopping`."""
         self._read_metrics()
+        saving = [k for k in saving if k in self.active]
         with contextlib.ExitStack() as stack:
             for k in self.active:
                 stack.enter_context(self.records[k].paused())

@@ -46,6 +46,17 @@ class TrainProgress:
     consecutive_nonfinite: list[int] = dataclasses.field(default_factory=list)
     best_score: float | None = None  # of all validations; larger is better
     evals_since_best: int = 0  # validations since then
+    # With `on_spike` (training/spikes.py): the newest finite losses, and whether the
+    # last of them was a spike.
+    recent_losses: list[float] = dataclasses.field(default_factory=list)
+    is_spike: bool = False
+    # Batches that were left out: their number, and step, loss and limit of the spike.
+    skips: list[dict] = dataclasses.field(default_factory=list)
+
+    @property
+    def skipped_batches(self) -> list[int]:
+        """Numbers of the batches that were left out."""
+        return [skip["batch"] for skip in self.skips]
 
     def reset_nonfinite(self, limit: int, last_step: int) -> None:
         """Lets a run that `limit` non-finite steps ended try again before its end."""

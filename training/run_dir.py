@@ -32,6 +32,8 @@ MACHINE_SPECIFIC_KEYS = (
     *("track", "every.checkpoint_minutes", "every.watch"),
     *("on_stall", "stall_minutes"),
 )
+# Keys that may differ when a run resumes: these, and those of what a spike changes.
+CHANGEABLE_KEYS = (*MACHINE_SPECIFIC_KEYS, "on_spike", "spike_threshold", "max_skips")
 
 
 class RunDirectory:
@@ -204,9 +206,9 @@ def flatten_config(config: dict, prefix: str = "") -> dict:
 
 
 def describe_differences(there: dict, here: dict) -> list[str]:
-    """Describes each difference of two configs, machine-specific keys excepted."""
+    """Describes each difference of two configs, except for CHANGEABLE_KEYS."""
     old, new = flatten_config(there), flatten_config(here)
-    keys = [key for key in {**old, **new} if key not in MACHINE_SPECIFIC_KEYS]
+    keys = [key for key in {**old, **new} if key not in CHANGEABLE_KEYS]
     return [
         f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
         for key in keys

@@ -17,9 +17,15 @@ class StopRequested(BaseException):
 
 
 @contextmanager
-def graceful_stop() -> Iterator[threading.Event]:
-    """Yields an event that signals set, instead of ending the process."""
-    stopped = threading.Event()
+def graceful_stop(
+    stopped: threading.Event | None = None,
+) -> Iterator[threading.Event]:
+    """Yields an event that signals set, instead of ending the process.
+
+    Args:
+      stopped: the event; None: a new one.
+    """
+    stopped = stopped or threading.Event()
     with _handled(lambda *_: stopped.set()):
         yield stopped
 

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.batching.stream import LMStreamBatches
 from experiment import train
 from experiment.inference import evaluate
 from experiment.restore import open_run
 from helpers.small_runs import config, small_corpora
 from models.common.dropout import keep_threshold
 from sweeps import population
+from training import spikes
 from training.checkpoint import Checkpoints
 from training.loop import ExitStatus
 from training.vmapped_trials.step import shared_part, varying_values
@@ -216,3 +218,33 @@ def test_each_trial_is_watched_as_it_would_be_alone(whole, data_dir, tmp_path):
         np.testing.assert_allclose(list(watched.values()), list(alone.values()), 1e-4)
         assert watched != rows(workdirs[0], "watch", key)
     assert rows(workdirs[0], "train") == rows(whole[0][0], "train")  # unwatched
+
+
+@pytest.mark.parametrize("action", ["keep", "stop"])
+def test_a_trial_spikes_by_itself(data_dir, tmp_path, monkeypatch, action):
+    read_batch = LMStreamBatches.partial_batch
+
+    def poisoned(self, k, rows):
+        batch = read_batch(self, k, rows)
+        return batch | ({"labels": np.full_like(batch["labels"], 1)} if k == 7 else {})
+
+    monkeypatch.setattr(LMStreamBatches, "partial_batch", poisoned)
+    monkeypatch.setattr(spikes, "MIN_LOSSES", 4)
+    changes = {"steps": 10, "on_spike": action, "spike_threshold": 4.0}
+    changes |= {"every.eval": 10, "optim.name": "adamw", "data.batch_size": 8}
+    # The first does not learn, so that no batch is worse than another.
+    configs = [trial(data_dir, 0, **changes, **{"optim.lr": x}) for x in (1e-9, 2e-2)]
+    workdirs = [tmp_path / "0", tmp_path / "1"]
+    endings = population.train(configs, workdirs)
+    second = ExitStatus.SPIKED if action == "stop" else ExitStatus.FINISHED
+    assert endings == [ExitStatus.FINISHED, second]
+    assert [list(rows(workdir, "spike")) for workdir in workdirs] == [[], [8]]
+    assert (workdirs[1] / "replay" / "spike-8.npz").exists()
+    steps = [int(path.name) for path in (workdirs[1] / "checkpoints").iterdir()]
+    assert max(steps) == (6 if action == "stop" else 10)
+    assert int((workdirs[1] / "exit_code").read_text()) == second
+
+
+def test_a_population_cannot_leave_a_batch_out_for_one_trial(data_dir, tmp_path):
+    with pytest.raises(UserError, match="on_spike='skip': the trials of a population"):
+        population.train([trial(data_dir, 0, on_spike="skip")], [tmp_path])

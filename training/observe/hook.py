@@ -22,19 +22,12 @@ class Observer(NamedTuple):
     observe: Callable[..., None]
 
 
-def observed(step: Callable, observers: Sequence[Observer], done: int) -> Callable:
-    """Returns a compiled step that calls observers before it is dispatched.
+def notify(observers: Sequence[Observer]) -> Callable[..., None] | None:
+    """Returns (step, *inputs), which calls observers; None without any."""
 
-    Args:
-      done: number of steps completed so far.
-    """
+    def observe(step: int, *inputs) -> None:
+        for observer in observers:
+            if step % observer.every == 0:
+                observer.observe(step, *inputs)
 
-    def call(*inputs):
-        nonlocal done
-        done += 1
-        for every, observe in observers:
-            if done % every == 0:
-                observe(done, *inputs)
-        return step(*inputs)
-
-    return call
+    return observe if observers else None

@@ -35,10 +35,10 @@ class VmappedTrainLoop(TrainLoop):
     def _put_mask(self, trials):
         return self.partitioner.put(trial_mask(trials, len(self.records)))
 
-    def _call_step(self, state, carry, batch):
+    def _call_step(self, step, state, carry, batch):
         if self._masked != self.active:
             self._masked, self._mask = self.active, self._put_mask(self.active)
-        return self.step(self._mask, state, carry, batch)
+        return super()._call_step(step, self._mask, state, carry, batch)
 
     def _trial(self, tree, k):
         return self.partitioner.trial(tree, k)

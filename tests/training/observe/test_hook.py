@@ -1,24 +1,24 @@
 """Observers are called before the steps of their interval."""
 
-from training.observe.hook import Observer, observed
+from training.observe.hook import Observer, notify
 
 
 def test_observers_are_called_before_the_steps_of_their_interval():
     calls = []
-
-    def step(*inputs):
-        calls.append(("step", *inputs))
-        return inputs
-
-    observers = [
-        Observer(2, lambda number, *inputs: calls.append(("two", number, *inputs))),
-        Observer(3, lambda number, *inputs: calls.append(("three", number, *inputs))),
-    ]
-    call = observed(step, observers, done=4)
-    assert [call("state", k) for k in (4, 5)] == [("state", 4), ("state", 5)]
+    observe = notify(
+        [
+            Observer(2, lambda step, *inputs: calls.append(("two", step, *inputs))),
+            Observer(3, lambda step, *inputs: calls.append(("three", step, *inputs))),
+        ]
+    )
+    for step in (5, 6, 8):
+        observe(step, "state", "batch")
     assert calls == [
-        ("step", "state", 4),  # step 5
-        ("two", 6, "state", 5),
-        ("three", 6, "state", 5),
-        ("step", "state", 5),
+        ("two", 6, "state", "batch"),
+        ("three", 6, "state", "batch"),
+        ("two", 8, "state", "batch"),
     ]
+
+
+def test_without_observers_there_is_nothing_to_call():
+    assert notify([]) is None
