@@ -5,16 +5,13 @@ replay/spike-<step>.npz           the batch of a spike
 replay/skipped/<step>-<n>.npz     batch n, which is left out: it spiked in that step
 """
 
-import dataclasses
 import sys
 
 from jaxtyping import PyTree
 
 from experiment import train
-from experiment.init_from import InitialRun
 from experiment.setup import TrainingSetup
 from training.loop import TrainLoop
-from training.metrics import TrainProgress
 from training.parallel.distributed import is_primary
 from training.run_dir import RunDirectory
 from training.spikes import SpikeMonitor
@@ -77,11 +74,10 @@ def rewind(
     (record,) = loop.records
     state = setup.partitioner.init(setup.make_state)
     checkpoints = setup.open_checkpoints(directory)
-    state, carry, progress = train.resume(setup, checkpoints, state, setup.make_carry())
-    if not progress and setup.experiment.cfg.init_from:
-        state = InitialRun.open(setup.experiment.cfg).init_state(state)
-    skips = record.progress.skips
-    progress = dataclasses.replace(progress or TrainProgress(), skips=skips)
+    state, carry, progress = train.resume_or_begin(
+        setup, checkpoints, state, setup.make_carry()
+    )
+    progress.skips = record.progress.skips
     setup.batches.skip(progress.skipped_batches)
     step = int(state.step)
     loop.records[0] = setup.open_record(directory, progress, checkpoints, step=step)

@@ -6,6 +6,7 @@ import pkgutil
 import sys
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 from jaxtyping import PyTree
@@ -42,6 +43,9 @@ from training.step import TrainState
 from training.trackers.registry import tracking
 from training.watchdog import Watchdog
 from utils.locks import exclusive_lock
+
+if TYPE_CHECKING:
+    from experiment.init_from import InitialRun
 
 # Imported where a run needs them.
 INITIAL_RUN = "experiment.init_from:InitialRun"  # cfg.init_from
@@ -86,10 +90,7 @@ def _train(
     if profile:
         tracer = pkgutil.resolve_name(OPEN_PROFILE)(profile, directory.path / "profile")
     config = resolve_config(cfg, directory)
-    with primary_first("data"):
-        is_new = cfg.init_from and not directory.is_complete
-        origin = pkgutil.resolve_name(INITIAL_RUN).open(cfg) if is_new else None
-        dataset = origin.open_dataset() if origin else prepare_dataset(cfg, directory)
+    origin, dataset = open_data(cfg, directory)
     setup = make_setup(cfg, dataset)
     state = setup.partitioner.init(setup.make_state)
     carry = setup.make_carry()
@@ -106,11 +107,8 @@ def _train(
             print(line, file=sys.stderr)
 
     checkpoints = setup.open_checkpoints(directory)
-    state, carry, progress = resume(setup, checkpoints, state, carry)
-    if not progress and cfg.init_from and not origin:  # killed before a checkpoint
-        state = pkgutil.resolve_name(INITIAL_RUN).open(cfg).init_state(state)
+    state, carry, progress = resume_or_begin(setup, checkpoints, state, carry, origin)
     first = int(state.step)
-    progress = progress or TrainProgress()
     records = [setup.open_record(directory, progress, checkpoints, step=first)]
     if is_primary():
         stack.enter_context(tracking(cfg.track, directory))
@@ -157,6 +155,17 @@ def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
     directory.check_config(config)
     validate_config(cfg)
     return config
+
+
+def open_data(
+    cfg: ConfigDict, directory: RunDirectory
+) -> tuple["InitialRun | None", Dataset]:
+    """Returns the run whose parameters a new run starts from, and the dataset."""
+    with primary_first("data"):
+        if not cfg.init_from or directory.is_complete:
+            return None, prepare_dataset(cfg, directory)
+        origin = pkgutil.resolve_name(INITIAL_RUN).open(cfg)
+        return origin, origin.open_dataset()
 
 
 def prepare_dataset(cfg: ConfigDict, directory: RunDirectory) -> Dataset:
@@ -231,6 +240,26 @@ def resume(
     if is_primary():
         print(f"resuming at step {int(state.step)}")
     return state, carry, resumed_progress(setup, document)
+
+
+def resume_or_begin(
+    setup: TrainingSetup,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    carry: PyTree,
+    origin: "InitialRun | None" = None,
+) -> tuple[TrainState, PyTree, TrainProgress]:
+    """Returns state, carry and progress of the newest checkpoint, or of the start.
+
+    Args:
+      state, carry: those of the start.
+      origin: the run of `cfg.init_from`, if the state has its parameters already.
+    """
+    cfg = setup.experiment.cfg
+    state, carry, progress = resume(setup, checkpoints, state, carry)
+    if progress is None and cfg.init_from and not origin:
+        state = pkgutil.resolve_name(INITIAL_RUN).open(cfg).init_state(state)
+    return state, carry, progress or TrainProgress()
 
 
 def resumed_progress(setup: TrainingSetup, document: dict) -> TrainProgress:

@@ -22,7 +22,7 @@ POLLS = 20  # looks at the clock in the shortest limit
 
 
 class Wait(NamedTuple):
-    """What training waits for: its kind, its number, and since when."""
+    """Wait of training: for which kind of thing, its number, and since when."""
 
     kind: str
     number: int
