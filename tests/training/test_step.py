@@ -262,3 +262,21 @@ def test_the_pass_that_weighs_a_batch_costs_no_model():
 
     # A loop's body is there once, however often it runs.
     assert flops(3) <= flops(1)
+
+
+def test_the_compiled_step_grows_in_proportion_to_the_number_of_arrays():
+    """XLA would repeat the check of all arrays in each kernel that selects one."""
+
+    def size(count):
+        def loss(variables, carry, batch, rng):
+            total = sum((x * batch).sum() for x in variables["params"].values())
+            return {"loss": (total, jnp.ones(()))}, carry
+
+        # Each array has a shape of its own, so that none share a check.
+        params = {f"x{k}": jnp.ones(k + 1) for k in range(count)}
+        adam = optax.with_extra_args_support(optax.adam(0.1))
+        step = make_step(loss, adam, optax.constant_schedule(0.1), 0)
+        lowered = jax.jit(step).lower(make_state(params, adam), (), jnp.ones(()))
+        return len(lowered.compile().as_text())
+
+    assert size(32) < 2.5 * size(16)
