@@ -46,7 +46,7 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Index of this process.")
 
 
 def main() -> int:
-    """Returns the exit code: 0 finished, 75 stopped by a signal, 3 not finite."""
+    """Returns the exit code: 0 finished, 75 by a signal, 3 not finite, 4 a spike."""
     if REPLAY.value:
         from analysis import replay
 

@@ -74,6 +74,8 @@ class Replay:
             directory.checkpoints, directory.run_id, is_reader=True
         )
         self._state = self._carry = None
+        if has_data and self.steps:  # the newest checkpoint knows what was left out
+            setup.batches.skip(self.progress(self.steps[-1]).skipped_batches)
 
     @classmethod
     def open(cls, workdir: str, places: dict | None = None) -> "Replay":

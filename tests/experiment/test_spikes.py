@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.compare_bitwise import differences, read_checkpoint
+from analysis.step_replay import Replay
 from data.batching.stream import LMStreamBatches
 from experiment import train
 from experiment.setup import TrainingSetup
@@ -231,3 +232,11 @@ def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
     assert {
         line for line in found if "spike" not in line and "skips" not in line
     } == set()
+
+
+def test_a_replay_leaves_the_same_batch_out(skipped):
+    replay = Replay.open(str(skipped))
+    batch = replay.host_batch(SPIKE)
+    assert not (batch["labels"] == 1).all()
+    expected = replay.setup.batches.batches[SPIKE]  # number SPIKE - 1 is poisoned
+    np.testing.assert_array_equal(batch["labels"], expected["labels"])

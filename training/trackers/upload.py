@@ -42,7 +42,7 @@ class Upload:
         self.tracker = tracker(self.state["id"], title, directory.run_id, config)
         self.state |= {"id": self.tracker.id, "url": self.tracker.url}
         self._save()
-        self._offset = 0
+        self._offset, self._last_line = 0, b""
 
     def _save(self) -> None:
         self.directory.write_json(self.record, self.state)
@@ -53,10 +53,16 @@ class Upload:
         if not path.exists():
             return
         with path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(self._offset - len(self._last_line))
             content = file.read()
+            if not content.startswith(self._last_line):  # a rewind made the log shorter
+                file.seek(0)
+                content, self._offset, self._last_line = file.read(), 0, b""
+        content = content.removeprefix(self._last_line)
         end = content.rfind(b"\n") + 1
         self._offset += end
+        if end:
+            self._last_line = content[:end].splitlines(keepends=True)[-1]
         rows, sent = [], self.state["last"]
         newest = dict(sent)
         for row in map(json.loads, content[:end].splitlines()):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -137,6 +138,37 @@ def test_a_signal_to_one_stops_both_and_both_go_on(data, tmp_path, alone):
     assert [code for code, _, _ in ends] == [75, 75], ends
     stopped = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert stopped in {step for step, _ in losses(workdir)}
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_same_batch_out_as_one(data, tmp_path):
+    folder = tmp_path / "text"
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns("prepared"))
+    text = bytearray((folder / "train.txt").read_bytes())
+    for stream in range(3):  # all rows of one batch
+        start = stream * len(text) // 3 + 70 * 8 + 1
+        text[start : start + 8] = b"ZZZZZZZZ"
+    (folder / "train.txt").write_bytes(text)
+    found = []
+    for name in ("two", "one"):
+        changes = ("on_spike=skip", "optim.lr=0.01", "optim.warmup=0", "every.eval=80")
+        flags = (
+            *flags_of(folder, tmp_path / name, 80),
+            *(f"--config.{change}" for change in changes),
+        )
+        if name == "two":
+            ends = [end(process) for process in begin(*flags)]
+            assert [code for code, _, _ in ends] == [0, 0], ends
+            assert "is a spike" in ends[0][2]
+            assert "is a spike" not in ends[1][2]
+        else:
+            assert run("train.py", *flags).returncode == 0
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        (spike,) = [row for row in rows if row["split"] == "spike"]
+        assert (spike["step"], spike["batch"], spike["skips"]) == (71, 70, 1)
+        found.append([row["loss"] for row in rows])
+    np.testing.assert_allclose(*found, rtol=1e-4)
 
 
 def test_half_an_address_is_refused(data, tmp_path):

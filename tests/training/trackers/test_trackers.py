@@ -10,7 +10,7 @@ import time
 import pytest
 
 from training.run_dir import RunDirectory
-from training.trackers import registry
+from training.trackers import registry, upload
 from training.trackers.registry import tracking, upload_results
 from utils.errors import UserError
 
@@ -276,3 +276,29 @@ def test_an_unknown_tracker_is_refused():
     cfg.track = "excel"
     with pytest.raises(UserError, match="Unknown track 'excel'"):
         validate.check_keys(cfg)
+
+
+def test_a_log_that_a_rewind_made_shorter_is_read_again(directory, monkeypatch):
+    sent = []
+
+    class Fake:
+        id, url = "fake", None
+
+        def __init__(self, *inputs):
+            del inputs
+
+        def log(self, step, metrics):
+            sent.append((step, metrics["train/loss"]))
+
+    monkeypatch.setattr(upload.pkgutil, "resolve_name", lambda name: Fake)
+    monkeypatch.setitem(upload.TRACKERS, "fake", "fake")
+    log = upload.Upload("fake", directory)
+    add_lines(directory, 1, 2, 3, 4)
+    log.send_log()
+    (directory.path / "metrics.jsonl").unlink()
+    add_lines(directory, 1, 2, 3)
+    add_lines(directory, 4, 5, loss=2.0)
+    log.send_log()
+    add_lines(directory, 6)
+    log.send_log()
+    assert sent == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0), (6, 1.0)]
