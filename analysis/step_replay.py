@@ -29,7 +29,7 @@ from experiment.setup import TrainingSetup
 from training.checkpoint import Checkpoints
 from training.gradients import gradients
 from training.metric_writers import parse_metrics_line
-from training.metrics import TrainProgress, WeightedMetrics
+from training.metrics import TrainProgress, WeightedMetrics, compute
 from training.optim.on_validation import on_validation
 from training.parallel.partitioner import JitPartitioner, make_partitioner
 from training.parallel.pmap import PmapPartitioner
@@ -62,13 +62,13 @@ class Replay:
         many, otherwise one device.
       kept: batches that the run saved in `replay/`, by step.
       has_data: whether the corpus is there; otherwise only kept batches are.
-      nonfinite: steps that were replayed and not finite.
+      history: mean metrics of each step that was replayed.
     """
 
     def __init__(self, directory: RunDirectory, setup: TrainingSetup, kept, has_data):
         self.directory, self.setup = directory, setup
         self.kept, self.has_data = kept, has_data
-        self.nonfinite: set[int] = set()
+        self.history: dict[int, dict[str, float]] = {}
         self.rows = read_log(directory)
         self._checkpoints = Checkpoints(
             directory.checkpoints, directory.run_id, is_reader=True
@@ -125,24 +125,41 @@ class Replay:
         Raises:
           UserError: the run has no such step, or it is too far from a checkpoint.
         """
-        if not 1 <= step <= self.setup.steps:
-            raise UserError(
-                f"--step={step}: this run has the steps 1 to {self.setup.steps}"
-            )
-        position = -1 if self._state is None else self._position
+        self.check(step, max_steps)
         start = self.start(step)
-        if not start <= position < step:
+        if self._state is None or not start <= self._position < step:
             if after := self._unchanged_until(step):
                 self._restore(after)
-                self._state = self._state.replace(
-                    step=jnp.full_like(self._state.step, step - 1)
-                )
+                number = jnp.full_like(self._state.step, step - 1)
+                self._state = self._state.replace(step=number)
                 return self.inputs()
-            self._check_distance(step, start, max_steps)
             self._restore(start)
         for _ in range(self._position, step - 1):
             self.advance()
         return self.inputs()
+
+    def check(self, step: int, max_steps: int = MAX_REPLAY_STEPS) -> None:
+        """Raises UserError for a step that `seek` would not reach."""
+        if not 1 <= step <= self.setup.steps:
+            raise UserError(
+                f"--step={step}: this run has the steps 1 to {self.setup.steps}"
+            )
+        if (distance := self.distance(step)) <= max_steps:
+            return
+        start = self.start(step)
+        origin = f"checkpoint {start}" if start else "the first state"
+        seconds = self.seconds_per_step
+        cost = f", about {format_seconds(distance * seconds)}" if seconds else ""
+        listed = ", ".join(map(str, self.steps)) or "there is none"
+        raise UserError(
+            f"--step={step} is {distance} steps after {origin}, the nearest state "
+            f"before it{cost}: allow that with --max_replay_steps={distance}, or "
+            f"choose a step nearer to a checkpoint ({listed})"
+        )
+
+    def distance(self, step: int) -> int:
+        """Returns the number of steps to train before a step, from a checkpoint."""
+        return 0 if self._unchanged_until(step) else step - 1 - self.start(step)
 
     def inputs(self) -> StepInputs:
         """Returns the inputs of the next step."""
@@ -156,10 +173,19 @@ class Replay:
             inputs.state, inputs.carry, inputs.batch
         )
         metrics = jax.device_get(metrics)
-        if metrics["nonfinite_steps"][0]:
-            self.nonfinite.add(inputs.step)
+        self.history[inputs.step] = compute(metrics)
         self._apply_validation(inputs.step)
         return metrics
+
+    @property
+    def nonfinite(self) -> set[int]:
+        """Steps that were replayed and not finite."""
+        steps = self.history.items()
+        return {step for step, metrics in steps if metrics["nonfinite_steps"]}
+
+    def has_batches(self, first: int, last: int) -> bool:
+        """Whether the batches of some steps can be read."""
+        return self.has_data or all(k in self.kept for k in range(first, last + 1))
 
     def host_batch(self, step: int) -> Batch:
         """Returns the batch of a step on the host: the kept one, if there is one.
@@ -212,23 +238,6 @@ class Replay:
             if skipped >= set(range(step, later + 1)) and step <= later:
                 return later
         return 0
-
-    def _check_distance(self, step: int, start: int, max_steps: int) -> None:
-        """Raises UserError where a step is too far from the state to start from."""
-        if (distance := step - 1 - start) <= max_steps:
-            return
-        origin = f"checkpoint {start}" if start else "the first state"
-        seconds = self.seconds_per_step
-        cost = f", about {format_seconds(distance * seconds)}" if seconds else ""
-        raise UserError(
-            f"--step={step} is {distance} steps after {origin}, the nearest state "
-            f"before it{cost}: allow that with --max_replay_steps={distance}, or "
-            f"choose a step nearer to a checkpoint ({self._listed_steps})"
-        )
-
-    @property
-    def _listed_steps(self) -> str:
-        return ", ".join(map(str, self.steps)) or "there is none"
 
     @property
     def seconds_per_step(self) -> float | None:

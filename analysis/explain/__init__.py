@@ -1,0 +1,1 @@
+"""The first operation of a training step that was not finite, or that grew."""
