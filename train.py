@@ -36,9 +36,6 @@ DEVICES = flags.DEFINE_integer("devices", None, "With --plan: number of devices.
 DEVICE_MEMORY = flags.DEFINE_float(
     "device_memory", None, "With --plan: GB of each device."
 )
-REPLAY = flags.DEFINE_string(
-    "replay", None, "Examine batches of non-finite steps, which a run saved."
-)
 PROFILE = flags.DEFINE_string("profile", None, "FROM:TO, steps to trace.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
 PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
@@ -47,12 +44,6 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Index of this process.")
 
 def main() -> int:
     """Returns the exit code: 0 finished, 75 by a signal, 3 not finite, 4 a spike."""
-    if REPLAY.value:
-        from analysis import replay
-
-        config = overrides(CONFIG) if CONFIG.value else {}
-        print(replay.format_diagnosis(workdir(), REPLAY.value, config))
-        return 0
     if CONFIG.value is None:
         fail("flag --config=configs/DATA.py:MODEL is missing")
     if PRETRAINED.value is not None:

@@ -61,13 +61,13 @@ class Replay:
       setup: model, batches and devices; those of the run where this machine has as
         many, otherwise one device.
       kept: batches that the run saved in `replay/`, by step.
-      has_data: whether the corpus is there; otherwise only kept batches are.
+      missing: why the data of the run cannot be opened; "" where they can.
       history: mean metrics of each step that was replayed.
     """
 
-    def __init__(self, directory: RunDirectory, setup: TrainingSetup, kept, has_data):
+    def __init__(self, directory: RunDirectory, setup: TrainingSetup, kept, missing=""):
         self.directory, self.setup = directory, setup
-        self.kept, self.has_data = kept, has_data
+        self.kept, self.missing = kept, missing
         self.history: dict[int, dict[str, float]] = {}
         self.rows = read_log(directory)
         self._checkpoints = Checkpoints(
@@ -88,19 +88,24 @@ class Replay:
           UserError: there is no run, or neither its data nor a kept batch.
         """
         directory, experiment = open_experiment(workdir, {"data": places or {}})
-        kept, has_data = read_kept_batches(directory), True
+        kept, missing = read_kept_batches(directory), ""
         try:
             dataset = open_dataset(experiment.cfg, experiment.tokenizers)
             check_data(directory, dataset)
-        except UserError:
+        except UserError as error:
             if not kept:
                 raise
+            missing = str(error)
             cfg = experiment.cfg
             cfg.epochs, cfg.steps = None, directory.read_json("about.json")["steps"]
-            dataset, has_data = KeptBatches(kept), False
-        return cls(
-            directory, _make_setup(directory, experiment, dataset), kept, has_data
-        )
+            dataset = KeptBatches(kept)
+        setup = _make_setup(directory, experiment, dataset)
+        return cls(directory, setup, kept, missing)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the corpus is there; otherwise only kept batches are."""
+        return not self.missing
 
     @property
     def steps(self) -> list[int]:
@@ -197,9 +202,9 @@ class Replay:
             return self.kept[step]
         if not self.has_data:
             raise UserError(
-                f"{self.directory.path} needs the batch of step {step}, and its data "
-                "are gone: name them with --data.dir, or choose one of the steps "
-                f"{', '.join(map(str, sorted(self.kept)))}, whose batches it kept"
+                f"{self.directory.path} needs the batch of step {step}, and kept only "
+                f"those of {', '.join(map(str, sorted(self.kept)))}; its data cannot "
+                f"be opened (--data.dir names them): {self.missing}"
             )
         return self.setup.batches[step - 1]
 

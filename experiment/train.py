@@ -304,8 +304,8 @@ def dump_nonfinite(
     name = f"steps-{steps[0]}-{steps[-1]}"
     pkgutil.resolve_name(KEEP_BATCHES)(directory, setup, name, steps)
     print(
-        f"steps {steps[0]} to {steps[-1]} had no finite loss, gradient or update; "
-        f"examine their batches with: train.py --workdir={directory.path} "
-        f"--replay={directory.path / 'replay' / name}.npz",
+        f"steps {steps[0]} to {steps[-1]} had no finite loss, gradient or update "
+        f"(their batches are in replay/{name}.npz); find the cause with: python -m "
+        f"analysis.explain --workdir={directory.path} --step={steps[0]}",
         file=sys.stderr,
     )

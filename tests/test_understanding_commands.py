@@ -1,15 +1,16 @@
 """The commands for runs of encoders: what each prints, and what it refuses."""
 
 import json
+import re
+import shutil
 
-import numpy as np
 import pytest
 
-from analysis.replay import format_diagnosis
 from experiment.build import open_dataset
 from experiment.train import train
 from helpers.entry_points import assert_refused, run
 from helpers.labeled_runs import labeled_config, write_colored
+from training.run_dir import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +108,19 @@ def test_runs_are_compared_bit_by_bit(trained):
     assert done.stdout.decode() == "equal to the bit\n"
 
 
-def test_batches_of_labels_are_replayed(trained, tmp_path):
+def test_a_step_with_labels_is_explained_from_the_batch_that_was_kept(
+    trained, tmp_path
+):
     workdir, cfg = trained
     batch = open_dataset(cfg).train_batches()[3]
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    RunDirectory(copy).write_places(cfg.data)
     arrays = {f"4/{name}": value for name, value in batch.items()}
-    np.savez(tmp_path / "steps-4-4.npz", **arrays)
-    text = format_diagnosis(str(workdir), str(tmp_path / "steps-4-4.npz"))
-    assert text.startswith("step 4  ")
-    assert "  loss 1." in text
-    assert "non-finite" not in text
+    RunDirectory(copy).write_arrays("replay/steps-4-4.npz", arrays)
+    done = run("analysis/explain/__main__.py", f"--workdir={copy}", "--step=4")
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    assert text.startswith(f"step 4 of {copy}: finite\n  loss 1.")
+    assert "batch: kept in replay/" in text
+    assert re.search(r"row \d+, text: '\w", text)

@@ -174,7 +174,7 @@ def locate(
 
     An axis of which all indices are marked is left out, where it has more than one.
     """
-    entries = np.nonzero(mask)
+    entries = np.nonzero(mask) if mask.ndim else ()
     found: dict[str, np.ndarray] = {}
     for axis, indices in zip(axes, entries, strict=True):
         if axis.names:

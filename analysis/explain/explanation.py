@@ -101,6 +101,20 @@ class Explanation:
         own, other = self.cause.order(self.examination), found.order(self.examination)
         return found if other < own else None
 
+    def reached(self, cause: Cause) -> list[str]:
+        """Returns the names of the outputs of the step that a cause leads to."""
+        found = self.examination
+        if cause.input_name:
+            spread = {found.inputs[cause.input_name]}
+        else:
+            spread = {cause.operation.results[cause.result]}
+        bad = {i for i, size in found.sizes.items() if size.nonfinite}
+        for operation in found.operations:
+            if not spread.isdisjoint(operation.inputs):
+                results = operation.results
+                spread |= set(results if cause.growth else bad.intersection(results))
+        return [name for name, i in found.outputs.items() if i in spread]
+
     def place(self, cause: Cause) -> Place:
         """Returns where the values of a cause are bad."""
         if cause.input_name:

@@ -11,6 +11,15 @@ from analysis.explain.rows import TEXTS, RowGroup, row_ids, row_texts
 from training.observe.watch import group_name
 from utils.text_tables import align_columns
 
+MAX_NAMES = 3  # of parameters that are listed
+# Outputs of a step that are named as what a cause leads to.
+KINDS = {
+    "metrics": "loss",
+    "gradients": "gradient",
+    "params": "new value",
+    "carry": "carry",
+}
+INPUTS = {"params": "parameter", "opt_state": "optimizer state", "ema": "average"}
 MAX_ROWS = 5  # of the batch, of each list
 NUM_TEXTS = 2  # of rows in the table
 NUM_LINES = 3  # of the log, before and after a step
@@ -84,7 +93,7 @@ def _cause(explanation: Explanation, cause: Cause) -> list[str]:
         amount += f" (up to {number(cause.growth)} times)"
     name = "extreme" if cause.growth else "bad"
     if cause.input_name:
-        title = f"first {name} values: {cause.input_name}, before the step"
+        title = f"first {name} values: {_input(cause.input_name)}, before the step"
         lines = [title, f"  {amount}"]
     else:
         title = f"first {name} operation: {_operation(cause.operation)}"
@@ -98,6 +107,8 @@ def _cause(explanation: Explanation, cause: Cause) -> list[str]:
         lines.append(f"  {_indices(explanation, cause, place, *item)}")
     if cause.input_name and cause.operation:
         lines.append(f"  first read by: {_operation(cause.operation)}")
+    if reached := _reached(explanation, cause):
+        lines.append(f"  leads to: {reached}")
     if place.rows and "row" not in place.indices:
         lines.append(f"  {format_indices('row', place.rows)} of the batch")
     for row in (place.rows or ())[:MAX_ROWS]:
@@ -105,13 +116,37 @@ def _cause(explanation: Explanation, cause: Cause) -> list[str]:
     return lines
 
 
+def _input(name: str) -> str:
+    """Formats the name of an input of the step."""
+    kind, _, rest = name.partition("/")
+    return f"{INPUTS.get(kind, kind)} {rest}"
+
+
+def _reached(explanation: Explanation, cause: Cause) -> str:
+    """Formats the outputs of the step that a cause leads to."""
+    kinds: dict[str, list[str]] = {}
+    for name in explanation.reached(cause):
+        kind, _, rest = name.partition("/")
+        if kind in KINDS:
+            kinds.setdefault(KINDS[kind], []).append(rest)
+    words = []
+    for kind, names in kinds.items():
+        if kind in ("loss", "carry"):
+            words.append(kind)
+        elif len(names) <= MAX_NAMES:
+            words.append(f"{kind} of {', '.join(names)}")
+        else:
+            words.append(f"{kind} of {len(names)} parameters")
+    return "; ".join(words)
+
+
 def _operation(operation) -> str:
-    where = operation.module or "outside of the model"
+    where = f"in {operation.module}" if operation.module else "outside of the model"
     loop = ""
     if operation.iteration:
         loop = f", loop iteration {'.'.join(map(str, operation.iteration))}"
     direction = f", {operation.direction}" if operation.direction else ""
-    return f"{operation.primitive} in {where}{direction}{loop}"
+    return f"{operation.primitive} {where}{direction}{loop}"
 
 
 def _indices(explanation: Explanation, cause: Cause, place: Place, name, values) -> str:
@@ -238,6 +273,8 @@ def _size(size, before) -> str:
     if size is None:
         return ""
     largest, bad = size
+    if bad and not largest:
+        return f"{bad} not finite"
     text = number(largest)
     if before and before[0]:
         text += f" (x{largest / before[0]:.3g})"

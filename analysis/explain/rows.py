@@ -73,7 +73,7 @@ def _importance(group: RowGroup) -> tuple[bool, float]:
 
 
 def _weights(inputs: StepInputs) -> np.ndarray:
-    weights = np.asarray(inputs.batch["weights"], np.float64)
+    weights = np.nan_to_num(np.asarray(inputs.batch["weights"], np.float64))
     return weights.reshape(len(weights), -1).sum(1)
 
 

@@ -126,5 +126,5 @@ def test_kept_batches_do_without_the_data(workdir, tmp_path):
     assert not replay.has_data
     replay.seek(5)
     assert replay.advance()["loss"] == expected["loss"]
-    with pytest.raises(UserError, match=r"batch of step 6.* one of the steps 5, "):
+    with pytest.raises(UserError, match=r"batch of step 6.* only those of 5; "):
         replay.seek(6)
