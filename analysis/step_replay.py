@@ -74,21 +74,28 @@ class Replay:
             directory.checkpoints, directory.run_id, is_reader=True
         )
         self._state = self._carry = None
-        if has_data and self.steps:  # the newest checkpoint knows what was left out
+        if (
+            self.has_data and self.steps
+        ):  # the newest checkpoint knows what was left out
             setup.batches.skip(self.progress(self.steps[-1]).skipped_batches)
 
     @classmethod
-    def open(cls, workdir: str, places: dict | None = None) -> "Replay":
+    def open(
+        cls, workdir: str, places: dict | None = None, batches: str | None = None
+    ) -> "Replay":
         """Opens a run directory for replay.
 
         Args:
           places: folders of the data that have moved, by their key of `cfg.data`.
+          batches: file of batches to use in place of others, such as one that
+            `on_spike` left out.
 
         Raises:
           UserError: there is no run, or neither its data nor a kept batch.
         """
         directory, experiment = open_experiment(workdir, {"data": places or {}})
         kept, missing = read_kept_batches(directory), ""
+        kept |= read_batches(batches) if batches else {}
         try:
             dataset = open_dataset(experiment.cfg, experiment.tokenizers)
             check_data(directory, dataset)

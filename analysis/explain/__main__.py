@@ -1,8 +1,10 @@
-"""Explains a training step that was not finite, or whose loss rose.
+r"""Explains a training step that was not finite, or whose loss rose.
 
 python -m analysis.explain --workdir=runs/rnn --step=1200
 python -m analysis.explain --workdir=runs/rnn --step=1200 --reference=1150
 python -m analysis.explain --workdir=runs/rnn --step=1200 --data.dir=/mnt/data
+python -m analysis.explain --workdir=runs/rnn --step=1200 \
+    --batch=runs/rnn/replay/skipped/1200-1199.npz
 
 The step is computed again, one operation at a time, from the newest checkpoint before
 it. The report names the first operation with a value that is not finite, or far larger
@@ -23,6 +25,9 @@ STEP = flags.DEFINE_integer(
 REFERENCE = flags.DEFINE_integer(
     "reference", None, "Step to compare with; default: the last finite one before."
 )
+BATCH = flags.DEFINE_string(
+    "batch", None, "File of batches that a run kept, to use in place of its data."
+)
 MAX_REPLAY_STEPS = flags.DEFINE_integer(
     "max_replay_steps", 1000, "Largest number of steps to train before the step."
 )
@@ -39,6 +44,7 @@ def main() -> None:
         WORKDIR.value,
         STEP.value,
         places=cli.overrides(DATA),
+        batches=BATCH.value,
         max_steps=MAX_REPLAY_STEPS.value,
         reference=REFERENCE.value,
         with_rows=ROWS.value,

@@ -206,6 +206,7 @@ def explain(
     step: int,
     *,
     places: dict | None = None,
+    batches: str | None = None,
     max_steps: int = MAX_REPLAY_STEPS,
     reference: int | None = None,
     with_rows: bool = True,
@@ -214,6 +215,7 @@ def explain(
 
     Args:
       places: folders of the data that have moved, by their key of `cfg.data`.
+      batches: file of batches to use in place of those of their steps.
       max_steps: largest number of steps to train before the step.
       reference: step to compare with; None: the last finite one before, if it is near.
       with_rows: whether to compute loss and gradient of each row.
@@ -221,7 +223,7 @@ def explain(
     Raises:
       UserError: the run has no such step, or it cannot be replayed.
     """
-    replay = Replay.open(workdir, places)
+    replay = Replay.open(workdir, places, batches)
     if reference is not None and reference >= step:
         raise UserError(f"--reference={reference} must be a step before --step={step}")
     replay.check(step, max_steps)

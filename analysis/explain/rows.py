@@ -78,15 +78,20 @@ def _weights(inputs: StepInputs) -> np.ndarray:
 
 
 def _make_measure(setup, inputs) -> Callable[[Sequence[int]], RowGroup]:
-    """Returns a function that measures some rows; all others have weight 0."""
+    """Returns a function that measures some rows.
+
+    All others are replaced by one of them, with weight 0.
+    """
     compiled, weights = _compile_masked(setup, inputs), _weights(inputs)
     total = max(weights.sum(), 1.0)
 
     def measure(rows) -> RowGroup:
         chosen = np.zeros(len(weights), np.float32)
         chosen[list(rows)] = 1
-        batch = {"batch": inputs.batch, "chosen": jnp.asarray(chosen)}
-        loss, weight, norm = compiled(inputs.state, inputs.carry, batch)[2]
+        index = np.where(chosen, np.arange(len(weights)), rows[0])
+        loss, weight, norm = compiled(
+            inputs.state, inputs.carry, inputs.batch, jnp.asarray(index)
+        )
         weight = float(weight)
         return RowGroup(
             tuple(map(int, rows)), weight, float(loss), float(norm) * weight / total
@@ -96,15 +101,14 @@ def _make_measure(setup, inputs) -> Callable[[Sequence[int]], RowGroup]:
 
 
 def _compile_masked(setup: TrainingSetup, inputs: StepInputs) -> Callable:
-    """Compiles loss, weight and gradient norm of the chosen rows of a batch."""
+    """Compiles (state, carry, batch, index) -> loss, weight and gradient norm.
+
+    Row i is replaced by row index[i], with weight 0 where that is another one.
+    """
     cfg, axis_name = setup.experiment.cfg, setup.partitioner.axis_name
 
     def compute(state, carry, batch):
         rng = jax.random.fold_in(jax.random.key(cfg.seed), state.step)
-        batch, chosen = batch["batch"], batch["chosen"]
-        weights = batch["weights"]
-        chosen = chosen.reshape(-1, *[1] * (weights.ndim - 1)) > 0
-        batch = batch | {"weights": jnp.where(chosen, weights, 0)}
         options = {"num_microbatches": cfg.grad_accum_steps, "axis_name": axis_name}
         grads, metrics, _ = gradients(
             setup.loss, state.params, carry, batch, rng, **options
@@ -112,7 +116,22 @@ def _compile_masked(setup: TrainingSetup, inputs: StepInputs) -> Callable:
         numbers = total_loss(metrics), metrics["loss"][1], optax.global_norm(grads)
         return (), carry, numbers
 
-    return jax.jit(setup.partitioner.wrap(compute, inputs.carry))
+    step = setup.partitioner.wrap(compute, inputs.carry)
+
+    @jax.jit
+    def measure(state, carry, batch, index):
+        def choose(leaf):
+            return leaf[index] if leaf.ndim and len(leaf) == len(index) else leaf
+
+        carry, batch = jax.tree.map(choose, (carry, batch))
+        weights = batch["weights"]
+        is_own = (index == jnp.arange(len(index))).reshape(
+            -1, *[1] * (weights.ndim - 1)
+        )
+        batch = batch | {"weights": jnp.where(is_own, weights, 0)}
+        return step(state, carry, batch)[2]
+
+    return measure
 
 
 def row_texts(setup: TrainingSetup, batch: Batch, row: int) -> dict[str, str]:

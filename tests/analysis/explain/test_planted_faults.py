@@ -70,6 +70,7 @@ def report(workdir, step=STEPS, **options):
     return explanation, format_report(explanation)
 
 
+@pytest.mark.slow
 def test_a_sound_step_has_no_cause(xl):
     explanation, text = report(xl, with_rows=False)
     assert explanation.examination.is_finite
@@ -81,6 +82,7 @@ def test_a_sound_step_has_no_cause(xl):
     assert explanation.examination.loss == pytest.approx(logged[STEPS], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_head_whose_logits_overflow_is_named(xl, tmp_path):
     def without_scale(kernel):  # [D, H, K]
         kernel[:, 2] *= 1e38
@@ -109,6 +111,7 @@ def scaled_head(monkeypatch, layer, head):
     monkeypatch.setattr(MultiHeadAttention, "project_query", plant)
 
 
+@pytest.mark.slow
 def test_an_operation_of_one_head_is_named(xl, monkeypatch):
     scaled_head(monkeypatch, "layers_1", 2)
     explanation, text = report(xl, with_rows=False)
@@ -131,16 +134,15 @@ def test_a_nan_in_one_layer_is_named_with_its_row_and_position(xl, monkeypatch):
         return up(self, x, *args, **options)
 
     monkeypatch.setattr(FeedForward, "__call__", plant)
-    _, text = report(xl)
+    _, text = report(xl, with_rows=False)
     cause = text.split("\n\n")[1]
     assert cause.startswith("first bad operation: sqrt in stack/layers_0, forward")
     assert "\n  row 5\n" in cause
     assert re.search(r"\n  position 7: '.+'\n", cause)
     assert re.search(r"\n    row 5, text: '.+'", cause)
-    assert re.search(r"\n  5 +16 +nan +- ", text)
-    assert re.search(r"without row 5: loss \d", text)
 
 
+@pytest.mark.slow
 def test_a_batch_with_one_poisoned_sentence_is_named(rnn, tmp_path):
     def poison(batch):
         batch["labels"][3] = 450
@@ -151,6 +153,9 @@ def test_a_batch_with_one_poisoned_sentence_is_named(rnn, tmp_path):
     explanation, text = report(with_batch(*args))
     assert "batch: kept in replay/" in text
     assert explanation.groups[0].rows == (3,)
+    file = f"{args[1]}/replay/steps-{STEPS}-{STEPS}.npz"
+    named = explain(str(rnn), STEPS, batches=file, with_rows=False)
+    assert named.examination.loss == explanation.examination.loss
     norms = [group.gradient_norm for group in explanation.groups]
     assert norms[0] > 2 * norms[1]
     assert re.search(r"\n    row 3, source: '.+'\n    row 3, target: '", text)
@@ -164,8 +169,11 @@ def test_a_batch_with_a_nan_is_named(rnn, tmp_path):
     assert "first bad values: batch weights, before the step" in text
     assert "\n  row 3\n  position 1: '" in text
     assert explanation.rest[0] == [3]
+    assert re.search(r"\n  3 +nan +nan +- ", text)
+    assert re.search(r"\n  without row 3: loss \d", text)
 
 
+@pytest.mark.slow
 def test_exploding_gradients_of_a_recurrent_layer_are_named(rnn, tmp_path):
     def explode(kernel):
         kernel *= 40
@@ -182,6 +190,7 @@ def test_exploding_gradients_of_a_recurrent_layer_are_named(rnn, tmp_path):
     assert norms[0] > 10 * norms[1]
 
 
+@pytest.mark.slow
 def test_a_nan_in_an_iteration_of_a_scan_is_named(rnn, monkeypatch):
     step = GRU.step
 
@@ -197,7 +206,7 @@ def test_a_nan_in_an_iteration_of_a_scan_is_named(rnn, monkeypatch):
     _, text = report(rnn, with_rows=False)
     cause = text.split("\n\n")[1]
     assert cause.startswith(
-        "first bad operation: sqrt in decoder/cells_0, forward, loop iteration 0\n"
+        "first bad operation: sqrt in decoder, forward, loop iteration 0\n"
     )
     assert "\n  row 2\n" in cause
 
