@@ -317,7 +317,10 @@ class SerialPmapPartitioner(PmapPartitioner):
     """The program of `pmap` for several devices, on the first device with `vmap`."""
 
     def __init__(self, cfg, *, num_devices: int, num_microbatches: int = 1):
+        """Makes the mesh; `cfg.data` is not used."""
         self.num_devices = num_devices
+        cfg = cfg.copy_and_resolve_references()
+        cfg.data = 1
         devices = jax.local_devices()[:1]
         super().__init__(cfg, num_microbatches=num_microbatches, devices=devices)
 

@@ -247,11 +247,11 @@ def _scan(eqn, index, inputs, frame: _Frame) -> Trace:
         else jnp.zeros(*_form(shape))
         for values, shape in zip(outputs, shapes, strict=True)
     ]
-    written = frame.equation(
+    gathered = frame.equation(
         eqn, index, list(itertools.chain(*outputs)), arrays, LOOP_OUTPUT
     )
-    yield written
-    return carry + list(written.results)
+    yield gathered
+    return carry + list(gathered.results)
 
 
 EVALUATORS = {

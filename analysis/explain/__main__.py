@@ -36,7 +36,7 @@ DATA = cli_inputs.config_section("data", base.get_config().data, DATA_PLACES)
 
 
 def main() -> None:
-    """Prints the report."""
+    """Prints the report of the step."""
     from analysis.explain.explanation import explain
     from analysis.explain.report import format_report
 

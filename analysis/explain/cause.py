@@ -110,13 +110,13 @@ def _origin(
         for index, i in enumerate(operation.results)
     }
     names = {i: name for name, i in step.inputs.items()}
-    reached = _reached(step, bad, producers)
-    inputs = [names[i] for i in reached if i in names]
+    ancestors = _ancestors(step, bad, producers)
+    inputs = [names[i] for i in ancestors if i in names]
     if inputs:
         name = min(inputs, key=list(step.inputs).index)
         return Cause(_first_reader(step, step.inputs[name]), input_name=name)
     origins = []
-    for i in reached:
+    for i in ancestors:
         order, index = producers[i]
         operation = step.operations[order]
         if not any(k in bad for k in operation.inputs):
@@ -127,20 +127,20 @@ def _origin(
     return Cause(step.operations[order], index)
 
 
-def _reached(step, bad, producers) -> list[int]:
+def _ancestors(step, bad, producers) -> list[int]:
     """Returns the bad values from which those of the outputs come."""
     known = set(step.inputs.values())
     waiting = [i for i in step.outputs.values() if i in bad and i not in known]
-    reached = dict.fromkeys(waiting)
+    ancestors = dict.fromkeys(waiting)
     while waiting:
         i = waiting.pop()
         if i not in producers:  # an input of the step
             continue
         operation = step.operations[producers[i][0]]
-        new = [k for k in operation.inputs if k in bad and k not in reached]
-        reached |= dict.fromkeys(new)
+        new = [k for k in operation.inputs if k in bad and k not in ancestors]
+        ancestors |= dict.fromkeys(new)
         waiting += new
-    return list(reached)
+    return list(ancestors)
 
 
 def _first_reader(step: Examination, i: int) -> Operation | None:

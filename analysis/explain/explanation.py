@@ -54,7 +54,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an array has bad values.
+    """Location of the bad values of an array.
 
     Attributes:
       indices: along each axis with a name, without axes that are bad as a whole.
@@ -101,7 +101,7 @@ class Explanation:
         own, other = self.cause.order(self.examination), found.order(self.examination)
         return found if other < own else None
 
-    def reached(self, cause: Cause) -> list[str]:
+    def affected(self, cause: Cause) -> list[str]:
         """Returns the names of the outputs of the step that a cause leads to."""
         found = self.examination
         if cause.input_name:

@@ -107,8 +107,8 @@ def _cause(explanation: Explanation, cause: Cause) -> list[str]:
         lines.append(f"  {_indices(explanation, cause, place, *item)}")
     if cause.input_name and cause.operation:
         lines.append(f"  first read by: {_operation(cause.operation)}")
-    if reached := _reached(explanation, cause):
-        lines.append(f"  leads to: {reached}")
+    if affected := _affected(explanation, cause):
+        lines.append(f"  leads to: {affected}")
     if place.rows and "row" not in place.indices:
         lines.append(f"  {format_indices('row', place.rows)} of the batch")
     for row in (place.rows or ())[:MAX_ROWS]:
@@ -122,10 +122,10 @@ def _input(name: str) -> str:
     return f"{INPUTS.get(kind, kind)} {rest}"
 
 
-def _reached(explanation: Explanation, cause: Cause) -> str:
+def _affected(explanation: Explanation, cause: Cause) -> str:
     """Formats the outputs of the step that a cause leads to."""
     kinds: dict[str, list[str]] = {}
-    for name in explanation.reached(cause):
+    for name in explanation.affected(cause):
         kind, _, rest = name.partition("/")
         if kind in KINDS:
             kinds.setdefault(KINDS[kind], []).append(rest)
