@@ -6,12 +6,15 @@ pytest-xdist share that process. For commands of a shell, this module is a progr
 does in a fork what Python does:
 
     python -S tests/helpers/entry_points.py SOCKET SCRIPT|-m MODULE ARGUMENTS
+
+A fork starts the modules of FORKED in the same way, by its `sys.executable`.
 """
 
 import contextlib
 import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +26,7 @@ PRELOADED = (  # takes seconds to import
     *("experiment.train", "experiment.inference", "sweeps.study"),
     *("matplotlib.pyplot", "optuna", "scipy.stats.qmc", "tensorflow_datasets"),
 )
+FORKED = ("sweeps.trial_process", "analysis.compare.score")
 SHARED = "FORKING_PROCESS"  # variable with the path of the socket
 MODES = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2)  # of the standard streams
 
@@ -50,7 +54,8 @@ def run(script, *flags, given=b"", cwd=ROOT):
         paths = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
         paths[0].write_bytes(given)
         streams = [os.open(*how, 0o600) for how in zip(paths, MODES, strict=True)]
-        code = _run_in_fork(_socket_path(), argv, streams, str(cwd))
+        order = {"argv": argv, "cwd": str(cwd)}
+        code = _run_in_fork(_socket_path(), order, streams)
         for stream in streams:
             os.close(stream)
         _, out, err = (path.read_bytes() for path in paths)
@@ -78,11 +83,19 @@ def assert_refused(done, *words):
 def _forking_process():
     """The folder with the socket of a process that forks, which ends with its input."""
     folder = tempfile.TemporaryDirectory()
+    executable = Path(folder.name, "python")
+    modules = "|".join(f'"-m {name}"' for name in FORKED)
+    executable.write_text(
+        f'#!/bin/sh\ncase "$1 $2" in\n{modules})\n'
+        f'exec {sys.executable} -S {__file__} {folder.name}/socket "$@" ;;\n'
+        f'*) exec {sys.executable} "$@" ;;\nesac\n'
+    )
+    executable.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder.name}/socket")
         listener.listen()
         process = subprocess.Popen(
-            [sys.executable, __file__, str(listener.fileno())],
+            [sys.executable, __file__, str(listener.fileno()), str(executable)],
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
             cwd=ROOT,
@@ -100,20 +113,41 @@ def _socket_path():
     return os.environ.get(SHARED) or f"{_forking_process()[0].name}/socket"
 
 
-def _run_in_fork(path, argv, streams, cwd):
-    """Exit code of a program with these arguments and standard streams."""
-    with socket.socket(socket.AF_UNIX) as connection:
+def _run_in_fork(path, order, streams, on_start=lambda pid: None):
+    """Exit code of a program with these standard streams.
+
+    Args:
+      order: arguments of `_become`.
+      on_start: function that is called with the number of the process.
+    """
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile() as replies:
         connection.connect(path)
-        order = json.dumps({"argv": argv, "cwd": cwd}).encode()
-        socket.send_fds(connection, [order], streams)
-        return int(connection.recv(16))
+        socket.send_fds(connection, [json.dumps(order).encode()], streams)
+        on_start(int(replies.readline()))
+        return int(replies.readline())
 
 
-def _serve(listener):
+def _forward_signals(pid):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+
+
+def _run_as_python(path, argv):
+    """Ends as the program in a fork ends, which has this environment and input."""
+    order = {"argv": argv, "cwd": os.getcwd(), "environment": dict(os.environ)}
+    code = _run_in_fork(path, order, [0, 1, 2], _forward_signals)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+def _serve(listener, executable):
     import gc
     import importlib
     import select
 
+    sys.executable = executable  # before a module keeps it
     for name in PRELOADED:
         importlib.import_module(name)
     gc.freeze()  # collecting what all share would copy it into every fork
@@ -125,8 +159,9 @@ def _serve(listener):
             pid = os.fork()
             if pid == 0:
                 return _become(streams, **json.loads(order))
+            connection.sendall(b"%d\n" % pid)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            connection.sendall(str(code).encode())
+            connection.sendall(b"%d\n" % code)
             os._exit(0)
         for number in (connection.detach(), *streams):
             os.close(number)
@@ -136,7 +171,7 @@ def _serve(listener):
     return None
 
 
-def _become(streams, argv, cwd):
+def _become(streams, argv, cwd, environment=None):
     """Ends as the program ends, by its own exit code or traceback."""
     import runpy
 
@@ -144,6 +179,7 @@ def _become(streams, argv, cwd):
         os.dup2(stream, number)
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", buffering=1)
+    os.environ.update(environment or {})
     os.chdir(cwd)
     sys.path[0] = str(ROOT)
     is_module = argv[0] == "-m"
@@ -156,7 +192,6 @@ def _become(streams, argv, cwd):
 
 if __name__ == "__main__":
     if sys.argv[1].isdigit():
-        _serve(socket.socket(fileno=int(sys.argv[1])))
+        _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
     else:
-        exit_code = _run_in_fork(sys.argv[1], sys.argv[2:], [0, 1, 2], os.getcwd())
-        sys.exit(exit_code if exit_code >= 0 else 128 - exit_code)
+        _run_as_python(sys.argv[1], sys.argv[2:])
