@@ -6,6 +6,7 @@ keep their ratio to it. Where no width is near enough, one other size is adapted
 
 import dataclasses
 import functools
+import itertools
 import math
 import statistics
 import time
@@ -212,11 +213,17 @@ def check_match(match: Match, quantity: Quantity, model: str | None) -> Match:
 def bisect_int(function: Callable[[int], float], target: float, *, start: int) -> int:
     """Finds the integer >= 1 at which a rising function is nearest to `target`.
 
+    It interpolates and bisects in turn, since a cost can take a second to evaluate.
     Returns 0 where the function exceeds the target at 1 already.
     """
 
     def growth(number: int) -> float:  # matrices grow with the square of the width
         return max(0.25, min(4.0, math.sqrt(target / function(number))))
+
+    def interpolated(low: int, high: int) -> int:
+        first, last = math.sqrt(function(low)), math.sqrt(function(high))
+        share = (math.sqrt(target) - first) / (last - first) if last > first else 0.5
+        return min(max(low + round((high - low) * share), low + 1), high - 1)
 
     low = high = start
     while function(high) < target:  # ends: costs rise at least linearly with the width
@@ -227,8 +234,9 @@ def bisect_int(function: Callable[[int], float], target: float, *, start: int) -
         low = max(1, min(low - 1, round(low * growth(low))))
     if function(low) > target:
         return 0
+    guesses = itertools.cycle((interpolated, lambda low, high: (low + high) // 2))
     while high - low > 1:
-        middle = (low + high) // 2
+        middle = next(guesses)(low, high)
         low, high = (middle, high) if function(middle) <= target else (low, middle)
     return min((low, high), key=lambda number: abs(function(number) - target))
 
