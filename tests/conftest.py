@@ -51,6 +51,8 @@ LONGEST = (
     "test_quickstart.py",
     "test_encoders.py",
     "test_contracts.py",
+    "test_search.py",
+    "test_goldens.py",
     "test_precision.py",
     "test_resume.py",
     "test_distributed.py",

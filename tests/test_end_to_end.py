@@ -102,7 +102,7 @@ def test_a_finished_run_has_nothing_left_to_do(trained):
 
 def test_eval_predict_and_report_use_the_run(trained, tmp_path):
     workdir, _ = trained
-    done = start("eval.py", f"--workdir={workdir}", "--split=test", "--checkpoint=last")
+    done = run("eval.py", f"--workdir={workdir}", "--split=test", "--checkpoint=last")
     assert done.returncode == 0, done.stderr.decode()
     assert b"nearest_neighbour" in done.stdout
     assert b"warning" not in done.stderr.lower()

@@ -1,6 +1,7 @@
 """Imports run downwards only; see the layout in README.md."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -74,9 +75,16 @@ def files():
 NAMED = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of the syntax tree of a file."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf8"))))
+
+
+@functools.cache
 def modules(path: Path) -> set[str]:
-    names = named_in_strings(path)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+    names = set(named_in_strings(path))
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -85,10 +93,10 @@ def modules(path: Path) -> set[str]:
     return names
 
 
+@functools.cache
 def named_in_strings(path: Path) -> set[str]:
     """Names "module.name" of strings "module:name"."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf8")))
-    values = (node.value for node in nodes if isinstance(node, ast.Constant))
+    values = (node.value for node in nodes(path) if isinstance(node, ast.Constant))
     texts = (value for value in values if isinstance(value, str))
     return {text.replace(":", ".") for text in texts if NAMED.fullmatch(text)}
 
@@ -127,7 +135,7 @@ def test_imports_inside_models_run_downwards(package):
 
 def test_configs_import_nothing_of_ours_but_the_base():
     for path in (ROOT / "configs").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and node.module == "configs":
                 assert [alias.name for alias in node.names] == ["base"], path
 

@@ -17,7 +17,7 @@ from training.run_dir import RunDirectory
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels")
     write_colored(folder)
-    cfg = labeled_config(folder)
+    cfg = labeled_config(folder, **{"data.buckets": 2})
     cfg.steps, cfg.every.eval, cfg.every.log = 4, 4, 2
     train(cfg, str(folder / "run"))
     return folder / "run", cfg

@@ -20,7 +20,6 @@ from tasks.understanding.label_metrics import score_grades
 from tasks.understanding.semeval import score_relations
 
 STEPS = {"steps": 12, "every.eval": 0, "every.log": 12, "every.checkpoint": 0}
-STEPS["data.buckets"] = 1
 INTENTS = {"data.label_column": "intent", "head.pooling": "attention"}
 CONFIGS = {
     "labeled_text": (write_colored, labeled_config, {}),
@@ -47,7 +46,7 @@ def made(tmp_path_factory):
         corpus = folder / "corpora" / name
         write(corpus)
         add_intents(corpus)
-        cfg = configure(corpus, **STEPS, **changes)
+        cfg = configure(corpus, "rnn", **STEPS, **changes)
         train(cfg, folder / name)
         evaluate(open_run(folder / name, "last"), "test")
         keep(str(folder / name), folder / "results")

@@ -299,9 +299,9 @@ def test_a_band_of_distances_has_no_weight(name):
         heads = {f"stack/layers_{i}/self_attention": np.ones(3, bool) for i in (0, 1)}
         layers = {f"stack/layers_{i}": np.asarray(True) for i in (0, 1)}
         with switched_off(knockout._replace(heads=heads, layers=layers)):
-            _, sown = case.model.apply(
-                case.variables, read, carry, train=False, mutable=["intermediates"]
-            )
+            options = {"train": False, "mutable": ["intermediates"]}
+            apply = jax.jit(functools.partial(case.model.apply, **options))
+            _, sown = apply(case.variables, read, carry)
         layer = sown["intermediates"]["stack"]["layers_0"]
         return np.asarray(layer["self_attention"]["attention"][0])
 

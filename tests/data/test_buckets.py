@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 import analysis.report.runs
-from analysis.compare_bitwise import differences
+from analysis.compare_bitwise import differences, read_checkpoint
 from data import storage
 from data.dataset import open_dataset
 from experiment import inference, restore, train
@@ -79,6 +79,7 @@ def runs(bucket, source, tmp_path_factory):
 def test_a_run_in_a_bucket_resumes_to_the_same_bit(runs):
     on_disk, in_bucket = runs
     assert differences(on_disk, in_bucket) == []
+    assert any("carry" in name for name in read_checkpoint(on_disk, STEPS))
     steps = [
         (line["split"], line["step"])
         for line in map(

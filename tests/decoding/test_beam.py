@@ -160,8 +160,14 @@ def plain_beam(row, beam, alpha, early, limit=LENGTH):
     return finished
 
 
-@pytest.mark.parametrize("early", [False, True])
-@pytest.mark.parametrize("alpha", [0.0, 1.5, -1.0])
+@pytest.mark.parametrize(
+    ("alpha", "early"),
+    [  # each penalty, with early stopping or without; the other half is slow
+        pytest.param(alpha, early, marks=[pytest.mark.slow] * (early != (alpha > 0)))
+        for alpha in (0.0, 1.5, -1.0)
+        for early in (False, True)
+    ],
+)
 def test_a_narrow_beam_equals_a_plain_python_beam(alpha, early):
     """The bound behind early_stopping=False changes how long it takes alone."""
     rows, beam = 24, 3

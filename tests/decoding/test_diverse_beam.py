@@ -80,8 +80,8 @@ def plain_diverse_beam(row, groups, size, weight, alpha, early, prefix=()):
     ("groups", "size", "weight", "alpha", "early"),
     [
         (2, 2, 0.7, 0.0, False),
-        (3, 1, 0.4, 1.5, True),
-        (2, 3, 2.5, -1.0, False),
+        pytest.param(3, 1, 0.4, 1.5, True, marks=pytest.mark.slow),
+        pytest.param(2, 3, 2.5, -1.0, False, marks=pytest.mark.slow),
         (4, 2, 0.2, 1.0, True),
     ],
 )

@@ -51,7 +51,9 @@ DIVERSE = {"beam_groups": BEAM, "diversity_penalty": 5.0, "no_repeat_ngram_size"
 @pytest.mark.parametrize(
     ("name", "rules"),
     [
-        *((name, {}) for name in names()),
+        ("rnn", {}),
+        ("transformer", {}),
+        pytest.param("transformer_xl", {}, marks=pytest.mark.slow),
         ("transformer_xl", DIVERSE),
         pytest.param("rnn", DIVERSE, marks=pytest.mark.slow),
         pytest.param("transformer", DIVERSE, marks=pytest.mark.slow),
@@ -109,7 +111,9 @@ def test_beam_scores_of_a_seq2seq_equal_those_of_one_pass(name, rules):
         assert len(set(words)) == len(words)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name", ["rnn", pytest.param("transformer", marks=pytest.mark.slow), *names()[2:]]
+)
 def test_scores_of_a_language_model_equal_those_of_one_pass(name):
     """Of a beam and of samples, after prompts of two lengths."""
     case, text = LanguageModelCase(name, layers=1), tokens((B, T))
@@ -166,7 +170,10 @@ def translated(order=(0, 1), scored=True, **changes):
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",  # "mbr" samples, too
+    [pytest.param(x, marks=[pytest.mark.slow] * (x == "sample")) for x in METHODS],
+)
 def test_translations_do_not_depend_on_the_batch_and_the_best_comes_first(method):
     n_best = 1 if method == "greedy" else BEAM
     found = translated(method=method, n_best=n_best)

@@ -1,5 +1,6 @@
 """Odd values of every config key: refused in one line that names the key, or meant."""
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -31,6 +32,11 @@ KEYS = [
 ]
 
 
+@functools.cache
+def defaults(model):
+    return base.get_config(model)
+
+
 def section_and_name(cfg, key):
     section, _, name = key.rpartition(".")
     return (cfg[section] if section else cfg), name
@@ -38,18 +44,21 @@ def section_and_name(cfg, key):
 
 def refusal(model, key, value):
     """Message of the refusal of a value, or None."""
-    cfg = base.get_config(model)
-    cfg.update_from_flattened_dict({key: value})
+    section, name = section_and_name(defaults(model), key)
+    default = section[name]
+    section[name] = value
     try:
-        validate.validate_config(cfg)
+        validate.validate_config(defaults(model))
     except UserError as error:
         return str(error)
+    finally:
+        section[name] = default
     return None
 
 
 @pytest.mark.parametrize(("model", "key"), KEYS)
 def test_an_odd_value_is_refused_by_name_or_can_be_meant(model, key):
-    section, name = section_and_name(base.get_config(model), key)
+    section, name = section_and_name(defaults(model), key)
     kind = section.get_type(name)
     for value in {int: INTS, float: FLOATS, str: TEXTS}.get(kind, ()):
         told = refusal(model, key, value)
@@ -67,7 +76,7 @@ def test_an_odd_value_is_refused_by_name_or_can_be_meant(model, key):
 
 @pytest.mark.parametrize(("model", "key"), KEYS)
 def test_only_a_key_that_is_none_by_default_may_be_none(model, key):
-    section, name = section_and_name(base.get_config(model), key)
+    section, name = section_and_name(defaults(model), key)
     assert (refusal(model, key, None) is None) == (section[name] is None)
 
 

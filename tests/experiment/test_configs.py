@@ -22,12 +22,15 @@ CONFIGS = [
     for path in sorted((ROOT / folder).glob("*.py"))
     if path.stem not in ("base", "__init__")
 ]
+# Each config with its variants and one of the models is in make test.
 PAIRS = [
-    (config, model)
-    for config in CONFIGS
-    for model in (
-        *base.MODELS,
-        *getattr(importlib.import_module(f"configs.{config}"), "VARIANTS", ()),
+    pytest.param(config, model, marks=[pytest.mark.slow] * ((i + k) % 3 > 0 and k < 3))
+    for i, config in enumerate(CONFIGS)
+    for k, model in enumerate(
+        [
+            *base.MODELS,
+            *getattr(importlib.import_module(f"configs.{config}"), "VARIANTS", ()),
+        ]
     )
 ]
 

@@ -18,8 +18,12 @@ def data_dir(tmp_path_factory):
         yield tmp_path_factory.mktemp("data")
 
 
-@pytest.mark.parametrize(  # of a recurrent language model: test_fault_injection.py
-    ("corpus", "model"), [("python_stdlib", "transformer_xl"), ("cldr", "rnn")]
+@pytest.mark.parametrize(
+    ("corpus", "model"),
+    [  # language models: data/test_buckets.py and test_fault_injection.py
+        pytest.param("python_stdlib", "transformer_xl", marks=pytest.mark.slow),
+        ("cldr", "rnn"),
+    ],
 )
 def test_stopped_and_resumed_is_the_same_to_the_bit(
     data_dir, tmp_path, monkeypatch, corpus, model

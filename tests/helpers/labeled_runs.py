@@ -59,7 +59,7 @@ def labeled_config(folder, model="rnn", **changes):
     cfg.data.update(name="labeled_text", source_dir=str(folder))
     cfg.data.update(dir=str(folder / "data"), cache_dir=str(folder / "cache"))
     cfg.data.update(text_column="text", label_column="label", tokenizer="word")
-    cfg.data.update(max_length=16, segment_length=8, batch_size=16, buckets=2)
+    cfg.data.update(max_length=16, segment_length=8, batch_size=16, buckets=1)
     cfg.head.pooling = "attention"
     cfg.optim.update(lr=1e-2, schedule="constant", warmup=0)
     cfg.steps, cfg.every.eval, cfg.every.log, cfg.every.checkpoint = 60, 0, 20, 0

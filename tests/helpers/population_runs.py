@@ -160,7 +160,7 @@ def main(which):
     found = {}
     trials = configs("language_modeling", "transformer_xl", "float64", 4)
     xl = Together(trials, 2)
-    numbers = (0, 3) if which == "fast" else range(4)  # 3 has a number that is zero
+    numbers = (3,) if which == "fast" else range(4)  # 3 has a number that is zero
     found["float64"] = compared(xl, trials, 20, numbers)
     found["undisturbed"] = undisturbed(xl)
     if which == "all":

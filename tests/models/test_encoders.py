@@ -44,8 +44,8 @@ OPTIONS = {
     "without readout": ("rnn", {"readout": "none", "attention_window": 0}),
 }
 CASES = {**{name: (name, {}) for name in NAMES}, **OPTIONS}
-# Options of attention and positions that tests of language models run, too.
-FAST = {*NAMES, "relative", "scan", "lstm", "without readout"}
+# Options of cells, attention and positions that tests of language models run, too.
+FAST = {*NAMES, "relative", "without readout"}
 PARAMETERS = [
     pytest.param(x, marks=[pytest.mark.slow] * (x not in FAST)) for x in CASES
 ]

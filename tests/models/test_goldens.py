@@ -75,7 +75,13 @@ def differences(name):
     return COMPARISONS[name](name)
 
 
-@pytest.mark.parametrize("name", COMPARISONS)
+SLOW = {"bert_deep", "bert_wide"}  # other sizes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in COMPARISONS],
+)
 def test_results_equal_those_of_an_independent_implementation(name):
     largest = differences(name)
     assert {"outputs", "loss", "gradients"} <= largest.keys()

@@ -44,7 +44,13 @@ language_model = functools.cache(functools.partial(LanguageModelCase, "transform
 seq2seq = functools.cache(functools.partial(Seq2SeqCase, "transformer"))
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+SLOW = {"learned_per_layer", "none"}  # and of a kind of positions that is fast
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in OPTIONS],
+)
 def test_a_language_model_decodes_token_by_token_as_in_one_pass(name):
     case, text = language_model(**OPTIONS[name]), tokens((B, 2 * T))
     hidden, whole, _ = case.run(text, ())

@@ -271,9 +271,9 @@ def gradients_of_model(kind, option):
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [  # each implementation and each option
+    [
         ("blockwise", "remat"),
-        ("pallas", "scan_layers"),
+        pytest.param("pallas", "scan_layers", marks=pytest.mark.slow),
         pytest.param("blockwise", "scan_layers", marks=pytest.mark.slow),
         pytest.param("pallas", "remat", marks=pytest.mark.slow),
     ],

@@ -178,7 +178,9 @@ def test_blocks_after_the_active_one_are_not_read(name, step, block):
     ("name", "changes"),
     [
         ("transformer", {}),
-        ("transformer_xl", {"same_length": True, "memory_length": 7}),
+        pytest.param(
+            *("transformer_xl", {"same_length": True, "memory_length": 7}), marks=SLOW
+        ),
         pytest.param("transformer", {"position_encoding": "shaw"}, marks=SLOW),
         pytest.param("transformer", {"position_encoding": "rotary"}, marks=SLOW),
         pytest.param("transformer_xl", {}, marks=SLOW),

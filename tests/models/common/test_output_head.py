@@ -41,7 +41,8 @@ def test_chunks_do_not_change_loss_and_gradients(monkeypatch, smoothing, entries
         def weighted(hidden, table, bias):
             return (log_prob(hidden, labels, table, bias, smoothing) * weights).sum()
 
-        return jax.value_and_grad(weighted, argnums=(0, 1, 2))(hidden, table, bias)
+        gradient = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1, 2)))
+        return gradient(hidden, table, bias)
 
     monkeypatch.setattr(blockwise_cross_entropy, "CHUNK_LOGITS", entries)
     whole, chunked = loss(formula), loss(log_prob)

@@ -105,9 +105,10 @@ def test_a_relation_is_a_linear_map_of_both_markers_and_the_pooled_text():
         hidden, _ = model.encode(*inputs[:3], inputs[4], train=False)
         return hidden, model.pooler(hidden, inputs[2])
 
-    hidden, pooled = nn.apply(states, case.model)(case.params, *case.inputs)
-    first, second = hidden[jnp.arange(B), ENTITIES.T]
-    head = case.params["params"]["head"]
-    features = jnp.concatenate([first, second, pooled], axis=1)
+    apply = jax.jit(nn.apply(states, case.model))
+    hidden, pooled = map(np.asarray, apply(case.params, *case.inputs))
+    first, second = hidden[np.arange(B), np.asarray(ENTITIES).T]
+    head = jax.tree.map(np.asarray, case.params["params"]["head"])
+    features = np.concatenate([first, second, pooled], axis=1)
     expected = features @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(case.run(), expected, atol=1e-4)

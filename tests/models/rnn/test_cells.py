@@ -65,7 +65,8 @@ def make(name):
     cell = CELLS[name](D)
     start = zero_state(name, B, D)
     x, mask = random(B, T, E, seed=1), jnp.ones((B, T), bool)
-    params = cell.init(jax.random.key(0), x, start, mask, train=False)["params"]
+    init = jax.jit(functools.partial(cell.init, train=False))
+    params = init(jax.random.key(0), x, start, mask)["params"]
     leaves, tree = jax.tree.flatten(nn.meta.unbox(params))
     noise = [leaf + 0.5 * random(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)]
     state = jax.tree.map(lambda leaf: leaf + random(B, D, seed=9), start)
@@ -149,7 +150,7 @@ def test_weight_dropout_uses_one_mask_for_all_steps():
             long = (jnp.repeat(x, length, 1), jnp.repeat(mask, length, 1))
             return call({"params": changed}, *long, rngs={"dropout": rng})[0].sum()
 
-        return np.asarray(jax.grad(total)(params["recurrent"])) != 0
+        return np.asarray(jax.jit(jax.grad(total))(params["recurrent"])) != 0
 
     one = recurrent_seen(jax.random.key(1), 1)
     np.testing.assert_array_equal(one, recurrent_seen(jax.random.key(1), 3))

@@ -257,8 +257,8 @@ def test_variational_dropout_draws_one_mask_a_row_for_all_steps(variational):
 def run(model, variables, train=True, seed=1):
     carry = model.initial_carry(B, train=train)
     rngs = {"dropout": jax.random.key(seed)}
-    apply = functools.partial(model.apply, train=train, rngs=rngs)
-    return np.asarray(apply(variables, tokens((B, T)), carry)[0])
+    apply = jax.jit(functools.partial(model.apply, train=train))
+    return np.asarray(apply(variables, tokens((B, T)), carry, rngs=rngs)[0])
 
 
 def test_a_dropout_of_zero_disables_every_dropout():
@@ -280,6 +280,7 @@ def test_activation_penalties_are_their_formulas_and_leave_the_loss_alone():
     text, weights = tokens((B, T)), jnp.ones((B, T)).at[1].set(0.0)
     batch = {"labels": text, "weights": weights}
 
+    @functools.partial(jax.jit, static_argnums=0)
     def pairs(train):
         inputs = (text, model.initial_carry(B, train=train))
         options = {"smoothing": 0.0, "train": train}

@@ -35,6 +35,7 @@ CASES = {
 # The two kinds of models, and a memory, are in make test.
 SLOW = CASES.keys() - {"memory", "translation"}
 KEYS = [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in CASES]
+ONE = ["memory", *(pytest.param(x, marks=pytest.mark.slow) for x in [*CASES][1:])]
 
 
 @functools.cache
@@ -83,7 +84,7 @@ def num_products(key, dtype="float32", **changes):
     return len(made)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", ONE)
 def test_a_program_does_not_grow_with_the_number_of_layers(key):
     two, three = (
         num_products(key, layers=layers, scan_layers=True) for layers in (2, 3)
@@ -96,7 +97,9 @@ def test_products_of_scanned_layers_are_in_bfloat16(key):
     assert num_products(key, "bfloat16", scan_layers=True) > 5
 
 
-@pytest.mark.parametrize("key", ["memory", "translation"])
+@pytest.mark.parametrize(
+    "key", ["memory", pytest.param("translation", marks=pytest.mark.slow)]
+)
 def test_init_makes_the_same_parameters(key):
     def init(scan):
         found = case(key, scan_layers=scan)
@@ -135,7 +138,9 @@ def test_losses_that_layers_sow_are_summed(monkeypatch):
     # Before, so that what `init` would sow is not among the variables.
     found = [case("shaw", scan_layers=scan) for scan in (True, False)]
     monkeypatch.setattr(FeedForward, "__call__", sowing)
-    ours, theirs = (objective(each)(found[1].variables)[1][0] for each in found)
+    ours, theirs = (
+        jax.jit(objective(each))(found[1].variables)[1][0] for each in found
+    )
     assert ours.keys() == theirs.keys() == {"loss", "auxiliary/size"}
     np.testing.assert_allclose(ours["auxiliary/size"], theirs["auxiliary/size"], 1e-5)
     assert ours["auxiliary/size"][1] == 2 * 3.0 * B

@@ -52,7 +52,13 @@ def read(case, text, carry):
     return jnp.concatenate(found, axis=1), carry
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+FAST = {"published", "same length, clamped", "rotary"}  # a scheme of positions each
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x not in FAST)) for x in VARIANTS],
+)
 def test_a_ring_of_keys_and_values_equals_a_memory_of_inputs(variant):
     case, text = model(variant), tokens((B, SEGMENTS * T))
     hidden, memory = read(case, text, case.carry(B))
@@ -185,7 +191,7 @@ def test_an_evaluation_neither_copies_nor_projects_its_memory():
     assert "copy" in made(kept, carry.kv[0][0].size)  # the test can see them
 
 
-@pytest.mark.parametrize("hypotheses", [1, 4])
+@pytest.mark.parametrize("hypotheses", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_generation_does_not_copy_its_memory(hypotheses):
     # As large as users have them: small products are laid out in other ways.
     sizes = {"heads": 2, "head_dim": 64, "memory_length": 500}

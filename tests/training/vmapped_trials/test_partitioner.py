@@ -3,7 +3,13 @@
 import subprocess
 import sys
 
+import flax.linen as nn
+import jax
+import pytest
+from jax.extend.core import jaxprs_in_params
+
 from helpers.entry_points import ROOT
+from training.vmapped_trials.partitioner import VmappedPartitioner
 
 ORTHOGONAL = """
 import flax.linen as nn
@@ -26,6 +32,26 @@ for seed in range(2):
 """
 
 
+def decompositions(jaxpr):
+    """Shapes of the matrices of all QR decompositions, inner programs included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "qr":
+            yield equation.invars[0].aval.shape
+        for inner in jaxprs_in_params(equation.params):
+            yield from decompositions(inner)
+
+
+def test_orthogonal_matrices_of_trials_are_decomposed_one_by_one():
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def init(keys):
+        make = nn.initializers.orthogonal()
+        return VmappedPartitioner(3).init(lambda key: make(key, (5, 5)), keys)
+
+    assert list(decompositions(jax.make_jaxpr(init)(keys).jaxpr)) == [(5, 5)]
+
+
+@pytest.mark.slow
 def test_orthogonal_matrices_of_many_trials_do_not_wait_for_each_other():
     command = [sys.executable, "-c", ORTHOGONAL]
     subprocess.run(command, cwd=ROOT, timeout=100, check=True)
