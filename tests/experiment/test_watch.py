@@ -62,6 +62,17 @@ def test_a_watched_run_is_the_same_to_the_bit(runs):
     ]
 
 
+def test_what_observes_a_run_is_no_part_of_its_step(data_dir):
+    programs = set()
+    for watch, action in ((0, "off"), (2, "skip")):
+        cfg = small_config(data_dir, on_spike=action, **{"every.watch": watch})
+        setup = train.make_setup(cfg, train.open_dataset(cfg))
+        state = setup.partitioner.init(setup.make_state)
+        inputs = state, setup.make_carry(), setup.batch(0)
+        programs.add(setup.partitioner.lower(setup.step, *inputs).as_text())
+    assert len(programs) == 1
+
+
 def test_the_log_has_norms_of_every_group(runs):
     watched, plain = (rows(folder, "watch") for folder in runs)
     assert plain == {}
