@@ -27,7 +27,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from analysis.compare_bitwise import checkpoint_steps, differences
+from analysis.diverge.records import checkpoint_steps, differences
 from experiment import train
 from training.checkpoint import Checkpoints
 from training.checksums import checked_files

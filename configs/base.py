@@ -265,6 +265,9 @@ def _add_run(cfg: ConfigDict) -> None:
     # steps between lines of split "watch": norms of parameters, gradients and updates
     # by layer; 0: none. May change when a run resumes
     cfg.every.watch = 0
+    # steps between digests of batch, carry and state, which python -m analysis.diverge
+    # compares; 0: none. May change when a run resumes
+    cfg.every.fingerprint = 0
 
     cfg.parallel = ConfigDict()  # may change when a run resumes
     # "jit" over a mesh, or "pmap" (data parallel, one process)

@@ -15,7 +15,10 @@ from training.run_dir import RunDirectory
 
 # Functions that return the `observe` of an Observer for an `ObservedRun`, by the key
 # with its interval; imported where a run has it.
-OBSERVERS = {"watch": "experiment.watch:make_watch"}
+OBSERVERS = {
+    "watch": "experiment.watch:make_watch",
+    "fingerprint": "experiment.fingerprints:make_fingerprint",
+}
 
 # (state, carry, batch) -> a tree of arrays
 Program = Callable[[PyTree, PyTree, PyTree], PyTree]

@@ -34,7 +34,7 @@ NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 NOT_NEGATIVE = (
     *("z_loss", "epochs", "keep.best", "keep.patience", "decode.max_length_ratio"),
     *("every.log", "every.eval", "every.checkpoint", "every.checkpoint_minutes"),
-    "every.watch",
+    *("every.watch", "every.fingerprint"),
     *("data.min_count", "data.min_length", "data.max_ratio"),
 )
 POSITIVE = (

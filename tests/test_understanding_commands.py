@@ -104,8 +104,8 @@ def test_analyses_of_texts_refuse_a_run_of_labels(trained, tmp_path):
 
 
 def test_runs_are_compared_bit_by_bit(trained):
-    done = run("analysis/compare_bitwise.py", trained[0], trained[0])
-    assert done.stdout.decode() == "equal to the bit\n"
+    done = run("analysis/diverge/__main__.py", trained[0], trained[0])
+    assert done.stdout.decode().splitlines()[-1].startswith("verdict: equal: ")
 
 
 def test_a_step_with_labels_is_explained_from_the_batch_that_was_kept(

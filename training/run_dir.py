@@ -29,7 +29,7 @@ FORMAT = 2
 MACHINE_SPECIFIC_KEYS = (
     *(f"data.{key}" for key in DATA_PLACES),
     *("parallel.mode", "parallel.data", "parallel.fsdp", "parallel.tensor"),
-    *("track", "every.checkpoint_minutes", "every.watch"),
+    *("track", "every.checkpoint_minutes", "every.watch", "every.fingerprint"),
     *("on_stall", "stall_minutes"),
 )
 # Keys that may differ when a run resumes: these, and those of what a spike changes.

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from analysis.compare_bitwise import differences
+from analysis.diverge.records import differences
 from benchmarks.fault_injection import damage
 from helpers.entry_points import ROOT
 from training.checksums import checked_files, write_checksums

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 import analysis.report.runs
-from analysis.compare_bitwise import differences, read_checkpoint
+from analysis.diverge.records import differences, read_checkpoint
 from data import storage
 from data.dataset import open_dataset
 from experiment import inference, restore, train

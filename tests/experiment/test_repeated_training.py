@@ -7,7 +7,7 @@ import threading
 import pytest
 from absl import flags
 
-from analysis.compare_bitwise import differences
+from analysis.diverge.records import differences
 from experiment.train import train
 from helpers.entry_points import run
 from helpers.small_runs import config

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.compare_bitwise import differences, read_checkpoint
+from analysis.diverge.records import differences, read_checkpoint
 from experiment import train
 from helpers.small_runs import config, small_corpora
 from helpers.stopped_runs import train_in_parts

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from analysis.compare_bitwise import differences, read_checkpoint
+from analysis.diverge.records import differences, read_checkpoint
 from experiment import train
 from helpers.document_runs import masked_config, write_documents
 from helpers.labeled_runs import labeled_config, write_colored

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from analysis.compare_bitwise import differences, read_checkpoint
+from analysis.diverge.records import differences, read_checkpoint
 from analysis.step_replay import Replay
 from data.batching.stream import LMStreamBatches
 from experiment import train

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis.compare_bitwise import read_checkpoint
+from analysis.diverge.records import read_checkpoint
 from experiment import train
 from helpers.small_runs import config, small_corpora
 from helpers.stopped_runs import train_in_parts

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from analysis.compare_bitwise import differences
+from analysis.diverge.records import differences
 from helpers import fake_bucket
 from helpers.entry_points import ROOT, command
 from utils.paths import resolve_path

@@ -1,21 +1,14 @@
-"""Compares two runs bit by bit, except for measurements of time and memory.
-
-python -m analysis.compare_bitwise runs/a runs/b
-"""
+"""Records of runs: logs and checkpoints, without measurements of time and memory."""
 
 import json
-import sys
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from analysis.checkpoint import read_arrays
 from training.checkpoint import CONTENT, PROGRESS
 from training.metric_writers import read_events
-from utils.cli import exit_with
-from utils.errors import UserError
-from utils.paths import canonical_path, resolve_path
+from utils.paths import canonical_path
 
 MACHINE_FIELDS = (  # that depend on the machine and its load
     *("seconds", "window_seconds", "data_wait_fraction", "mfu", "peak_memory_bytes"),
@@ -60,12 +53,8 @@ def checkpoint_steps(folder: Path) -> list[int]:
 def read_checkpoint(folder: Path, step: int) -> dict[str, np.ndarray]:
     """Reads all arrays and numbers of a checkpoint, by name."""
     path = canonical_path(folder) / "checkpoints" / str(step)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        content = reader.restore(path / CONTENT)
-    leaves = jax.tree_util.tree_leaves_with_path(content)
-    arrays = {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
     progress = json.loads((path / PROGRESS / "metadata").read_text())
-    return arrays | without_machine_fields(progress)
+    return dict(read_arrays(path / CONTENT)) | without_machine_fields(progress)
 
 
 def read_log(folder: Path) -> dict[tuple, list]:
@@ -93,16 +82,3 @@ def read_tensorboard(folder: Path) -> dict[tuple, list]:
 def without_machine_fields(row: dict) -> dict:
     """Removes the fields that depend on the machine and its load."""
     return {name: value for name, value in row.items() if name not in MACHINE_FIELDS}
-
-
-def main() -> int:
-    """Prints the differences; returns exit code 1 if there are any."""
-    if len(sys.argv) != 3:
-        raise UserError("name two runs: python -m analysis.compare_bitwise RUN RUN")
-    found = differences(*map(resolve_path, sys.argv[1:]))
-    print("\n".join(found) or "equal to the bit")
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    exit_with(main)

@@ -1,0 +1,1 @@
+"""Comparison of two training runs: the step at which they part, and the reason."""
