@@ -335,7 +335,10 @@ class SerialPmapPartitioner(PmapPartitioner):
 def _make_setup(directory: RunDirectory, experiment, dataset) -> TrainingSetup:
     """Returns the setup on the devices of the run, or else on one."""
     try:
-        return TrainingSetup.from_experiment(experiment, dataset)
+        setup = TrainingSetup.from_experiment(experiment, dataset)
+        mesh, is_pmap = setup.partitioner.mesh, experiment.cfg.parallel.mode == "pmap"
+        if not is_pmap or mesh.size == _num_pmap_devices(directory, experiment.cfg):
+            return setup
     except UserError as error:
         if not str(error).startswith("parallel."):
             raise
@@ -354,10 +357,15 @@ def _one_device_partitioner(directory: RunDirectory, cfg) -> JitPartitioner:
     parallel.update(data=1, fsdp=1, tensor=1)
     options = {"num_microbatches": cfg.grad_accum_steps}
     if parallel.mode == "pmap":
-        devices = len(directory.read_json("about.json")["devices"])
-        num_devices = cfg.parallel.data if cfg.parallel.data > 0 else devices
+        num_devices = _num_pmap_devices(directory, cfg)
         return SerialPmapPartitioner(parallel, num_devices=num_devices, **options)
     return make_partitioner(parallel, devices=jax.local_devices()[:1], **options)
+
+
+def _num_pmap_devices(directory: RunDirectory, cfg) -> int:
+    """Returns the number of devices that a run under `pmap` was trained on."""
+    devices = directory.read_json("about.json").get("devices", [""])
+    return cfg.parallel.data if cfg.parallel.data > 0 else len(devices)
 
 
 @dataclasses.dataclass(frozen=True)
