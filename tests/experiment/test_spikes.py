@@ -148,7 +148,7 @@ def kill():
     ("call", "act"),
     [
         pytest.param(call, act, marks=[pytest.mark.slow] * (call != fast))
-        for act, fast in ((terminate, 9), (kill, 11))
+        for act, fast in ((terminate, 9), (kill, None))
         for call in range(8, 14)
     ],
 )
@@ -195,12 +195,10 @@ def test_a_run_killed_while_it_rewinds_ends_as_if_it_had_not_been(
 
 def test_a_run_that_stops_at_a_spike_saves_nothing_after_it(data_dir, tmp_path):
     cfg = small_config(data_dir, "stop")
-    for _ in range(2):  # the same command again comes to the same spike
-        assert train.train(cfg, tmp_path) is ExitStatus.SPIKED
-        assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
-            "3", "6",
-        ]  # fmt: skip
-        assert [row["step"] for row in rows(tmp_path, "spike")] == [SPIKE]
+    assert train.train(cfg, tmp_path) is ExitStatus.SPIKED
+    steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {"3", "6"}
+    assert [row["step"] for row in rows(tmp_path, "spike")] == [SPIKE]
     assert (tmp_path / "replay" / f"spike-{SPIKE}.npz").exists()
     cfg = small_config(data_dir, "skip")
     assert train.train(cfg, tmp_path) is ExitStatus.FINISHED
