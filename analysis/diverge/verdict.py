@@ -176,7 +176,9 @@ def _judge_records(evidence: Evidence, found: Difference) -> Verdict:
         )
     if [one.name for one in evidence.config] == ["seed"]:
         return Verdict(RANDOM, f"{between} the runs part{_causes(evidence)}")
-    worst = max(arrays, key=lambda one: one.distance, default=None)
+    # The moments of an optimizer are means of gradients.
+    moments = [one for one in arrays if one.name.startswith("opt_state/")]
+    worst = max(moments or arrays, key=lambda one: one.distance, default=None)
     most = f", most of all {describe_array(worst)}" if worst else ""
     told = f"{between} the runs come apart by {size:.1e}{most}{subject}"
     return Verdict(PROGRAM, told + _causes(evidence))
