@@ -14,6 +14,7 @@ from jaxtyping import Bool
 
 from analysis.explain.operations import Operation
 from analysis.step_replay import SerialPmapPartitioner, StepInputs, step_program
+from analysis.step_trace import read_scopes, source_line
 from experiment.setup import TrainingSetup
 
 ROW, HEAD, TOKEN = "row", "head", "token id"
@@ -37,14 +38,16 @@ class Axis:
 def describe_axes(
     setup: TrainingSetup,
     inputs: StepInputs,
+    program: ClosedJaxpr,
     operation: Operation,
     result: int,
     shape: Sequence[int],
 ) -> list[Axis]:
     """Returns the meaning of each axis of an operation's output."""
     changed: list[list[tuple[str, int]]] = [[] for _ in shape]
-    for name, size, program in _variants(setup, inputs):
-        other = _shape_at(program, operation, result)
+    rank = _rank(program, operation)
+    for name, size, variant in _variants(setup, inputs):
+        other = _shape_at(variant, operation, result, rank)
         if other is None or len(other) != len(shape):
             continue
         for axes, before, now in zip(changed, shape, other, strict=True):
@@ -144,27 +147,39 @@ def _shorter(inputs: StepInputs, is_source: bool, length: int) -> StepInputs:
     return dataclasses.replace(inputs, batch=batch)
 
 
-def _shape_at(program: ClosedJaxpr, operation: Operation, result: int):
-    """Returns the shape of an output of the same operation in another program."""
-    jaxpr, key = program.jaxpr, list(operation.key)
-    while key:
-        index = key.pop(0)
-        if not 0 <= index < len(jaxpr.eqns):
-            return None
-        eqn = jaxpr.eqns[index]
-        if not key:
-            is_same = eqn.primitive.name == operation.primitive
-            return eqn.outvars[result].aval.shape if is_same else None
+def _shape_at(program: ClosedJaxpr, operation: Operation, result: int, rank: int):
+    """Returns the shape of an output of the same operation in another program.
+
+    It is the operation `rank` of those with its module, primitive and source.
+    """
+    same = [eqn for _, eqn in _like(program.jaxpr, operation)]
+    return same[rank].outvars[result].aval.shape if rank < len(same) else None
+
+
+def _rank(program: ClosedJaxpr, operation: Operation) -> int:
+    """Returns the rank of an operation among those like it in its own program."""
+    keys = [key for key, _ in _like(program.jaxpr, operation)]
+    return keys.index(operation.key)
+
+
+def _like(
+    jaxpr, operation: Operation, stack: tuple = (), key: tuple = ()
+) -> Iterator[tuple]:
+    """Yields key and equation of all that have the description of an operation."""
+    wanted = operation.module, operation.direction, operation.source
+    for index, eqn in enumerate(jaxpr.eqns):
+        scopes = (*stack, *eqn.source_info.name_stack.stack)
         inner = list(jaxprs_in_params(eqn.params))
-        if not inner:
-            return None
-        chosen = 0
-        if eqn.primitive.name == "cond":
-            chosen = key.pop(0)
-        elif eqn.primitive.name == "while":
+        if eqn.primitive.name == operation.primitive:
+            module, _, direction = read_scopes(scopes)
+            if (module, direction, source_line(eqn)) == wanted:
+                yield (*key, index), eqn
+        if eqn.primitive.name == "while":
             inner = [eqn.params["body_jaxpr"].jaxpr]
-        jaxpr = inner[chosen]
-    return None
+        for number, called in enumerate(inner):
+            is_branch = eqn.primitive.name == "cond"
+            place = (*key, index, number) if is_branch else (*key, index)
+            yield from _like(called, operation, scopes, place)
 
 
 def locate(

@@ -129,7 +129,12 @@ class Explanation:
             size = self.examination.sizes[cause.operation.results[cause.result]]
             mask = self._mask(cause, array, size)
             axes = describe_axes(
-                self.setup, self.inputs, cause.operation, cause.result, array.shape
+                self.setup,
+                self.inputs,
+                self.program.jaxpr,
+                cause.operation,
+                cause.result,
+                array.shape,
             )
             sizes = [self.examination.sizes.get(i) for i in cause.operation.inputs]
         largest = [size.largest for size in sizes if size]
