@@ -56,10 +56,10 @@ def open_observers(run: ObservedRun) -> Callable[..., None] | None:
     return notify(observers)
 
 
-def observed_run(
+def observe_run(
     setup: TrainingSetup, directory: RunDirectory, records: Sequence[RunRecord]
-) -> ObservedRun:
-    """Returns one run, with its one record, as observers see it."""
+) -> Callable[..., None] | None:
+    """Returns a function that calls the observers of one run, with its one record."""
 
     def compile_program(
         make: Callable[[TrainingSetup], Program], *, whole: bool = False
@@ -67,4 +67,4 @@ def observed_run(
         program = setup.partitioner.compile_observer(make(setup), whole=whole)
         return lambda *inputs: {0: jax.device_get(program(*inputs))}
 
-    return ObservedRun(setup, records, [directory], compile_program)
+    return open_observers(ObservedRun(setup, records, [directory], compile_program))

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from data.batching.skipping import SkippingBatches
+from data.batching.base import SkippingBatches
 from data.dataset import Dataset
 from experiment.build import Experiment
 from training.checkpoint import Checkpoints
@@ -175,11 +175,11 @@ class TrainingSetup:
         writers = []
         if is_primary():
             writers = open_writers(directory.path, last, **options)
-        cfg, spikes = self.experiment.cfg, None
+        cfg, check_loss = self.experiment.cfg, None
         if cfg.on_spike != "off":
-            spikes = pkgutil.resolve_name(MONITOR_SPIKES)(self, directory)
+            check_loss = pkgutil.resolve_name(MONITOR_SPIKES)(self, directory).check
         peak_flops = peak_flops_per_second(cfg.model.dtype)
-        options = {"peak_flops": peak_flops, "spikes": spikes}
+        options = {"peak_flops": peak_flops, "check_loss": check_loss}
         return RunRecord(self.loop_settings, progress, writers, checkpoints, **options)
 
 

@@ -6,7 +6,7 @@ import pkgutil
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from data.dataset import Dataset
 from data.tokenizers.build import dump_tokenizer
 from experiment.build import build_experiment, check_data, open_dataset, read_tokenizers
-from experiment.observe import observed_run, open_observers
 from experiment.setup import TrainingSetup, num_parameters
 from experiment.validate import check_corpus, device_warnings, validate_config
 from training.checkpoint import Checkpoints
@@ -44,11 +43,9 @@ from training.trackers.registry import tracking
 from training.watchdog import Watchdog
 from utils.locks import exclusive_lock
 
-if TYPE_CHECKING:
-    from experiment.init_from import InitialRun
-
 # Imported where a run needs them.
 INITIAL_RUN = "experiment.init_from:InitialRun"  # cfg.init_from
+OBSERVE_RUN = "experiment.observe:observe_run"  # cfg.every.watch or fingerprint
 KEEP_BATCHES = "experiment.spikes:keep_batches"
 REWIND = "experiment.spikes:rewind"  # cfg.on_spike="skip"
 OPEN_PROFILE = "training.profiling.trace:open_profile"  # train.py --profile
@@ -134,7 +131,7 @@ def _train(
         sync_stop=AnyProcessFlag() if jax.process_count() > 1 else None,
         sync_save=AnyProcessFlag() if jax.process_count() > 1 else None,
         waiting=watchdog.waiting,
-        observe=open_observers(observed_run(setup, directory, records)),
+        observe=make_observe(setup, directory, records),
         on_exit=lambda _, status: statuses.append(status),
     )
     loop.train(state, carry)
@@ -157,9 +154,17 @@ def resolve_config(cfg: ConfigDict, directory: RunDirectory) -> dict:
     return config
 
 
-def open_data(
-    cfg: ConfigDict, directory: RunDirectory
-) -> tuple["InitialRun | None", Dataset]:
+def make_observe(
+    setup: TrainingSetup, directory: RunDirectory, records: list[RunRecord]
+) -> Callable[..., None] | None:
+    """Returns what is called before each step, if the config asks for any of it."""
+    every = setup.experiment.cfg.every
+    if not (every.watch or every.fingerprint):
+        return None
+    return pkgutil.resolve_name(OBSERVE_RUN)(setup, directory, records)
+
+
+def open_data(cfg: ConfigDict, directory: RunDirectory) -> tuple[Any | None, Dataset]:
     """Returns the run whose parameters a new run starts from, and the dataset."""
     with primary_first("data"):
         if not cfg.init_from or directory.is_complete:
@@ -247,13 +252,13 @@ def resume_or_begin(
     checkpoints: Checkpoints,
     state: TrainState,
     carry: PyTree,
-    origin: "InitialRun | None" = None,
+    origin: Any | None = None,
 ) -> tuple[TrainState, PyTree, TrainProgress]:
     """Returns state, carry and progress of the newest checkpoint, or of the start.
 
     Args:
       state, carry: those of the start.
-      origin: the run of `cfg.init_from`, if the state has its parameters already.
+      origin: InitialRun of `cfg.init_from`, if the state has its parameters already.
     """
     cfg = setup.experiment.cfg
     state, carry, progress = resume(setup, checkpoints, state, carry)

@@ -19,13 +19,11 @@ from decoding.config import check_decode
 from experiment.build import evaluation_config, get_task_class, model_config
 from models.attention.dispatch import is_supported
 from models.registry import get_model_class
-from training import watchdog
 from training.optim.optimizers import RANGES as OPTIM_RANGES
 from training.optim.optimizers import make_optimizer
 from training.optim.param_groups import check_pattern
 from training.parallel.partitioner import make_partitioner
 from training.run_dir import flatten_config
-from training.spikes import ACTIONS as SPIKE_ACTIONS
 from training.trackers.registry import TRACKERS, check_tracker
 from utils.errors import UserError
 from utils.ranges import BELOW_ONE, check_range
@@ -69,9 +67,9 @@ RANGES = {  # of numeric keys; `models.api.ModelConfig` has lower ends of model 
 }
 
 CHOICES = {  # of keys that name one of a few
-    "on_spike": SPIKE_ACTIONS,
+    "on_spike": ("off", "keep", "skip", "stop"),
     "track": ("", *TRACKERS),
-    "on_stall": watchdog.ACTIONS,
+    "on_stall": ("off", "report", "stop"),
     "data.tokenizer": tuple(KINDS),
     "data.unseen_labels": ("error", "count"),
     "head.pooling": ("cls", "mean", "max", "attention"),

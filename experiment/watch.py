@@ -8,6 +8,7 @@ from experiment.activations import make_activation_statistics
 from experiment.observe import ObservedRun, Program
 from experiment.setup import TrainingSetup
 from training.metric_writers import TensorBoard
+from training.observe.histograms import write_histograms
 from training.observe.watch import make_watch_program
 
 SPLIT = "watch"
@@ -26,7 +27,7 @@ def make_watch(run: ObservedRun) -> Callable[..., None]:
             record.write(step, SPLIT, {name: float(x) for name, x in numbers.items()})
             for writer in record.writers:
                 if isinstance(writer, TensorBoard):
-                    writer.write_histograms(step, SPLIT, histograms)
+                    write_histograms(writer, step, SPLIT, histograms)
 
     return observe
 

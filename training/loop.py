@@ -19,7 +19,6 @@ from training.optim.on_validation import on_validation
 from training.prefetch import Prefetch
 from training.profiling.environment import peak_memory_bytes
 from training.signals import StopRequested, graceful_stop
-from training.spikes import SpikeMonitor
 from training.step import TrainState, is_finite
 from utils.allocator import trim_heap
 
@@ -83,17 +82,17 @@ class RunRecord:
         writers: Sequence[MetricsFile | TensorBoard | PlainConsole],
         checkpoints: Checkpoints,
         peak_flops: float | None = None,
-        spikes: SpikeMonitor | None = None,
+        check_loss: Callable[["RunRecord", int, WeightedMetrics], None] | None = None,
     ):
         """Starts the clock of training.
 
         Args:
           peak_flops: FLOP/s of all devices together; None: no `mfu` is logged.
-          spikes: what finds spikes of the loss; None: nothing does.
+          check_loss: finds spikes of the loss (training/spikes.py); None: nothing does.
         """
         self.settings, self.progress = settings, progress
         self.writers, self.checkpoints = writers, checkpoints
-        self.peak_flops, self.spikes = peak_flops, spikes
+        self.peak_flops, self._check_loss = peak_flops, check_loss
         self.diverged_steps: list[int] = []
         self.is_halted = self.is_rewound = False
         self._data_wait = 0.0
@@ -121,8 +120,8 @@ class RunRecord:
             progress.consecutive_nonfinite = [*progress.consecutive_nonfinite, step]
         else:
             progress.consecutive_nonfinite = []
-        if self.spikes is not None:
-            self.spikes.check(self, step, metrics)
+        if self._check_loss is not None:
+            self._check_loss(self, step, metrics)
         if self.is_halted:
             return
         progress.totals = merge(progress.totals, metrics)

@@ -18,15 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from utils import strict_json
 from utils.paths import is_remote
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
 
-    from training.observe.watch import Histogram
 
 PROGRESS_BAR = "training.progress_bar:ProgressBar"  # imported on a terminal only
 FILES_ONLY = ("watch",)  # splits with too many metrics for a line of the console
@@ -134,35 +131,6 @@ class TensorBoard:
         for name, value in metrics.items():
             summary = scalar(f"{split}/{name}", value)
             event = Event(step=step, wall_time=time.time(), summary=summary)
-            self.writer.write_event(event)
-        self.writer.flush()
-
-    def write_histograms(
-        self, step: int, split: str, histograms: dict[str, "Histogram"]
-    ) -> None:
-        """Writes histograms, except those of values that are not all finite."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
-
-        for name, found in histograms.items():
-            counts = np.asarray(found.counts)
-            smallest, largest = float(found.smallest), float(found.largest)
-            limits = np.linspace(smallest, largest, len(counts) + 1)
-            if not np.isfinite(limits).all():
-                continue
-            proto = HistogramProto(
-                min=smallest,
-                max=largest,
-                num=float(counts.sum()),
-                sum=float(found.total),
-                sum_squares=float(found.total_of_squares),
-                bucket_limit=limits[1:],
-                bucket=counts,
-            )
-            value = Summary.Value(tag=f"{split}/{name}", histo=proto)
-            event = Event(
-                step=step, wall_time=time.time(), summary=Summary(value=[value])
-            )
             self.writer.write_event(event)
         self.writer.flush()
 

@@ -24,7 +24,6 @@ from training.metrics import WeightedMetrics
 if TYPE_CHECKING:
     from training.loop import RunRecord
 
-ACTIONS = ("off", "keep", "skip", "stop")
 WINDOW = 128  # losses that a loss is compared with
 MIN_LOSSES = 64  # without as many, no loss is a spike
 CONSISTENCY = 1.4826  # standard deviation of a normal distribution over its MAD

@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-ACTIONS = ("off", "report", "stop")
 STALLED = 76  # exit code of a process that ended itself
 FACTOR = 3  # times the longest wait of a kind until then
 FIRST_FACTOR = 6  # times `minutes`: limit of the first wait of a kind, which compiles
@@ -46,7 +45,7 @@ class Watchdog:
 
         Args:
           minutes: the shortest wait that counts as too long.
-          action: one of ACTIONS; "stop" ends the process with the exit code STALLED.
+          action: "off", "report", or "stop" to end with the exit code STALLED.
           saved_step: returns the newest step that is saved whole, None without one.
         """
         self._seconds, self._action, self._saved_step = 60 * minutes, action, saved_step

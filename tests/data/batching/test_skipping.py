@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from data.batching.base import TrainBatches
-from data.batching.skipping import SkippingBatches
+from data.batching.base import SkippingBatches, TrainBatches
 
 
 class Numbered(TrainBatches):
