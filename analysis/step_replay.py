@@ -12,6 +12,9 @@ Nothing in the run directory is changed.
 import dataclasses
 import functools
 import math
+import sys
+import zipfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -28,7 +31,7 @@ from experiment.restore import open_experiment
 from experiment.setup import TrainingSetup
 from training.checkpoint import Checkpoints
 from training.gradients import gradients
-from training.metric_writers import parse_metrics_line
+from training.metric_writers import read_metrics
 from training.metrics import TrainProgress, WeightedMetrics, compute
 from training.optim.on_validation import on_validation
 from training.parallel.partitioner import JitPartitioner, make_partitioner
@@ -39,6 +42,11 @@ from utils.errors import UserError
 from utils.paths import resolve_path
 
 MAX_REPLAY_STEPS = 1000
+# What numpy raises for a file that is no archive, or not a whole one.
+NOT_BATCHES = (
+    *(OSError, ValueError, TypeError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +75,22 @@ class Replay:
 
     def __init__(self, directory: RunDirectory, setup: TrainingSetup, kept, missing=""):
         self.directory, self.setup = directory, setup
-        self.kept, self.missing = kept, missing
+        self.kept, self.missing = dict(kept), missing
         self.history: dict[int, dict[str, float]] = {}
-        self.rows = read_log(directory)
+        self.rows = read_metrics(directory.path / "metrics.jsonl")
         self._checkpoints = Checkpoints(
             directory.checkpoints, directory.run_id, is_reader=True
         )
         self._state = self._carry = None
-        if (
-            self.has_data and self.steps
-        ):  # the newest checkpoint knows what was left out
+        if self.has_data and self.steps:
+            # The newest checkpoint knows what was left out. From the first of those,
+            # a batch that was kept before may be that of an earlier step.
             setup.batches.skip(self.progress(self.steps[-1]).skipped_batches)
+            self.kept = {
+                step: batch
+                for step, batch in kept.items()
+                if setup.batches.number(step - 1) == step - 1
+            }
 
     @classmethod
     def open(
@@ -95,19 +108,21 @@ class Replay:
         """
         directory, experiment = open_experiment(workdir, {"data": places or {}})
         kept, missing = read_kept_batches(directory), ""
-        kept |= read_batches(batches) if batches else {}
+        named = read_batches(batches) if batches else {}
         try:
             dataset = open_dataset(experiment.cfg, experiment.tokenizers)
             check_data(directory, dataset)
         except UserError as error:
-            if not kept:
+            if not (kept or named):
                 raise
             missing = str(error)
             cfg = experiment.cfg
             cfg.epochs, cfg.steps = None, directory.read_json("about.json")["steps"]
-            dataset = KeptBatches(kept)
+            dataset = KeptBatches(kept | named)
         setup = _make_setup(directory, experiment, dataset)
-        return cls(directory, setup, kept, missing)
+        replay = cls(directory, setup, kept, missing)
+        replay.kept |= named
+        return replay
 
     @property
     def has_data(self) -> bool:
@@ -146,9 +161,19 @@ class Replay:
                 self._state = self._state.replace(step=number)
                 return self.inputs()
             self._restore(start)
+        self.announce(self._position + 1, step - 1, str(self.directory.path))
         for _ in range(self._position, step - 1):
             self.advance()
         return self.inputs()
+
+    def announce(self, first: int, last: int, whose: str) -> None:
+        """Prints on standard error which steps will be trained, and the time."""
+        if last < first:
+            return
+        seconds = (self.seconds_per_step or 0) * (last + 1 - first)
+        cost = f", about {format_seconds(seconds)} of training" if seconds else ""
+        steps = f"step {first}" if first == last else f"steps {first} to {last}"
+        print(f"replaying {steps} of {whose}{cost} ...", file=sys.stderr)
 
     def check(self, step: int, max_steps: int = MAX_REPLAY_STEPS) -> None:
         """Raises UserError for a step that `seek` would not reach."""
@@ -428,10 +453,17 @@ def _names(trees: dict[str, PyTree]) -> list[str]:
 
 
 def read_kept_batches(directory: RunDirectory) -> dict[int, Batch]:
-    """Reads the batches in `replay/` of a run directory, by step."""
-    folder = directory.path / "replay"
-    files = sorted(folder.glob("*.npz")) if folder.exists() else ()
-    return {step: batch for file in files for step, batch in read_batches(file).items()}
+    """Reads the batches in `replay/` of a run directory, by step.
+
+    A file that cannot be read is left out, with a warning.
+    """
+    folder, kept = directory.path / "replay", {}
+    for file in sorted(folder.glob("*.npz")) if folder.exists() else ():
+        try:
+            kept |= read_batches(file)
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    return kept
 
 
 def read_batches(path: str | Path) -> dict[int, Batch]:
@@ -449,18 +481,9 @@ def read_batches(path: str | Path) -> dict[int, Batch]:
             for key in arrays.files:
                 step, _, name = key.partition("/")
                 batches.setdefault(int(step), {})[name] = arrays[key]
-    except (OSError, ValueError) as error:
+    except NOT_BATCHES as error:
         raise UserError(f"{path} holds no batches of a run: {error}") from error
     return batches
-
-
-def read_log(directory: RunDirectory) -> list[dict]:
-    """Reads the rows of metrics.jsonl, without damaged ones."""
-    path = directory.path / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf8").splitlines(keepends=True)
-    return [row for row in map(parse_metrics_line, lines) if row is not None]
 
 
 def format_seconds(seconds: float) -> str:

@@ -87,6 +87,14 @@ class MetricsFile:
             self._uploaded = time.monotonic()
 
 
+def read_metrics(path: Path) -> list[dict]:
+    """Returns the rows of a metrics.jsonl without damaged ones; none without a file."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+    return [row for row in map(parse_metrics_line, lines) if row is not None]
+
+
 def parse_metrics_line(line: str) -> dict | None:
     """Returns the object of a line, or None for a damaged or unfinished one."""
     try:

@@ -170,9 +170,16 @@ class RunDirectory:
         self._make_parent(name).write_text("".join(lines), encoding="utf8")
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Writes a compressed .npz file."""
-        with self._make_parent(name).open("wb") as file:
+        """Writes a compressed .npz file atomically."""
+        path = self._make_parent(name)
+        if is_remote(path):  # objects of buckets are written atomically
+            with path.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            return
+        draft = path.with_name(path.name + ".draft")
+        with draft.open("wb") as file:
             np.savez_compressed(file, **arrays)
+        draft.replace(path)
 
     def _make_parent(self, name: str) -> Path | epath.Path:
         """Returns the path of a file, whose folder is created if missing."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.diverge.records import (
-    checkpoint_steps,
+    intact_checkpoints,
     read_checkpoint,
     without_machine_fields,
 )
@@ -242,8 +242,8 @@ def locate_bit(
 
 
 def compare_checkpoints(first: Path, second: Path) -> Comparison:
-    """Compares the arrays of all checkpoints that both runs have."""
-    shared = sorted({*checkpoint_steps(first)} & {*checkpoint_steps(second)})
+    """Compares the arrays of all intact checkpoints that both runs have."""
+    shared = sorted({*intact_checkpoints(first)} & {*intact_checkpoints(second)})
     steps, equal, found, growth = tuple(step + 1 for step in shared), 0, None, []
     for step in shared:
         pair = read_arrays_of(first, step), read_arrays_of(second, step)
@@ -270,8 +270,18 @@ def read_arrays_of(folder: Path, step: int) -> dict[str, np.ndarray]:
 def compare_arrays(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
 ) -> list[ArrayDifference]:
-    """Returns the arrays that differ in a bit, in order of computation."""
-    pairs = {name: (first[name], second[name]) for name in in_order(first)}
+    """Returns the arrays that differ in a bit, in order of computation.
+
+    Arrays that one run has alone, or in another shape or type, are left out: the
+    states of two optimizers, for example.
+    """
+    pairs = {
+        name: (first[name], second[name])
+        for name in in_order(first)
+        if name in second
+        and (first[name].shape, first[name].dtype)
+        == (second[name].shape, second[name].dtype)
+    }
     found = (compare_array(name, *pair) for name, pair in pairs.items())
     return [one for one in found if one is not None]
 

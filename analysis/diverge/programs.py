@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 from collections.abc import Iterable
 
 import jax
@@ -76,6 +77,7 @@ def compare_step(
     replays: tuple[Replay, Replay], inputs: tuple[StepInputs, StepInputs]
 ) -> ProgramComparison:
     """Compares the step of two runs on one device."""
+    print(f"comparing the operations of step {inputs[0].step} ...", file=sys.stderr)
     programs = []
     for one, given in zip(replays, inputs, strict=True):
         programs.append(step_program(*one.on_one_device(given)))

@@ -1,12 +1,15 @@
 """Records of runs: logs and checkpoints, without measurements of time and memory."""
 
+import functools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from analysis.checkpoint import read_arrays
 from training.checkpoint import CONTENT, PROGRESS
+from training.checksums import find_corruption
 from training.metric_writers import read_events
 from utils.paths import canonical_path
 
@@ -48,6 +51,23 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """Returns the steps of a run's checkpoints in ascending order."""
     names = (path.name for path in (folder / "checkpoints").glob("*"))
     return sorted(int(name) for name in names if name.isdigit())
+
+
+@functools.cache  # checksums of large checkpoints take seconds
+def intact_checkpoints(folder: Path) -> list[int]:
+    """Returns the steps of a run's checkpoints that are as they were written."""
+    steps = []
+    for step in checkpoint_steps(folder):
+        path = folder / "checkpoints" / str(step)
+        if corruption := find_corruption(path):
+            print(
+                f"warning: checkpoint {step} of {folder} is damaged ({corruption}), "
+                "and not compared",
+                file=sys.stderr,
+            )
+        else:
+            steps.append(step)
+    return steps
 
 
 def read_checkpoint(folder: Path, step: int) -> dict[str, np.ndarray]:

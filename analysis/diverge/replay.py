@@ -201,6 +201,8 @@ def replay(
     ]
     able_inputs = [one.seek(start + 1, max_steps) for one in able]
     before = parting = None
+    whose = "both runs" if len(able) == 2 else able[0].directory.path
+    able[0].announce(start + 1, limit - 1, whose)
     while True:
         step = able_inputs[0].step
         named = [

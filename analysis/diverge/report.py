@@ -47,7 +47,7 @@ def _describe_records(found: Comparison) -> list[str]:
     title = {"log": "log", "fingerprint": "fingerprints", "checkpoint": "checkpoints"}
     name = title[found.source]
     if not found.steps:
-        return [f"{name}: none of the same step"]
+        return [f"{name}: no step that both recorded"]
     if found.first is None:
         return [f"{name}: equal at {_count(found.steps)} up to step {found.last}"]
     return [f"{name}: {_describe_difference(found.first)}", *_growth(found.growth)]

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from analysis.diverge.records import checkpoint_steps
-from training.metric_writers import parse_metrics_line
+from analysis.diverge.records import intact_checkpoints
+from training.metric_writers import read_metrics
 from training.observe.fingerprint import FILE, Fingerprints, read_fingerprints
 from training.run_dir import RunDirectory
 from utils.errors import UserError
@@ -31,8 +31,8 @@ class Side:
 
     @property
     def checkpoints(self) -> list[int]:
-        """Steps of the checkpoints in ascending order."""
-        return checkpoint_steps(self.directory.path) if self.directory else []
+        """Steps of the intact checkpoints in ascending order."""
+        return intact_checkpoints(self.directory.path) if self.directory else []
 
 
 def open_side(name: str) -> Side:
@@ -50,14 +50,12 @@ def open_side(name: str) -> Side:
     config = directory.read_config()
     if not directory.is_complete:
         raise UserError(f"{name}/about.json is missing: the run has not started yet")
-    log = directory.path / "metrics.jsonl"
-    lines = log.read_text(encoding="utf8").splitlines(True) if log.exists() else []
     file = directory.path / FILE
     return Side(
         name,
         config,
         directory.read_json("about.json"),
-        [row for row in map(parse_metrics_line, lines) if row is not None],
+        read_metrics(directory.path / "metrics.jsonl"),
         read_fingerprints(file) if file.exists() else None,
         directory,
     )

@@ -65,7 +65,7 @@ def judge(evidence: Evidence) -> Verdict:
             [0 if replayed is None else replayed.last - 1]
             + [one.last for one in evidence.records]
         )
-        return Verdict(EQUAL, f"all arrays and values are, up to step {newest}")
+        return Verdict(EQUAL, f"all arrays and logged values are, up to step {newest}")
     # Where no record is repeated here, the replay says nothing of either run.
     is_one_wrong = len(mismatches) == 1
     return _judge_records(

@@ -192,6 +192,7 @@ class Explanation:
         )
         if is_parameter or not self.with_rows:
             return []
+        print("computing loss and gradient of each row ...", file=sys.stderr)
         return row_groups(self.setup, self.inputs)
 
     @functools.cached_property
@@ -229,9 +230,11 @@ def explain(
       UserError: the run has no such step, or it cannot be replayed.
     """
     replay = Replay.open(workdir, places, batches)
-    if reference is not None and reference >= step:
-        raise UserError(f"--reference={reference} must be a step before --step={step}")
     replay.check(step, max_steps)
+    if reference is not None and not 1 <= reference < step:
+        raise UserError(
+            f"--reference={reference} must be a step before --step={step}, from 1 on"
+        )
     compared = _reference_on_the_way(replay, step, max_steps, reference)
     setup, inputs = replay.on_one_device(replay.seek(step, max_steps))
     if compared is None and reference is None:

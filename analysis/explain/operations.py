@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -95,6 +96,7 @@ class Examination:
 
 def examine(program: Program) -> Examination:
     """Evaluates a step, one operation at a time."""
+    print("evaluating the operations of a step one by one ...", file=sys.stderr)
     found = Examination([], {}, {}, {}, {}, {})
     for index, (name, arg) in enumerate(
         zip(program.input_names, program.args, strict=True)

@@ -1,15 +1,23 @@
 """Steps of a run computed again are the steps of the run."""
 
+import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from analysis.step_replay import Replay, step_program
+from analysis.step_replay import (
+    Replay,
+    read_batches,
+    read_kept_batches,
+    step_program,
+)
 from analysis.step_trace import trace
 from experiment import train
 from helpers.small_runs import config, small_corpora
+from training.checkpoint import PROGRESS
+from training.checksums import write_checksums
 from training.loop import ExitStatus
 from training.run_dir import RunDirectory
 from utils.errors import UserError
@@ -128,3 +136,34 @@ def test_kept_batches_do_without_the_data(workdir, tmp_path):
     assert replay.advance()["loss"] == expected["loss"]
     with pytest.raises(UserError, match=r"batch of step 6.* only those of 5; "):
         replay.seek(6)
+
+
+def test_a_batch_kept_before_another_was_left_out_is_not_replayed(workdir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    batch = Replay.open(str(copy)).setup.batches[5]
+    arrays = {f"6/{name}": np.zeros_like(leaf) for name, leaf in batch.items()}
+    RunDirectory(copy).write_arrays("replay/spike-6.npz", arrays)
+    assert 6 in Replay.open(str(copy)).kept
+    metadata = copy / "checkpoints" / "6" / PROGRESS / "metadata"
+    skips = [{"step": 6, "batch": 5, "loss": 9.0, "limit": 1.0}]
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"skips": skips}))
+    write_checksums(metadata.parent.parent)
+    replay = Replay.open(str(copy))
+    assert not replay.kept
+    np.testing.assert_array_equal(
+        replay.host_batch(6)["tokens"], replay.setup.batches.batches[6]["tokens"]
+    )
+    file = str(copy / "replay" / "spike-6.npz")
+    assert 6 in Replay.open(str(copy), batches=file).kept
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", b"text", b"\x93NUMPY"])
+def test_a_file_that_has_no_whole_batch_is_refused(content, tmp_path, capsys):
+    (tmp_path / "replay").mkdir()
+    path = tmp_path / "replay" / "spike-3.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"spike-3\.npz holds no batches of a run"):
+        read_batches(path)
+    assert read_kept_batches(RunDirectory(tmp_path)) == {}  # the others are used
+    assert "warning: " in capsys.readouterr().err

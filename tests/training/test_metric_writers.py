@@ -2,7 +2,13 @@
 
 import json
 
-from training.metric_writers import MetricsFile, PlainConsole, TensorBoard, read_events
+from training.metric_writers import (
+    MetricsFile,
+    PlainConsole,
+    TensorBoard,
+    read_events,
+    read_metrics,
+)
 
 
 def test_a_metrics_file_holds_each_step_once_after_a_restart(tmp_path):
@@ -70,3 +76,11 @@ def test_the_console_names_what_a_task_counts(capsys):
     console = PlainConsole(steps=4, step=0, unit="examples")
     console.write(2, "train", {"loss": 1.0, "examples_per_second": 1234.5})
     assert "1,234 examples/s" in capsys.readouterr().out
+
+
+def test_damaged_lines_are_left_out_whatever_their_bytes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    whole = b'{"step": 1, "split": "train"}\n'
+    path.write_bytes(whole + b"\xff\xfe\n[1]\n" + whole + b'{"step": 2, "spl')
+    assert read_metrics(path) == 2 * [{"step": 1, "split": "train"}]

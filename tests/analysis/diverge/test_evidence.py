@@ -17,7 +17,9 @@ from analysis.diverge.evidence import (
     compare_logs,
     group_distance,
 )
+from analysis.diverge.records import intact_checkpoints
 from configs import base
+from training.checksums import write_checksums
 from training.observe.fingerprint import (
     FingerprintFile,
     digest_tree,
@@ -135,3 +137,20 @@ def test_fingerprints_name_the_flipped_bit(tmp_path):
     (array,) = found.first.arrays
     assert (array.name, array.place, array.bit) == ("params/w", (2, 2), 30)
     assert found.growth[1] == (8, 0.0)
+
+
+def test_arrays_of_one_run_alone_or_of_another_shape_are_not_compared():
+    first = {"opt_state/mu/w": np.ones(3), "params/w": np.ones(3), "carry": np.ones(2)}
+    second = {"opt_state/v": np.ones(1), "params/w": np.zeros(3), "carry": np.ones(4)}
+    assert [one.name for one in compare_arrays(first, second)] == ["params/w"]
+
+
+def test_damaged_checkpoints_are_not_compared(tmp_path, capsys):
+    for step in ("10", "20"):
+        folder = tmp_path / "checkpoints" / step
+        (folder / "content").mkdir(parents=True)
+        (folder / "content" / "arrays").write_bytes(b"0123")
+        write_checksums(folder)
+    (tmp_path / "checkpoints" / "20" / "content" / "arrays").write_bytes(b"0")
+    assert intact_checkpoints(tmp_path) == [10]
+    assert "checkpoint 20" in capsys.readouterr().err
