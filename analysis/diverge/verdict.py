@@ -164,7 +164,9 @@ def _judge_records(evidence: Evidence, found: Difference) -> Verdict:
     )
     is_same = not (evidence.environment or evidence.config)
     has_matched = found.equal > 1  # after a step of the same program
-    if size <= MAX_ROUNDING and not (is_reproduced and is_same):
+    # Compiled otherwise, as the trial of a population is, a program differs at once.
+    is_other_run = is_reproduced and is_same and has_matched
+    if size <= MAX_ROUNDING and not is_other_run:
         return Verdict(
             ROUNDING, f"{between} the runs come apart by {size:.1e}{_causes(evidence)}"
         )

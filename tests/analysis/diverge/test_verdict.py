@@ -117,8 +117,13 @@ def test_a_small_difference_of_two_machines_is_rounding():
 
 def test_a_small_change_of_one_run_on_the_same_machine_is_no_rounding():
     assert judge(recorded(scaled(1e-6))).kind == "different parameters"
+
+
+def test_a_small_difference_from_the_first_step_is_another_compiled_program():
+    """As between a run and the same trial of a population."""
     found = judge(recorded(scaled(1e-6), equal=1, step=2))
-    assert found.kind == "different program"
+    assert found.kind == "rounding"
+    assert "the records of A, not of B" in found.reason
 
 
 def test_a_large_difference_from_the_first_step_is_another_program():
