@@ -167,9 +167,8 @@ def _judge_records(evidence: Evidence, found: Difference) -> Verdict:
     # Compiled otherwise, as the trial of a population is, a program differs at once.
     is_other_run = is_reproduced and is_same and has_matched
     if size <= MAX_ROUNDING and not is_other_run:
-        return Verdict(
-            ROUNDING, f"{between} the runs come apart by {size:.1e}{_causes(evidence)}"
-        )
+        causes = (subject if is_same else "") + _causes(evidence)
+        return Verdict(ROUNDING, f"{between} the runs come apart by {size:.1e}{causes}")
     if has_matched and is_same:
         worst = max(arrays, key=lambda one: one.relative, default=None)
         most = f", most of all {describe_array(worst)}" if worst else ""
