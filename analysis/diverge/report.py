@@ -107,14 +107,14 @@ def _describe_programs(found: ProgramComparison) -> list[str]:
     if found.is_equal:
         return [*lines, "  all are the same, with equal results"]
     if one := found.first:
-        lines.append(f"  first other result: {one.operation}")
+        lines.append(f"  first result that differs: {one.operation}")
         if one.constants:
             lines.append(
                 f"    its constant is {one.constants[0]} in A, {one.constants[1]} in B"
             )
         lines.append(f"    largest difference {one.array.largest:.2e}")
     if found.split:
-        lines.append(f"  first other operation: {found.split[0]} in A")
+        lines.append(f"  first operation that differs: {found.split[0]} in A")
         lines.append(f"    {found.split[1]} in B")
     lines += _table(found.modules, "output of the forward pass")
     lines.append(f"  loss: {found.loss[0]:.9g} in A, {found.loss[1]:.9g} in B")

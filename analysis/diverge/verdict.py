@@ -65,7 +65,9 @@ def judge(evidence: Evidence) -> Verdict:
             [0 if replayed is None else replayed.last - 1]
             + [one.last for one in evidence.records]
         )
-        return Verdict(EQUAL, f"all arrays and logged values are, up to step {newest}")
+        return Verdict(
+            EQUAL, f"all arrays and logged values are equal up to step {newest}"
+        )
     # Where no record is repeated here, the replay says nothing of either run.
     is_one_wrong = len(mismatches) == 1
     return _judge_records(
@@ -78,7 +80,7 @@ def _judge_parting(evidence: Evidence) -> Verdict:
     parting, names = evidence.replayed.parting, _keys(evidence.config)
     step = parting.step
     if parting.has_other_batch:
-        return Verdict(DATA, f"the batch of step {step} is another one{names}")
+        return Verdict(DATA, f"the batch of step {step} differs{names}")
     if parting.before is None:
         return _judge_first_state(evidence, parting.arrays)
     step -= 1
@@ -99,7 +101,7 @@ def _judge_parting(evidence: Evidence) -> Verdict:
         )
         return Verdict(
             RANDOM,
-            f"the inputs of step {step} are equal, and its first other result is of "
+            f"the inputs of step {step} are equal; its first result that differs is of "
             f"random numbers{constants}{names}",
         )
     if operation and operation.constants:
@@ -118,7 +120,7 @@ def _judge_parting(evidence: Evidence) -> Verdict:
         operation.operation if operation else " in A and ".join(found.split) + " in B"
     )
     return Verdict(
-        PROGRAM, f"the first other operation of step {step} is {where}{names}"
+        PROGRAM, f"the first operation of step {step} that differs is {where}{names}"
     )
 
 
@@ -129,14 +131,14 @@ def _judge_first_state(
     names = [one.name for one in arrays if not one.name.startswith("batch/")]
     keys, size = {one.name for one in evidence.config}, _size(arrays)
     causes = _causes(evidence)
-    count = f"{len(names)} arrays before step 1, first {names[0]}{causes}"
+    count = f"{len(names)} arrays differ before step 1, first {names[0]}{causes}"
     if size <= MAX_ROUNDING:
         return Verdict(ROUNDING, f"the first states differ by {size:.1e}: {count}")
     if "seed" in keys and not keys & {"init_from", "init_params_pattern"}:
         return Verdict(
-            RANDOM, f"the first parameters are drawn with other ones: {count}"
+            RANDOM, f"the first parameters are drawn with another seed: {count}"
         )
-    return Verdict(PARAMETERS, f"the runs begin with other ones: {count}")
+    return Verdict(PARAMETERS, f"the runs begin with other parameters: {count}")
 
 
 def _judge_records(evidence: Evidence, found: Difference) -> Verdict:
@@ -147,7 +149,7 @@ def _judge_records(evidence: Evidence, found: Difference) -> Verdict:
         between = f"after step {found.equal}" if arrays else f"in step {found.step}"
     if any(one.name.startswith("batch/") for one in arrays[:1]):
         keys = _keys(evidence.config)
-        return Verdict(DATA, f"the batch of step {found.step} is another one{keys}")
+        return Verdict(DATA, f"the batch of step {found.step} differs{keys}")
     if found.step == 1 and arrays:
         return _judge_first_state(evidence, arrays)
     subject = _subject(evidence)

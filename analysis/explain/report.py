@@ -53,7 +53,7 @@ def _summary(explanation: Explanation) -> list[str]:
         f"step {step} of {replay.directory.path}: {state}",
         f"  loss {number(found.loss)}, gradient norm {number(found.gradient_norm)}, "
         f"learning rate {number(explanation.learning_rate)}",
-        f"  state: {replay.distance(step)} steps after {origin}; batch: {batch}",
+        f"  state: {_steps_after(replay.distance(step))}{origin}; batch: {batch}",
     ]
     if replay.distance(step) == 0 and start < step - 1:
         lines[-1] = f"  state: unchanged since, from a later checkpoint; batch: {batch}"
@@ -70,9 +70,15 @@ def _summary(explanation: Explanation) -> list[str]:
     return lines
 
 
+def _steps_after(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''} after " if count else ""
+
+
 def _causes(explanation: Explanation) -> list[str]:
     cause, growth = explanation.cause, explanation.growth
     if cause is None:
+        if explanation.examination.is_finite and explanation.reference is None:
+            return ["no cause is named: there is no other step to compare with"]
         if explanation.examination.is_finite:
             return ["no operation computed values far larger than in the other step"]
         return ["no operation is the origin of the values that are not finite"]
@@ -240,7 +246,8 @@ def _layers(explanation: Explanation) -> list[str]:
         ]
         values = [number(x) for x in norms[layer]] if layer in norms else ["", "", ""]
         table.append((layer, *cells, *values))
-    title = "largest magnitude by layer (times that of the other step), and norms"
+    factor = " (times that of the other step)" if explanation.reference else ""
+    title = f"largest magnitude by layer{factor}, and norms"
     lines = align_columns(table, "<<<>>>")
     return [title, *(f"  {line}" for line in lines)]
 
@@ -304,6 +311,9 @@ def _log(explanation: Explanation) -> list[str]:
 
 
 def _log_row(step: int, row: dict, *more: int | None) -> Sequence[str]:
-    values = [row.get(name) for name in LOGGED]
-    cells = ["" if value is None else number(value) for value in values]
-    return (str(step), *cells, *map(str, more))
+    """Formats a line of the log, whose null is a value that is not finite."""
+    values = [row.get(name, "") for name in LOGGED]
+    cells = [
+        "not finite" if x is None else number(x) if x != "" else "" for x in values
+    ]
+    return (str(step), *cells, *("" if x is None else str(x) for x in more))

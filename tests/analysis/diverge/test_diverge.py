@@ -92,7 +92,9 @@ def test_the_command_prints_that_equal_runs_are_equal(folder):
     done = run(COMMAND, folder / "base", folder / "copy")
     assert done.returncode == 0, done.stderr.decode()
     last = done.stdout.decode().splitlines()[-1]
-    assert last == "verdict: equal: all arrays and logged values are, up to step 20"
+    assert (
+        last == "verdict: equal: all arrays and logged values are equal up to step 20"
+    )
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(folder, flipped, tmp_path):

@@ -51,7 +51,7 @@ def recorded(arrays, *, step=18, equal=17, whose=1, both=False, **evidence):
 def test_runs_whose_records_are_equal_are_equal():
     records = Comparison("log", (1, 2, 3)), Comparison("checkpoint", (3, 5))
     verdict = judge(Evidence(records=records))
-    assert str(verdict) == "equal: all arrays and logged values are, up to step 4"
+    assert str(verdict) == "equal: all arrays and logged values are equal up to step 4"
 
 
 def test_another_batch_is_different_data():
