@@ -101,7 +101,11 @@ def parse_metrics_line(line: str) -> dict | None:
         row = json.loads(line)
     except json.JSONDecodeError:
         return None
-    is_row = isinstance(row, dict) and {"step", "split"} <= row.keys()
+    is_row = (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and isinstance(row.get("split"), str)
+    )
     return row if is_row and line.endswith("\n") else None
 
 

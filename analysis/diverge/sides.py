@@ -49,7 +49,10 @@ def open_side(name: str) -> Side:
     directory = RunDirectory(name)
     config = directory.read_config()
     if not directory.is_complete:
-        raise UserError(f"{name}/about.json is missing: the run has not started yet")
+        raise UserError(
+            f"{name}/about.json is missing: the run has not begun to train; compare it "
+            "after its first checkpoint"
+        )
     file = directory.path / FILE
     return Side(
         name,

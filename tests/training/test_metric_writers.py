@@ -82,5 +82,10 @@ def test_damaged_lines_are_left_out_whatever_their_bytes(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []
     whole = b'{"step": 1, "split": "train"}\n'
-    path.write_bytes(whole + b"\xff\xfe\n[1]\n" + whole + b'{"step": 2, "spl')
+    path.write_bytes(
+        whole
+        + b'\xff\xfe\n[1]\n{"step": null, "split": "train"}\n'
+        + whole
+        + b'{"step": 2, "spl'
+    )
     assert read_metrics(path) == 2 * [{"step": 1, "split": "train"}]

@@ -245,6 +245,9 @@ class FingerprintFile:
         self._file.write(step, ROW, row)
 
 
+HEADER_KEYS = {"arrays", "config", "about"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Fingerprints:
     """Content of a file of fingerprints.
@@ -286,8 +289,16 @@ def read_fingerprints(path: Path) -> Fingerprints:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     found = [row for row in map(parse_metrics_line, lines) if row]
-    headers = [row for row in found if row["split"] == HEADER and "arrays" in row]
-    rows = {row["step"]: row for row in found if row["split"] == ROW}
+    headers = [
+        row for row in found if row["split"] == HEADER and row.keys() >= HEADER_KEYS
+    ]
+    count = len(headers[0]["arrays"]) if headers else 0
+    rows = {
+        row["step"]: row
+        for row in found
+        if row["split"] == ROW
+        and count == len(row.get("checksums", ())) == len(row.get("values", ()))
+    }
     if not headers or not rows:
         raise UserError(
             f"{path} has no fingerprints: name a run directory, or the file {FILE} of "

@@ -1,5 +1,6 @@
 """Comparison of configs, logs and arrays of two runs."""
 
+import json
 import math
 
 import jax
@@ -26,6 +27,7 @@ from training.observe.fingerprint import (
     named_arrays,
     read_fingerprints,
 )
+from utils.errors import UserError
 
 
 def config(**changes):
@@ -154,3 +156,16 @@ def test_damaged_checkpoints_are_not_compared(tmp_path, capsys):
     (tmp_path / "checkpoints" / "20" / "content" / "arrays").write_bytes(b"0")
     assert intact_checkpoints(tmp_path) == [10]
     assert "checkpoint 20" in capsys.readouterr().err
+
+
+def test_damaged_fingerprints_are_left_out(tmp_path):
+    tree = {"batch": {"x": np.ones(3, np.float32)}, "params": {"w": np.ones(2)}}
+    path = tmp_path / "a.jsonl"
+    write_fingerprints(path, {2: tree, 4: tree})
+    header, first, second = path.read_text().splitlines()
+    short = json.dumps(json.loads(first) | {"checksums": []})
+    path.write_text("\n".join([header, short, second, ""]))
+    assert list(read_fingerprints(path).rows) == [4]
+    path.write_text("\n".join([header.replace('"about"', '"other"'), second, ""]))
+    with pytest.raises(UserError, match="has no fingerprints"):
+        read_fingerprints(path)
