@@ -8,6 +8,7 @@ from analysis.explain.cause import GROWTH, Cause
 from analysis.explain.explanation import Explanation, Place
 from analysis.explain.operations import Examination
 from analysis.explain.rows import TEXTS, RowGroup, row_ids, row_texts
+from analysis.step_trace import LOOP_INPUT
 from training.observe.watch import group_name
 from utils.text_tables import align_columns
 
@@ -273,6 +274,11 @@ def layer_sizes(found: Examination) -> dict[tuple[str, str], tuple[float, int]]:
                 sizes[made_by] = max(largest, size.largest), bad + size.nonfinite
         if operation.module and operation.direction:
             producers |= dict.fromkeys(operation.results, layer)
+        inputs, results = operation.inputs, operation.results
+        if operation.primitive == LOOP_INPUT and len(inputs) == len(results):
+            # A slice of an activation that the backward pass reads is no gradient.
+            slices = zip(results, inputs, strict=True)
+            producers |= {one: producers[i] for one, i in slices if i in producers}
     return sizes
 
 

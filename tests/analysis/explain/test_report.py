@@ -3,6 +3,12 @@
 from types import SimpleNamespace
 
 from analysis.explain import report
+from analysis.explain.operations import Operation, Size
+from analysis.step_trace import LOOP_INPUT
+
+
+def operation(primitive, module, direction, inputs, results):
+    return Operation((), (), module, direction, primitive, "", inputs, results, False)
 
 
 def test_a_null_of_the_log_is_told_from_a_value_that_it_lacks():
@@ -27,3 +33,19 @@ def test_the_state_before_the_first_step_is_the_first_one():
         "1 step after ",
         "9 steps after ",
     ]
+
+
+def test_an_activation_that_a_loop_of_the_backward_pass_reads_is_no_gradient():
+    forward, backward = ("decoder", "forward"), ("decoder", "backward")
+    operations = [
+        operation("dot", "decoder", "forward", (), (1,)),
+        operation("dot", "head", "backward", (1,), (2,)),
+        operation(LOOP_INPUT, "decoder", "backward", (1, 2), (3, 4)),
+        operation("dot", "decoder/cells", "backward", (3, 4), (5,)),
+        operation("dot", "decoder", "backward", (5,), (6,)),
+    ]
+    sizes = {i: Size(0, 0, float(i)) for i in range(1, 7)} | {3: Size(0, 0, 99.0)}
+    found = SimpleNamespace(operations=operations, sizes=sizes, masks=())
+    assert backward not in (sized := report.layer_sizes(found))
+    assert forward not in sized
+    assert sized["head", "backward"] == (4.0, 0)
