@@ -90,7 +90,8 @@ class SpikeMonitor:
             self._skip(record, step, spike)
             return
         if skipped := [skip for skip in progress.skips if skip["step"] == step]:
-            record.write(step, "spike", {**skipped[-1], "skips": len(progress.skips)})
+            newest = {**skipped[-1], "skips": len(progress.skips)}
+            record.write(step, "spike", {k: newest[k] for k in newest if k != "step"})
         if loss > limit:
             record.write(step, "spike", spike)
             if not progress.is_spike:  # one batch of several spikes in a row
