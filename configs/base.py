@@ -124,8 +124,7 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.spike_threshold = 10.0
     # on_spike="skip": batches left out in a row after which a spike ends the run
     cfg.max_skips = 10
-    # when a step, batch, validation or save takes far longer than any before: "off",
-    # "report" (print all stacks) or "stop" (print them and end with exit code 76)
+    # a stuck run: "off", "report" (print all stacks) or "stop" (end with exit code 76)
     cfg.on_stall = "report"
     cfg.stall_minutes = 10.0  # shortest time that is a stall
     cfg.deterministic = False  # accelerators: only operations that repeat to the bit

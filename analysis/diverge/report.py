@@ -85,8 +85,8 @@ def _growth(growth: Iterable[tuple[int, float]]) -> list[str]:
     shown = list(growth)
     if len(shown) > MAX_GROWTH:
         shown = [*shown[: MAX_GROWTH - 1], shown[-1]]
-    told = ", ".join(f"{x:.1e} before step {step}" for step, x in shown)
-    return [f"  relative distance of the parameters: {told}"] if told else []
+    text = ", ".join(f"{x:.1e} before step {step}" for step, x in shown)
+    return [f"  relative distance of the parameters: {text}"] if text else []
 
 
 def _describe_replay(found: Replayed) -> list[str]:

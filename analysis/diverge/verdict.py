@@ -183,8 +183,8 @@ def _judge_records(evidence: Evidence, found: Difference) -> Verdict:
     moments = [one for one in arrays if one.name.startswith("opt_state/")]
     worst = max(moments or arrays, key=lambda one: one.distance, default=None)
     most = f", most of all {describe_array(worst)}" if worst else ""
-    told = f"{between} the runs come apart by {size:.1e}{most}{subject}"
-    return Verdict(PROGRAM, told + _causes(evidence))
+    text = f"{between} the runs come apart by {size:.1e}{most}{subject}"
+    return Verdict(PROGRAM, text + _causes(evidence))
 
 
 def _subject(evidence: Evidence) -> str:
@@ -201,8 +201,8 @@ def _subject(evidence: Evidence) -> str:
 
 def _keys(config: Iterable[Changed]) -> str:
     """Returns the keys that differ, as the end of a sentence."""
-    told = "; ".join(map(str, config))
-    return f" ({told})" if told else ""
+    text = "; ".join(map(str, config))
+    return f" ({text})" if text else ""
 
 
 def _causes(evidence: Evidence) -> str:
