@@ -18,6 +18,7 @@ import sys
 from utils import cli
 from utils.allocator import tune_allocator
 from utils.compilation_cache import enable_compilation_cache
+from utils.paths import DATA_PLACES
 
 
 def main() -> int:
@@ -31,7 +32,12 @@ def main() -> int:
     parser.add_argument(
         "--max_replay_steps", type=int, default=1000, help="steps to replay at most"
     )
+    for key in DATA_PLACES:
+        parser.add_argument(f"--data.{key}", help="folder of the data, if it has moved")
+    parser.error = cli.fail
     options = parser.parse_args()
+    given = {key: getattr(options, f"data.{key}") for key in DATA_PLACES}
+    places = {key: place for key, place in given.items() if place is not None}
     if "jax" not in sys.modules:  # otherwise another program called this one
         tune_allocator()
         enable_compilation_cache()
@@ -40,7 +46,7 @@ def main() -> int:
     from analysis.diverge.verdict import EQUAL, judge
 
     names = options.a, options.b
-    evidence, notes = compare_runs(*names, options.max_replay_steps)
+    evidence, notes = compare_runs(*names, options.max_replay_steps, places)
     print(format_report(evidence, names, notes))
     return 0 if judge(evidence).kind == EQUAL else 1
 

@@ -21,8 +21,14 @@ from training.observe.fingerprint import named_arrays
 from utils.errors import UserError
 
 
-def compare_runs(first: str, second: str, max_steps: int) -> tuple[Evidence, list[str]]:
+def compare_runs(
+    first: str, second: str, max_steps: int, places: dict[str, str] | None = None
+) -> tuple[Evidence, list[str]]:
     """Compares two runs, each a run directory or a file of fingerprints.
+
+    Args:
+      max_steps: largest number of steps of a replay.
+      places: folders of the data that have moved, by their key of `cfg.data`.
 
     Returns:
       The evidence, and notes on what could not be done.
@@ -43,7 +49,7 @@ def compare_runs(first: str, second: str, max_steps: int) -> tuple[Evidence, lis
     known = Evidence(**evidence)
     if known.first is None and any(one.steps for one in known.records):
         return known, []
-    replays, notes = open_replays(*sides)
+    replays, notes = open_replays(sides, places)
     if not any(replays):
         return known, notes
     start, limit = replay_range(sides, known, replays, max_steps)
@@ -94,7 +100,9 @@ def compare_records(first: Side, second: Side) -> list[Comparison]:
     return found
 
 
-def open_replays(*sides: Side) -> tuple[list[Replay | None], list[str]]:
+def open_replays(
+    sides: tuple[Side, Side], places: dict[str, str] | None = None
+) -> tuple[list[Replay | None], list[str]]:
     """Opens the replays of the runs; returns notes on those that cannot be."""
     replays, notes = [], []
     for letter, side in zip("AB", sides, strict=True):
@@ -103,7 +111,7 @@ def open_replays(*sides: Side) -> tuple[list[Replay | None], list[str]]:
             notes.append(f"{letter} is a file of fingerprints, and is not replayed")
         else:
             try:
-                opened = Replay.open(side.name)
+                opened = Replay.open(side.name, places)
             except UserError as error:
                 notes.append(f"{letter} is not replayed: {error}")
         replays.append(opened)

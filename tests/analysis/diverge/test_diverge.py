@@ -271,3 +271,26 @@ def test_other_threads_and_devices_differ_by_rounding(folder, request, flags, ch
     second = train_process(folder, request.node.callspec.id, flags, **changes)
     found = verdict(first, second)
     assert found.kind == "rounding"
+
+
+@pytest.mark.parametrize("flags", [("runs/a",), ("a", "b", "--max_replay_steps=x")])
+def test_wrong_options_are_one_line(flags):
+    assert_refused(run(COMMAND, *flags), "argument")
+
+
+def test_data_that_have_moved_are_found(folder, flipped, tmp_path):
+    moved = tmp_path / "moved"
+    names = [
+        str(shutil.copytree(run, moved / run.name))
+        for run in (folder / "base", flipped)
+    ]
+    for name in names:
+        places = json.loads((moved / name / "places.json").read_text())
+        gone = {key: ["nowhere"] if paths else [] for key, paths in places.items()}
+        (moved / name / "places.json").write_text(json.dumps(gone))
+    here = json.loads((folder / "base" / "config.json").read_text())["data"]
+    given = {key: here[key] for key in ("dir", "source_dir") if here[key]}
+    _, notes = compare_runs(*names, 100, given)
+    assert not notes
+    _, notes = compare_runs(*names, 100)
+    assert "is not replayed" in notes[0]
