@@ -108,6 +108,7 @@ def test_runs_are_compared_bit_by_bit(trained):
     assert done.stdout.decode().splitlines()[-1].startswith("verdict: equal: ")
 
 
+@pytest.mark.slow
 def test_a_step_with_labels_is_explained_from_the_batch_that_was_kept(
     trained, tmp_path
 ):

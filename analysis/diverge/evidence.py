@@ -6,7 +6,6 @@ k - 1 has, too. A log line of step k depends on the inputs of steps up to k.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from training.observe.fingerprint import (
     relative_distance,
 )
 from training.run_dir import flatten_config
+from utils import strict_json
 from utils.paths import DATA_PLACES
 
 # Keys that training does not depend on, but for its log and its checkpoints.
@@ -51,7 +51,7 @@ class Changed:
 
 
 def _show(value) -> str:
-    text = "missing" if value is None else json.dumps(value, ensure_ascii=False)
+    text = "missing" if value is None else strict_json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -65,6 +65,7 @@ def test_the_digests_are_those_of_checkpoints(folder):
         assert equals(stored[name], found[name]), name
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_the_same_fingerprints(folder, monkeypatch):
     cfg = text_config(folder, **OPTIONS, **{"every.fingerprint": 2})
     train_in_parts(cfg, folder / "parts", 5, monkeypatch)

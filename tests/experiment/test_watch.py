@@ -108,6 +108,7 @@ def test_tensorboard_has_histograms_of_every_group(runs):
     np.testing.assert_allclose(np.sqrt(histogram.sum_squares), norm, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_the_same_lines(data_dir, tmp_path, monkeypatch, runs):
     cfg = small_config(data_dir, **{"every.watch": 2})
     train_in_parts(cfg, tmp_path / "parts", 5, monkeypatch)

@@ -206,6 +206,7 @@ def test_a_traced_rate_has_the_mask_of_the_same_one_that_is_not():
     assert traced.tolist() == pytest.approx([r * 2**32 for r in rates], rel=1e-7, abs=1)
 
 
+@pytest.mark.slow
 def test_each_trial_is_watched_as_it_would_be_alone(whole, data_dir, tmp_path):
     configs = [trial(data_dir, k, **{"every.watch": 2}) for k in (0, 1)]
     workdirs = [tmp_path / str(k) for k in (0, 1)]

@@ -161,6 +161,7 @@ def test_a_batch_with_one_poisoned_sentence_is_named(rnn, tmp_path):
     assert re.search(r"\n    row 3, source: '.+'\n    row 3, target: '", text)
 
 
+@pytest.mark.slow
 def test_a_batch_with_a_nan_is_named(rnn, tmp_path):
     def poison(batch):
         batch["weights"][3, 1] = np.nan
