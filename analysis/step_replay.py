@@ -129,9 +129,9 @@ class Replay:
         """Whether the corpus is there; otherwise only kept batches are."""
         return not self.missing
 
-    @property
+    @functools.cached_property
     def steps(self) -> list[int]:
-        """Steps of the intact checkpoints, in ascending order."""
+        """Steps of the intact checkpoints, in ascending order; each is read once."""
         steps = self._checkpoints.steps()
         return [step for step in steps if not self._checkpoints.find_corruption(step)]
 

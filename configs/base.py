@@ -116,9 +116,8 @@ def get_config(name: str = "transformer") -> ConfigDict:
     cfg.grad_accum_steps = 1  # microbatches per update: less memory, same gradient
     # training stops after this many consecutive non-finite steps
     cfg.max_nonfinite_steps = 10
-    # when the loss is far above those before (training/spikes.py): "off", "keep" (mark
-    # the step in the log, keep the batch in replay/), "skip" (go back to the newest
-    # checkpoint, leave the batch out) or "stop" (keep it, end with exit code 4)
+    # a spike of the loss: "off", "keep" its batch in replay/, "skip" (go back to the
+    # newest checkpoint, leave the batch out) or "stop" (end with exit code 4)
     cfg.on_spike = "off"
     # limit of the loss, in robust standard deviations above its median
     cfg.spike_threshold = 10.0

@@ -24,7 +24,6 @@ from utils.paths import is_remote
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event
 
-
 PROGRESS_BAR = "training.progress_bar:ProgressBar"  # imported on a terminal only
 FILES_ONLY = ("watch",)  # splits with too many metrics for a line of the console
 UPLOAD_INTERVAL = 30  # seconds between two uploads of a growing file
