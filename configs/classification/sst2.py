@@ -14,7 +14,7 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return labeled_texts(
+    cfg = labeled_texts(
         model,
         "classification",
         "sst2",
@@ -29,3 +29,6 @@ def get_config(model: str = "rnn") -> ConfigDict:
         label_column="label",
         max_length=64,
     )
+    if model == "rnn":  # without attention of every position to all
+        cfg.model.update(readout="none", attention_window=0)
+    return cfg

@@ -14,17 +14,24 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return labeled_texts(
+    cfg = labeled_texts(
         model,
         "relation_extraction",
         "semeval2010_task8",
         epoch=225,
-        epochs=10,
+        epochs=15,
         batch_size=32,
         buckets=2,
-        tokenizer="wordpiece",
+        tokenizer="word",
         lowercase=True,
-        vocab_size=8000,
+        vocab_size=20_000,
+        min_count=2,
         text_column="sentence",
         label_column="label",
     )
+    cfg.label_smoothing = 0.1
+    cfg.optim.ema_decay = 0.998
+    if model == "rnn":  # without attention of every position to all
+        cfg.model.update(readout="none", attention_window=0)
+        cfg.head.pooling = "max"
+    return cfg
