@@ -50,6 +50,11 @@ def trim_heap(num_calls: int) -> None:
     working memory mostly fits into the gap that it left. The call after a trim gets
     new memory, a tenth of a second for 500 MB, which is little a few times.
     """
-    is_power = num_calls > 0 and num_calls & (num_calls - 1) == 0
-    if is_power and SETTINGS in os.environ.get("GLIBC_TUNABLES", ""):
+    if num_calls > 0 and num_calls & (num_calls - 1) == 0:
+        return_unused_memory()
+
+
+def return_unused_memory() -> None:
+    """Returns unused memory of a tuned heap to the kernel, such as a compiler's."""
+    if SETTINGS in os.environ.get("GLIBC_TUNABLES", ""):
         ctypes.CDLL(None).malloc_trim(0)

@@ -23,6 +23,7 @@ from training.parallel.mesh import (
     param_shardings,
 )
 from training.step import Step
+from utils.allocator import return_unused_memory
 from utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -30,6 +31,9 @@ PARTITIONERS = {  # by `parallel.mode`
     "jit": "training.parallel.partitioner:JitPartitioner",
     "pmap": "training.parallel.pmap:PmapPartitioner",
 }
+# Of the program that makes the first state, by platform. It runs once, so that less
+# optimization ends sooner, with the same bits.
+INIT_OPTIONS = {"cpu": {"xla_backend_optimization_level": 1}}
 
 
 class JitPartitioner:
@@ -56,7 +60,12 @@ class JitPartitioner:
         make = jax.jit(make, inline=True)  # so that it is traced once
         with jax.set_mesh(self.mesh):
             shardings = self.shardings_of(jax.eval_shape(make))
-            return jax.jit(lambda: nn.meta.unbox(make()), out_shardings=shardings)()
+            options = INIT_OPTIONS.get(self.mesh.devices.flat[0].platform)
+            return jax.jit(
+                lambda: nn.meta.unbox(make()),
+                out_shardings=shardings,
+                compiler_options=options,
+            )()
 
     def shardings_of(self, boxed: PyTree) -> PyTree:
         """Returns the sharding of each leaf, from shapes with the names of axes."""
@@ -81,10 +90,16 @@ class JitPartitioner:
           shapes: number of batch shapes. More compilations raise RuntimeError, since
             they would slow a run without notice.
         """
-        jitted = self._jitted(step, state, carry)
+        jitted, compiled = self._jitted(step, state, carry), set()
 
         def call(state, carry, batch):
+            shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
             with self._call_context():
+                if shape not in compiled:
+                    # Apart from the call, which needs the memory of the compiler.
+                    jitted.lower(state, carry, batch).compile()
+                    return_unused_memory()
+                    compiled.add(shape)
                 outputs = jitted(state, carry, batch)
             if jitted._cache_size() > shapes:
                 raise RuntimeError(f"the step was compiled more than {shapes} times")

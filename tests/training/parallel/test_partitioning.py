@@ -57,3 +57,33 @@ def test_a_batch_is_read_in_the_rows_it_has_and_filled_up_with_zeros():
     found = partitioner.make_global_batch(part, 6)
     assert asked == [slice(0, 6)]
     np.testing.assert_array_equal(found["labels"][:, 0], [1, 2, 3, 4, 5, 6, 0, 0])
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_memory_of_the_compiler_is_returned_before_a_step_runs(mode, monkeypatch):
+    events = []
+    monkeypatch.setattr(
+        "training.parallel.partitioner.return_unused_memory",
+        lambda: events.append("returned"),
+    )
+
+    def step(state, carry, batch):
+        events.append("traced")
+        jax.debug.callback(lambda: events.append("ran"))
+        return state, carry, batch["tokens"].sum()
+
+    cfg = base.get_config().parallel
+    cfg.mode = mode
+    partitioner = make_partitioner(cfg)
+    state = partitioner.init(lambda: jnp.zeros(3))
+    carry = partitioner.init_carry(lambda rows: jnp.zeros((rows, 2)), 2)
+    compiled = partitioner.compile(step, state, carry, shapes=2)
+    for length in (4, 4, 5):
+        batch = partitioner.put_batch({"tokens": np.ones((2, length), np.int32)})
+        state, carry, _ = compiled(state, carry, batch)
+        jax.effects_barrier()
+    assert events == [
+        *("traced", "returned", "ran", "ran"),
+        *("traced", "returned", "ran"),
+    ]
+    assert compiled.cache_size() == 2
