@@ -151,3 +151,19 @@ def nowhere():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def small_data_dir(tmp_path_factory):
+    """Where a worker prepares each of the small corpora once, for all its tests."""
+    return tmp_path_factory.mktemp("small_data")
+
+
+@pytest.fixture(scope="module")
+def data_dir(small_data_dir):
+    """`cfg.data.dir` of small parts of the embedded corpora."""
+    from helpers.small_runs import small_corpora  # it imports what few tests need
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_corpora(monkeypatch)
+        yield small_data_dir

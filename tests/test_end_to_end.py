@@ -30,13 +30,12 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data_dir(small_data_dir):
     """With a part of the dates, since all of them take longer than the rest here."""
-    folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_corpora(monkeypatch)
-        open_corpus("cldr/en-de", folder)
-    return folder
+        open_corpus("cldr/en-de", small_data_dir)
+    return small_data_dir
 
 
 @pytest.fixture(scope="module")

@@ -338,14 +338,18 @@ class TrainLoop:
         for k in self.active:
             record = self.records[k]
             if k in ending or record.is_complete(step):
-                with self.waiting("save", step):
-                    record.checkpoints.close()
                 # No step from parameters that are not finite is a finite one.
                 steps = record.progress.consecutive_nonfinite
                 if steps and not is_finite(self._trial(state.params, k)):
                     record.diverged_steps = steps
-                self.on_exit(k, record.exit_status(step))
-                self.active = [other for other in self.active if other != k]
+                self._end_trial(k, step, record.exit_status(step))
+
+    def _end_trial(self, k: int, step: int, status: ExitStatus) -> None:
+        """Ends a trial once its checkpoints are written."""
+        with self.waiting("save", step):
+            self.records[k].checkpoints.close()
+        self.on_exit(k, status)
+        self.active = [other for other in self.active if other != k]
 
     def _read_metrics(self) -> None:
         """Waits for the step dispatched last and adds its metrics to each record.
@@ -365,10 +369,7 @@ class TrainLoop:
             trial_metrics = self._trial_metrics(metrics, k)
             self.records[k].add(step, trial_metrics, *cost, log=is_last)
         for k in [k for k in self.active if self.records[k].is_halted]:
-            with self.waiting("save", step):
-                self.records[k].checkpoints.close()
-            self.on_exit(k, ExitStatus.SPIKED)
-            self.active = [other for other in self.active if other != k]
+            self._end_trial(k, step, ExitStatus.SPIKED)
 
     def _save(self, step, state, carry, saving, stopping, stopped) -> TrainState:
         """Saves trials, after a validation if one is due of those not in `stopping`."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from training.gradients import Loss, gradients
 from training.metrics import WeightedMetrics
@@ -59,7 +59,7 @@ def make_step(
 
     Args:
       loss: (variables, carry, batch, rng) -> (metrics, carry).
-      seed: the random key of step k is fold_in(key(seed), k).
+      seed: of the random keys, see `step_key`.
       grad_accum_steps: number of microbatches of a batch.
       ema_decay: decay of the average of the parameters; 0: there is none.
       axis_name: see `gradients`.
@@ -67,7 +67,7 @@ def make_step(
     options = {"num_microbatches": grad_accum_steps, "axis_name": axis_name}
 
     def step(state, carry, batch):
-        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        rng = step_key(seed, state.step)
         grads, metrics, new_carry = gradients(
             loss, state.params, carry, batch, rng, **options
         )
@@ -87,6 +87,11 @@ def make_step(
         return new.replace(step=state.step + 1), new_carry, metrics
 
     return step
+
+
+def step_key(seed: int, step: int | Int[Array, ""]) -> PRNGKeyArray:
+    """Returns the random key of a step, counted from 0."""
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def apply_gradients(

@@ -15,7 +15,7 @@ from analysis.diverge.programs import compare_step
 from analysis.diverge.replay import replay
 from analysis.diverge.sides import Side, open_side
 from analysis.diverge.verdict import Evidence
-from analysis.step_replay import Replay, format_seconds
+from analysis.step_replay.replay import Replay, format_seconds
 from experiment.restore import open_experiment
 from training.observe.fingerprint import named_arrays
 from utils.errors import UserError

@@ -14,8 +14,9 @@ from analysis.diverge.evidence import (
     compare_arrays,
     group_distance,
 )
-from analysis.step_replay import Program, Replay, StepInputs, step_program
-from analysis.step_trace import Equation, trace
+from analysis.step_replay.program import Program, step_program
+from analysis.step_replay.replay import Replay, StepInputs
+from analysis.step_replay.trace import Equation, trace
 
 RANDOM = ("random_", "threefry", "rng_")  # primitives of random numbers
 MAX_CONSTANT = 8  # elements of a constant that is shown

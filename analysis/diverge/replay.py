@@ -20,7 +20,7 @@ from analysis.diverge.evidence import (
 )
 from analysis.diverge.records import without_machine_fields
 from analysis.diverge.sides import Side
-from analysis.step_replay import Replay, StepInputs
+from analysis.step_replay.replay import Replay, StepInputs
 from experiment.fingerprints import step_inputs
 from training.metrics import WeightedMetrics, compute, merge
 from training.observe.fingerprint import (

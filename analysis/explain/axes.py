@@ -13,8 +13,10 @@ from jax.extend.core import ClosedJaxpr, jaxprs_in_params
 from jaxtyping import Bool
 
 from analysis.explain.operations import Operation
-from analysis.step_replay import SerialPmapPartitioner, StepInputs, step_program
-from analysis.step_trace import read_scopes, source_line
+from analysis.step_replay.devices import SerialPmapPartitioner
+from analysis.step_replay.program import step_program
+from analysis.step_replay.replay import StepInputs
+from analysis.step_replay.trace import read_scopes, source_line
 from experiment.setup import TrainingSetup
 
 ROW, HEAD, TOKEN = "row", "head", "token id"

@@ -23,13 +23,8 @@ from analysis.explain.cause import (
 )
 from analysis.explain.operations import Examination, equation_at, examine
 from analysis.explain.rows import RowGroup, row_groups, rows_with, without
-from analysis.step_replay import (
-    MAX_REPLAY_STEPS,
-    Program,
-    Replay,
-    StepInputs,
-    step_program,
-)
+from analysis.step_replay.program import Program, step_program
+from analysis.step_replay.replay import MAX_REPLAY_STEPS, Replay, StepInputs
 from experiment.setup import TrainingSetup
 from training.observe.watch import group_name
 from training.optim.optimizers import learning_rate

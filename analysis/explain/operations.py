@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from analysis.step_replay import Program
-from analysis.step_trace import LOOP_INPUT, LOOP_OUTPUT, Equation, Value, trace
+from analysis.step_replay.program import Program
+from analysis.step_replay.trace import LOOP_INPUT, LOOP_OUTPUT, Equation, Value, trace
 
 STATE = "opt_state/"  # may hold inf from the start: a lowest loss before any
 

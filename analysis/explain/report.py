@@ -8,7 +8,7 @@ from analysis.explain.cause import GROWTH, Cause
 from analysis.explain.explanation import Explanation, Place
 from analysis.explain.operations import Examination
 from analysis.explain.rows import TEXTS, RowGroup, row_ids, row_texts
-from analysis.step_trace import LOOP_INPUT
+from analysis.step_replay.trace import LOOP_INPUT
 from training.observe.watch import group_name
 from utils.text_tables import align_columns
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from analysis.step_replay import StepInputs
+from analysis.step_replay.replay import StepInputs
 from data.batching.base import Batch
 from data.tokenizers.base import PAD
 from experiment.setup import TrainingSetup
 from training.gradients import gradients, total_loss
+from training.step import step_key
 
 NUM_GROUPS = 32  # of rows whose gradient is computed at first
 NUM_REFINED = 2  # groups whose rows are computed one by one
@@ -108,7 +109,7 @@ def _compile_masked(setup: TrainingSetup, inputs: StepInputs) -> Callable:
     cfg, axis_name = setup.experiment.cfg, setup.partitioner.axis_name
 
     def compute(state, carry, batch):
-        rng = jax.random.fold_in(jax.random.key(cfg.seed), state.step)
+        rng = step_key(cfg.seed, state.step)
         options = {"num_microbatches": cfg.grad_accum_steps, "axis_name": axis_name}
         grads, metrics, _ = gradients(
             setup.loss, state.params, carry, batch, rng, **options

@@ -4,18 +4,11 @@ import pytest
 
 from analysis.diverge.records import differences, read_checkpoint
 from experiment import train
-from helpers.small_runs import config, small_corpora
+from helpers.small_runs import config
 from helpers.stopped_runs import train_in_parts
 from training.loop import ExitStatus
 
 STEPS, STOP = 6, 3
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
-        yield tmp_path_factory.mktemp("data")
 
 
 @pytest.mark.parametrize(

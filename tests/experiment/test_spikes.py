@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.diverge.records import differences, read_checkpoint
-from analysis.step_replay import Replay
+from analysis.step_replay.replay import Replay
 from data.batching.stream import LMStreamBatches
 from experiment import train
 from experiment.setup import TrainingSetup
@@ -47,12 +47,12 @@ def poisoned(*numbers):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data_dir(small_data_dir):
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_corpora(monkeypatch)
         monkeypatch.setattr(spikes, "MIN_LOSSES", 4)
         monkeypatch.setattr(LMStreamBatches, "partial_batch", poisoned(SPIKE - 1))
-        yield tmp_path_factory.mktemp("data")
+        yield small_data_dir
 
 
 def small_config(data_dir, action, **changes):

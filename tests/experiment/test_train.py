@@ -22,7 +22,7 @@ from experiment import build, setup, train
 from experiment.inference import evaluate, open_runs
 from experiment.restore import open_run
 from experiment.validate import device_warnings
-from helpers.small_runs import config, small_corpora
+from helpers.small_runs import config
 from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioner import make_partitioner
@@ -35,13 +35,6 @@ from utils.paths import DATA_PLACES
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
 UNTIED = {"model.tie_embeddings": False, "data.joint_vocab": False}
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
-        yield tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")

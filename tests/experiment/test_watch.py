@@ -7,7 +7,7 @@ import pytest
 
 from analysis.diverge.records import read_checkpoint
 from experiment import train
-from helpers.small_runs import config, small_corpora
+from helpers.small_runs import config
 from helpers.stopped_runs import train_in_parts
 from training.loop import ExitStatus
 from training.metric_writers import read_events
@@ -22,13 +22,6 @@ CHANGES = {
     "eval.batch_size": 64,
     "eval.segment_length": 64,
 }
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
-        yield tmp_path_factory.mktemp("data")
 
 
 def small_config(data_dir, **changes):

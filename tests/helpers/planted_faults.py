@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from analysis.step_replay import Replay
+from analysis.step_replay.replay import Replay
 from training.checkpoint import Checkpoints
 from training.optim.param_groups import map_named
 from training.run_dir import RunDirectory

@@ -15,7 +15,7 @@ from data.batching.stream import LMStreamBatches
 from experiment import train
 from experiment.inference import evaluate
 from experiment.restore import open_run
-from helpers.small_runs import config, small_corpora
+from helpers.small_runs import config
 from models.common.dropout import keep_threshold
 from sweeps import population
 from training import spikes
@@ -55,13 +55,6 @@ def test_a_trial_that_diverges_or_has_ended_disturbs_no_other():
     assert found["skipped"] == [0, 6]
     assert found["ended"]
     assert found["steps"] == [6, 0, 6, 6]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
-        yield tmp_path_factory.mktemp("data")
 
 
 RATES = [2e-3, 5e-3, 1e30]

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from training.gradients import Loss, gradients
 from training.optim.param_groups import named_leaves
-from training.step import TrainState, apply_gradients
+from training.step import TrainState, apply_gradients, step_key
 
 Numbers = dict[str, Float[Array, ""]]
 
@@ -117,7 +117,7 @@ def make_watch_program(
     norms = make_norms(optimizer)
 
     def program(state, carry, batch):
-        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        rng = step_key(seed, state.step)
         grads, _, _ = gradients(loss, state.params, carry, batch, rng, **options)
         numbers, histograms = norms(state, grads)
         numbers |= activation_statistics(state.params, carry, batch, rng)

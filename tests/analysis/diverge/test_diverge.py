@@ -10,7 +10,8 @@ from analysis.diverge.compare import compare_runs
 from analysis.diverge.programs import compare_programs
 from analysis.diverge.report import format_report
 from analysis.diverge.verdict import judge
-from analysis.step_replay import Replay, step_program
+from analysis.step_replay.program import step_program
+from analysis.step_replay.replay import Replay
 from experiment.train import train
 from helpers.entry_points import assert_refused, run, start
 from helpers.patches import flipped_bit, products_in_bfloat16, unscaled_head

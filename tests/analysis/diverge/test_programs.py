@@ -7,7 +7,7 @@ import pytest
 
 from analysis.diverge.evidence import ArrayDifference
 from analysis.diverge.programs import backward_order, compare_programs
-from analysis.step_replay import Program
+from analysis.step_replay.program import Program
 
 B, D = 3, 4
 INPUTS = ["params/w", "batch/x"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.explain.cause import find_growth, find_nonfinite
 from analysis.explain.operations import examine
-from analysis.step_replay import Program
+from analysis.step_replay.program import Program
 
 
 def examined(function, **args):

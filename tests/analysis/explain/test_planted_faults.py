@@ -13,7 +13,7 @@ from analysis.explain.report import format_report
 from experiment import train
 from helpers.entry_points import assert_refused, run
 from helpers.planted_faults import with_batch, with_parameter
-from helpers.small_runs import config, small_corpora
+from helpers.small_runs import config
 from models.common.layers import FeedForward
 from models.rnn.cells import GRU
 from training.loop import ExitStatus
@@ -32,13 +32,6 @@ CHANGES = {
 }
 XL = {"model.layers": 2, "data.batch_size": 8}
 PAIRS = {"data.tokens_per_batch": 128}
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
-        yield tmp_path_factory.mktemp("data")
 
 
 def trained(data_dir, folder, corpus, model, **changes):

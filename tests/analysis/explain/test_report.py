@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from analysis.explain import report
 from analysis.explain.operations import Operation, Size
-from analysis.step_trace import LOOP_INPUT
+from analysis.step_replay.trace import LOOP_INPUT
 
 
 def operation(primitive, module, direction, inputs, results):

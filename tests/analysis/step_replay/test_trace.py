@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from analysis.step_trace import LOOP_INPUT, LOOP_OUTPUT, trace
+from analysis.step_replay.trace import LOOP_INPUT, LOOP_OUTPUT, trace
 
 
 def evaluated(function, *args):
@@ -92,5 +92,5 @@ def test_equations_have_the_module_and_the_direction():
     assert ("layers_0/up", "forward") in products
     assert ("layers_1/up", "backward") in products
     first = [e for e in equations if e.module == "layers_0" and e.primitive == "tanh"]
-    assert "test_step_trace.py" in first[0].source
+    assert "test_trace.py" in first[0].source
     assert first[0].source.endswith("(__call__)")

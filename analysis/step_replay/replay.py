@@ -13,40 +13,27 @@ import dataclasses
 import functools
 import math
 import sys
-import zipfile
-import zlib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jax.extend.core import ClosedJaxpr
 from jaxtyping import PyTree
 
-from data.batching.base import Batch, TrainBatches
+from analysis.step_replay.batches import KeptBatches, read_batches, read_kept_batches
+from analysis.step_replay.devices import make_setup, one_device_partitioner
+from data.batching.base import Batch
 from experiment.build import check_data, open_dataset
 from experiment.init_from import InitialRun
 from experiment.restore import open_experiment
 from experiment.setup import TrainingSetup
 from training.checkpoint import Checkpoints
-from training.gradients import gradients
 from training.metric_writers import read_metrics
 from training.metrics import TrainProgress, WeightedMetrics, compute
 from training.optim.on_validation import on_validation
-from training.parallel.partitioner import JitPartitioner, make_partitioner
-from training.parallel.pmap import PmapPartitioner
 from training.run_dir import RunDirectory
-from training.step import TrainState, apply_gradients
+from training.step import TrainState
 from utils.errors import UserError
-from utils.paths import resolve_path
 
 MAX_REPLAY_STEPS = 1000
-# What numpy raises for a file that is no archive, or not a whole one.
-NOT_BATCHES = (
-    *(OSError, ValueError, TypeError, AttributeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +106,7 @@ class Replay:
             cfg = experiment.cfg
             cfg.epochs, cfg.steps = None, directory.read_json("about.json")["steps"]
             dataset = KeptBatches(kept | named)
-        setup = _make_setup(directory, experiment, dataset)
+        setup = make_setup(directory, experiment, dataset)
         replay = cls(directory, setup, kept, missing)
         replay.kept |= named
         return replay
@@ -313,177 +300,8 @@ class Replay:
         cfg = self.setup.experiment.cfg
         if self.setup.partitioner.mesh.size == 1 and cfg.parallel.mode != "pmap":
             return self.setup
-        partitioner = _one_device_partitioner(self.directory, cfg)
+        partitioner = one_device_partitioner(self.directory, cfg)
         return dataclasses.replace(self.setup, partitioner=partitioner)
-
-
-class KeptBatches(TrainBatches):
-    """Batches that a run saved, in place of those of its dataset."""
-
-    def __init__(self, kept: dict[int, Batch]):
-        self.kept = kept
-        shapes = {
-            tuple(leaf.shape for leaf in batch.values()) for batch in kept.values()
-        }
-        self.shapes, self.epoch_length = sorted(shapes), 1
-        self.batch_size = len(next(iter(next(iter(kept.values())).values())))
-
-    def train_batches(self) -> "KeptBatches":
-        """Returns these batches, as a dataset does."""
-        return self
-
-    def partial_batch(self, k: int, rows: slice) -> Batch:
-        """Returns rows of batch k; any other batch where k was not kept."""
-        batch = self.kept.get(k + 1) or next(iter(self.kept.values()))
-        return {name: leaf[rows] for name, leaf in batch.items()}
-
-
-class SerialPmapPartitioner(PmapPartitioner):
-    """The program of `pmap` for several devices, on the first device with `vmap`."""
-
-    def __init__(self, cfg, *, num_devices: int, num_microbatches: int = 1):
-        """Makes the mesh; `cfg.data` is not used."""
-        self.num_devices = num_devices
-        cfg = cfg.copy_and_resolve_references()
-        cfg.data = 1
-        devices = jax.local_devices()[:1]
-        super().__init__(cfg, num_microbatches=num_microbatches, devices=devices)
-
-    @property
-    def _num_row_shards(self) -> int:
-        return self.num_devices
-
-    def _map(self, step, in_axes, out_axes):
-        return jax.vmap(step, in_axes, out_axes, axis_name=self.axis_name)
-
-
-def _make_setup(directory: RunDirectory, experiment, dataset) -> TrainingSetup:
-    """Returns the setup on the devices of the run, or else on one."""
-    try:
-        setup = TrainingSetup.from_experiment(experiment, dataset)
-        mesh, is_pmap = setup.partitioner.mesh, experiment.cfg.parallel.mode == "pmap"
-        if not is_pmap or mesh.size == _num_pmap_devices(directory, experiment.cfg):
-            return setup
-    except UserError as error:
-        if not str(error).startswith("parallel."):
-            raise
-    first = jax.local_devices()[:1]
-    cfg = experiment.cfg.copy_and_resolve_references()
-    partitioner = _one_device_partitioner(directory, cfg)
-    cfg.parallel.update(mode="jit", data=1, fsdp=1, tensor=1)
-    alone = dataclasses.replace(experiment, cfg=cfg)
-    setup = TrainingSetup.from_experiment(alone, dataset, first)
-    return dataclasses.replace(setup, experiment=experiment, partitioner=partitioner)
-
-
-def _one_device_partitioner(directory: RunDirectory, cfg) -> JitPartitioner:
-    """Returns a partitioner of the first device for a config of any devices."""
-    parallel = cfg.parallel.copy_and_resolve_references()
-    parallel.update(data=1, fsdp=1, tensor=1)
-    options = {"num_microbatches": cfg.grad_accum_steps}
-    if parallel.mode == "pmap":
-        num_devices = _num_pmap_devices(directory, cfg)
-        return SerialPmapPartitioner(parallel, num_devices=num_devices, **options)
-    return make_partitioner(parallel, devices=jax.local_devices()[:1], **options)
-
-
-def _num_pmap_devices(directory: RunDirectory, cfg) -> int:
-    """Returns the number of devices that a run under `pmap` was trained on."""
-    devices = directory.read_json("about.json").get("devices", [""])
-    return cfg.parallel.data if cfg.parallel.data > 0 else len(devices)
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A step as a traced program, with a name for each of its inputs and outputs.
-
-    Names of inputs begin with params/, opt_state/, ema/, carry/ or batch/; names of
-    outputs also with gradients/ or metrics/, whose pairs are sum (0) and weight (1).
-    """
-
-    jaxpr: ClosedJaxpr
-    args: list[jax.Array]
-    input_names: list[str]
-    output_names: list[str]
-
-
-def step_program(setup: TrainingSetup, inputs: StepInputs) -> Program:
-    """Traces loss, gradient and update of a step for its inputs on one device.
-
-    The update is as it would be without the check that all is finite. Operations of
-    the optimizer have the scope "optimizer".
-    """
-    cfg, axis_name = setup.experiment.cfg, setup.partitioner.axis_name
-
-    def compute(state, carry, batch):
-        rng = jax.random.fold_in(jax.random.key(cfg.seed), state.step)
-        options = {"num_microbatches": cfg.grad_accum_steps, "axis_name": axis_name}
-        grads, metrics, new_carry = gradients(
-            setup.loss, state.params, carry, batch, rng, **options
-        )
-        with jax.named_scope("optimizer"):
-            norm = optax.global_norm(grads)
-            new = apply_gradients(state, grads, setup.optimizer, cfg.optim.ema_decay)
-        return new, new_carry, {"gradients": grads, "metrics": metrics, "norm": norm}
-
-    step = setup.partitioner.wrap(compute, inputs.carry)
-    args = inputs.state, inputs.carry, inputs.batch
-    jaxpr, shapes = jax.make_jaxpr(step, return_shape=True)(*args)
-    state, carry, rest = shapes
-    return Program(
-        jaxpr,
-        jax.tree.leaves(args),
-        _names({**_parts(inputs.state), "carry": inputs.carry, "batch": inputs.batch}),
-        _names({**_parts(state), "carry": carry, **rest}),
-    )
-
-
-def _parts(state: TrainState) -> dict:
-    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-
-
-def _names(trees: dict[str, PyTree]) -> list[str]:
-    """Returns a name for each leaf of trees, in the order of `trees`."""
-    names = []
-    for prefix, tree in trees.items():
-        for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-            key = jax.tree_util.keystr(path, simple=True, separator="/")
-            names.append(f"{prefix}/{key}" if key else prefix)
-    return names
-
-
-def read_kept_batches(directory: RunDirectory) -> dict[int, Batch]:
-    """Reads the batches in `replay/` of a run directory, by step.
-
-    A file that cannot be read is left out, with a warning.
-    """
-    folder, kept = directory.path / "replay", {}
-    for file in sorted(folder.glob("*.npz")) if folder.exists() else ():
-        try:
-            kept |= read_batches(file)
-        except UserError as error:
-            print(f"warning: {error}", file=sys.stderr)
-    return kept
-
-
-def read_batches(path: str | Path) -> dict[int, Batch]:
-    """Reads a file of batches that a run saved (experiment/train.py), by step.
-
-    Raises:
-      UserError: it is another file.
-    """
-    batches: dict[int, Batch] = {}
-    try:
-        with (
-            resolve_path(path).open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            for key in arrays.files:
-                step, _, name = key.partition("/")
-                batches.setdefault(int(step), {})[name] = arrays[key]
-    except NOT_BATCHES as error:
-        raise UserError(f"{path} holds no batches of a run: {error}") from error
-    return batches
 
 
 def format_seconds(seconds: float) -> str:

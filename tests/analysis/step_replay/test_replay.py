@@ -7,15 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from analysis.step_replay import (
-    Replay,
-    read_batches,
-    read_kept_batches,
-    step_program,
-)
-from analysis.step_trace import trace
+from analysis.step_replay.batches import read_batches, read_kept_batches
+from analysis.step_replay.program import step_program
+from analysis.step_replay.replay import Replay
+from analysis.step_replay.trace import trace
 from experiment import train
-from helpers.small_runs import config, small_corpora
+from helpers.small_runs import config
 from training.checkpoint import PROGRESS
 from training.checksums import write_checksums
 from training.loop import ExitStatus
@@ -34,13 +31,6 @@ CHANGES = {
     "optim.plateau_factor": 0.5,
     "keep.last": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
-        yield tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")
