@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.report.charts import Chart
 from analysis.report.comparison import (
     Comparison,
     Sample,
@@ -18,7 +19,7 @@ from analysis.report.label_tables import LabelSample, LabelTables
 from analysis.report.runs import Run, axes, read_runs
 from analysis.report.score_cards import read_object
 from analysis.report.sweep_results import SweepResults, is_sweep, open_sweep
-from analysis.report.tables import COSTS, Chart, Row, learning_curves, score_rows
+from analysis.report.tables import COSTS, Row, learning_curves, score_rows
 from utils.errors import UserError
 from utils.paths import canonical_path
 

@@ -1,10 +1,10 @@
-"""Tables of a report as text, and its learning curves as coordinates of SVG charts."""
+"""Tables of a report as text, and its learning curves."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 
+from analysis.report.charts import Chart, Point, Series, make_chart, round_ticks
 from analysis.report.comparison import Comparison, System, SystemPair
 from analysis.report.runs import UNITS, Run, axes
 from analysis.report.score_cards import ScoreCard
@@ -87,8 +87,6 @@ BASELINES = {
 }
 MAX_CURVE_ROWS = 8  # validations listed of a learning curve
 
-WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
 
 POWERS = {  # titles of an axis in powers of 1000
     **{
@@ -97,9 +95,6 @@ POWERS = {  # titles of an axis in powers of 1000
     },
     "flops": [f"training {prefix}FLOPs" for prefix in "KMGTPEZ"],
 }
-
-Tick = tuple[float, str]  # coordinate and label
-Point = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,28 +302,6 @@ def format_cost(value: float, axis: str) -> str:
     return f"{value:.3g}" if axis == "flops" else f"{value:,.0f}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """The points of one run in coordinates of the chart."""
-
-    run: int
-    points: tuple[Point, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A chart of WIDTH by HEIGHT with its origin in the upper left corner."""
-
-    title: str
-    x_title: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    curves: tuple[Curve, ...]
-    width = WIDTH
-    height = HEIGHT
-    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
-
-
 def curve_points(run: Run, metric: str, axis: str) -> list[Point]:
     """Returns a metric of the validation split against one of `axes`."""
     points = [
@@ -343,26 +316,14 @@ def learning_curves(
     runs: Sequence[Run], metric: str, axis: str = "step"
 ) -> Chart | None:
     """Charts a metric of the validation split; None where no run has it."""
-    points = {n: curve_points(run, metric, axis) for n, run in enumerate(runs)}
-    all_points = [point for curve in points.values() for point in curve]
-    if not all_points:
-        return None
-    steps, values = zip(*all_points, strict=True)
-    x_ticks, y_ticks = round_ticks(0, max(steps)), round_ticks(min(values), max(values))
-    size, x_title = axis_unit(x_ticks[-1], axis)
-    x = functools.partial(scale, ticks=x_ticks, start=LEFT, end=WIDTH - RIGHT)
-    y = functools.partial(scale, ticks=y_ticks, start=HEIGHT - BOTTOM, end=TOP)
-    return Chart(
-        title=curve_title(metric, runs[0].unit),
-        x_title=x_title,
-        x_ticks=tuple((x(step), f"{step / size:,.10g}") for step in x_ticks),
-        y_ticks=tuple((y(value), f"{value:,.10g}") for value in y_ticks),
-        curves=tuple(
-            Curve(number, tuple((x(step), y(value)) for step, value in curve))
-            for number, curve in points.items()
-            if curve
-        ),
-    )
+    curves = [curve_points(run, metric, axis) for run in runs]
+    largest = max((x for curve in curves for x, _ in curve), default=0)
+    size, x_title = axis_unit(round_ticks(0, largest)[-1], axis)
+    series = [
+        Series(number, run.label, [(x / size, y) for x, y in curve])
+        for number, (run, curve) in enumerate(zip(runs, curves, strict=True))
+    ]
+    return make_chart(curve_title(metric, runs[0].unit), x_title, series, x_start=0)
 
 
 def curve_title(metric: str, unit: str) -> str:
@@ -373,12 +334,6 @@ def curve_title(metric: str, unit: str) -> str:
     return f"validation loss{', nats' * is_tokens} per {unit.removesuffix('s')}"
 
 
-def scale(value: float, ticks: Sequence[float], start: float, end: float) -> float:
-    """Maps the range of the ticks to coordinates from `start` to `end`."""
-    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
-    return round(start + share * (end - start), 1)
-
-
 def axis_unit(largest: float, axis: str) -> tuple[float, str]:
     """Returns the unit that keeps an axis's labels short, and the axis's title."""
     titles = POWERS.get(axis)
@@ -386,16 +341,3 @@ def axis_unit(largest: float, axis: str) -> tuple[float, str]:
         return 1.0, axes(axis if axis in UNITS else UNITS[0])[axis]
     power = min(int(math.log10(largest * (1 + 1e-9)) // 3), len(titles))
     return 1000.0**power, titles[power - 1]
-
-
-def round_ticks(low: float, high: float, max_intervals: int = 5) -> list[float]:
-    """Returns round numbers, the first at most `low`, the last at least `high`."""
-    span = high - low or abs(high) or 1.0
-    magnitude = 10.0 ** math.floor(math.log10(span / max_intervals))
-    step = next(
-        factor * magnitude
-        for factor in (1, 2, 5, 10)
-        if factor * magnitude >= span / max_intervals * (1 - 1e-9)
-    )
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]

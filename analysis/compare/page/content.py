@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from analysis.compare.cost_to_target import cost_to_target
-from analysis.compare.page.charts import Chart, Series, make_chart
 from analysis.compare.page.differences import (
     difference_rows,
     find_all,
@@ -24,6 +23,7 @@ from analysis.compare.results import (
     TrialRun,
     mean_and_deviation,
 )
+from analysis.report.charts import Chart, Series, make_chart
 from analysis.report.runs import axes
 from analysis.report.tables import (
     TableRow,

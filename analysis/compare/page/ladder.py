@@ -5,7 +5,6 @@ import itertools
 
 import numpy as np
 
-from analysis.compare.page.charts import Chart, Series, make_chart
 from analysis.compare.results import ComparisonResults, mean_and_deviation
 from analysis.compare.scaling import (
     ScalingLaw,
@@ -13,6 +12,7 @@ from analysis.compare.scaling import (
     find_crossing,
     fit_scaling_law,
 )
+from analysis.report.charts import Chart, Series, make_chart
 from analysis.report.tables import TableRow, title_of
 from utils.errors import UserError
 

@@ -8,8 +8,8 @@ is within a factor of the best one.
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.compare.page.charts import Series
 from analysis.compare.results import ComparisonResults, mean_and_deviation
+from analysis.report.charts import Series
 
 MARGIN = 1.05  # of the largest factor, so that the last step is seen
 

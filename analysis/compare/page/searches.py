@@ -1,8 +1,8 @@
 """Expected best of k trials of each architecture's search, drawn as one chart."""
 
 from analysis.compare.best_of_k import DEPENDENT, expected_best
-from analysis.compare.page.charts import Chart, Series, make_chart
 from analysis.compare.results import BudgetResults, ComparisonResults
+from analysis.report.charts import Chart, Series, make_chart
 from analysis.report.tables import title_of
 from utils.errors import UserError
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.compare.page.charts import Series, log_ticks, make_chart
 from analysis.compare.page.content import describe_space, relative_link
 from analysis.compare.page.profiles import performance_ratios, step_points
+from analysis.report.charts import Series, log_ticks, make_chart
 from sweeps.search_space import (
     choice,
     grid,

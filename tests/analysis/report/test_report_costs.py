@@ -67,7 +67,7 @@ def test_curves_against_flops_need_the_rates(tmp_path):
     assert curve_points(plain, "loss", "flops") == []
     assert curve_points(rated, "loss", "flops") == [(20e9, 5.5), (75e9, 4.5)]
     chart = learning_curves([plain, rated], "loss", "flops")
-    assert [curve.run for curve in chart.curves] == [1]
+    assert [curve.number for curve in chart.series] == [1]
     assert chart.x_title == "training GFLOPs"
     assert chart.x_ticks[-1][1] == "80"
     assert learning_curves([plain], "loss", "flops") is None

@@ -2,10 +2,11 @@
 
 import pytest
 
+from analysis.report.charts import round_ticks
 from analysis.report.comparison import take_evenly
 from analysis.report.renderers import render_html
 from analysis.report.runs import read_runs
-from analysis.report.tables import learning_curves, round_ticks
+from analysis.report.tables import learning_curves
 from helpers.small_reports import (
     ATTENTION,
     SAMPLES,
@@ -130,8 +131,8 @@ def test_a_heat_map_has_a_cell_for_each_weight(two):
 def test_curves_leave_out_values_that_are_not_finite(two):
     runs = read_runs(two)
     chart = learning_curves(runs, "bleu")
-    assert [len(curve.points) for curve in chart.curves] == [1, 1]
-    loss = learning_curves(runs, "loss").curves[0].points
+    assert [len(curve.points) for curve in chart.series] == [1, 1]
+    loss = learning_curves(runs, "loss").series[0].points
     assert loss[0][0] < loss[1][0]
     assert loss[0][1] < loss[1][1]  # falls: y grows downwards
     assert learning_curves(runs, "perplexity") is None

@@ -1,29 +1,30 @@
-"""Charts of a comparison as coordinates of SVG: lines, bands and points by model."""
+"""Charts as coordinates of SVG: lines, bands and points."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
 
-from analysis.report import tables
-from analysis.report.tables import HEIGHT, LEFT, RIGHT, WIDTH, Point, Tick
-
-TOP, BOTTOM = tables.TOP, tables.BOTTOM
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 56, 28, 14, 44  # margins
 MAX_LOG_TICKS = 7
 LOG_FACTORS = ((1, 2, 5), (1, 3), (1,))  # ticks within a power of ten
+
+Tick = tuple[float, str]  # coordinate and label
+Point = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Line of one model in the units of the chart's axes.
+    """Line of a run or a model in the units of the chart's axes.
 
     Attributes:
-      model: index of the model, which sets the colour.
+      number: index of the run or the model, which sets the colour.
       band: (x, low, high), drawn behind the line.
       has_marks: whether points have circles.
     """
 
-    model: int
+    number: int
     label: str
     points: Sequence[Point]
     band: Sequence[tuple[float, float, float]] = ()
@@ -75,15 +76,13 @@ def make_chart(
         if x_range[0] == x_range[1]:
             x_range = [x_range[0] - 0.5, x_range[1] + 0.5]
     else:
-        x_ticks = tables.round_ticks(min(xs), max(xs))
+        x_ticks = round_ticks(min(xs), max(xs))
         x_range = x_ticks
-    y_ticks = tables.round_ticks(min(ys), max(ys))
-    scale_y = functools.partial(
-        tables.scale, ticks=y_ticks, start=HEIGHT - BOTTOM, end=TOP
-    )
+    y_ticks = round_ticks(min(ys), max(ys))
+    scale_y = functools.partial(scale, ticks=y_ticks, start=HEIGHT - BOTTOM, end=TOP)
 
     def scale_x(value: float) -> float:
-        return tables.scale(transform(value), x_range, LEFT, WIDTH - RIGHT)
+        return scale(transform(value), x_range, LEFT, WIDTH - RIGHT)
 
     def place(one: Series) -> Series:
         points = tuple((scale_x(x), scale_y(y)) for x, y in one.points)
@@ -126,3 +125,22 @@ def log_ticks(low: float, high: float) -> list[float]:
             return ticks
     step = max(1, math.ceil(len(ticks) / MAX_LOG_TICKS))
     return ticks[::step] if len(ticks) > 1 else sorted({low, high})
+
+
+def scale(value: float, ticks: Sequence[float], start: float, end: float) -> float:
+    """Maps the range of the ticks to coordinates from `start` to `end`."""
+    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+    return round(start + share * (end - start), 1)
+
+
+def round_ticks(low: float, high: float, max_intervals: int = 5) -> list[float]:
+    """Returns round numbers, the first at most `low`, the last at least `high`."""
+    span = high - low or abs(high) or 1.0
+    magnitude = 10.0 ** math.floor(math.log10(span / max_intervals))
+    step = next(
+        factor * magnitude
+        for factor in (1, 2, 5, 10)
+        if factor * magnitude >= span / max_intervals * (1 - 1e-9)
+    )
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
