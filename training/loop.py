@@ -20,7 +20,7 @@ from training.prefetch import Prefetch
 from training.profiling.environment import peak_memory_bytes
 from training.signals import StopRequested, graceful_stop
 from training.step import TrainState, is_finite
-from utils.allocator import trim_heap
+from utils.allocator import return_unused_memory, trim_heap
 
 
 class ExitStatus(enum.IntEnum):
@@ -387,6 +387,7 @@ class TrainLoop:
                     content = self.checkpoint_state(*self._trial((state, carry), k))
                     self.records[k].save(step, content, scores.get(k))
         self._saved_at = time.monotonic()
+        return_unused_memory()  # of the validation and of the copy that was saved
         return state
 
     def _validate(self, step, state, trials, stopped):

@@ -37,7 +37,7 @@ from decoding.config import DecodingConfig
 from experiment.build import Experiment, build_experiment
 from experiment.setup import TrainingSetup, num_parameters
 from training.profiling.environment import commit, num_threads
-from utils.allocator import trim_heap, tune_allocator
+from utils.allocator import return_unused_memory, trim_heap, tune_allocator
 from utils.cli import exit_with
 
 VERSIONS = ("jax", "jaxlib", "flax", "numpy")
@@ -89,6 +89,8 @@ class Ours:
         def call():
             found = [compiled(left, right) for _ in range(times)]
             jax.block_until_ready(found)
+            del found
+            return_unused_memory()  # which is none of a step's
 
         return call
 

@@ -240,3 +240,12 @@ def test_checkpoints_by_the_clock_change_no_number(tmp_path, whole):
     assert toy.go()[1] is ExitStatus.FINISHED
     assert toy.lines() == whole["metrics"]
     assert toy.stored()[12] == whole["checkpoints"][12]
+
+
+def test_memory_of_a_validation_is_returned_before_the_next_step(tmp_path, monkeypatch):
+    events, toy = [], Toy(tmp_path)
+    monkeypatch.setattr(
+        "training.loop.return_unused_memory", lambda: events.append("returned")
+    )
+    toy.go(at=("validation", 3), act=lambda: events.append("validated"))
+    assert events[:2] == ["validated", "returned"]
