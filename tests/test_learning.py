@@ -24,7 +24,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "model",  # each architecture learns one of both tasks in make test
-    [pytest.param(x, marks=[pytest.mark.slow] * (x == "transformer")) for x in MODELS],
+    [pytest.param(x, marks=[pytest.mark.slow] * (x == "rnn")) for x in MODELS],
 )
 def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
     cfg = config("python_stdlib", model, data_dir, steps=STEPS_ON_TEXT[model])
@@ -41,12 +41,12 @@ def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(x, marks=[pytest.mark.slow] * (x != "transformer")) for x in MODELS],
+    [pytest.param(x, marks=[pytest.mark.slow] * (x != "rnn")) for x in MODELS],
 )
 def test_a_short_run_of_translation_learns_the_source_and_compiles_once_a_bucket(
     data_dir, model
 ):
-    changes = {"data.buckets": 2 if model == "transformer" else 1}
+    changes = {"data.buckets": 2 if model == "rnn" else 1}
     steps = STEPS_OF_TRANSLATION[model]
     run = ShortRun(config("cldr", model, data_dir, steps=steps, **changes))
     assert run.compilations == changes["data.buckets"]

@@ -17,8 +17,10 @@ STEPS = 6
 CHANGES = {
     "model.dropout": 0.1,
     "every.log": 1,
-    "every.eval": 0,
+    "every.eval": STEPS,
     "every.checkpoint": 3,
+    "eval.batch_size": 64,
+    "eval.segment_length": 64,
 }
 
 
