@@ -20,9 +20,11 @@ STEPS, SPIKE = 12, 8  # batch SPIKE - 1 is poisoned; checkpoints are at 3, 6, 9 
 CHANGES = {
     "model.dropout": 0.1,
     "every.log": 2,
-    "every.eval": 0,
+    "every.eval": STEPS,
     "every.checkpoint": 3,
     "keep.last": 10,
+    "eval.batch_size": 64,
+    "eval.segment_length": 64,
     "spike_threshold": 4.0,
     "optim.lr": 2e-2,
     "optim.warmup": 0,
