@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 # Set in the environment, so that subprocesses and workers of pytest-xdist inherit it.
 # Small programs are cached too: there are hundreds, and every process needs them.
-if "PYTEST_XDIST_WORKER" not in os.environ:
+is_set = any(name in os.environ.get("XLA_FLAGS", "") for name in FAST_COMPILATION)
+if "PYTEST_XDIST_WORKER" not in os.environ and not is_set:
     flags = as_flags(known_options(FAST_COMPILATION))
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "jax")

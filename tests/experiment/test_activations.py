@@ -98,9 +98,11 @@ def sown_weights(case):
     if task.model_class == "Encoder":
         carry = model.initial_carry(2, train=True)
         inputs = (*task.model_inputs(case.batch), carry)
-    _, sown = nn.apply(
+    apply = nn.apply(
         lambda model: model(*inputs, train=True), model, mutable=["intermediates"]
-    )({"params": case.params}, rngs={"dropout": jax.random.key(1)})
+    )
+    rngs = {"dropout": jax.random.key(1)}
+    sown = jax.jit(lambda params: apply({"params": params}, rngs=rngs)[1])(case.params)
     found = jax.tree_util.tree_leaves_with_path(sown["intermediates"])
     names = [[key.key for key in path if hasattr(key, "key")] for path, _ in found]
     return {

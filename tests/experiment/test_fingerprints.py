@@ -20,7 +20,8 @@ from training.observe.fingerprint import (
 from utils.errors import UserError
 
 STEPS = 6
-OPTIONS = {"model": "transformer_xl", "model.dropout": 0.1, "every.checkpoint": 3}
+OPTIONS = {"model": "transformer_xl", "model.dropout": 0.1, "model.layers": 1}
+OPTIONS |= {"every.checkpoint": 3}
 
 
 @pytest.fixture(scope="module")

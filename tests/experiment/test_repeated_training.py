@@ -11,6 +11,7 @@ from analysis.diverge.records import differences
 from experiment.train import train
 from helpers.entry_points import run
 from helpers.small_runs import config
+from helpers.text_runs import text_config
 from training.loop import ExitStatus
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -27,24 +28,35 @@ CHANGES = {
 }
 
 
-@pytest.fixture
-def changes(tmp_path):
-    """Keys of a small corpus of files."""
+def pairs_config(tmp_path):
+    """Returns the config of a small run on a corpus of files."""
     (tmp_path / "mine").mkdir()
     for split, size in {"train": 40, "valid": 4, "test": 4}.items():
         lines = [f"{WORDS[k % 10]} {WORDS[k % 7]}\n" for k in range(size)]
         (tmp_path / f"mine/{split}.en").write_text("".join(lines))
         (tmp_path / f"mine/{split}.de").write_text("".join(lines).upper())
-    return {**CHANGES, "data.source_dir": str(tmp_path / "mine")}
+    changes = {**CHANGES, "data.source_dir": str(tmp_path / "mine")}
+    return config("cldr", "rnn", tmp_path / "data", steps=4, **changes)
+
+
+def lines_config(tmp_path):
+    """Returns the config of a language model, which compiles faster."""
+    changes = {"model.layers": 1, "model.dropout": 0.1}
+    every = {"every.eval": 2, "every.checkpoint": 2}
+    return text_config(tmp_path, steps=4, **changes, **every)
 
 
 @pytest.mark.parametrize(
-    "names", [["first"], pytest.param(["first", "second"], marks=pytest.mark.slow)]
+    ("make_config", "names"),
+    [
+        (lines_config, ["first"]),
+        pytest.param(pairs_config, ["first", "second"], marks=pytest.mark.slow),
+    ],
 )
 def test_training_again_in_a_process_or_a_thread_equals_training_in_another_process(
-    changes, tmp_path, names
+    tmp_path, make_config, names
 ):
-    cfg = config("cldr", "rnn", tmp_path / "data", steps=4, **changes)
+    cfg = make_config(tmp_path)
     handlers = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)]
     is_parsed = flags.FLAGS.is_parsed()
     for name in names:
@@ -69,7 +81,8 @@ def test_training_again_in_a_process_or_a_thread_equals_training_in_another_proc
         "    cfg = base.get_config(name)\n"
         f"    cfg.update(json.loads({cfg.to_json_best_effort()!r}))\n    return cfg\n"
     )
-    flags_given = (f"--config={written}:rnn", f"--workdir={tmp_path / 'process'}")
+    name = cfg.model.name
+    flags_given = (f"--config={written}:{name}", f"--workdir={tmp_path / 'process'}")
     done = run("train.py", *flags_given)
     assert done.returncode == 0, done.stderr.decode()
     for name in (*names[1:], "thread", "process"):

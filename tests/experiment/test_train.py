@@ -23,6 +23,7 @@ from experiment.inference import evaluate, open_runs
 from experiment.restore import open_run
 from experiment.validate import device_warnings
 from helpers.small_runs import config
+from helpers.text_runs import text_config
 from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioner import make_partitioner
@@ -34,6 +35,7 @@ from utils.locks import exclusive_lock
 from utils.paths import DATA_PLACES
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
+DIVISION = "first bad operation: div in optimizer"
 UNTIED = {"model.tie_embeddings": False, "data.joint_vocab": False}
 
 
@@ -158,21 +160,28 @@ def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("steps", "changes", "cause"),
+    ("corpus", "steps", "changes", "cause"),
     [
         pytest.param(
+            "cldr",
             *(30, {"optim.name": "sgd", "optim.lr": 1e38, "optim.clip_norm": 0}, ""),
             marks=pytest.mark.slow,  # helpers/toy_run.py diverges in test_loop.py
         ),
         # 0 / 0 for words without a gradient; there are fewer steps than end a run
-        (2, {"optim.eps": 0, **UNTIED}, "first bad operation: div in optimizer"),
+        pytest.param("cldr", 2, UNTIED, DIVISION, marks=pytest.mark.slow),
+        ("text", 2, {"model.tie_embeddings": False}, DIVISION),
     ],
 )
 def test_a_run_that_diverges_stops_itself_and_keeps_the_batches(
-    data_dir, tmp_path, capsys, steps, changes, cause
+    data_dir, tmp_path, capsys, corpus, steps, changes, cause
 ):
     changes = {**SMALL, **changes, "optim.warmup": 0, "max_nonfinite_steps": 3}
-    cfg = config("cldr", "rnn", data_dir, steps=steps, **changes)
+    if cause:
+        changes["optim.eps"] = 0
+    if corpus == "cldr":
+        cfg = config("cldr", "rnn", data_dir, steps=steps, **changes)
+    else:  # a model of few operations, which are explained one by one
+        cfg = text_config(tmp_path, steps=steps, **changes, **{"model.layers": 1})
     assert train.train(cfg, tmp_path / "run") is ExitStatus.NOT_FINITE
     run = RunDirectory(tmp_path / "run")
     [file] = (run.path / "replay").iterdir()

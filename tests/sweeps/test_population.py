@@ -2,9 +2,6 @@
 
 import functools
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +12,7 @@ from data.batching.stream import LMStreamBatches
 from experiment import train
 from experiment.inference import evaluate
 from experiment.restore import open_run
+from helpers.entry_points import run
 from helpers.small_runs import config
 from models.common.dropout import keep_threshold
 from sweeps import population
@@ -25,16 +23,12 @@ from training.vmapped_trials.step import shared_part, varying_values
 from utils.errors import UserError
 from utils.locks import exclusive_lock
 
-ROOT = Path(__file__).parents[2]
-
 
 @functools.cache
 def runs(which):
     """What tests/helpers/population_runs.py prints."""
-    program = ROOT / "tests" / "helpers" / "population_runs.py"
-    order = [sys.executable, str(program), which]
-    done = subprocess.run(order, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = run("tests/helpers/population_runs.py", which)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
     return json.loads(done.stdout)
 
 
@@ -65,6 +59,7 @@ SMALL = {
     "every.checkpoint": 3,
     "decode.max_length": 2,
     "data.batch_size": 4,
+    "eval.segment_length": 64,
     "max_nonfinite_steps": 2,
     "model.dropout": 0.1,
     "model.layers": 1,
@@ -214,7 +209,10 @@ def test_each_trial_is_watched_as_it_would_be_alone(whole, data_dir, tmp_path):
     assert rows(workdirs[0], "train") == rows(whole[0][0], "train")  # unwatched
 
 
-@pytest.mark.parametrize("action", ["keep", "stop"])
+@pytest.mark.parametrize(
+    "action",  # test_spikes.py keeps batches of a run alone
+    [pytest.param("keep", marks=pytest.mark.slow), "stop"],
+)
 def test_a_trial_spikes_by_itself(data_dir, tmp_path, monkeypatch, action):
     read_batch = LMStreamBatches.partial_batch
 

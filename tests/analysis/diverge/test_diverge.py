@@ -26,6 +26,7 @@ slow = pytest.mark.slow
 COMMAND = "analysis/diverge/__main__.py"
 STEPS = 20
 EVERY = {"steps": STEPS, "every.checkpoint": 10, "every.fingerprint": 1}
+EVERY |= {"model.layers": 1}
 SCALE = "stack/final_norm/norm/scale"
 
 

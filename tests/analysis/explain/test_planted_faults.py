@@ -14,6 +14,7 @@ from experiment import train
 from helpers.entry_points import assert_refused, run
 from helpers.planted_faults import with_batch, with_parameter
 from helpers.small_runs import config
+from helpers.text_runs import train_text
 from models.common.layers import FeedForward
 from models.rnn.cells import GRU
 from training.loop import ExitStatus
@@ -44,6 +45,13 @@ def trained(data_dir, folder, corpus, model, **changes):
 def xl(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("xl")
     return trained(data_dir, folder, "python_stdlib", "transformer_xl", **XL)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A run of a Transformer, which has fewer operations than the others."""
+    changes = {**CHANGES, "steps": STEPS, "data.batch_size": 8}
+    return train_text(tmp_path_factory.mktemp("text"), "run", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +123,11 @@ def test_an_operation_of_one_head_is_named(xl, monkeypatch):
     assert explanation.cause.operation.source.startswith("tests/analysis/explain/")
 
 
-def test_a_nan_in_one_layer_is_named_with_its_row_and_position(xl, monkeypatch):
-    up = FeedForward.__call__
+@pytest.mark.parametrize("model", ["text", pytest.param("xl", marks=pytest.mark.slow)])
+def test_a_nan_in_one_layer_is_named_with_its_row_and_position(
+    model, request, monkeypatch
+):
+    workdir, up = request.getfixturevalue(model), FeedForward.__call__
 
     def plant(self, x, *args, **options):
         if "layers_0" in self.path:
@@ -127,7 +138,7 @@ def test_a_nan_in_one_layer_is_named_with_its_row_and_position(xl, monkeypatch):
         return up(self, x, *args, **options)
 
     monkeypatch.setattr(FeedForward, "__call__", plant)
-    _, text = report(xl, with_rows=False)
+    _, text = report(workdir, with_rows=False)
     cause = text.split("\n\n")[1]
     assert cause.startswith("first bad operation: sqrt in stack/layers_0, forward")
     assert "\n  row 5\n" in cause
