@@ -16,10 +16,10 @@ TUNING = str(ROOT / "configs" / "sweeps" / "tuning.py")
 MAIN = "analysis/compare/__main__.py"
 
 
-def request(**changes):
+def request(overrides=(), **changes):
     arguments = {
         "config": CLDR,
-        "overrides": {},
+        "overrides": {"model.layers": 1, **dict(overrides)},
         "models": ("rnn", "transformer"),
         "budgets": (300_000.0,),
         "space": TUNING,

@@ -28,7 +28,7 @@ PARAMETERS = QUANTITIES["parameters"]
 
 def configs(model="transformer", file=CLDR, **overrides):
     given = {key.replace("__", "."): value for key, value in overrides.items()}
-    return TrialConfigs.from_flag(f"{file}:{model}", given)
+    return TrialConfigs.from_flag(f"{file}:{model}", {"model.layers": 1, **given})
 
 
 @functools.cache
@@ -91,9 +91,9 @@ def test_more_parameters_make_a_model_wider():
 
 
 def test_sizes_of_a_point_are_kept_in_a_match():
-    match = match_width(configs(), {"model.layers": 1}, PARAMETERS, 2_000_000.0)
+    match = match_width(configs(), {"model.layers": 2}, PARAMETERS, 2_000_000.0)
     assert "model.layers" not in match.settings
-    assert match.settings["model.width"] > matched().settings["model.width"]
+    assert match.settings["model.width"] < matched().settings["model.width"]
 
 
 def test_the_architectures_of_the_provided_space_have_equal_parameters():
