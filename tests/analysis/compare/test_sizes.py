@@ -75,10 +75,11 @@ def test_each_architecture_has_the_parameters_of_the_budget_within_a_hundredth(
 
 
 def test_a_size_is_adapted_where_no_width_is_near_enough():
-    match = matched("transformer", 200_000.0)
-    cfg = configs().config({})
+    two = configs(model__layers=2)
+    match = match_width(two, {}, PARAMETERS, 200_000.0)
+    cfg = two.config({})
     by_ratio = scaled_sizes(cfg.model, match.settings["model.width"])
-    cost = PARAMETERS.cost(configs().config(by_ratio))
+    cost = PARAMETERS.cost(two.config(by_ratio))
     assert abs(cost / 200_000 - 1) > 0.01  # or there would be nothing to adapt
     assert match.settings["model.feed_forward"] != by_ratio["model.feed_forward"]
 

@@ -69,6 +69,7 @@ def test_devices_shard_the_batch_and_fsdp_shards_gradients():
     assert 0.2 * one < four < 0.5 * one
     assert weights < sixteen < four
     wide = config()
+    wide.model.layers = 2
     wide.model.feed_forward = 4000  # parameters are most of what there is
     step, spread = (
         StepSpec.from_config(wide),
