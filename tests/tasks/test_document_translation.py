@@ -29,8 +29,7 @@ OPTIONS.decode.update(max_length=WIDTH, max_length_ratio=1.0)
 def document_case(name):
     """Returns a model with a memory of 9 tokens, and its task."""
     tokenizers = {"source": IdTokenizer(W), "target": IdTokenizer(V)}
-    case = Seq2SeqCase(name, layers=1, memory_length=9)
-    return case, Task(tokenizers, document_order=True)
+    return Seq2SeqCase(name, memory_length=9), Task(tokenizers, document_order=True)
 
 
 def texts_in_order(target_seed=1):

@@ -137,7 +137,7 @@ def test_a_carry_that_is_not_finite_on_one_device_stops_the_step_on_all():
         return pairs, carry + batch["bad"]
 
     step = make_step(loss, SGD, RATE, 0, axis_name="data")
-    mapped = jax.jit(jax.vmap(step, in_axes=(None, 0, 0), axis_name="data"))
+    mapped = jax.vmap(step, in_axes=(None, 0, 0), axis_name="data")
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), BATCH)
     batch["bad"] = jnp.asarray([0.0, jnp.inf])
     state, carry, pairs = mapped(start(), jnp.zeros((2, 3)), batch)

@@ -19,10 +19,6 @@ from helpers.entry_points import ROOT, assert_refused, run
 MAIN = "analysis/compare/__main__.py"
 MODELS = ("rnn", "transformer")
 RATES = {"rnn": 3e-3, "transformer": 1e-3}
-VALUES = {
-    "rnn": {"optim.lr": [RATES["rnn"]], "model.attention_window": [0]},
-    "transformer": {"optim.lr": [RATES["transformer"]]},
-}
 BUDGET = 20_000
 FOLDER = "one & <two>"  # to be escaped, and quoted in links
 
@@ -49,8 +45,8 @@ def compared(tmp_path_factory, request):
     space.write_text(
         "from sweeps.search_space import *\n\n\n"
         "def get_space(model):\n"
-        f"    values = {VALUES}[model]\n"
-        "    return Space(product(grid(values), seeds(2)))\n"
+        f"    rate = {RATES}[model]\n"
+        "    return Space(product(grid({'optim.lr': [rate]}), seeds(2)))\n"
     )
     sizes = {
         **{"data.source_dir": text, "data.dir": folder / "data"},

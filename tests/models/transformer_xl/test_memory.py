@@ -169,7 +169,7 @@ def made(compiled, size):
 
 
 def test_an_evaluation_neither_copies_nor_projects_its_memory():
-    case = LanguageModelCase("transformer_xl", memory_length=64, layers=1)
+    case = LanguageModelCase("transformer_xl", memory_length=64, layers=2)
     carry = case.model.initial_eval_carry(B, T)
     prepared = case.model.apply(case.variables, carry, method="precompute")
     variables = case.variables | prepared

@@ -14,7 +14,6 @@ from data.tokenizers.base import SPECIAL
 from data.tokenizers.symbols import CharTokenizer
 from data.understanding.labels import Labels
 from data.understanding.tagged import TaggedBatches, TaggedTexts
-from helpers.architectures import random_parameters
 from models.heads.tagger import Tagger
 from models.registry import get_model_class
 from tasks.understanding.losses import cross_entropy
@@ -57,11 +56,12 @@ class Case:
         batch = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), Task.example_batch(cfg)
         )
-        init = functools.partial(self.task.init, self.model)
-        self.variables = random_parameters(init, jax.random.key(0), batch)
-        if "crf" in self.variables["params"]:  # transitions begin at 0
-            zeros = jax.tree.map(jnp.zeros_like, self.variables["params"]["crf"])
-            self.variables["params"]["crf"] = zeros
+        init = jax.jit(lambda rng: self.task.init(self.model, rng, batch))
+        self.variables = jax.tree.map(
+            lambda x: x.value,
+            init(jax.random.key(0)),
+            is_leaf=lambda x: hasattr(x, "value"),
+        )
         self.intents = INTENTS if intents else []
         self.batches = self.batches_of(SENTENCES)
 
