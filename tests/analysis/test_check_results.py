@@ -1,13 +1,17 @@
 """Scores recomputed from kept runs: equal, or not where what is kept was changed."""
 
+import contextlib
+import io
 import re
 import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from analysis.check_results import KeptCard, score_labels, score_losses
+from analysis.check_results import KeptCard, main, score_labels, score_losses
 from analysis.publish_results import keep
 from experiment.inference import evaluate
 from experiment.restore import open_run
@@ -46,7 +50,7 @@ def made(tmp_path_factory):
         corpus = folder / "corpora" / name
         write(corpus)
         add_intents(corpus)
-        cfg = configure(corpus, "rnn", **STEPS, **changes)
+        cfg = configure(corpus, "transformer", **STEPS, **changes)
         train(cfg, folder / name)
         evaluate(open_run(folder / name, "last"), "test")
         keep(str(folder / name), folder / "results")
@@ -59,12 +63,22 @@ def results(made, tmp_path):
     return shutil.copytree(made / "results", tmp_path / "results")
 
 
-def check(made, results, corpora="corpora"):
-    """Runs the command; returns its exit code and its lines."""
-    prepared = f"--prepared={made / 'prepared'}"
-    places = f"--corpora={made / corpora}", f"--results={results}", prepared
-    done = run("analysis/check_results.py", *places)
-    return done.returncode, done.stdout.decode().splitlines()
+def places_of(made, results, corpora="corpora"):
+    """Returns the values of the flags."""
+    found = {"corpora": made / corpora, "results": results}
+    return {k: str(x) for k, x in {**found, "prepared": made / "prepared"}.items()}
+
+
+def check(*places, **options):
+    """Does in this process what the command does; returns exit code and lines."""
+    flags.FLAGS.mark_as_parsed()
+    output = io.StringIO()
+    with (
+        flagsaver.flagsaver(**places_of(*places, **options)),
+        contextlib.redirect_stdout(output),
+    ):
+        code = main()
+    return code, output.getvalue().splitlines()
 
 
 def names(lines, verdict):
@@ -78,7 +92,9 @@ def names(lines, verdict):
 
 
 def test_scores_of_a_run_equal_the_recomputed_ones(made, results):
-    code, lines = check(made, results)
+    places = places_of(made, results).items()
+    done = run("analysis/check_results.py", *(f"--{k}={x}" for k, x in places))
+    code, lines = done.returncode, done.stdout.decode().splitlines()
     found = names(lines, "equal")
     assert found["labeled_text"] == {"accuracy", "macro_f1", "matthews", "loss"}
     kinds = "f1", "precision", "recall"
@@ -115,7 +131,9 @@ def test_a_changed_prediction_is_detected(made, results, name, line, score):
 def test_a_prediction_too_few_is_refused(made, results):
     path = results / "labeled_text" / "samples" / "test-12.hypotheses.txt"
     path.write_text("red\n")
-    assert check(made, results)[0] == 2
+    with pytest.raises(SystemExit) as ended:
+        check(made, results)
+    assert ended.value.code == 2
 
 
 def test_what_is_missing_is_told_in_one_line_each(made, results):

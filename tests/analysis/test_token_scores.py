@@ -170,18 +170,19 @@ def test_windows_give_every_token_its_context():
     ids = found.lines[0].ids
     assert len(found.lines[0].scores.log_probs) == len(ids) == 13
     logits = []
-    model, variables = run.experiment.evaluation_model, run.variables
     stream = [1, *ids]
+
+    def read(model, row, last):
+        return model.logits(model(row, (), train=False)[0])[0, last]
+
+    logits_of = jax.jit(nn.apply(read, run.experiment.evaluation_model))
     for position in range(13):
         end = max(8, position + 1 + (position % 2 == 0 and position >= 8))
         end = min(end, 13)
         start = max(0, end - 8) if end < 13 else 6
-        row = jnp.asarray([stream[start : position + 1]])
-
-        def last(model, row=row):
-            return model.logits(model(row, (), train=False)[0])[0, -1]
-
-        logits.append(run_model(model, last, variables))
+        tokens = [*stream[start : position + 1], *[0] * 8][:8]  # not seen: the end
+        row = jnp.asarray([tokens])
+        logits.append(logits_of(run.variables, row, position - start))
     expected = log_softmax(np.asarray(logits))[np.arange(13), ids]
     np.testing.assert_allclose(found.lines[0].scores.log_probs, expected, atol=1e-5)
 
@@ -190,6 +191,11 @@ def test_each_token_of_a_masked_model_is_masked_in_turn():
     run = made("masked_language_modeling", "transformer")
     task, model = run.experiment.task, run.experiment.model
     lines = [LINES[0], LINES[2]]
+
+    def logits(model, *inputs):
+        return model.logits(model(*inputs, train=False)[0][0])
+
+    logits_of = jax.jit(nn.apply(logits, model))
     for line, found in zip(lines, scored(run, lines).lines, strict=True):
         ids = task.tokenizer.encode(line)
         assert found.ids == ids
@@ -199,11 +205,7 @@ def test_each_token_of_a_masked_model_is_masked_in_turn():
             tokens, carry = jnp.asarray([masked]), model.initial_carry(1, train=False)
             inputs = tokens, jnp.zeros_like(tokens), jnp.ones_like(tokens, bool)
             inputs = *inputs, jnp.asarray([[1 + place]]), carry
-
-            def logits(model, inputs=inputs):
-                return model.logits(model(*inputs, train=False)[0][0])
-
-            expected = log_softmax(run_model(model, logits, run.variables))[0, 0]
+            expected = log_softmax(logits_of(run.variables, *inputs))[0, 0]
             assert found.scores.log_probs[place] == pytest.approx(
                 expected[number], abs=1e-5
             )

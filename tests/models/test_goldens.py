@@ -76,12 +76,10 @@ def differences(name):
 
 
 SLOW = {"bert_deep", "bert_wide"}  # other sizes
+NAMES = [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in COMPARISONS]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in COMPARISONS],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_results_equal_those_of_an_independent_implementation(name):
     largest = differences(name)
     assert {"outputs", "loss", "gradients"} <= largest.keys()
@@ -157,9 +155,9 @@ def test_an_approximate_gelu_of_bert_is_detected(monkeypatch):
     assert bert_distance() > DETECTED
 
 
-def test_the_largest_differences_of_each_file_are_printed():
-    for name in COMPARISONS:
-        largest = differences(name)
-        text = "  ".join(f"{key} {value:.1e}" for key, value in largest.items())
-        print(f"{name:22} {text}")
-        assert all(np.isfinite(list(largest.values())))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_largest_differences_of_each_file_are_printed(name):
+    largest = differences(name)
+    text = "  ".join(f"{key} {value:.1e}" for key, value in largest.items())
+    print(f"{name:22} {text}")
+    assert all(np.isfinite(list(largest.values())))

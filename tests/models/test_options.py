@@ -26,13 +26,23 @@ ADAPTIVE = {"cutoffs": (7, 19), "div_val": 2, "tie_embeddings": True}
 # Together they have every position encoding, activation and kind of embedding.
 OPTIONS = {
     "learned": {
+        "layers": 1,
         "position_encoding": "learned",
         "activation": "swiglu",
         "max_positions": 16,
     },
-    "learned_per_layer": {"position_encoding": "learned_per_layer", **ADAPTIVE},
+    "learned_per_layer": {
+        "layers": 2,
+        "position_encoding": "learned_per_layer",
+        **ADAPTIVE,
+    },
     "shaw": {"position_encoding": "shaw", "max_distance": 2, "activation": "gelu"},
-    "rotary": {"position_encoding": "rotary", "head_dim": 6, "activation": "geglu"},
+    "rotary": {
+        "layers": 1,
+        "position_encoding": "rotary",
+        "head_dim": 6,
+        "activation": "geglu",
+    },
     "relative": {
         "position_encoding": "relative",
         "embedding_width": 10,
@@ -80,7 +90,7 @@ def test_a_language_model_decodes_token_by_token_as_in_one_pass(name):
     ],
 )
 def test_a_translation_decodes_token_by_token_as_in_one_pass(name):
-    case = seq2seq(**OPTIONS[name])
+    case = seq2seq(**{"layers": 1, **OPTIONS[name]})
     _, whole, _ = case.run(())
     context, state = case.start(case.source, case.source_mask, (), max_steps=T)
     for t in range(T):

@@ -28,7 +28,7 @@ PARAMETERS = QUANTITIES["parameters"]
 
 def configs(model="transformer", file=CLDR, **overrides):
     given = {key.replace("__", "."): value for key, value in overrides.items()}
-    return TrialConfigs.from_flag(f"{file}:{model}", given)
+    return TrialConfigs.from_flag(f"{file}:{model}", {"model.layers": 1, **given})
 
 
 @functools.cache
@@ -75,10 +75,11 @@ def test_each_architecture_has_the_parameters_of_the_budget_within_a_hundredth(
 
 
 def test_a_size_is_adapted_where_no_width_is_near_enough():
-    match = matched("transformer", 200_000.0)
-    cfg = configs().config({})
+    two = configs(model__layers=2)
+    match = match_width(two, {}, PARAMETERS, 200_000.0)
+    cfg = two.config({})
     by_ratio = scaled_sizes(cfg.model, match.settings["model.width"])
-    cost = PARAMETERS.cost(configs().config(by_ratio))
+    cost = PARAMETERS.cost(two.config(by_ratio))
     assert abs(cost / 200_000 - 1) > 0.01  # or there would be nothing to adapt
     assert match.settings["model.feed_forward"] != by_ratio["model.feed_forward"]
 
@@ -91,9 +92,9 @@ def test_more_parameters_make_a_model_wider():
 
 
 def test_sizes_of_a_point_are_kept_in_a_match():
-    match = match_width(configs(), {"model.layers": 1}, PARAMETERS, 2_000_000.0)
+    match = match_width(configs(), {"model.layers": 2}, PARAMETERS, 2_000_000.0)
     assert "model.layers" not in match.settings
-    assert match.settings["model.width"] > matched().settings["model.width"]
+    assert match.settings["model.width"] < matched().settings["model.width"]
 
 
 def test_the_architectures_of_the_provided_space_have_equal_parameters():

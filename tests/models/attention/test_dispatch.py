@@ -266,7 +266,7 @@ def gradients_of_model(kind, option):
         _, logits, _ = case.run(*inputs, train=True, dropout=jax.random.key(5))
         return (logits**2).mean()
 
-    return jax.tree.leaves(jax.grad(loss)(case.variables))
+    return jax.tree.leaves(jax.jit(jax.grad(loss))(case.variables))
 
 
 @pytest.mark.parametrize(

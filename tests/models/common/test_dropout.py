@@ -29,6 +29,7 @@ def random_bits(keys, shape):
     return hash32(keys, linear_index(shape, shape))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def keep_mask(keys, shape, rate):
     return random_bits(keys, shape) >= keep_threshold(rate)
 

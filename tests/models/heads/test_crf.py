@@ -28,10 +28,14 @@ def case():
     return jax.tree.map(to_f32, params), to_f32(emissions), *drawn
 
 
+@functools.cache
+def compiled(method):
+    return jax.jit(functools.partial(CRF(L).apply, method=method))
+
+
 def apply(method, *inputs, params=None):
     variables = {"params": case()[0] if params is None else params}
-    call = functools.partial(CRF(L).apply, method=method)
-    return jax.jit(call)(variables, *inputs)
+    return compiled(method)(variables, *inputs)
 
 
 def sequence_scores(row):
@@ -114,7 +118,7 @@ def test_gradients_are_those_of_finite_differences():
         return jax.tree.map(lambda x, d: x + by * d, inputs, direction)
 
     inputs = params, emissions
-    gradients = jax.grad(loss, argnums=(0, 1))(*inputs)
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(*inputs)
     draw = np.random.default_rng(1)
     for _ in range(4):
         direction = jax.tree.map(lambda x: draw.normal(size=x.shape), inputs)
@@ -133,8 +137,11 @@ def test_what_is_at_padding_does_not_matter_and_has_no_gradient():
     np.testing.assert_array_equal(
         *(apply("decode", x, mask)[0] for x in (emissions, emissions + noise))
     )
-    gradient = jax.grad(lambda x: apply("log_prob", x, labels, mask).sum())(emissions)
-    assert not np.asarray(gradient)[~mask].any()
+
+    def loss(x):
+        return apply("log_prob", x, labels, mask).sum()
+
+    assert not np.asarray(jax.jit(jax.grad(loss))(emissions))[~mask].any()
 
 
 def test_an_empty_sentence_has_probability_one_and_finite_gradients():
@@ -145,7 +152,8 @@ def test_an_empty_sentence_has_probability_one_and_finite_gradients():
     def loss(params):
         return apply("log_prob", emissions, labels, mask, params=params).sum()
 
-    assert all(not x.any() for x in jax.tree.leaves(jax.grad(loss)(params)))
+    gradients = jax.jit(jax.grad(loss))(params)
+    assert all(not x.any() for x in jax.tree.leaves(gradients))
 
 
 def test_without_transitions_it_is_a_softmax_at_each_position():
@@ -180,7 +188,7 @@ def test_a_transition_of_no_probability_keeps_gradients_finite():
     def loss(params):
         return apply("log_prob", emissions, labels, mask, params=params).sum()
 
-    value, gradients = jax.value_and_grad(loss)(params)
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 

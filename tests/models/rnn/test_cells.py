@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from helpers.architectures import small_config
+from helpers.architectures import random_parameters, small_config
 from models.rnn.cells import CELLS, Readout, orthogonal_per_gate, zero_state
 from models.rnn.model import Bidirectional
 
@@ -75,7 +75,8 @@ def make(name):
 
 def run(name, x, state, mask, **options):
     cell, params, _, _ = make(name)
-    return cell.apply({"params": params}, x, state, mask, train=False, **options)
+    apply = jax.jit(functools.partial(cell.apply, train=False, **options))
+    return apply({"params": params}, x, state, mask)
 
 
 def expected(name, x, state, steps):
@@ -175,14 +176,15 @@ def test_weight_dropout_scales_the_remaining_weights():
 def test_an_encoder_concatenates_both_directions(name):
     encoder = Bidirectional(small_config("rnn", cell=name, layers=1, width=D))
     x, mask = random(B, T, E, seed=1), jnp.arange(T) < jnp.asarray([[T], [T - 1]])
-    variables = encoder.init(jax.random.key(0), x, mask, train=False)
-    both, first = encoder.apply(variables, x, mask, train=False)
-    params = nn.meta.unbox(variables)["params"]
+    init = functools.partial(encoder.init, jax.random.key(0), train=False)
+    variables = random_parameters(init, x, mask)
+    apply = jax.jit(functools.partial(encoder.apply, train=False))
+    both, first = apply(variables, x, mask)
+    params = variables["params"]
     start = zero_state(name, B, D)
     for side, reverse in (("forward_0", False), ("backward_0", True)):
-        alone, last = CELLS[name](D).apply(
-            {"params": params[side]}, x, start, mask, train=False, reverse=reverse
-        )
+        apply = functools.partial(CELLS[name](D).apply, train=False, reverse=reverse)
+        alone, last = jax.jit(apply)({"params": params[side]}, x, start, mask)
         part = both[..., D:] if reverse else both[..., :D]
         np.testing.assert_allclose(part, alone * mask[..., None], atol=1e-6)
     np.testing.assert_array_equal(first, CELLS[name].output(last))

@@ -13,39 +13,34 @@ from helpers.architectures import (
     S,
     V,
     random_parameters,
-    shared_case,
     small_config,
 )
 from models.rnn import encoder as rnn
 
-encoder = functools.partial(shared_case, EncoderCase)
+
+def results():
+    """Returns hidden states, attention weights, and gradients of an encoder."""
+    found = EncoderCase("rnn")
+    apply = functools.partial(found.model.apply, train=False, mutable="intermediates")
+    (hidden, _), weights = jax.jit(apply)(found.variables, *found.inputs(), ())
+    gradients = jax.jit(jax.grad(found.loss(())))(found.variables["params"])
+    return hidden, weights, gradients
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return results()
 
 
 @pytest.mark.parametrize("entries", [1, 3 * B * S * 14])  # one and three queries
 def test_blocks_of_queries_give_the_same_states_weights_and_gradients(
-    entries, monkeypatch
+    entries, whole, monkeypatch
 ):
-    found = encoder("rnn")
-    hidden, _ = found.run()
-
-    def attention():
-        apply = functools.partial(
-            found.model.apply, train=False, mutable="intermediates"
-        )
-        return jax.jit(apply)(found.variables, *found.inputs(), ())[1]
-
-    weights = attention()
-    gradients = jax.grad(found.loss(()))(found.variables["params"])
     monkeypatch.setattr(rnn, "MAX_SCORE_ENTRIES", entries)
-    blocks = EncoderCase("rnn")
-    blocks.variables = found.variables
-    np.testing.assert_allclose(blocks.run()[0], hidden, atol=1e-6)
-    found_weights = attention()
-    theirs = jax.grad(blocks.loss(()))(found.variables["params"])
-    for ours, other in ((weights, found_weights), (gradients, theirs)):
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, atol=1e-5), ours, other
-        )
+    hidden, *others = results()
+    np.testing.assert_allclose(hidden, whole[0], atol=1e-6)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(close, others, list(whole[1:]))
 
 
 def test_a_long_text_does_not_store_the_hidden_layer_of_the_score():

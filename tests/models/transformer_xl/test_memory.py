@@ -21,7 +21,7 @@ VARIANTS = {
     "pre-norm, own biases": {"norm": "pre", "untie_biases": True},
     "same length, clamped": {"same_length": True, "clamp_length": 4},
     "shaw": {"position_encoding": "shaw", "max_distance": 4},
-    "rotary": {"position_encoding": "rotary", "norm": "pre"},
+    "rotary": {"position_encoding": "rotary", "norm": "pre", "layers": 1},
     "no positions": {"position_encoding": "none"},
     "zeros are seen": {"attend_empty_memory": True},
 }
@@ -31,9 +31,8 @@ VARIANTS = {
 def model(variant):
     return LanguageModelCase(
         "transformer_xl",
-        layers=2,
         memory_length=M,
-        **{"norm": "post", **VARIANTS[variant]},
+        **{"layers": 2, "norm": "post", **VARIANTS[variant]},
     )
 
 

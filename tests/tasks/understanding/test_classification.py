@@ -13,6 +13,7 @@ from experiment.build import build_experiment, open_dataset
 from experiment.inference import evaluate
 from experiment.restore import open_run
 from experiment.validate import validate_config
+from helpers.architectures import random_parameters
 from helpers.labeled_runs import (
     colored_pairs,
     labeled_config,
@@ -33,18 +34,19 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(table):
     """A classifier that has learned the colors."""
-    cfg = labeled_config(table)
+    cfg = labeled_config(table, "transformer")
     assert train.train(cfg, table / "run") is ExitStatus.FINISHED
     return open_run(table / "run", "last")
 
 
 def opened(cfg):
-    """Returns an experiment, its dataset, and its first variables."""
+    """Returns an experiment, its dataset, random variables and a batch."""
     dataset = open_dataset(cfg)
     experiment = build_experiment(cfg, dataset.tokenizers)
     batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
-    init = jax.jit(functools.partial(experiment.task.init, experiment.model))
-    return experiment, dataset, init(jax.random.key(1), batch), batch
+    init = functools.partial(experiment.task.init, experiment.model)
+    variables = random_parameters(init, jax.random.key(1), batch)
+    return experiment, dataset, variables, batch
 
 
 def loss(experiment, *, train):
@@ -126,7 +128,8 @@ def test_the_loss_is_the_cross_entropy_whatever_the_padding(table, model):
 def test_balanced_classes_weigh_by_inverse_frequency(tmp_path):
     rows = [("a", "x")] * 30 + [("b", "y")] * 10
     write_table(tmp_path, {"train": rows, "dev": rows})
-    cfg = labeled_config(tmp_path, **{"head.class_weights": "balanced"})
+    changes = {"head.class_weights": "balanced"}
+    cfg = labeled_config(tmp_path, "transformer", **changes)
     experiment, _, variables, batch = opened(cfg)
     plain = loss(experiment, train=False)(variables, batch, None)
     metrics = loss(experiment, train=True)(variables, batch, jax.random.key(0))
@@ -154,7 +157,7 @@ def test_grades_are_learned_by_least_squares(tmp_path):
     rows = [(text, f"{text.count('a') / 2}") for text in texts]
     write_table(tmp_path, {"train": rows[:120], "dev": rows[120:]})
     changes = {"head.regression": True, "head.pooling": "mean", "steps": 120}
-    cfg = labeled_config(tmp_path, **changes)
+    cfg = labeled_config(tmp_path, "transformer", **changes)
     train.train(cfg, tmp_path / "run")
     card, _ = evaluate(open_run(tmp_path / "run", "last"), "validation")
     assert card["scores"]["pearson"]["value"] > 80
@@ -205,7 +208,7 @@ def test_a_column_that_the_corpus_lacks_is_refused(table):
 def test_an_unseen_label_of_an_evaluation_is_refused_or_counted(tmp_path):
     known, other = [("a", "x"), ("b", "y")] * 8, [("a", "x"), ("b", "z")] * 4
     write_table(tmp_path, {"train": known, "dev": known, "test": other})
-    cfg = labeled_config(tmp_path, steps=1)
+    cfg = labeled_config(tmp_path, "transformer", steps=1)
     train.train(cfg, tmp_path / "run")
     with pytest.raises(UserError, match=r"test, example 2: .* no label 'z'"):
         evaluate(open_run(tmp_path / "run", "last"), "test")
@@ -221,7 +224,8 @@ def test_an_encoder_starts_from_another_run_with_its_vocabulary(run, tmp_path, c
     write_table(tmp_path, {"train": rows, "dev": rows})
     origin = str(run.directory.path)
     changes = {"init_from": origin, "init_params_pattern": "^encoder/", "steps": 1}
-    cfg = labeled_config(tmp_path, **changes, **{"optim.freeze": "^encoder/"})
+    changes["optim.freeze"] = "^encoder/"
+    cfg = labeled_config(tmp_path, "transformer", **changes)
     train.train(cfg, tmp_path / "run")
     told = capsys.readouterr().err
     assert f"init_from={origin}: took" in told

@@ -12,6 +12,7 @@ from experiment.build import build_experiment, open_dataset
 from experiment.inference import evaluate
 from experiment.restore import open_run
 from experiment.validate import validate_config
+from helpers.architectures import random_parameters
 from helpers.document_runs import masked_config, write_documents
 from training.loop import ExitStatus
 from utils.errors import UserError
@@ -36,12 +37,12 @@ def run(folder):
 
 
 def opened(cfg):
-    """Returns an experiment, its dataset and its first variables."""
+    """Returns an experiment, its dataset and random variables."""
     dataset = open_dataset(cfg)
     experiment = build_experiment(cfg, dataset.tokenizers)
     batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
-    init = jax.jit(functools.partial(experiment.task.init, experiment.model))
-    return experiment, dataset, init(jax.random.key(1), batch)
+    init = functools.partial(experiment.task.init, experiment.model)
+    return experiment, dataset, random_parameters(init, jax.random.key(1), batch)
 
 
 def loss(experiment, *, train):
@@ -148,14 +149,15 @@ def test_scores_do_not_depend_on_the_batch_size(run):
 
 
 def test_the_losses_of_tokens_and_pairs_have_equal_weight(folder):
-    experiment, dataset, variables = opened(masked_config(folder, **PAIRS))
+    cfg = masked_config(folder, "transformer", **PAIRS)
+    experiment, dataset, variables = opened(cfg)
     batch = jax.tree.map(jnp.asarray, dataset.train_batches()[0])
     call = (variables, (), batch, jax.random.key(0))
     metrics, carry = loss(experiment, train=True)(*call)
     assert metrics.keys() == {"loss", "auxiliary/next_sentence_loss"}
     assert carry == ()
     assert float(metrics["auxiliary/next_sentence_loss"][1]) == 16
-    smooth = masked_config(folder, label_smoothing=0.1, **PAIRS)
+    smooth = masked_config(folder, "transformer", label_smoothing=0.1, **PAIRS)
     smoothed, _ = loss(opened(smooth)[0], train=True)(*call)
     assert float(smoothed["loss"][0]) != float(metrics["loss"][0])
 
