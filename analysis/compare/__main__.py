@@ -95,7 +95,7 @@ def main() -> int:
         from analysis.compare import runner
 
         plan = make_plan(request)
-        flops = total_flops(plan, request, runner.open_tokenizers(request))
+        flops = total_flops(plan, request, runner.open_corpus(request))
         print(plan.table(request, flops))
         return 0
     name = f"compare-{Path(request.config).stem}-{request.equal}"

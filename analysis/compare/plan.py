@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from analysis.compare.corpus import Corpus
 from analysis.compare.sizes import (
     QUANTITIES,
     Match,
@@ -142,17 +143,17 @@ class Plan:
     budgets: list[BudgetPlan]
 
     @classmethod
-    def from_request(cls, request: Request, tokenizers: dict | None = None) -> "Plan":
+    def from_request(cls, request: Request, corpus: Corpus | None = None) -> "Plan":
         """Matches every point of every model to the budgets.
 
         Args:
-          tokenizers: those of the corpus, by side; None: vocabularies count as full.
+          corpus: None: vocabularies count as full, and batches as long as they can be.
 
         Raises:
           UserError: an argument, a space or a config does not allow a comparison.
         """
         spaces, metric = check_request(request)
-        quantity = QUANTITIES[request.equal].with_tokenizers(tokenizers)
+        quantity = QUANTITIES[request.equal].of_corpus(corpus)
         targets = list(request.budgets) or [first_cost(request, spaces, quantity)]
         names = [f"{target:.6g}" for target in targets]
         if len(set(names)) < len(names):
@@ -214,7 +215,7 @@ class Plan:
 
 
 def total_flops(
-    plan: Plan, request: Request, tokenizers: dict | None = None
+    plan: Plan, request: Request, corpus: Corpus | None = None
 ) -> float | None:
     """Returns the FLOPs of all trials and runs; None for a config with epochs.
 
@@ -226,9 +227,7 @@ def total_flops(
             cfg = request.configs(one.model).config(one.points[0])
             if cfg.epochs:
                 return None
-            total += training_flops(cfg, tokenizers) * (
-                len(one.points) + len(one.seeds)
-            )
+            total += training_flops(cfg, corpus) * (len(one.points) + len(one.seeds))
     return total
 
 

@@ -5,6 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
+from analysis.compare.corpus import Corpus
 from analysis.compare.folder import ComparisonFolder
 from analysis.compare.plan import (
     BudgetPlan,
@@ -27,13 +28,13 @@ POLL_SECONDS = 0.2
 
 
 def make_plan(request: Request) -> Plan:
-    """Prepares the corpus, and plans a comparison with its vocabularies."""
+    """Prepares the corpus, and plans a comparison with its vocabularies and batches."""
     check_request(request)  # before the corpus, which may take long
-    return Plan.from_request(request, open_tokenizers(request))
+    return Plan.from_request(request, open_corpus(request))
 
 
-def open_tokenizers(request: Request) -> dict:
-    """Prepares the corpus, checks its splits, and returns its tokenizers by side.
+def open_corpus(request: Request) -> Corpus:
+    """Prepares the corpus and checks its splits.
 
     Raises:
       UserError: the split on which the winners are scored is missing, or has too few
@@ -59,7 +60,7 @@ def open_tokenizers(request: Request) -> dict:
             f"--split={split} of {cfg.data.name} has {count} {kind}, too few for a "
             f"test, which needs {MIN_BLOCKS}"
         )
-    return dataset.tokenizers
+    return Corpus(dataset)
 
 
 def run(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from analysis.compare.corpus import BatchShape, Corpus
 from sweeps.trial_configs import TrialConfigs
 from utils.errors import UserError
 from utils.ranges import check_range
@@ -30,47 +31,58 @@ ADAPTED_SIZES = ("model.feed_forward", "model.attention_width", "model.embedding
 Sizes = dict[str, int]  # by config key
 
 
-def num_parameters(cfg, tokenizers=None) -> int:
+def num_parameters(cfg, corpus: Corpus | None = None) -> int:
     """Counts the parameters of a config's model."""
     from analysis.plan.step import parameter_shapes
     from experiment import setup
 
+    tokenizers = corpus and corpus.tokenizers
     return setup.num_parameters(parameter_shapes(cfg, tokenizers))
 
 
-def training_flops(cfg, tokenizers=None) -> int:
-    """Counts the FLOPs of all training steps, each on the longest batch."""
-    from analysis.plan.step import StepSpec
-
-    return StepSpec.from_config(cfg, tokenizers).flops() * cfg.steps
-
-
-def training_tokens(cfg, tokenizers=None) -> int:
-    """Counts the tokens of all training steps, each on the longest batch."""
-    from analysis.plan.step import StepSpec
-
-    step = StepSpec.from_config(cfg, tokenizers)
-    return step.batch_size * step.length * cfg.steps
+def training_flops(cfg, corpus: Corpus | None = None) -> float:
+    """Counts the FLOPs of all training steps."""
+    step, shapes = step_and_shapes(cfg, corpus)
+    return cfg.steps * sum(one.share * step.flops(one.batch) for one in shapes)
 
 
-def training_seconds(cfg, tokenizers=None) -> float:
-    """Times a few steps on these devices; returns their median times `cfg.steps`."""
+def training_tokens(cfg, corpus: Corpus | None = None) -> float:
+    """Counts the tokens of all training steps, with padding."""
+    _, shapes = step_and_shapes(cfg, corpus)
+    return cfg.steps * sum(one.share * one.tokens.size for one in shapes)
+
+
+def training_seconds(cfg, corpus: Corpus | None = None) -> float:
+    """Times a few steps of each shape on these devices; returns that of all steps."""
     import jax
     import jax.numpy as jnp
 
+    step, shapes = step_and_shapes(cfg, corpus)
+    gradient, mean = jax.jit(step.gradient), 0.0
+    for one in shapes:
+        inputs = step.inputs_with(one.batch)
+        arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), inputs)
+        jax.block_until_ready(gradient(*arrays, 0))
+        seconds = []
+        for seed in range(TIMED_STEPS):
+            begin = time.perf_counter()
+            jax.block_until_ready(gradient(*arrays, seed))
+            seconds.append(time.perf_counter() - begin)
+        mean += one.share * statistics.median(seconds)
+    return cfg.steps * mean
+
+
+def step_and_shapes(cfg, corpus: Corpus | None):
+    """Returns the training step of a config, and the shapes of its batches.
+
+    Without a corpus every batch is the longest one.
+    """
     from analysis.plan.step import StepSpec
 
-    step = StepSpec.from_config(cfg, tokenizers)
-    inputs = step.input_shapes(step.batch_size)
-    arrays = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), inputs)
-    gradient = jax.jit(step.gradient)
-    jax.block_until_ready(gradient(*arrays, 0))
-    seconds = []
-    for seed in range(TIMED_STEPS):
-        begin = time.perf_counter()
-        jax.block_until_ready(gradient(*arrays, seed))
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds) * cfg.steps
+    step = StepSpec.from_config(cfg, corpus and corpus.tokenizers)
+    if corpus is None:
+        return step, [BatchShape(step.longest_batch, 1.0)]
+    return step, corpus.batch_shapes(cfg)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +90,8 @@ class Quantity:
     """Quantity of which each architecture gets the same.
 
     Attributes:
-      cost: returns how much of it a config's training takes, given the tokenizers of
-        the corpus, or with vocabularies of the size `data.vocab_size`.
+      cost: returns how much of it a config's training takes, given the corpus, or with
+        vocabularies of the size `data.vocab_size` and the longest batches.
       format_cost: formats a cost with its unit.
       tolerance: largest relative difference from the budget that counts as equal.
     """
@@ -88,9 +100,9 @@ class Quantity:
     format_cost: Callable[[float], str]
     tolerance: float = 0.01
 
-    def with_tokenizers(self, tokenizers: dict | None) -> "Quantity":
-        """Returns the quantity of models with the vocabularies of a corpus."""
-        cost = functools.partial(self.cost, tokenizers=tokenizers)
+    def of_corpus(self, corpus: Corpus | None) -> "Quantity":
+        """Returns the quantity of trainings on a corpus."""
+        cost = functools.partial(self.cost, corpus=corpus)
         return dataclasses.replace(self, cost=cost)
 
 

@@ -137,14 +137,28 @@ class StepSpec:
         )
 
     def input_shapes(self, batch_size: int) -> tuple[PyTree, PyTree, Batch]:
-        """Returns the shapes of parameters, carry and batch."""
-        carry = jax.eval_shape(lambda: self.carry(batch_size))
-        batch = batch_shapes(self.cfg, batch_size, self.length)
+        """Returns the shapes of parameters, carry and the longest batch of a size."""
+        return self.inputs_with(batch_shapes(self.cfg, batch_size, self.length))
+
+    def inputs_with(self, batch: Batch) -> tuple[PyTree, PyTree, Batch]:
+        """Returns the shapes of parameters, carry and batch, given the batch's."""
+        rows = batch["weights"].shape[0]
+        carry = jax.eval_shape(lambda: self.carry(rows))
         return nn.meta.unbox(self.params), carry, batch
 
-    def flops(self) -> int:
-        """Counts the FLOPs of a step on all devices (training/profiling/flops.py)."""
-        return flops_of_step(self.setup.loss, *self.input_shapes(self.batch_size)).total
+    @property
+    def longest_batch(self) -> Batch:
+        """Shapes of the largest batch."""
+        return batch_shapes(self.cfg, self.batch_size, self.length)
+
+    def flops(self, batch: Batch | None = None) -> int:
+        """Counts the FLOPs of a step on all devices (training/profiling/flops.py).
+
+        Args:
+          batch: shapes of its arrays; None: of the longest batch.
+        """
+        inputs = self.inputs_with(batch or self.longest_batch)
+        return flops_of_step(self.setup.loss, *inputs).total
 
     def gradient(self, params: PyTree, carry: PyTree, batch: PyTree, seed):
         """Computes the gradient of a step, with the config's gradient accumulation."""
