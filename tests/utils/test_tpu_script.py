@@ -412,6 +412,7 @@ def test_a_sweep_survives_preemptions_and_deletes_its_vms(cloud):
     assert {call[4] for call in calls} == {"s-0", "s-1", "s-2"}
 
 
+@pytest.mark.slow
 def test_a_sweep_is_complete_though_one_vm_never_came(cloud):
     cloud.errors("create", "s-1", *[STOCKOUT] * 10_000)
     output = cloud.run(*SWEEP, *STUDY)
@@ -420,6 +421,7 @@ def test_a_sweep_is_complete_though_one_vm_never_came(cloud):
     assert not cloud.vms()
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_its_vms_if_asked(cloud):
     output = cloud.run(*SWEEP, "--keep", *STUDY)
     assert cloud.vms() == ["s-0", "s-1", "s-2"]
@@ -436,7 +438,14 @@ def test_a_sweep_whose_command_fails_says_so_and_deletes_its_vms(cloud):
     assert not cloud.vms()
 
 
-@pytest.mark.parametrize("answer", ["y\n", "n\n", ""])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "y\n",
+        pytest.param("n\n", marks=pytest.mark.slow),
+        pytest.param("", marks=pytest.mark.slow),
+    ],
+)
 def test_control_c_in_a_sweep_asks_before_it_deletes(cloud, answer):
     process = cloud.start(*SWEEP, *STUDY, "--seconds=5")
     for trial in range(3):

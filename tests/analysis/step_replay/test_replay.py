@@ -72,6 +72,7 @@ def test_replay_from_the_first_state_leads_to_the_checkpoint(workdir, monkeypatc
     jax.tree.map(np.testing.assert_array_equal, content(again), expected)
 
 
+@pytest.mark.slow  # compiles each operation; test_trace.py has small programs
 def test_a_traced_step_computes_what_the_compiled_one_does(workdir):
     replay = Replay.open(str(workdir))
     setup, inputs = replay.on_one_device(replay.seek(5))
