@@ -49,7 +49,8 @@ def lines_config(tmp_path):
 @pytest.mark.parametrize(
     ("make_config", "names"),
     [
-        (lines_config, ["first"]),
+        # Resumed runs are compared to the bit with others in test_resume.py.
+        pytest.param(lines_config, ["first"], marks=pytest.mark.slow),
         pytest.param(pairs_config, ["first", "second"], marks=pytest.mark.slow),
     ],
 )

@@ -169,7 +169,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize(
     "moment",
-    ["resume", pytest.param("open_record", marks=pytest.mark.slow)],
+    [
+        pytest.param("resume", marks=pytest.mark.slow),
+        pytest.param("open_record", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_killed_while_it_rewinds_ends_as_if_it_had_not_been(
     skipped, data_dir, tmp_path, monkeypatch, moment

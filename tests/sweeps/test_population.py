@@ -112,6 +112,7 @@ def test_a_run_that_diverges_ends_while_the_others_go_on(whole):
     assert list((workdirs[2] / "replay").iterdir())
 
 
+@pytest.mark.slow  # the losses of all trials are compared below
 def test_a_trial_logs_what_it_would_alone(whole, data_dir, tmp_path):
     workdirs, _ = whole
     assert train.train(trial(data_dir, 0), tmp_path / "alone") is ExitStatus.FINISHED
