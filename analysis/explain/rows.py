@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from analysis.step_replay.program import step_gradients
 from analysis.step_replay.replay import StepInputs
 from data.batching.base import Batch
 from data.tokenizers.base import PAD
 from experiment.setup import TrainingSetup
-from training.gradients import gradients, total_loss
-from training.step import step_key
+from training.gradients import total_loss
 
 NUM_GROUPS = 32  # of rows whose gradient is computed at first
 NUM_REFINED = 2  # groups whose rows are computed one by one
@@ -106,14 +106,9 @@ def _compile_masked(setup: TrainingSetup, inputs: StepInputs) -> Callable:
 
     Row i is replaced by row index[i], with weight 0 where that is another one.
     """
-    cfg, axis_name = setup.experiment.cfg, setup.partitioner.axis_name
 
     def compute(state, carry, batch):
-        rng = step_key(cfg.seed, state.step)
-        options = {"num_microbatches": cfg.grad_accum_steps, "axis_name": axis_name}
-        grads, metrics, _ = gradients(
-            setup.loss, state.params, carry, batch, rng, **options
-        )
+        grads, metrics, _ = step_gradients(setup, state, carry, batch)
         numbers = total_loss(metrics), metrics["loss"][1], optax.global_norm(grads)
         return (), carry, numbers
 

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from analysis.step_replay.replay import StepInputs
 from experiment.setup import TrainingSetup
 from training.gradients import gradients
+from training.metrics import WeightedMetrics
 from training.step import TrainState, apply_gradients, step_key
 
 
@@ -27,20 +28,32 @@ class Program:
     output_names: list[str]
 
 
+def step_gradients(
+    setup: TrainingSetup, state: TrainState, carry: PyTree, batch: PyTree
+) -> tuple[PyTree, WeightedMetrics, PyTree]:
+    """Returns gradients, metrics and the next carry of a step of a run."""
+    cfg = setup.experiment.cfg
+    return gradients(
+        setup.loss,
+        state.params,
+        carry,
+        batch,
+        step_key(cfg.seed, state.step),
+        num_microbatches=cfg.grad_accum_steps,
+        axis_name=setup.partitioner.axis_name,
+    )
+
+
 def step_program(setup: TrainingSetup, inputs: StepInputs) -> Program:
     """Traces loss, gradient and update of a step for its inputs on one device.
 
     The update is as it would be without the check that all is finite. Operations of
     the optimizer have the scope "optimizer".
     """
-    cfg, axis_name = setup.experiment.cfg, setup.partitioner.axis_name
+    cfg = setup.experiment.cfg
 
     def compute(state, carry, batch):
-        rng = step_key(cfg.seed, state.step)
-        options = {"num_microbatches": cfg.grad_accum_steps, "axis_name": axis_name}
-        grads, metrics, new_carry = gradients(
-            setup.loss, state.params, carry, batch, rng, **options
-        )
+        grads, metrics, new_carry = step_gradients(setup, state, carry, batch)
         with jax.named_scope("optimizer"):
             norm = optax.global_norm(grads)
             new = apply_gradients(state, grads, setup.optimizer, cfg.optim.ema_decay)

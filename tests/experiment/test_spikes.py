@@ -167,13 +167,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert differences(tmp_path / "run", skipped) == []
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        pytest.param("resume", marks=pytest.mark.slow),
-        pytest.param("open_record", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["resume", "open_record"])
 def test_a_run_killed_while_it_rewinds_ends_as_if_it_had_not_been(
     skipped, data_dir, tmp_path, monkeypatch, moment
 ):
