@@ -2,7 +2,7 @@
 
 python -m analysis.knockout --workdir=runs/transformer --output=attention
 python -m analysis.knockout --workdir=runs/xl --split=validation --kinds=distance
-python -m analysis.knockout --workdir=runs/rnn --examples=200
+python -m analysis.knockout --workdir=runs/rnn --examples=200 --generate
 python -m analysis.knockout --workdir=runs/xl --names=stack/layers_0,stack/layers_1
 
 Kinds are heads, layers, distance (bands, and the causal effective context length of a
@@ -34,6 +34,12 @@ NAMES = flags.DEFINE_list(
 EXAMPLES = flags.DEFINE_integer(
     "examples", 0, "Sentences, texts or blocks of 128 tokens that suffice; 0: all."
 )
+GENERATE = flags.DEFINE_bool(
+    "generate",
+    False,
+    "Generates texts anew with each knockout, for BLEU or the other metrics; default: "
+    "texts have the loss of their references alone.",
+)
 WIDTH = flags.DEFINE_integer(
     "width",
     None,
@@ -48,6 +54,7 @@ POSITIONS = flags.DEFINE_integer(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of page and files.", required=True)
 DATA = cli_inputs.config_section("data", DEFAULTS.data, DATA_PLACES)
+DECODE = cli_inputs.config_section("decode", DEFAULTS.decode)
 EVAL = cli_inputs.config_section("eval", DEFAULTS.eval)
 
 
@@ -70,7 +77,8 @@ def main() -> None:
     from utils.text_tables import align_columns
 
     lengths = parse_lengths(LENGTHS.value) if LENGTHS.value else []
-    changes = {"data": cli.overrides(DATA), "eval": cli.overrides(EVAL)}
+    sections = {"data": DATA, "decode": DECODE, "eval": EVAL}
+    changes = {name: cli.overrides(section) for name, section in sections.items()}
     run = open_run(WORKDIR.value, CHECKPOINT.value, changes)
     subject = Subject.open(run, SPLIT.value, EXAMPLES.value)
     candidates = select_candidates(
@@ -78,7 +86,10 @@ def main() -> None:
     )
     width = WIDTH.value or default_width()
     knockouts = [subject.sites.identity(), *(one.knockout for one in candidates)]
-    whole, *outcomes = subject.outcomes(knockouts, width)
+    if GENERATE.value:
+        whole, *outcomes = subject.generated_outcomes(knockouts)
+    else:
+        whole, *outcomes = subject.outcomes(knockouts, width)
     if not math.isfinite(whole.blocks.mean):
         raise UserError(f"{WORKDIR.value}: losses of {SPLIT.value} are not finite")
     effects = rank_effects(candidates, outcomes, whole)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from analysis.knockout.candidates import Candidate
 from analysis.knockout.evaluation import Outcome
 from analysis.label_tests import STATISTICS, label_statistics
-from analysis.paired_tests import PairedTest, loss_statistics
+from analysis.paired_tests import PairedTest, loss_statistics, metric_statistics
+from tasks.text_metrics.registry import METRICS
 
-MAX_SCORES = 2  # of an encoder, beside the loss
+MAX_SCORES = 2  # beside the loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,10 @@ def rank_effects(
         totals = whole.blocks.total, outcome.blocks.total
         change = loss_statistics(totals, whole.blocks.weight).compare()
         tests = {}
-        if whole.samples and names:
+        if names and whole.texts:
+            statistics = metric_statistics(names, (whole.texts, outcome.texts))
+            tests = {name: entry.compare() for name, entry in statistics.items()}
+        elif names and whole.samples:
             statistics = label_statistics((whole.samples, outcome.samples), names)
             tests = {name: entry.compare() for name, entry in statistics.items()}
         scores = {name: (outcome.scores[name], tests.get(name)) for name in names}
@@ -62,7 +66,7 @@ def rank_effects(
 
 def score_names(outcome: Outcome) -> list[str]:
     """Returns the scores that are shown beside the loss."""
-    known = (*STATISTICS, "masked_accuracy")
+    known = METRICS if outcome.texts else (*STATISTICS, "masked_accuracy")
     return [name for name in outcome.scores if name in known][:MAX_SCORES]
 
 

@@ -1,8 +1,9 @@
 """Losses and scores of a split with parts of a model switched off.
 
 The forward pass is the one of the task's evaluation, and of an encoder so are the
-scores: its `evaluate` reads the recorded outputs of the program. Translations are
-scored by the loss of their references (teacher forcing), not decoded again.
+scores: its `evaluate` reads the recorded outputs of the program. Of translations and
+other texts the loss of the references is measured (teacher forcing), and, if asked,
+the scores of texts that are generated anew with each knockout.
 
 With one knockout at once the identity gives the losses of eval.py to the bit. With
 more, matrix products have one more axis and may be rounded in another order.
@@ -19,9 +20,17 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from analysis.knockout.candidates import stack_knockouts
-from analysis.knockout.interventions import Knockout, Sites, find_sites, switched_off
+from analysis.knockout.interventions import (
+    Knockout,
+    Sites,
+    find_sites,
+    switched_off,
+    switched_off_by_variables,
+    with_knockout,
+)
 from experiment.restore import TrainedRun
 from tasks.bootstrap import BLOCK_SIZE, BootstrapBlocks
+from tasks.text_metrics.base import Texts
 from utils.errors import UserError
 from utils.memory import bounded_jit, unbounded
 
@@ -35,15 +44,17 @@ class Outcome:
 
     Attributes:
       blocks: losses of sentences, texts or blocks of tokens, without empty blocks.
-      scores: scores of an encoder by name.
+      scores: scores of an encoder, or of generated texts, by name.
       samples: predictions of an encoder that has a text for each.
       position_losses: losses at some positions of a language model's text, in nats.
+      texts: generated texts beside their references, if there are any.
     """
 
     blocks: BootstrapBlocks
     scores: dict[str, float]
     samples: list[dict]
     position_losses: Float[np.ndarray, "P"]
+    texts: Texts | None = None
 
 
 class Subject:
@@ -126,6 +137,37 @@ class Subject:
                 own = [jax.tree.map(lambda x, i=number: x[i], x) for x in outputs]
                 yield self._outcome(own, np.asarray(positions, np.int64))
 
+    def generated_outcomes(self, knockouts: Sequence[Knockout]) -> Iterator[Outcome]:
+        """Yields the outcome of each knockout, with the scores of generated texts.
+
+        One program runs all knockouts, one after another. The search is that of
+        `cfg.decode`.
+
+        Raises:
+          UserError: the model generates no texts that have references.
+        """
+        cfg = self.run.experiment.cfg
+        if self.task.model_class != "Seq2Seq":
+            raise UserError(
+                f"--generate: {cfg.task} has no generated texts to score; leave it out"
+            )
+        for knockout in knockouts:
+            variables = with_knockout(
+                self.variables, jax.tree.map(jnp.asarray, knockout)
+            )
+            with switched_off_by_variables():
+                card = self.task.evaluate(
+                    self.model, variables, self.batches, cfg, **self.inputs
+                )
+            yield dataclasses.replace(_card_outcome(card), texts=self._texts(card))
+
+    def _texts(self, card: dict) -> Texts:
+        targets = [[target] for _, target in self.inputs["texts"]]
+        references = self.inputs.get("references") or targets
+        hypotheses = [sample["hypothesis"] for sample in card["samples"]]
+        columns = self.inputs.get("columns") or {}
+        return self.task.scorer.texts(hypotheses, references, columns)
+
     def _fitting_width(self, width: int) -> int:
         while width > 1:
             inputs = self._inputs([self.sites.identity()] * width)
@@ -181,9 +223,7 @@ class Subject:
             task._score = lambda *inputs: (next(recorded), ())
         cfg = self.run.experiment.cfg
         card = task.evaluate(self.model, {}, self.batches, cfg, **self.inputs)
-        scores = {name: score["value"] for name, score in card["scores"].items()}
-        blocks = _without_empty(card["blocks"])
-        return Outcome(blocks, scores, card.get("samples", []), np.zeros(0))
+        return _card_outcome(card)
 
 
 class FirstBatches:
@@ -276,6 +316,12 @@ def _apply(task, model, variables, knockouts: Knockout, carries: PyTree, batch: 
     return jax.vmap(apply_one, in_axes=(0, axes), out_axes=(0, axes))(
         knockouts, carries
     )
+
+
+def _card_outcome(card: dict) -> Outcome:
+    scores = {name: score["value"] for name, score in card["scores"].items()}
+    blocks = _without_empty(card["blocks"])
+    return Outcome(blocks, scores, card.get("samples", []), np.zeros(0))
 
 
 def _differs(leaf) -> bool:

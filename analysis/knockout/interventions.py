@@ -25,12 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from models.attention.kv_cache import KVBlocks, TransposedKV
 from models.attention.multi_head import MultiHeadAttention, SelfAttention
 from models.common.layers import ResidualBlock
 from models.rnn.attention import SingleHeadAttention
 
 KINDS = ("heads", "layers", "distance", "alignment")
 LAYER = re.compile(r"(.*)layers_\d+")  # path of a layer, after that of its stack
+COLLECTION, NAME = "knockouts", "applied"  # where variables hold a knockout
 NO_BAND = (0, 0)
 NO_LIMIT = 2**30  # a distance beyond any text
 
@@ -114,9 +116,30 @@ def find_sites(forward: Callable, *inputs) -> Sites:
 
 def switched_off(knockout: Knockout):
     """Context manager in which the models that are traced have a knockout."""
+    return _intercept(lambda context: knockout)
 
+
+def switched_off_by_variables():
+    """Context manager in which models have the knockout that their variables hold.
+
+    For programs that apply a model themselves, such as searches; see `with_knockout`.
+    """
+    return _intercept(
+        lambda context: context.module.scope.root.get_variable(COLLECTION, NAME)
+    )
+
+
+def with_knockout(variables: dict, knockout: Knockout) -> dict:
+    """Returns variables of a model that hold a knockout."""
+    return variables | {COLLECTION: {NAME: knockout}}
+
+
+def _intercept(find_knockout: Callable):
     def intercept(next_method, args, kwargs, context):
         part = _intercepted_part(context)
+        if part is None:
+            return next_method(*args, **kwargs)
+        knockout = find_knockout(context)
         if part == "heads":
             (heads,) = args
             is_kept = knockout.heads[_path(context)][:, None, None]
@@ -129,6 +152,12 @@ def switched_off(knockout: Knockout):
             band = knockout.distance[_stack(context)]
             mask = mask & ~distance_mask(x.shape[1], mask.shape[-1], *band)
             args = x, kv, mask, *others
+        elif part == "distance of a step":
+            x, prefix, blocks, step_mask, *others = args
+            band = knockout.distance[_stack(context)]
+            far = step_distance_mask(prefix, blocks, step_mask.mask, *band)
+            step_mask = step_mask._replace(mask=step_mask.mask & ~far)
+            args = x, prefix, blocks, step_mask, *others
         outputs = next_method(*args, **kwargs)
         if part == "alignment":
             _, _, values, mask = args
@@ -149,6 +178,27 @@ def distance_mask(
     """
     queries = jnp.arange(num_keys - num_queries, num_keys)[:, None]
     distance = abs(queries - jnp.arange(num_keys))[None]
+    return (low <= distance) & (distance < high)
+
+
+def step_distance_mask(
+    prefix: TransposedKV,
+    blocks: KVBlocks,
+    mask: Bool[Array, "B N S"],
+    low: Int[Array, ""],
+    high: Int[Array, ""],
+) -> Bool[Array, "B N S"]:
+    """Returns which slots of a `StepMask` are at a distance in [low, high).
+
+    Distances are those from the current token of each beam. A token attends to itself,
+    so the last slot that its beam attends to is its own.
+    """
+    num_prefix, num_groups = prefix[1].shape[2], blocks[0][0].shape[0]
+    beams_per_group = mask.shape[0] * mask.shape[1] // num_groups
+    steps = jnp.arange(mask.shape[-1] - num_prefix) // beams_per_group
+    positions = jnp.concatenate([jnp.arange(num_prefix), num_prefix + steps])
+    current = jnp.where(mask, positions, 0).max(axis=-1, keepdims=True)
+    distance = current - positions
     return (low <= distance) & (distance < high)
 
 
@@ -184,6 +234,8 @@ def _intercepted_part(context: nn.module.InterceptorContext) -> str | None:
             return "heads"
         if method == "__call__" and isinstance(module, SelfAttention):
             return "distance"
+        if method == "decode_self_attention":
+            return "distance of a step"
     if method == "postprocess" and isinstance(module, ResidualBlock):
         return "layers"
     if method == "__call__" and isinstance(module, SingleHeadAttention):

@@ -29,6 +29,8 @@ from analysis.knockout.interventions import (
     Sites,
     replace_weights,
     switched_off,
+    switched_off_by_variables,
+    with_knockout,
 )
 from analysis.knockout.report import (
     format_table,
@@ -38,6 +40,7 @@ from analysis.knockout.report import (
 )
 from configs import base
 from data.batching.stream import LMEvalBatches
+from decoding.config import DecodingConfig
 from experiment.build import Experiment, build_experiment, open_dataset
 from experiment.restore import TrainedRun
 from helpers.architectures import (
@@ -53,10 +56,12 @@ from helpers.architectures import (
     tokens,
 )
 from helpers.labeled_runs import labeled_config, write_colored
-from helpers.task_cases import IdTokenizer, language_modeling_task
+from helpers.task_cases import IdTokenizer, decode_options, language_modeling_task
 from models.rnn.attention import SingleHeadAttention
 from tasks import translation
+from tasks.base import token_losses
 from tasks.bootstrap import BootstrapBlocks
+from tasks.translation_inference import decoder_inputs
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 
@@ -278,6 +283,73 @@ def test_knockouts_at_once_are_those_one_by_one():
     alone = [one.blocks.total for one in subject.outcomes(knockouts, 1)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     assert len(np.unique(np.round(alone, 3), axis=0)) > len(knockouts) / 2
+
+
+# --- Searches ---
+
+
+@pytest.mark.parametrize("name", only("rnn", "transformer_xl"))
+def test_a_search_has_the_knockouts_of_the_forward_pass(name):
+    """The log probabilities of what it finds are those of a forward pass."""
+    subject, cfg = pair_subject(name), decode_options(method="beam", beam_size=2)
+    cfg.decode.length_penalty = 0.0  # scores are sums of log probabilities
+    task, model, batch = subject.task, subject.model, subject.batches[0]
+    decoding = DecodingConfig.from_config(cfg.decode)
+
+    def search(knockout):
+        variables = with_knockout(subject.variables, knockout)
+        with switched_off_by_variables():
+            return task.search(model, variables, subject.carry, batch, cfg, decoding)[0]
+
+    @jax.jit
+    def score(knockout, found):
+        target_in, mask = decoder_inputs(found, task.target)
+        source = jnp.asarray(batch["source"]), jnp.asarray(batch["source_mask"])
+        inputs = *source, target_in, mask, subject.carry
+        with switched_off(knockout):
+            losses, _ = token_losses(
+                model, subject.variables, inputs, {"labels": found, "weights": mask}
+            )
+        return -losses.sum(axis=1)
+
+    scores = []
+    for one in list_candidates(subject.sites).values():
+        knockout = jax.tree.map(jnp.asarray, one.knockout)
+        hypotheses = search(knockout)
+        expected = score(knockout, hypotheses.tokens[:, 0])
+        scores.append(hypotheses.scores[:, 0])
+        np.testing.assert_allclose(scores[-1], expected, rtol=1e-4, err_msg=one.name)
+    assert len(np.unique(np.round(scores, 3), axis=0)) > len(scores) / 2
+
+
+def test_generated_texts_have_the_scores_of_an_evaluation():
+    subject = pair_subject("transformer")
+    texts = [("5 6", "7 8 9"), ("6", "9 9"), ("7", "8")]
+    subject.inputs = {"texts": texts}
+    subject.run.experiment.cfg.decode.update(max_length=6, method="greedy")
+    model, cfg = subject.run.experiment.evaluation_model, subject.run.experiment.cfg
+    card = subject.task.evaluate(
+        model, subject.variables, subject.batches, cfg, texts=texts
+    )
+    candidates = list(list_candidates(subject.sites).values())
+    knockouts = [subject.sites.identity(), *(one.knockout for one in candidates)]
+    whole, *outcomes = subject.generated_outcomes(knockouts)
+    assert whole.scores == {k: v["value"] for k, v in card["scores"].items()}
+    assert whole.texts.hypotheses == [one["hypothesis"] for one in card["samples"]]
+    effects = rank_effects(candidates, outcomes, whole)
+    assert list(effects[0].scores) == ["bleu", "chrf"]
+    for effect in effects:
+        value, test = effect.scores["chrf"]
+        assert test.difference == pytest.approx(value - whole.scores["chrf"])
+    assert any(one.texts.hypotheses != whole.texts.hypotheses for one in outcomes)
+    content = result_content(subject, effects, whole, 1, None)
+    assert "change of BLEU" in format_table(content)
+
+
+def test_texts_of_a_task_without_outputs_are_not_generated():
+    subject = text_subject("transformer")
+    with pytest.raises(UserError, match="has no generated texts to score"):
+        next(subject.generated_outcomes([subject.sites.identity()]))
 
 
 # --- Distances ---
