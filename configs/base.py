@@ -336,6 +336,8 @@ def _add_understanding(cfg: ConfigDict) -> None:
     cfg.head = ConfigDict()
     # vector of a text: "cls" (its first token), "mean", "max" or "attention"
     cfg.head.pooling = "cls"
+    # pool each text of a pair, and compare the vectors (Conneau et al. 2017)
+    cfg.head.compare_pair = False
     cfg.head.crf = False  # tagging: conditional random field over the tags
     # loss of a class: "none" (all the same) or "balanced" (by inverse frequency)
     cfg.head.class_weights = "none"

@@ -15,6 +15,7 @@ class HeadConfig:
     """Keys of `cfg.head` that a model needs; `configs/base.py` explains each."""
 
     pooling: str = "cls"
+    compare_pair: bool = False
     crf: bool = False
     dropout: Scalar | None = None
 

@@ -1,5 +1,6 @@
 """Classification of a text or a pair of texts."""
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from models.common.dropout import Dropout
@@ -11,6 +12,10 @@ from models.heads.pooling import Pooling
 
 class Classifier(EncoderModel):
     """Encoder, pooling, dropout and a linear layer (Devlin et al. 2019, section 3.2).
+
+    With `head.compare_pair` the vectors u and v of two texts are pooled apart, and the
+    layer reads [u; v; |u - v|; u * v] (Conneau et al. 2017, section 3.1). The encoder
+    still reads both texts as one sequence, so each sees the other.
 
     Attributes:
       num_outputs: number of classes (C), or 1 for a graded label.
@@ -35,5 +40,10 @@ class Classifier(EncoderModel):
     ) -> tuple[Float[Array, "B C"], PyTree]:
         """Returns the logits of the classes, in float32, and the next carry."""
         hidden, carry = self.encode(tokens, segment_ids, mask, carry, train=train)
-        pooled = self.drop(self.pooler(hidden, mask), deterministic=not train)
+        if self.head_config.compare_pair:
+            u, v = (self.pooler(hidden, mask & (segment_ids == k)) for k in (0, 1))
+            pooled = jnp.concatenate([u, v, abs(u - v), u * v], axis=-1)
+        else:
+            pooled = self.pooler(hidden, mask)
+        pooled = self.drop(pooled, deterministic=not train)
         return upcast_to_f32(self.head(pooled)), carry

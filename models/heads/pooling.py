@@ -1,5 +1,7 @@
 """Pooling of hidden states: one vector for a text."""
 
+import operator
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -39,7 +41,8 @@ class Pooling(nn.Module):
         if self.kind == "attention":
             scores = self.score(jnp.tanh(self.dense(hidden)))[..., 0]
             weights = masked_softmax(scores, mask)
-            self.sow("intermediates", "attention", weights)
+            # Of the texts of a pair, each pooled by a call, the sum.
+            self.sow("intermediates", "attention", weights, operator.add, lambda: 0.0)
             return jnp.einsum("BT,BTD->BD", weights, hidden)
         if self.kind == "max":
             lowest = jnp.finfo(hidden.dtype).min

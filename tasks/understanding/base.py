@@ -39,6 +39,7 @@ OWN_KEYS = {  # keys of some tasks of encoders, with the only value that others 
     **dict.fromkeys(("data.pair_column", "data.label_column", "data.tag_column"), None),
     "data.unseen_labels": "error",
     "head.pooling": "cls",
+    "head.compare_pair": False,
     "head.crf": False,
     "head.class_weights": "none",
     "head.regression": False,
@@ -75,7 +76,9 @@ class EncoderTask(base.Task):
         self.max_length = cfg.data.max_length
         self.segment_length = cfg.data.segment_length
         head = cfg.head
-        self.head_config = HeadConfig(head.pooling, head.crf, head.dropout)
+        self.head_config = HeadConfig(
+            head.pooling, head.compare_pair, head.crf, head.dropout
+        )
 
     @classmethod
     def from_config(cls, cfg, tokenizers, languages=()):

@@ -51,7 +51,8 @@ class Task(EncoderTask):
     required = ("text_column", "label_column")
     own_keys = (
         *("data.label_column", "data.pair_column", "data.unseen_labels"),
-        *("head.pooling", "head.dropout", "head.class_weights", "head.regression"),
+        *("head.pooling", "head.compare_pair", "head.dropout"),
+        *("head.class_weights", "head.regression"),
     )
     head_class = Classifier
     selection_metric = "accuracy"
@@ -78,6 +79,15 @@ class Task(EncoderTask):
             raise UserError(
                 f"head.class_weights={cfg.head.class_weights!r} needs classes, and "
                 "head.regression=True has grades"
+            )
+        if cfg.head.compare_pair and not cfg.data.pair_column:
+            raise UserError(
+                "head.compare_pair=True needs pairs of texts: set data.pair_column"
+            )
+        if cfg.head.compare_pair and cfg.head.pooling == "cls":
+            raise UserError(
+                "head.compare_pair=True needs a vector of each text: set head.pooling "
+                "to 'mean', 'max' or 'attention'; 'cls' reads the first token alone"
             )
         metric = cfg.keep.metric
         if metric and metric != "loss" and (metric in GRADED) != cfg.head.regression:
@@ -211,6 +221,7 @@ class Task(EncoderTask):
             "lowercase": self.tokenizer.normalizer.lowercase,
             "max_length": self.max_length,
             "pooling": self.head_config.pooling,
+            **({"compare_pair": True} if self.head_config.compare_pair else {}),
             **({} if self.regression else {"classes": self.labels.vocab_size}),
             **({"unseen_labels": unseen} if unseen and not self.regression else {}),
         }

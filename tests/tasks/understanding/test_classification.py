@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
+from analysis.attention.extract import capture_intermediates
 from experiment import train
 from experiment.build import build_experiment, open_dataset
 from experiment.inference import evaluate
@@ -151,6 +152,43 @@ def test_a_pair_is_read_together(tmp_path):
         next(experiment.task.predict_n_best(*inputs, ["a red"], cfg))
 
 
+def test_the_vectors_of_a_pair_are_compared(tmp_path):
+    write_colored(tmp_path, colored_pairs)
+    changes = {"data.pair_column": "pair", "head.compare_pair": True}
+    changes["head.pooling"] = "mean"
+    cfg = labeled_config(tmp_path, "transformer", **changes)
+    experiment, _, variables, batch = opened(cfg)
+    model, inputs = experiment.model, experiment.task.model_inputs(batch)
+
+    @jax.jit
+    def states_and_logits(variables):
+        options = {"train": False}
+        hidden, _ = model.apply(variables, *inputs, (), method="encode", **options)
+        return hidden, model.apply(variables, *inputs, (), **options)[0]
+
+    hidden, logits = map(np.asarray, states_and_logits(variables))
+    _, segments, mask = map(np.asarray, inputs)
+    head = variables["params"]["head"]
+    for row, found in enumerate(logits):
+        u, v = (hidden[row][mask[row] & (segments[row] == k)].mean(0) for k in (0, 1))
+        compared = np.concatenate([u, v, abs(u - v), u * v])
+        expected = compared @ head["kernel"] + head["bias"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_attention_of_a_compared_pair_is_that_to_both_texts(tmp_path):
+    write_colored(tmp_path, colored_pairs)
+    changes = {"data.pair_column": "pair", "head.compare_pair": True}
+    cfg = labeled_config(tmp_path, "rnn", **changes)
+    experiment, _, variables, batch = opened(cfg)
+    inputs = experiment.task.model_inputs(batch)
+    _, layers = capture_intermediates(experiment.model, variables, *inputs, ())
+    weights = layers["pooler"]
+    for text in (0, 1):
+        own = np.where(np.asarray(batch["segment_ids"]) == text, weights, 0)
+        np.testing.assert_allclose(own.sum(axis=1), 1, rtol=1e-5)
+
+
 def test_grades_are_learned_by_least_squares(tmp_path):
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice([*"abc"], 6)) for _ in range(160)]
@@ -189,6 +227,14 @@ def test_a_text_longer_than_a_segment_is_read_with_memory(table):
         ({"data.drop_duplicates": True}, "data.drop_duplicates=True must be False"),
         ({"data.document_order": True}, "data.document_order=True must be False"),
         ({"head.crf": True}, "head.crf=True must be False"),
+        ({"head.compare_pair": True}, "needs pairs of texts: set data.pair_column"),
+        (
+            {
+                **{"head.compare_pair": True, "head.pooling": "cls"},
+                **{"data.pair_column": "pair"},
+            },
+            "'cls' reads the first token alone",
+        ),
         ({"mlm.next_sentence": True}, "mlm.next_sentence=True must be False"),
         ({"keep.metric": "pearson"}, "keep.metric='pearson' is no score of classes"),
         ({"data.max_length": 4}, "data.max_length"),
