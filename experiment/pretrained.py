@@ -37,7 +37,8 @@ def pretrained_settings(
 
     They are all of `cfg.model`, those of the tokenizer, `init_from` and
     `init_params_pattern`. If the run has a pooler, which was trained to predict next
-    sentences, `head.pooling` is "cls", which is that pooler (Devlin et al. 2019).
+    sentences, `head.pooling` is "cls", which is that pooler (Devlin et al. 2019), but
+    not with `head.compare_pair`, which pools each text.
 
     Args:
       cfg: the config of the new run.
@@ -79,7 +80,7 @@ def pretrained_settings(
         kept = ("head.pooling", "init_params_pattern")
         settings |= {key: values[key] for key in kept}
     elif cfg.task != source.task:
-        has_pooler = values["mlm.next_sentence"]
+        has_pooler = values["mlm.next_sentence"] and not cfg.head.compare_pair
         pooling = "cls" if has_pooler else cfg.head.pooling
         settings["head.pooling"] = pooling = given.get("head.pooling", pooling)
         takes_pooler = has_pooler and pooling == "cls"

@@ -197,6 +197,13 @@ def test_keys_of_the_command_line_come_before_those_of_a_pretrained_run(with_poo
     assert not [key for key in found if key.startswith("data.")]
 
 
+def test_a_classifier_that_compares_pairs_keeps_its_pooling(with_pooler, tmp_path):
+    cfg = untuned_config(tmp_path, **{"head.compare_pair": True})
+    found = pretrained_settings(cfg, str(with_pooler), None, {})
+    assert found["head.pooling"] == cfg.head.pooling == "attention"
+    assert found["init_params_pattern"] == ENCODER
+
+
 def test_without_next_sentences_the_pooling_stays(origin, tmp_path):
     cfg = untuned_config(tmp_path)
     found = pretrained_settings(cfg, str(origin), None, {})
