@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 from training.gradients import Loss, gradients
 from training.metrics import WeightedMetrics
 from training.optim.optimizers import learning_rate
+from utils.hash_keys import as_hash_key
 
 Step = Callable[[Any, PyTree, PyTree], tuple[Any, PyTree, WeightedMetrics]]
 
@@ -91,7 +92,7 @@ def make_step(
 
 def step_key(seed: int, step: int | Int[Array, ""]) -> PRNGKeyArray:
     """Returns the random key of a step, counted from 0."""
-    return jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(as_hash_key(jax.random.key(seed)), step)
 
 
 def apply_gradients(

@@ -3,10 +3,8 @@
 A mask is a hash of a key and of each entry's index, so it is computed where it is
 applied, in the same loop over x, and again in the backward pass: nothing of the size
 of x is stored. Threefry, JAX's generator, costs ten times the rest of the layer on a
-CPU. The hash is a permutation of 32 bits found by search for low bias (C. Wellons,
-"triple32"), with keys added before and within;
-`tests/models/common/test_dropout.py` bounds the distance of its masks from independent
-coin flips.
+CPU. The hash is that of `utils/hash_keys.py`; `tests/models/common/test_dropout.py`
+bounds the distance of its masks from independent coin flips.
 
 A mask depends on keys and indices alone, not on devices.
 """
@@ -21,11 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from models.common.dtypes import Scalar
+from utils.hash_keys import GOLDEN_RATIO_32, Keys, hash32
 
-Keys = UInt32[Array, "2"]
 SCALE = 2**32
 MAX_RATE = 1 - 2**-24  # the largest float32 below 1
-GOLDEN_RATIO_32 = 0x9E3779B9  # odd, so that multiples of it differ modulo 2^32
 
 
 def linear_index(
@@ -53,18 +50,6 @@ def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
         increments.append(stride)
         stride = stride * size % SCALE
     return tuple(reversed(increments))
-
-
-def hash32(
-    keys: Keys | tuple[UInt32[Array, ""], UInt32[Array, ""]],
-    index: UInt32[Array, "..."],
-) -> UInt32[Array, "..."]:
-    """Computes the keyed hash of indices."""
-    bits = index + keys[0]
-    bits = (bits ^ (bits >> 17) ^ keys[1]) * jnp.uint32(0xED5AD4BB)
-    bits = (bits ^ (bits >> 11)) * jnp.uint32(0xAC4C1B51)
-    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x31848BAB)
-    return bits ^ (bits >> 14)
 
 
 def is_zero_rate(rate: Scalar) -> bool:

@@ -14,8 +14,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int, Int8, PyTree, UInt32
 
-from models.common.dropout import hash32, linear_index, strides
+from models.common.dropout import linear_index, strides
 from models.common.dtypes import upcast_to_f32
+from utils.hash_keys import hash32
 
 MAX_TILE_QUERIES, MAX_TILE_KEYS = 256, 512
 LANES = 128  # tile sizes are multiples of it

@@ -12,10 +12,10 @@ from models.common.dropout import (
     Dropout,
     DropoutMask,
     apply_dropout_mask,
-    hash32,
     keep_threshold,
     linear_index,
 )
+from utils.hash_keys import hash32
 
 SHAPE = (64, 128, 64)
 SIZE = int(np.prod(SHAPE))
