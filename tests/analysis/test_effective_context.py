@@ -23,7 +23,7 @@ from analysis.effective_context import (
 from helpers.architectures import LanguageModelCase, V, only
 from utils.errors import UserError
 
-LONGEST, SIZE, STEP = 256, 512, 8
+LONGEST, SIZE, STEP = 240, 480, 20  # each length is a program
 LENGTHS = range(STEP, LONGEST + 1, STEP)
 
 
@@ -45,7 +45,7 @@ class Copier(nn.Module):
 
 
 def repeating_text(length=6000):
-    """Each token repeats the one 1 to 256 tokens before it."""
+    """Each token repeats the one 1 to 240 tokens before it."""
     draw = np.random.default_rng(0)
     text = draw.permutation(SIZE)[:LONGEST].tolist()
     while len(text) < length:
@@ -63,20 +63,20 @@ def copiers_losses():
     return np.stack(
         [
             context_losses(Copier(span), {}, text, places, LENGTHS, **options)
-            for span in (64, 200)
+            for span in (60, 200)
         ]
     )
 
 
-def test_models_that_use_64_and_200_tokens_are_distinguished():
+def test_models_that_use_60_and_200_tokens_are_distinguished():
     near, far = recl(copiers_losses(), LENGTHS, 1.0)
     assert not near.is_longest
-    assert near.length <= 64 < far.length <= 200
+    assert near.length <= 60 < far.length <= 200
 
 
 def test_context_beyond_the_used_one_gives_no_gain():
     gains = relative_gains(copiers_losses(), 1.0)
-    for row, span in zip(gains, (64, 200), strict=True):
+    for row, span in zip(gains, (60, 200), strict=True):
         last = span // STEP - 1
         assert row[:last].max() > 0.02
         np.testing.assert_array_equal(row[last:], 0.0)

@@ -10,9 +10,11 @@ import pytest
 from analysis.diverge.records import differences, read_checkpoint
 from analysis.step_replay.replay import Replay
 from data.batching.stream import LMStreamBatches
+from data.tokenizers.base import UNK
 from experiment import train
 from experiment.setup import TrainingSetup
-from helpers.small_runs import config, small_corpora
+from helpers.patches import steps_compiled_once
+from helpers.text_runs import text_config
 from training import spikes
 from training.loop import ExitStatus
 
@@ -20,16 +22,15 @@ STEPS, SPIKE = 12, 8  # batch SPIKE - 1 is poisoned; checkpoints are at 3, 6, 9 
 CHANGES = {
     "model.dropout": 0.1,
     "every.log": 2,
-    "every.eval": STEPS,
+    "every.eval": 0,
     "every.checkpoint": 3,
     "keep.last": 10,
-    "eval.batch_size": 64,
-    "eval.segment_length": 64,
     "spike_threshold": 4.0,
-    "optim.lr": 2e-2,
+    "optim.lr": 5e-2,
     "optim.warmup": 0,
     "max_skips": 2,
     "data.batch_size": 8,
+    "model.layers": 1,
 }
 READ_BATCH = LMStreamBatches.partial_batch
 
@@ -40,24 +41,23 @@ def poisoned(*numbers):
     def partial_batch(self, k, rows):
         batch = READ_BATCH(self, k, rows)
         if k in numbers:
-            batch["labels"] = np.full_like(batch["labels"], 1)
+            batch["labels"] = np.full_like(batch["labels"], UNK)
         return batch
 
     return partial_batch
 
 
 @pytest.fixture(scope="module")
-def data_dir(small_data_dir):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_corpora(monkeypatch)
+def data_dir(tmp_path_factory):
+    with steps_compiled_once({}), pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(spikes, "MIN_LOSSES", 4)
         monkeypatch.setattr(LMStreamBatches, "partial_batch", poisoned(SPIKE - 1))
-        yield small_data_dir
+        yield tmp_path_factory.mktemp("data")
 
 
 def small_config(data_dir, action, **changes):
     changes = {"steps": STEPS, "on_spike": action, **CHANGES, **changes}
-    return config("python_stdlib", "transformer_xl", data_dir, **changes)
+    return text_config(data_dir, "transformer_xl", **changes)
 
 
 def rows(workdir, split):
@@ -85,7 +85,7 @@ def test_a_spike_is_marked_and_its_batch_is_kept(data_dir, tmp_path):
     assert (row["step"], row["batch"]) == (SPIKE, SPIKE - 1)
     assert row["loss"] > row["limit"]
     kept = read_kept(tmp_path / "keep" / "replay" / f"spike-{SPIKE}.npz")
-    assert (kept[f"{SPIKE}/labels"] == 1).all()
+    assert (kept[f"{SPIKE}/labels"] == UNK).all()
     cfg = small_config(data_dir, "off")
     assert train.train(cfg, tmp_path / "off") is ExitStatus.FINISHED
     assert rows(tmp_path / "off", "spike") == []
@@ -110,7 +110,7 @@ def test_a_skipped_batch_might_as_well_not_exist(skipped, data_dir, tmp_path):
         line for line in found if "spike" not in line and "skips" not in line
     } == set()
     kept = read_kept(skipped / "replay" / "skipped" / f"{SPIKE}-{SPIKE - 1}.npz")
-    assert (kept[f"{SPIKE}/labels"] == 1).all()
+    assert (kept[f"{SPIKE}/labels"] == UNK).all()
 
 
 class Killed(Exception):
@@ -233,6 +233,6 @@ def test_a_spike_before_the_first_checkpoint_goes_back_to_the_start(
 def test_a_replay_leaves_the_same_batch_out(skipped):
     replay = Replay.open(str(skipped))
     batch = replay.host_batch(SPIKE)
-    assert not (batch["labels"] == 1).all()
+    assert not (batch["labels"] == UNK).all()
     expected = replay.setup.batches.batches[SPIKE]  # number SPIKE - 1 is poisoned
     np.testing.assert_array_equal(batch["labels"], expected["labels"])

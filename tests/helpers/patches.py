@@ -1,11 +1,13 @@
 """Faults of a training program, planted for the length of a context."""
 
 import contextlib
+import json
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from experiment.setup import TrainingSetup
 from models.attention.multi_head import MultiHeadAttention
 from training.loop import TrainLoop
 from training.optim.param_groups import map_named
@@ -17,6 +19,31 @@ def replaced(owner, name, make):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(owner, name, make(getattr(owner, name)))
         yield
+
+
+def steps_compiled_once(steps):
+    """Compiles the step once for all runs of a config, and for their replays.
+
+    What a run does about a spike, and how often it logs, is no part of its step
+    (test_watch.py compares programs).
+
+    Args:
+      steps: dict of the compiled steps, which this fills.
+    """
+
+    def make(compile_step):
+        def compiled(self, state, carry):
+            cfg = self.experiment.cfg.to_dict()
+            for section in ("on_spike", "every", "keep"):
+                del cfg[section]
+            key = json.dumps(cfg, sort_keys=True)
+            if key not in steps:
+                steps[key] = compile_step(self, state, carry)
+            return steps[key]
+
+        return compiled
+
+    return replaced(TrainingSetup, "compiled_step", make)
 
 
 def flipped_bit(step, param, place, bit):

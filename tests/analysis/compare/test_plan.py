@@ -14,6 +14,8 @@ from utils.errors import UserError
 CLDR = str(ROOT / "configs" / "cldr.py")
 TUNING = str(ROOT / "configs" / "sweeps" / "tuning.py")
 MAIN = "analysis/compare/__main__.py"
+# Each cost takes a trace of the model, and few widths are tried for these budgets.
+BUDGET, LARGE_BUDGET = 360_000.0, 1_050_000.0
 
 
 def request(overrides=(), **changes):
@@ -21,7 +23,7 @@ def request(overrides=(), **changes):
         "config": CLDR,
         "overrides": {"model.layers": 1, **dict(overrides)},
         "models": ("rnn", "transformer"),
-        "budgets": (300_000.0,),
+        "budgets": (BUDGET,),
         "space": TUNING,
         "trials": 3,
     }
@@ -48,15 +50,16 @@ def test_every_trial_takes_the_budget_within_a_hundredth(plan):
         for point, cost in zip(one.points, one.costs, strict=True):
             cfg = request().configs(one.model).config(point)
             assert QUANTITIES["parameters"].cost(cfg) == cost
-            assert cost == pytest.approx(300_000, rel=0.01)
+            assert cost == pytest.approx(BUDGET, rel=0.01)
     rates = [[p["optim.lr"] for p in one.points] for one in budget.models]
     assert rates[0] != rates[1]  # each architecture has its own space
     assert (plan.metric.name, plan.metric.direction) == ("bleu", "max")
 
 
 def test_the_budget_is_that_of_the_first_model_unless_given():
-    plan = Plan.from_request(request(budgets=()))
-    cost = QUANTITIES["parameters"].cost(request().configs("rnn").config({}))
+    models = "transformer", "rnn"
+    plan = Plan.from_request(request(budgets=(), models=models))
+    cost = QUANTITIES["parameters"].cost(request().configs("transformer").config({}))
     assert plan.budgets[0].target == cost
 
 
@@ -65,13 +68,13 @@ def test_each_point_that_changes_the_cost_has_sizes_of_its_own(tmp_path):
     space = space_file(tmp_path, 'Space(grid({"model.layers": [1, 3]}))')
     plan = Plan.from_request(request(space=space, trials=2))
     for one in plan.budgets[0].models:
-        assert one.costs == pytest.approx([300_000] * 2, rel=0.01)
+        assert one.costs == pytest.approx([BUDGET] * 2, rel=0.01)
         assert len({point["model.width"] for point in one.points}) == 2
 
 
 def test_a_ladder_has_a_plan_for_each_budget():
-    plan = Plan.from_request(request(budgets=(300_000.0, 600_000.0)))
-    assert [budget.name for budget in plan.budgets] == ["300000", "600000"]
+    plan = Plan.from_request(request(budgets=(BUDGET, LARGE_BUDGET)))
+    assert [budget.name for budget in plan.budgets] == ["360000", "1.05e+06"]
     for budget in plan.budgets:
         for one in budget.models:
             assert one.costs == pytest.approx([budget.target] * 3, rel=0.01)

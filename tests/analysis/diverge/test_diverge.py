@@ -14,7 +14,12 @@ from analysis.step_replay.program import step_program
 from analysis.step_replay.replay import Replay
 from experiment.train import train
 from helpers.entry_points import assert_refused, run, start
-from helpers.patches import flipped_bit, products_in_bfloat16, unscaled_head
+from helpers.patches import (
+    flipped_bit,
+    products_in_bfloat16,
+    steps_compiled_once,
+    unscaled_head,
+)
 from helpers.small_runs import config
 from helpers.text_runs import WORDS, text_config, train_text
 from sweeps import population
@@ -26,16 +31,27 @@ slow = pytest.mark.slow
 COMMAND = "analysis/diverge/__main__.py"
 STEPS = 20
 EVERY = {"steps": STEPS, "every.checkpoint": 10, "every.fingerprint": 1}
-EVERY |= {"model.layers": 1}
+EVERY |= {"model.layers": 1, "every.eval": 0}
 SCALE = "stack/final_norm/norm/scale"
+
+
+STEP = {}  # of the runs of this config and their replays
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folder of all runs, with a run without a fault."""
     folder = tmp_path_factory.mktemp("runs")
-    train_text(folder, "base", **EVERY)
+    with steps_compiled_once(STEP):
+        train_text(folder, "base", **EVERY)
     return folder
+
+
+@pytest.fixture
+def compiled_once(folder):
+    """Does not compile the step again, in a test whose faults are not in the step."""
+    with steps_compiled_once(STEP):
+        yield
 
 
 def trained(folder, name, **changes):
@@ -57,10 +73,11 @@ def verdict(*sides):
 @pytest.fixture(scope="module")
 def flipped(folder):
     """A run in which a bit of a parameter flips after step 17."""
-    with flipped_bit(17, SCALE, (4,), 27):
+    with flipped_bit(17, SCALE, (4,), 27), steps_compiled_once(STEP):
         return trained(folder, "flipped")
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_flipped_bit_is_found_by_fingerprints(folder, flipped):
     found = verdict(folder / "base", flipped)
     assert found.kind == "different parameters"
@@ -70,6 +87,7 @@ def test_a_flipped_bit_is_found_by_fingerprints(folder, flipped):
     assert "the records of B, not of A" in verdict(flipped, folder / "base").reason
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_side_may_be_a_file_of_fingerprints(folder, flipped, tmp_path):
     shutil.copy(flipped / FILE, tmp_path / "elsewhere.jsonl")
     found = verdict(folder / "base", tmp_path / "elsewhere.jsonl")
@@ -280,6 +298,7 @@ def test_wrong_options_are_one_line(flags):
     assert_refused(run(COMMAND, *flags), "argument")
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_data_that_have_moved_are_found(folder, flipped, tmp_path):
     moved = tmp_path / "moved"
     names = [

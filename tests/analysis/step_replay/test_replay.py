@@ -11,35 +11,40 @@ from analysis.step_replay.batches import read_batches, read_kept_batches
 from analysis.step_replay.program import step_program
 from analysis.step_replay.replay import Replay
 from analysis.step_replay.trace import trace
-from experiment import train
-from helpers.small_runs import config
+from helpers.patches import steps_compiled_once
+from helpers.text_runs import train_text
 from training.checkpoint import PROGRESS
 from training.checksums import write_checksums
-from training.loop import ExitStatus
 from training.run_dir import RunDirectory
 from utils.errors import UserError
 from utils.paths import DATA_PLACES
 
 STEPS = 6
 CHANGES = {
+    "model": "transformer_xl",
+    "model.layers": 1,
     "model.dropout": 0.1,
-    "every.log": 1,
+    "steps": STEPS,
     "every.eval": 0,
     "every.checkpoint": 2,
-    "eval.batch_size": 64,
-    "eval.segment_length": 64,
+    "optim.name": "sgd",
+    "optim.momentum": 0.9,
     "optim.plateau_factor": 0.5,
     "keep.last": 2,
 }
 
 
 @pytest.fixture(scope="module")
-def workdir(data_dir, tmp_path_factory):
+def workdir(tmp_path_factory):
     """A run of 6 steps with the checkpoints 4 and 6."""
-    workdir = tmp_path_factory.mktemp("runs") / "run"
-    cfg = config("python_stdlib", "transformer_xl", data_dir, steps=STEPS, **CHANGES)
-    assert train.train(cfg, workdir) is ExitStatus.FINISHED
-    return workdir
+    return train_text(tmp_path_factory.mktemp("runs"), "run", **CHANGES)
+
+
+@pytest.fixture(scope="module")
+def opened(workdir):
+    """A replay, whose step is compiled once for it and those that tests open."""
+    with steps_compiled_once({}):
+        yield Replay.open(str(workdir))
 
 
 def moved(workdir, tmp_path):
@@ -57,11 +62,12 @@ def content(replay):
     return jax.device_get(replay.setup.checkpoint_state(inputs.state, inputs.carry))
 
 
-def test_replay_from_the_first_state_leads_to_the_checkpoint(workdir, monkeypatch):
-    replay = Replay.open(str(workdir))
-    assert replay.steps == [4, 6]
-    replay.seek(5)
-    expected = content(replay)
+def test_replay_from_the_first_state_leads_to_the_checkpoint(
+    workdir, opened, monkeypatch
+):
+    assert opened.steps == [4, 6]
+    opened.seek(5)
+    expected = content(opened)
     monkeypatch.setattr(Replay, "steps", [])
     again = Replay.open(str(workdir))
     again.seek(5)
@@ -97,27 +103,25 @@ def test_a_traced_step_computes_what_the_compiled_one_does(workdir):
     )
 
 
-def test_a_step_that_cannot_be_replayed_is_refused(workdir, tmp_path, monkeypatch):
-    replay = Replay.open(str(workdir))
+def test_a_step_that_cannot_be_replayed_is_refused(workdir, opened, tmp_path):
     for step in (0, STEPS + 1):
         with pytest.raises(UserError, match=rf"--step={step}: .* the steps 1 to 6"):
-            replay.seek(step)
+            opened.seek(step)
     with pytest.raises(
         UserError,
         match=r"--step=4 is 3 steps after the first state.* about .*"
         r"--max_replay_steps=3.*\(4, 6\)",
     ):
-        replay.seek(4, max_steps=2)
+        opened.seek(4, max_steps=2)
     copy = moved(workdir, tmp_path)
     with pytest.raises(UserError, match="nowhere"):
         Replay.open(str(copy))
 
 
-def test_kept_batches_do_without_the_data(workdir, tmp_path):
-    replay = Replay.open(str(workdir))
-    batch = replay.setup.batches[4]
-    replay.seek(5)
-    expected = replay.advance()
+def test_kept_batches_do_without_the_data(workdir, opened, tmp_path):
+    batch = opened.setup.batches[4]
+    opened.seek(5)
+    expected = opened.advance()
     copy = moved(workdir, tmp_path)
     arrays = {f"5/{name}": leaf for name, leaf in batch.items()}
     RunDirectory(copy).write_arrays("replay/steps-5-5.npz", arrays)
