@@ -23,8 +23,12 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "model",  # each architecture learns one of both tasks in make test
-    [pytest.param(x, marks=[pytest.mark.slow] * (x == "rnn")) for x in MODELS],
+    "model",
+    [  # each architecture learns one of both tasks, but the Transformer: its layers
+        # are those of a Transformer-XL
+        pytest.param(x, marks=[pytest.mark.slow] * (x != "transformer_xl"))
+        for x in MODELS
+    ],
 )
 def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
     cfg = config("python_stdlib", model, data_dir, steps=STEPS_ON_TEXT[model])
@@ -40,16 +44,22 @@ def test_a_short_run_on_text_beats_unigrams_and_uses_its_carry(data_dir, model):
 
 
 @pytest.mark.parametrize(
-    "model",
-    [pytest.param(x, marks=[pytest.mark.slow] * (x != "rnn")) for x in MODELS],
+    ("model", "buckets"),
+    [
+        ("rnn", 1),
+        # training/parallel/test_partitioning.py compiles a step for two shapes.
+        pytest.param("rnn", 2, marks=pytest.mark.slow),
+        pytest.param("transformer", 1, marks=pytest.mark.slow),
+        pytest.param("transformer_xl", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_short_run_of_translation_learns_the_source_and_compiles_once_a_bucket(
-    data_dir, model
+    data_dir, model, buckets
 ):
-    changes = {"data.buckets": 2 if model == "rnn" else 1}
+    changes = {"data.buckets": buckets}
     steps = STEPS_OF_TRANSLATION[model]
     run = ShortRun(config("cldr", model, data_dir, steps=steps, **changes))
-    assert run.compilations == changes["data.buckets"]
+    assert run.compilations == buckets
     loss = run.loss()
     assert loss < 0.8 * run.dataset.unigram_loss("validation")
     assert run.loss(shuffle_sources) > 1.1 * loss

@@ -96,7 +96,7 @@ def test_sentences_of_all_lengths_leave_room_in_a_full_batch():
 
 @functools.cache
 def tiny_step():
-    return TrainStep(WORKS["rnn_small"].shrunk())
+    return TrainStep(WORKS["xl_small"].shrunk())
 
 
 def test_a_step_of_ours_learns_and_is_compiled_once():

@@ -13,7 +13,7 @@ from data import storage
 from data.dataset import open_dataset
 from experiment import inference, restore, train
 from helpers import fake_bucket
-from helpers.small_runs import config
+from helpers.small_runs import PLAIN_RNN, config
 from training.loop import ExitStatus
 from training.metric_writers import MetricsFile
 from utils.errors import UserError
@@ -40,8 +40,9 @@ def source(tmp_path_factory):
 
 
 def settings(source, **changes):
-    """Returns the config of a small model of a user's own text."""
+    """Returns the config of a small model of a user's own text, which has a carry."""
     changes = {
+        **PLAIN_RNN,
         "data.name": "plain_text",
         "data.source_dir": source and str(source),
         "every.log": 1,
@@ -51,7 +52,7 @@ def settings(source, **changes):
         "steps": STEPS,
         **changes,
     }
-    return config("python_stdlib", "transformer_xl", "unused", **changes)
+    return config("python_stdlib", "rnn", "unused", **changes)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 ENCODER = "^encoder/"
+DESCENT = {"optim.name": "sgd", "optim.clip_norm": 0.0}  # a small program
 ROWS = [(f"{a} {b}", "x" if a < "e" else "y") for a in LETTERS for b in LETTERS]
 
 
@@ -35,7 +36,7 @@ def origin(tmp_path_factory):
     """The directory of a masked language model that was trained for a step."""
     folder = tmp_path_factory.mktemp("documents")
     write_documents(folder)
-    cfg = masked_config(folder, "transformer", steps=1)
+    cfg = masked_config(folder, "transformer", steps=1, **DESCENT)
     assert train.train(cfg, folder / "run") is ExitStatus.FINISHED
     return folder / "run"
 
@@ -44,7 +45,7 @@ def tuned_config(folder, origin, **changes):
     """Returns a config of a classifier that starts from a run."""
     write_table(folder, {"train": ROWS, "dev": ROWS[::4]})
     start = {"init_from": str(origin), "init_params_pattern": ENCODER, "steps": 1}
-    start |= {"optim.name": "sgd", "optim.lr": 0.5, "optim.clip_norm": 0.0}
+    start |= {"optim.lr": 0.5, **DESCENT}
     return labeled_config(folder, "transformer", **start | changes)
 
 
@@ -154,7 +155,7 @@ def with_pooler(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     write_documents(folder)
     changes = {"mlm.next_sentence": True, "data.lowercase": True, "model.dropout": 0.3}
-    cfg = masked_config(folder, "transformer", steps=1, **changes)
+    cfg = masked_config(folder, "transformer", steps=1, **changes, **DESCENT)
     assert train.train(cfg, folder / "run") is ExitStatus.FINISHED
     return folder / "run"
 
@@ -162,7 +163,9 @@ def with_pooler(tmp_path_factory):
 def untuned_config(folder, **changes):
     """Returns a config of a classifier that knows nothing of a run to start from."""
     write_table(folder, {"train": ROWS, "dev": ROWS[::4]})
-    changes = {"data.tokenizer": "char", "model.width": 32, "steps": 1} | changes
+    changes = (
+        {"data.tokenizer": "char", "model.width": 32, "steps": 1} | DESCENT | changes
+    )
     return labeled_config(folder, "transformer", **changes)
 
 

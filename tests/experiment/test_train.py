@@ -23,7 +23,7 @@ from experiment.inference import evaluate, open_runs
 from experiment.restore import open_run
 from experiment.validate import device_warnings
 from helpers.small_runs import config
-from helpers.text_runs import text_config
+from helpers.text_runs import WORDS, text_config, train_text
 from training.loop import ExitStatus
 from training.optim.optimizers import make_optimizer
 from training.parallel.partitioner import make_partitioner
@@ -35,48 +35,49 @@ from utils.locks import exclusive_lock
 from utils.paths import DATA_PLACES
 
 SMALL = {"every.eval": 0, "decode.max_length": 2, "model.dropout": 0.0}
+TINY = {"every.eval": 0, "model.layers": 1}
 DIVISION = "first bad operation: div in optimizer"
 UNTIED_TEXT = {"model.tie_embeddings": False}
 UNTIED = {**UNTIED_TEXT, "data.joint_vocab": False}
 
 
 @pytest.fixture(scope="module")
-def origin(data_dir, tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def origin(folder):
     """A run of two updates."""
-    workdir = tmp_path_factory.mktemp("runs") / "origin"
-    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
-    assert train.train(cfg, workdir) is ExitStatus.FINISHED
-    return workdir
+    return train_text(folder, "origin", steps=2, **TINY)
 
 
 def test_a_run_begins_with_the_parameters_and_vocabulary_of_another(
-    data_dir, tmp_path, origin
+    folder, tmp_path, origin
 ):
-    changes = {"optim.lr": 0.0, "init_from": str(origin), "data.vocab_size": 400}
-    cfg = config("cldr", "rnn", data_dir, steps=1, **{**SMALL, **changes})
-    cfg.model.attention_width = 20
+    changes = {"optim.lr": 0.0, "init_from": str(origin), "data.vocab_size": 12}
+    cfg = text_config(folder, steps=1, **{**TINY, **changes})
+    cfg.model.feed_forward = 20
     with pytest.raises(UserError, match="leave them out of init_params_pattern"):
         train.train(cfg, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     cfg.init_params_pattern = "embedding"
     assert train.train(cfg, tmp_path / "run") is ExitStatus.FINISHED
     ours, theirs = open_run(tmp_path / "run"), open_run(origin)
-    assert ours.experiment.tokenizers["source"].vocab_size == 500
+    vocabularies = [run.experiment.tokenizers["text"] for run in (ours, theirs)]
+    assert vocabularies[0].to_dict() == vocabularies[1].to_dict()
+    assert vocabularies[0].vocab_size > 12
     params, given = ours.variables["params"], theirs.variables["params"]
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        params["target_embedding"],
-        given["target_embedding"],
-    )
-    encoder = jax.tree.leaves(params["encoder"]), jax.tree.leaves(given["encoder"])
-    assert not all(np.array_equal(a, b) for a, b in zip(*encoder, strict=True))
+    jax.tree.map(np.testing.assert_array_equal, params["embedding"], given["embedding"])
+    stacks = jax.tree.leaves(params["stack"]), jax.tree.leaves(given["stack"])
+    alike = [(a, b) for a, b in zip(*stacks, strict=True) if a.shape == b.shape]
+    assert not all(np.array_equal(a, b) for a, b in alike)
 
 
-def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin):
+def test_a_run_goes_on_without_the_one_it_began_with(folder, tmp_path, origin):
     shutil.copytree(origin, tmp_path / "origin")
-    changes = {**SMALL, "init_from": str(tmp_path / "origin")}
-    cfg = config("cldr", "rnn", data_dir, steps=2, **changes)
-    cfg.every.checkpoint = 1
+    changes = {**TINY, "init_from": str(tmp_path / "origin")}
+    cfg = text_config(folder, steps=2, **changes, **{"every.checkpoint": 1})
     assert train.train(cfg, tmp_path / "run") is ExitStatus.FINISHED
     shutil.rmtree(tmp_path / "origin")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "2")
@@ -85,14 +86,14 @@ def test_a_run_goes_on_without_the_one_it_began_with(data_dir, tmp_path, origin)
 
 
 def test_a_run_resumes_without_its_vocabulary_file_and_remembers_moved_data(
-    data_dir, tmp_path, monkeypatch, capsys
+    folder, tmp_path, monkeypatch, capsys
 ):
-    shutil.copytree(data_dir, tmp_path / "first" / "data")
+    (tmp_path / "first").mkdir()
     monkeypatch.chdir(tmp_path / "first")
     words = Path("words.txt")
-    words.write_text("Tag\nMonat\n")
-    changes = {"data.tokenizer": "word", "data.vocabulary": str(words)}
-    cfg = config("cldr", "rnn", "data", steps=1, **SMALL, **changes)
+    words.write_text("".join(f"{word}\n" for word in WORDS))
+    changes = {"data.dir": "data", "data.vocabulary": str(words)}
+    cfg = text_config(folder, steps=2, **TINY, **changes)
     train.train(cfg, "run")
     words.unlink()
     (tmp_path / "first").rename(tmp_path / "second")
@@ -106,25 +107,24 @@ def test_a_run_resumes_without_its_vocabulary_file_and_remembers_moved_data(
     cfg.data.dir = "moved"
     assert train.train(cfg, "second/run") is ExitStatus.FINISHED
     assert "differs" not in capsys.readouterr().err
-    monkeypatch.chdir(data_dir)
+    monkeypatch.chdir(folder)
     data = open_run(tmp_path / "second" / "run").open_dataset()
     assert data.folder.is_relative_to(tmp_path / "moved")
 
 
 def test_an_ensemble_of_unlike_vocabularies_is_refused(origin, monkeypatch):
     run, words = open_run(origin), ListTokenizer([str(i) for i in range(400)])
-    sides = dict.fromkeys(("source", "target"), words)
-    experiment = dataclasses.replace(run.experiment, tokenizers=sides)
+    experiment = dataclasses.replace(run.experiment, tokenizers={"text": words})
     runs = iter([run, dataclasses.replace(run, experiment=experiment)])
     monkeypatch.setattr("experiment.inference.open_run", lambda *_: next(runs))
-    with pytest.raises(UserError, match=r"vocabularies differ \(500 and 400 tokens\)"):
+    with pytest.raises(UserError, match=r"vocabularies differ \(14 and 400 tokens\)"):
         open_runs([origin, "other"])
 
 
 def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
-    for length, told in ((2, ""), (3, "decode.max_length is 2 there and 3 here")):
+    for size, told in ((4, ""), (2, "batch_size is 4 there and 2 here")):
         for again in range(2):
-            changes = {"decode": {"max_length": length}}
+            changes = {"eval": {"batch_size": size}}
             evaluate(open_run(origin, "last", changes), "test")
             err = capsys.readouterr().err
             assert ("replacing eval/test-2.json" in err) == bool(told and not again)
@@ -142,22 +142,20 @@ def test_a_card_that_cannot_be_saved_is_returned(origin, monkeypatch, capsys):
     assert "warning: the score card is not saved" in capsys.readouterr().err
 
 
-def test_windows_that_a_model_cannot_read_are_refused_before_training(
-    data_dir, tmp_path
-):
-    changes = {"steps": 2, "eval.window": 8}
-    cfg = config("python_stdlib", "transformer_xl", data_dir, **changes)
+def test_windows_that_a_model_cannot_read_are_refused_before_training(folder, tmp_path):
+    changes = {"model.layers": 1, "eval.window": 8}
+    cfg = text_config(folder, "transformer_xl", steps=2, **changes)
     with pytest.raises(UserError, match=r"eval\.window=8 needs a model without"):
         train.train(cfg, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_may_be_measured_in_epochs(data_dir, tmp_path):
-    cfg = config("cldr", "rnn", data_dir, epochs=0.1, **SMALL)
+def test_a_run_may_be_measured_in_epochs(folder, tmp_path):
+    cfg = text_config(folder, epochs=0.1, **TINY)
     assert train.train(cfg, tmp_path) is ExitStatus.FINISHED
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    # 800 pairs, less those over 16 tokens, 32 at once: about 20 batches, and a tenth.
-    assert {row["step"] for row in rows} == {2}
+    # 900 words, 4 times 8 at once: 28 batches, and a tenth, rounded up.
+    assert max(row["step"] for row in rows) == 3
 
 
 @pytest.mark.parametrize(
@@ -224,10 +222,10 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
     ("file", "content", "told"),
     [
         ("config.json", "[]", "of another version of this code"),
-        ("tokenizer/source.json", "junk", "tokenizer is damaged"),
-        ("tokenizer/source.json", "{}", "tokenizer is damaged"),
+        ("tokenizer/text.json", "junk", "tokenizer is damaged"),
+        ("tokenizer/text.json", "{}", "tokenizer is damaged"),
         (
-            "tokenizer/source.json",
+            "tokenizer/text.json",
             None,
             "damaged: it has the vocabularies target",
         ),
@@ -236,8 +234,9 @@ def test_what_no_run_can_have_is_refused_before_anything_is_prepared(
 def test_what_is_damaged_of_a_run_is_named(origin, tmp_path, file, content, told):
     run = tmp_path / "run"
     shutil.copytree(origin, run)
-    (run / file).unlink()
-    if content is not None:
+    if content is None:
+        (run / file).rename(run / "tokenizer/target.json")
+    else:
         (run / file).write_text(content)
     with pytest.raises(UserError, match=told):
         open_run(run)
@@ -248,8 +247,8 @@ def test_no_run_is_no_ensemble():
         open_runs([])
 
 
-def test_two_do_not_train_in_one_directory(data_dir, origin):
-    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+def test_two_do_not_train_in_one_directory(folder, origin):
+    cfg = text_config(folder, steps=2, **TINY)
     with (
         exclusive_lock(origin),
         pytest.raises(UserError, match="another process trains"),
@@ -284,14 +283,12 @@ def test_a_run_tells_that_a_kernel_is_of_another_device(
     assert device_warnings(cfg) == []
 
 
-def test_a_run_directory_of_another_format_is_refused_by_all(
-    data_dir, origin, tmp_path
-):
+def test_a_run_directory_of_another_format_is_refused_by_all(folder, origin, tmp_path):
     run = shutil.copytree(origin, tmp_path / "old")
     file = run / "about.json"
     about = json.loads(file.read_text())
     assert about.pop("format") == FORMAT == 2
-    cfg = config("cldr", "rnn", data_dir, steps=2, **SMALL)
+    cfg = text_config(folder, steps=2, **TINY)
     begun = cfg.copy_and_resolve_references()
     begun.init_from = str(run)
     for content, said in (
@@ -316,7 +313,7 @@ def test_a_run_directory_of_another_format_is_refused_by_all(
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("width", 24, r"kernel is \(.*\) there and \(.*\) here"),
+        ("feed_forward", 24, r"kernel is \(.*\) there and \(.*\) here"),
         ("layers", 2, "is missing there and"),
         ("tie_embeddings", False, "is missing there and"),
     ],

@@ -17,6 +17,12 @@ WIDTH = {
     "transformer_xl": {"layers": 1, "width": 64, "heads": 4, "feed_forward": 128},
 }
 
+# A language model with a carry whose programs compile fastest.
+PLAIN_RNN = {
+    "model.readout": "none",
+    "model.attention_window": 0,
+    "model.initialization": "uniform",
+}
 CHANGES = {
     "cldr": {
         "model.dropout": 0.0,

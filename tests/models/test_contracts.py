@@ -19,6 +19,7 @@ from helpers.architectures import (
     V,
     W,
     names,
+    only,
     shared_case,
     tokens,
 )
@@ -29,6 +30,8 @@ CONTRACTS = (api.LanguageModel, api.Seq2Seq)
 POST = pytest.param("post", marks=pytest.mark.slow)
 NAMES = names()
 WITH_MEMORY = ("rnn", "transformer_xl")
+# The layers of a Transformer are those of a Transformer-XL.
+UNLIKE = only("rnn", "transformer_xl")
 language_model = functools.partial(shared_case, LanguageModelCase)
 seq2seq = functools.partial(shared_case, Seq2SeqCase)
 
@@ -65,7 +68,7 @@ def gradients_of_text(name):
 @functools.cache
 def gradients_of_translation(name):
     """Gradients of the hidden states of a position of one example."""
-    case = seq2seq(name)
+    case = seq2seq(name, layers=1)
 
     def hidden(variables, row, position):
         return case.run(variables=variables)[0][row, position].sum()
@@ -208,12 +211,31 @@ class TestLanguageModel:
         token = text[:, 2 * T : 2 * T + 1]
         results = []
         for tokens_in, mask_in in [(prompt, jnp.ones((B, T), bool)), (padded, mask)]:
-            context, state = case.start(tokens_in, mask_in, carry, max_steps=2)
+            context, state = case.start(tokens_in, mask_in, carry, max_steps=T)
             state, first = case.step(context, state, token)
             results.append((first, case.step(context, state, token + 1)[1]))
         for ours, theirs in zip(*results, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
+    def test_examples_are_independent_of_each_other(self, name):
+        case, text = language_model(name), tokens((B, T))
+        _, both, _ = case.run(text, case.carry(B))
+        _, alone, _ = case.run(text[:1], case.carry(1))
+        np.testing.assert_allclose(both[:1], alone, atol=1e-5)
+
+    def test_log_prob_is_the_log_softmax_of_the_logits(self, name):
+        case, text = language_model(name), tokens((B, T))
+        hidden, logits, _ = case.run(text, case.carry(B))
+        exact = jax.nn.log_softmax(logits)
+        chosen = jnp.take_along_axis(exact, text[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(case.log_prob(hidden, text), chosen, atol=1e-5)
+        smooth = 0.8 * chosen + 0.2 * exact.mean(axis=-1)
+        found = case.log_prob(hidden, text, smoothing=0.2)
+        np.testing.assert_allclose(found, smooth, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+class TestBeamsAndDropoutOfLanguageModel:
     @pytest.mark.parametrize(
         "related", [True, pytest.param(False, marks=pytest.mark.slow)]
     )
@@ -242,12 +264,6 @@ class TestLanguageModel:
         context, state = case.start(text, jnp.ones((B, T), bool), carry, max_steps=4)
         check_reordered_beams(case, context, state)
 
-    def test_examples_are_independent_of_each_other(self, name):
-        case, text = language_model(name), tokens((B, T))
-        _, both, _ = case.run(text, case.carry(B))
-        _, alone, _ = case.run(text[:1], case.carry(1))
-        np.testing.assert_allclose(both[:1], alone, atol=1e-5)
-
     def test_evaluation_is_deterministic_and_training_is_not(self, name):
         case = language_model(name, dropout=0.5, layers=1)
         run = functools.partial(case.run, tokens((B, T)), case.carry(B))
@@ -266,20 +282,10 @@ class TestLanguageModel:
         trained = run(train=True, dropout=jax.random.key(1))[1]
         np.testing.assert_allclose(trained, run()[1], atol=1e-6)
 
-    def test_log_prob_is_the_log_softmax_of_the_logits(self, name):
-        case, text = language_model(name), tokens((B, T))
-        hidden, logits, _ = case.run(text, case.carry(B))
-        exact = jax.nn.log_softmax(logits)
-        chosen = jnp.take_along_axis(exact, text[..., None], axis=-1)[..., 0]
-        np.testing.assert_allclose(case.log_prob(hidden, text), chosen, atol=1e-5)
-        smooth = 0.8 * chosen + 0.2 * exact.mean(axis=-1)
-        found = case.log_prob(hidden, text, smoothing=0.2)
-        np.testing.assert_allclose(found, smooth, atol=1e-5)
-
     def test_a_tied_head_has_no_table_of_its_own(self, name):
         case = language_model(name, tie_embeddings=True)
         assert "table" not in case.variables["params"]["head"]
-        _, logits, _ = case.run(tokens((B, T)), case.carry(B))
+        _, logits, _ = jax.eval_shape(case.run, tokens((B, T)), case.carry(B))
         assert logits.shape == (B, T, V)
 
 
@@ -344,19 +350,24 @@ class TestSeq2Seq:
             valid = np.asarray(case.target_mask[:, t])
             np.testing.assert_allclose(logits[valid, 0], whole[valid, t], atol=1e-4)
 
-    def test_beams_share_a_context_that_is_not_tiled(self, name):
+
+@pytest.mark.parametrize("name", UNLIKE)
+class TestBeamsAndDropoutOfSeq2Seq:
+    @pytest.mark.parametrize(
+        "related", [True, pytest.param(False, marks=pytest.mark.slow)]
+    )
+    def test_beams_share_a_context_that_is_not_tiled(self, name, related):
         case = seq2seq(name)
         carry = case.carry(B, memory_length=0)
         context, state = case.start(case.source, case.source_mask, carry, max_steps=4)
 
         choices = tokens((B, 3), seed=9)
-        for related in (True, False):
-            wide = expand_beams(state, 3, related=related)
-            _, together = case.step(context, wide, choices)
-            assert together.shape == (B, 3, V)
-            for k in range(3):
-                _, alone = case.step(context, state, choices[:, k : k + 1])
-                np.testing.assert_allclose(together[:, k], alone[:, 0], atol=1e-4)
+        wide = expand_beams(state, 3, related=related)
+        _, together = case.step(context, wide, choices)
+        assert together.shape == (B, 3, V)
+        for k in range(3):
+            _, alone = case.step(context, state, choices[:, k : k + 1])
+            np.testing.assert_allclose(together[:, k], alone[:, 0], atol=1e-4)
 
     def test_reordered_beams_equal_their_history_alone(self, name):
         case = seq2seq(name)

@@ -20,7 +20,7 @@ from models.rnn import encoder as rnn
 
 def results():
     """Returns hidden states, attention weights, and gradients of an encoder."""
-    found = EncoderCase("rnn")
+    found = EncoderCase("rnn", layers=1)
     apply = functools.partial(found.model.apply, train=False, mutable="intermediates")
     (hidden, _), weights = jax.jit(apply)(found.variables, *found.inputs(), ())
     gradients = jax.jit(jax.grad(found.loss(())))(found.variables["params"])
@@ -44,7 +44,7 @@ def test_blocks_of_queries_give_the_same_states_weights_and_gradients(
 
 
 def test_a_long_text_does_not_store_the_hidden_layer_of_the_score():
-    config = small_config("rnn", attention_width=256)
+    config = small_config("rnn", layers=1, attention_width=256)
     model = rnn.Encoder(config, V)
     length, batch_size = 512, 16
     text = jax.ShapeDtypeStruct((batch_size, length), jnp.int32)

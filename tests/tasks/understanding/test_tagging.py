@@ -14,6 +14,7 @@ from data.tokenizers.base import SPECIAL
 from data.tokenizers.symbols import CharTokenizer
 from data.understanding.labels import Labels
 from data.understanding.tagged import TaggedBatches, TaggedTexts
+from helpers.architectures import random_parameters
 from models.heads.tagger import Tagger
 from models.registry import get_model_class
 from tasks.understanding.losses import cross_entropy
@@ -56,12 +57,11 @@ class Case:
         batch = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), Task.example_batch(cfg)
         )
-        init = jax.jit(lambda rng: self.task.init(self.model, rng, batch))
-        self.variables = jax.tree.map(
-            lambda x: x.value,
-            init(jax.random.key(0)),
-            is_leaf=lambda x: hasattr(x, "value"),
-        )
+        init = functools.partial(self.task.init, self.model)
+        self.variables = random_parameters(init, jax.random.key(0), batch)
+        params = self.variables["params"]
+        if "crf" in params:  # which begins without transitions
+            params["crf"] = jax.tree.map(jnp.zeros_like, params["crf"])
         self.intents = INTENTS if intents else []
         self.batches = self.batches_of(SENTENCES)
 
