@@ -104,8 +104,8 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """Returns one more than there are cores, since some tests wait for processes."""
-    return os.cpu_count() + 1
+    """Returns two more than there are cores, since some tests wait for processes."""
+    return os.cpu_count() + 2
 
 
 @pytest.hookimpl(optionalhook=True)

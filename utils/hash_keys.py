@@ -68,7 +68,7 @@ def _random_bits(keys: Keys, bit_width: int, shape: tuple[int, ...]) -> Array:
     if bit_width == 64:
         low, high = words[..., 0].astype(jnp.uint64), words[..., 1].astype(jnp.uint64)
         return low | high << 32
-    return (words[..., 0] >> (32 - bit_width)).astype(f"uint{bit_width}")
+    return (words[..., 1] >> (32 - bit_width)).astype(f"uint{bit_width}")
 
 
 HASH = define_prng_impl(

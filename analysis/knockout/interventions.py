@@ -116,7 +116,11 @@ def find_sites(forward: Callable, *inputs) -> Sites:
 
 def switched_off(knockout: Knockout):
     """Context manager in which the models that are traced have a knockout."""
-    return _intercept(lambda context: knockout)
+    return nn.intercept_methods(
+        lambda next_method, args, kwargs, context: _call_switched_off(
+            knockout, next_method, args, kwargs, context
+        )
+    )
 
 
 def switched_off_by_variables():
@@ -124,9 +128,22 @@ def switched_off_by_variables():
 
     For programs that apply a model themselves, such as searches; see `with_knockout`.
     """
-    return _intercept(
-        lambda context: context.module.scope.root.get_variable(COLLECTION, NAME)
-    )
+    applied: list[Knockout] = []  # of the model that is applied, innermost last
+
+    def intercept(next_method, args, kwargs, context):
+        scope = context.module.scope
+        if scope is None:  # a method that reads no variables, outside of `apply`
+            return next_method(*args, **kwargs)
+        found = scope.root.get_variable(COLLECTION, NAME)
+        if found is None:  # in a transformation, such as a scan, of the same model
+            found = applied[-1]
+        applied.append(found)
+        try:
+            return _call_switched_off(found, next_method, args, kwargs, context)
+        finally:
+            applied.pop()
+
+    return nn.intercept_methods(intercept)
 
 
 def with_knockout(variables: dict, knockout: Knockout) -> dict:
@@ -134,39 +151,34 @@ def with_knockout(variables: dict, knockout: Knockout) -> dict:
     return variables | {COLLECTION: {NAME: knockout}}
 
 
-def _intercept(find_knockout: Callable):
-    def intercept(next_method, args, kwargs, context):
-        part = _intercepted_part(context)
-        if part is None:
-            return next_method(*args, **kwargs)
-        knockout = find_knockout(context)
-        if part == "heads":
-            (heads,) = args
-            is_kept = knockout.heads[_path(context)][:, None, None]
-            args = (jnp.where(is_kept, heads, 0),)
-        elif part == "layers":
-            x, branch = args
-            args = x, jnp.where(knockout.layers[_layer(context)], branch, 0)
-        elif part == "distance":
-            x, kv, mask, *others = args
-            band = knockout.distance[_stack(context)]
-            mask = mask & ~distance_mask(x.shape[1], mask.shape[-1], *band)
-            args = x, kv, mask, *others
-        elif part == "distance of a step":
-            x, prefix, blocks, step_mask, *others = args
-            band = knockout.distance[_stack(context)]
-            far = step_distance_mask(prefix, blocks, step_mask.mask, *band)
-            step_mask = step_mask._replace(mask=step_mask.mask & ~far)
-            args = x, prefix, blocks, step_mask, *others
-        outputs = next_method(*args, **kwargs)
-        if part == "alignment":
-            _, _, values, mask = args
-            choice = knockout.alignment[_path(context)]
-            weights = replace_weights(outputs[1], mask, choice)
-            return jnp.einsum("BTS,BSE->BTE", weights, values), weights
-        return outputs
-
-    return nn.intercept_methods(intercept)
+def _call_switched_off(knockout: Knockout, next_method, args, kwargs, context):
+    """Calls a method of a model with the parts of a knockout switched off."""
+    part = _intercepted_part(context)
+    if part == "heads":
+        (heads,) = args
+        is_kept = knockout.heads[_path(context)][:, None, None]
+        args = (jnp.where(is_kept, heads, 0),)
+    elif part == "layers":
+        x, branch = args
+        args = x, jnp.where(knockout.layers[_layer(context)], branch, 0)
+    elif part == "distance":
+        x, kv, mask, *others = args
+        band = knockout.distance[_stack(context)]
+        mask = mask & ~distance_mask(x.shape[1], mask.shape[-1], *band)
+        args = x, kv, mask, *others
+    elif part == "distance of a step":
+        x, prefix, blocks, step_mask, *others = args
+        band = knockout.distance[_stack(context)]
+        far = step_distance_mask(prefix, blocks, step_mask.mask, *band)
+        step_mask = step_mask._replace(mask=step_mask.mask & ~far)
+        args = x, prefix, blocks, step_mask, *others
+    outputs = next_method(*args, **kwargs)
+    if part == "alignment":
+        _, _, values, mask = args
+        choice = knockout.alignment[_path(context)]
+        weights = replace_weights(outputs[1], mask, choice)
+        return jnp.einsum("BTS,BSE->BTE", weights, values), weights
+    return outputs
 
 
 def distance_mask(

@@ -323,7 +323,7 @@ def test_a_search_has_the_knockouts_of_the_forward_pass(name):
 
 
 def test_generated_texts_have_the_scores_of_an_evaluation():
-    subject = pair_subject("transformer")
+    subject = pair_subject("rnn")
     texts = [("5 6", "7 8 9"), ("6", "9 9"), ("7", "8")]
     subject.inputs = {"texts": texts}
     subject.run.experiment.cfg.decode.update(max_length=6, method="greedy")
