@@ -28,7 +28,6 @@ from training.profiling.flops import StepFlops
 from training.profiling.peak_flops import peak_flops_per_second
 from training.run_dir import RunDirectory
 from training.step import Step, TrainState, make_state, make_step
-from utils.hash_keys import as_hash_key
 from utils.ranges import check_range
 
 MONITOR_SPIKES = "experiment.spikes:monitor_spikes"  # imported with cfg.on_spike
@@ -75,8 +74,7 @@ class TrainingSetup:
         """Returns the first state; its parameters have the names of their axes."""
         cfg, task = self.experiment.cfg, self.experiment.task
         batch = jax.tree.map(jnp.asarray, self.batches[0])
-        key = as_hash_key(jax.random.key(cfg.seed))
-        variables = task.init(self.experiment.model, key, batch)
+        variables = task.init(self.experiment.model, jax.random.key(cfg.seed), batch)
         return make_state(
             variables["params"], self.optimizer, ema_decay=cfg.optim.ema_decay
         )

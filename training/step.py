@@ -92,7 +92,7 @@ def make_step(
 
 def step_key(seed: int, step: int | Int[Array, ""]) -> PRNGKeyArray:
     """Returns the random key of a step, counted from 0."""
-    return jax.random.fold_in(as_hash_key(jax.random.key(seed)), step)
+    return as_hash_key(jax.random.fold_in(jax.random.key(seed), step))
 
 
 def apply_gradients(
