@@ -52,13 +52,12 @@ def rank_effects(
     for candidate, outcome in zip(candidates, outcomes, strict=True):
         totals = whole.blocks.total, outcome.blocks.total
         change = loss_statistics(totals, whole.blocks.weight).compare()
-        tests = {}
+        statistics = {}
         if names and whole.texts:
             statistics = metric_statistics(names, (whole.texts, outcome.texts))
-            tests = {name: entry.compare() for name, entry in statistics.items()}
         elif names and whole.samples:
             statistics = label_statistics((whole.samples, outcome.samples), names)
-            tests = {name: entry.compare() for name, entry in statistics.items()}
+        tests = {name: entry.compare() for name, entry in statistics.items()}
         scores = {name: (outcome.scores[name], tests.get(name)) for name in names}
         effects.append(Effect(candidate, outcome.blocks.mean, change, scores))
     return sorted(effects, key=lambda effect: -effect.change.difference)
