@@ -64,9 +64,10 @@ MODELS = {
         "dropout": 0.1,
         "dropout_input": 0.1,  # language model: rate of token embeddings
         "dropout_hidden": 0.1,  # language model: rate between layers
-        # language model: rate of whole words of the embedding table
+        # language model, encoder: rate of whole words of the embedding table
         "dropout_embedding": 0.0,
-        "weight_dropout": 0.0,  # language model: rate of recurrent weights
+        # language model, encoder, translation's source: rate of recurrent weights
+        "weight_dropout": 0.0,
         # language model: one dropout mask for all time steps
         "variational_dropout": False,
         "activation_regularization": 0.0,  # language model: coefficient alpha of AR

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from models.common.dtypes import Scalar
 from utils.hash_keys import GOLDEN_RATIO_32, Keys, hash32
@@ -153,3 +153,27 @@ class Dropout(nn.Module):
         shared = {axis % x.ndim for axis in self.shared_axes}
         shape = tuple(1 if i in shared else n for i, n in enumerate(x.shape))
         return apply_dropout_mask(x, mask, shape, shape)
+
+
+class WordDropout(nn.Module):
+    """Dropout of whole words: all occurrences in a batch share one draw.
+
+    Merity et al. (2017, section 4.3), after Gal and Ghahramani (2016).
+
+    Attributes:
+      vocab_size: number of words.
+      rate: probability that a word is dropped.
+    """
+
+    vocab_size: int
+    rate: Scalar
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "... D"], tokens: Int[Array, "..."], *, train: bool
+    ) -> Float[Array, "... D"]:
+        """Scales or drops the embeddings x of tokens."""
+        if not train or is_zero_rate(self.rate):
+            return x
+        words = Dropout(self.rate)(jnp.ones(self.vocab_size), deterministic=False)
+        return x * words[tokens][..., None].astype(x.dtype)

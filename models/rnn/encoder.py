@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models import api
-from models.common.dropout import Dropout
+from models.common.dropout import Dropout, WordDropout
 from models.common.layers import Embedding
 from models.rnn.attention import SingleHeadAttention
 from models.rnn.cells import Readout
@@ -123,6 +123,8 @@ class Encoder(api.Encoder):
         width = config.embedding_width
         self.embedding = Embedding(self.vocab_size, width, init.table)
         self.segment_embedding = Embedding(2, width, init.table, (None, "embed"))
+        rate = config.rate("dropout_embedding")
+        self.drop_words = WordDropout(self.vocab_size, rate)
         self.bidirectional = Bidirectional(config)
         if config.readout != "none":
             self.attention = ContextAttention(config)
@@ -139,7 +141,9 @@ class Encoder(api.Encoder):
         train: bool,
     ) -> tuple[Float[Array, "B T D"], tuple]:
         dtype = self.config.compute_dtype
-        x = self.embedding(tokens, dtype) + self.segment_embedding(segment_ids, dtype)
+        x = self.embedding(tokens, dtype)
+        x = self.drop_words(x, tokens, train=train)
+        x += self.segment_embedding(segment_ids, dtype)
         states, _ = self.bidirectional(x, mask, train=train)
         drop = functools.partial(self.drop, deterministic=not train)
         if self.config.readout == "none":

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from models import api
-from models.common.dropout import Dropout, is_zero_rate
+from models.common.dropout import Dropout, WordDropout
 from models.common.dtypes import upcast_to_f32
 from models.common.layers import Embedding
 from models.common.masks import pad_left
@@ -138,7 +138,8 @@ class LanguageModel(api.LanguageModel):
         tied = self.embedding if config.tie_embeddings else None
         self.head = OutputHead(self.vocab_size, config.output_width, init.table, tied)
         all_steps = (1,) if config.variational_dropout else ()
-        self.drop_words = Dropout(config.rate("dropout_embedding"))
+        rate = config.rate("dropout_embedding")
+        self.drop_words = WordDropout(self.vocab_size, rate)
         self.drop_input = Dropout(config.rate("dropout_input"), all_steps)
         self.drop_hidden = Dropout(config.rate("dropout_hidden"), all_steps)
         self.drop_output = Dropout(config.dropout, all_steps)
@@ -183,11 +184,9 @@ class LanguageModel(api.LanguageModel):
         return hidden, jax.lax.stop_gradient(Carry(tuple(states), window))
 
     def _embed(self, tokens, *, train):
-        """Embeds tokens; embedding dropout zeroes words wherever they occur."""
+        """Embeds tokens, with dropout."""
         x = self.embedding(tokens, self.config.compute_dtype)
-        if train and not is_zero_rate(self.config.rate("dropout_embedding")):
-            words = self.drop_words(jnp.ones(self.vocab_size), deterministic=False)
-            x = x * words[tokens][..., None].astype(x.dtype)
+        x = self.drop_words(x, tokens, train=train)
         return self.drop_input(x, deterministic=not train)
 
     def _sow_activation_penalties(self, outputs, dropped):

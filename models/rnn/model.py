@@ -35,6 +35,7 @@ class Bidirectional(nn.Module):
         layer = functools.partial(
             cell,
             config.width,
+            config.rate("weight_dropout"),
             kernel_init=init.kernel,
             recurrent_init=init.recurrent,
         )

@@ -1,4 +1,4 @@
-"""Tests of the attention of the recurrent encoder."""
+"""Tests of the recurrent encoder: blocks of its attention, and its dropout."""
 
 import functools
 
@@ -58,3 +58,14 @@ def test_a_long_text_does_not_store_the_hidden_layer_of_the_score():
 
     program = jax.jit(jax.grad(loss)).lower(variables, *inputs).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2**29
+
+
+@pytest.mark.parametrize("key", ["dropout_embedding", "weight_dropout"])
+def test_each_rate_drops_in_training_unless_the_dropout_is_zero(key):
+    rngs = {"dropout": jax.random.key(1)}
+    plain = EncoderCase("rnn", layers=1).run()[0]
+    for rate, drops in ((1e-6, True), (0.0, False)):
+        case = EncoderCase("rnn", layers=1, dropout=rate, **{key: 0.5})
+        found = case.run(train=True, rngs=rngs)[0]
+        assert (np.abs(found - plain).max() > 1e-3) == drops
+        np.testing.assert_array_equal(case.run()[0], plain)
