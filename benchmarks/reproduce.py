@@ -65,6 +65,7 @@ SMALL_LMS = ("rnn", "rnn_attention", "transformer", "transformer_xl")
 SMALL_CHAR_LMS = tuple(f"{model}_small" for model in ARCHITECTURES)
 SHAKESPEARE = {"config": "characters/tinyshakespeare", "split": "validation"}
 SIZES_41M = tuple(f"{model}_41m" for model in ARCHITECTURES)
+SIZES_OF_ENCODERS = tuple(f"{m}_{n}m" for n in (1, 3, 10) for m in ARCHITECTURES)
 DOCUMENTS = (*ARCHITECTURES, "transformer_xl_documents")
 ALL_OF_ATIS = ("--config.data.name=atis/train_and_valid",)
 LAST = ("--checkpoint=last",)
@@ -111,6 +112,9 @@ RUNGS = {
     "novels": Rung(HOURS, "novels", folder="novels"),
     "novels_41m": Rung(HOURS, "novels", SIZES_41M, "novels"),
     "pydocs": Rung(HOUR, "pydocs", DOCUMENTS, "pydocs_fr", scoring=BEAM),
+    "masked_wikitext2": Rung(
+        CPU_HOURS, "pretraining/wikitext2", SIZES_OF_ENCODERS, "wikitext2"
+    ),
     "trec": Rung(CPU, "classification/trec", folder="trec"),
     "sst2": Rung(CPU, "classification/sst2", folder="sst2"),
     "sst2_phrases": Rung(
@@ -237,7 +241,7 @@ def newest_line(metrics: Path) -> str:
         return "nothing logged yet"
     logged = json.loads(lines[-1])
     names = ("step", "split", "loss", "bleu", "accuracy", "f1")
-    names += ("rougeL", "exact_match", "answer_accuracy")
+    names += ("rougeL", "exact_match", "answer_accuracy", "masked_accuracy")
     names += tuple(name for name in logged if name.endswith("s_per_second"))
     return " ".join(
         f"{name} {logged[name]:.4g}"
