@@ -24,6 +24,8 @@ STACK = {
     "untie_biases": False,  # position_encoding="relative": biases u and v per layer
     "share_qkv": False,  # one projection matrix for queries, keys and values
     "tie_embeddings": True,  # share the output weights with the embeddings
+    # multiply embeddings by sqrt(D), as published; False: small initial values (GPT-2)
+    "scale_embeddings": True,
     "embedding_width": 0,  # E, width of a token embedding; 0: width
     # first token id of each rarer cluster: adaptive embedding and softmax
     "cutoffs": (),

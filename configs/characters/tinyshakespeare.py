@@ -10,11 +10,10 @@ config/train_shakespeare_char.py (1.4697, its best validation). Losses are in na
 character. `:transformer_xl` and `:rnn` are ours; their steps take as much time as those
 of `:transformer`.
 
-Deviations from nanoGPT: linear maps and normalisations have biases; initial values are
-Glorot's instead of normal with a deviation of 0.02; embeddings are scaled by sqrt(D),
-so that the first loss is above ln V = 4.2, as a token's own logit is about sqrt(D);
-batches are 12 or 64 streams through the text instead of windows at random places; the
-validation loss is that of the whole split, cut into segments that do not overlap.
+Deviations from nanoGPT: linear maps and normalisations have biases; initial values of
+linear maps are Glorot's instead of normal with a deviation of 0.02; batches are 12 or
+64 streams through the text instead of windows at random places; the validation loss is
+that of the whole split, cut into segments that do not overlap.
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +27,8 @@ STACK = {
     "feed_forward": 512,
     "norm": "pre",
     "activation": "gelu",
+    # Tied embeddings times sqrt(D) make each token's own logit sqrt(D) at first.
+    "scale_embeddings": False,
     "dropout": 0.0,
 }
 POSITIONS = {"position_encoding": "learned"}

@@ -32,6 +32,7 @@ class Config(ModelConfig):
     clamp_length: int
     untie_biases: bool
     share_qkv: bool
+    scale_embeddings: bool
     cutoffs: tuple
     div_val: int
     tie_projections: bool
@@ -110,8 +111,13 @@ class Config(ModelConfig):
 
     @property
     def embedding_init(self) -> Initializer:
-        """Initializer of token embeddings."""
-        return normal(self.width**-0.5)
+        """Initializer of token embeddings; GPT-2's if they are not scaled."""
+        return normal(self.width**-0.5 if self.scale_embeddings else 0.02)
+
+    @property
+    def embedding_scale(self) -> float:
+        """Factor of token embeddings: sqrt(D) (Vaswani et al. 2017, section 3.4)."""
+        return self.width**0.5 if self.scale_embeddings else 1.0
 
     @property
     def attention_dropout_rate(self) -> Scalar:

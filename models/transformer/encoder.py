@@ -72,7 +72,7 @@ class Encoder(api.Encoder):
         """
         x = self.embed_tokens(tokens, segment_ids)
         if self.config.position_encoding == "sinusoidal":
-            x *= self.config.width**0.5
+            x *= self.config.embedding_scale
         return self.embedding_norm(self.position_embedding(x, positions))
 
     def embed_tokens(

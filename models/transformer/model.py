@@ -86,9 +86,9 @@ class LanguageModel(api.LanguageModel):
     def embed(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
-        """Computes sqrt(D) E[token] + PE (Vaswani et al. 2017, section 3.4)."""
+        """Computes s E[token] + PE, s = sqrt(D) (Vaswani et al. 2017, section 3.4)."""
         x = self.embedding(tokens, self.config.compute_dtype)
-        return self.position_embedding(x * self.config.width**0.5, positions)
+        return self.position_embedding(x * self.config.embedding_scale, positions)
 
     def prefix_cache(self, carry: PyTree, batch_size: int) -> PrefixCache:
         """Returns the carry as keys and values, oldest first."""
@@ -195,9 +195,10 @@ class Seq2Seq(api.Seq2Seq):
     def embed_target(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
-        """Computes sqrt(D) E[token] + PE (Vaswani et al. 2017, section 3.4)."""
+        """Computes s E[token] + PE, s = sqrt(D) (Vaswani et al. 2017, section 3.4)."""
         x = self.target_embedding(tokens, self.config.compute_dtype)
-        return self.target_position_embedding(x * self.config.width**0.5, positions)
+        x *= self.config.embedding_scale
+        return self.target_position_embedding(x, positions)
 
     def encode(
         self,
@@ -216,7 +217,7 @@ class Seq2Seq(api.Seq2Seq):
             train=train,
         )
         x = self.source_embedding(source, self.config.compute_dtype)
-        x *= self.config.width**0.5
+        x *= self.config.embedding_scale
         x = self.source_position_embedding(x, context.positions)
         past = memory.hidden if memory else None
         return self.encoder(x, context, past=past, train=train)[:2]

@@ -45,5 +45,5 @@ class Encoder(transformer.Encoder):
         positions: Int[Array, "#B #T"],
     ) -> Float[Array, "B T D"]:
         """Computes sqrt(D) (E[token] + E'[segment]) + PE, without a normalisation."""
-        x = self.embed_tokens(tokens, segment_ids) * self.config.width**0.5
+        x = self.embed_tokens(tokens, segment_ids) * self.config.embedding_scale
         return self.position_embedding(x, positions)
