@@ -5,18 +5,23 @@ python -m analysis.significance --cards=runs/a1+runs/a2,runs/b1+runs/b2
 
 A card is a file eval/<split>-<step>.json, or a run directory for its newest one. Commas
 separate systems, + separates the seeds of one; a place that exists is one, whatever its
-name. Each other system is tested against the first one, both by the first of their
-seeds: paired bootstrap and approximate randomisation of BLEU, chrF, the loss, F1 and
-correlations; of accuracies McNemar's exact test, in place of randomisation. Scores of
-several seeds are given as mean and standard deviation.
+name. Each other system is tested against the first one.
+
+Systems of one seed are tested by paired bootstrap and approximate randomisation of
+BLEU, chrF, the loss, F1 and correlations; of accuracies by McNemar's exact test, in
+place of randomisation. If a system has several seeds, the difference is that of means
+over seeds, and its interval and p value include the variance of seeds, as in
+`analysis.compare` (docs/comparing.md).
 """
 
 import sys
 
 from absl import flags
 
+from analysis.compare.difference import compare_systems
 from analysis.report.score_cards import (
     ScoreCard,
+    card_statistics,
     compare_cards,
     open_card,
     protocol_differences,
@@ -40,8 +45,11 @@ def main() -> None:
     for line in check_protocols(systems, force=FORCE.value):
         print(f"warning: protocols differ: {line}", file=sys.stderr)
     print("\n".join(seeds_table(systems)))
+    first = systems[0]
     for other in systems[1:]:
-        print("\n".join(tests_table(systems[0][0], other[0])))
+        has_seeds = len(first) > 1 or len(other) > 1
+        table = seeds_tests_table if has_seeds else tests_table
+        print("\n".join(table(first, other)))
 
 
 def open_systems(cards: str, split: str) -> list[Seeds]:
@@ -76,7 +84,7 @@ def seeds_table(systems: list[Seeds]) -> list[str]:
     """Formats a line for each system and score: mean, deviation, number of seeds."""
     lines = [f"{systems[0][0].content['split']} split"]
     for system in systems:
-        lines.append(" + ".join(str(card.path) for card in system))
+        lines.append(name_seeds(system))
         for name, (mean, deviation) in seed_statistics(system).items():
             spread = "" if deviation is None else f" ± {deviation:.4f}"
             count = f" over {len(system)} seeds" if len(system) > 1 else ""
@@ -84,12 +92,30 @@ def seeds_table(systems: list[Seeds]) -> list[str]:
     return lines
 
 
-def tests_table(first: ScoreCard, second: ScoreCard) -> list[str]:
+def seeds_tests_table(first: Seeds, second: Seeds) -> list[str]:
+    """Formats a line for each score: difference of means, p value, 95% interval."""
+    lines = [f"{name_seeds(second)} minus {name_seeds(first)}, means over seeds"]
+    lines.append("  {:21} {:>10} {:>12}".format("score", "difference", "p"))
+    statistics, untested = card_statistics([*second, *first])
+    sizes = {"second": len(second), "first": len(first)}
+    for name, scores in statistics.items():
+        [found] = compare_systems(scores, sizes).values()
+        interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
+        lines.append(f"  {name:21} {found.value:+10.4f} {found.p:12.4f}  {interval}")
+    return lines + [f"  not tested: {reason}" for reason in untested]
+
+
+def name_seeds(system: Seeds) -> str:
+    """Returns the cards of a system."""
+    return " + ".join(str(card.path) for card in system)
+
+
+def tests_table(first: Seeds, second: Seeds) -> list[str]:
     """Formats a line for each score: difference, p values, 95% interval."""
-    lines = [f"{second.path} minus {first.path}"]
+    lines = [f"{name_seeds(second)} minus {name_seeds(first)}"]
     title = ("score", "difference", "bootstrap p", "randomisation p")
     lines.append("  {:21} {:>10} {:>12} {:>16}".format(*title))
-    tests, untested = compare_cards(first, second)
+    tests, untested = compare_cards(first[0], second[0])
     for name, test in tests.items():
         p = "too few" if test.bootstrap is None else f"{test.bootstrap:.4f}"
         interval = (

@@ -177,12 +177,28 @@ def compare_cards_of_systems(
             f"{metric!r} cannot be compared on these cards, which have statistics of "
             f"{known}{''.join(f'; {reason}' for reason in reasons)}"
         )
-    ends = np.cumsum([len(seeds) for seeds in systems.values()]).tolist()
-    ranges = dict(zip(systems, map(range, [0, *ends], ends), strict=False))
+    sizes = {name: len(seeds) for name, seeds in systems.items()}
+    return compare_systems(statistics[metric], sizes, pairs)
+
+
+def compare_systems(
+    statistics: BlockStatistics,
+    sizes: Mapping[str, int],
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> dict[tuple[str, str], Difference]:
+    """Compares systems by a score of their runs, with Holm's correction.
+
+    Args:
+      statistics: those of all runs, one system after the other.
+      sizes: number of runs of each system.
+      pairs: names of the systems to compare; None: all pairs.
+    """
+    ends = np.cumsum([*sizes.values()]).tolist()
+    ranges = dict(zip(sizes, map(range, [0, *ends], ends), strict=False))
     if pairs is None:
-        pairs = list(itertools.combinations(systems, 2))
-    scores, resampled = resample(statistics[metric])
-    num_blocks = len(statistics[metric].rows[0])
+        pairs = list(itertools.combinations(sizes, 2))
+    scores, resampled = resample(statistics)
+    num_blocks = len(statistics.rows[0])
     covariance = resampled_covariance(resampled, num_blocks)
     found = {}
     for first, second in pairs:

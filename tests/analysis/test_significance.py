@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -283,6 +284,11 @@ def test_the_command_prints_seeds_and_tests_or_refuses_in_one_line(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     text = done.stdout.decode()
     assert "21.0000 ± 1.4142 over 2 seeds" in text
+    assert "means over seeds" in text
+    assert re.search(r"chrf +-44\.0\d+ +0\.00\d+  \[-\d+\.\d+, -\d+\.\d+\]", text)
+    assert re.search(r"loss +\+0\.5000 +0\.0000  \[\+0\.5000, \+0\.5000\]", text)
+    done = run(script, f"--cards={places[0]},{places[2]}")
+    text = done.stdout.decode()
     [bleu] = [
         line for line in text.splitlines() if line.count("0.00") > 1 and "bleu" in line
     ]
