@@ -11,7 +11,8 @@ Systems of one seed are tested by paired bootstrap and approximate randomisation
 BLEU, chrF, the loss, F1 and correlations; of accuracies by McNemar's exact test, in
 place of randomisation. If a system has several seeds, the difference is that of means
 over seeds, and its interval and p value include the variance of seeds, as in
-`analysis.compare` (docs/comparing.md).
+`analysis.compare` (docs/comparing.md). p values of several comparisons are not
+corrected.
 """
 
 import sys
@@ -99,7 +100,11 @@ def seeds_tests_table(first: Seeds, second: Seeds) -> list[str]:
     statistics, untested = card_statistics([*second, *first])
     sizes = {"second": len(second), "first": len(first)}
     for name, scores in statistics.items():
-        [found] = compare_systems(scores, sizes).values()
+        try:
+            [found] = compare_systems(scores, sizes).values()
+        except UserError as error:  # too few blocks
+            untested = [*untested, f"{name}: {error}"]
+            continue
         interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
         lines.append(f"  {name:21} {found.value:+10.4f} {found.p:12.4f}  {interval}")
     return lines + [f"  not tested: {reason}" for reason in untested]

@@ -76,7 +76,9 @@ PUBLISHED = {"multi30k": "multi30k/en-de", "ptb": "ptb", "wikitext2": "wikitext2
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("CORPORA" not in os.environ, reason="needs texts under licence")
+@pytest.mark.skipif(
+    "CORPORA" not in os.environ, reason="needs CORPORA=DIR with licensed texts"
+)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_short_run_on_a_published_corpus_beats_unigrams(tmp_path, name, model):

@@ -116,7 +116,7 @@ class Config(ModelConfig):
 
     @property
     def embedding_scale(self) -> float:
-        """Factor of token embeddings: sqrt(D) (Vaswani et al. 2017, section 3.4)."""
+        """Factor of token embeddings: sqrt(D) (Vaswani et al. 2017, 3.4), or 1."""
         return self.width**0.5 if self.scale_embeddings else 1.0
 
     @property

@@ -86,7 +86,7 @@ class LanguageModel(api.LanguageModel):
     def embed(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
-        """Computes s E[token] + PE, s = sqrt(D) (Vaswani et al. 2017, section 3.4)."""
+        """Computes E[token] * embedding_scale + PE."""
         x = self.embedding(tokens, self.config.compute_dtype)
         return self.position_embedding(x * self.config.embedding_scale, positions)
 
@@ -195,7 +195,7 @@ class Seq2Seq(api.Seq2Seq):
     def embed_target(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "#B #T"]
     ) -> Float[Array, "B T D"]:
-        """Computes s E[token] + PE, s = sqrt(D) (Vaswani et al. 2017, section 3.4)."""
+        """Computes E[token] * embedding_scale + PE."""
         x = self.target_embedding(tokens, self.config.compute_dtype)
         x *= self.config.embedding_scale
         return self.target_position_embedding(x, positions)

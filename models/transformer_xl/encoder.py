@@ -44,6 +44,6 @@ class Encoder(transformer.Encoder):
         segment_ids: Int[Array, "B T"],
         positions: Int[Array, "#B #T"],
     ) -> Float[Array, "B T D"]:
-        """Computes sqrt(D) (E[token] + E'[segment]) + PE, without a normalisation."""
+        """Computes s (E[token] + E'[segment]) + PE, s = `embedding_scale`."""
         x = self.embed_tokens(tokens, segment_ids) * self.config.embedding_scale
         return self.position_embedding(x, positions)

@@ -16,7 +16,7 @@ from analysis.report.score_cards import (
     protocol_differences,
     seed_statistics,
 )
-from analysis.significance import check_protocols, open_systems
+from analysis.significance import check_protocols, open_systems, seeds_tests_table
 from helpers.entry_points import assert_refused, run
 from utils.errors import UserError
 
@@ -168,7 +168,9 @@ def test_statistics_of_sentences_add_up_to_the_corpus_score(metric):
     assert score_function(metric)(counted.sum(0)) == pytest.approx(whole, rel=1e-9)
 
 
-def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
+def make_card(
+    folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, blocks=40, **protocol
+):
     """A run directory with one card and its other files."""
     for name in ("eval", "samples"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -183,9 +185,10 @@ def make_card(folder, *, loss=1.0, bleu=20.0, errors=0.1, step=7, **protocol):
     scores = {"bleu": {"value": bleu}, "loss": {"value": loss}}
     card = {"split": "test", "step": step, "scores": scores, "protocol": protocol}
     (folder / "eval" / f"test-{step}.json").write_text(json.dumps(card))
-    weight = np.full(40, 9, np.uint32)
+    weight = np.full(blocks, 9, np.uint32)
     np.savez(folder / "eval" / f"test-{step}.npz", total=loss * weight, weight=weight)
-    references, found = sentences(40, 0), sentences(40, 5, errors=errors)
+    references = sentences(blocks, 0)
+    found = sentences(blocks, 5, errors=errors)
     rows = [json.dumps({"hypothesis": text}) + "\n" for text in found]
     (folder / "samples" / f"test-{step}.jsonl").write_text("".join(rows))
     lines = "".join(f"{line}\n" for line in references)
@@ -268,6 +271,13 @@ def test_seeds_have_a_mean_and_a_sample_standard_deviation(tmp_path):
     assert mean == 22.0
     assert deviation == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
     assert seed_statistics(system[:1])["bleu"] == (20.0, None)
+
+
+def test_seeds_on_too_few_sentences_are_not_tested(tmp_path):
+    places = [make_card(tmp_path / name, blocks=19) for name in "abc"]
+    first, second = open_systems(f"{places[0]}+{places[1]},{places[2]}", "test")
+    table = seeds_tests_table(first, second)
+    assert any("loss: The split has 19 blocks" in line for line in table)
 
 
 def test_the_command_prints_seeds_and_tests_or_refuses_in_one_line(tmp_path):

@@ -195,7 +195,9 @@ SLICES = {  # with how many devices, and how JAX names them
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not COMPILERS.exists(), reason="needs make setup-targets")
+@pytest.mark.skipif(
+    not COMPILERS.exists(), reason="needs `make setup-targets`, compilers of TPUs"
+)
 @pytest.mark.parametrize(
     ("model", "kernel", "target"),
     [

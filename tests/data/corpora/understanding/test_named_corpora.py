@@ -36,7 +36,9 @@ def test_every_corpus_has_its_source_licence_and_reference():
     assert own - generic == FOLDERS.keys()
 
 
-@pytest.mark.skipif("CORPORA" not in os.environ, reason="needs texts under licence")
+@pytest.mark.skipif(
+    "CORPORA" not in os.environ, reason="needs CORPORA=DIR with licensed texts"
+)
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_splits_have_their_published_sizes(name, data):
     source = Path(os.environ["CORPORA"]) / FOLDERS[name]
