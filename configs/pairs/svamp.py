@@ -15,4 +15,8 @@ from configs.recipes.pairs import english_problems
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return english_problems(model, "svamp", epoch=55)
+    if model != "rnn":
+        return english_problems(model, "svamp", epoch=55)
+    cfg = english_problems(model, "svamp", epoch=55, epochs=30)
+    cfg.model.update(width=384, attention_width=256, dropout=0.5)
+    return cfg

@@ -69,7 +69,9 @@ def text_pairs(
     return cfg
 
 
-def english_problems(model: str, corpus: str, *, epoch: int) -> ConfigDict:
+def english_problems(
+    model: str, corpus: str, *, epoch: int, epochs: int = 60
+) -> ConfigDict:
     """Returns the experiment of English word problems; see `text_pairs`."""
     return text_pairs(
         model,
@@ -78,7 +80,7 @@ def english_problems(model: str, corpus: str, *, epoch: int) -> ConfigDict:
         "equation",
         metrics=("answer_accuracy", "exact_match"),
         epoch=epoch,
-        epochs=60,
+        epochs=epochs,
         longest=32,
         tokenizer="word",
         lowercase=True,
