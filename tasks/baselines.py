@@ -2,8 +2,8 @@
 
 "copy" outputs the source. "nearest_neighbour" outputs the target of the training pair
 whose source has the highest tf-idf similarity, "most_frequent_target" the target that
-most training pairs have. "lead_10" outputs the first ten words of the source; words
-without spaces between them are characters.
+most training pairs have. "lead_10" outputs the first ten words of the source, or
+characters if the language has no spaces between words.
 """
 
 import collections
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.text_metrics.scorer import Scorer
+from utils.languages import is_spaced
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -45,7 +46,7 @@ def score_baselines(
     is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
     train = dataset.texts("train") if is_small else []
     normalizers = normalize_source, scorer.normalize_reference
-    outputs = baseline_outputs(names, train, sources, *normalizers)
+    outputs = baseline_outputs(names, train, sources, *normalizers, scorer.language)
     texts, scores = scorer.texts(outputs["copy"], references, columns), {}
     for name, hypotheses in outputs.items():
         scored = scorer.score(texts.with_hypotheses(hypotheses)).scores
@@ -59,6 +60,7 @@ def baseline_outputs(
     sources: list[str],
     normalize_source: Normalizer = str,
     normalize_target: Normalizer = str,
+    language: str = "",
 ) -> dict[str, list[str]]:
     """Returns the outputs of baselines.
 
@@ -67,9 +69,13 @@ def baseline_outputs(
       train: training pairs; if empty, those that need them are left out.
       normalize_source: normalizes a source that is copied like the references.
       normalize_target: normalizes a target as in the evaluation of models.
+      language: language code of the targets; "" is unknown.
     """
     copies = [normalize_source(source) for source in sources]
-    outputs = {"copy": copies, LEAD_NAME: [first_words(text, LEAD) for text in copies]}
+    outputs = {
+        "copy": copies,
+        LEAD_NAME: [first_words(text, LEAD, language) for text in copies],
+    }
     if train and "most_frequent_target" in names:
         counts = collections.Counter(target for _, target in train)
         [(most_frequent, _)] = counts.most_common(1)
@@ -81,11 +87,10 @@ def baseline_outputs(
     return {name: texts for name, texts in outputs.items() if name in names}
 
 
-def first_words(text: str, count: int) -> str:
-    """Returns the first words of a text; characters, where it has no spaces."""
-    words = text.split()
-    if len(words) > 1 or text.isascii():
-        return " ".join(words[:count])
+def first_words(text: str, count: int, language: str = "") -> str:
+    """Returns the first words of a text; characters of a language without spaces."""
+    if is_spaced(language):
+        return " ".join(text.split()[:count])
     return text.strip()[:count]
 
 

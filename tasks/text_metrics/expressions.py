@@ -96,9 +96,9 @@ def parse(text: str, numbers: Sequence[float] = ()) -> tuple[Term, list[str]]:
     tokens = tokenize(text)
     for token in tokens:
         index = NUMBER.fullmatch(token)
-        if index and int(index[1]) >= len(numbers):
+        if index and (len(index[1]) > 9 or int(index[1]) >= len(numbers)):
             raise InvalidExpressionError(
-                f"{token} is not one of the {len(numbers)} numbers of the question"
+                f"{token[:20]} is not one of the {len(numbers)} numbers of the question"
             )
     try:
         term = _Parser(tokens, numbers).whole("prefix")
@@ -234,6 +234,8 @@ def is_solution(
     """
     point = np.asarray(answers, float)
     try:
+        for residual in residuals:  # beside a pole it would have a value
+            _call(residual, dict(zip(unknowns, map(complex, answers), strict=True)))
         for _ in range(NEWTON_STEPS):
             values, jacobian, scale = _linearize(residuals, unknowns, point)
             if np.linalg.matrix_rank(jacobian) < len(unknowns):

@@ -1,6 +1,7 @@
 """BLEU, chrF and TER of texts against references, by sacrebleu (Post 2018)."""
 
 import functools
+import math
 import re
 from importlib import metadata
 
@@ -17,6 +18,8 @@ COMPOUND = re.compile(r"(\S)-(\S)")
 
 class SacrebleuStatistics(Statistics):
     """Statistics, score, interval and signature of a metric of sacrebleu."""
+
+    highest = 100.0
 
     def __init__(self, name: str, metric, texts: Texts, protocol: dict | None = None):
         self.name, self.metric, self.protocol = name, metric, protocol or {}
@@ -43,8 +46,8 @@ class SacrebleuStatistics(Statistics):
         )
         entry = {"value": result.score}
         if intervals:
-            entry["low"] = float(result._mean - result._ci)
-            entry["high"] = float(result._mean + result._ci)
+            entry["low"] = max(0.0, float(result._mean - result._ci))
+            entry["high"] = min(self.highest, float(result._mean + result._ci))
         signature = {f"{self.name}_signature": str(self.metric.get_signature())}
         return entry, signature | self.protocol
 
@@ -58,6 +61,25 @@ class ChrF(sacrebleu.CHRF):
 
     def _compute_f_score(self, statistics) -> float:
         return float(super()._compute_f_score(statistics))
+
+
+class TER(sacrebleu.TER):
+    """TER of sacrebleu whose bootstrap accepts samples without words of references.
+
+    sacrebleu returns float32 scores but a float for such samples, and cannot average
+    both together.
+    """
+
+    def _compute_score_from_stats(self, stats):
+        result = super()._compute_score_from_stats(stats)
+        result.score = float(result.score)
+        return result
+
+
+class TERStatistics(SacrebleuStatistics):
+    """Statistics of TER, which has no upper bound."""
+
+    highest = math.inf
 
 
 def bleu(texts: Texts) -> SacrebleuStatistics:
@@ -78,7 +100,7 @@ def ter(texts: Texts) -> SacrebleuStatistics:
     """Computes TER, the translation edit rate (Snover et al. 2006)."""
     unspaced = {"normalized": True, "asian_support": True}
     options = {} if is_spaced(texts.language) else unspaced
-    return SacrebleuStatistics("ter", sacrebleu.TER(**options), texts)
+    return TERStatistics("ter", TER(**options), texts)
 
 
 def bleu_moses_lowercase(texts: Texts) -> SacrebleuStatistics:

@@ -101,8 +101,8 @@ def check_metrics(names: Iterable[str], columns: Collection[str] | None = None) 
         for column in METRICS[name].columns if columns is not None else ():
             if column not in columns:
                 raise UserError(
-                    f"eval.metrics={name!r} needs the column {column!r}, and the "
-                    f"corpus has {', '.join(columns) or 'no further columns'}"
+                    f"eval.metrics={name!r} needs the column {column!r}, which the "
+                    "corpus does not have"
                 )
 
 

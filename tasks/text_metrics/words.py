@@ -1,6 +1,8 @@
 """Words of texts in any language, for metrics that count overlapping words."""
 
+import functools
 import re
+import sys
 import unicodedata
 
 from utils.languages import primary_language
@@ -12,10 +14,6 @@ UNSPACED = (
     "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
     "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # Japanese
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-)
-# Marks of combining accents follow their letter.
-WORD = re.compile(
-    rf"[{UNSPACED}]|(?:(?![{UNSPACED}_])\w)(?:(?![{UNSPACED}_])[\w\u0300-\u036f])*"
 )
 
 
@@ -31,4 +29,18 @@ def split_words(text: str) -> list[str]:
     Each Chinese or Japanese character is a word, as are those of other scripts without
     spaces.
     """
-    return WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    return word_pattern().findall(unicodedata.normalize("NFKC", text).lower())
+
+
+@functools.cache
+def word_pattern() -> re.Pattern:
+    """Returns the pattern of a word, in which marks follow their letter.
+
+    Marks are accents and the vowel signs of Indic and Semitic scripts, the categories
+    Mn and Mc of Unicode, which are not in `\\w`.
+    """
+    characters = map(chr, range(sys.maxunicode + 1))
+    marks = "".join(x for x in characters if unicodedata.category(x) in ("Mn", "Mc"))
+    return re.compile(
+        rf"[{UNSPACED}]|(?:(?![{UNSPACED}_])\w)(?:(?![{UNSPACED}_])[\w{marks}])*"
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from data.tokenizers.normalization import Normalizer
 from data.tokenizers.symbols import ByteTokenizer
-from tasks.baselines import nearest_neighbours, score_baselines
+from tasks.baselines import first_words, nearest_neighbours, score_baselines
 from tasks.text_metrics.scorer import Scorer
 from tasks.translation import Task
 
@@ -70,3 +70,12 @@ def test_baselines_are_scored_with_the_references_of_models(tag):
 
 def test_without_training_pairs_only_copying_is_scored():
     assert trivial_baselines([], [("a", "b")]).keys() == {"copy"}
+
+
+def test_first_words_are_characters_of_languages_without_spaces():
+    assert first_words("one two three", 2, "en") == "one two"
+    assert first_words("Dampfschifffahrtsgesellschaftskapitän ahoi", 1, "de") == (
+        "Dampfschifffahrtsgesellschaftskapitän"
+    )
+    assert first_words("今天 天气很好", 4, "zh") == "今天 天"
+    assert first_words("naïveté", 2) == "naïveté"

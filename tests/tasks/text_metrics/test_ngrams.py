@@ -119,3 +119,14 @@ def test_equal_texts_have_the_best_score_of_every_metric():
     scored = score_texts(names, texts, intervals=True)
     found = [scored.scores[name]["value"] for name in names]
     np.testing.assert_allclose(found, [100, 100, 100, 100, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+def test_intervals_of_texts_without_words_are_within_the_range(name):
+    hypotheses, references = ["the cat sat", "", "hello there", ""], ["the cat sat"]
+    references = [[text] for text in (*references, "a dog", "", "")]
+    for rows in (slice(4), slice(2, 4), slice(1), slice(3, 4)):
+        texts = Texts(hypotheses[rows], references[rows], "en")
+        entry = score_texts([name], texts, intervals=True).scores[name]
+        assert 0 <= entry["low"] <= entry["high"]
+        assert entry["high"] <= 100 or name == "ter"

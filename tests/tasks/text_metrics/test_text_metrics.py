@@ -85,6 +85,13 @@ def test_a_character_is_a_word_in_scripts_without_spaces():
     assert split_words("カタカナ と 한국어") == [*"カタカナ", "と", "한국어"]
     assert split_words("l'été, naïve_x") == ["l", "été", "naïve", "x"]
     assert split_words(" …— ") == []
+
+
+def test_vowel_signs_belong_to_their_word():
+    for text in ("राम की किताब", "মানুষ কি", "மீன் மான்", "שָׁלוֹם עֲלֵיכֶם", "كِتَابٌ"):
+        assert split_words(f"{text}.") == text.split()
+    fish, deer = ["மீன்"], [["மான்"]]
+    assert values(["token_f1", "rouge1", "rougeL"], fish, deer, "ta") == [0, 0, 0]
     assert split_sentences("A b. C d? 你好。再见") == "A b.\nC d?\n你好。\n再见"
 
 
@@ -192,11 +199,9 @@ def test_names_and_columns_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="Unknown metric 'blue'"):
         check_metrics(["bleu", "blue"])
     check_metrics(METRICS)
-    with pytest.raises(
-        UserError, match="needs the column 'answer', and the corpus has x"
-    ):
+    with pytest.raises(UserError, match="'answer', which the corpus does not have"):
         check_metrics(["answer_accuracy"], ["x"])
-    with pytest.raises(UserError, match="'entities', and the corpus has no further"):
+    with pytest.raises(UserError, match="'entities', which the corpus does not have"):
         compute_statistics("entity_f1", Texts(["a"], [["a"]]))
     assert metric_columns(["bleu", "answer_accuracy"]) == ["answer", "numbers"]
 
