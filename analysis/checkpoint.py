@@ -72,10 +72,19 @@ def main() -> None:
     directory.read_config()  # refuses what is not a run
     reader = Checkpoints(directory.checkpoints, directory.run_id, is_reader=True)
     (step,) = resolve_steps(reader, which)[-1:]
-    if corruption := reader.find_corruption(step):
+    corruption = reader.find_corruption(step)
+    if corruption:
         print(f"warning: checkpoint {step} is damaged ({corruption})", file=sys.stderr)
+    try:
+        table = describe(reader.folder / str(step) / CONTENT)
+    except Exception as error:  # orbax raises errors of many kinds
+        if not corruption:
+            raise
+        raise UserError(
+            f"the arrays of checkpoint {step} cannot be read; name another one"
+        ) from error
     print(f"{directory.path}, step {step}")
-    print("\n".join(describe(reader.folder / str(step) / CONTENT)))
+    print("\n".join(table))
 
 
 if __name__ == "__main__":

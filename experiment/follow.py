@@ -52,6 +52,7 @@ def follow(
                     raise
                 continue
             yield run, *evaluate(run, split)
+            busy_at = time.monotonic()  # training may have paused meanwhile
         if is_over:
             return
         time.sleep(POLL_SECONDS)

@@ -107,6 +107,12 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
             )
     if task.generates_text:
         check_decode(cfg.decode)
+    metrics = task.directions(cfg)
+    if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
+        raise UserError(
+            f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "
+            f"{', '.join(metrics)}"
+        )
     make_optimizer(cfg.optim, cfg.steps)
     check_tracker(cfg.track)
     if has_devices:
@@ -141,12 +147,6 @@ def check_values(cfg: ConfigDict) -> None:
     check_range("eval.stride", cfg.eval.stride or 1, 1, cfg.eval.window or math.inf)
     task.check_config(cfg)
     check_pattern("init_params_pattern", cfg.init_params_pattern)
-    metrics = task.directions(cfg)
-    if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
-        raise UserError(
-            f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "
-            f"{', '.join(metrics)}"
-        )
 
 
 def check_keys(cfg: ConfigDict) -> None:

@@ -168,7 +168,7 @@ def print_status(workdir: str) -> None:
 def read_results(storage: Storage) -> tuple[list[Trial], Metric]:
     """Returns the trials of a sweep and its objective, from the folder alone."""
     metric = Metric(**read_description(storage)["metric"])
-    rows = (storage.read_bytes("trials.jsonl") or b"").decode().splitlines()
+    rows = (storage.read_bytes("trials.jsonl") or b"").splitlines()
     space = Space(listed([json.loads(row)["point"] or {} for row in rows]), retries=0)
     study = Study(storage, space, len(rows), Objective(metric, space.value, metric))
     return study.trials(), metric

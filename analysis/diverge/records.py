@@ -80,7 +80,7 @@ def read_checkpoint(folder: Path, step: int) -> dict[str, np.ndarray]:
 def read_log(folder: Path) -> dict[tuple, list]:
     """Reads the values of metrics.jsonl, repeated ones too, by step, split and name."""
     values: dict[tuple, list] = {}
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf8").splitlines():
+    for line in (folder / "metrics.jsonl").read_bytes().splitlines():
         row = json.loads(line)
         for name, value in without_machine_fields(row).items():
             values.setdefault((row["step"], row["split"], name), []).append(value)

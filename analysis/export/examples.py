@@ -41,7 +41,7 @@ def example_inputs(run: TrainedRun, file: str | None, count: int) -> list[str]:
 def _samples(run: TrainedRun) -> list[str]:
     """Returns sources of the samples of an evaluation; [] if there is none."""
     for path in sorted((run.directory.path / "samples").glob("*.jsonl")):
-        rows = map(json.loads, path.read_text(encoding="utf8").splitlines())
+        rows = map(json.loads, path.read_bytes().splitlines())
         sources = [row["source"] for row in rows if "source" in row]
         if sources:
             return sources

@@ -105,7 +105,8 @@ def search_configs(options: ConfigDict) -> dict[str, DecodingConfig]:
         changed.method = method
         if method == "greedy":
             changed.n_best = 1
-        if method == "beam":
+        if method == "beam" and options.method != "beam":
+            changed.beam_groups = 1
             changed.beam_size = max(changed.beam_size, changed.n_best)
         found[method] = DecodingConfig.from_config(changed).with_scores
     return found

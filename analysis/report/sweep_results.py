@@ -145,7 +145,7 @@ def open_sweep(path: str | Path) -> SweepResults:
     storage = Storage(path)
     description = read_description(storage)
     try:
-        lines = (storage.read_bytes("trials.jsonl") or b"").decode().splitlines()
+        lines = (storage.read_bytes("trials.jsonl") or b"").splitlines()
         trials = tuple(json.loads(line) for line in lines)
         metric = Metric(**description["metric"])
         config = description["config"]

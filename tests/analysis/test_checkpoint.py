@@ -45,3 +45,14 @@ def test_the_program_names_what_is_not_there(workdir, tmp_path):
     assert_refused(run("analysis/checkpoint.py", workdir, "9"), "'9'", "7")
     assert_refused(run("analysis/checkpoint.py", tmp_path), "no run in")
     assert_refused(run("analysis/checkpoint.py"), "name a run")
+
+
+def test_a_damaged_checkpoint_is_refused(workdir):
+    files = [path for path in (workdir / "checkpoints" / "7").rglob("*")]
+    for path in filter(lambda path: path.is_file() and "content" in str(path), files):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = run("analysis/checkpoint.py", workdir, "7")
+    warning, error = done.stderr.decode().splitlines()
+    assert "warning: checkpoint 7 is damaged" in warning
+    assert error == "error: the arrays of checkpoint 7 cannot be read; name another one"
+    assert (done.returncode, done.stdout) == (2, b"")

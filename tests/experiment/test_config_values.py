@@ -87,3 +87,11 @@ def test_more_steps_than_devices_can_count_are_refused():
     dataset = SimpleNamespace(train_batches=lambda: batches)
     with pytest.raises(UserError, match=r"epochs=1e\+09: steps=10000000000 must"):
         TrainingSetup.from_experiment(SimpleNamespace(cfg=cfg), dataset)
+
+
+def test_a_finished_run_may_be_scored_by_other_metrics_than_it_kept_checkpoints_by():
+    cfg = base.get_config("rnn")
+    cfg.keep.metric, cfg.eval.metrics = "bleu", ("ter",)
+    validate.check_values(cfg)
+    with pytest.raises(UserError, match="'bleu'; choose one of ter"):
+        validate.validate_config(cfg)

@@ -101,9 +101,9 @@ def test_a_run_that_nobody_trains_is_followed_for_a_while_only(training, monkeyp
         steps = follow.follow(str(path), "test")
         next(steps)
         time.sleep(0.3)  # an evaluation takes longer
-        events.append(lambda: training.save(4))
-        next(steps)
-    assert not is_held(path)
+    assert not is_held(path)  # training stops meanwhile, and goes on at once
+    events.append(lambda: training.save(4))
+    next(steps)
     events += [lambda: time.sleep(0.3)] * 2
     assert [*steps] == []
     assert scored == [2, 4]

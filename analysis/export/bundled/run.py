@@ -103,6 +103,8 @@ def main() -> int:
     parser.add_argument("--scores", action="store_true", help=scores)
     options = parser.parse_args()
     path = str(own) if own.is_file() else options.model
+    if not 0 <= (options.seed or 0) < 2**32:
+        raise ValueError(f"--seed={options.seed} must be from 0 to {2**32 - 1}")
     bundle = Bundle(Path(path).read_bytes(), path)
     sys.path.append(path)  # of the modules beside this one
     if options.verify:
@@ -115,7 +117,7 @@ def main() -> int:
     if options.search and options.search not in about["programs"]:
         known = ", ".join(about["programs"])
         raise ValueError(f"unknown --search={options.search}; choose one of {known}")
-    lines = io.TextIOWrapper(sys.stdin.buffer, "utf8", newline="\n")
+    lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="\n")
     lines = [line.removesuffix("\n").removesuffix("\r") for line in lines]
     sys.stdout.reconfigure(encoding="utf8")
     for outputs in bundle.outputs(lines, options.search, options.seed):

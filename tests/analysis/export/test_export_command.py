@@ -1,14 +1,19 @@
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from analysis.export import examples
+from analysis.export.programs import search_configs
 from analysis.imported_run import write_run
+from configs import base
 from experiment.init_from import InitialRun
 from experiment.restore import open_run
 from helpers.entry_points import assert_refused, run
 from helpers.exported_runs import random_run, tokenizers_of
+from training.run_dir import RunDirectory
 from utils.errors import UserError
 
 
@@ -39,7 +44,32 @@ def test_the_command_writes_a_file_that_verifies_itself(workdir, tmp_path):
     assert checked.stdout.decode() == "6 of 6 outputs equal\n"  # of three searches
     told = run(output, "translate", given=b"w1\n")
     assert_refused(told, "'continue' only")
+    assert_refused(run(output, "--seed=-1"), "--seed=-1 must be from 0 to 4294967295")
+    marked = run(output, "--search=greedy", given="\ufeffw1 w2\nw1 w2\n".encode())
+    first, second, _ = marked.stdout.decode().split("\n")
+    assert first == second
     assert_refused(export(workdir, output), str(output), "exists")
+
+
+def test_a_beam_search_is_exported_beside_any_search_of_a_run():
+    options = base.get_config("rnn").decode
+    for changes in (
+        {"method": "greedy", "beam_groups": 3, "n_best": 1},
+        {"method": "sample", "beam_groups": 4, "n_best": 6},
+    ):
+        options.update(changes)
+        beam = search_configs(options)["beam"]
+        assert (beam.beam_groups <= 1, beam.n_best) == (True, options.n_best)
+    options.update(method="beam", beam_groups=2, n_best=2, diversity_penalty=0.5)
+    assert search_configs(options)["beam"].beam_groups == 2
+
+
+def test_separators_of_lines_in_samples_are_text(tmp_path):
+    directory = RunDirectory(tmp_path)
+    rows = [{"source": "w1\u2028w2"}, {"source": "w3\x85"}]
+    directory.write_lines("samples/test-7.jsonl", rows)
+    found = examples.example_inputs(SimpleNamespace(directory=directory), None, 9)
+    assert found == ["w1\u2028w2", "w3\x85"]
 
 
 def test_weights_alone_are_read_as_a_run(workdir, tmp_path):
