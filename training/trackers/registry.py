@@ -35,7 +35,8 @@ ROOT = Path(__file__).parents[2]
 
 def check_tracker(name: str) -> None:
     """Raises UserError for a tracker whose package is not installed."""
-    if name and importlib.util.find_spec(name) is None:
+    spec = importlib.util.find_spec(name) if name else None
+    if name and not (spec and spec.origin):  # a folder of this name has no origin
         raise UserError(
             f"track={name!r} needs the package {name}, which is not installed: "
             "pip install -r requirements/trackers.txt"

@@ -103,7 +103,7 @@ def parse_object(line: str, where: str) -> Row:
         row = json.loads(
             line, object_pairs_hook=unique_keys, parse_int=str, parse_float=str
         )
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)  # without a position in this line
         raise UserError(f"{where}: no object of JSON ({reason})") from error
     if not isinstance(row, dict) or not row:

@@ -268,6 +268,17 @@ def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch):
     registry.check_tracker("")
 
 
+def test_a_folder_with_the_name_of_a_tracker_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: importlib.machinery.PathFinder.find_spec(name, [str(tmp_path)]),
+    )
+    with pytest.raises(UserError, match="mlflow, which is not installed"):
+        registry.check_tracker("mlflow")
+
+
 def test_an_unknown_tracker_is_refused():
     from configs import base
     from experiment import validate

@@ -83,6 +83,7 @@ def test_numbers_of_json_stay_as_they_are_written(source, data):
         ("test.jsonl", ["[1]"], "test.jsonl, line 1: no object of JSON"),
         ("test.jsonl", [*OBJECTS, "{"], "test.jsonl, line 4: no object of JSON"),
         ("test.jsonl", ["text"], "test.jsonl, line 1: no object of JSON"),
+        ("test.jsonl", ["[" * 100_000], "test.jsonl, line 1: no object of JSON"),
         ("test.jsonl", ['{"a": {"b": 1}}'], "the value of 'a' is neither text nor"),
         ("test.jsonl", ['{"a": 1, "a": 2}'], "line 1: no object of JSON (the key 'a'"),
         ("test.jsonl", ['{"a": "\\ud800"}'], "the text of 'a' has a lone surrogate"),
