@@ -7,13 +7,15 @@ characters if the language has no spaces between words.
 """
 
 import collections
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.text_metrics.scorer import Scorer
-from utils.languages import is_spaced
+from tasks.text_metrics.words import UNSPACED
+from utils.languages import is_spaced, primary_language
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -88,10 +90,14 @@ def baseline_outputs(
 
 
 def first_words(text: str, count: int, language: str = "") -> str:
-    """Returns the first words of a text; characters of a language without spaces."""
-    if is_spaced(language):
-        return " ".join(text.split()[:count])
-    return text.strip()[:count]
+    """Returns the first words of a text; characters of a language without spaces.
+
+    An unknown language has no spaces if the text has characters of such a script.
+    """
+    has_words = is_spaced(language)
+    if primary_language(language) is None:
+        has_words = not re.search(f"[{UNSPACED}]", text)
+    return " ".join(text.split()[:count]) if has_words else text.strip()[:count]
 
 
 def features(text: str) -> list[str]:

@@ -78,4 +78,6 @@ def test_first_words_are_characters_of_languages_without_spaces():
         "Dampfschifffahrtsgesellschaftskapitän"
     )
     assert first_words("今天 天气很好", 4, "zh") == "今天 天"
+    assert first_words("今天 天气很好", 4) == "今天 天"
+    assert first_words("the sign 出口 is green", 3, "en") == "the sign 出口"
     assert first_words("naïveté", 2) == "naïveté"
