@@ -3,7 +3,7 @@
 "copy" outputs the source. "nearest_neighbour" outputs the target of the training pair
 whose source has the highest tf-idf similarity, "most_frequent_target" the target that
 most training pairs have. "lead_10" outputs the first ten words of the source, or
-characters if the language has no spaces between words.
+characters where most letters are of scripts without spaces.
 """
 
 import collections
@@ -15,7 +15,6 @@ import numpy as np
 
 from tasks.text_metrics.scorer import Scorer
 from tasks.text_metrics.words import UNSPACED
-from utils.languages import is_spaced, primary_language
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -48,7 +47,7 @@ def score_baselines(
     is_small = dataset.corpus.splits["train"] <= MAX_TRAINING_PAIRS
     train = dataset.texts("train") if is_small else []
     normalizers = normalize_source, scorer.normalize_reference
-    outputs = baseline_outputs(names, train, sources, *normalizers, scorer.language)
+    outputs = baseline_outputs(names, train, sources, *normalizers)
     texts, scores = scorer.texts(outputs["copy"], references, columns), {}
     for name, hypotheses in outputs.items():
         scored = scorer.score(texts.with_hypotheses(hypotheses)).scores
@@ -62,7 +61,6 @@ def baseline_outputs(
     sources: list[str],
     normalize_source: Normalizer = str,
     normalize_target: Normalizer = str,
-    language: str = "",
 ) -> dict[str, list[str]]:
     """Returns the outputs of baselines.
 
@@ -71,13 +69,9 @@ def baseline_outputs(
       train: training pairs; if empty, those that need them are left out.
       normalize_source: normalizes a source that is copied like the references.
       normalize_target: normalizes a target as in the evaluation of models.
-      language: language code of the targets; "" is unknown.
     """
     copies = [normalize_source(source) for source in sources]
-    outputs = {
-        "copy": copies,
-        LEAD_NAME: [first_words(text, LEAD, language) for text in copies],
-    }
+    outputs = {"copy": copies, LEAD_NAME: [first_words(text, LEAD) for text in copies]}
     if train and "most_frequent_target" in names:
         counts = collections.Counter(target for _, target in train)
         [(most_frequent, _)] = counts.most_common(1)
@@ -89,15 +83,12 @@ def baseline_outputs(
     return {name: texts for name, texts in outputs.items() if name in names}
 
 
-def first_words(text: str, count: int, language: str = "") -> str:
-    """Returns the first words of a text; characters of a language without spaces.
-
-    An unknown language has no spaces if the text has characters of such a script.
-    """
-    has_words = is_spaced(language)
-    if primary_language(language) is None:
-        has_words = not re.search(f"[{UNSPACED}]", text)
-    return " ".join(text.split()[:count]) if has_words else text.strip()[:count]
+def first_words(text: str, count: int) -> str:
+    """Returns the first words of a text; characters, if most letters have no spaces."""
+    num_unspaced = len(re.findall(f"[{UNSPACED}]", text))
+    if 2 * num_unspaced > sum(map(str.isalpha, text)):
+        return text.strip()[:count]
+    return " ".join(text.split()[:count])
 
 
 def features(text: str) -> list[str]:

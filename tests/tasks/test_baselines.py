@@ -72,12 +72,18 @@ def test_without_training_pairs_only_copying_is_scored():
     assert trivial_baselines([], [("a", "b")]).keys() == {"copy"}
 
 
-def test_first_words_are_characters_of_languages_without_spaces():
-    assert first_words("one two three", 2, "en") == "one two"
-    assert first_words("Dampfschifffahrtsgesellschaftskapitän ahoi", 1, "de") == (
-        "Dampfschifffahrtsgesellschaftskapitän"
-    )
-    assert first_words("今天 天气很好", 4, "zh") == "今天 天"
-    assert first_words("今天 天气很好", 4) == "今天 天"
-    assert first_words("the sign 出口 is green", 3, "en") == "the sign 出口"
-    assert first_words("naïveté", 2) == "naïveté"
+@pytest.mark.parametrize(
+    ("text", "count", "expected"),
+    [
+        ("one two three", 2, "one two"),
+        ("Dampfschifffahrtskapitän ahoi", 1, "Dampfschifffahrtskapitän"),
+        ("naïveté", 2, "naïveté"),
+        ("한국어 문장", 1, "한국어"),
+        ("the sign 出口 is green", 3, "the sign 出口"),
+        ("今天 天气很好", 4, "今天 天"),
+        ("我在手机上写中文 on it", 3, "我在手"),
+        ("", 3, ""),
+    ],
+)
+def test_the_lead_has_words_or_characters_by_its_script(text, count, expected):
+    assert first_words(text, count) == expected
