@@ -77,7 +77,7 @@ def main() -> None:
         print(f"warning: checkpoint {step} is damaged ({corruption})", file=sys.stderr)
     try:
         table = describe(reader.folder / str(step) / CONTENT)
-    except Exception as error:  # orbax raises errors of many kinds
+    except Exception as error:  # orbax raises many kinds for damaged files
         if not corruption:
             raise
         raise UserError(

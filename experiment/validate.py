@@ -87,6 +87,7 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
       UserError: a key has an impossible value, or keys do not fit each other.
     """
     check_values(cfg)
+    check_kept_metric(cfg)
     task = get_task_class(cfg.task)
     by_rows = task.model_class != "Seq2Seq" or cfg.data.document_order
     size = "batch_size" if by_rows else "tokens_per_batch"
@@ -107,12 +108,6 @@ def validate_config(cfg: ConfigDict, *, has_devices: bool = True) -> None:
             )
     if task.generates_text:
         check_decode(cfg.decode)
-    metrics = task.directions(cfg)
-    if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
-        raise UserError(
-            f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "
-            f"{', '.join(metrics)}"
-        )
     make_optimizer(cfg.optim, cfg.steps)
     check_tracker(cfg.track)
     if has_devices:
@@ -147,6 +142,20 @@ def check_values(cfg: ConfigDict) -> None:
     check_range("eval.stride", cfg.eval.stride or 1, 1, cfg.eval.window or math.inf)
     task.check_config(cfg)
     check_pattern("init_params_pattern", cfg.init_params_pattern)
+
+
+def check_kept_metric(cfg: ConfigDict) -> None:
+    """Raises UserError if training cannot choose checkpoints by `keep.metric`.
+
+    It is apart from `check_values`, since a finished run may be scored by other metrics
+    than those by which it was trained.
+    """
+    metrics = get_task_class(cfg.task).directions(cfg)
+    if cfg.keep.metric is not None and cfg.keep.metric not in metrics:
+        raise UserError(
+            f"Unknown keep.metric {cfg.keep.metric!r}; choose one of "
+            f"{', '.join(metrics)}"
+        )
 
 
 def check_keys(cfg: ConfigDict) -> None:

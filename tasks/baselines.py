@@ -84,7 +84,7 @@ def baseline_outputs(
 
 
 def first_words(text: str, count: int) -> str:
-    """Returns the first words of a text; characters, if most letters have no spaces."""
+    """Returns the first words of a text; characters of scripts without spaces."""
     num_unspaced = len(re.findall(f"[{UNSPACED}]", text))
     if 2 * num_unspaced > sum(map(str.isalpha, text)):
         return text.strip()[:count]

@@ -106,7 +106,7 @@ def search_configs(options: ConfigDict) -> dict[str, DecodingConfig]:
         if method == "greedy":
             changed.n_best = 1
         if method == "beam" and options.method != "beam":
-            changed.beam_groups = 1
+            changed.beam_groups = 1  # other searches ignore it, so it may not fit
             changed.beam_size = max(changed.beam_size, changed.n_best)
         found[method] = DecodingConfig.from_config(changed).with_scores
     return found

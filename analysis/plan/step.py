@@ -14,7 +14,7 @@ from data.understanding.markers import MARKERS
 from experiment import build
 from experiment.build import get_task_class
 from experiment.setup import TrainingSetup
-from experiment.validate import check_values
+from experiment.validate import check_kept_metric, check_values
 from training.gradients import gradients
 from training.optim.optimizers import make_optimizer
 from training.profiling.flops import flops_of_step
@@ -87,6 +87,7 @@ class StepSpec:
     ) -> "StepSpec":
         """Builds the model's shapes; arguments and errors are `parameter_shapes`'s."""
         check_values(cfg)
+        check_kept_metric(cfg)
         tokenizers = tokenizers or dummy_tokenizers(cfg)
         experiment, data = build.build_experiment(cfg, tokenizers), cfg.data
         optimizer, schedule = make_optimizer(

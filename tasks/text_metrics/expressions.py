@@ -234,7 +234,7 @@ def is_solution(
     """
     point = np.asarray(answers, float)
     try:
-        for residual in residuals:  # beside a pole it would have a value
+        for residual in residuals:  # refuses poles, which the complex step misses
             _call(residual, dict(zip(unknowns, map(complex, answers), strict=True)))
         for _ in range(NEWTON_STEPS):
             values, jacobian, scale = _linearize(residuals, unknowns, point)

@@ -17,12 +17,22 @@ COMPOUND = re.compile(r"(\S)-(\S)")
 
 
 class SacrebleuStatistics(Statistics):
-    """Statistics, score, interval and signature of a metric of sacrebleu."""
+    """Statistics, score, interval and signature of a metric of sacrebleu.
 
-    highest = 100.0
+    Intervals lie between 0 and `highest`.
+    """
 
-    def __init__(self, name: str, metric, texts: Texts, protocol: dict | None = None):
+    def __init__(
+        self,
+        name: str,
+        metric,
+        texts: Texts,
+        protocol: dict | None = None,
+        *,
+        highest: float = 100.0,
+    ):
         self.name, self.metric, self.protocol = name, metric, protocol or {}
+        self.highest = highest
         self.hypotheses, self.details = texts.hypotheses, {}
         width = max(map(len, texts.references))
         # sacrebleu has a list of all first references, one of all second ones, ...
@@ -46,8 +56,8 @@ class SacrebleuStatistics(Statistics):
         )
         entry = {"value": result.score}
         if intervals:
-            entry["low"] = max(0.0, float(result._mean - result._ci))
-            entry["high"] = min(self.highest, float(result._mean + result._ci))
+            ends = result._mean - result._ci, result._mean + result._ci
+            entry["low"], entry["high"] = np.clip(ends, 0, self.highest).tolist()
         signature = {f"{self.name}_signature": str(self.metric.get_signature())}
         return entry, signature | self.protocol
 
@@ -76,12 +86,6 @@ class TER(sacrebleu.TER):
         return result
 
 
-class TERStatistics(SacrebleuStatistics):
-    """Statistics of TER, which has no upper bound."""
-
-    highest = math.inf
-
-
 def bleu(texts: Texts) -> SacrebleuStatistics:
     """Computes BLEU (Papineni et al. 2002) of texts that sacrebleu tokenizes.
 
@@ -100,7 +104,7 @@ def ter(texts: Texts) -> SacrebleuStatistics:
     """Computes TER, the translation edit rate (Snover et al. 2006)."""
     unspaced = {"normalized": True, "asian_support": True}
     options = {} if is_spaced(texts.language) else unspaced
-    return TERStatistics("ter", TER(**options), texts)
+    return SacrebleuStatistics("ter", TER(**options), texts, highest=math.inf)
 
 
 def bleu_moses_lowercase(texts: Texts) -> SacrebleuStatistics:

@@ -1,5 +1,7 @@
 """The arrays of a checkpoint as a table."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,8 +50,8 @@ def test_the_program_names_what_is_not_there(workdir, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_refused(workdir):
-    files = [path for path in (workdir / "checkpoints" / "7").rglob("*")]
-    for path in filter(lambda path: path.is_file() and "content" in str(path), files):
+    content = workdir / "checkpoints" / "7" / "content"
+    for path in filter(Path.is_file, content.rglob("*")):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     done = run("analysis/checkpoint.py", workdir, "7")
     warning, error = done.stderr.decode().splitlines()

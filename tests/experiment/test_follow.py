@@ -100,9 +100,22 @@ def test_a_run_that_nobody_trains_is_followed_for_a_while_only(training, monkeyp
         assert is_held(path)
         steps = follow.follow(str(path), "test")
         next(steps)
-        time.sleep(0.3)  # an evaluation takes longer
-    assert not is_held(path)  # training stops meanwhile, and goes on at once
-    events.append(lambda: training.save(4))
+        events += [lambda: time.sleep(0.3), lambda: training.save(4)]
+        next(steps)
+    assert not is_held(path)
+    events += [lambda: time.sleep(0.3)] * 2
+    assert [*steps] == []
+    assert scored == [2, 4]
+
+
+def test_the_time_of_an_evaluation_is_not_one_without_training(training, monkeypatch):
+    training, scored, events = training
+    training.save(2)
+    monkeypatch.setattr(follow, "IDLE_SECONDS", 0.2)
+    steps = follow.follow(str(training.directory.path), "test")
+    next(steps)
+    time.sleep(0.3)  # the evaluation
+    events += [lambda: None, lambda: training.save(4)]
     next(steps)
     events += [lambda: time.sleep(0.3)] * 2
     assert [*steps] == []

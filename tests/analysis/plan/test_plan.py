@@ -172,6 +172,13 @@ def test_an_invalid_plan_is_refused(name):
         report(config(**changes), *arguments)
 
 
+def test_a_plan_refuses_a_metric_that_training_could_not_keep_checkpoints_by():
+    cfg = config()
+    cfg.keep.metric = "blue"
+    with pytest.raises(UserError, match="'blue'; choose one of loss"):
+        report(cfg)
+
+
 PLAN = ("train.py", "--config=configs/cldr.py:rnn", "--plan")
 
 

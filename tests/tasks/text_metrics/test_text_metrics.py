@@ -85,6 +85,7 @@ def test_a_character_is_a_word_in_scripts_without_spaces():
     assert split_words("カタカナ と 한국어") == [*"カタカナ", "と", "한국어"]
     assert split_words("l'été, naïve_x") == ["l", "été", "naïve", "x"]
     assert split_words(" …— ") == []
+    assert split_sentences("A b. C d? 你好。再见") == "A b.\nC d?\n你好。\n再见"
 
 
 def test_vowel_signs_belong_to_their_word():
@@ -92,7 +93,6 @@ def test_vowel_signs_belong_to_their_word():
         assert split_words(f"{text}.") == text.split()
     fish, deer = ["மீன்"], [["மான்"]]
     assert values(["token_f1", "rouge1", "rougeL"], fish, deer, "ta") == [0, 0, 0]
-    assert split_sentences("A b. C d? 你好。再见") == "A b.\nC d?\n你好。\n再见"
 
 
 @pytest.mark.parametrize(
