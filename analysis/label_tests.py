@@ -22,6 +22,7 @@ from tasks.understanding.span_metrics import find_entities
 from utils.errors import UserError
 
 Samples = list[dict]  # of one system: "reference" and "hypothesis" of each example
+ROUNDING = 1e-12  # relative to the sum of squares
 Group = Callable[[str], str | None]  # from a label to what its F1 is of, if anything
 
 
@@ -147,8 +148,11 @@ def _sum_grades(systems: Sequence[Samples]) -> BlockStatistics:
 
     def score(sums):
         number, x, y, xx, yy, xy = sums
-        spread = (number * xx - x * x) * (number * yy - y * y)
-        return 100 * (number * xy - x * y) / np.sqrt(spread) if spread > 0 else 0.0
+        spreads = number * xx - x * x, number * yy - y * y
+        # A constant side leaves rounding errors.
+        if spreads[0] <= ROUNDING * number * xx or spreads[1] <= ROUNDING * number * yy:
+            return 0.0
+        return 100 * (number * xy - x * y) / np.sqrt(spreads[0] * spreads[1])
 
     return BlockStatistics([statistics(samples) for samples in systems], score)
 

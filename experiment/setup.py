@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PyTree
+from ml_collections import ConfigDict
 
 from data.batching.base import SkippingBatches
 from data.dataset import Dataset
 from experiment.build import Experiment
+from tasks.base import Task
 from training.checkpoint import Checkpoints
 from training.loop import LoopSettings, RunRecord
 from training.metric_writers import open_writers
@@ -28,6 +30,7 @@ from training.profiling.flops import StepFlops
 from training.profiling.peak_flops import peak_flops_per_second
 from training.run_dir import RunDirectory
 from training.step import Step, TrainState, make_state, make_step
+from utils.errors import UserError
 from utils.ranges import check_range
 
 MONITOR_SPIKES = "experiment.spikes:monitor_spikes"  # imported with cfg.on_spike
@@ -55,6 +58,7 @@ class TrainingSetup:
     ) -> "TrainingSetup":
         """Sets up training on the given devices, or on all."""
         cfg = experiment.cfg
+        selection_metric(cfg, experiment.task)  # refuses one that labels lack
         batches, steps = SkippingBatches(dataset.train_batches()), cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
@@ -138,7 +142,7 @@ class TrainingSetup:
     def loop_settings(self) -> LoopSettings:
         """When to log, validate, save and stop."""
         cfg, task = self.experiment.cfg, self.experiment.task
-        metric = cfg.keep.metric or task.selection_metric
+        metric = selection_metric(cfg, task)
         return LoopSettings(
             steps=self.steps,
             log_every=cfg.every.log,
@@ -181,6 +185,22 @@ class TrainingSetup:
         peak_flops = peak_flops_per_second(cfg.model.dtype)
         options = {"peak_flops": peak_flops, "check_loss": check_loss}
         return RunRecord(self.loop_settings, progress, writers, checkpoints, **options)
+
+
+def selection_metric(cfg: ConfigDict, task: Task) -> str:
+    """Returns the validation metric that selects checkpoints.
+
+    Raises UserError if the labels of the data have no such score.
+    """
+    missing = task.missing_metrics()
+    metric = cfg.keep.metric or task.default_metric(cfg)
+    if metric in missing:
+        known = [name for name in task.directions(cfg) if name not in missing]
+        raise UserError(
+            f"the labels of {cfg.data.name} have no {metric}, by which checkpoints are "
+            f"selected: set keep.metric to one of {', '.join(known)}"
+        )
+    return metric
 
 
 def num_parameters(params: PyTree) -> int:

@@ -52,7 +52,8 @@ class Task(abc.ABC):
       corpus_kind: kind of corpus that it reads; None: any with the named columns.
       sides: sides of an example that have a vocabulary of text.
       metric_directions: "min" or "max" for each metric of an evaluation.
-      selection_metric: validation metric that selects checkpoints by default.
+      selection_metric: validation metric that selects checkpoints by default. It is
+        known from the config alone, so that a sweep ranks its trials by it.
     """
 
     model_class: ClassVar[Literal["LanguageModel", "Seq2Seq", "Encoder"]]
@@ -96,6 +97,10 @@ class Task(abc.ABC):
         """Returns the validation metric that selects checkpoints by default."""
         del cfg
         return cls.selection_metric
+
+    def missing_metrics(self) -> frozenset[str]:
+        """Returns the metrics that evaluations lack, given the labels of the data."""
+        return frozenset()
 
     @classmethod
     def open_dataset(cls, cfg: ConfigDict, tokenizers: dict | None = None):

@@ -6,6 +6,7 @@ it is read in, so that the blocks of two runs can be paired.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -44,14 +45,17 @@ class BootstrapBlocks:
 
     @property
     def mean(self) -> float:
-        """Mean loss per token in nats."""
-        return float(self.total.sum() / self.weight.sum())
+        """Mean loss per token in nats; nan if there is none."""
+        weight = self.weight.sum()
+        return float(self.total.sum() / weight) if weight else math.nan
 
     def interval(self) -> tuple[float, float]:
         """Returns the 95% percentile interval of the mean over resampled blocks.
 
         It is too narrow for few blocks: with five, about 85% of intervals cover.
         """
+        if not self.weight.any():
+            return math.nan, math.nan
         means = resampled_means(self.total, self.weight)
         low, high = np.percentile(means, [2.5, 97.5])
         return float(low), float(high)

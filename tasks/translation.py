@@ -23,7 +23,6 @@ from models.registry import get_model_class
 from tasks.base import MEMORY_KEYS, token_losses
 from tasks.bootstrap import BootstrapBlocks
 from tasks.text_metrics.registry import (
-    DEFAULT_METRICS,
     check_metrics,
     metric_directions,
     metric_names,
@@ -72,7 +71,6 @@ class Task(Translator):
         self.languages = languages
         self.document_order = document_order
         self.metrics = metrics
-        self.selection_metric = (metrics or DEFAULT_METRICS)[0]
 
     @classmethod
     def from_config(cls, cfg, tokenizers, languages=()):

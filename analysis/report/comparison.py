@@ -13,6 +13,7 @@ from analysis.paired_tests import PairedTest
 from analysis.report.runs import Run
 from analysis.report.score_cards import (
     HASHES,
+    LABELED,
     ScoreCard,
     compare_cards,
     protocol_differences,
@@ -103,7 +104,8 @@ class Comparison:
         ]
 
     def _data_hash(self, run: Run) -> str:
-        known = run.results[self.split].settings.get("data")
+        settings = run.results[self.split].settings
+        known = settings.get(LABELED) or settings.get("data")
         return known or run.about.get("hashes", {}).get("data", "unknown")
 
     @functools.cached_property
@@ -114,7 +116,7 @@ class Comparison:
             | {
                 PROTOCOL_PREFIX + key: value
                 for key, value in card.settings.items()
-                if key not in HASHES
+                if key not in (*HASHES, LABELED)
             }
             for run, card in zip(self.runs, self.cards, strict=True)
         ]

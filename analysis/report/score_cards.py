@@ -27,6 +27,15 @@ from utils.errors import UserError
 LABEL_TESTS = "analysis.label_tests"
 LABEL_SCORES = {"accuracy", "f1", "pearson", "token_accuracy"}  # a card has one
 HASHES = ("data", "vocabulary")  # of a score card's protocol
+LABELED = "labeled_texts"  # hash of the texts and labels that a card scores
+# Fields of a protocol that, where it has LABELED, belong to the model: they change what
+# it predicts, and nothing of how predictions are scored.
+MODEL_FIELDS = (
+    *HASHES,
+    *("tokenizer", "lowercase", "max_length", "truncated"),
+    *("pooling", "compare_pair", "crf"),
+    *("classes", "tags", "intents", "unseen_labels", "unseen_tags", "unseen_intents"),
+)
 # Fields of a protocol that are no choice of how to score.
 NOT_COMPARED = ("checkpoint", "commit", "config", "invalid_expressions")
 
@@ -74,9 +83,10 @@ class ScoreCard:
     @property
     def settings(self) -> dict:
         """The settings that two cards must share to be comparable."""
-        protocol = flatten_config(self.content.get("protocol", {}))
-        shared = {key: x for key, x in protocol.items() if key not in NOT_COMPARED}
-        return {"split": self.content["split"], **shared}
+        protocol = self.content.get("protocol", {})
+        ignored = NOT_COMPARED + (MODEL_FIELDS if LABELED in protocol else ())
+        shared = {key: x for key, x in protocol.items() if key not in ignored}
+        return {"split": self.content["split"], **flatten_config(shared)}
 
 
 def _from_json(value: float | None) -> float:
@@ -280,5 +290,5 @@ def _shared_scores(cards: Sequence[ScoreCard]) -> list[str]:
 
 def _tokens_of(card: ScoreCard) -> list:
     """Identifies the tokens of a card's blocks: text, vocabulary and counts."""
-    settings = [card.settings.get(key) for key in ("split", *HASHES)]
-    return [*settings, card.blocks[1].tolist()]
+    hashes = [card.content.get("protocol", {}).get(key) for key in HASHES]
+    return [card.content["split"], *hashes, card.blocks[1].tolist()]

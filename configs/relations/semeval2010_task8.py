@@ -29,6 +29,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         text_column="sentence",
         label_column="label",
     )
+    cfg.keep.metric = "official_f1"
     cfg.label_smoothing = 0.1
     cfg.optim.ema_decay = 0.998
     if model == "rnn":  # without attention of every position to all

@@ -16,7 +16,7 @@ from data.token_cache import TokenizedSplit, open_token_cache
 from data.tokenizers.base import Tokenizer
 from data.tokenizers.build import dump_tokenizer, find_tokenizers
 from data.understanding.batches import LabeledBatches, Texts
-from data.understanding.labels import Labels, parse_grades
+from data.understanding.labels import Labels, check_line_breaks, parse_grades
 from data.understanding.markers import MARKERS, MASK
 from utils.errors import UserError
 
@@ -129,6 +129,7 @@ class LabeledDataset:
             )
         if self.regression:
             return parse_grades(names, self.cfg.label_column, split)
+        check_line_breaks(set(names), self.cfg.label_column)
         labels.check_seen(names, split, self.cfg.unseen_labels)
         return labels.numbers(names)
 

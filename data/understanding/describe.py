@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data.corpus import TRAIN
 from data.tokenizers.base import UNK
 from data.understanding.dataset import open_labeled
+from data.understanding.labels import parse_grades
 from data.understanding.masked_dataset import open_masked
 from data.understanding.masking import MaskingOptions
 from data.understanding.relations import open_relations
@@ -142,7 +143,13 @@ def count_labels(corpus, column: str) -> Iterator[str]:
 def count_grades(corpus, column: str) -> Iterator[str]:
     """Yields smallest, mean and largest grade of each split."""
     for split in corpus.splits:
-        grades = np.asarray(list(column_values(corpus, column, split)), float)
+        texts = list(column_values(corpus, column, split))
+        found = [text for text in texts if text]
+        grades = parse_grades(found, column, split)
+        if len(found) < len(texts):
+            yield f"{column}, {split}: {len(texts) - len(found)} without a grade"
+        if not found:
+            continue
         low, mean, high = grades.min(), grades.mean(), grades.max()
         yield f"{column}, {split}: {low:g} to {high:g}, mean {mean:.3f}"
 

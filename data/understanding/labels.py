@@ -1,12 +1,15 @@
 """Label vocabularies: the classes of texts, or the tags of words."""
 
 import collections
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from data.tokenizers.base import Tokenizer
 from utils.errors import UserError
+
+IOB2 = re.compile(r"O|[BI]-.+")  # tags of entities
 
 
 class Labels(Tokenizer):
@@ -26,7 +29,7 @@ class Labels(Tokenizer):
 
     @classmethod
     def learn(
-        cls, column: str, examples: Iterable[str], declared: list[str] | None = None
+        cls, column: str, examples: Sequence[str], declared: list[str] | None = None
     ) -> "Labels":
         """Learns the labels of a training split, in alphabetical order.
 
@@ -41,13 +44,10 @@ class Labels(Tokenizer):
         counts = collections.Counter(examples)
         if "" in counts:
             raise UserError(
-                f"{counts['']} training examples have no label in the column {column!r}"
+                f"train, example {examples.index('') + 1} has no label in the column "
+                f"{column!r}; {counts['']} examples have none"
             )
-        if broken := [name for name in counts if "\n" in name or "\r" in name]:
-            raise UserError(
-                f"the label {broken[0]!r} in the column {column!r} has a line break, "
-                "and each label is written as a line"
-            )
+        check_line_breaks(counts, column)
         names = declared or sorted(counts)
         if len(counts) < 2:
             found = ", ".join(counts) or "none"
@@ -82,6 +82,21 @@ class Labels(Tokenizer):
         """Returns N / (C N_c) for each class c, as scikit-learn's "balanced"."""
         counts = np.maximum(np.asarray(self.counts, np.float32), 1)
         return counts.sum() / (len(counts) * counts)
+
+
+def check_line_breaks(names: Iterable[str], column: str) -> None:
+    """Raises UserError for a label with a line break, since files have one a line."""
+    for name in names:
+        if "\n" in name or "\r" in name:
+            raise UserError(
+                f"the label {name!r} in the column {column!r} has a line break, "
+                "and each label is written as a line"
+            )
+
+
+def mark_entities(tags: Iterable[str]) -> bool:
+    """Returns whether tags are of IOB2, rather than parts of speech."""
+    return any(tag.startswith(("B-", "I-")) for tag in tags)
 
 
 def parse_grades(examples: Iterable[str], column: str, split: str) -> np.ndarray:

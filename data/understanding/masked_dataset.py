@@ -97,6 +97,13 @@ class MaskedDataset:
                 f"mlm.next_sentence=True needs documents of two sentences or more, and "
                 f"{where} has none"
             )
+        if not batches.can_predict():
+            limit = self.options.num_predictions(cfg.max_length)
+            raise UserError(
+                f"mlm.whole_word=True: {where} has no word of {limit} tokens or fewer, "
+                "as many as a text's predictions: set mlm.whole_word=False, or raise "
+                "data.max_length or mlm.probability"
+            )
         if cfg.document_order and split == TRAIN and batches.num_segments < batch_size:
             raise UserError(
                 f"data.batch_size={batch_size} is more than the "

@@ -25,6 +25,7 @@ MASKED, RANDOM = 0.8, 0.9  # cumulative probabilities of the three replacements
 PAIR_DRAWS = 4  # random numbers of `SentencePairs.divide`
 LENGTH_DRAWS = 2  # whether a segment is short, and how short
 EVALUATION_SEED = 0
+WORDS_BLOCK = 1 << 20  # tokens in which words are looked for at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,23 @@ class MaskedBatches(TrainBatches):
 
     def __len__(self) -> int:
         return self.epoch_length
+
+    def can_predict(self) -> bool:
+        """Returns whether any word has few enough tokens to be predicted as a whole."""
+        if not self.options.whole_word:
+            return True
+        documents, limit = self.documents, self.options.num_predictions(self.length)
+        for first in range(0, len(documents.tokens), WORDS_BLOCK):
+            block = documents.tokens[first : first + WORDS_BLOCK]
+            begins = self.vocabulary.begins_word[block]
+            sentences = documents.sentences - first
+            begins[sentences[(sentences >= 0) & (sentences < len(block))]] = True
+            starts = np.flatnonzero(begins)
+            if first + len(block) == len(documents.tokens):
+                starts = np.append(starts, len(block))
+            if (np.diff(starts) <= limit).any():
+                return True
+        return False
 
     def partial_batch(self, k, rows):
         if k < 0 or (self.seed is None and k >= self.epoch_length):
@@ -211,7 +229,8 @@ class MaskedBatches(TrainBatches):
         ranks = np.where(is_text, uniform[:, : self.length], 2.0)
         if self.options.whole_word:
             begins = self.vocabulary.begins_word[tokens] | ~np.roll(is_text, 1, axis=1)
-            ranks, wanted = rank_words(ranks, is_text & begins, is_text, wanted)
+            begins &= is_text
+            ranks, wanted = rank_words(ranks, begins, is_text, wanted, width)
         order = np.argsort(ranks, axis=1, kind="stable")[:, :width]
         is_chosen = np.arange(width) < wanted[:, None]
         positions = np.sort(np.where(is_chosen, order, self.length), axis=1)
@@ -232,14 +251,21 @@ class MaskedBatches(TrainBatches):
 
 
 def rank_words(
-    ranks: np.ndarray, begins: np.ndarray, is_text: np.ndarray, wanted: np.ndarray
+    ranks: np.ndarray,
+    begins: np.ndarray,
+    is_text: np.ndarray,
+    wanted: np.ndarray,
+    width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chooses whole words in random order, without those that exceed the number.
+
+    Where all words exceed it, the first one of up to `width` tokens is chosen.
 
     Args:
       ranks: random rank of each token, [R, T].
       begins, is_text: tokens that begin a word, and those of words.
       wanted: largest number of tokens to choose, [R].
+      width: the number that no text can exceed (P).
 
     Returns:
       Ranks that put the chosen tokens first, and their number.
@@ -249,12 +275,15 @@ def rank_words(
         word = np.cumsum(start) - 1
         lengths = np.bincount(word[is_text[row]], minlength=1)
         room, taken = int(wanted[row]), np.zeros(len(lengths), bool)
-        for number in np.argsort(ranks[row, start]).tolist():
+        order = np.argsort(ranks[row, start]).tolist()
+        for number in order:
             if lengths[number] <= room:
                 taken[number] = True
                 room -= int(lengths[number])
                 if not room:
                     break
+        if not taken.any():
+            taken[[n for n in order if lengths[n] <= width][:1]] = True
         chosen[row] = is_text[row] & taken[word]
     return np.where(chosen, 0.0, 1.0), chosen.sum(axis=1)
 

@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
@@ -26,11 +27,18 @@ from data.understanding.dataset import (
     open_columns,
     read_column,
 )
-from data.understanding.labels import Labels
+from data.understanding.labels import (
+    IOB2,
+    Labels,
+    check_line_breaks,
+    mark_entities,
+)
 from utils.errors import UserError
 
 OUTSIDE = "O"  # the tag of words that are in no entity
-INTENT_SEPARATOR = "#"  # between several intents of a sentence, in ATIS
+INTENT_SEPARATORS = {"atis": "#"}  # of several intents of a sentence, by corpus
+
+SPACE = re.compile(r"\s")
 
 Sentence = tuple[list[str], list[str]]  # words and tags
 
@@ -53,7 +61,7 @@ def open_tagged(cfg: ConfigDict, tokenizers: dict | None = None) -> "TaggedDatas
     known["text"] = find_text_tokenizer(corpus, cfg, tokenizers)
     dataset = TaggedDataset(cfg, corpus, known)
     if "tag" not in known:
-        tags = chain.from_iterable(tags for _, tags in dataset.sentences(TRAIN))
+        tags = list(chain.from_iterable(dataset.tags(TRAIN)))
         known["tag"] = Labels.learn(
             cfg.tag_column, tags, corpus.label_names(cfg.tag_column)
         )
@@ -102,17 +110,19 @@ class TaggedDataset:
     def intents(self, split: str) -> list[str]:
         """Returns the intent of each sentence; [] if sentences have none.
 
-        Of several, `a#b`, it is the one that is more frequent in training (Liu and
-        Lane 2016).
+        Of several of ATIS, `a#b`, it is the one that is more frequent in training (Liu
+        and Lane 2016).
         """
-        column = self.cfg.label_column
+        column, separator = self.cfg.label_column, intent_separator(self.cfg.name)
         if not column:
             return []
         key = "intents", split
         if key not in self._cache:
-            counts = self._intent_counts
             names = read_column(self.corpus, split, column)
-            self._cache[key] = [main_intent(name, counts) for name in names]
+            if separator:
+                counts = self._intent_counts
+                names = [main_intent(name, separator, counts) for name in names]
+            self._cache[key] = names
         return self._cache[key]
 
     @functools.cached_property
@@ -149,10 +159,13 @@ class TaggedDataset:
             )
         labels, intents = self.tokenizers["tag"], None
         unseen = self.cfg.unseen_labels
+        if mark_entities(labels.names):
+            check_iob2(self.tags(split), split)
         if unseen == "error":
             check_tags(self.tags(split), labels, split)
         if self.cfg.label_column:
             names, known = self.intents(split), self.tokenizers["label"]
+            check_line_breaks(set(names), self.cfg.label_column)
             known.check_seen(names, split, unseen)
             intents = known.numbers(names)
         numbers = [labels.numbers(tags) for tags in self.tags(split)]
@@ -283,7 +296,24 @@ def check_rows(rows: Iterable[tuple], split: str, columns) -> Iterator[Sentence]
             )
         if not words:
             raise UserError(f"{split}, sentence {number} has no words")
+        for tag in tags:
+            if not tag or SPACE.search(tag):
+                raise UserError(
+                    f"{split}, sentence {number}: the tag {tag!r} is empty or has a "
+                    "space, and tags are written with spaces between them"
+                )
         yield words, tags
+
+
+def check_iob2(sentences: Sequence[list[str]], split: str) -> None:
+    """Raises UserError for a tag that is not of IOB2."""
+    for number, tags in enumerate(sentences, start=1):
+        for tag in tags:
+            if not IOB2.fullmatch(tag):
+                raise UserError(
+                    f"{split}, sentence {number}: {tag!r} is no tag of IOB2, which are "
+                    "O, B-TYPE and I-TYPE, and other tags of the training split are"
+                )
 
 
 def check_tags(sentences: Sequence[list[str]], labels: Labels, split: str) -> None:
@@ -298,22 +328,30 @@ def check_tags(sentences: Sequence[list[str]], labels: Labels, split: str) -> No
 
 
 def count_entities_after(tags: Sequence[str], num_words: int) -> int:
-    """Returns the number of entities whose last word is not among the first words."""
+    """Returns the number of entities whose last word is not among the first words.
+
+    Tags that are not of IOB2, such as parts of speech, mark none.
+    """
     pairs = enumerate(pairwise([*tags, OUTSIDE]))
     return sum(
-        tag != OUTSIDE and following != f"I{tag[1:]}" and position >= num_words
+        mark_entities([tag]) and following != f"I{tag[1:]}" and position >= num_words
         for position, (tag, following) in pairs
     )
 
 
-def main_intent(name: str, counts: collections.Counter) -> str:
+def intent_separator(corpus: str | None) -> str | None:
+    """Returns what separates several intents of a sentence; None: each has one."""
+    return INTENT_SEPARATORS.get((corpus or "").partition("/")[0])
+
+
+def main_intent(name: str, separator: str, counts: collections.Counter) -> str:
     """Returns the most frequent intent of several, the first of equally frequent ones.
 
     Args:
       counts: occurrences of each intent in training; a name whose parts all lack there
         is one intent.
     """
-    parts = name.split(INTENT_SEPARATOR)
+    parts = name.split(separator)
     if not all(parts) or not any(part in counts for part in parts):
         return name
     return max(parts, key=lambda part: counts[part])

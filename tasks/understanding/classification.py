@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
+from data.storage import short_hash
 from data.tokenizers.base import BOS, EOS
 from data.understanding.batches import cut_pair
 from data.understanding.dataset import open_labeled
@@ -69,8 +70,10 @@ class Task(EncoderTask):
         self.class_weights = np.ones(max(self.labels.vocab_size, 1), np.float32)
         if cfg.head.class_weights == "balanced":
             self.class_weights = self.labels.balanced_weights()
-        if self.regression:
-            self.selection_metric = "pearson"
+
+    @classmethod
+    def default_metric(cls, cfg):
+        return "pearson" if cfg["head"]["regression"] else cls.selection_metric
 
     @classmethod
     def check_config(cls, cfg):
@@ -170,7 +173,10 @@ class Task(EncoderTask):
             scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
         return {
             "scores": scores,
-            "protocol": self.protocol(options, references),
+            "protocol": {
+                **self.protocol(options, references),
+                "labeled_texts": short_hash(texts, references),
+            },
             **self.tables(references, predictions),
             "samples": [
                 {"source": "\t".join(text), "reference": reference, "hypothesis": found}
@@ -200,7 +206,7 @@ class Task(EncoderTask):
     def output(self, logits: np.ndarray) -> str:
         """Returns the label or the grade that logits predict."""
         if self.regression:
-            return f"{logits[0]:.4f}"
+            return f"{logits[0]:.7g}"
         return self.labels.names[int(logits.argmax())]
 
     def score(

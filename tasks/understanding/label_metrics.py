@@ -155,6 +155,8 @@ def score_grades(
 
 def correlation(x: Float[np.ndarray, "N"], y: Float[np.ndarray, "N"]) -> float:
     """Returns Pearson's correlation; 0 where one side is constant."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
     x, y = x - x.mean(), y - y.mean()
     spread = np.sqrt((x @ x) * (y @ y))
     return float(100 * (x @ y) / spread) if spread > 0 else 0.0

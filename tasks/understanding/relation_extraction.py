@@ -41,6 +41,7 @@ class Task(classification.Task):
         *("head.pooling", "head.dropout", "head.class_weights"),
     )
     head_class = RelationClassifier
+    selection_metric = "micro_f1"
     metric_directions: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("official_f1", "accuracy"), "max"),
         **dict.fromkeys(("micro_f1", "micro_precision", "micro_recall"), "max"),
@@ -50,7 +51,13 @@ class Task(classification.Task):
     def __init__(self, cfg, tokenizers):
         super().__init__(cfg, tokenizers)
         self.is_directed = has_directions(self.labels.names)
-        self.selection_metric = "official_f1" if self.is_directed else "micro_f1"
+
+    @classmethod
+    def default_metric(cls, cfg):
+        return cls.selection_metric
+
+    def missing_metrics(self):
+        return frozenset() if self.is_directed else frozenset({"official_f1"})
 
     @classmethod
     def open_dataset(cls, cfg, tokenizers=None):

@@ -21,11 +21,6 @@ Entity = tuple[str, int, int]  # type, first word, last word
 Statistics = Float[np.ndarray, "N K"]  # counts of each sentence
 
 
-def mark_entities(tags: Iterable[str]) -> bool:
-    """Returns whether tags are of IOB2, rather than parts of speech."""
-    return any(tag.startswith(("B-", "I-")) for tag in tags)
-
-
 def find_entities(tags: Tags, mode: str) -> set[Entity]:
     """Returns the entities of a sentence as one of the MODES counts them."""
     # seqeval imports scikit-learn, which takes a second.

@@ -16,8 +16,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from ml_collections import ConfigDict
 
+from data.storage import short_hash
 from data.tokenizers.symbols import CharTokenizer
-from data.understanding.tagged import OUTSIDE, encode_word, encode_words, open_tagged
+from data.understanding.labels import mark_entities
+from data.understanding.tagged import (
+    OUTSIDE,
+    encode_word,
+    encode_words,
+    intent_separator,
+    open_tagged,
+)
 from models.heads.crf import viterbi
 from models.heads.tagger import Tagger
 from tasks.base import ScoredText
@@ -36,7 +44,6 @@ from tasks.understanding.naive_bayes import majority_label, naive_bayes_labels
 from tasks.understanding.span_metrics import (
     entity_table,
     forbidden_transitions,
-    mark_entities,
     score_tags,
     span_protocol,
 )
@@ -59,6 +66,7 @@ class Task(EncoderTask):
       tags: the tags.
       intents: the intents; None: sentences have none.
       has_entities: whether the tags mark entities, in IOB2.
+      has_several_intents: whether a sentence may have several, of which one counts.
     """
 
     required = ("text_column", "tag_column")
@@ -75,11 +83,14 @@ class Task(EncoderTask):
 
     def __init__(self, cfg: ConfigDict, tokenizers: dict):
         super().__init__(cfg, tokenizers)
+        self.has_several_intents = intent_separator(cfg.data.name) is not None
         self.tags, self.intents = tokenizers["tag"], tokenizers.get("label")
         self.unit = "examples" if cfg.head.crf else "words"
         self.has_entities = mark_entities(self.tags.names)
-        if not self.has_entities:
-            self.selection_metric = "token_accuracy"
+
+    def missing_metrics(self):
+        entities = () if self.has_entities else ENTITY_SCORES
+        return frozenset([*entities, *(() if self.intents else ("intent_accuracy",))])
 
     @classmethod
     def check_config(cls, cfg):
@@ -223,7 +234,10 @@ class Task(EncoderTask):
             scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
         return {
             "scores": scores,
-            "protocol": self.protocol(references, intents),
+            "protocol": {
+                **self.protocol(references, intents),
+                "labeled_texts": short_hash(sentences, intents),
+            },
             **({"classes": entity_table(*sides)} if self.has_entities else {}),
             "samples": make_samples(
                 [words for words, _ in sentences], *sides, intents, named
@@ -285,9 +299,11 @@ class Task(EncoderTask):
             protocol |= {
                 "pooling": self.head_config.pooling,
                 "intents": self.intents.vocab_size,
-                "several_intents": "the most frequent in training (Liu and Lane 2016)",
                 **({"unseen_intents": unseen} if unseen else {}),
             }
+        if self.intents and self.has_several_intents:
+            rule = "the most frequent in training (Liu and Lane 2016)"
+            protocol["several_intents"] = rule
         return protocol
 
     def baselines(self, dataset, split, *, sentences, intents):

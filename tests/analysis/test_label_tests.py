@@ -125,6 +125,16 @@ def test_differences_are_those_of_correlations():
     assert test.randomisation < 0.02
 
 
+def test_constant_grades_have_no_correlation_in_any_sample():
+    grades = ["0.1"] * 40, ["0.7"] * 39 + ["0.4"]
+    statistics = label_tests.label_statistics(
+        [samples(grades[0], grades[1])] * 2, ["pearson"]
+    )
+    [rows, _], score = statistics["pearson"].rows, statistics["pearson"].score
+    assert score(rows.sum(axis=0)) == 0
+    assert score(rows[:7].sum(axis=0)) == 0
+
+
 def test_intents_count_in_sentence_accuracy():
     rows = [{"reference": "O", "hypothesis": "O", "reference_intent": "a"}] * 30
     first = [{**row, "hypothesis_intent": "b"} for row in rows]

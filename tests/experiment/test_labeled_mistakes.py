@@ -19,6 +19,8 @@ TAG_AS_CLASS["data.tag_column"] = None
 PAIR = {"data.pair_column": "text"}
 GRADES = {"head.regression": True}
 NEXT = {"mlm.next_sentence": True}
+WHOLE = {"mlm.whole_word": True, "data.tokenizer": "wordpiece", "data.max_length": 8}
+WHOLE["data.vocab_size"] = 24  # letters alone
 ORDER = {"data.document_order": True, "data.batch_size": 9}
 
 
@@ -42,7 +44,11 @@ KINDS = {
                 {},
                 "has one class in the training split (x)",
             ),
-            ("text\tlabel\na\tx\nb\t\n", {}, "1 training examples have no label in"),
+            (
+                "text\tlabel\na\tx\nb\t\n",
+                {},
+                "train, example 2 has no label in the column 'label'; 1 examples",
+            ),
             ("a red fox\n", {}, "no header, since it has no tab"),
             (TABLE.partition("\n")[2], {}, "has other|all splits need the same colum"),
             (
@@ -63,6 +69,14 @@ KINDS = {
             ("", {}, "is empty: it holds no text"),
             ("a\tO\nb\tI-C\n", {}, "line 2: ill-formed IOB2: I-C comes after O"),
             ("a\tO\nb\n", {}, "line 2: the line has 1 columns, and the first one has"),
+            (WORDS + "\nfox\t0\n", {}, "line 6: '0' is no tag of IOB2, which are O"),
+            ("a\tO\nb\tB P\n", {}, "line 2: the tag 'B P' has a space, and tags are"),
+            ("a\tN\nb\tV\n", {}, "have no f1, by which checkpoints are selected: se"),
+            (
+                "a\tN\nb\tV\n",
+                {"keep.metric": "recall"},
+                "to one of token_accuracy, sentence_accuracy, loss",
+            ),
             ("a\tO\n\nb\tO\n", {}, "has one class in the training split (O)"),
             (WORDS.replace("P", "Q"), {}, "the training split has no tag 'B-P'"),
             (WORDS, {"data.label_column": "intent"}, "has the columns tags, tokens"),
@@ -80,6 +94,7 @@ KINDS = {
             (MARKED.replace("of", "of <e1>"), {}, "example 1: <e1> occurs 2 times"),
             (MARKED.replace("<e1>a</e1> in", "</e1>a<e1> in"), {}, "comes before <e1>"),
             (TABLE, {}, "example 1: <e1> occurs 0 times"),
+            (MARKED, {"keep.metric": "official_f1"}, "have no official_f1, by which"),
         ],
     ),
     "documents": (
@@ -90,6 +105,11 @@ KINDS = {
             (" \n\n", {}, "is empty: it holds no text"),
             ("a b\nc d\n", NEXT, "'train' is a single one: separate documents by blan"),
             ("a b\n\nc d\n", NEXT, "needs documents of two sentences or more"),
+            (
+                "bcdefgh\nhgfedcb\n",
+                WHOLE,
+                "has no word of 3 tokens or fewer, as many as a text's",
+            ),
             (DOCUMENTS, ORDER, "data.batch_size=9 is more than the 2 segments of"),
             (DOCUMENTS, {"data.source_dir": "/nowhere"}, "is no folder, or empty"),
         ],

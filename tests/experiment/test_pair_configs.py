@@ -36,7 +36,7 @@ def test_every_config_builds_its_model(name, model):
     words = ListTokenizer([f"w{i}" for i in range(50)])
     experiment = build.build_experiment(cfg, {"source": words, "target": words})
     assert setup.num_parameters(experiment.parameters()) > 1000
-    metric = cfg.keep.metric or experiment.task.selection_metric
+    metric = setup.selection_metric(cfg, experiment.task)
     assert experiment.task.directions(cfg)[metric] == "max"
 
 

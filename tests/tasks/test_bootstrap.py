@@ -52,6 +52,11 @@ def test_losses_are_added_to_their_blocks_and_padding_is_ignored():
     assert blocks.mean == 2.5
 
 
+def test_without_any_loss_neither_mean_nor_interval_is_a_number():
+    blocks = BootstrapBlocks.zeros(3)
+    assert np.isnan([blocks.mean, *blocks.interval()]).all()
+
+
 def bleu_of(hypotheses, references):
     """Papineni et al. (2002), of tokens."""
     precision, lengths = 1.0, [0, 0]

@@ -23,6 +23,7 @@ class LabeledText(LocalTable):
     """Texts with labels and any other columns, in the order of their files."""
 
     SUFFIXES = (".tsv", ".jsonl")
+    NO_EXAMPLE = " (the first line of a .tsv file names the columns)"
 
     @classmethod
     def expected_files(cls, config):

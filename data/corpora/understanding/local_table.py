@@ -24,11 +24,13 @@ class LocalTable(local_files.LocalText, skip_registration=True):
       kind: kind of the corpus.
       SUFFIXES: endings of a split's file, before ".gz".
       OPTIONAL: columns that a split may lack; they are empty there.
+      NO_EXAMPLE: where examples are expected, for the error of a file without any.
     """
 
     kind = "table"
     SUFFIXES: tuple[str, ...] = ()
     OPTIONAL: tuple[str, ...] = ()
+    NO_EXAMPLE = ""
 
     @classmethod
     def read_rows(cls, path: Path, config: str) -> Iterator[Row]:
@@ -75,7 +77,7 @@ class LocalTable(local_files.LocalText, skip_registration=True):
             for row in cls.read_rows(path, config):
                 found |= {name: isinstance(row[name], list) for name in row}
             if not found:
-                raise UserError(f"{path} is empty: it holds no example")
+                raise UserError(f"{path} is empty: it holds no example{cls.NO_EXAMPLE}")
             first = first or path
             columns = columns or found
             if (columns.keys() ^ found.keys()).difference(cls.OPTIONAL):

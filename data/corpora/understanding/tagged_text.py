@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.corpora.text_files import read_numbered_lines
 from data.corpora.understanding.local_table import LocalTable, Row
+from data.understanding.labels import IOB2, mark_entities
 from utils.errors import UserError
 
 TOKENS, TAGS, DOCUMENT = "tokens", "tags", "doc"  # names of columns
@@ -20,7 +21,6 @@ CONLLEVAL = "conlleval"  # the config that reads ill-formed entities
 COMMENT = re.compile(r"# ([^\s/]+) = (.*)")
 RESERVED = re.compile(rf"{TOKENS}|{TAGS}|{DOCUMENT}|column_\d+")
 NEW_DOCUMENT = "-DOCSTART-"
-IOB2 = re.compile(r"O|[BI](-.*)?")
 
 Block = list[tuple[int, str]]  # lines of a sentence with their numbers
 
@@ -69,6 +69,7 @@ def read_conll(path: Path, *, repair: bool = False) -> Iterator[Row]:
         different columns, or the tags are not IOB2.
     """
     width, names, num_documents = 0, None, 0
+    is_iob2 = mark_entities(tags_of(path))
     for block in split_blocks(path):
         comments, cells, numbers = {}, [], []
         for number, line in block:
@@ -91,9 +92,18 @@ def read_conll(path: Path, *, repair: bool = False) -> Iterator[Row]:
         check_comments(comments.keys(), names, where)
         columns = map(list, zip(*cells, strict=True))
         sentence = dict(zip(column_names(width), columns, strict=True))
-        sentence[TAGS] = check_iob2(sentence[TAGS], numbers, path, repair=repair)
+        if is_iob2:
+            tags = check_iob2(sentence[TAGS], numbers, path, repair=repair)
+            sentence[TAGS] = tags
         document = {DOCUMENT: str(num_documents)} if num_documents else {}
         yield sentence | comments | document
+
+
+def tags_of(path: Path) -> Iterator[str]:
+    """Yields the last cell of each line of a file that is no comment."""
+    for _, line in read_numbered_lines(path):
+        if line.strip() and not COMMENT.fullmatch(line):
+            yield split_cells(line)[-1]
 
 
 def split_blocks(path: Path) -> Iterator[Block]:
@@ -145,6 +155,11 @@ def check_cells(cells: list[list[str]], numbers, width: int, path: Path) -> None
                 f"{path}, line {number}: the line has {len(row)} columns, and the "
                 f"first one has {width}"
             )
+        if " " in row[-1]:
+            raise UserError(
+                f"{path}, line {number}: the tag {row[-1]!r} has a space, and tags are "
+                "written with spaces between them"
+            )
         if width < 2 or not all(row):
             raise UserError(
                 f"{path}, line {number}: {row} lacks a token or a tag, which a tab or "
@@ -153,13 +168,11 @@ def check_cells(cells: list[list[str]], numbers, width: int, path: Path) -> None
 
 
 def check_iob2(tags: list[str], numbers, path: Path, *, repair: bool) -> list[str]:
-    """Returns tags in IOB2, or as they are if they mark no entities.
+    """Returns tags in IOB2.
 
     Raises UserError if a tag is neither `O`, `B-TYPE` nor `I-TYPE`, or, unless
     `repair`, if an `I-TYPE` continues no entity of its type.
     """
-    if not any(tag.startswith(("B-", "I-")) for tag in tags):
-        return tags
     checked: list[str] = []
     for tag, number in zip(tags, numbers, strict=True):
         where = f"{path}, line {number}"

@@ -112,7 +112,7 @@ def test_declared_classes_keep_their_order():
 
 @pytest.mark.parametrize(
     ("examples", "message"),
-    [(["a", "a"], "one class"), ([], "one class"), (["a", ""], "have no label")],
+    [(["a", "a"], "one class"), ([], "one class"), (["a", ""], "2 has no label")],
 )
 def test_labels_that_cannot_be_learned_are_refused(examples, message):
     with pytest.raises(UserError, match=message):

@@ -52,6 +52,13 @@ def test_grades_have_a_range_instead_of_counts(tmp_path):
     cfg = labelled_config(tmp_path, "classification", rows)
     cfg.head.regression = True
     assert "label, train: 0.5 to 2.5, mean 1.500" in description(cfg)
+    write(tmp_path / "test.tsv", ["text\tlabel", "one\t1.5", "two\t", "two\t"])
+    lines = description(cfg)
+    assert "label, test: 2 without a grade" in lines
+    assert "label, test: 1.5 to 1.5, mean 1.500" in lines
+    write(tmp_path / "test.tsv", ["text\tlabel", "one\thigh"])
+    with pytest.raises(UserError, match="test, example 1: label='high' is no number"):
+        description(cfg)
 
 
 def test_entities_of_relations_are_part_of_an_example(tmp_path):

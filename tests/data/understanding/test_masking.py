@@ -8,9 +8,15 @@ import pytest
 
 from data.tokenizers.base import BOS, EOS, PAD, SPECIAL
 from data.tokenizers.build import train_tokenizer
+from data.understanding import masking
 from data.understanding.documents import Documents
 from data.understanding.markers import MARKERS
-from data.understanding.masking import MaskedBatches, MaskingOptions, PieceTable
+from data.understanding.masking import (
+    MaskedBatches,
+    MaskingOptions,
+    PieceTable,
+    rank_words,
+)
 from data.understanding.segments import SentencePairs, cut_pairs, pack_segments
 from utils.errors import UserError
 
@@ -210,6 +216,30 @@ def test_whole_words_are_chosen_together():
     cut = np.roll(~is_text, 1, axis=1)  # a long sentence is cut inside of a word
     np.testing.assert_array_equal((chosen != before) & continues & ~cut, False)
     assert chosen.any(axis=1).mean() > 0.9
+
+
+def test_a_word_longer_than_the_share_of_its_text_is_chosen_where_no_other_is():
+    begins = np.asarray([[True, False, True, False, False], [True, False] * 2 + [True]])
+    ranks = np.asarray([[0.9, 0.5, 0.1, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]])
+    is_text, wanted = np.ones(begins.shape, bool), np.asarray([1, 1])
+    chosen, count = rank_words(ranks, begins, is_text, wanted, 2)
+    assert count.tolist() == [2, 1]  # three tokens are too many
+    assert chosen.tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]]
+    _, count = rank_words(ranks, begins, is_text, wanted, 1)
+    assert count.tolist() == [0, 1]
+
+
+def test_whether_any_word_can_be_predicted_is_known(monkeypatch):
+    monkeypatch.setattr(masking, "WORDS_BLOCK", 7)  # words lie across blocks
+    words = sorted((tokenizer().encode(word) for word in WORDS), key=len)
+    long, short = words[-1], words[0]
+    assert len(short) == 1 < len(long)
+    for words, expected in (([long] * 9, False), ([*[long] * 9, short], True)):
+        tokens = np.asarray([i for word in words for i in word])
+        documents = Documents(tokens, np.asarray([0, len(tokens)]), np.asarray([0, 1]))
+        batches = make_batches(documents, whole_word=True, probability=1 / LENGTH)
+        assert batches.can_predict() is expected
+        assert make_batches(documents, probability=1 / LENGTH).can_predict()
 
 
 def test_masks_change_from_epoch_to_epoch():

@@ -61,6 +61,7 @@ def test_a_cut_keeps_the_end_and_counts_what_is_lost(max_length, lost):
         ("B-X I-X O B-Y B-Y", 2, 2),
         ("B-X I-X O B-Y B-Y", 4, 1),
         ("B-X I-Y", 1, 1),
+        ("N V N", 1, 0),  # parts of speech
     ],
 )
 def test_an_entity_is_lost_with_its_last_word(tags, num_words, expected):
@@ -101,7 +102,13 @@ def test_words_beyond_a_cut_are_in_no_batch():
 )
 def test_of_several_intents_the_most_frequent_in_training_counts(name, expected):
     counts = collections.Counter({"a": 5, "b": 2, "b#a": 9})
-    assert tagged.main_intent(name, counts) == expected
+    assert tagged.main_intent(name, "#", counts) == expected
+
+
+def test_only_the_corpus_with_several_intents_divides_their_names():
+    assert tagged.intent_separator("atis") == "#"
+    assert tagged.intent_separator("atis/train_and_valid") == "#"
+    assert tagged.intent_separator("tagged_text") is None
 
 
 def files(folder, **splits):
@@ -134,7 +141,8 @@ def config(tmp_path, **changes):
 TRAIN = ["f to/O new/B-C york/I-C", "f#g rome/B-C", "g a/O", "g#f to/O rome/B-C"]
 
 
-def test_a_corpus_is_read_with_its_tags_and_intents(tmp_path, capsys):
+def test_a_corpus_is_read_with_its_tags_and_intents(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(tagged.INTENT_SEPARATORS, "tagged_text", "#")
     files(tmp_path / "source", train=TRAIN, valid=["f to/O rome/B-C"])
     dataset = open_tagged(config(tmp_path, max_length=7))
     assert dataset.tokenizers["tag"].names == ("B-C", "I-C", "O")
@@ -171,6 +179,14 @@ def test_tags_and_intents_that_training_lacks_are_refused_or_counted(tmp_path):
     assert batch["intent_weights"].tolist() == [0]
 
 
+def test_tags_of_other_kinds_than_those_of_training_are_refused(tmp_path):
+    """Also where a file has no tag that shows that its tags mark entities."""
+    files(tmp_path / "source", train=TRAIN, valid=["f to/O", "f rome/S-C"])
+    dataset = open_tagged(config(tmp_path, unseen_labels="count"))
+    with pytest.raises(UserError, match="validation, sentence 2: 'S-C' is no tag of I"):
+        dataset.evaluation_batches("validation", batch_size=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -192,5 +208,8 @@ def test_rows_with_another_number_of_tags_than_words_are_refused():
     rows = [(["a"], ["O"]), (["a", "b"], ["O"])]
     with pytest.raises(UserError, match="train, sentence 2: 2 words in 'tokens' and 1"):
         list(tagged.check_rows(rows, "train", columns))
+    for tag in ("", "B-a b"):
+        with pytest.raises(UserError, match=f"sentence 1: the tag {tag!r} is empty or"):
+            list(tagged.check_rows([(["a", "b"], ["O", tag])], "train", columns))
     with pytest.raises(UserError, match="sentence 1 has no words"):
         list(tagged.check_rows([([], [])], "train", columns))

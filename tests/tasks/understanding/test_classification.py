@@ -200,6 +200,10 @@ def test_grades_are_learned_by_least_squares(tmp_path):
     card, _ = evaluate(open_run(tmp_path / "run", "last"), "validation")
     assert card["scores"]["pearson"]["value"] > 80
     assert card["baselines"]["mean"]["pearson"] == 0
+    task = open_run(tmp_path / "run", "last").experiment.task
+    assert task.default_metric(cfg) == "pearson"  # by which a sweep ranks trials
+    grades = [float(task.output(np.float32([x]))) for x in (1e-5, 3.14159, 3.14161)]
+    assert grades == pytest.approx([1e-5, 3.14159, 3.14161], rel=1e-6)
 
 
 def test_a_text_longer_than_a_segment_is_read_with_memory(table):

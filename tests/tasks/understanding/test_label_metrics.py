@@ -48,6 +48,13 @@ def test_predictions_of_one_class_have_no_correlation():
     assert scores["mean_squared_error"] == pytest.approx(2 / 3)
 
 
+def test_constant_grades_have_no_correlation_whatever_the_rounding():
+    x, y = np.full(7, 0.1), np.full(7, 0.7)
+    assert (x - x.mean()).any()  # so that a test of the deviations alone would fail
+    assert label_metrics.correlation(x, y) == 0
+    assert label_metrics.correlation(x, np.arange(7.0)) == 0
+
+
 def test_scores_of_grades_equal_those_of_scipy():
     draw = np.random.default_rng(1)
     x = draw.integers(1, 6, 300).astype(float)  # with ties

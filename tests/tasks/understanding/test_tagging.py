@@ -242,7 +242,8 @@ def test_tags_that_mark_no_entities_have_accuracies_only():
     cfg = config()
     tokenizers = {"text": TOKENIZER, "tag": Labels(["DET", "NOUN"], [1, 1])}
     task = Task.from_config(cfg, tokenizers)
-    assert task.selection_metric == "token_accuracy"
+    assert "f1" in task.missing_metrics()
+    assert "token_accuracy" not in task.missing_metrics()
     scores = task.score([["DET"]], [["NOUN"]], [], [], intervals=False)
     assert scores.keys() == {"token_accuracy", "sentence_accuracy"}
 

@@ -64,7 +64,11 @@ def test_numbers_of_json_stay_as_they_are_written(source, data):
     ("name", "content", "said"),
     [
         ("dev.tsv", [], "dev.tsv is empty: it holds no text"),
-        ("dev.tsv", [HEADER], "dev.tsv is empty: it holds no example"),
+        (
+            "dev.tsv",
+            [HEADER],
+            "dev.tsv is empty: it holds no example (the first line of a .tsv file nam",
+        ),
         ("dev.tsv", ["A film", "x"], "dev.tsv, line 1: no header, since it has no tab"),
         ("dev.tsv", ["1\tA film"], "dev.tsv, line 1: no header, since '1' is no name"),
         ("dev.tsv", ["a\t" + "so " * 20], "line 1: no header, since 'so so"),

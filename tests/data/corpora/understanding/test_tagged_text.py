@@ -87,6 +87,7 @@ def test_conlleval_begins_an_entity_where_none_is_continued(source, data):
         (["a\tO", "b\tI-X"], "line 2: ill-formed IOB2: I-X comes after O, but an"),
         (["a\tB-Y", "b\tI-X"], "line 2: ill-formed IOB2: I-X comes after B-Y, but an"),
         (["a\tB-X", "", "b\tI-X"], "line 3: ill-formed IOB2: I-X comes after the st"),
+        (["a\tB-X", "", "b\tI"], "line 3: 'I' is no tag of IOB2, which are O, B-TYPE"),
         (["a\tB-X", "b\tE-X"], "line 2: 'E-X' is no tag of IOB2, which are O, B-TYPE"),
         ([*INTENT, "", "c\tO"], "line 8: the first sentence has a line '# intent = '"),
         (["c\tO", "", *INTENT], "line 3: this sentence has a line '# intent = ', and"),
