@@ -30,7 +30,6 @@ from data.understanding.dataset import (
 from data.understanding.labels import (
     IOB2,
     Labels,
-    check_line_breaks,
     mark_entities,
 )
 from utils.errors import UserError
@@ -165,7 +164,6 @@ class TaggedDataset:
             check_tags(self.tags(split), labels, split)
         if self.cfg.label_column:
             names, known = self.intents(split), self.tokenizers["label"]
-            check_line_breaks(set(names), self.cfg.label_column)
             known.check_seen(names, split, unseen)
             intents = known.numbers(names)
         numbers = [labels.numbers(tags) for tags in self.tags(split)]

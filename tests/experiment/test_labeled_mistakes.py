@@ -141,6 +141,11 @@ def test_a_label_with_a_line_break_is_refused(tmp_path):
         (tmp_path / f"{split}.jsonl").write_text(rows)
     with pytest.raises(UserError, match=r"the label 'y\\nz' in .* has a line break"):
         train.train(labeled_config(tmp_path), tmp_path / "run")
+    good = rows.replace("\\n", "")
+    (tmp_path / "train.jsonl").write_text(good)
+    cfg = labeled_config(tmp_path, **{"data.unseen_labels": "count"})
+    with pytest.raises(UserError, match=r"the label 'y\\nz' in .* has a line break"):
+        train.train(cfg, tmp_path / "run")
 
 
 def test_positions_that_a_model_has_not_learned_are_refused(tmp_path):

@@ -179,6 +179,12 @@ def test_tags_and_intents_that_training_lacks_are_refused_or_counted(tmp_path):
     assert batch["intent_weights"].tolist() == [0]
 
 
+def test_intents_of_other_corpora_keep_their_names(tmp_path):
+    files(tmp_path / "source", train=TRAIN, valid=["f to/O rome/B-C"])
+    dataset = open_tagged(config(tmp_path))
+    assert dataset.intents("train") == ["f", "f#g", "g", "g#f"]
+
+
 def test_tags_of_other_kinds_than_those_of_training_are_refused(tmp_path):
     """Also where a file has no tag that shows that its tags mark entities."""
     files(tmp_path / "source", train=TRAIN, valid=["f to/O", "f rome/S-C"])
