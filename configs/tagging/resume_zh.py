@@ -29,7 +29,11 @@ def get_config(model: str = "rnn") -> ConfigDict:
         tag_column="tags",
     )
     cfg.head.crf = True
-    if model != "rnn":
+    if model == "rnn":  # without attention of every position to all
+        cfg.model.update(readout="none", attention_window=0, layers=2)
+        cfg.model.dropout_embedding = 0.1
+        cfg.optim.ema_decay = 0.998
+    else:
         cfg.model.update(position_encoding="relative", dropout=0.3)
         cfg.optim.lr = 1e-3
     return cfg
