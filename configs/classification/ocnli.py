@@ -14,7 +14,7 @@ from configs.recipes.understanding import labeled_texts
 
 def get_config(model: str = "rnn") -> ConfigDict:
     """Returns the experiment for one of the architectures."""
-    return labeled_texts(
+    cfg = labeled_texts(
         model,
         "classification",
         "ocnli",
@@ -26,3 +26,7 @@ def get_config(model: str = "rnn") -> ConfigDict:
         pair_column="text_b",
         label_column="label",
     )
+    cfg.head.update(compare_pair=True, pooling="max")
+    if model == "rnn":  # without attention of every position to all
+        cfg.model.update(readout="none", attention_window=0)
+    return cfg
