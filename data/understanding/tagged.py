@@ -27,16 +27,11 @@ from data.understanding.dataset import (
     open_columns,
     read_column,
 )
-from data.understanding.labels import (
-    IOB2,
-    Labels,
-    mark_entities,
-)
+from data.understanding.labels import IOB2, Labels, mark_entities
 from utils.errors import UserError
 
 OUTSIDE = "O"  # the tag of words that are in no entity
 INTENT_SEPARATORS = {"atis": "#"}  # of several intents of a sentence, by corpus
-
 SPACE = re.compile(r"\s")
 
 Sentence = tuple[list[str], list[str]]  # words and tags
