@@ -7,7 +7,8 @@ python -m analysis.publish_results --check   exit code 2 if they would change
 A kept run is a run directory for `report.py` without checkpoints, without text of the
 corpus, and without paths of the machine it ran on. Its predictions are kept, from which
 `analysis.check_results` recomputes its scores. In a page a table stands between
-`<!-- results/NAME -->` and `<!-- end -->`. Of runs that differ in their seed, the
+`<!-- results/NAME -->` and `<!-- end -->`; that of `results/published.toml` holds the
+runs against published figures. Of runs that differ in their seed, the
 learning curve of the first stands for all.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
+from analysis.published_figures import published_rows
 from analysis.report.content import Content
 from analysis.report.renderers import markdown_table
 from analysis.report.tables import curve_rows, seed_rows
@@ -117,10 +119,16 @@ def update_tables(text: str, root: Path) -> str:
     """Regenerates the tables of a text. Raises UserError where it marks none."""
     if not MARKED_TABLES.search(text):
         raise UserError("No <!-- results/NAME --> followed by <!-- end --> in the text")
-    return MARKED_TABLES.sub(
-        lambda match: f"{match[1]}\n{result_tables(root / match[2])}\n\n{match[3]}",
-        text,
-    )
+
+    def render(match: re.Match) -> str:
+        path = root / match[2]
+        if path.suffix == ".toml":
+            tables = markdown_table(published_rows(path))
+        else:
+            tables = result_tables(path)
+        return f"{match[1]}\n{tables}\n\n{match[3]}"
+
+    return MARKED_TABLES.sub(render, text)
 
 
 def result_tables(folder: Path) -> str:
