@@ -4,7 +4,7 @@ import functools
 import itertools
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -118,6 +118,15 @@ class ParallelDataset(Dataset):
             for name, side in names.items()
         }
         return {name: count for name, count in counts.items() if count}
+
+    def unreachable(self, split: str, limits: Callable) -> int:
+        """Returns the number of references that are longer than outputs may be.
+
+        Args:
+          limits: largest numbers of tokens of outputs, given those of their sources.
+        """
+        sides = self._read_split(split)
+        return int((sides["target"].lengths > limits(sides["source"].lengths)).sum())
 
     def _document_batches(self, split: str, pair, **options) -> TrainBatches:
         names = self.corpus.documents(split)

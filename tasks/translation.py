@@ -9,6 +9,7 @@ scored; "prefix" and "prefix_mask" where translations must begin with given toke
 
 import functools
 import pkgutil
+import sys
 from typing import ClassVar
 
 import flax.linen as nn
@@ -28,7 +29,7 @@ from tasks.text_metrics.registry import (
     metric_names,
 )
 from tasks.text_metrics.scorer import Scorer, add_to_samples
-from tasks.translation_inference import Translator, one_line
+from tasks.translation_inference import Translator, one_line, output_limits
 from utils.errors import UserError
 from utils.memory import bounded_jit
 
@@ -141,6 +142,13 @@ class Task(Translator):
         batches = dataset.evaluation_batches(
             split, batch_size=cfg.eval.batch_size, max_length=max_source_length(cfg)
         )
+        if count := self._unreachable(dataset, split, cfg):
+            print(
+                f"{split}: {count} references are longer than outputs may be: raise "
+                f"decode.max_length={cfg.decode.max_length} or "
+                f"decode.max_length_ratio={cfg.decode.max_length_ratio}",
+                file=sys.stderr,
+            )
         texts = dataset.texts(split)
         return batches, {
             "texts": texts,
@@ -151,7 +159,13 @@ class Task(Translator):
     def truncated(self, dataset, split, cfg):
         limit = max_source_length(cfg)
         counts = dataset.truncated(split, limit)
-        return {**counts, "max_length": limit} if counts else {}
+        counts = {**counts, "max_length": limit} if counts else {}
+        unreachable = self._unreachable(dataset, split, cfg)
+        return counts | ({"unreachable": unreachable} if unreachable else {})
+
+    def _unreachable(self, dataset, split, cfg) -> int:
+        limits = functools.partial(output_limits, cfg.decode)
+        return dataset.unreachable(split, limits)
 
     def baselines(self, dataset, split, *, texts, references, columns):
         score_baselines = pkgutil.resolve_name(BASELINES)

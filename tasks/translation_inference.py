@@ -130,15 +130,9 @@ class Translator(base.Task):
     def search(
         self, model, variables, carry, batch, options: ConfigDict, decoding
     ) -> tuple[Hypotheses, PyTree]:
-        """Returns hypotheses of each example, and the carry after the best ones.
-
-        A target may have `decode.max_length_ratio` times the tokens of its source and
-        10 more, at most `decode.max_length`.
-        """
-        ratio, width = options.decode.max_length_ratio, batch["source"].shape[1]
-        max_steps = min(options.decode.max_length, int(ratio * width) + 10)
-        limits = ratio * batch["source_mask"].sum(axis=1) + 10
-        limits = np.minimum(limits, max_steps).astype(np.int32)
+        """Returns hypotheses of each example, and the carry after the best ones."""
+        max_steps = int(output_limits(options.decode, batch["source"].shape[1]))
+        limits = output_limits(options.decode, batch["source_mask"].sum(axis=1))
         if "prefix" in batch:
             max_steps = max(max_steps, batch["prefix"].shape[1] + 1)
         names = ("source", "source_mask", "reset", "prefix", "prefix_mask")
@@ -204,6 +198,18 @@ class Translator(base.Task):
             return carry
         target = decoder_inputs(tokens, self.target)
         return model.apply(variables, *source, *target, carry, train=False)[1]
+
+
+def output_limits(
+    decode: ConfigDict, lengths: Int[np.ndarray, "..."] | int
+) -> Int[np.ndarray, "..."]:
+    """Returns the largest number of tokens of outputs, given those of their sources.
+
+    It is `decode.max_length_ratio` times that of the source and 10 more, at most
+    `decode.max_length`.
+    """
+    limits = decode.max_length_ratio * np.asarray(lengths) + 10
+    return np.minimum(limits, decode.max_length).astype(np.int32)
 
 
 def one_line(text: str) -> str:

@@ -37,7 +37,10 @@ MODEL_FIELDS = (
     *("classes", "tags", "intents", "unseen_labels", "unseen_tags", "unseen_intents"),
 )
 # Fields of a protocol that are no choice of how to score.
-NOT_COMPARED = ("checkpoint", "commit", "config", "invalid_expressions")
+NOT_COMPARED = (
+    *("checkpoint", "commit", "config", "invalid_expressions"),
+    "truncated.unreachable",  # references that are longer than outputs may be
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +88,12 @@ class ScoreCard:
         """The settings that two cards must share to be comparable."""
         protocol = self.content.get("protocol", {})
         ignored = NOT_COMPARED + (MODEL_FIELDS if LABELED in protocol else ())
-        shared = {key: x for key, x in protocol.items() if key not in ignored}
-        return {"split": self.content["split"], **flatten_config(shared)}
+        shared = {
+            key: value
+            for key, value in flatten_config(protocol).items()
+            if not {key, key.partition(".")[0]} & {*ignored}
+        }
+        return {"split": self.content["split"], **shared}
 
 
 def _from_json(value: float | None) -> float:

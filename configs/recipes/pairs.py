@@ -66,6 +66,7 @@ def text_pairs(
     cfg.every.eval = cfg.every.checkpoint = epoch * max(1, epochs // 30)
     cfg.eval.metrics = metrics
     cfg.decode.max_length = longest
+    cfg.decode.max_length_ratio = float(longest)  # a source may be a word
     return cfg
 
 

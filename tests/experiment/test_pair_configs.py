@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import base
@@ -10,6 +11,7 @@ from data.registry import CORPORA, builder_class
 from data.tokenizers.symbols import ListTokenizer
 from experiment import build, setup, validate
 from tasks.text_metrics.registry import METRICS
+from tasks.translation_inference import output_limits
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [path.stem for path in sorted((ROOT / "configs/pairs").glob("[!_]*.py"))]
@@ -38,6 +40,16 @@ def test_every_config_builds_its_model(name, model):
     assert setup.num_parameters(experiment.parameters()) > 1000
     metric = setup.selection_metric(cfg, experiment.task)
     assert experiment.task.directions(cfg)[metric] == "max"
+
+
+def test_the_length_of_an_output_does_not_depend_on_its_source():
+    """A response to one word may be a sentence; translations are bounded."""
+    decode = load("dstc2").get_config().decode
+    assert output_limits(decode, np.asarray([2, 300])).tolist() == [64, 64]
+    decode = base.get_config().decode
+    assert output_limits(decode, np.asarray([2, 3, 300])).tolist() == [14, 16, 128]
+    decode.max_length_ratio = 1.5
+    assert output_limits(decode, 3) == 14
 
 
 @pytest.mark.parametrize("name", CONFIGS)
