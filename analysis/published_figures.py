@@ -42,7 +42,7 @@ class Figure:
     lower: bool = False
     names: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def reaches(self, value: float, goal: float) -> bool:
+    def is_as_good(self, value: float, goal: float) -> bool:
         """Returns whether a value, rounded as the published ones, is as good."""
         value = round(value, self.digits)
         return value <= goal if self.lower else value >= goal
@@ -71,7 +71,7 @@ def figure_row(figure: Figure, folder: Path) -> TableRow:
         if runs:
             values[model], cells[model] = score_cell(runs, figure)
     row |= {model: cells.get(model, "") for model in ARCHITECTURES}
-    row["reached"] = describe_reached(figure, values)
+    row["reached"] = describe_success(figure, values)
     return row | {"rung": figure.rung}
 
 
@@ -105,7 +105,7 @@ def score_cell(runs: Sequence[Run], figure: Figure) -> tuple[float, str]:
     return mean, f"{text} ({seeds}, {minutes:.0f} min)"
 
 
-def describe_reached(figure: Figure, values: dict[str, float]) -> str:
+def describe_success(figure: Figure, values: dict[str, float]) -> str:
     """Says of each published value whether its architecture reaches it."""
     if not values:
         return NOT_TRAINED
@@ -116,7 +116,7 @@ def describe_reached(figure: Figure, values: dict[str, float]) -> str:
             model = (min if figure.lower else max)(values, key=values.get)
         if model not in values:
             parts.append(f"{model}: {NOT_TRAINED}")
-        elif figure.reaches(values[model], one["value"]):
+        elif figure.is_as_good(values[model], one["value"]):
             parts.append(f"{model}: yes")
         else:
             short = abs(one["value"] - round(values[model], figure.digits))

@@ -31,5 +31,5 @@ def get_config(model: str = "transformer") -> ConfigDict:
     cfg.data.name = "parallel_text/en-de"
     cfg.optim.lr = 1e-3 if model == "rnn" else 2e-3
     cfg.optim.schedule = "rsqrt"
-    cfg.optim.warmup = 2000
+    cfg.optim.warmup = cfg.get_ref("steps") // 10  # also of steps set later
     return cfg

@@ -28,6 +28,6 @@ def get_config(model: str = "transformer_xl") -> ConfigDict:
     cfg.model.update(MODELS[model])
     cfg.steps = 20_000
     cfg.data.name = "plain_text"
-    cfg.optim.warmup = 500
+    cfg.optim.warmup = cfg.get_ref("steps") // 40  # also of steps set later
     cfg.optim.clip_norm = 0.25
     return cfg

@@ -119,7 +119,7 @@ class ParallelDataset(Dataset):
         }
         return {name: count for name, count in counts.items() if count}
 
-    def unreachable(self, split: str, limits: Callable) -> int:
+    def count_longer_references(self, split: str, limits: Callable) -> int:
         """Returns the number of references that are longer than outputs may be.
 
         Args:

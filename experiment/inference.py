@@ -120,8 +120,9 @@ def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
     before |= {"commit": card["protocol"]["commit"]}
     if differences := describe_differences(before, card["protocol"]):
         print(
-            f"replacing {name}, of another protocol: {'; '.join(differences)} (python "
-            "-m analysis.publish_results --keep keeps a card)",
+            f"{name} is replaced, whose settings (there) differ from those of the new "
+            f"card (here): {'; '.join(differences)} (python -m "
+            "analysis.publish_results --keep keeps a card)",
             file=sys.stderr,
         )
 

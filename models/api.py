@@ -16,6 +16,10 @@ Shapes, in annotations and in einsums:
     C  slots of a prefix cache          W  beams of a group, B N = G W
     L  decoding steps
 
+    A and O are the widths of the RNN's attention and output, Q and J the queries and
+    keys of a block of attention. In heads, C counts classes, L tags, I intents, N words
+    and P predicted positions; in relative attention, C counts relative positions.
+
 States of a model:
 
 - A carry passes from segment to segment. It is explicit, since models are stateless;
@@ -79,7 +83,9 @@ class ModelConfig:
                 )
             is_rate = field.type in (float, float | None) and value is not None
             if is_rate and not 0 <= value < 1:
-                raise ValueError(f"model.{field.name}={value}: it must be in 0 to 1")
+                raise ValueError(
+                    f"model.{field.name}={value}: it must be at least 0 and below 1"
+                )
         for key, known in {**self.choices, "dtype": tuple(DTYPES)}.items():
             value = getattr(self, key)
             if value not in known:

@@ -142,7 +142,7 @@ class Task(Translator):
         batches = dataset.evaluation_batches(
             split, batch_size=cfg.eval.batch_size, max_length=max_source_length(cfg)
         )
-        if count := self._unreachable(dataset, split, cfg):
+        if count := self._count_longer_references(dataset, split, cfg):
             print(
                 f"{split}: {count} references are longer than outputs may be: raise "
                 f"decode.max_length={cfg.decode.max_length} or "
@@ -160,12 +160,12 @@ class Task(Translator):
         limit = max_source_length(cfg)
         counts = dataset.truncated(split, limit)
         counts = {**counts, "max_length": limit} if counts else {}
-        unreachable = self._unreachable(dataset, split, cfg)
-        return counts | ({"unreachable": unreachable} if unreachable else {})
+        longer = self._count_longer_references(dataset, split, cfg)
+        return counts | ({"longer_references": longer} if longer else {})
 
-    def _unreachable(self, dataset, split, cfg) -> int:
+    def _count_longer_references(self, dataset, split, cfg) -> int:
         limits = functools.partial(output_limits, cfg.decode)
-        return dataset.unreachable(split, limits)
+        return dataset.count_longer_references(split, limits)
 
     def baselines(self, dataset, split, *, texts, references, columns):
         score_baselines = pkgutil.resolve_name(BASELINES)

@@ -50,7 +50,7 @@ def write_corpora(folder: Path) -> None:
         (folder / f"mine/{split}.en").write_text("".join(lines))
         (folder / f"mine/{split}.de").write_text("".join(lines).upper())
         (folder / f"mine/{split}.txt").write_text(40 * "".join(lines))
-    for name in ("new.en", "new.txt", "source.txt"):
+    for name in ("new.en", "new.txt"):
         (folder / name).write_text("one two\nthree four\n")
 
 

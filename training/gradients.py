@@ -22,6 +22,8 @@ def total_loss(
 ) -> Float[Array, ""]:
     """Returns the minimized loss: the mean loss plus each mean auxiliary loss.
 
+    A mean divides by the weight, or by 1 where the weight is less.
+
     Args:
       weights: those of the whole batch, where the metrics are of a microbatch.
     """

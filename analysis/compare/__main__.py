@@ -76,6 +76,13 @@ POPULATION = flags.DEFINE_integer(
 )
 SUFFIXES = (".html", ".md", ".json")
 
+SMALLEST = flags.DEFINE_float(
+    "smallest",
+    None,
+    "Smallest difference of interest, in units of the score: how many seeds would find "
+    "it where the verdict is open; default: the observed difference.",
+    lower_bound=1e-9,
+)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan; train nothing.")
 
 
@@ -139,7 +146,7 @@ def write_pages(workdirs: Sequence[str], outputs: Sequence[Path]) -> None:
         outputs = [results[0].folder.path / f"report{suffix}" for suffix in SUFFIXES]
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = make_content(results, path)
+        content = make_content(results, path, SMALLEST.value)
         text = {
             ".html": lambda content: renderers.render_html(content),
             ".md": lambda content: renderers.render_markdown(content),

@@ -131,7 +131,7 @@ def _format_required(difference: Difference, unit: Unit, smallest: float | None)
     if sizes.blocks is None:
         return f"; no number of seeds and test sentences would tell {amount}"
     return (
-        f"; more seeds would not help to tell {amount}, but a test split of about "
-        f"{float(f'{sizes.blocks:.2g}'):,.0f} sentences with "
-        f"{sizes.seeds_for_blocks} seeds each would"
+        f"; on this test split no number of seeds would tell {amount}: that takes "
+        f"about {float(f'{sizes.blocks:.2g}'):,.0f} test sentences and "
+        f"{sizes.seeds_for_blocks} seeds each"
     )

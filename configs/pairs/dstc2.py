@@ -5,9 +5,9 @@ r"""DSTC2 as bAbI dialogues (Bordes et al. 2017): the next response of a restaur
 
 DIR has train.tsv, dev.tsv, test.tsv and kb.txt. The source is the dialogue so far, then
 the facts that the bot has looked up, those of the last call first; what is beyond 512
-tokens is cut in evaluation. --config.data.name=dstc2 leaves the facts out, without which
-a response cannot name the restaurant. The exact match is the published accuracy per
-response.
+tokens is cut in evaluation. --config.data.name=dstc2 leaves the facts out, without
+which a response cannot name the restaurant. The exact match is the published accuracy
+per response.
 """
 
 from ml_collections import ConfigDict

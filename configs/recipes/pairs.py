@@ -61,7 +61,7 @@ def text_pairs(
     cfg.data.update(data)
     cfg.optim.lr = 1e-3 if model == "rnn" else 2e-3
     cfg.optim.schedule = "cosine"
-    cfg.optim.warmup = cfg.steps // 10
+    cfg.optim.warmup = cfg.get_ref("steps") // 10  # also of steps set later
     cfg.every.log = max(1, epoch // 2)
     cfg.every.eval = cfg.every.checkpoint = epoch * max(1, epochs // 30)
     cfg.eval.metrics = metrics

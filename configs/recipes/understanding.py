@@ -53,7 +53,7 @@ def labeled_texts(
     cfg.head.pooling = "attention"
     cfg.optim.lr = LEARNING_RATES[cfg.model.name]
     cfg.optim.schedule = "linear"
-    cfg.optim.warmup = cfg.steps // 10
+    cfg.optim.warmup = cfg.get_ref("steps") // 10  # also of steps set later
     cfg.optim.weight_decay = 0.0 if cfg.model.name == "rnn" else 0.01
     cfg.every.log = max(1, epoch // 2)
     cfg.every.eval = cfg.every.checkpoint = epoch

@@ -30,7 +30,7 @@ def encoder_folder(cfg: ConfigDict) -> Path:
 def find_text_tokenizer(
     corpus: Corpus, cfg: ConfigDict, tokenizers: dict | None
 ) -> Tokenizer:
-    """Returns the tokenizer of a run, or one learned on all text, with MARKERS."""
+    """Returns the tokenizer of a run, or one learned on training texts, with tags."""
     if tokenizers is not None:
         if MASK not in tokenizers["text"].tags:
             raise UserError(

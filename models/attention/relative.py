@@ -17,7 +17,7 @@ def relative_shift(
     """Aligns logits of relative positions with keys.
 
     The columns of `logits` are relative positions that fall by one from column to
-    column. Column 0 is the position of the first key relative to the last query:
+    column, from i - j of the last query i and the first key j, the largest:
 
         output[i, j] = logits[i, j + T - 1 - i]
 

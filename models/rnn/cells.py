@@ -115,7 +115,7 @@ class Cell(nn.Module):
 
 
 class GRU(Cell):
-    """Gated recurrent unit with the reset gate after the product (Cho et al. 2014).
+    """Gated recurrent unit (Cho et al. 2014), the reset gate after the product.
 
         r = sigmoid(W_r x + b_r + U_r h),  z = sigmoid(W_z x + b_z + U_z h)
         n = tanh(W_n x + b_n + r * (U_n h + b')),  h' = (1 - z) * n + z * h

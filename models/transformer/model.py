@@ -4,9 +4,9 @@
 cross-attention. The carry is empty, unless `models/transformer_xl`, which extends both,
 gives them a memory.
 
-Deviations from the paper, all by config: `norm="pre"` normalises before each
-sublayer and once more after the last; attention weights have a dropout of their
-own (`attention_dropout`), as in the authors' code; projections have biases.
+Deviations from the paper by config: `norm="pre"` normalises before each sublayer and
+once more after the last; attention weights have a dropout of their own
+(`attention_dropout`), as in the authors' code. Not by config: projections have biases.
 """
 
 import functools

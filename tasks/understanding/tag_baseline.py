@@ -1,4 +1,4 @@
-"""Baseline of tagging: the most frequent tag of a word in training."""
+"""Baseline of tagging: the most frequent tag of a word after the word before it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence

@@ -61,8 +61,8 @@ def test_a_row_says_which_figure_is_reached(tmp_path, options, reached):
 
 def test_lower_is_better_where_the_figure_says_so():
     figure = Figure("toy", "loss", "toy", (), digits=2, lower=True)
-    assert figure.reaches(1.884, 1.88)
-    assert not figure.reaches(1.886, 1.88)
+    assert figure.is_as_good(1.884, 1.88)
+    assert not figure.is_as_good(1.886, 1.88)
 
 
 def test_the_best_architecture_stands_for_any(tmp_path):

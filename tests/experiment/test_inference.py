@@ -62,11 +62,11 @@ def test_predicting_the_sources_of_a_split_gives_its_score(copier, limit, capsys
     # Of characters, with an end.
     limits = [min(2 * (len(source) + 1) + 10, 20) for source, _ in ODD]
     pairs = zip(ODD, limits, strict=True)
-    unreachable = sum(len(target) + 1 > size for (_, target), size in pairs)
+    longer = sum(len(target) + 1 > size for (_, target), size in pairs)
     truncated = {"sources": 1, "references": 1, "max_length": limit or MAX_LENGTH}
-    assert card["protocol"]["truncated"] == truncated | {"unreachable": unreachable}
-    assert 1 <= unreachable < len(ODD)
-    expected = f"test: {unreachable} references are longer than outputs may be: raise"
+    assert card["protocol"]["truncated"] == truncated | {"longer_references": longer}
+    assert 1 <= longer < len(ODD)
+    expected = f"test: {longer} references are longer than outputs may be: raise"
     assert any(line.startswith(expected) for line in told)
     assert [line for line in told if "cut to" in line] == [
         f"test: 1 {side} cut to {limit or MAX_LENGTH} tokens"

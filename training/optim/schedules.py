@@ -109,7 +109,7 @@ def wsd(warmup: int, steps: int, last: float, fraction: float) -> Schedule:
 
 
 def step_decay(start: int, interval: int, factor: float, last: float) -> Schedule:
-    """Returns 1 before step `start`, then `factor` times less every `interval` steps.
+    """Returns 1, multiplied by `factor` at step `start` and each `interval` after it.
 
         max(factor^(1 + floor((k - start) / interval)), last)   for steps k >= start
 

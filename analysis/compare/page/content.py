@@ -101,12 +101,15 @@ class Content:
     profiles: Chart | None
 
 
-def make_content(results: Sequence[ComparisonResults], output: Path) -> Content:
+def make_content(
+    results: Sequence[ComparisonResults], output: Path, smallest: float | None = None
+) -> Content:
     """Computes the content of a page.
 
     Args:
       results: comparisons of the same architectures, each of another corpus.
       output: path of the page, which links are relative to.
+      smallest: smallest difference of interest, for the verdict.
 
     Raises:
       UserError: the comparisons have other architectures, or the same corpus.
@@ -121,7 +124,7 @@ def make_content(results: Sequence[ComparisonResults], output: Path) -> Content:
     corpora = [one.corpus for one in results]
     if len(set(corpora)) < len(corpora):
         raise UserError(f"{', '.join(corpora)}: each --workdir needs another corpus")
-    contents = [corpus_content(one, output) for one in results]
+    contents = [corpus_content(one, output, smallest) for one in results]
     title = f"{', '.join(first.names)} on {', '.join(corpora)}"
     profiles = performance_profiles(results) if others else []
     chart = make_chart("performance profiles", "factor of the best score", profiles)
@@ -147,7 +150,9 @@ def warnings(results: Sequence[ComparisonResults]) -> list[str]:
     return lines
 
 
-def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
+def corpus_content(
+    results: ComparisonResults, output: Path, smallest: float | None = None
+) -> CorpusContent:
     """Computes what a page shows of one comparison."""
     title = title_of(results.metric)
     runs = [linked_run(run, output) for run in results.trial_runs]
@@ -171,7 +176,7 @@ def corpus_content(results: ComparisonResults, output: Path) -> CorpusContent:
         ),
         points=point_rows(results),
         sentences=[
-            *verdict_sentences(found, results.corpus, results.metric),
+            *verdict_sentences(found, results.corpus, results.metric, smallest),
             *(ladder.sentences if ladder else ()),
         ],
         differences=difference_rows(found, results.metric),

@@ -96,9 +96,16 @@ def needed_seeds(difference: Difference) -> str:
 
 
 def verdict_sentences(
-    found: Sequence[tuple[str, Differences, str]], corpus: str, metric: str
+    found: Sequence[tuple[str, Differences, str]],
+    corpus: str,
+    metric: str,
+    smallest: float | None = None,
 ) -> list[str]:
-    """Returns a sentence for each pair of architectures at each budget."""
+    """Returns a sentence for each pair of architectures at each budget.
+
+    Args:
+      smallest: smallest difference of interest; see `format_verdict`.
+    """
     sentences = []
     for budget, differences, reason in found:
         context = f"On {corpus} at {budget}"
@@ -107,5 +114,6 @@ def verdict_sentences(
         elif metric not in UNITS:
             sentences.append(f"{context}, see the differences in {metric}.")
         else:
-            sentences += format_verdicts(differences, metric, context=context)
+            options = {"context": context, "smallest": smallest}
+            sentences += format_verdicts(differences, metric, **options)
     return sentences
