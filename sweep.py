@@ -74,6 +74,7 @@ def main() -> int:
         group = launch.Slice.from_environment(*address)
     placement = launch.Placement(WORKERS.value, POPULATION.value, group)
     if DRY_RUN.value:
+        launch.check_plan(plan)
         print(plan.table(str(placement)))
         return 0
     return launch.run(plan, workdir(), placement)

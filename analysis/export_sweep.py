@@ -30,6 +30,7 @@ def export(workdir: str, output: Path) -> int:
 
     if output.exists():
         raise UserError(f"--database={output} exists: name a new file")
+    output.parent.mkdir(parents=True, exist_ok=True)
     storage = Storage(workdir)
     trials, metric = read_results(storage)
     trials = [trial for trial in trials if trial.point is not None]

@@ -55,6 +55,8 @@ def compare(
 
     totals = first.sum(0), second.sum(0)
     difference = change(*totals)
+    if not np.isfinite(difference):
+        return PairedTest(difference, None, np.nan)
     # Sums in another order round differently.
     rounding = 1e-12 * sum(abs(score(sums)) for sums in totals)
     threshold = abs(difference) - rounding

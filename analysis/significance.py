@@ -16,6 +16,7 @@ corrected.
 """
 
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -35,6 +36,7 @@ CARDS = flags.DEFINE_string(
     "cards", None, "Score cards or run directories.", required=True
 )
 SPLIT = flags.DEFINE_string("split", "test", "The split of run directories' cards.")
+SHOWN = 4  # differences of protocols that an error lists
 FORCE = flags.DEFINE_bool("force", False, "Compare even if protocols differ.")
 
 Seeds = list[ScoreCard]  # the cards of one system
@@ -67,6 +69,9 @@ def open_systems(cards: str, split: str) -> list[Seeds]:
         raise UserError(
             "--cards names fewer than two cards: A,B compares systems, A+B are seeds"
         )
+    paths = [card.path.resolve() for system in systems for card in system]
+    if repeated := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"--cards names {repeated[0]} twice")
     return systems
 
 
@@ -76,9 +81,16 @@ def check_protocols(systems: list[Seeds], *, force: bool) -> list[str]:
     if differences and not force:
         raise UserError(
             f"Cards with different protocols are not comparable: "
-            f"{'; '.join(differences)}. Score both alike, or set --force"
+            f"{shorten(differences)}. Score both alike, or set --force"
         )
     return differences
+
+
+def shorten(differences: Sequence[str]) -> str:
+    """Joins the first differences, and the number of others."""
+    others = len(differences) - SHOWN
+    more = [f"and {others} more"] if others > 0 else []
+    return "; ".join([*differences[:SHOWN], *more])
 
 
 def seeds_table(systems: list[Seeds]) -> list[str]:

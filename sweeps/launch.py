@@ -108,14 +108,28 @@ class Placement:
         )
 
 
+def check_plan(plan: SweepPlan) -> Objective:
+    """Returns the objective of a sweep.
+
+    Raises UserError if a value of a config or point is invalid, or the metric unknown.
+    """
+    # These take seconds to import.
+    from experiment import validate
+    from experiment.build import get_task_class
+
+    cfg = plan.configs.config({})
+    validate.check_keys(cfg)
+    plan.configs.check(plan.space, validate.check_keys)
+    task = get_task_class(cfg.task)
+    default = cfg.keep.metric or task.default_metric(cfg)
+    return Objective.from_space(plan.space, default, task.directions(cfg))
+
+
 def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
     """Runs the trials of a sweep that are left; returns the exit code."""
     population, group = placement.population, placement.group
+    objective = check_plan(plan)
     cfg = plan.configs.config({})
-    from experiment import validate  # takes seconds to import
-
-    validate.check_keys(cfg)
-    plan.configs.check(plan.space, validate.check_keys)
     if population > 1:
         check_population(cfg)
     with graceful_stop() as stopped:
@@ -123,13 +137,9 @@ def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
         check_folder(storage)
         allocations = placement.allocate()
         # These take seconds to import.
-        from experiment.build import get_task_class
         from sweeps.progress import ProgressTable, print_results
         from sweeps.worker import SweepWorker
 
-        task = get_task_class(cfg.task)
-        default = cfg.keep.metric or task.default_metric(cfg)
-        objective = Objective.from_space(plan.space, default, task.directions(cfg))
         pruning, halving = plan.space.pruning, None
         if pruning is not None:
             bounds = num_steps(cfg), first_validation(cfg)
@@ -167,9 +177,14 @@ def print_status(workdir: str) -> None:
 
 def read_results(storage: Storage) -> tuple[list[Trial], Metric]:
     """Returns the trials of a sweep and its objective, from the folder alone."""
-    metric = Metric(**read_description(storage)["metric"])
-    rows = (storage.read_bytes("trials.jsonl") or b"").splitlines()
-    space = Space(listed([json.loads(row)["point"] or {} for row in rows]), retries=0)
+    description = read_description(storage)
+    lines = (storage.read_bytes("trials.jsonl") or b"").splitlines()
+    try:
+        metric = Metric(**description["metric"])
+        rows = [json.loads(line)["point"] or {} for line in lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{storage.path} is a damaged sweep: {error}") from error
+    space = Space(listed(rows or [{}]), retries=0)
     study = Study(storage, space, len(rows), Objective(metric, space.value, metric))
     return study.trials(), metric
 

@@ -21,7 +21,9 @@ samples from that.
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
+import numbers
 import re
 import runpy
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,6 +121,8 @@ class Integers(Interval):
 
     def __post_init__(self):
         super().__post_init__()
+        for bound in (self.low, self.high):
+            check_integer(f"{self}: a bound", bound)
         if self.log and self.low < 1:
             raise UserError(f"{self}: with log=True, low must be at least 1")
 
@@ -168,13 +172,19 @@ class PointSequence:
     Attributes:
       size: number of points, or infinity.
       is_adaptive: whether points depend on the results of earlier trials.
+      dimensions: number of keys that are sampled.
     """
 
     size: float
     is_adaptive = False
+    dimensions = 0
 
-    def point(self, number: int, seed: int) -> Point:
-        """Returns point `number`, counted from 0 and below `size`."""
+    def point(self, number: int, seed: int, offset: int = 0) -> Point:
+        """Returns point `number`, counted from 0 and below `size`.
+
+        Args:
+          offset: number of dimensions that other parts of a sequence sample before.
+        """
 
     def domains(self) -> dict[str, Distribution]:
         """Returns each key's range, or all the values that lists give it."""
@@ -193,9 +203,11 @@ class Listed(PointSequence):
         self.points = [
             {key: to_python(value) for key, value in point.items()} for point in points
         ]
+        if not self.points:
+            raise UserError("listed([]) has no point")
         self.size = len(self.points)
 
-    def point(self, number: int, seed: int) -> Point:
+    def point(self, number: int, seed: int, offset: int = 0) -> Point:
         return dict(self.points[number])
 
     def domains(self) -> dict[str, Distribution]:
@@ -219,8 +231,11 @@ class Sampled(PointSequence):
 
     def __init__(self, method: str, ranges: Ranges, size: int | None = None):
         self.method, self.ranges = method, dict(ranges)
+        if size is not None:
+            check_integer(f"{method}: size", size, 1)
         self.size = math.inf if size is None else size
         self.is_adaptive = method == "tpe"
+        self.dimensions = len(self.ranges)
         for key, distribution in ranges.items():
             if not isinstance(distribution, Distribution):
                 raise UserError(
@@ -228,13 +243,14 @@ class Sampled(PointSequence):
                     f"got {distribution!r}"
                 )
 
-    def point(self, number: int, seed: int) -> Point:
+    def point(self, number: int, seed: int, offset: int = 0) -> Point:
         if self.method == "tpe":
             return dict(self.ranges)
         if self.method == "random":
-            us = np.random.default_rng([seed, number]).random(len(self.ranges))
+            key = [seed, number, offset] if offset else [seed, number]
+            us = np.random.default_rng(key).random(self.dimensions)
         else:
-            us = halton_point(number, len(self.ranges), seed)
+            us = halton_point(number, offset + self.dimensions, seed)[offset:]
         sampled = zip(self.ranges.items(), us, strict=True)
         return {key: within.quantile(float(u)) for (key, within), u in sampled}
 
@@ -266,6 +282,8 @@ def halton_point(number: int, dimensions: int, seed: int) -> np.ndarray:
 class Combined(PointSequence):
     """Base class of the sequences that are made of others.
 
+    Sampled parts draw independent points, as dimensions of one sequence.
+
     Attributes:
       joins_points: whether a point has the keys of all parts, which must differ.
     """
@@ -279,8 +297,13 @@ class Combined(PointSequence):
                     f"{part!r} is not a sequence of points: use grid, listed, seeds, "
                     "random, quasi_random or tpe"
                 )
+        if not parts:
+            raise UserError(f"{type(self).__name__.lower()} needs one part or more")
         self.parts, self.sizes = parts, [part.size for part in parts]
         self.is_adaptive = any(part.is_adaptive for part in parts)
+        counts = [part.dimensions for part in parts]
+        self.offsets = [0, *itertools.accumulate(counts)][:-1]
+        self.dimensions = sum(counts)
         keys = [key for part in parts for key in part.domains()]
         for key in keys if self.joins_points else ():
             if keys.count(key) > 1:
@@ -311,12 +334,12 @@ class Product(Combined):
             raise UserError("only the first part of a product may be infinite")
         self.size = math.prod(self.sizes)
 
-    def point(self, number: int, seed: int) -> Point:
+    def point(self, number: int, seed: int, offset: int = 0) -> Point:
         points = []
-        for part in reversed(self.parts[1:]):
+        for part, start in reversed([*zip(self.parts, self.offsets, strict=True)][1:]):
             number, index = divmod(number, part.size)
-            points.append(part.point(index, seed))
-        points.append(self.parts[0].point(number, seed))
+            points.append(part.point(index, seed, offset + start))
+        points.append(self.parts[0].point(number, seed, offset))
         return _merge(reversed(points))
 
 
@@ -332,8 +355,11 @@ class Zip(Combined):
             )
         self.size = min(self.sizes)
 
-    def point(self, number: int, seed: int) -> Point:
-        return _merge(part.point(number, seed) for part in self.parts)
+    def point(self, number: int, seed: int, offset: int = 0) -> Point:
+        return _merge(
+            part.point(number, seed, offset + start)
+            for part, start in zip(self.parts, self.offsets, strict=True)
+        )
 
 
 class Chain(Combined):
@@ -347,12 +373,20 @@ class Chain(Combined):
             raise UserError("only the last part of a chain may be infinite")
         self.size = sum(self.sizes)
 
-    def point(self, number: int, seed: int) -> Point:
-        for part in self.parts:
+    def point(self, number: int, seed: int, offset: int = 0) -> Point:
+        for part, start in zip(self.parts, self.offsets, strict=True):
             if number < part.size:
-                return part.point(number, seed)
+                return part.point(number, seed, offset + start)
             number -= part.size
         raise IndexError(number)
+
+
+def check_integer(name: str, value: object, low: int | None = None) -> None:
+    """Raises UserError for another type than int, or a number below `low`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UserError(f"{name}={value!r} must be an integer")
+    if low is not None and value < low:
+        raise UserError(f"{name}={value} must be at least {low}")
 
 
 def _union(all_domains: Iterable[dict[str, Distribution]]) -> dict[str, Distribution]:
@@ -418,8 +452,10 @@ class Pruning:
     direction: str | None = None
 
     def __post_init__(self):
-        if self.factor < 2:
-            raise UserError(f"{self.method}: factor={self.factor} must be at least 2")
+        check_integer(f"{self.method}: factor", self.factor, 2)
+        for name in ("min_steps", "max_steps"):
+            if getattr(self, name) is not None:
+                check_integer(f"{self.method}: {name}", getattr(self, name), 1)
 
     def rung_bounds(
         self, steps: int | None, first_validation: int
@@ -481,6 +517,8 @@ class Space:
                 f"Space({self.points!r}) needs a sequence of points: grid(...), "
                 "random(...), ..."
             )
+        check_integer("retries", self.retries, 0)
+        check_integer("seed", self.seed, 0)
         if self.value not in ("best", "last"):
             raise UserError(f"Unknown value={self.value!r}; choose one of best, last")
         for direction in (self.direction, self.pruning and self.pruning.direction):

@@ -284,12 +284,21 @@ def shared_metric(configs: Mapping[str, ConfigDict]) -> Metric:
     Raises:
       UserError: their scores are of different kinds, or of different data.
     """
+    from analysis.compare.verdict import UNITS
     from experiment.build import get_task_class
+    from experiment.validate import check_kept_metric
 
     found, directions = {}, {}
     for model, cfg in configs.items():
+        check_kept_metric(cfg)
         task = get_task_class(cfg.task)
         name = cfg.keep.metric or task.default_metric(cfg)
+        if name not in UNITS:
+            tested = ", ".join(key for key in task.directions(cfg) if key in UNITS)
+            raise UserError(
+                f"{name!r}, by which {model} selects checkpoints, has no paired test: "
+                f"set keep.metric to one of {tested}"
+            )
         found[model] = {
             "task": cfg.task,
             "score": name,

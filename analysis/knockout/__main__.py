@@ -32,7 +32,10 @@ NAMES = flags.DEFINE_list(
     "names", [], "Knockouts instead of all of their kinds; + joins several in one."
 )
 EXAMPLES = flags.DEFINE_integer(
-    "examples", 0, "Sentences, texts or blocks of 128 tokens that suffice; 0: all."
+    "examples",
+    0,
+    "Sentences, texts or blocks of 128 tokens that suffice; 0: all.",
+    lower_bound=0,
 )
 GENERATE = flags.DEFINE_bool(
     "generate",

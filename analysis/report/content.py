@@ -31,6 +31,17 @@ CURVES = (
 CONTEXT_FILE = "effective-context.json"  # of analysis/effective_context
 
 
+def curve_names(runs: Sequence[Run]) -> list[str]:
+    """Returns CURVES, and the scores by which runs select checkpoints."""
+    names = dict.fromkeys(CURVES)
+    for run in runs:
+        metrics = run.config.get("eval", {}).get("metrics") or ()
+        names |= dict.fromkeys(metrics[:1])
+        if metric := run.config.get("keep", {}).get("metric"):
+            names[metric] = None
+    return [*names]
+
+
 @dataclasses.dataclass(frozen=True)
 class EffectiveContext:
     """Effective context lengths of a run, in tokens."""
@@ -111,7 +122,7 @@ class Content:
         """Learning curves against each of `axes`."""
         return [
             chart
-            for name in CURVES
+            for name in curve_names(self.runs)
             for axis in axes(self.unit)
             if (chart := learning_curves(self.runs, name, axis))
         ]

@@ -239,7 +239,8 @@ def format_labels(labels: Sequence[Label]) -> str:
     parts = []
     for label in labels:
         cross = "✗" if label.is_right is False else ""
-        tag = label.name if label.name != OUTSIDE or cross else ""
+        is_hidden = label.name == OUTSIDE and label.word is not None and not cross
+        tag = "" if is_hidden else label.name
         word = "" if label.word is None else label.word
         parts.append(f"{word}{'/' if word and tag else ''}{cross}{tag}")
     return " ".join(parts)
@@ -260,7 +261,10 @@ def confusion_rows(one: Confusion) -> list[TableRow]:
     """Formats a matrix as a table, or the most confused pairs."""
     if not one.names:
         return list(one.pairs)
+    title = "class"
+    while title in one.names:
+        title = f"({title})"
     return [
-        {"class": name, **dict(zip(one.names, map(str, counts), strict=True))}
+        {title: name, **dict(zip(one.names, map(str, counts), strict=True))}
         for name, counts in zip(one.names, one.counts, strict=True)
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.formatting import render_template
-from analysis.report.content import CURVES, Content, run_origin
+from analysis.report.content import Content, curve_names, run_origin
 from analysis.report.label_tables import confusion_rows, sample_rows
 from analysis.report.runs import Run, axes
 from analysis.report.score_cards import ScoreCard
@@ -104,7 +104,7 @@ def _run_document(run: Run, card: ScoreCard) -> dict:
         "trained": {axis: run.cost_at(run.steps, axis) for axis in axes(run.unit)},
         "curves": {
             metric: {axis: curve_points(run, metric, axis) for axis in axes(run.unit)}
-            for metric in CURVES
+            for metric in curve_names([run])
         },
     }
 

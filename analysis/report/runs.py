@@ -201,6 +201,8 @@ def read_run(path: str, *, validation_step: int | None = None) -> Run:
     about = directory.path / "about.json"
     metrics: dict[str, list[dict]] = {}
     for line in read_lines(directory.path / "metrics.jsonl"):
+        if not {"split", "step"} <= line.keys():
+            raise UserError(f"{path}/metrics.jsonl is damaged: {line} has no split")
         metrics.setdefault(line["split"], []).append(line)
     cards = newest_cards(directory.path)
     results = {split: read_card(file) for split, file in cards.items()}

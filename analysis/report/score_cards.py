@@ -126,6 +126,8 @@ def newest_cards(run: Path) -> dict[str, Path]:
     cards: dict[str, tuple[int, Path]] = {}
     for path in sorted(run.glob("eval/*.json")):
         card = read_object(path, "split", "step")
+        if not isinstance(card["step"], int):
+            raise UserError(f"{path} is damaged: its step is {card['step']!r}")
         if card["step"] >= cards.get(card["split"], (card["step"],))[0]:
             cards[card["split"]] = card["step"], path
     return {split: path for split, (_, path) in cards.items()}
@@ -267,7 +269,11 @@ def _text_statistics(
         signature = first.content["protocol"]["bleu_signature"].split("|")
         tokenize = dict(part.split(":", 1) for part in signature)["tok"]
         systems = [card.hypotheses for card in cards]
-        return text_statistics(systems, first.references, tokenize=tokenize), []
+        statistics = text_statistics(systems, first.references, tokenize=tokenize)
+        references = [[text] for text in first.references]
+        texts = [Texts(system, references, "", {}) for system in systems]
+        names = {"exact_match"}.intersection(_shared_scores(cards))
+        return statistics | metric_statistics(names, texts), []
     texts = [card.compared_texts for card in cards]
     kept = [(one.references, one.columns) for one in texts]
     if any(one != kept[0] for one in kept):

@@ -124,7 +124,9 @@ def score_rows(comparison: Comparison) -> list[Row]:
         Row(run.label, number, run_cells(run, cards[number], names))
         for number, run in enumerate(comparison.runs)
     ]
-    blank = dict.fromkeys(rows[0].cells, "")
+    # Runs may count other units, and one without a log counts none.
+    blank = dict.fromkeys((title for row in rows for title in row.cells), "")
+    rows = [dataclasses.replace(row, cells=blank | row.cells) for row in rows]
     for label, values in baselines(comparison):
         rows.append(Row(label, None, blank | score_cells(values, names)))
     filled = {title for title in blank if any(row.cells[title] for row in rows)}

@@ -15,7 +15,7 @@ def test_optuna_loads_the_trials_of_a_sweep(tmp_path):
         {"optim.lr": 0.1, "seed": 1, "optim.lr_scales": [["embedding", 0.1]]},
         {"optim.lr": 0.2, "seed": DIVERGES, "optim.lr_scales": []},
     ]
-    workdir, output = tmp_path / "sweep", tmp_path / "study.db"
+    workdir, output = tmp_path / "sweep", tmp_path / "new" / "study.db"
     assert toy_sweep(workdir, Space(listed(points))).run() == 0
     assert export(str(workdir), output) == 2
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{output}")

@@ -61,6 +61,14 @@ def test_mcnemar_is_the_binomial_test_of_what_one_system_alone_has_right(alone, 
     assert found.difference == pytest.approx(100 * (other - alone) / (total + 30))
 
 
+def test_a_score_that_is_not_finite_has_no_p_value():
+    rows = np.ones((30, 1))
+    found = paired_tests.compare(rows, rows, lambda sums: math.nan)
+    assert math.isnan(found.difference)
+    assert math.isnan(found.randomisation)
+    assert found.bootstrap is None
+
+
 def test_mcnemar_equals_randomisation_with_all_swaps():
     first, second = (np.asarray([c == "1" for c in x]) for x in ("1110100", "0011011"))
     sides = [np.stack([side, np.ones(7)], 1) for side in (first, second)]

@@ -16,7 +16,12 @@ from analysis.report.score_cards import (
     protocol_differences,
     seed_statistics,
 )
-from analysis.significance import check_protocols, open_systems, seeds_tests_table
+from analysis.significance import (
+    check_protocols,
+    open_systems,
+    seeds_tests_table,
+    shorten,
+)
 from helpers.entry_points import assert_refused, run
 from utils.errors import UserError
 
@@ -208,6 +213,17 @@ def test_different_protocols_are_refused_and_listed(tmp_path):
     assert len(check_protocols(systems, force=True)) == 2
     again = make_card(tmp_path / "c", step=12)
     assert not check_protocols(open_systems(f"{one},{again}", "test"), force=False)
+
+
+def test_a_card_that_is_named_twice_is_refused(tmp_path):
+    card = make_card(tmp_path / "a")
+    with pytest.raises(UserError, match=r"names .*test-7\.json twice"):
+        open_systems(f"{card}+{card}", "test")
+
+
+def test_an_error_lists_the_first_differences():
+    assert shorten(["a", "b"]) == "a; b"
+    assert shorten([*"abcdefg"]) == "a; b; c; d; and 3 more"
 
 
 def test_the_newest_card_of_a_directory_is_read_with_its_other_files(tmp_path):

@@ -12,6 +12,7 @@ from scipy.stats import kstest, qmc
 from sweeps.search_space import (
     Distribution,
     Space,
+    asha,
     chained,
     choice,
     grid,
@@ -77,6 +78,44 @@ def test_the_first_part_of_a_product_may_be_infinite():
     assert [point["seed"] for point in found] == [0, 1, 2, 0, 1, 2]
     assert len({point["x"] for point in found[:3]}) == 1
     assert found[0]["x"] != found[3]["x"]
+
+
+@pytest.mark.parametrize("draw", [random, quasi_random])
+def test_sampled_parts_draw_independent_points(draw):
+    one, other = draw({"x": uniform(0, 1)}), draw({"y": uniform(0, 1)})
+    points = zipped(one, other)
+    found = [points.point(number, 3) for number in range(200)]
+    assert [p["x"] for p in found[:9]] == [one.point(n, 3)["x"] for n in range(9)]
+    correlation = np.corrcoef([[p["x"], p["y"]] for p in found], rowvar=False)[0, 1]
+    assert abs(correlation) < 0.25
+    x, y = draw({"x": uniform(0, 1)}, size=20), draw({"y": uniform(0, 1)}, size=20)
+    found = all_points(product(x, y))
+    assert not {p["x"] for p in found} & {p["y"] for p in found}
+    again = draw({"x": uniform(0, 1)}, size=20)
+    found = [point["x"] for point in all_points(chained(x, again))]
+    assert len(set(found)) == 40
+    nested = zipped(one, zipped(other, draw({"z": uniform(0, 1)})))
+    assert len(set(nested.point(0, 0).values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: random({"a": uniform(0, 1)}, size=2.5), "size=2.5 must be an integer"),
+        (lambda: random({"a": uniform(0, 1)}, size=-3), "size=-3 must be at least 1"),
+        (lambda: integers(0.5, 3.5), "a bound=0.5 must be an integer"),
+        (lambda: listed([]), "has no point"),
+        (lambda: chained(), "needs one part or more"),
+        (lambda: asha(factor=2.5), "factor=2.5 must be an integer"),
+        (lambda: asha(factor=1), "factor=1 must be at least 2"),
+        (lambda: asha(min_steps=-5), "min_steps=-5 must be at least 1"),
+        (lambda: Space(seeds(2), seed=-1), "seed=-1 must be at least 0"),
+        (lambda: Space(seeds(2), retries=-1), "retries=-1 must be at least 0"),
+    ],
+)
+def test_numbers_that_make_no_space_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 RANGES = {

@@ -124,6 +124,24 @@ def test_an_impossible_value_is_refused_before_anything_is_written(
     assert not workdir.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("grid({'head.pooling': ['bogus']})", "head.pooling"),
+        ("grid({'optim.lr': [float('inf')]})", "optim.lr=inf"),
+        ("grid({'seed': [1]}), metric='bogus'", "Unknown metric 'bogus'"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_sweep_would(tmp_path, arguments, words):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "from sweeps.search_space import *\n"
+        f"def get_space():\n    return Space({arguments})\n"
+    )
+    done = run("sweep.py", CONFIG, f"--space={space}", "--dry_run")
+    assert_refused(done, words)
+
+
 def test_impossible_rungs_are_refused_before_anything_is_written(tmp_path):
     space, workdir = tmp_path / "space.py", f"--workdir={tmp_path / 'w'}"
     points = "Space(seeds(2), pruning=hyperband())"
@@ -194,6 +212,17 @@ def test_the_status_is_printed_from_the_folder_alone(tmp_path):
     ]
     assert rows[1][-1] == "seed=0"
     assert rows[-1][0] == "total"
+
+
+def test_the_status_of_a_damaged_sweep_is_one_line(tmp_path):
+    workdir = tmp_path / "sweep"
+    workdir.mkdir()
+    metric = {"split": "validation", "name": "loss", "direction": "min"}
+    description = {"version": VERSION, "metric": metric, "config": {}, "space": {}}
+    (workdir / "sweep.json").write_text(json.dumps(description))
+    (workdir / "trials.jsonl").write_text('{"trial": 0, "poi')
+    done = run("sweep.py", "--status", f"--workdir={workdir}")
+    assert_refused(done, "is a damaged sweep")
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):

@@ -140,6 +140,23 @@ def test_architectures_that_do_not_share_a_score_are_refused():
         shared_metric({"rnn": one, "transformer": other})
 
 
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("bogus", "Unknown keep.metric 'bogus'"),
+        (
+            "matthews",
+            "has no paired test: set keep.metric to one of accuracy, macro_f1",
+        ),
+    ],
+)
+def test_a_score_that_cannot_be_compared_is_refused_before_training(metric, message):
+    cfg = base.get_config("rnn")
+    cfg.task, cfg.keep.metric = "classification", metric
+    with pytest.raises(UserError, match=message):
+        shared_metric({"rnn": cfg})
+
+
 def test_a_plan_is_read_as_it_was_written(plan, tmp_path):
     folder = ComparisonFolder.open(tmp_path / "new")
     folder.write_plan(plan)

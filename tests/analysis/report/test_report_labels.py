@@ -1,12 +1,17 @@
 """Tests of reports on labels and tags: classes, confusions and marked errors."""
 
 import json
+from pathlib import Path
 
+from analysis.report.content import CURVES, curve_names
 from analysis.report.label_tables import (
     MAX_CLASSES,
     MAX_MATRIX,
+    Confusion,
     Label,
     choose_samples,
+    confusion_rows,
+    format_labels,
     labeled_sample,
 )
 from analysis.report.renderers import render_json, render_markdown
@@ -205,3 +210,24 @@ def test_grades_have_errors_by_size_and_no_marks():
     sample = labeled_sample([line], is_graded=True)
     assert sample.outputs == ((Label("2.5", None, None),),)
     assert sample.errors == (0.5,)
+
+
+def test_the_tag_of_words_outside_is_hidden_and_a_class_of_that_name_is_not():
+    word, text = Label("O", "to", True), Label("O", None, True)
+    assert format_labels([word]) == "to"
+    assert format_labels([text]) == "O"
+
+
+def test_the_rows_of_a_matrix_have_their_names_whatever_the_classes():
+    names = ("class", "b")
+    rows = confusion_rows(Confusion(0, names, ((5, 1), (2, 3)), ()))
+    assert [[*row.values()] for row in rows] == [["class", "5", "1"], ["b", "2", "3"]]
+
+
+def test_the_score_that_selects_checkpoints_has_a_curve(tmp_path):
+    run = Path(labeled_run(tmp_path / "a"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "keep": {"metric": "ter"}}))
+    content = content_of(str(run))
+    assert curve_names(content.runs)[-1] == "ter"
+    assert curve_names([]) == list(CURVES)

@@ -1,6 +1,7 @@
 """Tests of the table of scores, and of the differences between runs."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from helpers.small_reports import (
     text_of,
     two_runs,
 )
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -164,3 +166,40 @@ def test_columns_of_the_console_table_are_aligned(two):
     ends = [[m.end() for m in re.finditer(r"\S+(?: \S+)*", line)] for line in lines]
     assert ends[0][1:] == ends[1][1:] == ends[2][1:]
     assert set(ends[3][1:]) < set(ends[0])
+
+
+def test_runs_that_count_other_units_share_a_table(tmp_path):
+    """As taggers with and without a random field, or a run without a log."""
+    words = [
+        {k.replace("tokens", "words"): x for k, x in row.items()} for row in METRICS
+    ]
+    one = make_run(tmp_path / "a")
+    other = make_run(tmp_path / "b", metrics=words)
+    bare = make_run(tmp_path / "c", metrics=[])
+    for runs in ((one, other, bare), (bare, other, one)):
+        rows = score_rows(Comparison.from_runs(read_runs([*map(str, runs)])))
+        titles = [set(row.cells) for row in rows]
+        assert titles == [titles[0]] * len(rows)
+        assert {"tokens/s", "words/s"} <= titles[0]
+        cells = {row.label: row.cells for row in rows}
+        assert cells["rnn (b)"]["words/s"]
+        assert not cells["rnn (b)"]["tokens/s"]
+        assert not cells["rnn (c)"]["tokens/s"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metrics.jsonl", '{"step": 1, "loss": 2}\n', "metrics.jsonl is damaged"),
+        (
+            "eval/test-4.json",
+            '{"split": "test", "step": "4", "scores": {}}',
+            "is damaged: its step is '4'",
+        ),
+    ],
+)
+def test_files_without_what_a_report_needs_are_refused(tmp_path, name, text, words):
+    run = Path(make_run(tmp_path / "a"))
+    (run / name).write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_run(str(run))
