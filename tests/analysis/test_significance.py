@@ -1,5 +1,6 @@
 """Tests of paired tests, against exact counts and known differences."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -275,6 +276,19 @@ def test_untestable_scores_are_left_out_with_a_reason(tmp_path):
     (tmp_path / "b" / "eval" / "test-7.npz").unlink()
     found, left_out = compare_cards(one, open_card(tmp_path / "b", "test"))
     assert "run eval.py again" in left_out[0]
+
+
+def test_exact_matches_of_translations_are_tested(tmp_path):
+    cards = [open_card(make_card(tmp_path / name), "test") for name in "ab"]
+    cards[1] = dataclasses.replace(
+        cards[1], samples=[{"hypothesis": text} for text in cards[1].references]
+    )
+    for card in cards:
+        card.content["scores"]["exact_match"] = {"value": 0.0}
+    found, _ = compare_cards(*cards)
+    pairs = zip(cards[0].hypotheses, cards[0].references, strict=True)
+    right = sum(one == other for one, other in pairs) / len(cards[0].references)
+    assert found["exact_match"].difference == pytest.approx(100 * (1 - right))
 
 
 def test_seeds_have_a_mean_and_a_sample_standard_deviation(tmp_path):

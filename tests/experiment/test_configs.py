@@ -35,6 +35,22 @@ PAIRS = [
 ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("parallel_text", "plain_text", "pairs.text_pairs"),
+        *("classification.labeled_text", "tagging.tagged_text"),
+    ],
+)
+def test_the_warm_up_follows_the_steps_of_the_command_line(name):
+    cfg = importlib.import_module(f"configs.{name}").get_config("transformer")
+    ratio = cfg.steps // cfg.optim.warmup
+    cfg.update_from_flattened_dict({"steps": 400})
+    assert cfg.optim.warmup == 400 // ratio
+    cfg.update_from_flattened_dict({"optim.warmup": 7})
+    assert (cfg.steps, cfg.optim.warmup) == (400, 7)
+
+
 def vocabulary(size):
     return ListTokenizer([str(i) for i in range(size)])
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from analysis.compare.page import differences as page_differences
 from analysis.compare.page.content import make_content
 from analysis.compare.page.ladder import make_ladder
 from analysis.compare.page.renderers import render_html, render_json, render_markdown
@@ -136,6 +137,21 @@ def test_an_unfinished_comparison_says_so(tmp_path):
         card.unlink()
     with pytest.raises(UserError, match="no budget at which all architectures"):
         ComparisonResults.from_folder(folder)
+
+
+def test_the_smallest_difference_of_interest_is_that_of_the_verdicts(
+    ladder, tmp_path, monkeypatch
+):
+    asked = []
+
+    def format_verdicts(differences, metric, *, context, smallest):
+        asked.append(smallest)
+        return ["a verdict"]
+
+    monkeypatch.setattr(page_differences, "format_verdicts", format_verdicts)
+    make_content([ladder], tmp_path / "page.html")
+    make_content([ladder], tmp_path / "page.html", 0.5)
+    assert asked == [None] * len(BUDGETS) + [0.5] * len(BUDGETS)
 
 
 def test_pages_of_knock_outs_are_linked(tmp_path):
