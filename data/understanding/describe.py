@@ -87,7 +87,8 @@ def describe_texts(dataset) -> Iterator[str]:
         cut = f"{dataset.examples(split).num_cut:,}"
         rows.append((split, *length_cells(texts.lengths), cut, unknown_share(ids)))
     yield from align_columns(rows, "<" + ">" * (len(rows[0]) - 1))
-    yield f"lengths count [CLS] and [SEP]; cut: longer than data.max_length={limit}"
+    ends = "lengths count <bos> and <eos>, which stand for [CLS] and [SEP]"
+    yield f"{ends}; cut: longer than data.max_length={limit}"
 
 
 def describe_documents(dataset) -> Iterator[str]:
