@@ -147,7 +147,8 @@ def run(plan: SweepPlan, workdir: str, placement: Placement) -> int:
             halving = SuccessiveHalving.from_pruning(pruning, *bounds, sign)
         try:
             storage.check()
-            init_folder(storage, plan.to_dict(), objective.metric)
+            description = plan.to_dict() | {"retries": plan.space.retries}
+            init_folder(storage, description, objective.metric)
             if group and group.process_id > 0:
                 return follow(group, plan.configs, plan.num_trials, storage, stopped)
             study = Study(storage, plan.space, plan.num_trials, objective, halving)
@@ -176,7 +177,10 @@ def print_status(workdir: str) -> None:
 
 
 def read_results(storage: Storage) -> tuple[list[Trial], Metric]:
-    """Returns the trials of a sweep and its objective, from the folder alone."""
+    """Returns the trials of a sweep and its objective, from the folder alone.
+
+    Raises UserError where the folder is damaged.
+    """
     description = read_description(storage)
     lines = (storage.read_bytes("trials.jsonl") or b"").splitlines()
     try:
@@ -184,7 +188,7 @@ def read_results(storage: Storage) -> tuple[list[Trial], Metric]:
         rows = [json.loads(line)["point"] or {} for line in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{storage.path} is a damaged sweep: {error}") from error
-    space = Space(listed(rows or [{}]), retries=0)
+    space = Space(listed(rows or [{}]), retries=description.get("retries", 0))
     study = Study(storage, space, len(rows), Objective(metric, space.value, metric))
     return study.trials(), metric
 
@@ -203,7 +207,11 @@ def check_folder(storage: Storage) -> None:
 
 
 def init_folder(storage: Storage, description: dict, metric: Metric) -> None:
-    """Writes the description of a new sweep, or checks that of an old one."""
+    """Writes the description of a new sweep, or checks that of an old one.
+
+    Args:
+      description: config and space, which must not change, and the number of retries.
+    """
     document = {**description, "metric": dataclasses.asdict(metric), "version": VERSION}
     if not storage.create(DESCRIPTION, document):
         check_description(read_description(storage), description, storage.path)

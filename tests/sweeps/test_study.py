@@ -10,7 +10,7 @@ from helpers import fake_bucket
 from helpers.toy_sweep import LOSS, TWELVE, study
 from sweeps import trial_state
 from sweeps.adaptive import SuccessiveHalving, sample_point
-from sweeps.launch import init_folder
+from sweeps.launch import init_folder, read_results
 from sweeps.objective import Objective, parse_metrics
 from sweeps.scheduler import claim_next
 from sweeps.search_space import (
@@ -183,6 +183,17 @@ def test_results_are_read_by_all_processes(opened):
     first = found[0].to_json()
     assert (first["value"], first["step"]) == (0.25, 7)
     assert found[2].to_json()["error"] == "exit code 1: boom"
+
+
+def test_a_failed_trial_that_is_to_run_again_is_open_in_the_status(tmp_path):
+    one = study(tmp_path, space=Space(seeds(1), retries=1))
+    init_folder(one.storage, {"config": {}, "space": {}, "retries": 1}, LOSS)
+    for state in (trial_state.OPEN, trial_state.FAILED):
+        one.finish(claim_next(one), trial_state.FAILED, error="boom")
+        rows = [json.dumps(trial.to_json()) for trial in one.trials()]
+        (tmp_path / "trials.jsonl").write_text("\n".join(rows))
+        [trial], _ = read_results(Storage(tmp_path))
+        assert trial.state == state
 
 
 def test_a_stale_listing_changes_nothing(tmp_path, monkeypatch):
