@@ -69,9 +69,12 @@ def open_systems(cards: str, split: str) -> list[Seeds]:
         raise UserError(
             "--cards names fewer than two cards: A,B compares systems, A+B are seeds"
         )
-    paths = [card.path.resolve() for system in systems for card in system]
-    if repeated := [path for path in paths if paths.count(path) > 1]:
-        raise UserError(f"--cards names {repeated[0]} twice")
+    for seeds in systems:
+        paths = [card.path.resolve() for card in seeds]
+        if repeated := [path for path in paths if paths.count(path) > 1]:
+            raise UserError(
+                f"--cards names {repeated[0]} twice as a seed of one system"
+            )
     return systems
 
 

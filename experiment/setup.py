@@ -58,11 +58,11 @@ class TrainingSetup:
     ) -> "TrainingSetup":
         """Sets up training on the given devices, or on all."""
         cfg = experiment.cfg
-        selection_metric(cfg, experiment.task)  # refuses one that labels lack
         batches, steps = SkippingBatches(dataset.train_batches()), cfg.steps
         if cfg.epochs:
             steps = math.ceil(cfg.epochs * batches.epoch_length)
             check_range(f"epochs={cfg.epochs:g}: steps", steps)
+        selection_metric(cfg, experiment.task)  # refuses one that labels lack
         optimizer, schedule = make_optimizer(cfg.optim, steps, width=cfg.model.width)
         partitioner = make_partitioner(
             cfg.parallel, num_microbatches=cfg.grad_accum_steps, devices=devices

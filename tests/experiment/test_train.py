@@ -127,7 +127,7 @@ def test_a_card_of_another_protocol_that_is_replaced_is_told(origin, capsys):
             changes = {"eval": {"batch_size": size}}
             evaluate(open_run(origin, "last", changes), "test")
             err = capsys.readouterr().err
-            assert ("replacing eval/test-2.json" in err) == bool(told and not again)
+            assert ("eval/test-2.json is replaced" in err) == bool(told and not again)
             assert told in err or again
 
 

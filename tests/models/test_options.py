@@ -136,7 +136,7 @@ def test_without_positions_one_layer_ignores_the_order_of_words():
         (
             "transformer",
             {"feed_forward_dropout": 1.0},
-            "model.feed_forward_dropout=1.0: it must be in 0 to 1",
+            "model.feed_forward_dropout=1.0: it must be at least 0 and below 1",
         ),
         ("transformer", {"cutoffs": (19, 7)}, "model.cutoffs=(19, 7)"),
         ("transformer", {"cutoffs": ("a",)}, "model.cutoffs=('a',)"),
