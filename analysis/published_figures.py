@@ -11,10 +11,9 @@ from pathlib import Path
 
 from analysis.report.runs import Run, read_run
 from analysis.report.score_cards import seed_statistics
+from analysis.report.tables import TableRow
 from models.registry import ARCHITECTURES
 from utils.errors import UserError
-
-TableRow = dict[str, str]  # text by column title
 
 NOT_TRAINED = "not trained yet"
 
@@ -30,7 +29,6 @@ class Figure:
       published: `model` (an architecture or "any"), `value` and `source` of each.
       digits: number of decimals of the published values.
       lower: whether lower is better.
-      names: names of kept runs by architecture, where they are others.
     """
 
     title: str
@@ -40,7 +38,6 @@ class Figure:
     digits: int
     split: str = "test"
     lower: bool = False
-    names: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def is_as_good(self, value: float, goal: float) -> bool:
         """Returns whether a value, rounded as the published ones, is as good."""
@@ -67,7 +64,7 @@ def figure_row(figure: Figure, folder: Path) -> TableRow:
     row = {"figure": figure.title, "published": format_published(figure)}
     values, cells = {}, {}
     for model in ARCHITECTURES:
-        runs = kept_runs(folder / figure.rung, figure.names.get(model, model))
+        runs = kept_runs(folder / figure.rung, model)
         if runs:
             values[model], cells[model] = score_cell(runs, figure)
     row |= {model: cells.get(model, "") for model in ARCHITECTURES}
@@ -80,7 +77,7 @@ def format_published(figure: Figure) -> str:
     parts = []
     for one in figure.published:
         model = "" if one["model"] == "any" else f"{one['model']}, "
-        parts.append(f"{one['value']:.{figure.digits}f} ({model}{one['source']})")
+        parts.append(f"{one['value']} ({model}{one['source']})")
     return "; ".join(parts)
 
 

@@ -36,9 +36,9 @@ CARDS = flags.DEFINE_string(
     "cards", None, "Score cards or run directories.", required=True
 )
 SPLIT = flags.DEFINE_string("split", "test", "The split of run directories' cards.")
-SHOWN = 4  # differences of protocols that an error lists
 FORCE = flags.DEFINE_bool("force", False, "Compare even if protocols differ.")
 
+SHOWN = 4  # differences of protocols that an error lists
 Seeds = list[ScoreCard]  # the cards of one system
 
 

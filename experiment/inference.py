@@ -90,7 +90,7 @@ def evaluate(run: TrainedRun, split: str) -> tuple[dict, Path | None]:
     artifacts = {key: card.pop(key, []) for key in ("samples", "references", "blocks")}
     card["protocol"] |= {
         "checkpoint": list(run.steps) if len(run.steps) > 1 else run.step,
-        **dataset.hashes,
+        **task.hashes(dataset, split),
         "commit": commit(),
         "config": f"{cfg.task}, {cfg.model.name} on {cfg.data.name}",
     }
@@ -120,9 +120,9 @@ def warn_if_overwriting(run: TrainedRun, split: str, card: dict) -> None:
     before |= {"commit": card["protocol"]["commit"]}
     if differences := describe_differences(before, card["protocol"]):
         print(
-            f"{name} is replaced, whose settings (there) differ from those of the new "
-            f"card (here): {'; '.join(differences)} (python -m "
-            "analysis.publish_results --keep keeps a card)",
+            f"{name} is replaced: its settings (there) differ from the new ones "
+            f"(here): {'; '.join(differences)} (python -m analysis.publish_results "
+            "--keep keeps a card)",
             file=sys.stderr,
         )
 

@@ -137,6 +137,10 @@ class Task(abc.ABC):
         """Returns the number of texts of a split that are cut, and their limit."""
         return {}
 
+    def hashes(self, dataset, split: str) -> dict[str, str]:
+        """Returns hashes of what a score card of a split depends on."""
+        return dataset.hashes
+
     def with_token_ids(self) -> "Task":
         """Returns this task with token ids in place of the text of its outputs."""
         task = copy.copy(self)

@@ -202,7 +202,9 @@ def read_run(path: str, *, validation_step: int | None = None) -> Run:
     metrics: dict[str, list[dict]] = {}
     for line in read_lines(directory.path / "metrics.jsonl"):
         if not {"split", "step"} <= line.keys():
-            raise UserError(f"{path}/metrics.jsonl is damaged: {line} has no split")
+            raise UserError(
+                f"{path}/metrics.jsonl is damaged: {line} lacks its split or step"
+            )
         metrics.setdefault(line["split"], []).append(line)
     cards = newest_cards(directory.path)
     results = {split: read_card(file) for split, file in cards.items()}

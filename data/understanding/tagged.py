@@ -7,7 +7,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
@@ -32,7 +31,6 @@ from utils.errors import UserError
 
 OUTSIDE = "O"  # the tag of words that are in no entity
 INTENT_SEPARATORS = {"atis": "#"}  # of several intents of a sentence, by corpus
-SPACE = re.compile(r"\s")
 
 Sentence = tuple[list[str], list[str]]  # words and tags
 
@@ -290,7 +288,7 @@ def check_rows(rows: Iterable[tuple], split: str, columns) -> Iterator[Sentence]
         if not words:
             raise UserError(f"{split}, sentence {number} has no words")
         for tag in tags:
-            if not tag or SPACE.search(tag):
+            if tag.split() != [tag]:
                 raise UserError(
                     f"{split}, sentence {number}: the tag {tag!r} is empty or has a "
                     "space, and tags are written with spaces between them"

@@ -16,8 +16,8 @@ def relative_shift(
 ) -> Float[Array, "... T S"]:
     """Aligns logits of relative positions with keys.
 
-    The columns of `logits` are relative positions that fall by one from column to
-    column, from i - j of the last query i and the first key j, the largest:
+    The columns of `logits` are relative positions i - j of query i and key j, which
+    fall by one from column to column. Column 0 is that of the last query and first key:
 
         output[i, j] = logits[i, j + T - 1 - i]
 

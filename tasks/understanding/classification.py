@@ -173,10 +173,7 @@ class Task(EncoderTask):
             scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
         return {
             "scores": scores,
-            "protocol": {
-                **self.protocol(options, references),
-                "labeled_texts": short_hash(texts, references),
-            },
+            "protocol": self.protocol(options, references),
             **self.tables(references, predictions),
             "samples": [
                 {"source": "\t".join(text), "reference": reference, "hypothesis": found}
@@ -243,6 +240,10 @@ class Task(EncoderTask):
             names, counts = confusion_matrix(references, predictions, names)
             found["confusion"] = {"names": names, "counts": counts.tolist()}
         return found
+
+    def hashes(self, dataset, split):
+        pairs = dataset.texts(split), dataset.label_names(split)
+        return {**dataset.hashes, "labeled_texts": short_hash(*pairs)}
 
     def baselines(self, dataset, split, *, texts, references):
         """Returns the scores of the most frequent class and of naive Bayes."""

@@ -52,10 +52,6 @@ class Task(classification.Task):
         super().__init__(cfg, tokenizers)
         self.is_directed = has_directions(self.labels.names)
 
-    @classmethod
-    def default_metric(cls, cfg):
-        return cls.selection_metric
-
     def missing_metrics(self):
         return frozenset() if self.is_directed else frozenset({"official_f1"})
 

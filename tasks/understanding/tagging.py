@@ -234,10 +234,7 @@ class Task(EncoderTask):
             scores["loss"] |= zip(("low", "high"), blocks.interval(), strict=True)
         return {
             "scores": scores,
-            "protocol": {
-                **self.protocol(references, intents),
-                "labeled_texts": short_hash(sentences, intents),
-            },
+            "protocol": self.protocol(references, intents),
             **({"classes": entity_table(*sides)} if self.has_entities else {}),
             "samples": make_samples(
                 [words for words, _ in sentences], *sides, intents, named
@@ -305,6 +302,10 @@ class Task(EncoderTask):
             rule = "the most frequent in training (Liu and Lane 2016)"
             protocol["several_intents"] = rule
         return protocol
+
+    def hashes(self, dataset, split):
+        labeled = dataset.sentences(split), dataset.intents(split)
+        return {**dataset.hashes, "labeled_texts": short_hash(*labeled)}
 
     def baselines(self, dataset, split, *, sentences, intents):
         """Returns the scores of most frequent tags, and of baselines of the intent."""

@@ -87,4 +87,3 @@ def test_every_published_figure_is_of_a_rung_and_of_an_architecture():
         assert figure.rung in RUNGS
         models = {one["model"] for one in figure.published}
         assert models <= {"any", *ARCHITECTURES}
-        assert set(figure.names) <= set(ARCHITECTURES)
