@@ -96,6 +96,15 @@ def test_a_split_with_too_few_blocks_is_refused_before_any_training(compared, tm
     assert not workdir.exists()
 
 
+def test_an_open_verdict_names_the_smallest_difference_of_interest(compared, tmp_path):
+    workdir, _ = compared
+    output = f"--output={tmp_path / 'page.md'}"
+    done = run(MAIN, f"--workdir={workdir}", output, "--smallest=0.1234")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "cannot be told apart" in done.stdout.decode()
+    assert "0.1234 nats per token" in done.stdout.decode()
+
+
 def stop_soon(workdir, flags):
     """Starts a comparison and stops it by a signal in its first run."""
     command = [sys.executable, "-m", "analysis.compare", *flags]
